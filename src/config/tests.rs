@@ -474,7 +474,10 @@ when_unsynced = "serve"
 "#;
     let store = parse(text).store;
     let redis = store.redis.unwrap();
-    assert_eq!(redis.address, redis::RedisAddress::Server("cache.internal".to_owned(), 6379));
+    assert_eq!(
+        redis.address,
+        redis::settings::RedisAddress::Server("cache.internal".to_owned(), 6379)
+    );
     assert_eq!((redis.username.as_deref(), redis.database), (Some("larder"), Some(3)));
     assert_eq!(redis.password, Some(redis::Password::new("secret")));
     assert_eq!(

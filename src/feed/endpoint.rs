@@ -104,8 +104,7 @@ impl Feed {
                     return stream(Empty::new().boxed_unsync());
                 }
                 let client = ListenerClient::of(caller, user.as_deref());
-                let Some(slot) = self.hub.slots.take(settings, client, user.as_ref())
-                else {
+                let Some(slot) = self.hub.slots.take(settings, client, user.as_ref()) else {
                     self.hub.metrics.feed.refused.inc();
                     return unavailable(
                         "The limit of event streams is reached. Retry later, or poll `/_larder/sync`.",

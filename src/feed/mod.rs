@@ -31,10 +31,10 @@ use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
 pub use reader::Caller;
+pub(crate) use settings::InvalidTagPattern;
+pub use settings::{CorsOrigins, Settings, TagPattern};
 pub(crate) use source::LogSource;
 pub use source::LogUpdate;
-pub use {settings::CorsOrigins, settings::Settings, settings::TagPattern};
-pub(crate) use {settings::InvalidCorsOrigin, settings::InvalidTagPattern};
 
 use crate::{
     field::Timestamp,

@@ -19,11 +19,11 @@ mod table;
 mod url;
 
 pub(crate) use candidate::OwnedResponseAttributes;
-pub use pending::PendingPurgeId;
+pub use candidate::{PurgeCandidate, ResponseAttributes};
+pub(crate) use pending::PendingPurgeId;
 pub use record::{Purge, PurgeMode, PurgeRecord, PurgeSource};
 pub use selector::{Selector, credential_tag};
 pub use table::{PurgeTable, PurgeVerdict};
-pub use {candidate::PurgeCandidate, candidate::ResponseAttributes};
 
 /// The id of a purge log, drawn at random when it begins.
 ///

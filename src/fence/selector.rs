@@ -96,4 +96,3 @@ impl Selector {
 pub fn credential_tag(digest: &str) -> String {
     format!("\u{1}{digest}")
 }
-

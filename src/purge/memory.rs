@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{AppliedPurges, DedupOutcome, PurgeReceipt, random};
+use super::{AppliedPurges, DedupOutcome, PurgeReceipt, identifier::random_id};
 use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
 /// Maximum number of keys. Beyond it expired keys are dropped, then all of them.
@@ -38,7 +38,7 @@ pub(super) struct MemoryLeaderLease {
 impl MemoryLog {
     /// Creates a log with a random id: stored responses do not outlive the process either.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
-        applied_purges.begin(Fence { log: LogId(random()), seq: 0 }, None);
+        applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {
             last: Mutex::new(0),
             appended: ExpiringKeys::default(),

@@ -1,16 +1,8 @@
 //! Receipts of purges: the position of the record, and which nodes have applied it.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-/// The id of a node, drawn at random when its process starts; written as 16 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u64);
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{:016x}", self.0)
-    }
-}
+use super::NodeId;
 
 /// A purge that is in the log and applied on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +37,13 @@ pub enum DedupOutcome {
     /// The key was used before, and nothing was appended. The receipt is that of the first purge.
     Duplicate(PurgeReceipt),
 }
+
+/// The log is unreachable or did not respond in time.
+///
+/// The purge may or may not be in the log. Callers should retry: purging twice is harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the purge log is unreachable")]
+pub struct LogUnavailable;
 
 impl PurgeReceipt {
     /// Default acknowledgement timeout.

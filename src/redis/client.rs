@@ -19,9 +19,10 @@ use tokio::{sync::watch, task::AbortHandle};
 use super::{
     clock::ServerClocks,
     inline,
-    settings::{Password, RedisAddress, Settings},
-    tls::{self, TlsError},
+    settings::{Password, RedisAddress, Settings, TlsSettings},
 };
+use crate::tls::{self, PemFiles, TlsError};
+
 /// Maximum number of queued commands of a client; beyond it commands fail at once.
 const MAX_QUEUED_COMMANDS: usize = 10_000;
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection.
@@ -256,9 +257,10 @@ fn exposed(password: &Password) -> String {
     password.expose().to_owned()
 }
 
-fn connector(settings: &super::settings::TlsSettings) -> Result<TlsConfig, TlsError> {
-    let config = tls::client_config(settings)?;
-    let connector = TlsConnector::Rustls(tokio_rustls::TlsConnector::from(Arc::clone(&config)));
+fn connector(TlsSettings { ca, cert, key }: &TlsSettings) -> Result<TlsConfig, TlsError> {
+    let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
+    let config = Arc::new(tls::client_config(files)?);
+    let connector = TlsConnector::Rustls(tokio_rustls::TlsConnector::from(config));
     // Cluster nodes are announced by address, but their certificates name the configured host.
     Ok(TlsConfig { connector, hostnames: TlsHostMapping::DefaultHost })
 }

@@ -111,7 +111,9 @@ pub enum SettingsError {
     #[error("unknown parameter `{0}`")]
     Parameter(String),
     /// Unencoded `/`, `?` or `#` in the credentials.
-    #[error("`/`, `?` and `#` in user name or password must be percent-encoded: `%2F`, `%3F`, `%23`")]
+    #[error(
+        "`/`, `?` and `#` in user name or password must be percent-encoded: `%2F`, `%3F`, `%23`"
+    )]
     Credentials,
     /// Invalid UTF-8.
     #[error("the percent-encoded text is not UTF-8")]

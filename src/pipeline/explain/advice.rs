@@ -32,12 +32,16 @@ pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'stati
         Reason::SecondCredential => {
             "list the other credential as harmless in `[user]` if it does not identify the user"
         }
-        Reason::VaryCredential => "use `partition = \"user\"`: it stores the response for its user only",
+        Reason::VaryCredential => {
+            "use `partition = \"user\"`: it stores the response for its user only"
+        }
         Reason::CredentialsNeeded => "use `partition = \"authenticated\"`: it keeps credentials",
         Reason::SetCookie => {
             "have the origin set cookies on other responses, or send `public` and `max-age` with them"
         }
-        Reason::Private => "use `partition = \"user\"`: it stores private responses for their user only",
+        Reason::Private => {
+            "use `partition = \"user\"`: it stores private responses for their user only"
+        }
         Reason::VaryStar => "have the origin list the request headers that it uses in `Vary`",
         Reason::StatusNotCacheable => {
             "set a `ttl` for the status, as in `ttl = { \"404\" = \"10s\" }`"

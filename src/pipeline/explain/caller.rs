@@ -137,7 +137,8 @@ impl PlannedRequest<'_> {
                     (Partition::Claims(claims), _) => format!("claims {}", claims.join(", ")),
                     _ => "the issuer".to_owned(),
                 };
-                let made_of = format!("{made_of}, and the claims that narrow it (values are not shown)");
+                let made_of =
+                    format!("{made_of}, and the claims that narrow it (values are not shown)");
                 let expires = member.expires.map(Timestamp::seconds);
                 Some(found(made_of, &member.issuer, expires))
             }
@@ -159,18 +160,18 @@ fn cookie_kind(
             ("session", "cookies with such names are sessions or tokens")
         }
         (_, Some(CookieKind::Token)) => ("token", "contains the token for `user.jwt`"),
-        (_, Some(CookieKind::Harmless)) => {
-            ("harmless", "analytics, consent or similar: ignored")
-        }
+        (_, Some(CookieKind::Harmless)) => ("harmless", "analytics, consent or similar: ignored"),
         (_, Some(CookieKind::Selecting)) if by_ttl => {
             ("selecting", "selects the content: each value has its own response")
         }
-        (_, Some(CookieKind::Selecting)) => {
-            ("selecting", "selects the content: responses vary by it if the origin's `Vary` says so")
-        }
-        (_, Some(CookieKind::Unknown)) => {
-            ("unknown", "may identify the user: responses are shared only if the origin sets a lifetime")
-        }
+        (_, Some(CookieKind::Selecting)) => (
+            "selecting",
+            "selects the content: responses vary by it if the origin's `Vary` says so",
+        ),
+        (_, Some(CookieKind::Unknown)) => (
+            "unknown",
+            "may identify the user: responses are shared only if the origin sets a lifetime",
+        ),
     }
 }
 

@@ -62,8 +62,7 @@ impl PlannedRequest<'_> {
         let means = match (&self.action, self.reason()) {
             (RequestAction::Lookup(_), _) | (_, None) => "The cache may respond.".to_owned(),
             (RequestAction::Refresh(_), _) => {
-                "The cache is bypassed; the origin's response replaces the stored one."
-                    .to_owned()
+                "The cache is bypassed; the origin's response replaces the stored one.".to_owned()
             }
             (_, Some(reason)) => reason.description().to_owned(),
         };

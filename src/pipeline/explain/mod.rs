@@ -20,15 +20,11 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub(crate) use explanation::{
-    ClientResult, ExplainedCredential, ExplainedDecision, ExplainedIdentity, ExplainedKey,
-    ExplainedOrigin, ExplainedOutcome, ExplainedPartition, ExplainedPurge, ExplainedReading,
-    ExplainedResponse, ExplainedRoute, ExplainedStored, Explanation, HumanDuration, Lifetime,
-    RemovedField, RequestLine, Selectors, UnmatchedRoute,
-};
+use explanation::ClientResult;
+pub(crate) use explanation::{ExplainedKey, Explanation, HumanDuration};
 pub(crate) use input::InvalidExplainRequest;
 use input::ParsedRequest;
-pub use {input::ExplainRequest, input::ExplainRequestResponse};
+pub use input::{ExplainRequest, ExplainRequestResponse};
 
 use super::{
     ConfigSnapshot, Pipeline, credentials, finish::ReceivedAt, invalidate, pass_reason_on_miss,
@@ -208,9 +204,7 @@ fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>)
         RequestAction::Misdirected => {
             (Some(Reason::Misdirected), "Larder responds with 421: the host is not served.")
         }
-        RequestAction::Loop => {
-            (Some(Reason::Loop), "Larder responds with 508: the request loops.")
-        }
+        RequestAction::Loop => (Some(Reason::Loop), "Larder responds with 508: the request loops."),
     };
     client_gets(CacheResult::Bypass, reason, means)
 }

@@ -1,7 +1,7 @@
 //! Explains the stored response and its purges, on a running node.
 
 use super::{
-    ExplainedPurge, ExplainedStored, HumanDuration,
+    explanation::{ExplainedPurge, ExplainedStored, HumanDuration},
     request::{PlannedRequest, without_user},
     response::seconds,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{
+use super::explanation::{
     ExplainedKey, ExplainedResponse, ExplainedStored, Explanation, HumanDuration, Lifetime,
     Selectors, UnmatchedRoute,
 };
@@ -20,11 +20,7 @@ impl Display for Explanation {
         }
         self.write_who_asks(to)?;
         if let Some(key) = &self.key {
-            section(
-                to,
-                "Key: requests with equal keys share a response",
-                key.rows(),
-            )?;
+            section(to, "Key: requests with equal keys share a response", key.rows())?;
         }
         self.write_decisions(to)?;
         section(to, "The origin", self.origin_rows())?;

@@ -8,15 +8,17 @@ use std::{
 use fred::types::Value;
 use tokio::{
     sync::{oneshot, watch},
-    time::{interval_at, timeout},
+    time::interval_at,
 };
 
 use super::{
-    fleet_values::{SetCondition, random_token, set, with_reply_timeout},
-    session::Appender,
+    fleet_values::{SetCondition, set, unavailable},
     state::LogState,
 };
-use crate::purge::LogUnavailable;
+use crate::purge::{
+    LogUnavailable,
+    identifier::{random_id, to_hex},
+};
 
 /// Time until the lease of an unreachable node ends.
 const LEASE: Duration = Duration::from_secs(3);
@@ -42,13 +44,11 @@ struct LeaseRenewer {
 impl RedisLeaderLease {
     pub(super) async fn acquire(
         shared: Arc<LogState>,
-        appender: &Appender,
         key: String,
     ) -> Result<Option<Self>, LogUnavailable> {
-        let (requested_at, own) = (Instant::now(), random_token());
-        let set =
-            set(&shared, appender, (key.clone(), own.clone()), (LEASE, SetCondition::IfAbsent));
-        if with_reply_timeout(set).await?.is_none() {
+        let (requested_at, own) = (Instant::now(), to_hex(random_id()));
+        let set = set(&shared, (key.clone(), own.clone()), (LEASE, SetCondition::IfAbsent));
+        if set.await?.is_none() {
             return Ok(None);
         }
         let (end, ended) = oneshot::channel();
@@ -89,13 +89,10 @@ impl LeaseRenewer {
 
     /// Extends the lease. Returns whether this node still held it.
     async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
-        let appender = self.shared.appender.borrow().clone().ok_or(LogUnavailable)?;
+        let appender = self.shared.appender()?;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];
         let call = (vec![self.key.clone()], arguments);
-        let run =
-            self.shared.run(&appender.client, &self.shared.scripts.renew_lease, call, RENEWAL);
-        let reply =
-            timeout(RENEWAL, with_reply_timeout(run)).await.unwrap_or(Err(LogUnavailable))?;
-        Ok(matches!(reply, Value::Integer(1)))
+        let run = self.shared.run(&appender, &self.shared.scripts.renew_lease, call, RENEWAL);
+        Ok(matches!(run.await.map_err(unavailable)?, Value::Integer(1)))
     }
 }

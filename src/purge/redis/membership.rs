@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     fence::{Fence, LogId},
-    purge::{Acknowledgement, NODE_EXPIRY, NodeId, PurgeReceipt},
+    purge::{Acknowledgement, NodeId, PurgeReceipt, applied::NODE_EXPIRY},
 };
 
 /// Duration of a node's lease; the same as in `nodes.lua`.

@@ -6,9 +6,11 @@
 //! the low watermark. With each view it renews its lease in a hash of all nodes.
 //! `docs/purge-log.md` describes the protocol.
 
+mod append;
 mod continuity;
 mod cursor;
 mod fleet_values;
+#[cfg(fuzzing)]
 pub(crate) mod fuzzed;
 mod keys;
 mod leader_lease;
@@ -17,6 +19,7 @@ mod pending;
 mod reply;
 mod script;
 mod session;
+mod session_error;
 mod state;
 mod stream_entry;
 
@@ -25,26 +28,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fred::types::Value;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
     task::AbortHandle,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 pub(super) use self::leader_lease::RedisLeaderLease;
+pub use self::state::RedisLogSettings;
 use self::{
+    append::{append, await_acknowledgement},
     cursor::StreamCursor,
-    membership::AppendedRecord,
+    fleet_values::{SetCondition, set},
     reply::Occurrence,
-    session::{Appender, run_session},
+    session::run_session,
+    session_error::SessionError,
     state::{APPEND_TIMEOUT, LogState},
 };
 use super::{
-    AckDeadlines, AckTimeout, AppliedPurges, DedupOutcome, LogRetention, LogUnavailable, NodeId,
-    PurgeReceipt, RedisLogSettings, SyncState,
+    AckTimeout, AppliedPurges, DedupOutcome, LogRetention, LogUnavailable, NodeId, PurgeReceipt,
+    SyncState,
 };
-use crate::fence::Purge;
+use crate::{fence::Purge, redis::RedisClient};
 
 /// Timeout of signing off.
 const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,7 +87,7 @@ impl RedisLog {
         on_appended: oneshot::Sender<()>,
     ) -> Result<PurgeReceipt, LogUnavailable> {
         let deadlines = ack_timeout.deadlines(Instant::now());
-        let (appended, _) = append(&self.shared, &*self.appender()?, purge, None).await?;
+        let (appended, _) = append(&self.shared, &*self.shared.appender()?, purge, None).await?;
         let _receiver_may_be_gone = on_appended.send(());
         await_acknowledgement(&self.shared, &appended, deadlines).await
     }
@@ -95,7 +102,7 @@ impl RedisLog {
         let deadlines = ack_timeout.deadlines(Instant::now());
         let key = self.shared.keys.hashed("appended", key);
         let (appended, occurrence) =
-            append(&self.shared, &*self.appender()?, purge, Some(key)).await?;
+            append(&self.shared, &*self.shared.appender()?, purge, Some(key)).await?;
         let receipt = await_acknowledgement(&self.shared, &appended, deadlines).await?;
         Ok(match occurrence {
             Occurrence::First => DedupOutcome::Appended(receipt),
@@ -138,15 +145,41 @@ impl RedisLog {
             task.abort();
         }
         self.shared.applied_purges.leave();
-        let sign_off = appender.leave(&self.shared, self.shared.node);
-        if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(()))) {
+        let sign_off = sign_off(&self.shared, &appender);
+        if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(_))) {
             tracing::warn!("could not sign off: purges will wait until this node's lease ends");
         }
         self.shared.disconnect();
     }
 
-    fn appender(&self) -> Result<Arc<Appender>, LogUnavailable> {
-        self.shared.appender.borrow().clone().ok_or(LogUnavailable)
+    /// Returns whether this key is new within this time.
+    pub(super) async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
+        let entry = (self.shared.keys.hashed("once", key), "1".to_owned());
+        let set = set(&self.shared, entry, (within, SetCondition::IfAbsent));
+        Ok(set.await?.is_some())
+    }
+
+    /// Acquires a leader lease, unless another node holds it.
+    pub(super) async fn acquire_lease(
+        &self,
+        name: &str,
+    ) -> Result<Option<RedisLeaderLease>, LogUnavailable> {
+        let key = self.shared.keys.named("role", name);
+        RedisLeaderLease::acquire(Arc::clone(&self.shared), key).await
+    }
+
+    /// Returns the value stored last under this name.
+    pub(super) async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
+        fleet_values::value(&self.shared, self.shared.keys.named("word", name)).await
+    }
+
+    /// Stores a value for all nodes.
+    pub(super) async fn set_fleet_value(
+        &self,
+        name: &str,
+        value: &str,
+    ) -> Result<(), LogUnavailable> {
+        fleet_values::set_value(&self.shared, self.shared.keys.named("word", name), value).await
     }
 }
 
@@ -159,67 +192,9 @@ impl Drop for RedisLog {
     }
 }
 
-/// Appends a purge, and waits until this node has applied it.
-async fn append(
-    shared: &LogState,
-    appender: &Appender,
-    purge: &Purge,
-    once: Option<String>,
-) -> Result<(AppendedRecord, Occurrence), LogUnavailable> {
-    let until_applied = async {
-        let before = shared.applied_purges.fence().log;
-        let entered = appender.append(shared, purge, once).await.map_err(|failure| {
-            tracing::warn!(%failure, "could not append a purge to the log");
-            LogUnavailable
-        })?;
-        let (AppendedRecord { fence, .. }, _) = entered;
-        // If the log was replaced already, the purge was lost with it.
-        let has_gone_on = |log| log != fence.log && log != before;
-        let mut sync_state = shared.sync_state.subscribe();
-        let decided = sync_state.wait_for(|sync_state| {
-            sync_state.has_reached(fence) || has_gone_on(sync_state.fence.log)
-        });
-        match decided.await {
-            Ok(sync_state) if sync_state.has_reached(fence) => Ok(entered),
-            _ => Err(LogUnavailable),
-        }
-    };
-    timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
-}
-
-/// Waits until no node serves what an applied record selects, or until its deadline.
-///
-/// This needs no further call to Redis: a node relies on a renewed lease only after it has applied
-/// the record.
-async fn await_acknowledgement(
-    shared: &LogState,
-    appended: &AppendedRecord,
-    deadlines: AckDeadlines,
-) -> Result<PurgeReceipt, LogUnavailable> {
-    let (mut sync_state, mut membership_changed) =
-        (shared.sync_state.subscribe(), shared.membership_changed.subscribe());
-    loop {
-        let log = sync_state.borrow_and_update().fence.log;
-        membership_changed.mark_unchanged();
-        let now = Instant::now();
-        let ack_status = shared.membership.lock().ack_status(appended, now);
-        let Some(recheck_at) = ack_status.recheck_at else {
-            shared.applied_purges.mark_acknowledged(appended.fence);
-            return Ok(ack_status.receipt);
-        };
-        if log != appended.fence.log {
-            return Err(LogUnavailable);
-        }
-        let deadline = deadlines.select(ack_status.awaits_live);
-        if now >= deadline {
-            return Ok(ack_status.receipt);
-        }
-        tokio::select! {
-            _ = sync_state.changed() => {}
-            _ = membership_changed.changed() => {}
-            () = sleep_until(recheck_at.min(deadline).into()) => {}
-        }
-    }
+async fn sign_off(shared: &LogState, appender: &RedisClient) -> Result<Value, SessionError> {
+    let call = (shared.keys.stream_and_nodes(), vec![shared.node.to_string()]);
+    shared.run(appender, &shared.scripts.leave, call, APPEND_TIMEOUT).await
 }
 
 /// Follows the log for the lifetime of the node, in consecutive sessions.
@@ -264,7 +239,7 @@ async fn append_pending(shared: Arc<LogState>) {
 }
 
 /// Returns the appender as soon as there is one.
-async fn wait_for_appender(shared: &LogState) -> Arc<Appender> {
+async fn wait_for_appender(shared: &LogState) -> Arc<RedisClient> {
     let mut appender = shared.appender.subscribe();
     loop {
         if let Some(appender) = appender.borrow_and_update().clone() {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::{
     cursor::{StreamView, ViewedEntry},
     membership::{MemberRow, MemberStatus, MembershipSnapshot},
-    stream_entry::{StreamEntry, from_hex},
+    stream_entry::StreamEntry,
 };
 use crate::{
     fence::{Fence, LogId},
-    purge::NodeId,
+    purge::{NodeId, identifier::from_hex},
 };
 
 /// A view of the stream, and of the membership if the lease was granted.

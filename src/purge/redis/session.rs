@@ -11,20 +11,21 @@ use fred::{
 };
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::timeout,
     try_join,
 };
 
 use super::{
+    append::{append_record, start_new_log},
     cursor::{EntryAction, StreamCursor, SyncDecision},
-    membership::{AppendedRecord, MembershipSnapshot},
-    reply::{self, AppendReply, Occurrence, ViewReply},
+    membership::MembershipSnapshot,
+    reply::{self, ViewReply},
+    session_error::{SessionError, with_deadline},
     state::{APPEND_TIMEOUT, LogState},
-    stream_entry::{LogEntry, StreamEntry, StreamPosition, to_hex},
+    stream_entry::{LogEntry, StreamEntry, StreamPosition},
 };
 use crate::{
-    fence::{LogId, Purge},
-    purge::{LogRetention, NodeId, WatermarkRaise, random},
+    fence::Purge,
+    purge::{WatermarkRaise, identifier::to_hex},
     redis::{RedisClient, RedisClientKind},
 };
 
@@ -38,30 +39,6 @@ const MAX_BLOCKING_ENTRIES: u64 = 16;
 const BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of new logs started in a row.
 const MAX_NEW_LOGS: u32 = 3;
-/// How long an idempotency key is remembered: a day.
-const DEDUP_WINDOW_MS: u64 = 86_400_000;
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    /// An error of Redis or of the connection.
-    #[error(transparent)]
-    Redis(#[from] fred::error::Error),
-    /// Redis hangs.
-    #[error("no reply after {} ms", .0.as_millis())]
-    TimedOut(Duration),
-    /// The reply has an unexpected form.
-    #[error("unexpected form of reply")]
-    InvalidReply,
-    /// Each new log is gone again at the next view.
-    #[error("each new log disappeared again")]
-    LogNotStable,
-}
-
-/// The connection for appends and for all other commands that do not block.
-pub(super) struct Appender {
-    pub(super) client: RedisClient,
-}
 
 /// The position to reach before the lease counts.
 struct CatchUpGoal {
@@ -90,17 +67,14 @@ pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) ->
     }
 }
 
-async fn open(shared: &LogState) -> Result<(RedisClient, Appender), SessionError> {
+async fn open(shared: &LogState) -> Result<(RedisClient, RedisClient), SessionError> {
     let connector = &shared.connector;
     let tail = Box::pin(
         connector.connect(RedisClientKind::Supervised(BLOCK_TIME + shared.reply_timeout())),
     );
     // Each of a hundred nodes may report each of many purges at once.
     let appender = Box::pin(connector.connect(RedisClientKind::Subscriber(APPEND_TIMEOUT)));
-    let (tail, client) =
-        with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) })
-            .await?;
-    Ok((tail, Appender { client }))
+    with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) }).await
 }
 
 /// Subscribes to the position reports of other nodes.
@@ -108,13 +82,13 @@ async fn open(shared: &LogState) -> Result<(RedisClient, Appender), SessionError
 /// If the ACL denies that, positions are known a second later, from the next view.
 async fn subscribe(
     shared: &LogState,
-    appender: &Appender,
+    appender: &RedisClient,
 ) -> Result<Receiver<Message>, SessionError> {
-    let messages = appender.client.message_rx();
+    let messages = appender.message_rx();
     let channel = shared.keys.channel(shared.node);
-    let subscribed = Box::pin(appender.client.subscribe(channel));
+    let subscribed = Box::pin(appender.subscribe(channel));
     match with_deadline(APPEND_TIMEOUT, async { Ok(subscribed.await) }).await? {
-        Err(error) if appender.client.is_closed() => return Err(error.into()),
+        Err(error) if appender.is_closed() => return Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "SUBSCRIBE denied: purges are acknowledged up to a second later");
         }
@@ -140,7 +114,7 @@ async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> 
 }
 
 /// Reports this node's position to the nodes that wait for it.
-async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
+async fn send_reports(shared: &LogState, appender: &RedisClient) -> SessionError {
     loop {
         shared.report_due.notified().await;
         let due_reports = shared.take_due_reports();
@@ -149,13 +123,13 @@ async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
         let channels = due_reports.into_iter().map(|node| shared.keys.channel(node));
         let arguments = own.into_iter().chain(channels).collect();
         let call = (shared.keys.stream_and_nodes(), arguments);
-        let reported =
-            shared.run::<Value>(&appender.client, &shared.scripts.report, call, APPEND_TIMEOUT);
-        match with_deadline(APPEND_TIMEOUT, async { Ok(reported.await) }).await {
+        let report = &shared.scripts.report;
+        match shared.run::<Value>(appender, report, call, APPEND_TIMEOUT).await {
+            Err(SessionError::Redis(error)) if !appender.is_closed() => {
+                tracing::debug!(%error, "could not report the applied position");
+            }
             Err(failure) => return failure,
-            Ok(Err(error)) if appender.client.is_closed() => return error.into(),
-            Ok(Err(error)) => tracing::debug!(%error, "could not report the applied position"),
-            Ok(Ok(_)) => {}
+            Ok(_) => {}
         }
     }
 }
@@ -163,7 +137,7 @@ async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
 async fn follow(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Arc<Appender>,
+    appender: &Arc<RedisClient>,
     cursor: &mut StreamCursor,
 ) -> SessionError {
     loop {
@@ -181,7 +155,7 @@ async fn follow(
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Appender,
+    appender: &RedisClient,
     cursor: &mut StreamCursor,
 ) -> Result<CatchUpGoal, SessionError> {
     let mut is_loss_appended = false;
@@ -189,8 +163,7 @@ async fn reconcile(
         // Taken before the request, so that the lease ends here before it ends elsewhere.
         let asked = Instant::now();
         let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, asked));
-        let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout());
-        let reply = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+        let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout()).await?;
         let ViewReply { view, lease } =
             reply::view_reply(&reply).ok_or(SessionError::InvalidReply)?;
         if let Some(snapshot) = &lease {
@@ -213,7 +186,7 @@ async fn reconcile(
                 return Ok(CatchUpGoal { asked, seq: until, lease });
             }
             SyncDecision::StartNewLog(doubted) => {
-                appender.start_new_log(shared, doubted, cursor.seq()).await?;
+                start_new_log(shared, appender, doubted, cursor.seq()).await?;
             }
         }
     }
@@ -221,9 +194,9 @@ async fn reconcile(
 }
 
 /// Appends a record stating that earlier records may be lost.
-async fn append_loss(shared: &LogState, appender: &Appender) -> Result<(), SessionError> {
+async fn append_loss(shared: &LogState, appender: &RedisClient) -> Result<(), SessionError> {
     tracing::warn!("purge log records were lost: appending a loss record");
-    appender.append(shared, &Purge::loss(), None).await.map(drop)
+    append_record(shared, appender, &Purge::loss(), None).await.map(drop)
 }
 
 /// Returns the arguments of `view.lua`: this node, its position, and the nodes to restore.
@@ -248,7 +221,7 @@ fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec
 async fn apply_entries(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Arc<Appender>,
+    appender: &Arc<RedisClient>,
     cursor: &mut StreamCursor,
     goal: &CatchUpGoal,
 ) -> Result<(), SessionError> {
@@ -306,8 +279,7 @@ async fn read_batch(
     after: String,
 ) -> Result<Vec<StreamEntry>, SessionError> {
     let call = (vec![shared.keys.log.clone()], vec![after, BATCH_BYTES.to_string()]);
-    let reply = shared.run(tail, &shared.scripts.read, call, shared.reply_timeout());
-    let reply: Value = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+    let reply: Value = shared.run(tail, &shared.scripts.read, call, shared.reply_timeout()).await?;
     reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
@@ -336,80 +308,4 @@ fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogE
         shared.note_loss();
     }
     *position = log_entry.position;
-}
-
-impl Appender {
-    /// Appends a purge, unless its key was used before. Returns the position of the record.
-    pub(super) async fn append(
-        &self,
-        shared: &LogState,
-        purge: &Purge,
-        once: Option<String>,
-    ) -> Result<(AppendedRecord, Occurrence), SessionError> {
-        let known = shared.applied_purges.fence().seq;
-        let record = [to_hex(random()), purge.to_json()];
-        let keys = shared.keys.stream_and_nodes().into_iter().chain(once).collect();
-        let entered = self.run(shared, known, String::new(), (keys, record)).await?;
-        let answered = Instant::now();
-        shared.update_membership(&entered.snapshot, answered);
-        let ttl = shared.applied_purges.unsynced_ttl();
-        let appended = AppendedRecord::new(entered.fence, answered, &entered.snapshot, ttl);
-        Ok((appended, entered.occurrence))
-    }
-
-    /// Ensures that a log exists that is not the `doubted` one.
-    async fn start_new_log(
-        &self,
-        shared: &LogState,
-        doubted: Option<LogId>,
-        known: u64,
-    ) -> Result<(), SessionError> {
-        let doubted = doubted.map(|log| to_hex(log.0)).unwrap_or_default();
-        let nothing = [String::new(), String::new()];
-        let _last =
-            self.run(shared, known, doubted, (shared.keys.stream_and_nodes(), nothing)).await?;
-        Ok(())
-    }
-
-    /// Signs this node off.
-    pub(super) async fn leave(&self, shared: &LogState, node: NodeId) -> Result<(), SessionError> {
-        let call = (shared.keys.stream_and_nodes(), vec![node.to_string()]);
-        let left = shared.run::<Value>(&self.client, &shared.scripts.leave, call, APPEND_TIMEOUT);
-        with_deadline(APPEND_TIMEOUT, async { Ok(left.await?) }).await.map(drop)
-    }
-
-    async fn run(
-        &self,
-        shared: &LogState,
-        known: u64,
-        doubted: String,
-        (keys, [nonce, record]): (Vec<String>, [String; 2]),
-    ) -> Result<AppendReply, SessionError> {
-        let LogRetention { min_records, max_records, lifetime } = *shared.retention.lock();
-        let arguments = vec![
-            to_hex(random()),
-            known.to_string(),
-            doubted,
-            nonce,
-            record,
-            Purge::boundary().to_json(),
-            shared.node.to_string(),
-            DEDUP_WINDOW_MS.to_string(),
-            min_records.to_string(),
-            max_records.to_string(),
-            lifetime.as_millis().to_string(),
-        ];
-        let call = (keys, arguments);
-        let reply = shared.run(&self.client, &shared.scripts.append, call, APPEND_TIMEOUT);
-        let reply = with_deadline(APPEND_TIMEOUT, async { Ok(reply.await?) }).await?;
-        reply::append_reply(&reply).ok_or(SessionError::InvalidReply)
-    }
-}
-
-/// Awaits a reply with a deadline: the client's own timeouts do not cover everything.
-pub(super) async fn with_deadline<T>(
-    deadline: Duration,
-    reply: impl Future<Output = Result<T, SessionError>>,
-) -> Result<T, SessionError> {
-    timeout(deadline, reply).await.unwrap_or(Err(SessionError::TimedOut(deadline)))
 }

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{
-    error::Error,
-    types::{FromValue, Value},
-};
+use fred::types::{FromValue, Value};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -20,13 +17,13 @@ use super::{
     membership::{LEASE, Membership, MembershipSnapshot},
     pending::{PendingQueue, QueuedPurge, purge_everything},
     script::Scripts,
-    session::Appender,
+    session_error::{SessionError, with_deadline},
 };
 use crate::{
     fence::{Fence, PendingPurgeId, Purge},
     purge::{
-        AppliedPurges, LinkState, LogRetention, NodeId, RedisLogSettings, SyncState,
-        WatermarkRaise, random,
+        AppliedPurges, LinkState, LogRetention, LogUnavailable, NodeId, SyncState, WatermarkRaise,
+        identifier::random_id,
     },
     redis::{RedisClient, RedisConnector, Script, ScriptCall},
 };
@@ -36,6 +33,17 @@ pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum timeout of a reply.
 const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Location and retention of the log in Redis.
+#[derive(Debug, Clone)]
+pub struct RedisLogSettings<'a> {
+    /// The Redis server. The log has connections of its own.
+    pub connector: RedisConnector,
+    /// Prefix of all keys. The log is stored at `{prefix}:log`.
+    pub prefix: &'a str,
+    /// Which records are kept in Redis.
+    pub retention: LogRetention,
+}
+
 /// The state of one node's connection to the log.
 pub(super) struct LogState {
     pub(super) connector: RedisConnector,
@@ -44,8 +52,8 @@ pub(super) struct LogState {
     pub(super) scripts: Scripts,
     pub(super) applied_purges: Arc<AppliedPurges>,
     pub(super) sync_state: watch::Sender<SyncState>,
-    /// Present while this node follows the log.
-    pub(super) appender: watch::Sender<Option<Arc<Appender>>>,
+    /// The connection for appends, present while this node follows the log.
+    pub(super) appender: watch::Sender<Option<Arc<RedisClient>>>,
     pub(super) membership: Mutex<Membership>,
     /// Signals a change of the membership.
     pub(super) membership_changed: watch::Sender<()>,
@@ -71,7 +79,7 @@ impl LogState {
         let RedisLogSettings { connector, prefix, retention } = log;
         Self {
             connector,
-            node: NodeId(random()),
+            node: NodeId(random_id()),
             keys: LogKeys::new(prefix),
             scripts: Scripts::default(),
             applied_purges,
@@ -94,17 +102,23 @@ impl LogState {
         self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
     }
 
-    /// Runs a script. It has no effect if Redis executes it later than `within` from now.
+    /// Returns the connection for appends, if this node follows the log.
+    pub(super) fn appender(&self) -> Result<Arc<RedisClient>, LogUnavailable> {
+        self.appender.borrow().clone().ok_or(LogUnavailable)
+    }
+
+    /// Runs a script with a timeout, after which it has no effect.
     pub(super) async fn run<R: FromValue>(
         &self,
         client: &RedisClient,
         script: &Script,
         (keys, arguments): (Vec<String>, Vec<String>),
-        within: Duration,
-    ) -> Result<R, Error> {
+        timeout: Duration,
+    ) -> Result<R, SessionError> {
         let keys = keys.into_iter().map(Into::into).collect();
         let call = ScriptCall { keys, arguments: arguments.into_iter().map(Value::from).collect() };
-        script.run(client, self.connector.clocks(), call, Instant::now() + within).await
+        let reply = script.run(client, self.connector.clocks(), call, Instant::now() + timeout);
+        with_deadline(timeout, async { Ok(reply.await?) }).await
     }
 
     // ── Following the log ──
@@ -121,8 +135,10 @@ impl LogState {
         self.applied_purges.begin(fence, raise);
     }
 
-    /// Takes over the lease requested at `asked`, after every record known then was applied.
-    pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<Appender>) {
+    /// Extends the lease requested at `asked`, after every record known then was applied.
+    ///
+    /// The first call of a session enables appends.
+    pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<RedisClient>) {
         self.applied_purges.renew_lease(asked, LEASE);
         if self.appender.borrow().is_some() {
             return;
@@ -206,7 +222,10 @@ impl LogState {
         let mut pending = self.pending.lock();
         let id = self.applied_purges.apply_pending(&purge);
         if pending.is_full_for(&purge) {
-            tracing::warn!(purges = pending.len(), "too many pending purges: replaced by a purge of everything");
+            tracing::warn!(
+                purges = pending.len(),
+                "too many pending purges: replaced by a purge of everything"
+            );
             let everything = purge_everything();
             let whole = self.applied_purges.apply_pending(&everything);
             self.remove_pending(&pending.clear());

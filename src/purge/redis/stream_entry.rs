@@ -3,7 +3,7 @@
 use crate::{
     fence::{Fence, LogId, PurgeRecord},
     field::Timestamp,
-    purge::{NodeId, WatermarkRaise},
+    purge::{NodeId, WatermarkRaise, identifier::from_hex},
 };
 
 /// Maximum sequence number: the largest integer that Redis scripts count exactly.
@@ -66,15 +66,6 @@ impl StreamEntry {
     }
 }
 
-/// Formats a number as 16 hexadecimal digits.
-pub(super) fn to_hex(number: u64) -> String {
-    format!("{number:016x}")
-}
-
-pub(super) fn from_hex(text: &str) -> Option<u64> {
-    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,13 +121,6 @@ mod tests {
                 (purge.mode, purge.selectors),
                 (PurgeMode::Hard, vec![Selector::Everything])
             );
-        }
-    }
-
-    #[test]
-    fn numbers_are_spelled_as_they_are_read() {
-        for number in [0, 1, 0xfeed, u64::MAX] {
-            assert_eq!(from_hex(&to_hex(number)), Some(number));
         }
     }
 }
