@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_known_is_heard_at_once_and_then_each_record() {
+    async fn known_records_come_at_once_and_then_each_new_one() {
         let log = PurgeLog::in_memory();
         log.append_eventually(Purge::boundary());
         let mut applied = AppliedRecords::of(&log);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_lags_begins_anew() {
+    async fn a_lagging_source_starts_over() {
         let log = PurgeLog::in_memory();
         let mut applied = AppliedRecords::of(&log);
         assert_eq!(positions(applied.next().await), (Some(0), vec![]));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_is_gone_is_heard_of_no_more() {
+    async fn a_dropped_log_ends_the_source() {
         let log = PurgeLog::in_memory();
         let mut applied = AppliedRecords::of(&log);
         assert_eq!(positions(applied.next().await), (Some(0), vec![]));

@@ -208,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_its_number_its_document_and_where_it_leaves_the_client() {
+    fn an_event_has_a_number_a_document_and_a_position() {
         let event = event(vec!["a\nb", "c"], false);
         let document =
             r#"{"seq":7,"at":"2026-01-10T05:50:30.050Z","mode":"soft","tags":["a\nb","c"]}"#;
-        let stand = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
-        let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{stand}");
+        let position_event = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
+        let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{position_event}");
         assert_eq!(event.frame(None), frame);
         assert_eq!(event.document(None), document);
     }

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_name_places_by_number_token_or_time() {
+    fn clients_send_positions_as_number_token_or_time() {
         let position = Fence { log: LogId(0xabc), seq: 12 };
         assert_eq!(Since::parse("12"), Some(Since::Seq(12)));
         assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Position(position)));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_may_say_since_when() {
+    fn the_query_may_contain_a_position() {
         let of = Since::of_query;
         assert_eq!(of(None), Ok(None));
         assert_eq!(of(Some("since=")), Ok(None));
@@ -124,13 +124,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_names_its_place(log in any::<u64>(), seq in any::<u64>()) {
+        fn a_token_contains_its_position(log in any::<u64>(), seq in any::<u64>()) {
             let position = Fence { log: LogId(log), seq };
             prop_assert_eq!(Since::parse(&PositionToken(position).to_string()), Some(Since::Position(position)));
         }
 
         #[test]
-        fn no_text_is_too_strange(text in any::<String>()) {
+        fn no_text_causes_a_panic(text in any::<String>()) {
             let _ = Since::of_query(Some(&format!("since={text}")));
             let _ = Since::parse(&text);
         }

@@ -327,15 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn who_was_here_hears_what_came_after() {
+    fn a_position_yields_the_events_after_it() {
         let ring = ring();
         assert_eq!(seqs(ring.after(Some(position(1, 10)), None)), [12, 14]);
         assert_eq!(seqs(ring.after(Some(position(1, 12)), None)), [14]);
         for seq in [14, 15] {
-            let CatchUp::UpToDate(Some(stand)) = ring.after(Some(position(1, seq)), None) else {
+            let CatchUp::UpToDate(Some(current)) = ring.after(Some(position(1, seq)), None) else {
                 panic!()
             };
-            assert_eq!(stand, position(1, 15));
+            assert_eq!(current, position(1, 15));
         }
         let CatchUp::UpToDate(Some(ahead)) = ring.after(Some(position(1, 17)), None) else {
             panic!()
@@ -344,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn who_may_have_missed_something_begins_anew() {
+    fn a_client_that_may_have_missed_events_gets_a_reset() {
         let ring = ring();
         for since in [Some(position(1, 9)), None] {
-            let CatchUp::Gap(stand) = ring.after(since, None) else { panic!("{since:?}") };
-            assert_eq!(stand, position(1, 15));
+            let CatchUp::Gap(current) = ring.after(since, None) else { panic!("{since:?}") };
+            assert_eq!(current, position(1, 15));
         }
-        let CatchUp::OtherLog(stand) = ring.after(Some(position(2, 12)), None) else { panic!() };
-        assert_eq!(stand, position(1, 15));
+        let CatchUp::OtherLog(current) = ring.after(Some(position(2, 12)), None) else { panic!() };
+        assert_eq!(current, position(1, 15));
         assert!(matches!(
             EventRing::default().after(Some(position(1, 9)), None),
             CatchUp::UpToDate(Some(_))
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_no_place_to_go_on_from() {
+    fn clients_cannot_resume_in_a_gap() {
         let mut ring = ring();
         take(&mut ring, 18, Some("a"));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::Gap(_)));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn another_account_leaves_nobody_where_he_was() {
+    fn another_log_invalidates_all_positions() {
         let mut ring = ring();
         ring.begin(position(2, 15), at(15));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::OtherLog(_)));
@@ -386,16 +386,16 @@ mod tests {
     }
 
     #[test]
-    fn who_was_in_a_log_that_is_continued_goes_on() {
+    fn clients_resume_across_continued_logs() {
         let ring = continued();
         assert_eq!(seqs(ring.after(Some(position(1, 12)), None)), [14, 16, 18]);
         assert_eq!(seqs(ring.after(Some(position(1, 15)), None)), [16, 18]);
         assert_eq!(seqs(ring.after(Some(position(2, 15)), None)), [16, 18]);
         assert_eq!(seqs(ring.after(Some(position(2, 16)), None)), [18]);
-        let CatchUp::UpToDate(Some(stand)) = ring.after(Some(position(2, 19)), None) else {
+        let CatchUp::UpToDate(Some(current)) = ring.after(Some(position(2, 19)), None) else {
             panic!()
         };
-        assert_eq!(stand, position(2, 19));
+        assert_eq!(current, position(2, 19));
         for elsewhere in [position(1, 16), position(2, 14), position(1, 9)] {
             assert!(matches!(ring.after(Some(elsewhere), None), CatchUp::Gap(_)), "{elsewhere:?}");
         }
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_between_two_logs_is_no_place_to_go_on_from() {
+    fn clients_cannot_resume_in_a_gap_between_two_logs() {
         let mut ring = ring();
         take_of(&mut ring, 2, 17, Some("a"));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::OtherLog(_)));
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_logs_are_remembered() {
+    fn the_number_of_remembered_logs_is_limited() {
         let mut ring = ring();
         let last = MAX_LOGS as u64 + 2;
         (2..=last).for_each(|log| take_of(&mut ring, log, 14 + log, Some("a")));
@@ -442,9 +442,9 @@ mod tests {
                 "{seq}"
             );
         }
-        let CatchUp::Gap(stand) = ring.after(None, None) else { panic!() };
-        assert_eq!(stand.seq, 12);
-        assert!(matches!(ring.after(Some(stand), None), CatchUp::UpToDate(_)));
+        let CatchUp::Gap(current) = ring.after(None, None) else { panic!() };
+        assert_eq!(current.seq, 12);
+        assert!(matches!(ring.after(Some(current), None), CatchUp::UpToDate(_)));
     }
 
     #[test]
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_found_by_number_and_time() {
+    fn positions_are_found_by_number_and_time() {
         let ring = ring();
         let now = at(100);
         let find = |since| ring.find(since, now);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tags_that_are_shown_leave_the_house() {
+    fn only_visible_tags_are_sent() {
         let settings = settings(&["tile:*", "kpi"]);
         let tag = |tag: &str| Selector::Tag(tag.into());
         let of = |selectors| purge(selectors);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_purges_everything() {
+    fn an_unreadable_record_purges_everything() {
         for json in [
             "",
             "{",

@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_come_back_in_order_up_to_the_longest_asked_for() {
+    fn lengths_are_returned_in_order_up_to_the_limit() {
         let mut lengths = PrefixLengths::default();
         for length in [1023, 0, 64, 7, 63, 7] {
             lengths.insert(length);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_selection_has_one_name_however_it_is_written() {
+    fn equal_selections_have_equal_hashes() {
         let mut index = SelectorIndex::default();
         let (tag, user) = (|| Selector::Tag("t".into()), || Selector::User("u".into()));
         let hash = index.insert(&Selector::All([tag(), user()].into()), 1);

@@ -247,12 +247,12 @@ impl AppliedPurges {
         until == u64::MAX || millis(started) < until || PlantedBug::IgnoredLease.is_planted()
     }
 
-    /// Extends the lease requested at `asked`, after every record known at that time was applied.
+    /// Extends the lease requested at `requested_at`, after every record known at that time was applied.
     ///
     /// Later purges wait for this node until the lease ends.
-    pub fn renew_lease(&self, asked: Instant, lease: Duration) {
+    pub fn renew_lease(&self, requested_at: Instant, lease: Duration) {
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let until = millis(asked).saturating_add(lease);
+        let until = millis(requested_at).saturating_add(lease);
         let later = |known| (known != SIGNED_OFF).then(|| until.max(known));
         let (order, load) = (Ordering::AcqRel, Ordering::Acquire);
         let _unless_it_left = self.synced_until.fetch_update(order, load, later);
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsynced_node_uses_only_what_it_asked_for_lately_and_after_ten_minutes_nothing() {
+    fn an_unsynced_node_uses_only_recent_responses_and_none_after_ten_minutes() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Bounded(TTL));
         let start = Instant::now();
         applied_purges.renew_lease(start, Duration::ZERO);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_nobody_knows_uses_nothing() {
+    fn a_node_unknown_to_the_fleet_serves_nothing() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Bounded(TTL));
         let now = Instant::now();
         let may_join = || applied_purges.may_join(&asked_at(&applied_purges, now), &EXPECTED, now);
@@ -462,14 +462,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_serves_unsynced_asks_for_no_age() {
+    fn a_node_that_serves_unsynced_needs_no_age() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Serve);
         let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
         assert!(applied_purges.may_join(&asked_at(&applied_purges, start), &EXPECTED, late));
     }
 
     #[test]
-    fn a_response_is_untouched_by_what_selects_another() {
+    fn a_response_is_untouched_by_purges_of_others() {
         let applied_purges = AppliedPurges::standalone();
         let since = Fence { log: LogId(1), seq: 5 };
         applied_purges.begin(since, None);

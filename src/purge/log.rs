@@ -312,7 +312,7 @@ mod tests {
     use crate::fence::{Fence, LogId, PurgeMode, PurgeSource, Selector};
 
     #[tokio::test]
-    async fn metrics_tell_how_far_a_node_has_come() {
+    async fn metrics_show_the_position_of_a_node() {
         let (log, metrics) = (PurgeLog::in_memory(), Metrics::new());
         let selectors = vec![Selector::Tag("a".into())];
         let purge = Purge {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_in_memory_tells_of_each_record() {
+    async fn a_log_in_memory_publishes_each_record() {
         let log = PurgeLog::in_memory();
         let mut sync_state = log.sync_state();
         let before = *sync_state.borrow_and_update();

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_had_once_until_it_is_over() {
+    fn a_key_is_new_again_after_its_expiry() {
         let memory = MemoryLog::begin(&AppliedPurges::standalone());
         let hour = Duration::from_hours(1);
         assert!(memory.dedup("a", hour) && memory.dedup("b", hour));

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_planted_unless_it_is_named() {
+    fn no_bug_is_planted_unless_selected() {
         assert!(PlantedBug::ALL.into_iter().all(|bug| !bug.is_planted()));
     }
 }

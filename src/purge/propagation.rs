@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn each_node_is_noted_once_and_for_all_records_up_to_where_it_is() {
+    fn each_node_is_recorded_once_for_all_records_up_to_its_position() {
         let propagations = after(3);
         propagations.node_reached(NodeId(7), at(1), second(10));
         propagations.node_reached(NodeId(7), at(2), second(11));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_quicker_is_noted_when_this_node_is_there() {
+    fn a_faster_node_is_recorded_when_this_node_applies_the_record() {
         let propagations = after(1);
         propagations.node_reached(NodeId(7), at(2), second(5));
         propagations.record_applied(at(2), second(6));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_thousand_of_one_log_are_known() {
+    fn the_last_thousand_records_of_one_log_are_tracked() {
         let propagations = after(1001);
         assert!(propagations.find(1).is_none() && propagations.find(2).is_some());
         propagations.record_applied(Fence { log: LogId(2), seq: 5 }, second(1));

@@ -39,7 +39,7 @@ struct RecordBuffer {
     items: VecDeque<BufferedEvent>,
     bytes: usize,
     /// Number of items dropped before these.
-    gone: u64,
+    evicted: u64,
 }
 
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl RecentRecords {
 
     /// Subscribes to the records kept and to all further ones.
     pub(super) fn subscribe(self: &Arc<Self>) -> LogEvents {
-        let (count, passed) = (self.count.subscribe(), self.kept.lock().gone);
+        let (count, passed) = (self.count.subscribe(), self.kept.lock().evicted);
         LogEvents { recent: Arc::clone(self), count, passed, has_begun: false }
     }
 }
@@ -160,9 +160,9 @@ impl RecordBuffer {
         while self.items.len() > MAX_RECORDS || (self.bytes > MAX_BYTES && self.items.len() > 1) {
             let oldest = self.items.pop_front();
             self.bytes -= oldest.map_or(0, |oldest| oldest.size());
-            self.gone += 1;
+            self.evicted += 1;
         }
-        self.gone + self.items.len() as u64
+        self.evicted + self.items.len() as u64
     }
 }
 
@@ -205,10 +205,10 @@ impl LogEvents {
     /// Returns the next item, if there is one.
     pub fn try_next(&mut self) -> Option<LogEvent> {
         let kept = self.recent.kept.lock();
-        if self.passed < kept.gone {
-            (self.passed, self.has_begun) = (kept.gone, false);
+        if self.passed < kept.evicted {
+            (self.passed, self.has_begun) = (kept.evicted, false);
         }
-        let index = usize::try_from(self.passed - kept.gone).unwrap_or(usize::MAX);
+        let index = usize::try_from(self.passed - kept.evicted).unwrap_or(usize::MAX);
         let has_begun = std::mem::replace(&mut self.has_begun, true);
         Some(match kept.items.get(index) {
             None => {
@@ -267,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_are_kept_the_latest_first() {
+    fn the_last_records_are_kept_latest_first() {
         let recent = recent(1..=MAX_RECORDS as u64 + 1);
         assert_eq!(kept(&recent), (2..=MAX_RECORDS as u64 + 1).rev().collect::<Vec<_>>());
         assert_eq!(recent.oldest_seq(), Some(2));
     }
 
     #[test]
-    fn fewer_are_kept_where_they_are_large_but_always_the_last() {
+    fn fewer_records_are_kept_if_they_are_large_but_always_the_last() {
         let recent = RecentRecords::default();
         (1..=17).for_each(|seq| recent.push(LOG, &record(seq, 1 << 20)));
         assert_eq!(kept(&recent), (3..=17).rev().collect::<Vec<_>>());
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn those_between_two_places_are_found() {
+    fn records_between_two_positions_are_found() {
         let recent = recent(1..=5);
         recent.begin(Fence { log: LogId(8), seq: 5 });
         recent.push(LogId(8), &record(6, 1));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_record_is_heard_of_once_and_in_order() {
+    async fn each_record_is_delivered_once_and_in_order() {
         let recent = Arc::new(RecentRecords::default());
         let mut records = recent.subscribe();
         assert_eq!(records.try_next(), None);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_slow_learns_from_where_to_go_on() {
+    fn a_slow_subscriber_gets_a_new_beginning() {
         let recent = recent(1..=1);
         let mut slow = recent.subscribe();
         assert_eq!(drain(&mut slow), [(0, true), (1, false)]);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_missing_is_told_in_its_place() {
+    fn possible_gaps_are_marked_in_order() {
         let recent = recent(1..=2);
         recent.begin(Fence { log: LogId(8), seq: 20 });
         recent.push(LogId(8), &record(21, 1));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_with_old_records_knows_what_came_since_the_first() {
+    fn a_beginning_with_old_records_starts_at_the_first_one() {
         let recent = Arc::new(RecentRecords::default());
         recent.begin(Fence { log: LOG, seq: 3 });
         let at = |recent: &Arc<RecentRecords>| match recent.subscribe().try_next().unwrap() {

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_place_and_its_name() {
+    fn every_cause_has_its_index_and_name() {
         for (index, raise) in WatermarkRaise::ALL.into_iter().enumerate() {
             assert_eq!(raise as usize, index);
             assert_eq!(WatermarkRaise::from_name(raise.as_str()), raise);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_that_is_told_overflows() {
+    fn no_server_time_overflows() {
         let clocks = ServerClocks::new(false);
         for server_time in [i64::MIN, i64::MAX, 0] {
             clocks.record(b"k", server_time, trip(&clocks, 5, 9));

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_only_where_it_matters() {
+    fn words_are_quoted_only_if_necessary() {
         let words = [
             ("secret", "secret"),
             ("p@ss:w/rd%1#", "p@ss:w/rd%1#"),

@@ -109,8 +109,8 @@ pub(crate) async fn time(
     key: &Bytes,
 ) -> Result<i64, Error> {
     let sent = Instant::now();
-    let asked = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
-    let (seconds, micros) = Box::pin(asked).await?;
+    let reply = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
+    let (seconds, micros) = Box::pin(reply).await?;
     let server_time = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     clocks.record(key, server_time, RoundTrip { sent, answered: Instant::now() });
     Ok(server_time)
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_overdue_script_tells_the_servers_time() {
+    fn an_overdue_error_contains_the_servers_time() {
         let of = |text: &'static str| overdue(&Error::new(ErrorKind::Unknown, text));
         assert_eq!(of("OVERDUE 1700000000000"), Some(1_700_000_000_000));
         assert_eq!(of("OVERDUE 12 script: f"), Some(12));

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused() {
+    fn invalid_urls_are_rejected() {
         use SettingsError as Error;
         let refused = [
             ("host:6379", Error::Scheme("host".to_owned())),

@@ -95,11 +95,11 @@ async fn document(response: Response<Body>) -> serde_json::Value {
 }
 
 /// The event for a client at this position.
-fn stand(seq: u64) -> String {
-    stand_in(LOG, seq)
+fn position(seq: u64) -> String {
+    position_in(LOG, seq)
 }
 
-fn stand_in(log: LogId, seq: u64) -> String {
+fn position_in(log: LogId, seq: u64) -> String {
     format!("id: {seq}-{:016x}\nevent: place\ndata: {{\"seq\":{seq}}}\n\n", log.0)
 }
 

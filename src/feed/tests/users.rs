@@ -159,7 +159,7 @@ async fn one_client_takes_no_more_than_its_seats() {
 }
 
 #[tokio::test]
-async fn pages_of_named_origins_may_send_credentials() {
+async fn listed_origins_may_send_credentials() {
     let feed = feed_of(&["stocks:{user}"]);
     let fields = [("origin", "https://app.test"), ("x-user", "42")];
     let allowed = ask(&feed, "/_larder/sync", &fields);

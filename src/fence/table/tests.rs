@@ -118,7 +118,7 @@ fn urls_select_with_their_host_and_without() {
 }
 
 #[test]
-fn prefixes_select_where_the_url_begins_with_them() {
+fn prefixes_match_the_start_of_the_url() {
     for this in ["", "ex", "example.com", "example.com/", "/", "/a", "/a/b?c", URL, "/a/b?c=1"] {
         assert_eq!(after(prefix(this)), PurgeVerdict::Dead, "{this}");
     }
@@ -139,7 +139,7 @@ fn prefixes_too_long_to_be_told_apart_select_more() {
 }
 
 #[test]
-fn everything_selects_whatever_there_is() {
+fn everything_selects_any_response() {
     assert_eq!(after(Selector::Everything), PurgeVerdict::Dead);
     let mut table = table();
     let stamp = table.stamp();
@@ -172,7 +172,7 @@ fn among(attributes: ResponseAttributes<'_>, selector: &Selector) -> PurgeVerdic
 }
 
 #[test]
-fn patterns_select_where_all_of_the_url_fits() {
+fn patterns_match_the_whole_url() {
     for this in ["*", "/a/*", "*c=1", "/*/b*", "example.com/*", "*.com/a/b?c=*", URL, "/a/b?c=1"] {
         assert_eq!(after(pattern(this)), PurgeVerdict::Dead, "{this}");
     }
@@ -182,7 +182,7 @@ fn patterns_select_where_all_of_the_url_fits() {
 }
 
 #[test]
-fn users_routes_and_versions_select_what_is_theirs() {
+fn users_routes_and_versions_select_their_responses() {
     let (route, version) =
         (|it: &str| Selector::Route(it.into()), |it: &str| Selector::Version(it.into()));
     for this in [user("u"), route("r"), version("v")] {
@@ -195,7 +195,7 @@ fn users_routes_and_versions_select_what_is_theirs() {
 }
 
 #[test]
-fn several_at_once_select_what_each_of_them_selects() {
+fn a_conjunction_selects_the_intersection() {
     let route = || Selector::Route("r".into());
     for this in [
         all(&[tag("t"), user("u")]),
@@ -222,7 +222,7 @@ fn several_at_once_select_what_each_of_them_selects() {
 }
 
 #[test]
-fn a_purge_among_one_users_responses_holds_nobody_else_up() {
+fn a_purge_of_one_users_responses_affects_no_other_user() {
     let mut table = table();
     let since = table.version();
     table.purge(PurgeMode::Hard, &[all(&[tag("any"), user("u")])]);
@@ -231,7 +231,7 @@ fn a_purge_among_one_users_responses_holds_nobody_else_up() {
 }
 
 #[test]
-fn of_too_many_patterns_the_oldest_are_forgotten_and_with_them_all_that_is_older() {
+fn evicting_a_pattern_invalidates_older_responses() {
     let mut table = table();
     let stamps: Vec<FenceStamp> = (0..1001)
         .map(|number| {
@@ -305,7 +305,7 @@ fn a_record_applied_again_changes_nothing() {
 }
 
 #[test]
-fn missing_records_make_dead_whatever_is_older() {
+fn missing_records_invalidate_older_responses() {
     let mut table = table();
     let older = table.stamp();
     let at = Timestamp::from_millis(0);
@@ -333,7 +333,7 @@ fn another_log_makes_everything_dead_and_is_followed_from_its_fence_on() {
 }
 
 #[test]
-fn a_log_that_became_shorter_never_revives_what_it_had() {
+fn a_log_that_became_shorter_revives_no_response() {
     let mut table = table();
     table.purge(PurgeMode::Hard, &[tag("t")]);
     table.purge(PurgeMode::Hard, &[tag("t")]);
@@ -372,7 +372,7 @@ fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
 }
 
 #[test]
-fn a_pending_purge_spares_what_was_asked_for_after_it() {
+fn a_pending_purge_spares_responses_requested_after_it() {
     let mut table = table();
     let before = table.stamp();
     let _pending = table.apply_pending(&purge(PurgeMode::Hard, &[url(URL)]));
@@ -698,7 +698,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn with_room_for_all_it_says_what_scanning_all_records_says(steps in vec(steps(), 0..60)) {
+    fn a_large_table_agrees_with_a_scan_of_all_records(steps in vec(steps(), 0..60)) {
         play(steps, usize::MAX);
     }
 

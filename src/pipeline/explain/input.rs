@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::server::Connection;
 
 /// Maximum number of fields of a request or response, and maximum body size.
-const MOST_FIELDS: usize = 200;
+const MAX_FIELDS: usize = 200;
 
 /// The JSON input of `POST /v1/explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub enum InvalidExplainRequest {
     #[error("header {0} is not of the form `name: value`")]
     Field(usize),
     /// Too many fields.
-    #[error("more than {MOST_FIELDS} headers")]
+    #[error("more than {MAX_FIELDS} headers")]
     Fields,
     /// Not a final status.
     #[error("{0} is not a final status code")]
@@ -145,7 +145,7 @@ impl ParsedResponse {
 }
 
 fn fields(lines: &[String]) -> Result<HeaderMap, InvalidExplainRequest> {
-    if lines.len() > MOST_FIELDS {
+    if lines.len() > MAX_FIELDS {
         return Err(InvalidExplainRequest::Fields);
     }
     let mut headers = HeaderMap::with_capacity(lines.len() + 1);
@@ -195,15 +195,15 @@ fn target(text: &str, usual_host: &str) -> Result<ParsedUrl, InvalidExplainReque
 mod tests {
     use super::*;
 
-    fn asked(url: &str, headers: &[&str]) -> Result<ParsedRequest, InvalidExplainRequest> {
+    fn parse(url: &str, headers: &[&str]) -> Result<ParsedRequest, InvalidExplainRequest> {
         let headers = headers.iter().map(|line| (*line).to_owned()).collect();
         let (method, url) = (get(), url.to_owned());
-        let asked = ExplainRequest { method, url, headers, body: None, from: None, response: None };
-        ParsedRequest::read(&asked, "localhost")
+        let input = ExplainRequest { method, url, headers, body: None, from: None, response: None };
+        ParsedRequest::read(&input, "localhost")
     }
 
     #[test]
-    fn a_url_is_read_as_it_is_spelled() {
+    fn a_url_is_parsed_without_normalisation() {
         for (url, secure, host, target) in [
             ("https://api.test/a%2Fb/../c?d=%7e", true, "api.test", "/a%2Fb/../c?d=%7e"),
             ("HTTP://api.test:81", false, "api.test:81", "/"),
@@ -211,7 +211,7 @@ mod tests {
             ("/a//b#c", false, "localhost", "/a//b"),
             ("/a?to=https://b.test/", false, "localhost", "/a?to=https://b.test/"),
         ] {
-            let parsed = asked(url, &[]).ok().unwrap();
+            let parsed = parse(url, &[]).ok().unwrap();
             assert_eq!(parsed.connection.secure, secure, "{url}");
             assert_eq!(parsed.request.headers()["host"], host, "{url}");
             assert_eq!(parsed.request.uri().to_string(), target, "{url}");
@@ -219,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_said_without_its_values() {
+    fn errors_contain_no_field_values() {
         for (url, headers, expected) in [
             ("ftp://a/", &[][..], InvalidExplainRequest::Url),
             ("https://u:secret@a/", &[], InvalidExplainRequest::UserInfo),
             ("/a b", &[], InvalidExplainRequest::Url),
             ("/", &["a: b", "secret"], InvalidExplainRequest::Field(2)),
         ] {
-            let error = asked(url, headers).err();
+            let error = parse(url, headers).err();
             assert_eq!(error, Some(expected), "{url}");
             assert!(!error.unwrap().to_string().contains("secret"));
         }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_along_is_not_missed() {
+    fn a_node_that_moves_is_not_missed() {
         let (mut continuity, began) = moved();
         let all = snapshot(&[row(1, 2), row(2, 2)]);
         assert!(!continuity.update(OWN, LogId(2), &all, began + MOVE_TIMEOUT / 2));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_is_missed_once() {
+    fn a_node_that_does_not_move_is_missed_once() {
         let (mut continuity, began) = moved();
         let late = snapshot(&[row(1, 1), row(2, 2)]);
         assert!(!continuity.update(OWN, LogId(2), &late, began + MOVE_TIMEOUT / 2));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_signed_off_or_was_gone_before_is_not_missed() {
+    fn a_node_that_left_before_is_not_missed() {
         let (mut continuity, began) = moved();
         let off = MemberRow { status: MemberStatus::SignedOff, ..row(1, 1) };
         assert!(!continuity.update(OWN, LogId(2), &snapshot(&[off]), began + MOVE_TIMEOUT));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_already_is_not_told_again() {
+    fn a_known_loss_is_not_reported_again() {
         let (mut continuity, began) = moved();
         continuity.clear_missing();
         assert!(!continuity.update(OWN, LogId(2), &snapshot(&[]), began + MOVE_TIMEOUT));

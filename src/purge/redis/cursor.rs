@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_nobody_may_know_is_no_other_run() {
+    fn an_unknown_run_id_is_not_another_run() {
         let unknown = StreamView { run: "".into(), ..view(seen(1, 1), seen(1, 9), seen(1, 5)) };
         assert_eq!(at(1, 5).decide(&unknown), SyncDecision::Continue(9));
         let last = ViewedEntry::Known(StreamPosition { run: "".into(), ..position(1, 9) });
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_reads_all_there_is() {
+    fn a_new_node_reads_the_whole_log() {
         let view = view(seen(1, 4), seen(2, 9), ViewedEntry::Missing);
         let decision = StreamCursor::New.decide(&view);
         begins_at(&decision, 1, 3, None);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_skips_a_beginning_that_is_none_of_ours() {
+    fn a_new_node_skips_a_foreign_beginning() {
         let view = view(ViewedEntry::Foreign, seen(2, 9), ViewedEntry::Missing);
         begins_at(&StreamCursor::New.decide(&view), 2, 9, Some(WatermarkRaise::Foreign));
     }
@@ -257,19 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_goes_on_where_its_place_is_as_it_was() {
+    fn a_node_continues_if_its_entry_is_unchanged() {
         let view = view(seen(1, 1), seen(2, 9), seen(1, 5));
         assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
     }
 
     #[test]
-    fn a_node_goes_on_where_just_its_own_place_was_trimmed() {
+    fn a_node_continues_if_only_its_own_entry_was_trimmed() {
         let view = view(seen(1, 6), seen(1, 9), ViewedEntry::Missing);
         assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
     }
 
     #[test]
-    fn a_gap_raises_the_floor_to_it() {
+    fn a_gap_raises_the_low_watermark() {
         let view = view(seen(1, 7), seen(1, 9), ViewedEntry::Missing);
         begins_at(&at(1, 5).decide(&view), 1, 6, Some(WatermarkRaise::Gap));
     }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_that_is_shorter_or_in_the_way_kills_everything() {
+    fn another_log_invalidates_everything() {
         let shorter = view(seen(2, 1), seen(2, 4), ViewedEntry::Missing);
         begins_at(&at(1, 5).decide(&shorter), 2, 4, Some(WatermarkRaise::Foreign));
         let in_the_way = view(seen(2, 1), seen(2, 9), seen(2, 5));
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_records_raise_the_floor() {
+    fn missing_records_raise_the_low_watermark() {
         let low_watermark = Fence { log: LogId(1), seq: 7 };
         assert_eq!(
             position(1, 5).action_for(&log_entry(1, 8)),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_raises_the_floor_and_tells_why() {
+    fn another_log_raises_the_low_watermark_with_its_cause() {
         let low_watermark = Fence { log: LogId(2), seq: 5 };
         let begins = |log_entry: &LogEntry| position(1, 5).action_for(log_entry);
         assert_eq!(
@@ -339,7 +339,10 @@ mod tests {
             begins(&restarted),
             EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Restart)
         );
-        let told = LogEntry { begins: Some(WatermarkRaise::Empty), ..log_entry(2, 6) };
-        assert_eq!(begins(&told), EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Empty));
+        let with_cause = LogEntry { begins: Some(WatermarkRaise::Empty), ..log_entry(2, 6) };
+        assert_eq!(
+            begins(&with_cause),
+            EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Empty)
+        );
     }
 }

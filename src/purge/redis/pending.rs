@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_comes_first() {
+    fn a_purge_that_is_put_back_comes_first() {
         let (mut pending, _) = queue_of(&[purge(&["a"]), soft(purge(&["b"]))]);
         let taken = pending.take().unwrap();
         pending.put_back(taken);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_to_what_waits() {
+    fn the_queue_has_a_limit() {
         let (mut pending, ids) = queue_of(&[many(MAX_SELECTORS - 1), soft(purge(&["a"]))]);
         assert!(pending.is_full_for(&purge(&["b"])));
         let taken = pending.take().unwrap();

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_in_any_protocol() {
+    fn entries_are_parsed_in_both_protocols() {
         let pair = [text("key"), array(&[an_entry("1-0"), an_entry("2-0")])];
         let map = Value::Map([("key", pair[1].clone())].try_into().unwrap());
         for reply in [array(&[array(&pair)]), array(&pair), map] {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_has_entries_or_none_and_a_lease_or_none() {
+    fn a_view_has_entries_or_none_and_a_lease_or_none() {
         let ViewReply { view, lease } = view_reply(&a_look("1")).unwrap();
         assert_eq!(
             (&*view.run, view.first, view.last),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_read_or_ignored() {
+    fn a_report_is_parsed_or_ignored() {
         let position = Fence { log: LogId(0xaa), seq: 12 };
         let read = position_report(&text("00000000000000cc 00000000000000aa 12"));
         assert_eq!(read, Some((NodeId(0xcc), position)));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_another_shape_are_no_answers() {
+    fn replies_of_another_shape_are_rejected() {
         let strange = [
             Value::Null,
             Value::Integer(3),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_record_is_read() {
+    fn the_position_of_a_record_is_parsed() {
         let [log, seq, first, age] = ["00000000000000aa", "12", "first", "0"].map(text);
         let reply = array(&[log, seq, first, age, array(&[])]);
         let AppendReply { fence, occurrence, snapshot } = append_reply(&reply).unwrap();

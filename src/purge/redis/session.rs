@@ -43,7 +43,7 @@ const MAX_NEW_LOGS: u32 = 3;
 /// The position to reach before the lease counts.
 struct CatchUpGoal {
     /// When the view was requested.
-    asked: Instant,
+    requested_at: Instant,
     seq: u64,
     /// The nodes at that time; none if other nodes do not wait for this one.
     lease: Option<MembershipSnapshot>,
@@ -161,8 +161,8 @@ async fn reconcile(
     let mut is_loss_appended = false;
     for _ in 0..MAX_NEW_LOGS {
         // Taken before the request, so that the lease ends here before it ends elsewhere.
-        let asked = Instant::now();
-        let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, asked));
+        let requested_at = Instant::now();
+        let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, requested_at));
         let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout()).await?;
         let ViewReply { view, lease } =
             reply::view_reply(&reply).ok_or(SessionError::InvalidReply)?;
@@ -170,7 +170,7 @@ async fn reconcile(
             shared.update_membership(snapshot, Instant::now());
         }
         match cursor.decide(&view) {
-            SyncDecision::Continue(seq) => return Ok(CatchUpGoal { asked, seq, lease }),
+            SyncDecision::Continue(seq) => return Ok(CatchUpGoal { requested_at, seq, lease }),
             // Applied records are missing, and other nodes may never have received them. They must
             // be informed before this node appears in the new log.
             SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
@@ -183,7 +183,7 @@ async fn reconcile(
                 shared.begin(position.fence, raise);
                 shared.publish_position();
                 *cursor = StreamCursor::At(position);
-                return Ok(CatchUpGoal { asked, seq: until, lease });
+                return Ok(CatchUpGoal { requested_at, seq: until, lease });
             }
             SyncDecision::StartNewLog(doubted) => {
                 start_new_log(shared, appender, doubted, cursor.seq()).await?;
@@ -231,14 +231,14 @@ async fn apply_entries(
     loop {
         if !has_renewed && cursor.seq() >= goal.seq {
             if let Some(snapshot) = &goal.lease {
-                shared.renew_lease(goal.asked, appender);
+                shared.renew_lease(goal.requested_at, appender);
                 if shared.misses_a_member(snapshot, Instant::now()) {
                     append_loss(shared, appender).await?;
                 }
             }
             has_renewed = true;
         }
-        let left = VIEW_INTERVAL.saturating_sub(goal.asked.elapsed()).min(BLOCK_TIME);
+        let left = VIEW_INTERVAL.saturating_sub(goal.requested_at.elapsed()).min(BLOCK_TIME);
         let left = u64::try_from(left.as_millis()).unwrap_or_default();
         if left == 0 {
             return Ok(());

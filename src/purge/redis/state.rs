@@ -135,11 +135,11 @@ impl LogState {
         self.applied_purges.begin(fence, raise);
     }
 
-    /// Extends the lease requested at `asked`, after every record known then was applied.
+    /// Extends the lease requested at `requested_at`, after every record known then was applied.
     ///
     /// The first call of a session enables appends.
-    pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<RedisClient>) {
-        self.applied_purges.renew_lease(asked, LEASE);
+    pub(super) fn renew_lease(&self, requested_at: Instant, appender: &Arc<RedisClient>) {
+        self.applied_purges.renew_lease(requested_at, LEASE);
         if self.appender.borrow().is_some() {
             return;
         }

@@ -80,7 +80,7 @@ mod tests {
     const NONCE: (&str, &str) = ("nonce", "00000000000000bb");
 
     #[test]
-    fn an_entry_of_ours_is_read_back() {
+    fn an_entry_round_trips() {
         let purge = Purge { selectors: vec![Selector::Tag("a".into())], ..Purge::boundary() };
         let json = purge.to_json();
         let by = ("by", "00000000000000cc");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_none_of_ours() {
+    fn foreign_entries_are_rejected() {
         for strange in [
             entry("7-1", &[LOG, NONCE]),
             entry("1000000000000000-0", &[LOG, NONCE]),

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_before_the_purge_must_not_be_read_after_it() {
+    fn responses_requested_before_a_purge_are_not_read_after_it() {
         let history = purged(Reach::Everywhere);
         assert!(read(&history, ONE, 0, 8).is_empty() && !history.is_over());
         assert!(read(&history, ONE, 1, 7).is_empty(), "it is another target");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_on_one_node_holds_on_no_other() {
+    fn a_local_acknowledgement_binds_one_node_only() {
         let history = purged(Reach::Here(ONE));
         assert!(read(&history, OTHER, 0, 7).is_empty());
         assert!(!read(&history, ONE, 0, 7).is_empty());

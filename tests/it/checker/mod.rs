@@ -353,7 +353,7 @@ fn env_or(name: &str, default: u64) -> u64 {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "takes a minute alone: tests/run.sh checker")]
-async fn what_was_purged_is_read_nowhere_whatever_breaks() {
+async fn purged_responses_are_never_read_whatever_breaks() {
     let _turn = turn().await;
     let (seed, seconds) = (env_or("LARDER_CHECK_SEED", 1), env_or("LARDER_CHECK_SECONDS", 60));
     println!("seed {seed}, {seconds} s");
@@ -375,18 +375,18 @@ async fn is_found(bug: PlantedBug) {
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_fence_that_is_taken_after_the_fetch_is_found() {
+async fn a_fence_taken_after_the_fetch_is_detected() {
     is_found(PlantedBug::LateFence).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_lease_that_is_ignored_is_found() {
+async fn an_ignored_lease_is_detected() {
     is_found(PlantedBug::IgnoredLease).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_floor_that_does_not_rise_after_a_flush_is_found() {
+async fn a_low_watermark_kept_after_a_flush_is_detected() {
     is_found(PlantedBug::KeptLowWatermark).await;
 }

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_a_node_tells_of_at_its_place_is_not_lost() {
+    fn a_record_listed_at_its_position_is_not_lost() {
         assert_eq!(lost(|known| assert!(known.take_in(&at(5))), |expected| expected), 0);
         assert_eq!(lost(|known| assert!(known.take_in(&at(6))), |expected| expected), 1);
         let anywhere = |expected| Expected { seq: None, ..expected };
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_that_has_risen_since_covers_a_record() {
+    fn a_raised_low_watermark_covers_a_record() {
         let risen = |known: &mut ReportedRecords| known.raises.push((Instant::now(), 4));
         assert_eq!(lost(risen, |expected| expected), 0);
         let before =
@@ -214,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_node_knew_that_has_ended_may_be_lost() {
+    fn a_record_known_only_to_an_ended_node_may_be_lost() {
         assert_eq!(lost(|_| {}, |expected| expected.unless_ended(OTHER)), 0);
         assert_eq!(lost(|_| {}, |expected| expected.unless_ended(ONE)), 1);
     }
 
     #[test]
-    fn a_node_that_came_later_need_not_tell_of_it() {
+    fn a_later_node_need_not_list_the_record() {
         assert_eq!(lost(|known| known.since = Some(Instant::now()), |expected| expected), 0);
         assert_eq!(lost(|known| known.since = None, |expected| expected), 0);
     }
