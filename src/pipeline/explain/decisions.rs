@@ -12,17 +12,17 @@ impl PlannedRequest<'_> {
         let reason = self.reason();
         let settled = reason.and_then(|reason| self.settled_by(reason));
         let mut decisions = Vec::new();
-        for (place, step) in self.steps() {
-            if Some(place) == settled {
+        for (index, step) in self.steps() {
+            if Some(index) == settled {
                 let reason = reason.map(Reason::as_str);
                 decisions.push(ExplainedDecision {
                     question: step.question,
-                    answer: step.stops.to_owned(),
+                    answer: step.if_final.to_owned(),
                     reason,
                 });
                 return decisions;
             }
-            let answer = step.goes_on.to_owned();
+            let answer = step.if_continued.to_owned();
             decisions.push(ExplainedDecision { question: step.question, answer, reason: None });
         }
         decisions
@@ -32,12 +32,12 @@ impl PlannedRequest<'_> {
     fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
         let needs_identity = self.matched_route().rule.partition.needs_identity();
         let is_verified = needs_identity && self.config.users.is_configured();
-        let order = move |place: usize| match place {
+        let order = move |index: usize| match index {
             COOKIES if is_verified => IDENTITY,
             IDENTITY if is_verified => COOKIES,
             other => other,
         };
-        (0..STEPS.len()).map(order).filter_map(|place| Some((place, STEPS.get(place)?)))
+        (0..STEPS.len()).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
     /// Returns the index of the step that yields this reason.
@@ -49,7 +49,7 @@ impl PlannedRequest<'_> {
             Some(_) if reason == Reason::AmbiguousTarget && !is_overridden => steps.next(),
             first => first,
         }
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
     }
 
     pub(super) fn outcome(&self) -> ExplainedOutcome {
@@ -76,18 +76,18 @@ impl PlannedRequest<'_> {
 struct DecisionRule {
     question: &'static str,
     /// The answer if the next step follows.
-    goes_on: &'static str,
+    if_continued: &'static str,
     /// The answer if this step is final.
-    stops: &'static str,
+    if_final: &'static str,
     reasons: &'static [Reason],
 }
 
 const fn step(
     question: &'static str,
-    [goes_on, stops]: [&'static str; 2],
+    [if_continued, if_final]: [&'static str; 2],
     reasons: &'static [Reason],
 ) -> DecisionRule {
-    DecisionRule { question, goes_on, stops, reasons }
+    DecisionRule { question, if_continued, if_final, reasons }
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.

@@ -53,8 +53,8 @@ impl Node {
 
     /// Calls its admin listener; none without a response.
     pub(super) async fn call(&self, call: impl AsRef<[u8]>) -> Option<Reply> {
-        let asked = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
-        timeout(TIMEOUT, asked).await.ok().flatten()
+        let reply = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
+        timeout(TIMEOUT, reply).await.ok().flatten()
     }
 
     /// Returns its metrics; none without a response.

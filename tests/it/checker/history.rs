@@ -1,8 +1,8 @@
 //! The history of a run, and the check that it is consistent.
 //!
 //! The origin numbers its requests. After an acknowledged purge, every read returns a greater
-//! number than the last one before the purge. So each target has a *least* number that only grows.
-//! Each read is compared with the least number at its start.
+//! number than the last one before the purge. So each target has a *lower bound* that only grows.
+//! Each read is compared with the bound at its start.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -62,7 +62,7 @@ pub(super) struct Read {
     pub(super) cache: String,
 }
 
-/// The least number that a read may return, and the event that requires it.
+/// The smallest number that a read may return, and the event that requires it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LowerBound {
     number: u64,
@@ -141,7 +141,7 @@ impl History {
 
     /// Requires greater numbers than `number` for everything that this event purges, within
     /// `reach`.
-    pub(super) fn holds(&self, event: usize, number: u64, reach: Reach) {
+    pub(super) fn require(&self, event: usize, number: u64, reach: Reach) {
         let mut log = self.log.lock().unwrap();
         let HistoryState { events, everywhere, here, .. } = &mut *log;
         let bounds = match reach {
@@ -150,16 +150,16 @@ impl History {
                 here.entry(seat).or_insert_with(|| vec![LowerBound::default(); self.targets.len()])
             }
         };
-        for (target, least) in self.targets.iter().zip(bounds) {
+        for (target, bound) in self.targets.iter().zip(bounds) {
             let is_selected = events[event].selectors.iter().any(|each| each.selects(target));
-            if is_selected && number > least.number {
-                *least = LowerBound { number, event };
+            if is_selected && number > bound.number {
+                *bound = LowerBound { number, event };
             }
         }
     }
 
     /// Returns the lower bound of a read that starts now.
-    pub(super) fn least(&self, seat: NodeProcess, target: usize) -> LowerBound {
+    pub(super) fn lower_bound(&self, seat: NodeProcess, target: usize) -> LowerBound {
         let log = self.log.lock().unwrap();
         let everywhere = log.everywhere[target];
         let here = log.here.get(&seat).map(|bounds| bounds[target]);
@@ -167,29 +167,29 @@ impl History {
     }
 
     /// Records a read, and checks it against its lower bound.
-    pub(super) fn read(&self, read: &Read, least: LowerBound) {
+    pub(super) fn read(&self, read: &Read, bound: LowerBound) {
         let mut log = self.log.lock().unwrap();
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
-        let is_old = read.number < least.number;
+        let is_old = read.number < bound.number;
         log.reads.push(read.clone());
         if is_old && log.violations.is_empty() {
-            let report = self.excerpt(&log, read, least);
+            let report = self.excerpt(&log, read, bound);
             log.violations.push(report);
             self.finish();
         }
     }
 
     /// Returns the events and reads around a violation.
-    fn excerpt(&self, log: &HistoryState, read: &Read, least: LowerBound) -> String {
+    fn excerpt(&self, log: &HistoryState, read: &Read, bound: LowerBound) -> String {
         let target = &self.targets[read.target];
-        let purge = &log.events[least.event];
+        let purge = &log.events[bound.event];
         let mut lines = vec![format!(
-            "{} {}: read {} on {}, which had to be {} at least since: {}",
+            "{} {}: read {} on {}, expected at least {} since: {}",
             self.at(read.begin),
             target.path,
             read.number,
             read.seat,
-            least.number,
+            bound.number,
             purge.text
         )];
         let begin = purge.begin.checked_sub(BEFORE).unwrap_or(self.begin);
@@ -235,15 +235,15 @@ mod tests {
         let selector = Selector::Url(history.targets[0].path.clone());
         let event = history.begins("PURGE".to_owned(), vec![selector]);
         history.ends(event, "200");
-        history.holds(event, 8, reach);
+        history.require(event, 8, reach);
         history
     }
 
     /// Returns the violation caused by a read that starts now.
     fn read(history: &History, seat: NodeProcess, target: usize, number: u64) -> Vec<String> {
-        let (least, begin) = (history.least(seat, target), Instant::now());
+        let (bound, begin) = (history.lower_bound(seat, target), Instant::now());
         let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };
-        history.read(&read, least);
+        history.read(&read, bound);
         history.violations()
     }
 
@@ -253,7 +253,7 @@ mod tests {
         assert!(read(&history, ONE, 0, 8).is_empty() && !history.is_over());
         assert!(read(&history, ONE, 1, 7).is_empty(), "it is another target");
         let report = read(&history, OTHER, 0, 7).join("\n");
-        assert!(report.contains("read 7 on node 1 (process 1), which had to be 8"), "{report}");
+        assert!(report.contains("read 7 on node 1 (process 1), expected at least 8"), "{report}");
         assert!(report.contains("PURGE → 200") && report.contains("HIT 7"), "{report}");
         assert!(history.is_over());
     }
@@ -261,11 +261,11 @@ mod tests {
     #[test]
     fn a_read_that_began_before_the_acknowledgement_may_be_older() {
         let history = purged(Reach::Here(OTHER));
-        let (least, begin) = (history.least(ONE, 0), Instant::now());
-        history.holds(0, 8, Reach::Everywhere);
+        let (bound, begin) = (history.lower_bound(ONE, 0), Instant::now());
+        history.require(0, 8, Reach::Everywhere);
         let (seat, target, end) = (ONE, 0, Instant::now());
         let cache = "HIT".to_owned();
-        history.read(&Read { seat, target, begin, end, number: 7, cache }, least);
+        history.read(&Read { seat, target, begin, end, number: 7, cache }, bound);
         assert!(history.violations().is_empty());
     }
 

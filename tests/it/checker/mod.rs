@@ -90,10 +90,10 @@ impl Plan {
     /// end. With every third seed, faults follow each other without pause.
     fn of_all(seed: u64, seconds: u64) -> Self {
         let pace = if seed.is_multiple_of(3) { 3 } else { 1 };
-        let lane = |deck, after, (least, most), pause: (usize, usize)| FaultSchedule {
+        let lane = |deck, after, (min, max), pause: (usize, usize)| FaultSchedule {
             deck,
             after: Duration::from_secs(after),
-            lasting: (least / pace, most / pace),
+            lasting: (min / pace, max / pace),
             pause: (pause.0 / pace, pause.1 / pace),
         };
         let lanes = vec![
@@ -187,15 +187,15 @@ impl Run {
     async fn check_final_state(&self) {
         self.until_synced().await;
         for slot in 0..NODES {
-            self.until(slot, "keeps purges to itself", |metrics| metrics.pending() == 0).await;
+            self.until(slot, "has pending purges", |metrics| metrics.pending() == 0).await;
         }
         self.until_they_agree().await;
         for node in self.cluster.nodes() {
-            assert!(self.records.look(&node).await, "{} tells nothing", node.seat);
+            assert!(self.records.query(&node).await, "{} does not respond", node.seat);
         }
         let seats: Vec<NodeProcess> = self.cluster.nodes().iter().map(|node| node.seat).collect();
         let (found, lost) = self.records.compare(&seats);
-        (0..found).for_each(|_| self.history.count("record where it has to be"));
+        (0..found).for_each(|_| self.history.count("expected record"));
         for lost in lost {
             self.history.violated(lost);
         }
@@ -263,8 +263,8 @@ impl Run {
             for node in self.cluster.nodes() {
                 // Spawned, so that a hung node does not delay the others.
                 let run = Arc::clone(&self);
-                let look = async move { run.records.look(&node).await };
-                let _whether_it_answered = timeout(POLL_INTERVAL, look).await;
+                let query = async move { run.records.query(&node).await };
+                let _whether_it_answered = timeout(POLL_INTERVAL, query).await;
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -297,8 +297,8 @@ impl Run {
         for (tag, of) in [("polled", "record of a poll"), ("scheduled", "record of a schedule")] {
             counts.insert(of.to_owned(), self.records.with_selector(tag));
         }
-        let asked = usize::try_from(self.origin.last()).unwrap();
-        counts.insert("requests to the origin".to_owned(), asked);
+        let requests = usize::try_from(self.origin.last()).unwrap();
+        counts.insert("requests to the origin".to_owned(), requests);
         let lines = counts.iter().map(|(what, count)| format!("  {count:>7} {what}\n"));
         let summary = format!(
             "{:.1} s\n{}{}",
@@ -313,9 +313,9 @@ impl Run {
 impl Outcome {
     /// Asserts that every kind of event occurred often enough.
     fn assert_coverage(&self) {
-        let least = |what: &str, least: usize| {
+        let at_least = |what: &str, min: usize| {
             let count = self.counts.get(what).copied().unwrap_or(0);
-            assert!(count >= least, "only {count} of {what}:\n{}", self.summary);
+            assert!(count >= min, "only {count} of {what}:\n{}", self.summary);
         };
         for (what, count) in [
             ("read HIT", 1000),
@@ -325,17 +325,17 @@ impl Outcome {
             ("read STALE", 30),
             ("written", 50),
             ("acknowledged write", 5),
-            ("record where it has to be", 100),
+            ("expected record", 100),
             ("record of a poll", 2),
             ("record of a schedule", 1),
         ] {
-            least(what, count);
+            at_least(what, count);
         }
         for source in Source::ALL {
-            least(source.acknowledged(), 5);
+            at_least(source.acknowledged(), 5);
         }
         for fault in [Fault::CUTS, Fault::ENDS, Fault::OF_REDIS].concat() {
-            least(&fault.name(), 1);
+            at_least(&fault.name(), 1);
         }
     }
 }
@@ -348,7 +348,7 @@ async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
 
 fn env_or(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok();
-    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 #[tokio::test]
@@ -366,27 +366,27 @@ async fn purged_responses_are_never_read_whatever_breaks() {
 }
 
 /// Returns whether a planted bug is detected.
-async fn is_found(bug: PlantedBug) {
+async fn is_detected(bug: PlantedBug) {
     let _turn = turn().await;
     let outcome = Plan::for_bug(bug).run().await;
     println!("{}: {}", bug.as_str(), outcome.summary);
-    assert!(!outcome.violations.is_empty(), "{bug:?} is not found: {}", outcome.summary);
+    assert!(!outcome.violations.is_empty(), "{bug:?} is not detected: {}", outcome.summary);
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_fence_taken_after_the_fetch_is_detected() {
-    is_found(PlantedBug::LateFence).await;
+    is_detected(PlantedBug::LateFence).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn an_ignored_lease_is_detected() {
-    is_found(PlantedBug::IgnoredLease).await;
+    is_detected(PlantedBug::IgnoredLease).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_low_watermark_kept_after_a_flush_is_detected() {
-    is_found(PlantedBug::KeptLowWatermark).await;
+    is_detected(PlantedBug::KeptLowWatermark).await;
 }

@@ -125,7 +125,7 @@ impl Call {
                 // For a duplicate, the purge happened with the first attempt or a later one.
                 let last = if receipt.is_duplicate { first } else { last };
                 if !is_soft {
-                    run.history.holds(event, last + 1, Reach::Everywhere);
+                    run.history.require(event, last + 1, Reach::Everywhere);
                 }
                 run.history.count(source.acknowledged());
                 reads::everywhere(run, random, selector);
@@ -216,7 +216,7 @@ impl Call {
     }
 
     fn keys(&self, selector: &Selector) -> String {
-        let Selector::Tag(tag) = selector else { panic!("{selector:?} is no tag") };
+        let Selector::Tag(tag) = selector else { panic!("{selector:?} is not a tag") };
         format!("{} {tag}", self.id)
     }
 }

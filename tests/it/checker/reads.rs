@@ -57,17 +57,17 @@ pub(super) async fn read_one(
     let history = &run.history;
     let path = &history.targets[target].path;
     let wire = wires.remove(&node.seat.process);
-    let least = history.least(node.seat, target);
+    let bound = history.lower_bound(node.seat, target);
     let begin = Instant::now();
-    let asked = send(node, wire, request("GET", path, &[("x-color", color)]));
-    let answer = timeout(TIMEOUT, asked).await.ok().flatten();
+    let sent = send(node, wire, request("GET", path, &[("x-color", color)]));
+    let answer = timeout(TIMEOUT, sent).await.ok().flatten();
     let end = Instant::now();
     let Some((reply, wire)) = answer else {
         if node.is_ending() {
-            history.count("read nothing of a node that ended");
+            history.count("read without response from an ended node");
         } else {
             let took = end - begin;
-            history.violated(format!("no answer to GET {path} on {} in {took:?}", node.seat));
+            history.violated(format!("no response to GET {path} on {} in {took:?}", node.seat));
         }
         return None;
     };
@@ -75,7 +75,7 @@ pub(super) async fn read_one(
         wires.insert(node.seat.process, wire);
     }
     if stands_for_a_failure_of_the_origin(&reply) {
-        history.count("read that the origin failed");
+        history.count("read with an origin error");
         return None;
     }
     let number = number(&reply, history.targets[target].kind);
@@ -85,9 +85,9 @@ pub(super) async fn read_one(
     };
     if reply.status() == 200 {
         let (seat, cache) = (node.seat, reply.cache().to_owned());
-        history.read(&Read { seat, target, begin, end, number, cache }, least);
+        history.read(&Read { seat, target, begin, end, number, cache }, bound);
     } else {
-        history.count("read the origin's failure");
+        history.count("read of a shared origin error");
     }
     Some(number)
 }

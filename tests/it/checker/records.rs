@@ -100,7 +100,7 @@ impl Records {
     }
 
     /// Queries the records applied since the last query. Returns whether the node responded.
-    pub(super) async fn look(&self, node: &Node) -> bool {
+    pub(super) async fn query(&self, node: &Node) -> bool {
         let Some(metrics) = node.metrics().await else { return false };
         let seen = Instant::now();
         {

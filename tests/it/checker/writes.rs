@@ -56,12 +56,12 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     let event = run.history.begins(format!("{method} {path} on {seat}"), selectors(method, target));
     let begun = Instant::now();
     let call = request_with_body(method, &format!("{path}?id={id}"), &[], "");
-    let asked = async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
-    let reply = timeout(TIMEOUT, asked).await.ok().flatten();
+    let sent = async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
+    let reply = timeout(TIMEOUT, sent).await.ok().flatten();
     let Some(reply) = reply else {
         run.history.ends(event, "no answer");
         if !node.is_ending() {
-            run.history.violated(format!("no answer to {method} {path} on {seat}"));
+            run.history.violated(format!("no response to {method} {path} on {seat}"));
         }
         return;
     };
@@ -69,12 +69,12 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
         return run.history.violated(format!("{method} {path} on {seat}: {reply:?}"));
     };
     run.history.ends(event, &format!("{} {number}", reply.status()));
-    run.history.holds(event, number, Reach::Here(seat));
+    run.history.require(event, number, Reach::Here(seat));
     run.history.count("written");
     let expected = Expected::new(format!("id:{id}"), None, begun);
     let after = node.metrics().await;
     if after.is_some_and(|after: Metrics| after.late_writes() == before.late_writes()) {
-        run.history.holds(event, number, Reach::Everywhere);
+        run.history.require(event, number, Reach::Everywhere);
         run.history.count("acknowledged write");
         run.records.expect(expected);
     } else {
