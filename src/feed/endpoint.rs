@@ -22,7 +22,6 @@ use crate::{
     user::PartitionMember,
 };
 
-/// An endpoint of the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FeedEndpoint {
     Events,

@@ -27,7 +27,6 @@ pub(super) struct Event {
     private: Option<Box<PrivateTags>>,
 }
 
-/// An event in wire format.
 #[derive(Debug, Clone)]
 struct EncodedEvent {
     frame: Bytes,
@@ -120,7 +119,6 @@ impl Event {
         Some(EncodedEvent::new(self.position, self.at, private.mode, (&tags, private.everything)))
     }
 
-    /// Returns the size in bytes.
     pub(super) fn size(&self) -> usize {
         let public = self.public.as_ref().map_or(0, |public| public.frame.len());
         let private = self.private.as_ref().map_or(0, |private| {

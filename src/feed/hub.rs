@@ -44,9 +44,7 @@ struct HubState {
 /// The listeners to notify of a record.
 #[derive(Debug, Default)]
 struct NotifiedListeners {
-    /// Notify everyone.
     is_public: bool,
-    /// Notify these users.
     recipients: Vec<Recipient>,
 }
 
@@ -61,22 +59,18 @@ enum HubStatus {
     Closed,
 }
 
-/// What a listener does next.
 #[derive(Debug)]
 pub(super) enum NextFrame {
     /// Send these bytes, and move to this position.
     Send(Bytes, Fence),
-    /// Wait at this position.
     Wait(Option<Fence>),
     /// Wait until this node knows the log of the position.
     WaitForLog,
-    /// End the stream.
     End,
 }
 
 /// The events since a position.
 pub(super) struct Backlog {
-    /// The last record.
     pub(super) position: Fence,
     /// The events as JSON; none if some are missing.
     pub(super) events: Option<Vec<Bytes>>,
@@ -225,7 +219,6 @@ impl Hub {
         Some(Backlog { position, events })
     }
 
-    /// Returns the position of the last record; none if no log is known yet.
     pub(super) fn position(&self) -> Option<Fence> {
         self.state.read().ring.position()
     }

@@ -24,16 +24,13 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a client from another node may be ahead of this one.
 const AHEAD: Duration = Duration::from_secs(3);
 
-/// A listener and its position.
 pub(super) struct EventListener {
     hub: Arc<Hub>,
     slot: ListenerSlot,
     position: Option<Fence>,
-    /// Sent first.
     first: Option<Bytes>,
     /// Until when its log may be unknown to this node.
     ahead_until: Instant,
-    /// When its credential expires.
     expires: Option<Instant>,
     is_over: bool,
 }
@@ -53,7 +50,6 @@ impl EventListener {
         Self { hub, slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
-    /// Returns the body of the event stream.
     pub(super) fn into_body(self) -> UnsyncBoxBody<Bytes, Infallible> {
         let frames = stream::unfold(self, |mut listener| async move {
             let bytes = listener.next().await?;

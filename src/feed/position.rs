@@ -51,7 +51,6 @@ impl Since {
     }
 }
 
-/// `since` is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidSince;
 

@@ -75,7 +75,6 @@ impl UserChannel {
         self.is_ended.load(Ordering::Acquire)
     }
 
-    /// Ends the stream of the user.
     pub(super) fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
         self.changed.notify_waiters();

@@ -59,7 +59,6 @@ pub(super) struct EventIter<'a> {
 /// The events after a position.
 #[derive(Debug)]
 pub(super) enum CatchUp<'a> {
-    /// At least one event.
     Events(EventIter<'a>),
     /// No visible event, up to this position.
     UpToDate(Option<Fence>),
@@ -78,7 +77,6 @@ impl Default for EventRing {
 }
 
 impl EventRing {
-    /// Returns the position of the last record.
     pub(super) fn position(&self) -> Option<Fence> {
         self.position
     }
@@ -235,7 +233,6 @@ impl EventBuffer {
         }
     }
 
-    /// Returns the events after this record.
     fn after(&self, seq: u64) -> Peekable<vec_deque::Iter<'_, Event>> {
         let first = self.events.partition_point(|event| event.position.seq <= seq);
         self.events.range(first..).peekable()

@@ -42,19 +42,14 @@ pub enum TagPattern {
 /// Why a tag pattern is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTagPattern {
-    /// The text is empty.
     #[error("a tag is empty")]
     Empty,
-    /// The text has control characters.
     #[error("a tag has no control characters")]
     Control,
-    /// A `*` is not at the end.
     #[error("`*` is only allowed at the end")]
     Star,
-    /// A placeholder other than one `{user}`.
     #[error("the only placeholder is `{{user}}`, at most once")]
     Placeholder,
-    /// Both `{user}` and `*`.
     #[error("`*` cannot be combined with `{{user}}`: it would match other users")]
     UserStar,
 }
@@ -67,9 +62,7 @@ pub struct InvalidCorsOrigin;
 /// The part of a purge that clients may see.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct VisibleTags<'a> {
-    /// The public tags.
     pub(super) tags: Vec<&'a str>,
-    /// Whether everything was purged.
     pub(super) everything: bool,
     /// Private tags with their recipients.
     pub(super) private: Vec<(Recipient, &'a str)>,

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{fence::Selector, telemetry::Metrics, user::PartitionMember};
 
-/// The listeners of this node.
 pub(super) struct ListenerSlots {
     table: Mutex<SlotTable>,
     metrics: Arc<Metrics>,

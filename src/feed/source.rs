@@ -33,7 +33,6 @@ pub enum LogUpdate {
     Record(LogId, Arc<PurgeRecord>),
 }
 
-/// For tests and other producers.
 impl LogSource for mpsc::Receiver<LogUpdate> {
     async fn next(&mut self) -> Option<LogUpdate> {
         self.recv().await

@@ -41,7 +41,6 @@ impl EvictedSelectors {
         buckets.and_then(|buckets| buckets.get(bucket(hash))).copied().unwrap_or_default()
     }
 
-    /// Returns the number of selectors added so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -51,7 +50,6 @@ impl EvictedSelectors {
         self.by_attribute_set = Default::default();
     }
 
-    /// Returns the approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.by_attribute_set.iter().flatten().map(|buckets| size_of_val(&**buckets)).sum()
     }

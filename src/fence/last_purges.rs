@@ -33,16 +33,13 @@ impl Hasher for IdentityHasher {
 /// When a selector was last purged; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastPurge {
-    /// The last hard record.
     pub(super) hard: u64,
-    /// The last soft record.
     pub(super) soft: u64,
     /// The table version of the later record.
     pub(super) version: u64,
 }
 
 impl LastPurge {
-    /// Returns the later sequence number.
     pub(super) fn latest(self) -> u64 {
         self.hard.max(self.soft)
     }

@@ -23,7 +23,6 @@ struct ScannedSelector {
     hash: u64,
     /// The table version of its last purge.
     version: u64,
-    /// When it was last purged.
     at: Option<Timestamp>,
     selector: Box<Selector>,
 }
@@ -81,7 +80,6 @@ impl ScannedSelectors {
     }
 }
 
-/// Returns the approximate size of a selector in bytes.
 fn size(selector: &Selector) -> usize {
     let text = match selector {
         Selector::Tag(text)

@@ -40,7 +40,6 @@ pub(super) struct IndexedSelector {
 }
 
 impl AttributeSet {
-    /// Number of attribute sets.
     pub(super) const COUNT: usize = 8;
 
     /// Returns the set of the attributes that have a value.
@@ -60,7 +59,6 @@ impl AttributeSet {
         (0..=all).filter(move |attribute_set| attribute_set & !all == 0).map(Self)
     }
 
-    /// Keeps only the attributes in this set.
     fn restrict(self, attributes: ResponseAttributes<'_>) -> ResponseAttributes<'_> {
         let ResponseAttributes { user, route, version } = attributes;
         let [user, route, version] = [(user, 1), (route, 2), (version, 4)]
@@ -113,7 +111,6 @@ impl SelectorIndex {
         IndexedSelector { kind, attribute_set, hash }
     }
 
-    /// All responses.
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeSet(0), hash: 0 };
 
     /// Returns the scope of a response, restricted to this attribute set.
@@ -177,7 +174,6 @@ impl SelectorIndex {
         self.scanned.pop_excess(must_stay)
     }
 
-    /// Sets the time of the next record.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.scanned.advance(now);
     }
@@ -193,7 +189,6 @@ impl SelectorIndex {
         self.from_path = PrefixLengths::default();
     }
 
-    /// Returns the approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.scanned.bytes()
     }

@@ -55,7 +55,6 @@ pub struct AppliedPurges {
     synced_until: AtomicU64,
     table: RwLock<PurgeTable>,
     unsynced_policy: UnsyncedPolicy,
-    /// Number of records applied.
     applied: AtomicU64,
     /// When this node began to follow the log, in milliseconds of the system clock.
     begun: AtomicU64,
@@ -318,7 +317,6 @@ impl AppliedPurges {
         self.change(|table| table.remove_pending(pending));
     }
 
-    /// Returns the records applied last.
     pub(super) fn recent_records(&self) -> &Arc<RecentRecords> {
         &self.recent
     }

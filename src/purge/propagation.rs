@@ -36,7 +36,6 @@ pub(super) struct PropagationTracker(Mutex<TrackedRecords>);
 #[derive(Debug, Default)]
 struct TrackedRecords {
     log: LogId,
-    /// Ordered by sequence number.
     propagations: VecDeque<(u64, Propagation)>,
     /// The last position reported by each other node.
     node_positions: HashMap<NodeId, u64>,

@@ -35,7 +35,6 @@ pub(super) struct RecentRecords {
 
 #[derive(Debug, Default)]
 struct RecordBuffer {
-    /// Oldest first.
     items: VecDeque<BufferedEvent>,
     bytes: usize,
     /// Number of items dropped before these.
@@ -117,7 +116,6 @@ impl RecentRecords {
         self.count.send_replace(count);
     }
 
-    /// Returns the records, latest first.
     pub(super) fn list(&self) -> Vec<Arc<PurgeRecord>> {
         self.kept
             .lock()

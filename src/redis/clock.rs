@@ -33,14 +33,11 @@ struct ClockOffset {
 /// The times of a request and of its reply.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundTrip {
-    /// Before the request was sent.
     pub sent: Instant,
-    /// After the reply arrived.
     pub answered: Instant,
 }
 
 impl ServerClocks {
-    /// Creates the estimates, all unknown.
     pub fn new(is_cluster: bool) -> Self {
         let ranges = if is_cluster { SLOT_RANGES } else { 1 };
         let unknown = std::iter::repeat_with(Mutex::default);

@@ -37,12 +37,10 @@ pub(crate) struct Script {
 pub(crate) struct ScriptCall {
     /// Keys of one hash slot. The first one selects the clock estimate.
     pub keys: Vec<Bytes>,
-    /// The arguments.
     pub arguments: Vec<Value>,
 }
 
 impl Script {
-    /// Creates a script by joining these parts.
     pub(crate) fn new(parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().concat();
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());

@@ -35,13 +35,11 @@ pub enum RedisAddress {
     Cluster(Vec<(String, u16)>),
     /// The primary elected by sentinels.
     Sentinel {
-        /// The initial sentinels.
         sentinels: Vec<(String, u16)>,
         /// The service name of the primary.
         service: String,
         /// The ACL user of the sentinels.
         username: Option<String>,
-        /// The password of the sentinels.
         password: Option<Password>,
     },
 }
@@ -81,41 +79,30 @@ impl fmt::Debug for Password {
 /// Why a Redis URL is invalid. Never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Invalid URL syntax.
     #[error("invalid URL: {0}")]
     Url(#[from] url::ParseError),
-    /// Unsupported scheme.
     #[error(
         "unknown scheme `{0}:`, expected redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
     )]
     Scheme(String),
-    /// Missing host.
     #[error("missing host")]
     Host,
-    /// Missing socket path.
     #[error("missing path of the socket")]
     Socket,
-    /// The database is not a number from 0 to 255.
     #[error("invalid database `{0}`, expected a number from 0 to 255")]
     Database(String),
-    /// Clusters have no databases.
     #[error("a cluster has database 0 only")]
     ClusterDatabase,
-    /// `node=` is not `host:port`.
     #[error("invalid `node={0}`, expected `host:port`")]
     Node(String),
-    /// Missing service name of sentinels.
     #[error("missing service name of the sentinels: add `?service=…`")]
     Service,
-    /// Unknown parameter.
     #[error("unknown parameter `{0}`")]
     Parameter(String),
-    /// Unencoded `/`, `?` or `#` in the credentials.
     #[error(
         "`/`, `?` and `#` in user name or password must be percent-encoded: `%2F`, `%3F`, `%23`"
     )]
     Credentials,
-    /// Invalid UTF-8.
     #[error("the percent-encoded text is not UTF-8")]
     Text,
 }
@@ -167,7 +154,6 @@ impl FromStr for Settings {
     }
 }
 
-/// The parts of a URL scheme.
 #[derive(Clone, Copy)]
 struct UrlScheme {
     deployment: Deployment,
@@ -205,7 +191,6 @@ impl UrlScheme {
     }
 }
 
-/// The query parameters of a URL.
 #[derive(Default)]
 struct UrlParameters {
     nodes: Vec<(String, u16)>,

@@ -7,9 +7,7 @@ use serde::{Serialize, Serializer};
 /// How Larder handles one request. Contains no credential values.
 #[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
-    /// The request.
     pub request: RequestLine,
-    /// The route that matches.
     pub route: ExplainedRoute,
     /// Fields removed before any decision.
     pub removed: Vec<RemovedField>,
@@ -22,7 +20,6 @@ pub struct Explanation {
     pub key: Option<ExplainedKey>,
     /// The decisions about the request, up to the final one.
     pub decisions: Vec<ExplainedDecision>,
-    /// The outcome of the decisions.
     pub outcome: ExplainedOutcome,
     /// How the request to the origin differs from the client's.
     pub origin: ExplainedOrigin,
@@ -41,23 +38,18 @@ pub struct Explanation {
     /// The selectors that purge the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selectors: Option<Selectors>,
-    /// The result for the client.
     pub answer: ClientResult,
 }
 
 /// Method and URL, with masked credentials.
 #[derive(Debug, Clone, Serialize)]
 pub struct RequestLine {
-    /// The method.
     pub method: String,
-    /// The URL.
     pub url: String,
 }
 
-/// The matching route.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedRoute {
-    /// Its name.
     pub name: String,
     /// Its `match`; none for the default route.
     #[serde(rename = "match")]
@@ -70,12 +62,9 @@ pub struct ExplainedRoute {
     pub agree: bool,
 }
 
-/// A route that does not match.
 #[derive(Debug, Clone, Serialize)]
 pub struct UnmatchedRoute {
-    /// Its name.
     pub name: String,
-    /// Its `match`.
     #[serde(rename = "match")]
     pub pattern: String,
     /// The part that does not match: `method`, `host` or `path`.
@@ -96,9 +85,7 @@ pub struct ExplainedReading {
 /// A field removed from the request.
 #[derive(Debug, Clone, Serialize)]
 pub struct RemovedField {
-    /// Its name.
     pub name: String,
-    /// Why it was removed.
     pub why: &'static str,
 }
 
@@ -107,7 +94,6 @@ pub struct RemovedField {
 pub struct ExplainedCredential {
     /// Its location: `header`, `cookie` or `parameter`.
     pub place: &'static str,
-    /// Its name.
     pub name: String,
     /// Its classification.
     pub kind: &'static str,
@@ -144,7 +130,6 @@ pub struct ExplainedIdentity {
 pub struct ExplainedKey {
     /// The method; `GET` also for `HEAD`.
     pub method: String,
-    /// The scheme.
     pub scheme: &'static str,
     /// The host requested by the client.
     pub host: String,
@@ -156,11 +141,9 @@ pub struct ExplainedKey {
     /// The relevant part of the query, with masked credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Names of ignored parameters.
     pub left_out: Vec<String>,
     /// Fields set by a trusted proxy that describe the original request.
     pub forwarded: Vec<String>,
-    /// Cookies that select among responses.
     pub cookies: Vec<String>,
     /// Fields and cookies that the route varies by.
     pub vary: Vec<String>,
@@ -174,19 +157,15 @@ pub struct ExplainedKey {
     pub id: String,
 }
 
-/// One decision about a request.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedDecision {
-    /// The question.
     pub question: &'static str,
-    /// The answer.
     pub answer: String,
     /// The reason, if the decision is final.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
 
-/// The outcome of the decisions.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedOutcome {
     /// `lookup`: from the cache, if possible. `refresh`: from the origin, and stored. `pass`: from
@@ -195,9 +174,7 @@ pub struct ExplainedOutcome {
     /// The reason, unless the cache may respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The outcome in a sentence.
     pub means: String,
-    /// Advice for changing the outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
 }
@@ -213,14 +190,11 @@ pub struct ExplainedOrigin {
     pub left_out: Vec<String>,
 }
 
-/// The stored response.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedStored {
-    /// Its status.
     pub status: u16,
     /// `memory`, or `redis` if this node does not have it in memory.
     pub tier: &'static str,
-    /// Its age.
     pub age: HumanDuration,
     /// Remaining freshness; none if it is stale.
     pub fresh_for: Option<HumanDuration>,
@@ -232,7 +206,6 @@ pub struct ExplainedStored {
     pub made_stale_by: Option<&'static str>,
     /// Size of its body in bytes.
     pub bytes: u64,
-    /// Its tags.
     pub tags: Vec<String>,
     /// Number of variants stored for the target, if there are any.
     pub variants: Option<usize>,
@@ -243,7 +216,6 @@ pub struct ExplainedStored {
 pub struct ExplainedPurge {
     /// Its sequence number in the purge log.
     pub seq: u64,
-    /// When it was appended.
     pub at: String,
     /// `hard` or `soft`.
     pub mode: &'static str,
@@ -253,19 +225,14 @@ pub struct ExplainedPurge {
     pub is_before: bool,
 }
 
-/// How a response is handled.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedResponse {
-    /// Its status.
     pub status: u16,
-    /// Whether it is stored.
     pub stored: bool,
     /// The reason if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The result in a sentence.
     pub means: String,
-    /// Advice for changing the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
     /// How long it may be used.
@@ -274,9 +241,7 @@ pub struct ExplainedResponse {
     pub not_kept: Vec<String>,
     /// Request fields that it varies by.
     pub varies_by: Vec<String>,
-    /// Its tags.
     pub tags: Vec<String>,
-    /// The `Cache-Control` sent to clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<String>,
 }
@@ -309,30 +274,24 @@ pub struct Lifetime {
 /// The selectors that purge a response.
 #[derive(Debug, Clone, Serialize)]
 pub struct Selectors {
-    /// Its normalised URL.
     pub url: String,
     /// The tags known from the request and the given response.
     pub tags: Vec<String>,
     /// The tags taken from the JSON of the response.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub body_tags: Vec<String>,
-    /// The name of its route.
     pub route: String,
-    /// Its namespace version.
     pub version: String,
     /// Whether a purge of its user selects it.
     pub by_user: bool,
 }
 
-/// The result for the client.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientResult {
     /// The value of `X-API-Cache`, or the possible values.
     pub result: &'static str,
-    /// The `detail` of `Cache-Status`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The result in a sentence.
     pub means: String,
 }
 

@@ -70,42 +70,32 @@ const fn ok() -> u16 {
 /// Why the input is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidExplainRequest {
-    /// The method is not a token.
     #[error("`{0}` is not a method; write it in upper case, such as `GET`")]
     Method(String),
-    /// Unsupported form of URL.
     #[error("expected a URL such as `https://api.example.com/path?query`, or `/path`")]
     Url,
-    /// The URL contains a user name.
     #[error("the URL must not contain a user name; use an `authorization` header")]
     UserInfo,
     /// A field without a colon or with invalid characters. Its value is not repeated.
     #[error("header {0} is not of the form `name: value`")]
     Field(usize),
-    /// Too many fields.
     #[error("more than {MAX_FIELDS} headers")]
     Fields,
-    /// Not a final status.
     #[error("{0} is not a final status code")]
     Status(u16),
 }
 
 /// A request and its connection, and optionally a response.
 pub(super) struct ParsedRequest {
-    /// The request.
     pub request: Request<Full<Bytes>>,
-    /// The connection.
     pub connection: Connection,
-    /// The response.
     pub response: Option<ParsedResponse>,
 }
 
 /// A response of the origin.
 #[derive(Debug, Clone)]
 pub(super) struct ParsedResponse {
-    /// The status.
     pub status: StatusCode,
-    /// Its fields.
     pub headers: HeaderMap,
     /// Its body; none if unknown.
     pub body: Option<Bytes>,

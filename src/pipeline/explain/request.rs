@@ -25,7 +25,6 @@ use crate::{
     server::Connection,
 };
 
-/// Replaces every credential value.
 const HIDDEN: &str = "***";
 
 /// A request and the decisions that need no store.
@@ -106,7 +105,6 @@ impl<'a> PlannedRequest<'a> {
         self.request.uri().query()
     }
 
-    /// Returns the inputs of authentication.
     pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.query(),

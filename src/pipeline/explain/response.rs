@@ -72,7 +72,6 @@ impl EvaluatedResponse {
         self.by_body.as_ref().map(|_| freshness).map_err(|reason| *reason)
     }
 
-    /// Returns the status.
     pub(super) fn status(&self) -> StatusCode {
         self.given.status
     }
@@ -82,7 +81,6 @@ impl EvaluatedResponse {
         admit::selecting_set(config, route, &self.given.headers)
     }
 
-    /// Returns the tags of the response.
     pub(super) fn tags(&self, planned: &PlannedRequest<'_>, lookup: &Lookup) -> Vec<String> {
         let mut tags = planned.matched_route().tags_of(
             &planned.readings(),
@@ -284,7 +282,6 @@ pub(super) fn selectors(
     }
 }
 
-/// Converts a number of seconds.
 pub(super) const fn seconds(seconds: i64) -> HumanDuration {
     HumanDuration(Duration::from_secs(seconds.unsigned_abs()))
 }

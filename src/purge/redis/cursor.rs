@@ -54,7 +54,6 @@ pub(super) enum SyncDecision {
 /// How a node handles the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryAction {
-    /// Already applied.
     Skip,
     Apply,
     /// Raise the low watermark to this fence first.

@@ -15,7 +15,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to live of a shared value.
 const VALUE_TTL: Duration = Duration::from_hours(24 * 90);
 
-/// When a value is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SetCondition {
     Always,
@@ -46,7 +45,6 @@ pub(super) async fn set_value(
     set(shared, (key, value.to_owned()), (VALUE_TTL, SetCondition::Always)).await.map(drop)
 }
 
-/// Returns a stored value.
 pub(super) async fn value(
     shared: &LogState,
     key: String,
@@ -56,7 +54,6 @@ pub(super) async fn value(
     with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) }).await.map_err(unavailable)
 }
 
-/// Logs a failed call.
 pub(super) fn unavailable(failure: SessionError) -> LogUnavailable {
     tracing::debug!(%failure, "fleet call failed");
     LogUnavailable

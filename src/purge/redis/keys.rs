@@ -9,9 +9,7 @@ use crate::purge::NodeId;
 /// The keys under one prefix.
 #[derive(Debug)]
 pub(super) struct LogKeys {
-    /// The stream.
     pub(super) log: String,
-    /// The hash of the nodes.
     pub(super) nodes: String,
     /// Prefix of all other keys.
     base: String,

@@ -22,7 +22,6 @@ use crate::purge::{
 
 /// Time until the lease of an unreachable node ends.
 const LEASE: Duration = Duration::from_secs(3);
-/// Interval between renewals.
 const RENEWAL: Duration = Duration::from_secs(1);
 
 /// A leader lease, renewed while Redis responds and released when dropped.

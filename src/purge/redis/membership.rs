@@ -20,7 +20,6 @@ pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// Margin for rounding to milliseconds, and for clock drift.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The other nodes.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     peers: BTreeMap<NodeId, Peer>,

@@ -53,7 +53,6 @@ use super::{
 };
 use crate::{fence::Purge, redis::RedisClient};
 
-/// Timeout of signing off.
 const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Minimum and maximum delay between attempts.
@@ -66,7 +65,6 @@ pub(super) struct RedisLog {
 }
 
 impl RedisLog {
-    /// Starts to follow the log.
     pub(super) fn follow(
         log: RedisLogSettings<'_>,
         applied_purges: Arc<AppliedPurges>,
@@ -92,7 +90,6 @@ impl RedisLog {
         await_acknowledgement(&self.shared, &appended, deadlines).await
     }
 
-    /// Like [`append`](Self::append), unless this key was used before.
     pub(super) async fn append_deduplicated(
         &self,
         purge: &Purge,
@@ -118,18 +115,14 @@ impl RedisLog {
         *self.shared.retention.lock() = retention;
     }
 
-    /// Returns the number of purges that are not in the log yet.
     pub(super) fn pending(&self) -> usize {
         self.shared.pending()
     }
 
-    /// Returns the id of this node.
     pub(super) fn node(&self) -> NodeId {
         self.shared.node
     }
 
-    /// Returns the number of other nodes with a lease, and of those that vanished without signing
-    /// off.
     pub(super) fn peer_counts(&self) -> (usize, usize) {
         self.shared.membership.lock().count(Instant::now())
     }
@@ -152,14 +145,12 @@ impl RedisLog {
         self.shared.disconnect();
     }
 
-    /// Returns whether this key is new within this time.
     pub(super) async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
         let entry = (self.shared.keys.hashed("once", key), "1".to_owned());
         let set = set(&self.shared, entry, (within, SetCondition::IfAbsent));
         Ok(set.await?.is_some())
     }
 
-    /// Acquires a leader lease, unless another node holds it.
     pub(super) async fn acquire_lease(
         &self,
         name: &str,
@@ -168,12 +159,10 @@ impl RedisLog {
         RedisLeaderLease::acquire(Arc::clone(&self.shared), key).await
     }
 
-    /// Returns the value stored last under this name.
     pub(super) async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
         fleet_values::value(&self.shared, self.shared.keys.named("word", name)).await
     }
 
-    /// Stores a value for all nodes.
     pub(super) async fn set_fleet_value(
         &self,
         name: &str,
@@ -238,7 +227,6 @@ async fn append_pending(shared: Arc<LogState>) {
     }
 }
 
-/// Returns the appender as soon as there is one.
 async fn wait_for_appender(shared: &LogState) -> Arc<RedisClient> {
     let mut appender = shared.appender.subscribe();
     loop {

@@ -9,7 +9,6 @@ const MAX_SELECTORS: usize = 10_000;
 /// Maximum number of selectors in a record merged from several purges.
 const MAX_SELECTORS_PER_RECORD: usize = 256;
 
-/// The pending purges, in order.
 #[derive(Debug, Default)]
 pub(super) struct PendingQueue {
     queued: VecDeque<QueuedPurge>,
@@ -43,7 +42,6 @@ impl PendingQueue {
         self.queued.push_back(QueuedPurge { purge, ids: vec![id] });
     }
 
-    /// Removes all queued purges.
     pub(super) fn clear(&mut self) -> Vec<PendingPurgeId> {
         self.selectors = 0;
         self.queued.drain(..).flat_map(|queued| queued.ids).collect()

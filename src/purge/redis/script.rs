@@ -5,21 +5,16 @@ use crate::redis::Script;
 const SERVER: &str = include_str!("scripts/server.lua");
 const NODES: &str = include_str!("scripts/nodes.lua");
 
-/// The scripts, with their digests.
 pub(super) struct Scripts {
     /// Reads the state of the stream, and renews the node's lease.
     pub(super) view: Script,
-    /// Reads records.
     pub(super) read: Script,
-    /// Appends a record.
     pub(super) append: Script,
     /// Reports the node's position to others.
     pub(super) report: Script,
-    /// Signs the node off.
     pub(super) leave: Script,
     /// Renews or releases a leader lease.
     pub(super) renew_lease: Script,
-    /// Sets a shared value.
     pub(super) set: Script,
 }
 

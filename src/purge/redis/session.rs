@@ -42,7 +42,6 @@ const MAX_NEW_LOGS: u32 = 3;
 
 /// The position to reach before the lease counts.
 struct CatchUpGoal {
-    /// When the view was requested.
     requested_at: Instant,
     seq: u64,
     /// The nodes at that time; none if other nodes do not wait for this one.

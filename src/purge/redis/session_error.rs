@@ -7,13 +7,10 @@ use tokio::time::timeout;
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    /// An error of Redis or of the connection.
     #[error(transparent)]
     Redis(#[from] fred::error::Error),
-    /// Redis hangs.
     #[error("no reply after {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// The reply has an unexpected form.
     #[error("unexpected form of reply")]
     InvalidReply,
     /// Each new log is gone again at the next view.

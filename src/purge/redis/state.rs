@@ -30,7 +30,6 @@ use crate::{
 
 /// Timeout of an append, including its application on this node.
 pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// Minimum timeout of a reply.
 const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Location and retention of the log in Redis.
@@ -62,7 +61,6 @@ pub(super) struct LogState {
     /// Signals that a node waits for this node's position.
     pub(super) report_due: Notify,
     pending: Mutex<PendingQueue>,
-    /// Signals a new pending purge.
     pub(super) pending_added: Notify,
     /// Signals that a pending purge was appended.
     pending_appended: Notify,
