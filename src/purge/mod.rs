@@ -14,7 +14,7 @@ mod retention;
 mod sync_state;
 mod watermark;
 
-pub use ack_timeout::AckTimeout;
+pub(crate) use ack_timeout::AckTimeout;
 pub(crate) use applied::RevocableFact;
 pub use applied::{AppliedPurges, ExpectedResponse, UnsyncedPolicy};
 pub(crate) use identifier::NodeId;

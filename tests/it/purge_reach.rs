@@ -20,7 +20,7 @@ async fn length(redis: &Redis) -> u64 {
     redis.command(&["XLEN", KEY]).await.text().parse().unwrap()
 }
 
-/// Starts a standalone node with its records.
+/// Starts a node with this retention.
 async fn keeping(redis: &Redis, retention: LogRetention) -> LogNode {
     let node = LogNode::with_retention(&Settings::parse(&redis.url()).unwrap(), retention);
     node.wait_until_following().await;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use http::Method;
 
 use explanation::ClientResult;
-pub(crate) use explanation::{ExplainedKey, Explanation, HumanDuration};
+pub(crate) use explanation::{ExplainedKey, Explanation};
 pub(crate) use input::InvalidExplainRequest;
 use input::ParsedRequest;
 pub use input::{ExplainRequest, ExplainRequestResponse};
