@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use serde_json::json;
 
 use super::{
-    Body, Feed, Settings,
+    Feed, FeedBody, Settings,
     listener::EventListener,
     position::{InvalidSince, Since, to_rfc3339},
     reader::{Caller, ListenerClient},
@@ -39,7 +39,7 @@ const RETRY_MS: (u16, u16) = (1000, 4000);
 
 impl Feed {
     /// Responds to a request for the feed; none if the path belongs to no endpoint.
-    pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<Body>> {
+    pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<FeedBody>> {
         let endpoint = match request.uri().path() {
             "/_larder/events" => FeedEndpoint::Events,
             "/_larder/sync" => FeedEndpoint::Sync,
@@ -90,7 +90,7 @@ impl Feed {
         request: &Request<B>,
         settings: &Settings,
         (caller, user): (&Caller, Option<Arc<PartitionMember>>),
-    ) -> Response<Body> {
+    ) -> Response<FeedBody> {
         let since = match Since::of_query(request.uri().query()) {
             Ok(since) => since,
             Err(InvalidSince) => return invalid_since(),
@@ -123,7 +123,7 @@ impl Feed {
     }
 
     /// Returns the event stream of a listener.
-    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<Body> {
+    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<FeedBody> {
         let now = (self.now)();
         let (position, first) = self.hub.begin(since, now);
         let first = format!("retry: {}\n\n{first}", random_retry_ms());
@@ -166,7 +166,7 @@ fn since_header(headers: &HeaderMap) -> Option<Since> {
 }
 
 /// Responds with a document and its entity tag, or with 304 if the client has it.
-fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<Body> {
+fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<FeedBody> {
     let Some(document) = document else {
         return unavailable("This node has not reached the purge log yet. Retry in a moment.");
     };
@@ -234,33 +234,33 @@ const ALLOWED_FIELDS: &str = "Authorization, Cache-Control, If-None-Match, Last-
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-fn preflight() -> Response<Body> {
+fn preflight() -> Response<FeedBody> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
-fn wrong_method() -> Response<Body> {
+fn wrong_method() -> Response<FeedBody> {
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let mut response = problem(status, "Wrong method", "Use GET.");
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
-fn events_disabled() -> Response<Body> {
+fn events_disabled() -> Response<FeedBody> {
     let detail = "Events are disabled: the configuration has no `[events]` section.";
     problem(StatusCode::NOT_FOUND, "Events disabled", detail)
 }
 
-fn invalid_since() -> Response<Body> {
+fn invalid_since() -> Response<FeedBody> {
     let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
                   `2026-01-31T08:00:00Z`.";
     problem(StatusCode::BAD_REQUEST, "Invalid since", detail)
 }
 
 /// Returns an event stream with this body.
-fn stream(body: Body) -> Response<Body> {
+fn stream(body: FeedBody) -> Response<FeedBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -270,7 +270,7 @@ fn stream(body: Body) -> Response<Body> {
     response
 }
 
-fn identity_required(reason: Reason) -> Response<Body> {
+fn identity_required(reason: Reason) -> Response<FeedBody> {
     let detail = match reason {
         Reason::UnverifiedToken => {
             "The token is expired, forged or from another issuer. Sign in again."
@@ -285,13 +285,13 @@ fn identity_required(reason: Reason) -> Response<Body> {
     response
 }
 
-fn unavailable(detail: &'static str) -> Response<Body> {
+fn unavailable(detail: &'static str) -> Response<FeedBody> {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", detail);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 
-fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Response<Body> {
+fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Response<FeedBody> {
     Problem::new(status, title, detail).into_response().map(|body| Full::new(body).boxed_unsync())
 }
 

@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// The body of a response of the feed; that of an event stream has no end.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type FeedBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The feed of a node: visible purge events, and the listeners that receive them.
 pub struct Feed {

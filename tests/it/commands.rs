@@ -277,7 +277,7 @@ async fn an_explanation_says_why_no_user_is_known() {
         let directory = directory(&[("gateway.toml", &gateway), ("exact.toml", &file(""))]);
         for (name, header, expected) in [
             ("gateway.toml", "x-user-id: 7", "only a gateway in `user.header.from` may set this"),
-            ("gateway.toml", "x-user-id: 7", "say `--from`"),
+            ("gateway.toml", "x-user-id: 7", "pass `--from`"),
             ("exact.toml", "cookie: lang=de", "unknown: nothing above identifies the user with certainty"),
             ("exact.toml", "cookie: lang=de", "send a session cookie or a key"),
         ] {

@@ -60,7 +60,7 @@ fn record(seq: u64, tags: &[&str]) -> Arc<PurgeRecord> {
     Arc::new(PurgeRecord { seq, at: second(seq), purge })
 }
 
-fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
+fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<FeedBody> {
     let mut request = Request::builder().uri(path);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -69,7 +69,7 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
 }
 
 /// Returns the next frame; empty at the end.
-async fn next(body: &mut Body) -> String {
+async fn next(body: &mut FeedBody) -> String {
     match body.frame().await {
         Some(frame) => String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap(),
         None => String::new(),
@@ -77,7 +77,7 @@ async fn next(body: &mut Body) -> String {
 }
 
 /// Returns the stream of a listener after its first frame, and that frame.
-async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, String) {
+async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (FeedBody, String) {
     let response = ask(feed, path, fields);
     assert_eq!(response.status(), 200);
     let mut body = response.into_body();
@@ -88,7 +88,7 @@ async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, Stri
     (body, first.to_owned())
 }
 
-async fn document(response: Response<Body>) -> serde_json::Value {
+async fn document(response: Response<FeedBody>) -> serde_json::Value {
     assert_eq!(response.status(), 200);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     serde_json::from_slice(&body).unwrap()
