@@ -206,7 +206,7 @@ impl UrlParameters {
         for (name, value) in url.query_pairs() {
             match (&*name, deployment) {
                 ("node", Deployment::Cluster | Deployment::Sentinel) => {
-                    parameters.nodes.push(node(&value)?)
+                    parameters.nodes.push(node(&value)?);
                 }
                 ("service", Deployment::Sentinel) => parameters.service = Some(value.into_owned()),
                 ("sentinel_username", Deployment::Sentinel) => {

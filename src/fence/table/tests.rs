@@ -490,7 +490,7 @@ impl History {
     fn apply_step(&mut self, step: HistoryStep) {
         match step {
             HistoryStep::Fetch(url, tags, attributes, is_remote) => {
-                self.fetch((url, tags, attributes), is_remote)
+                self.fetch((url, tags, attributes), is_remote);
             }
             HistoryStep::Purge(purge) => self.append(purge),
             HistoryStep::AddPending(purge) => {

@@ -93,7 +93,7 @@ const fn step(
 /// All decisions before the lookup. A test compares their order with the plan.
 const STEPS: [DecisionRule; 11] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
-    step("Has the request passed this node before?", ["no", "yes"], &[Reason::Loop]),
+    step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
     step("Does it request another protocol?", ["no", "yes"], &[Reason::Upgrade]),
     step("Does a header override the method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),

@@ -100,8 +100,8 @@ pub(super) async fn append_record(
     let answered = Instant::now();
     shared.update_membership(&entered.snapshot, answered);
     let ttl = shared.applied_purges.unsynced_ttl();
-    let appended = AppendedRecord::new(entered.fence, answered, &entered.snapshot, ttl);
-    Ok((appended, entered.occurrence))
+    let record = AppendedRecord::new(entered.fence, answered, &entered.snapshot, ttl);
+    Ok((record, entered.occurrence))
 }
 
 /// Ensures that a log exists that is not the `doubted` one.

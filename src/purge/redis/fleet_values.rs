@@ -33,7 +33,7 @@ pub(super) async fn set(
     let condition = if condition == SetCondition::IfAbsent { "new" } else { "any" };
     let call = (vec![key], vec![value, ttl, condition.to_owned()]);
     let run = Box::pin(shared.run(&appender, &shared.scripts.set, call, REPLY_TIMEOUT));
-    run.await.map_err(unavailable)
+    run.await.map_err(|failure| unavailable(&failure))
 }
 
 /// Stores a value for all nodes.
@@ -51,10 +51,12 @@ pub(super) async fn value(
 ) -> Result<Option<String>, LogUnavailable> {
     let appender = shared.appender()?;
     let reply = Box::pin(appender.get(key));
-    with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) }).await.map_err(unavailable)
+    with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) })
+        .await
+        .map_err(|failure| unavailable(&failure))
 }
 
-pub(super) fn unavailable(failure: SessionError) -> LogUnavailable {
+pub(super) fn unavailable(failure: &SessionError) -> LogUnavailable {
     tracing::debug!(%failure, "fleet call failed");
     LogUnavailable
 }

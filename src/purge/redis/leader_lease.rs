@@ -92,6 +92,6 @@ impl LeaseRenewer {
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];
         let call = (vec![self.key.clone()], arguments);
         let run = self.shared.run(&appender, &self.shared.scripts.renew_lease, call, RENEWAL);
-        Ok(matches!(run.await.map_err(unavailable)?, Value::Integer(1)))
+        Ok(matches!(run.await.map_err(|failure| unavailable(&failure))?, Value::Integer(1)))
     }
 }
