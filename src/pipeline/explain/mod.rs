@@ -54,7 +54,7 @@ pub(crate) fn offline(
     Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
-/// Returns the host of URLs without one: the first configured host, if any.
+/// Returns the default host for URLs without one: the first configured host, if any.
 fn usual_host(config: &ConfigSnapshot) -> &str {
     let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
