@@ -59,8 +59,8 @@ pub(super) async fn read_one(
     let wire = wires.remove(&node.seat.process);
     let bound = history.lower_bound(node.seat, target);
     let begin = Instant::now();
-    let sent = send(node, wire, request("GET", path, &[("x-color", color)]));
-    let answer = timeout(TIMEOUT, sent).await.ok().flatten();
+    let exchange = send(node, wire, request("GET", path, &[("x-color", color)]));
+    let answer = timeout(TIMEOUT, exchange).await.ok().flatten();
     let end = Instant::now();
     let Some((reply, wire)) = answer else {
         if node.is_ending() {

@@ -56,8 +56,9 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     let event = run.history.begins(format!("{method} {path} on {seat}"), selectors(method, target));
     let begun = Instant::now();
     let call = request_with_body(method, &format!("{path}?id={id}"), &[], "");
-    let sent = async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
-    let reply = timeout(TIMEOUT, sent).await.ok().flatten();
+    let exchange =
+        async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
+    let reply = timeout(TIMEOUT, exchange).await.ok().flatten();
     let Some(reply) = reply else {
         run.history.ends(event, "no answer");
         if !node.is_ending() {
