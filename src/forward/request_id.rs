@@ -1,16 +1,15 @@
-//! `X-Request-ID`: the field by which one request is found in every log.
+//! `X-Request-ID`: the field that identifies one request in every log.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::origin::random;
 
-/// The field.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
+/// Gives a request without a usable `X-Request-ID` a new one.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     if from_headers(headers).is_none()
         && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
@@ -27,11 +26,10 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     id.to_str().ok().filter(|_| is_usable)
 }
 
-/// A request id that Larder makes: 32 hexadecimal digits.
+/// A generated request id: 32 hexadecimal digits.
 pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
-    /// A new one.
     pub(crate) fn random() -> Self {
         let mut id = [0; 32];
         let (first, second) = (random::next(), random::next());
@@ -42,13 +40,12 @@ impl RequestId {
         Self(id)
     }
 
-    /// Its digits.
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// Eight hexadecimal digits, all at once: every request that is passed on may need an id.
+/// Returns eight hexadecimal digits, computed all at once: every forwarded request may need an id.
 fn hex_digits(number: u64) -> [u8; 8] {
     let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
     let bytes = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;

@@ -1,4 +1,4 @@
-//! Cheap random numbers for balancing and request ids; nothing secret depends on them.
+//! Fast random numbers for balancing and request ids. Not for secrets.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,7 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u8));
 }
 
-/// The next number of this thread (`SplitMix64`, seeded by the system).
+/// Returns the next number of this thread (`SplitMix64`, seeded by the system).
 pub(crate) fn next() -> u64 {
     STATE.with(|state| {
         let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -20,7 +20,7 @@ pub(crate) fn next() -> u64 {
     })
 }
 
-/// A number below `bound`; zero where there is none.
+/// Returns a number below `bound`; zero if `bound` is zero.
 pub(super) fn below(bound: usize) -> usize {
     let wide = u128::from(next()) * bound as u128;
     usize::try_from(wide >> 64).unwrap_or(0)

@@ -274,7 +274,7 @@ cron = "@daily"
        |
        = help: did you mean `@daily`?
 
-    error: a path begins with `/`, as in `/dashboard?range=7d` or `api.example.com/dashboard`
+    error: expected a path, such as `/dashboard?range=7d` or `api.example.com/dashboard`
       --> proxy.toml:12:9
        |
     12 | warm = ["dashboard"]

@@ -18,7 +18,8 @@ use crate::{
     pipeline::{
         config_snapshot::ConfigSnapshot,
         credentials::{self, IdentityInputs, mask_credentials},
-        receive::{self, Ingress, Lookup, RequestAction},
+        ingress::Ingress,
+        receive::{self, Lookup, RequestAction},
     },
     policy::Reason,
     route::{Agreement, Mismatch, Route},
@@ -121,13 +122,7 @@ impl<'a> PlannedRequest<'a> {
 
     /// Returns why the cache is not used, if so.
     pub(super) fn reason(&self) -> Option<Reason> {
-        match &self.action {
-            RequestAction::Loop => Some(Reason::Loop),
-            RequestAction::Misdirected => Some(Reason::Misdirected),
-            RequestAction::Pass(reason) => Some(*reason),
-            RequestAction::Refresh(_) => Some(Reason::RuleBypass),
-            RequestAction::Lookup(_) => None,
-        }
+        self.action.bypass_reason()
     }
 
     pub(super) fn request_line(&self) -> RequestLine {

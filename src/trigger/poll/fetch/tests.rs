@@ -132,15 +132,15 @@ async fn answers_that_tell_nothing_are_failures() {
     let unending =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100001\r\n{large}");
     for (said, expected) in [
-        (answer("304 Not Modified", "", ""), "the status is 304 Not Modified"),
-        (answer("302 Found", "location: /x\r\n", ""), "the status is 302 Found"),
-        (answer("206 Partial Content", "", "{}"), "the status is 206 Partial Content"),
-        (answer("503 Service Unavailable", "", "{}"), "the status is 503"),
+        (answer("304 Not Modified", "", ""), "unexpected status 304 Not Modified"),
+        (answer("302 Found", "location: /x\r\n", ""), "unexpected status 302 Found"),
+        (answer("206 Partial Content", "", "{}"), "unexpected status 206 Partial Content"),
+        (answer("503 Service Unavailable", "", "{}"), "unexpected status 503"),
         (answer("200 OK", "", "<html>"), "the answer is no JSON"),
         (answer("200 OK", "content-encoding: gzip\r\n", "\u{1f}"), "the answer is no JSON"),
-        (answer("200 OK", "", &large), "the answer is larger than 1 MiB"),
-        (unending, "the answer is larger than 1 MiB"),
-        ("SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned(), "does not speak HTTP"),
+        (answer("200 OK", "", &large), "the response is larger than 1 MiB"),
+        (unending, "the response is larger than 1 MiB"),
+        ("SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned(), "invalid response from"),
     ] {
         let (url, _) = server(vec![said]).await;
         let error = source(&url, Some("$.v")).fetch(None).await.unwrap_err().to_string();
