@@ -1,8 +1,8 @@
 //! The calls of the feed: which there are, who may read the answers, and what they are.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full};
@@ -191,12 +191,8 @@ fn document_response<B>(document: Option<String>, request: &Request<B>) -> Respo
 
 fn etag_of(document: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, document);
-    let mut tag = String::from("\"");
-    for byte in digest.as_ref().iter().take(16) {
-        let _infallible = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
-    tag
+    let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
+    format!("\"{digest}\"")
 }
 
 /// Lets pages of allowed origins read an answer (Fetch standard, CORS protocol).
@@ -295,7 +291,5 @@ fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Res
 }
 
 fn random_retry_ms() -> u16 {
-    let mut drawn = [0; 2];
-    let _without_entropy = rand::fill(&mut drawn);
-    RETRY_MS.0 + u16::from_le_bytes(drawn) % RETRY_MS.1
+    RETRY_MS.0 + fastrand::u16(..RETRY_MS.1)
 }

@@ -2,8 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::origin::random;
-
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
@@ -31,13 +29,10 @@ pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
     pub(crate) fn random() -> Self {
-        let mut id = [0; 32];
-        let (first, second) = (random::next(), random::next());
-        let parts = [first >> 32, first, second >> 32, second];
-        for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
-            digits.copy_from_slice(&hex_digits(part & 0xffff_ffff));
-        }
-        Self(id)
+        let mut digits = [0; 32];
+        let drawn = fastrand::u128(..).to_be_bytes();
+        let _always_fits = const_hex::encode_to_slice(drawn, &mut digits);
+        Self(digits)
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -45,25 +40,9 @@ impl RequestId {
     }
 }
 
-/// Returns eight hexadecimal digits, computed all at once: every forwarded request may need an id.
-fn hex_digits(number: u64) -> [u8; 8] {
-    let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
-    let bytes = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
-    let digits = (bytes << 4 | bytes) & 0x0f0f_0f0f_0f0f_0f0f;
-    let letters = (digits + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
-    (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_in_hexadecimal() {
-        for number in [0, 0x0123_4567, 0x89ab_cdef, 0xffff_ffff, 0x00a0_9f90] {
-            assert_eq!(hex_digits(number), format!("{number:08x}").as_bytes());
-        }
-    }
 
     #[test]
     fn request_ids_are_kept_or_made() {

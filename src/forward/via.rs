@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-use crate::origin::random;
 
 /// This process's entry in `Via`.
 #[derive(Debug, Clone)]
@@ -15,7 +14,9 @@ pub struct ViaIdentity {
 impl ViaIdentity {
     /// Creates an identity that no other process has.
     pub fn random() -> Self {
-        Self::new(&format!("{:016x}", random::next()))
+        let mut drawn = [0; 8];
+        let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
+        Self::new(&const_hex::encode(drawn))
     }
 
     /// Creates an identity from an id; drops characters that a comment cannot contain.

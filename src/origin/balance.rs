@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{
     capacity::OriginLoad,
     error::{OriginError, RequestDelivery, SendFailure},
-    health, outlier, random,
+    health, outlier,
     request_body::RequestBody,
     response_body::ResponseBody,
     server::OriginServer,
@@ -160,8 +160,8 @@ impl Origin {
     }
 
     fn less_busy(&self, candidates: &[usize]) -> usize {
-        let first = random::below(candidates.len());
-        let second = random::below(candidates.len());
+        let first = fastrand::usize(..candidates.len());
+        let second = fastrand::usize(..candidates.len());
         let busy = |position: usize| {
             candidates
                 .get(position)

@@ -14,7 +14,6 @@ mod http1;
 mod http2;
 mod outlier;
 mod pool;
-pub(crate) mod random;
 mod reactor;
 mod request_body;
 mod resolve;

@@ -1,6 +1,6 @@
 //! Scripts: steps that must not be seen half done, nor happen when nobody waits for them any more.
 
-use std::{fmt::Write as _, time::Instant};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
@@ -47,11 +47,7 @@ impl Script {
     pub(crate) fn new(parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().concat();
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut hexadecimal = String::with_capacity(2 * digest.as_ref().len());
-        for byte in digest.as_ref() {
-            let _always_fits = write!(hexadecimal, "{byte:02x}");
-        }
-        Self { text, digest: hexadecimal }
+        Self { text, digest: const_hex::encode(digest) }
     }
 
     /// Runs it, unless the server gets to it only after `until`: then it has no effect, and this fails with

@@ -10,7 +10,7 @@ use crate::{
     field::forwarding::ForwardingKind,
     forward::{self, RequestSource},
     key::{CacheKey, OriginTarget, StorageScope, digest, is_selected_by_cookies, vary::VarySet},
-    pipeline::lookup,
+    pipeline::selecting_fields::selecting_values,
     route::Route,
 };
 
@@ -55,7 +55,7 @@ impl PlannedRequest<'_> {
         if selecting.is_empty() && vary.cookies.is_empty() {
             return digest::hex(key.digest().to_be_bytes());
         }
-        let values = lookup::selecting_values(selecting, vary, self.request.headers());
+        let values = selecting_values(selecting, vary, self.request.headers());
         digest::hex(key.variant(&values).digest().to_be_bytes())
     }
 

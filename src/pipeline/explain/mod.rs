@@ -30,8 +30,14 @@ use input::{ParsedRequest, ParsedResponse};
 pub use {input::ExplainRequest, input::ExplainRequestResponse};
 
 use super::{
-    ConfigSnapshot, Pipeline, credentials, finish::ReceivedAt, invalidate, pass_reason_on_miss,
-    receive::Lookup, receive::RequestAction, request_context::RequestContext,
+    clock::ReceivedAt,
+    config_snapshot::ConfigSnapshot,
+    credentials,
+    ingress::requested_host,
+    invalidate,
+    receive::{Lookup, RequestAction, pass_reason_on_miss},
+    request_context::RequestContext,
+    state::Pipeline,
 };
 use crate::{
     fence::Selector,
@@ -300,7 +306,7 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     }
     let head = RequestHead {
         method: request.method(),
-        authority: super::finish::requested_host(request.headers()),
+        authority: requested_host(request.headers()),
         target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
         headers: request.headers(),
         credentials: crate::policy::Credentials::NONE,

@@ -18,7 +18,8 @@ use crate::{
     pipeline::{
         config_snapshot::ConfigSnapshot,
         credentials::{self, IdentityInputs, mask_credentials},
-        receive::{self, Ingress, Lookup, RequestAction},
+        ingress::Ingress,
+        receive::{self, Lookup, RequestAction},
     },
     policy::Reason,
     route::{Agreement, Mismatch, Route},
@@ -123,13 +124,7 @@ impl<'a> PlannedRequest<'a> {
 
     /// Why the cache has no part in it, if it has none.
     pub(super) fn reason(&self) -> Option<Reason> {
-        match &self.action {
-            RequestAction::Loop => Some(Reason::Loop),
-            RequestAction::Misdirected => Some(Reason::Misdirected),
-            RequestAction::Pass(reason) => Some(*reason),
-            RequestAction::Refresh(_) => Some(Reason::RuleBypass),
-            RequestAction::Lookup(_) => None,
-        }
+        self.action.bypass_reason()
     }
 
     pub(super) fn request_line(&self) -> RequestLine {

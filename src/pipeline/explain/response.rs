@@ -14,14 +14,14 @@ use crate::{
     field::Timestamp,
     key::vary::VarySet,
     pipeline::{
-        admit,
         cacheability::CacheabilityCheck,
         config_snapshot::ConfigSnapshot,
         credentials,
-        fetch::FetchTimes,
-        finish,
+        fetch_times::FetchTimes,
+        ingress::requested_host,
         payload::{self, Payload, PayloadError},
         receive::Lookup,
+        selecting_fields::selecting_set,
     },
     policy::{
         CacheRule, Freshness, Reason, RequestHead, ResponseDirectives, ResponseHead, TtlFrom,
@@ -78,7 +78,7 @@ impl EvaluatedResponse {
 
     /// The fields that select among the responses of its target.
     pub(super) fn selecting(&self, config: &ConfigSnapshot, route: &Route) -> VarySet {
-        admit::selecting_set(config, route, &self.given.headers)
+        selecting_set(config, route, &self.given.headers)
     }
 
     /// The tags of the response.
@@ -209,7 +209,7 @@ fn verdict(
         route: planned.matched_route(),
         request: RequestHead {
             method: &Method::GET,
-            authority: finish::requested_host(request.headers()),
+            authority: requested_host(request.headers()),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
             headers: request.headers(),
             credentials: lookup.credentials,

@@ -10,10 +10,10 @@ use crate::{
     fence::PurgeCandidate,
     field::{Rfc3339, Timestamp},
     pipeline::{
-        Pipeline,
         lookup::{ForcedStaleness, StoredMatch},
+        miss_plan::LookupOutcome,
         receive::Lookup,
-        request_context::LookupOutcome,
+        state::Pipeline,
     },
     policy::{CacheResult, CacheRule, Reason},
     store::Store,

@@ -1,7 +1,5 @@
 //! The names of the log's keys. They share one slot of a cluster: scripts use several at once.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::purge::NodeId;
@@ -37,11 +35,9 @@ impl LogKeys {
 
     /// What remembers that something was done, whatever its name is.
     pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
-        let mut key = format!("{}:{kind}:", self.base);
-        for byte in digest(&SHA256, name.as_bytes()).as_ref().iter().take(16) {
-            let _always_fits = write!(key, "{byte:02x}");
-        }
-        key
+        let digest = digest(&SHA256, name.as_bytes());
+        let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
+        format!("{}:{kind}:{digest}", self.base)
     }
 
     /// A role that one node has, or a word that all remember.
