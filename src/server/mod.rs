@@ -15,6 +15,7 @@ mod file_reserve;
 mod framing;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzed;
+mod handler;
 mod head_budget;
 mod http1_io;
 mod incoming;
@@ -35,16 +36,12 @@ pub(crate) mod tls;
 pub(crate) mod tunnel;
 mod validate;
 
-use std::{future::Future, sync::Arc};
-
-use bytes::Bytes;
-use http::{Request, Response};
-
 pub use accept::serve;
 pub(crate) use body_limits::BodyLimits;
 pub use connection::Connection;
 pub(crate) use connection::ForwardedHeaders;
 pub use drain::Drain;
+pub use handler::Handler;
 pub use incoming::Incoming;
 pub(crate) use interim::InterimSender;
 pub(crate) use listener::TcpOptions;
@@ -54,19 +51,3 @@ pub use settings::Settings;
 pub(crate) use tunnel::{Tunnel, TunnelLimiter};
 pub use {body_limits::ClientBodyError, body_limits::LimitedBody};
 pub use {listener::BoundAddress, listener::Listener, listener::ListenerCounters};
-
-/// Responds to requests: the pipeline on the public listener, the route table on the admin
-/// listener.
-pub trait Handler: Send + Sync + 'static {
-    /// The body of its responses.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Send
-        + 'static;
-
-    /// Responds to one request. Dropped if the client disconnects first.
-    fn handle(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        connection: &Arc<Connection>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
-}
