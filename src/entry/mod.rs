@@ -1,4 +1,4 @@
-//! A stored response and its compact form.
+//! Stored responses, indexes of variants, and their encoding.
 
 pub(crate) mod codec;
 mod fields;

@@ -1,4 +1,4 @@
-//! Which stored response a request asks for: what the origin is asked, selecting headers, the cache key.
+//! Cache keys: what the origin is asked for, the partition, and the selecting header fields.
 
 pub(crate) mod digest;
 mod origin_target;
@@ -16,18 +16,18 @@ pub use digest::DigestKey;
 
 /// The key of one stored response: its full text, and 128 bits of the text's SHA-256.
 ///
-/// Stores look up by digest and compare the text, so that not even a collision answers with another
-/// target's response. Building one costs about 150 ns.
+/// Stores look up by digest and compare the text, so a collision of digests is a miss. Building a
+/// key takes about 150 ns.
 #[derive(Debug, Clone)]
 pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
     storage_scope: StorageScope,
-    /// What is sent and not in the text; hardly ever anything.
+    /// The query to send if it differs from the one in the text; rarely present.
     sent_query: Option<SentQuery>,
 }
 
-/// The whole query that the origin is sent, if a key's text has another. It may hold credentials.
+/// The complete query that the origin receives. It may contain credentials, so `Debug` redacts it.
 #[derive(Clone)]
 struct SentQuery(Box<str>);
 
@@ -37,13 +37,13 @@ impl fmt::Debug for SentQuery {
     }
 }
 
-/// Where responses with a key may be stored.
+/// The stores that may hold the responses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StorageScope {
-    /// On every node of the fleet.
+    /// All tiers, for every node of the fleet.
     #[default]
     Fleet,
-    /// In the memory of this node: no other node can make the same key, or the route is sensitive.
+    /// This node's memory only: no other node can build the same key, or the route is sensitive.
     Node,
 }
 
@@ -55,31 +55,31 @@ impl PartialEq for CacheKey {
 
 impl Eq for CacheKey {}
 
-/// Stands between the text of a target's key and what selects a variant.
+/// The byte between the text of a target's key and the selecting fields of a variant.
 const SEPARATOR: u8 = 0;
 
-/// Stands before the cookies that choose among the responses of a target, at the same place.
+/// The byte between the text of a target's key and the cookies that select a response.
 const SELECTED: u8 = 1;
 
-/// Whether cookies choose the response with this key among those of its target.
+/// Returns whether cookies select the response of this key among those of its target.
 pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
     OriginTarget::rest_after(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
 }
 
-/// The host and the target in the text of a key, in one piece: `host/path?query` as the key has it.
+/// Returns the host and target in the text of a key: `host/path?query` as in the key.
 pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
     OriginTarget::requested_url(text)
 }
 
 impl CacheKey {
-    /// The key whose text `write` appends.
+    /// Builds the key whose text `write` appends.
     fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut text = Vec::with_capacity(192);
         write(&mut text);
         Self::digested(text)
     }
 
-    /// The key of the same target for requests whose cookies choose another response; `write` appends them.
+    /// Returns the key of the same target for the selecting cookies that `write` appends.
     #[must_use]
     pub fn with_selecting_cookies(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         self.text.push(SELECTED);
@@ -91,8 +91,9 @@ impl CacheKey {
         }
     }
 
-    /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
-    /// request's selecting fields.
+    /// Returns the key of one variant of this target (RFC 9111 §4.1).
+    ///
+    /// `selecting` is the canonical text of the request's selecting fields.
     #[must_use]
     pub fn variant(&self, selecting: &[u8]) -> Self {
         let mut text = self.text.clone();
@@ -102,34 +103,34 @@ impl CacheKey {
         Self { storage_scope: self.storage_scope, sent_query, ..Self::digested(text) }
     }
 
-    /// The key whose text this is.
+    /// Builds the key with this text.
     pub fn from_text(text: &[u8]) -> Self {
         Self::digested(text.to_vec())
     }
 
-    /// What the origin is asked for under this key; `None` if its text was not made of that.
+    /// Returns the origin target of this key; `None` if its text does not encode one.
     pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
         let target = OriginTarget::read(&self.text)?;
         let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
         Some(OriginTarget { sent_query, storage_scope: self.storage_scope, ..target })
     }
 
-    /// Where responses with this key may be stored.
+    /// Returns the stores that may hold responses of this key.
     pub fn storage_scope(&self) -> StorageScope {
         self.storage_scope
     }
 
-    /// The URL in the form by which purges select it, see [`uri::purge_url`].
+    /// Returns the URL in the form that purges match, see [`uri::purge_url`].
     pub fn purge_url(&self) -> Box<str> {
         self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
     }
 
-    /// 128 bits of the text's SHA-256.
+    /// Returns 128 bits of the text's SHA-256.
     pub fn digest(&self) -> u128 {
         self.digest
     }
 
-    /// The full text.
+    /// Returns the full text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }

@@ -1,4 +1,4 @@
-//! The head of a response in binary form: all but its content.
+//! The head of an encoded response: everything but its content.
 
 use std::{
     num::NonZeroU32,
@@ -23,13 +23,13 @@ use crate::{
     policy::{Freshness, freshness::Constraints, validation::EtagOrigin},
 };
 
-/// More bytes than any head takes.
+/// An upper bound of the size of a head.
 pub(super) const MAX_SIZE: usize = 160;
 
-/// No content is in more chunks: a head cannot make a reader ask for more.
+/// The most chunks of one content, which bounds the requests that a head can cause.
 const MAX_CHUNKS: u32 = 1 << 16;
 
-/// The bits of the flags; any other makes a head unreadable.
+/// The known flags. A head with any other bit is unreadable.
 const COMPRESSED: u8 = 1;
 const CHUNKED: u8 = 1 << 1;
 const ETAG_BY_LARDER: u8 = 1 << 2;
@@ -46,20 +46,20 @@ pub(super) struct EntryHead {
     etag: EtagOrigin,
     fence: Fence,
     requested_at: Timestamp,
-    /// Where key, URL, attributes, tags, fields and trailers end in the content.
+    /// The ends of key, URL, attributes, tags, fields and trailers in the content.
     ends: [u32; 6],
     /// The length of the content.
     pub(super) length: usize,
-    /// Its length as it is written: a smaller one means that it is compressed.
+    /// Its length as encoded, which is smaller if it is compressed.
     pub(super) encoded_length: usize,
 }
 
-/// How content is cut.
+/// How content is split into chunks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkLayout {
     pub(super) body_id: u64,
     pub(super) size: NonZeroU32,
-    /// Over all chunks.
+    /// The checksum over all chunks.
     pub(super) checksum: u64,
 }
 
@@ -71,7 +71,7 @@ impl ChunkLayout {
 }
 
 impl EntryHead {
-    /// The head of a response whose content takes `encoded_length` bytes when it is written.
+    /// Builds the head of a response whose encoded content takes `encoded_length` bytes.
     pub(super) fn of(response: &StoredResponse, encoded_length: usize) -> Self {
         Self {
             status: response.status,
@@ -92,7 +92,7 @@ impl EntryHead {
         }
     }
 
-    /// The same by a clock that is ahead of this node's by so many milliseconds.
+    /// Converts times to a clock that is ahead of this node's by so many milliseconds.
     pub(super) fn with_clock_offset(self, millis: i64) -> Self {
         let moved =
             |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(millis));
@@ -178,7 +178,7 @@ impl EntryHead {
         Some((head, layout))
     }
 
-    /// The response with this content.
+    /// Returns the response with this content; `None` if they do not fit together.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
         let [key_end, url_end, attributes_end, tags_end, fields_end, trailers_end] = self.ends;
         let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
@@ -230,7 +230,7 @@ fn read_freshness(flags: u8, reader: &mut ByteReader<'_>) -> Option<Freshness> {
     })
 }
 
-/// Content that fits into one chunk stands in the head: no other form than the one that is written.
+/// Reads the layout of at least two chunks: content that fits into one is never chunked.
 fn read_layout(encoded_length: usize, reader: &mut ByteReader<'_>) -> Option<ChunkLayout> {
     let body_id = reader.u64()?;
     let size = NonZeroU32::new(reader.u32()?)?;

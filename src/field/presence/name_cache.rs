@@ -1,14 +1,15 @@
-//! What the names of fields came to: clients send the same ones over and over.
+//! A per-thread cache of the presence bits of field names, because clients send the same ones over
+//! and over.
 
 use std::cell::RefCell;
 
 use super::FieldPresence;
 
-/// Names that each thread remembers, and how long each may be: 12 KiB.
+/// Limits of the cache: its number of names, and the length of each. 12 KiB per thread.
 const SLOTS: usize = 256;
 const LONGEST: usize = 40;
 
-/// How many slots a name may stand in.
+/// The number of slots tried for a name.
 const MAX_PROBES: usize = 4;
 
 thread_local! {
@@ -36,16 +37,16 @@ impl CachedName {
     }
 }
 
-/// The names that this thread remembers.
+/// This thread's cache.
 pub(super) struct NameCache<'a>(&'a mut [CachedName; SLOTS]);
 
 impl NameCache<'_> {
-    /// Reads with what this thread remembers.
+    /// Calls `read` with this thread's cache.
     pub(super) fn with<T>(read: impl FnOnce(&mut NameCache<'_>) -> T) -> T {
         CACHE.with_borrow_mut(|slots| read(&mut NameCache(slots)))
     }
 
-    /// What a name comes to: what it came to before, or what `find` says.
+    /// Returns the presence bits of a name, computed by `find` if they are not cached.
     pub(super) fn presence(
         &mut self,
         name: &str,
@@ -75,8 +76,9 @@ impl NameCache<'_> {
     }
 }
 
-/// Where a name is looked for first; none for very short ones. Names mostly differ in their length, their
-/// first or their last characters.
+/// Returns the first slot to try for a name, or `None` for a very short one.
+///
+/// Names mostly differ in their length, their first or their last characters.
 fn slot_of(name: &[u8]) -> Option<usize> {
     let (start, end) = (name.first_chunk::<4>()?, name.last_chunk::<4>()?);
     let start = u32::from_le_bytes(*start) as usize;

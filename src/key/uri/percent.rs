@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
-/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either as long as
-/// it could be part of an encoding, so that decoding never forms one that was not there.
+/// A `%` without two hexadecimal digits is kept. The characters after it are then kept encoded if
+/// they could complete an encoding, so decoding never creates a new one.
 pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     let mut rest = component;
     let mut after_stray = 0_u8;
@@ -30,17 +30,17 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     }
 }
 
-/// Decodes every encoding once; what is none stays as it is.
+/// Decodes every percent-encoding once. Keeps malformed ones.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     percent_encoding::percent_decode(text).into()
 }
 
-/// Whether there is an encoding that could be decoded.
+/// Returns whether a text contains a percent-encoding.
 pub(super) fn has_encoding(text: &[u8]) -> bool {
     text.windows(3).any(|part| matches!(part, [b'%', rest @ ..] if hex_pair(rest).is_some()))
 }
 
-/// RFC 3986 §2.3.
+/// Returns whether a byte is unreserved (RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
