@@ -105,10 +105,10 @@ pub enum NamePattern {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NamePatternError {
     /// The pattern is empty.
-    #[error("a name is missing")]
+    #[error("the parameter name is empty")]
     Empty,
     /// A `*` is in the middle, or there are several.
-    #[error("a `*` may stand only at the beginning or at the end")]
+    #[error("`*` is allowed only at the beginning or the end")]
     Wildcard,
 }
 

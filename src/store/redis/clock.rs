@@ -1,5 +1,6 @@
-//! The clock that the fleet shares: that of Redis. Times in entries are written by it, since the clocks of
-//! nodes differ and are set.
+//! The fleet's clock, which is that of Redis.
+//!
+//! Times in entries are stored by it, because the clocks of nodes differ and are adjusted.
 
 use std::{
     sync::{
@@ -12,25 +13,27 @@ use std::{
 use super::{StoreInner, breaker::Generation, connection::TrafficClass, error::CommandError};
 use crate::store::monotonic;
 
-/// How often the clocks are compared.
+/// The interval of measurements.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A difference that is not more than this is one of the network: correcting for it would only make times
-/// jump.
+/// Smaller differences are network jitter, and correcting for them would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
-/// How far Redis' clock is ahead of this node's, in milliseconds; 0 until it is known.
+/// The offset of Redis' clock from this node's, in milliseconds; 0 until measured.
 #[derive(Default)]
 pub(super) struct RedisClock(AtomicI64);
 
 impl RedisClock {
-    /// Milliseconds by which Redis' clock is ahead of this node's [steady one](monotonic::timestamp).
+    /// Returns the milliseconds by which Redis' clock is ahead of this node's [monotonic
+    /// one](monotonic::timestamp).
     pub(super) fn offset(&self) -> i64 {
         self.0.load(Relaxed)
     }
 
-    /// Learns that Redis' clock is ahead by at least and at most so many milliseconds. A wide range, of an answer
-    /// that took long, says little: what is known stays as long as it is possible.
+    /// Updates the offset if it is outside the measured range.
+    ///
+    /// A slow reply gives a wide range and thus little information, so the offset stays as long as
+    /// it is possible.
     fn correct(&self, [min, max]: [i64; 2]) {
         let possible = min.saturating_sub(TOLERANCE_MILLIS)..=max.saturating_add(TOLERANCE_MILLIS);
         if !possible.contains(&self.offset()) {
@@ -39,7 +42,7 @@ impl RedisClock {
     }
 }
 
-/// Compares the clocks, for ever.
+/// Measures the offset periodically, forever.
 pub(super) async fn track(inner: Arc<StoreInner>) {
     loop {
         if let Some(generation) = inner.breaker.permit_within(MEASURE_INTERVAL).await
@@ -51,7 +54,7 @@ pub(super) async fn track(inner: Arc<StoreInner>) {
     }
 }
 
-/// Returns by how much Redis' clock is ahead at least and at most: it was read between question and answer.
+/// Measures the minimum and maximum offset: Redis reads its clock between request and reply.
 async fn measure(inner: &StoreInner, generation: Generation) -> Result<[i64; 2], CommandError> {
     let connection = inner.pool.connection(generation, TrafficClass::Small);
     let asked = Instant::now();

@@ -1,9 +1,9 @@
-//! Connections that belong to one thread.
+//! Per-thread connections to Redis that batch reads.
 //!
-//! Each thread that asks Redis has sessions of its own, made when it first asks, and served by the same
-//! runtime as the request that waits. So an answer wakes no other thread. What several requests ask for in
-//! one turn of their thread goes out as one command: that halves the work on both sides. What moves large
-//! values has a connection of its own: a small value never waits behind a large one.
+//! Each thread has its own sessions, opened at its first command, on the runtime of the waiting
+//! requests. So a reply wakes no other thread. Reads that several requests issue in one turn of the
+//! thread are sent as one command, which halves the work on both sides. Large values have a
+//! separate connection, so that a small value never waits behind them.
 
 use std::{
     cell::RefCell,
@@ -33,35 +33,36 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// This many answers in a row that stay out open the breaker, or fewer that take this long together.
+/// The consecutive timeouts that open the breaker: at most this many, or fewer if they add up to
+/// this time.
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
-/// After this many deadlines a command that was not sent yet never is.
+/// A command that is still unsent after this many deadlines is dropped.
 const GIVE_UP_FACTOR: u32 = 10;
-/// How often a thread goes through all that has come before an answer counts as late.
+/// The number of times a thread processes its input before it declares a timeout.
 const FINAL_POLLS: usize = 3;
-/// Values asked for by one command.
+/// The most keys in one command.
 const MAX_KEYS: usize = 64;
 
-/// What a connection carries.
+/// The class of commands on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrafficClass {
-    /// Entries, leases: small and urgent.
+    /// Entries and leases: small and urgent.
     Small,
-    /// Parts of large bodies; whatever nobody waits for.
+    /// Chunks of large bodies, and commands that no request waits for.
     Bulk,
 }
 
-/// How long answers may take, by load.
+/// The deadlines for a reply, by traffic class.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionDeadlines {
-    /// Of what a request waits for.
+    /// For commands that requests wait for.
     pub small: Duration,
-    /// Of what moves much, or what nobody waits for.
+    /// For large values, and commands that no request waits for.
     pub bulk: Duration,
 }
 
-/// The connections to one Redis, over all threads.
+/// The connections of all threads to one Redis.
 pub(super) struct RedisPool {
     id: u64,
     connector: RedisConnector,
@@ -70,18 +71,18 @@ pub(super) struct RedisPool {
     probe: Bytes,
 }
 
-/// One connection of one thread. Dropped, it is closed.
+/// One connection, which batches reads. Dropping it closes it.
 pub(super) struct BatchingConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
 }
 
-/// What those who ask share with the task that serves them.
+/// State shared by the callers and the task that serves them.
 struct ConnectionShared {
     generation: Generation,
     clocks: Arc<ServerClocks>,
     deadline: Duration,
-    /// How many values one command may ask for: in a cluster they seldom stand together.
+    /// The most keys in one command. In a cluster it is 1, because keys rarely share a slot.
     max_keys: usize,
     probe: Bytes,
     session: OnceLock<Option<Arc<RedisClient>>>,
@@ -89,12 +90,12 @@ struct ConnectionShared {
     pending: Mutex<Vec<PendingGet>>,
     queued: Notify,
     timeouts: AtomicU32,
-    /// How many answers in a row may stay out.
+    /// The consecutive timeouts that open the breaker.
     max_timeouts: u32,
     breaker: Arc<CircuitBreaker>,
 }
 
-/// A value that somebody waits for.
+/// A read that a caller waits for.
 struct PendingGet {
     key: Bytes,
     reply: oneshot::Sender<GetResult>,
@@ -115,7 +116,7 @@ thread_local! {
 static NEXT_POOL_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RedisPool {
-    /// An empty pool. `probe` is a key that may be asked for at any time.
+    /// Creates an empty pool. Liveness checks read the key `probe`.
     pub(super) fn new(
         connector: RedisConnector,
         breaker: Arc<CircuitBreaker>,
@@ -125,7 +126,7 @@ impl RedisPool {
         Self { id: NEXT_POOL_ID.fetch_add(1, Relaxed), connector, breaker, deadlines, probe }
     }
 
-    /// This thread's connection for such a class, made anew where it has broken.
+    /// Returns this thread's connection of a class, reconnecting if it has broken.
     pub(super) fn connection(
         &self,
         generation: Generation,
@@ -149,7 +150,7 @@ impl RedisPool {
         })
     }
 
-    /// A connection that no thread shares: what goes over it keeps its order.
+    /// Opens a connection that no thread shares, so its commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -180,12 +181,12 @@ impl RedisPool {
 }
 
 impl BatchingConnection {
-    /// The value under a key. It is asked for together with what others ask for just now.
+    /// Reads a key, in one batch with concurrent reads.
     pub(super) async fn get(&self, key: Bytes) -> GetResult {
         self.shared.enqueue(key).await.unwrap_or(Err(CommandError::BreakerOpen))
     }
 
-    /// What `command` brings, asked over this connection's session. How that went is told to the breaker.
+    /// Runs a command on this connection's session, and records its result for the breaker.
     pub(super) async fn call<T, A>(
         &self,
         command: impl FnOnce(fred::clients::Client) -> A,
@@ -199,8 +200,10 @@ impl BatchingConnection {
         result
     }
 
-    /// What a script answers. It has no effect if Redis gets to it later than `within` from now, or within
-    /// the time after which its session gives up.
+    /// Runs a script.
+    ///
+    /// The script has no effect if Redis starts it later than `within` from now. The default is the
+    /// time after which the session gives up.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
@@ -213,13 +216,13 @@ impl BatchingConnection {
             .await
     }
 
-    /// What time it is at the server of a key, in milliseconds.
+    /// Returns the time of the server that owns a key, in milliseconds.
     pub(super) async fn time(&self, key: Bytes) -> Result<i64, CommandError> {
         let clocks = &*self.shared.clocks;
         self.call(|session| async move { crate::redis::time(&session, clocks, &key).await }).await
     }
 
-    /// Whether it can still be used in this generation.
+    /// Returns whether the connection is usable in this generation.
     pub(super) fn is_usable(&self, generation: Generation) -> bool {
         self.shared.generation == generation && self.is_alive()
     }
@@ -249,7 +252,7 @@ impl ConnectionShared {
         receiver
     }
 
-    /// Connects, and asks for what comes together.
+    /// Connects, then sends queued reads in batches.
     async fn serve(self: &Arc<Self>, connector: &RedisConnector) {
         let session = self.connect(connector).await;
         let session = self.session.get_or_init(|| session);
@@ -274,7 +277,7 @@ impl ConnectionShared {
         }
     }
 
-    /// Meanwhile nobody waits for longer than for an answer.
+    /// Connects. Reads queued meanwhile fail after one deadline.
     async fn connect(&self, connector: &RedisConnector) -> Option<Arc<RedisClient>> {
         let kind = RedisClientKind::Supervised(self.give_up_after());
         let mut connected = pin!(connector.connect(kind));
@@ -310,10 +313,10 @@ impl ConnectionShared {
         }
     }
 
-    /// An answer that comes in time.
+    /// Awaits a reply until the deadline.
     ///
-    /// A thread that is behind with its work finds out about an answer late, though it has come. So where
-    /// the deadline is over, what has come by now is looked through first.
+    /// A thread that is behind with its work may notice a timeout although the reply has arrived.
+    /// So after the deadline, it processes pending input first.
     async fn with_deadline<T>(
         &self,
         answer: impl Future<Output = Result<T, fred::error::Error>>,
@@ -350,7 +353,7 @@ impl ConnectionShared {
         }
     }
 
-    /// After which time nothing is expected of a command any more.
+    /// Returns the time after which no reply to a command is expected.
     fn give_up_after(&self) -> Duration {
         self.deadline.saturating_mul(GIVE_UP_FACTOR)
     }
@@ -382,8 +385,9 @@ impl ConnectionShared {
         }
     }
 
-    /// Asks until there is an answer, or too many stayed out: a server that hangs is found out, however
-    /// little it is asked.
+    /// Probes until Redis replies or the breaker opens.
+    ///
+    /// So a hung server is detected even if it rarely receives commands.
     async fn check_liveness(self: Arc<Self>) {
         let Some(Some(session)) = self.session.get() else { return };
         let session = (***session).clone();

@@ -1,8 +1,8 @@
-//! Leases: which node fetches what several nodes lack.
+//! Fetch leases: one node fetches what several nodes miss.
 //!
-//! A lease is a key with a random token and a short life. Its holder renews it until it lands, and landing
-//! goes through the write queue: what it fetched was written before. Those who wait are told by a message
-//! to their node. A message that gets lost costs them no more than what is left of the lease.
+//! A lease is a key with a random token and a short TTL. Its holder renews it until it releases it.
+//! The release goes through the write queue, after the fetched response. It sends a message to each
+//! node that waits. If a message is lost, that node waits for the rest of the TTL.
 
 use std::{
     borrow::Cow,
@@ -39,24 +39,24 @@ use crate::{
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
-/// How long a lease lasts.
+/// The TTL of a lease.
 const LEASE_TTL: Duration = Duration::from_secs(3);
-/// How often its holder renews it.
+/// The interval at which the holder renews it.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long it is tried to agree, at most. A server that hangs is found out before.
+/// The most time for acquiring a lease. A hung server is detected earlier.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long anyone waits, whatever happens.
+/// The most time that a request waits for another node.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a list of those who wait lasts: longer than any of them does.
+/// The TTL of the set of waiting nodes: longer than any of them waits.
 const WAITERS_TTL: Duration = Duration::from_secs(40);
-/// Clocks and timers are not exact: a lease is looked at again this long after its end.
+/// The margin for inexact clocks and timers before an expired lease is checked again.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// This node, and what it waits for.
+/// This node's identity, and the leases that it waits for.
 pub(super) struct FetchLeases {
     node: String,
     runtime: Handle,
-    /// Whether messages reach this node.
+    /// Whether this node receives messages.
     is_subscribed: AtomicBool,
     waiters: Mutex<HashMap<u128, Vec<LeaseWaiter>>>,
     next: AtomicU64,
@@ -68,7 +68,7 @@ struct LeaseWaiter {
 }
 
 impl FetchLeases {
-    /// Nothing claimed, nothing waited for. Leases are held on `runtime`.
+    /// Creates an empty set of leases. `runtime` runs the tasks that renew them.
     pub(super) fn new(runtime: Handle) -> Self {
         Self {
             node: format!("{:016x}", super::random()),
@@ -79,12 +79,12 @@ impl FetchLeases {
         }
     }
 
-    /// This node's name, drawn at random.
+    /// Returns this node's random name.
     pub(super) fn node(&self) -> &str {
         &self.node
     }
 
-    /// Notes whether messages reach this node. Where they do no more, nobody goes on waiting for one.
+    /// Records whether this node receives messages. If it does not, all waits end.
     pub(super) fn set_subscribed(&self, is_subscribed: bool) {
         self.is_subscribed.store(is_subscribed, Relaxed);
         if !is_subscribed {
@@ -92,12 +92,12 @@ impl FetchLeases {
         }
     }
 
-    /// Whether messages reach this node.
+    /// Returns whether this node receives messages.
     pub(super) fn is_subscribed(&self) -> bool {
         self.is_subscribed.load(Relaxed)
     }
 
-    /// Tells those who wait for this digest what came of it.
+    /// Delivers the result of a fetch to this node's waiters.
     pub(super) fn notify(&self, digest: u128, result: LeaseResult) {
         let waiters = self.waiters.lock().remove(&digest).unwrap_or_default();
         for waiter in waiters {
@@ -113,7 +113,7 @@ impl FetchLeases {
     }
 }
 
-/// A place among those who wait; given up when it is dropped.
+/// A waiter's registration. Dropping it removes the waiter.
 struct Registration {
     leases: Arc<FetchLeases>,
     digest: u128,
@@ -133,17 +133,17 @@ impl Drop for Registration {
     }
 }
 
-/// Takes the lead, or learns who has it. One round trip.
+/// Acquires the lease, or registers as waiting for its holder. One round trip.
 ///
-/// What is asked is asked again where the answer is late: a node that asks the origin because it was busy
-/// for a moment makes a fleet ask twice.
+/// A late reply causes a retry: if a node fetched just because it was briefly overloaded, the
+/// origin would receive two requests from the fleet.
 pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     let Some(generation) = inner.breaker.permit_within(inner.settings.read_deadline).await else {
         inner.metrics.count(StoreOperation::Claim, StoreOperationOutcome::Open);
         return FetchClaim::Uncoordinated;
     };
     let started = Instant::now();
-    // Whoever waits has to listen before it is known that there is somebody to be heard.
+    // Register before acquiring, so that a release between the two is not missed.
     let registration = inner.leases.register(digest);
     let token = format!("{:016x}", super::random());
     let result = acquire(inner, generation, digest, &token).await;
@@ -155,7 +155,8 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     };
     inner.metrics.observe(StoreOperation::Claim, outcome, started.elapsed());
     match result {
-        // Without an answer it may have the lease: then it lands it, lest others wait for nothing.
+        // Without a reply, this node may hold the lease. It then releases it, so that others do not
+        // wait in vain.
         Ok(scripts::ACQUIRED)
         | Err(CommandError::TimedOut | CommandError::Disconnected(_) | CommandError::BreakerOpen) =>
         {
@@ -195,7 +196,7 @@ async fn acquire(
     let mut attempts = AcquireAttempts::default();
     loop {
         let connection = inner.pool.connection(generation, TrafficClass::Small);
-        // Later than that nobody takes the lease that it would grant.
+        // A lease granted later would not be used.
         let within =
             ACQUIRE_TIMEOUT.saturating_sub(started.elapsed()) + inner.settings.read_deadline;
         let result = connection.run(&scripts::ACQUIRE, call.clone(), Some(within)).await;
@@ -209,15 +210,15 @@ async fn acquire(
     }
 }
 
-/// The attempts at one lease.
+/// The attempts to acquire one lease.
 #[derive(Default)]
 struct AcquireAttempts {
-    /// Whether an attempt had no answer in time: it may have taken the lease.
+    /// Whether an attempt timed out, and so may have acquired the lease.
     had_timeout: bool,
 }
 
 impl AcquireAttempts {
-    /// Returns what an attempt comes to, with those before it.
+    /// Combines the result of an attempt with those before it.
     fn result(&mut self, result: Result<i64, CommandError>) -> Result<i64, CommandError> {
         self.had_timeout |= matches!(result, Err(CommandError::TimedOut));
         match result {
@@ -227,7 +228,7 @@ impl AcquireAttempts {
     }
 }
 
-/// Ends a lease: those who wait hear what came of it.
+/// Ends a lease and reports its result to the waiting nodes.
 pub(super) async fn release(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -241,7 +242,7 @@ pub(super) async fn release(
     connection.run::<i64>(&scripts::RELEASE, call, None).await.map(drop)
 }
 
-/// What a message says.
+/// Parses a message: the digest, and the result of its fetch.
 pub(super) fn parse_message(message: &str) -> Option<(u128, LeaseResult)> {
     let (digest, result) = message.split_once(' ')?;
     let mut parts = result.split(' ');
@@ -260,7 +261,7 @@ pub(super) fn parse_message(message: &str) -> Option<(u128, LeaseResult)> {
     Some((u128::from_str_radix(digest, 16).ok()?, result))
 }
 
-/// Nodes of versions before ignore what they cannot read, and wait until the lease is gone.
+/// Formats a result. Nodes of older versions ignore unknown results and wait for the lease's end.
 fn format_result(result: LeaseResult) -> Cow<'static, str> {
     match result {
         LeaseResult::Stored => "stored".into(),
@@ -274,7 +275,7 @@ fn format_result(result: LeaseResult) -> Cow<'static, str> {
     }
 }
 
-/// Renews a lease until it lands.
+/// Renews a lease until it is released.
 async fn renew_until_released(
     inner: Arc<StoreInner>,
     digest: u128,
@@ -289,7 +290,7 @@ async fn renew_until_released(
             result = &mut released => break result.unwrap_or(LeaseResult::Abandoned),
             _ = renewals.tick() => {
                 if !renew(&inner, digest, &token).await {
-                    // It ran out; another node may lead by now.
+                    // It expired; another node may hold it now.
                     return;
                 }
             }
@@ -302,14 +303,14 @@ async fn renew_until_released(
     }
 }
 
-/// What a lease lands with whose fetch ended while Redis was away: nothing of it was stored. `None` if
-/// Redis stays away for longer than the lease lasts.
+/// Returns the result of a fetch that ended while Redis was down, so nothing was stored.
+///
+/// `None` if Redis stays down for longer than the TTL of the lease.
 async fn result_after_outage(inner: &StoreInner) -> Option<LeaseResult> {
     timeout(LEASE_TTL, inner.breaker.wait_closed()).await.ok().map(|_| LeaseResult::Abandoned)
 }
 
-/// False where the lease is somebody else's. A renewal that does not get through may have better luck
-/// the next time.
+/// Renews a lease; false if another node holds it. A renewal that fails is repeated later.
 async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     let Some(generation) = inner.breaker.permit() else { return true };
     let connection = inner.pool.connection(generation, TrafficClass::Small);
@@ -318,7 +319,7 @@ async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     connection.run::<i64>(&scripts::RENEW, call, Some(RENEWAL_INTERVAL)).await != Ok(0)
 }
 
-/// Waits until the lease ends, and tells how.
+/// Waits until the lease ends, and sends its result.
 async fn wait(
     inner: Arc<StoreInner>,
     generation: Generation,
@@ -337,7 +338,7 @@ async fn wait(
     let _gone_already = sender.send(result);
 }
 
-/// Waits until the lease has run out: whoever held it died, or its message was lost.
+/// Waits until the lease has expired: its holder died, or its message was lost.
 async fn wait_for_expiry(inner: &StoreInner, digest: u128, mut left: i64) -> LeaseResult {
     while let Ok(millis) = u64::try_from(left) {
         sleep(Duration::from_millis(millis) + GRACE).await;

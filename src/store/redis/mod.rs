@@ -1,15 +1,17 @@
-//! The store in Redis, which a fleet shares.
+//! The store in Redis, shared by a fleet.
 //!
 //! ```text
-//! get ──────► breaker ──► this thread's connection ──► Redis          put, remove ──► queue ──► writer ──► Redis
-//!               │ open: a miss at once                                         full or open: dropped
-//!               └─ opened by answers that stay out, closed by a probe
-//! claim ────► breaker ──► a script ──► lead: renewed until it lands, through the queue
+//! get ──────► breaker ──► this thread's connection ──► Redis
+//!               │ open: a miss at once
+//!               └─ opened by timeouts, closed by a probe
+//! put, remove ──► queue ──► writer ──► Redis
+//!                 full or breaker open: dropped
+//! claim ────► breaker ──► a script ──► lead: renewed until released, through the queue
 //!                                └─► follow: woken by a message to this node
 //! ```
 //!
-//! Nothing here fails a request, and nothing waits for long: what Redis does not answer in time is a miss.
-//! Only plain commands are used; `docs/redis.md` lists them, and the keys.
+//! Nothing here fails a request, and nothing waits for long: a late reply is a miss.
+//! `docs/redis.md` lists the commands and the keys.
 
 mod breaker;
 mod clock;
@@ -59,21 +61,22 @@ use keys::NamespaceKeys;
 use leases::FetchLeases;
 use queue::{PendingValue, QueuedWrite, WriteQueue};
 
-/// How long a probe may take, connecting included.
+/// The time limit of a probe, including its connection.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Stored responses in Redis.
 ///
-/// What is put or removed is written later, in order. While Redis is away everything is a miss, at once.
+/// Writes and removals are queued and executed in order. While Redis is down, every lookup is a
+/// miss at once.
 pub(crate) struct RedisStore {
     inner: Arc<StoreInner>,
     tasks: [AbortHandle; 4],
 }
 
-/// What requests and background tasks share.
+/// State shared by requests and background tasks.
 struct StoreInner {
     settings: Settings,
-    /// The longest time for which any route serves what is stale, in milliseconds.
+    /// The longest time for which any route serves stale responses, in milliseconds.
     stale_for: AtomicU64,
     keys: NamespaceKeys,
     previous: ArcSwapOption<PreviousNamespace>,
@@ -86,15 +89,15 @@ struct StoreInner {
     metrics: Arc<StoreMetrics>,
 }
 
-/// The version of the namespace before this one.
+/// The previous version of the namespace.
 struct PreviousNamespace {
     keys: NamespaceKeys,
-    /// Until when it is looked into.
+    /// The end of the time in which it is read.
     until: Instant,
 }
 
 impl RedisStore {
-    /// A store that begins to look for its Redis now, with its background work on `runtime`.
+    /// Starts a store with its background tasks on `runtime`. Connects in the background.
     pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,
@@ -130,23 +133,23 @@ impl RedisStore {
         Ok(Self { inner, tasks })
     }
 
-    /// Whether Redis answers and takes writes.
+    /// Returns whether Redis responds and accepts writes.
     pub(crate) fn health(&self) -> RedisHealth {
         self.inner.breaker.health()
     }
 
-    /// The entry under this key, or what this node is about to put there.
+    /// Returns the entry under this key, including queued writes of this node.
     pub(crate) async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.inner.queue.pending(key.digest()) {
             PendingValue::Unchanged => self.inner.get(&self.inner.keys, key).await,
-            // What this node adds to an index is not all of it.
+            // An index in the queue contains only this node's additions.
             PendingValue::Entry(Entry::Variants(added)) => {
                 let found = self.inner.get(&self.inner.keys, key).await;
                 let is_ours = &*added.target == key.text();
                 merge_variants(found, is_ours.then_some(added)).map(Entry::Variants)
             }
             PendingValue::Entry(pending) if pending.matches_key(key) => {
-                // Redis may have what was asked for later, and will keep it.
+                // Redis may have an entry that was requested later, and will keep it.
                 let found = self.inner.get(&self.inner.keys, key).await;
                 found.filter(|found| pending.is_superseded_by(found)).or(Some(pending))
             }
@@ -154,39 +157,42 @@ impl RedisStore {
         }
     }
 
-    /// The entry under this key in the version before, as long as that counts.
+    /// Returns the entry under this key in the previous version, until that expires.
     pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {
             self.inner.previous.store(None);
             return None;
         }
-        // Boxed: it is rare, and its state would make that of every read large.
+        // Boxed, because it is rare and would enlarge the future of every read.
         Box::pin(self.inner.get(&previous.keys, key)).await
     }
 
-    /// Has [`get_previous`](Self::get_previous) look into this version, until then.
+    /// Makes [`get_previous`](Self::get_previous) read this version until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         let keys = NamespaceKeys::new(&self.inner.settings.prefix, version);
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
-    /// Changes the longest time for which any route serves what is stale, for what is put from now on.
+    /// Changes the longest time for which any route serves stale responses. Applies to later
+    /// writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         self.inner.stale_for.store(millis(stale_for), Relaxed);
     }
 
-    /// A number that changes whenever an entry is removed. What was read before may be what was removed.
+    /// Returns a number that changes with every removal.
+    ///
+    /// An entry read before the change may be the removed one.
     pub(crate) fn removals(&self) -> u64 {
         self.inner.queue.removals()
     }
 
-    /// Waits until what was put and removed so far is written, or given up.
+    /// Waits until all writes and removals queued so far are executed or dropped.
     pub(crate) async fn flush(&self) {
         self.inner.queue.wait_empty().await;
     }
 
-    /// Puts an entry under a key, soon.
+    /// Queues an entry for writing.
     pub(crate) fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         if entry.heap_size() > self.max_entry_size() {
             self.remove(key.digest());
@@ -202,9 +208,10 @@ impl RedisStore {
         PutOutcome::Stored
     }
 
-    /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
+    /// Queues the addition of a variant to the index under its target's key. The addition is
+    /// atomic.
     ///
-    /// Those that this node answered with lately are as good as new.
+    /// The variants `in_use` on this node count as new.
     pub(crate) fn add_variant(
         &self,
         target: &CacheKey,
@@ -219,18 +226,18 @@ impl RedisStore {
         self.inner.push(StoreOperation::Put, write);
     }
 
-    /// Forgets the entry with this key digest, soon.
+    /// Queues the removal of the entry with this key digest.
     pub(crate) fn remove(&self, digest: u128) {
         self.inner.queue.note_removal();
         self.inner.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
     }
 
-    /// Agrees with the other nodes who fetches what stands under this key nowhere.
+    /// Coordinates with other nodes which one fetches a key that is in no tier.
     pub(crate) async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         leases::claim(&self.inner, key.digest()).await
     }
 
-    /// The largest entry that is stored.
+    /// Returns the size of the largest entry that is stored.
     pub(crate) fn max_entry_size(&self) -> usize {
         self.inner.settings.max_entry
     }
@@ -244,7 +251,7 @@ impl Drop for RedisStore {
 }
 
 impl StoreInner {
-    /// How long an entry is kept.
+    /// Returns the TTL of an entry.
     fn ttl(&self, entry: &Entry) -> Duration {
         settings::ttl(entry, Duration::from_millis(self.stale_for.load(Relaxed)))
     }
@@ -257,7 +264,7 @@ impl StoreInner {
         }
     }
 
-    /// Whether Redis answers the simplest question of those that requests ask.
+    /// Checks that Redis replies to the simplest read.
     async fn probe(&self) -> Result<(), CommandError> {
         use fred::interfaces::KeysInterface as _;
         let asked = async {
@@ -277,7 +284,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Both indexes in one, where there are two.
+/// Merges two indexes, if there are two.
 fn merge_variants(
     found: Option<Entry>,
     added: Option<Arc<VariantIndex>>,
@@ -296,7 +303,7 @@ async fn run_probes(inner: Arc<StoreInner>) {
     inner.breaker.run_probes(|| inner.probe()).await;
 }
 
-/// A number that nobody guesses, and that no other node draws.
+/// Returns an unpredictable number, for names that no other node may choose.
 fn random() -> u64 {
     let mut drawn = [0; 8];
     let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);

@@ -1,4 +1,4 @@
-//! What is still to be written: one queue, bounded in number and in bytes.
+//! The write queue, bounded in number and bytes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,54 +21,55 @@ use crate::{
     telemetry::StoreMetrics,
 };
 
-/// Entries that may wait.
+/// The most queued entries.
 const MAX_ENTRIES: usize = 8192;
-/// Bytes that entries on their way may take.
+/// The most bytes of entries that are queued or being written.
 const MAX_BYTES: usize = 64 << 20;
-/// Of all writes; what is not an entry takes next to nothing.
+/// The most queued writes; those without an entry take next to no memory.
 const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
-/// Something to be written.
+/// A queued write.
 #[derive(Debug, Clone)]
 pub(super) enum QueuedWrite {
-    /// An entry, to be kept for this long.
+    /// Stores an entry.
     Put {
         /// The digest of its key.
         digest: u128,
         /// The entry.
         entry: Entry,
-        /// For how long.
+        /// The TTL.
         ttl: Duration,
     },
-    /// Variants that are to be added to the index of their target.
+    /// Adds variants to the index of their target.
     AddVariants {
         /// The digest of the target's key.
         digest: u128,
-        /// They and what selects them.
+        /// The variants and their selecting fields.
         variants: Arc<VariantIndex>,
     },
-    /// An entry that is to be gone.
+    /// Removes an entry.
     Remove {
         /// The digest of its key.
         digest: u128,
     },
-    /// The end of a lease.
+    /// Ends a lease.
     ReleaseLease {
         /// The digest of its key.
         digest: u128,
-        /// What proves whose it is.
+        /// The token that proves ownership.
         token: String,
-        /// What came of it.
+        /// The outcome of the fetch.
         result: LeaseResult,
     },
 }
 
-/// Writes in the order in which they came.
+/// Writes in order of arrival.
 ///
-/// What waits can be looked up: nobody on this node reads what it has just replaced.
+/// Queued entries can be looked up, so that this node never reads an entry that it has just
+/// replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
-    /// How many digests can be looked up, so that a look at an empty queue takes no lock.
+    /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.
     pending: AtomicUsize,
     removals: AtomicU64,
     queued: Notify,
@@ -79,10 +80,10 @@ pub(super) struct WriteQueue {
 #[derive(Default)]
 struct PendingWrites {
     writes: VecDeque<QueuedWrite>,
-    /// What is to stand under each digest once all is written.
+    /// The value of each digest after all queued writes.
     pending: HashMap<u128, PendingEntry>,
     entries: usize,
-    /// Of the entries that wait and of those on their way.
+    /// The bytes of entries that are queued or being written.
     bytes: usize,
 }
 
@@ -91,18 +92,18 @@ struct PendingEntry {
     writes: usize,
 }
 
-/// What the writes that wait make of a digest.
+/// The value of a digest after the queued writes.
 #[derive(Debug)]
 pub(super) enum PendingValue {
-    /// They leave it alone.
+    /// No queued write concerns it.
     Unchanged,
-    /// This is going to stand under it.
+    /// It will be this entry.
     Entry(Entry),
-    /// Nothing is going to.
+    /// It will be absent.
     Removed,
 }
 
-/// Writes taken out of the queue. They count as waiting until this is dropped.
+/// Writes taken from the queue. They count as queued until this is dropped.
 pub(super) struct WriteBatch<'a> {
     /// The writes, in order.
     pub writes: Vec<QueuedWrite>,
@@ -110,7 +111,7 @@ pub(super) struct WriteBatch<'a> {
 }
 
 impl WriteQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         Self {
             state: Mutex::default(),
@@ -122,7 +123,7 @@ impl WriteQueue {
         }
     }
 
-    /// Puts a write at the end; false where there is no room for it.
+    /// Appends a write; false if the queue is full.
     pub(super) fn push(&self, write: QueuedWrite) -> bool {
         let mut state = self.state.lock();
         if state.has_no_room(&write) {
@@ -136,7 +137,7 @@ impl WriteQueue {
         true
     }
 
-    /// What is going to stand under this digest.
+    /// Returns the value that this digest will have.
     pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
             return PendingValue::Unchanged;
@@ -148,18 +149,19 @@ impl WriteQueue {
         }
     }
 
-    /// A number that changes with each entry that is to be removed.
+    /// Returns a number that changes with each removal.
     pub(super) fn removals(&self) -> u64 {
         self.removals.load(Acquire)
     }
 
-    /// Changes that number. It has to change before anything else does that a removal changes, and also if
-    /// there is no room to write it.
+    /// Changes that number.
+    ///
+    /// Callers do this before any other effect of a removal, even if the queue is full.
     pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
 
-    /// The next writes: at least one, at most `max`.
+    /// Takes the next writes: at least one, at most `max`.
     pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
             if let Some(taken) = self.take_now(max) {
@@ -169,7 +171,7 @@ impl WriteQueue {
         }
     }
 
-    /// Waits until nothing waits any more.
+    /// Waits until the queue is empty.
     pub(super) async fn wait_empty(&self) {
         loop {
             let written = self.written.notified();
@@ -258,7 +260,7 @@ impl QueuedWrite {
         matches!(self, Self::Put { .. } | Self::AddVariants { .. })
     }
 
-    /// What stands under which digest once it is written.
+    /// Returns the digest that the write changes, and its new value.
     fn resulting_value(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),

@@ -1,4 +1,4 @@
-//! Reading an entry, in one piece or in several.
+//! Reads entries, with their content in the head or in chunks.
 
 use std::time::Instant;
 
@@ -24,11 +24,11 @@ use crate::{
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
-/// Parts of one body that are on their way at once.
+/// The most chunks of one body that are read concurrently.
 const CONCURRENT_CHUNKS: usize = 8;
 
 impl StoreInner {
-    /// The entry under this key of a namespace, if Redis has it and says so in time.
+    /// Returns the entry under this key of a namespace, if Redis has it and replies in time.
     pub(super) async fn get(&self, namespace: &NamespaceKeys, key: &CacheKey) -> Option<Entry> {
         let Some(generation) = self.breaker.permit_within(self.settings.read_deadline).await else {
             self.metrics.count(StoreOperation::Get, StoreOperationOutcome::Open);
@@ -62,7 +62,7 @@ impl StoreInner {
             Ok(DecodedEntry::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
             Ok(DecodedEntry::Chunked(chunked)) => {
                 let body = (chunked, self.sealing_keys_for(&head));
-                // Boxed: it is rare, and its state would make that of every read large.
+                // Boxed, because it is rare and would enlarge the future of every read.
                 Box::pin(self.read_chunks(generation, (namespace, context.digest), body)).await
             }
             Err(outcome) => Ok(ReadOutcome::Unreadable(outcome)),
@@ -82,16 +82,16 @@ impl StoreInner {
         });
         let chunks: Vec<Option<Bytes>> = chunks.buffered(CONCURRENT_CHUNKS).try_collect().await?;
         let Some(chunks) = chunks.into_iter().collect::<Option<Vec<Bytes>>>() else {
-            // It was replaced meanwhile, or a part was evicted.
+            // The entry was replaced meanwhile, or a chunk was evicted.
             return Ok(ReadOutcome::Absent);
         };
-        // Megabytes to check and to unpack: other requests of this thread do not wait for that.
+        // Verifying and decompressing megabytes must not delay other requests of this thread.
         let finish = move || sealing::assemble(sealing_keys.as_ref(), digest, chunked, &chunks);
         let finished = tokio::task::spawn_blocking(finish).await;
         if let Ok(Some(entry)) = finished {
             return Ok(ReadOutcome::Entry(entry));
         }
-        // Nobody is going to make sense of it.
+        // No node can decode it.
         if std::ptr::eq(namespace, &raw const self.keys) {
             self.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
         }
@@ -99,10 +99,10 @@ impl StoreInner {
     }
 }
 
-/// What stood under a key.
+/// The result of reading a key.
 enum ReadOutcome {
     Entry(Entry),
     Absent,
-    /// Something that cannot be read: of another version, not whole, or encrypted otherwise.
+    /// The value cannot be decoded: another version, incomplete, or encrypted differently.
     Unreadable(StoreOperationOutcome),
 }

@@ -1,4 +1,4 @@
-//! What other nodes tell this one.
+//! Messages from other nodes, received over a Redis channel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use tokio::{sync::broadcast::error::RecvError, time::interval};
 use super::{StoreInner, error::CommandError, leases};
 use crate::redis::{RedisClient, RedisClientKind};
 
-/// How often it is made sure that messages would still come.
+/// The interval of pings that verify the subscription.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Between a session that broke and the next.
+/// The pause between a broken session and the next.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens to this node's channel, for ever.
+/// Subscribes to this node's channel, and reconnects forever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
     loop {
         let generation = inner.breaker.wait_closed().await;
@@ -39,13 +39,13 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
     }
 }
 
-/// Passes on what comes, until the session breaks.
+/// Dispatches messages until the session breaks.
 async fn receive(inner: &StoreInner, session: &RedisClient) {
     let mut messages = session.message_rx();
     let channel = format!("{}{}", inner.keys.channel_prefix(), inner.leases.node());
     if let Err(error) = session.subscribe(channel).await {
-        tracing::warn!(%error, "Redis lets nobody listen; nodes fetch each for itself");
-        // It may be allowed one day.
+        tracing::warn!(%error, "Redis denied SUBSCRIBE; cross-node request collapsing is disabled");
+        // The ACL may change later.
         tokio::time::sleep(PING_INTERVAL * 10).await;
         return;
     }
@@ -55,7 +55,7 @@ async fn receive(inner: &StoreInner, session: &RedisClient) {
         tokio::select! {
             message = messages.recv() => match message {
                 Ok(message) => dispatch(inner, &message),
-                // Whoever waits for what was lost finds out when the lease has ended.
+                // Waiters of a lost message continue when the lease has ended.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },

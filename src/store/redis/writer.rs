@@ -1,4 +1,4 @@
-//! The writer: what waits in the queue goes to Redis, in order, over one connection.
+//! The writer executes queued writes in order, over one connection.
 
 use std::{
     collections::HashMap,
@@ -33,15 +33,16 @@ use crate::{
     telemetry::{DropCause, StoreOperation, StoreOperationOutcome},
 };
 
-/// Writes that go out together.
+/// The most writes in one batch.
 const BATCH: usize = 64;
-/// The longest content that stands in its entry's own value, and the length of the parts where it is
-/// longer: what a small answer may have to wait behind.
+/// The longest content that is stored in the entry's own value, and the size of chunks beyond it.
+///
+/// A small reply may have to wait behind one chunk.
 pub(super) const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
-/// Parts of one body that are on their way at once.
+/// The most chunks of one body that are written concurrently.
 const CONCURRENT_CHUNKS: usize = 8;
 
-/// Writes what comes, for ever.
+/// Executes queued writes, forever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
     let mut connection = None;
     loop {
@@ -57,8 +58,10 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
     }
 }
 
-/// Carries out writes, as many at once as keep their order. A script that Redis does not know yet is sent
-/// twice, so what was begun before is finished before an entry is removed, or a lease ends.
+/// Executes a batch, with as much concurrency as its order allows.
+///
+/// A script that Redis does not have yet is sent twice. So earlier writes complete before an entry
+/// is removed or a lease ends.
 async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes: &[QueuedWrite]) {
     let mut started_writes = Vec::with_capacity(writes.len());
     let mut releases = Vec::new();
@@ -80,7 +83,7 @@ async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes
     join_all(releases).await;
 }
 
-/// The writes, with all that is added to one index as one of them: they would only be in each other's way.
+/// Merges all additions to one index into one write, because concurrent ones would conflict.
 fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     let mut indexes: HashMap<u128, usize> = HashMap::new();
     let mut left: Vec<QueuedWrite> = Vec::with_capacity(writes.len());
@@ -97,7 +100,7 @@ fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     left
 }
 
-/// The generation, once it is known whether there is one.
+/// Returns the generation, or `None` if the breaker is open. Waits for the first probe.
 async fn wait_for_permit(inner: &StoreInner) -> Option<Generation> {
     let mut permit = inner.breaker.permit();
     while permit.is_none() && !inner.breaker.is_open() {
@@ -116,7 +119,7 @@ fn connection_for(
     Arc::clone(connection.insert(usable))
 }
 
-/// Whether a write takes long enough to be done apart from others.
+/// Returns whether a write is large enough to be executed alone.
 fn is_large(write: &QueuedWrite) -> bool {
     let length = match write {
         QueuedWrite::Put { entry, .. } => entry.heap_size(),
@@ -180,15 +183,15 @@ async fn put(
     let keys = vec![inner.keys.entry(digest)];
     let written: Option<Bytes> =
         connection.run(&scripts::PUT, ScriptCall { keys, arguments }, None).await?;
-    // What was not written leaves its own parts behind.
+    // If the entry was not stored, its own chunks are orphaned.
     let orphaned = written.unwrap_or(head);
     unlink_chunks(inner, connection, context, &orphaned).await
 }
 
-/// How often an index is read and merged anew, where other nodes write it in between.
+/// The most attempts to merge an index that other nodes change concurrently.
 const MAX_MERGE_ATTEMPTS: usize = 16;
 
-/// Merges variants into the index that is there, whatever others add to it meanwhile.
+/// Merges variants into the stored index, by compare and swap.
 async fn add_variants(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -200,7 +203,7 @@ async fn add_variants(
         let found =
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await });
         let found = match found.await {
-            // No string at all: it is replaced.
+            // The value is not a string, so it is replaced.
             Err(CommandError::Unexpected(_)) => None,
             found => found?,
         };
@@ -220,7 +223,7 @@ async fn add_variants(
     Ok(())
 }
 
-/// An index with what is added to it, and the variants that lose their places.
+/// Merges an index. Returns the result and the variants removed for it.
 fn merged_index(
     inner: &StoreInner,
     context: SealContext,
@@ -238,7 +241,7 @@ fn merged_index(
     (Entry::Variants(index), lost)
 }
 
-/// Whether the entry was still what was found, and is replaced.
+/// Replaces the entry if it is still `found`. Returns whether it was.
 async fn replace_if_unchanged(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -258,7 +261,7 @@ async fn replace_if_unchanged(
     Ok(connection.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
-/// Takes away the parts of a body whose head this is, if it is one.
+/// Removes the chunks of this head, if it has any.
 async fn unlink_chunks(
     inner: &StoreInner,
     connection: &BatchingConnection,
