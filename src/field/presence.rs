@@ -1,9 +1,11 @@
 //! The set of request fields that matter to a cache.
 
+mod name_cache;
+
+use std::cell::RefCell;
+
 use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
-
-mod name_cache;
 
 use super::{
     forwarding::{ForwardingKind, OVERRIDES, is_underscore_alias},
@@ -18,6 +20,10 @@ use name_cache::NameCache;
 /// names cost one comparison of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldPresence(u16);
+
+thread_local! {
+    static CACHE: RefCell<NameCache<FieldPresence>> = RefCell::new(NameCache::new());
+}
 
 impl FieldPresence {
     /// `Cache-Control` or `Pragma`.
@@ -61,7 +67,7 @@ impl FieldPresence {
         if !is_custom {
             return found;
         }
-        NameCache::with(|known| {
+        CACHE.with_borrow_mut(|known| {
             let custom = headers.keys().filter(|name| Self::of_standard(name).is_none());
             custom.fold(found, |found, name| found.with(Self::of_custom(name, known)))
         })
@@ -70,7 +76,7 @@ impl FieldPresence {
     /// Returns the names in any of these sets, and the set of the remaining fields.
     pub fn split_names(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
         let (mut names, mut others) = (SmallVec::new(), Self::default());
-        NameCache::with(|known| {
+        CACHE.with_borrow_mut(|known| {
             for name in headers.keys() {
                 let presence =
                     Self::of_standard(name).unwrap_or_else(|| Self::of_custom(name, known));
@@ -121,8 +127,8 @@ impl FieldPresence {
         })
     }
 
-    fn of_custom(name: &HeaderName, known: &mut NameCache<'_>) -> Self {
-        known.presence(name.as_str(), Self::by_text)
+    fn of_custom(name: &HeaderName, known: &mut NameCache<Self>) -> Self {
+        known.class(name.as_str(), Self::by_text)
     }
 
     fn by_text(name: &str) -> Self {

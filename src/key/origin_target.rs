@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    CacheKey, SentQuery, StorageScope,
+    cache_key::{CacheKey, SELECTED, SentQuery, StorageScope},
     uri::{PathReadings, Scheme, purge_url},
 };
 
@@ -104,23 +104,8 @@ impl<'a> OriginTarget<'a> {
 
 impl<'a> OriginTarget<'a> {
     /// Parses the text of a key, or of a variant's key; `None` if it is malformed.
-    pub(super) fn read(text: &'a [u8]) -> Option<Self> {
+    fn read(text: &'a [u8]) -> Option<Self> {
         Self::read_from(&mut KeyTextReader(text))
-    }
-
-    /// Returns what follows the target in the text of a key: the part that selects a response.
-    pub(super) fn rest_after(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = KeyTextReader(text);
-        Self::read_from(&mut parts)?;
-        Some(parts.0)
-    }
-
-    /// Returns the host and target in the text of a key.
-    pub(super) fn requested_url(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = KeyTextReader(text);
-        method(parts.next()?)?;
-        parts.byte()?;
-        parts.next()
     }
 
     /// Returns the partition in the text of a key. Allocates nothing.
@@ -191,6 +176,34 @@ impl<'a> OriginTarget<'a> {
     pub fn purge_url(&self) -> Box<str> {
         purge_url::of(&self.requested_host, &PathReadings::of(&self.path), self.query.as_deref())
     }
+}
+
+impl CacheKey {
+    /// Returns the origin target of this key; `None` if its text does not encode one.
+    pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
+        let target = OriginTarget::read(self.text())?;
+        let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
+        Some(OriginTarget { sent_query, storage_scope: self.storage_scope, ..target })
+    }
+
+    /// Returns the URL in the form that purges match, see [`purge_url`].
+    pub fn purge_url(&self) -> Box<str> {
+        self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
+    }
+}
+
+/// Returns whether cookies select the response of this key among those of its target.
+pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
+    let mut parts = KeyTextReader(text);
+    OriginTarget::read_from(&mut parts).is_some() && parts.0.first() == Some(&SELECTED)
+}
+
+/// Returns the host and target in the text of a key: `host/path?query` as in the key.
+pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
+    let mut parts = KeyTextReader(text);
+    method(parts.next()?)?;
+    parts.byte()?;
+    parts.next()
 }
 
 /// Parses a method whose responses are cached.

@@ -1,32 +1,29 @@
 //! The memory store: an S3-FIFO cache (`quick_cache`) under a real byte budget.
 
+mod digest_hasher;
 mod pinned;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod weight;
 
-use std::{
-    hash::{BuildHasher, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{FetchClaim, PutOutcome, Store};
 use crate::{
-    entry::{Entry, StoredResponse, VariantIndex, VarySelection},
+    entry::{Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
 };
+use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
-use shares::{IdentityShares, SHARE_OVERHEAD};
-
-/// Bytes of an entry besides its own: the struct, reference counts, the cache's slot and index, and
-/// its share of the ghost list.
-const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
+use shares::IdentityShares;
+use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 
 /// The fraction of a shard for entries used more than once; the rest is for new ones (S3-FIFO: a
 /// tenth).
@@ -352,29 +349,6 @@ fn max_entry_per_shard(budget: u64, shards: usize) -> usize {
     (budget as f64 / shards as f64 * HOT_FRACTION) as usize
 }
 
-fn weight_of(entry: &Entry) -> u64 {
-    let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
-    (size_class(entry.heap_size()) + OVERHEAD + bookkeeping) as u64
-}
-
-/// Returns the allocation size of a request: jemalloc's size classes, four per doubling.
-fn size_class(size: usize) -> usize {
-    if size <= 128 {
-        return size.next_multiple_of(16);
-    }
-    let class = (size.next_power_of_two() / 8).max(16);
-    size.next_multiple_of(class)
-}
-
-#[derive(Clone)]
-struct StoredEntryWeighter;
-
-impl Weighter<u128, Entry> for StoredEntryWeighter {
-    fn weight(&self, _key: &u128, entry: &Entry) -> u64 {
-        weight_of(entry)
-    }
-}
-
 #[derive(Clone)]
 struct EvictionListener {
     count: Arc<AtomicU64>,
@@ -392,36 +366,5 @@ impl Lifecycle<u128, Entry> for EvictionListener {
             self.shares.remove(identity, digest);
         }
         evicted.push(entry);
-    }
-}
-
-/// Uses 64 bits of a key as its hash, because keys are digests already.
-#[derive(Clone, Default)]
-struct DigestBuildHasher;
-
-impl BuildHasher for DigestBuildHasher {
-    type Hasher = DigestHasher;
-
-    fn build_hasher(&self) -> DigestHasher {
-        DigestHasher(0)
-    }
-}
-
-struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "any 64 bits of a digest are as good")]
-    fn write_u128(&mut self, digest: u128) {
-        self.0 = digest as u64;
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::DigestBuildHasher;
+use super::digest_hasher::DigestBuildHasher;
 
 /// One identity may take a 20th of the memory.
 const SHARE_DIVISOR: u64 = 20;

@@ -3,14 +3,17 @@
 //! Times in entries are stored by it, because the clocks of nodes differ and are adjusted.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use super::{StoreInner, breaker::Generation, connection::TrafficClass, error::CommandError};
+use bytes::Bytes;
+
+use super::{
+    breaker::CircuitBreaker,
+    connection::{BatchingConnection, RedisPool, TrafficClass},
+    error::CommandError,
+};
 use crate::store::monotonic;
 
 /// The interval of measurements.
@@ -40,26 +43,26 @@ impl RedisClock {
             self.0.store(min.midpoint(max), Relaxed);
         }
     }
-}
 
-/// Measures the offset periodically, forever.
-pub(super) async fn track(inner: Arc<StoreInner>) {
-    loop {
-        if let Some(generation) = inner.breaker.permit_within(MEASURE_INTERVAL).await
-            && let Ok(offset) = measure(&inner, generation).await
-        {
-            inner.clock.correct(offset);
+    /// Measures the offset periodically, forever, at the server of a key.
+    pub(super) async fn track(&self, breaker: &CircuitBreaker, pool: &RedisPool, key: Bytes) {
+        loop {
+            if let Some(generation) = breaker.permit_within(MEASURE_INTERVAL).await {
+                let connection = pool.connection(generation, TrafficClass::Small);
+                if let Ok(offset) = measure(&connection, key.clone()).await {
+                    self.correct(offset);
+                }
+            }
+            tokio::time::sleep(MEASURE_INTERVAL).await;
         }
-        tokio::time::sleep(MEASURE_INTERVAL).await;
     }
 }
 
 /// Measures the minimum and maximum offset: Redis reads its clock between request and reply.
-async fn measure(inner: &StoreInner, generation: Generation) -> Result<[i64; 2], CommandError> {
-    let connection = inner.pool.connection(generation, TrafficClass::Small);
-    let asked = Instant::now();
-    let theirs = connection.time(inner.keys.probe()).await?;
-    let ours = [Instant::now(), asked].map(|at| monotonic::timestamp(at).millis());
+async fn measure(connection: &BatchingConnection, key: Bytes) -> Result<[i64; 2], CommandError> {
+    let sent = Instant::now();
+    let theirs = connection.time(key).await?;
+    let ours = [Instant::now(), sent].map(|at| monotonic::timestamp(at).millis());
     Ok(ours.map(|ours| theirs.saturating_sub_unsigned(ours)))
 }
 

@@ -79,6 +79,13 @@ fn push_hex(text: &mut Vec<u8>, digest: u128) {
     }
 }
 
+/// Returns an unpredictable number, for names that no other node may choose.
+pub(super) fn random() -> u64 {
+    let mut drawn = [0; 8];
+    let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
+    u64::from_le_bytes(drawn)
+}
+
 /// Formats a digest in hexadecimal, as in messages.
 pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")

@@ -5,37 +5,30 @@
 //! node that waits. If a message is lost, that node waits for the rest of the TTL.
 
 use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use fred::types::Value;
-use http::StatusCode;
-use parking_lot::Mutex;
 use tokio::{
-    runtime::Handle,
     sync::oneshot,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
-    StoreInner,
     breaker::Generation,
     connection::{BatchingConnection, TrafficClass},
     error::CommandError,
-    keys,
+    inner::StoreInner,
+    keys, lease_message,
     queue::QueuedWrite,
     scripts,
+    waiters::Registration,
 };
 use crate::{
     redis::ScriptCall,
-    store::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch},
+    store::{FetchClaim, FetchLease, LeaseResult, RemoteFetch},
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
@@ -52,87 +45,6 @@ const WAITERS_TTL: Duration = Duration::from_secs(40);
 /// The margin for inexact clocks and timers before an expired lease is checked again.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// This node's identity, and the leases that it waits for.
-pub(super) struct FetchLeases {
-    node: String,
-    runtime: Handle,
-    /// Whether this node receives messages.
-    is_subscribed: AtomicBool,
-    waiters: Mutex<HashMap<u128, Vec<LeaseWaiter>>>,
-    next: AtomicU64,
-}
-
-struct LeaseWaiter {
-    id: u64,
-    sender: oneshot::Sender<LeaseResult>,
-}
-
-impl FetchLeases {
-    /// Creates an empty set of leases. `runtime` runs the tasks that renew them.
-    pub(super) fn new(runtime: Handle) -> Self {
-        Self {
-            node: format!("{:016x}", super::random()),
-            runtime,
-            is_subscribed: AtomicBool::new(false),
-            waiters: Mutex::default(),
-            next: AtomicU64::new(0),
-        }
-    }
-
-    /// Returns this node's random name.
-    pub(super) fn node(&self) -> &str {
-        &self.node
-    }
-
-    /// Records whether this node receives messages. If it does not, all waits end.
-    pub(super) fn set_subscribed(&self, is_subscribed: bool) {
-        self.is_subscribed.store(is_subscribed, Relaxed);
-        if !is_subscribed {
-            self.waiters.lock().clear();
-        }
-    }
-
-    /// Returns whether this node receives messages.
-    pub(super) fn is_subscribed(&self) -> bool {
-        self.is_subscribed.load(Relaxed)
-    }
-
-    /// Delivers the result of a fetch to this node's waiters.
-    pub(super) fn notify(&self, digest: u128, result: LeaseResult) {
-        let waiters = self.waiters.lock().remove(&digest).unwrap_or_default();
-        for waiter in waiters {
-            let _gone_already = waiter.sender.send(result);
-        }
-    }
-
-    fn register(self: &Arc<Self>, digest: u128) -> Registration {
-        let id = self.next.fetch_add(1, Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        self.waiters.lock().entry(digest).or_default().push(LeaseWaiter { id, sender });
-        Registration { leases: Arc::clone(self), digest, id, receiver }
-    }
-}
-
-/// A waiter's registration. Dropping it removes the waiter.
-struct Registration {
-    leases: Arc<FetchLeases>,
-    digest: u128,
-    id: u64,
-    receiver: oneshot::Receiver<LeaseResult>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut waiters = self.leases.waiters.lock();
-        if let Some(waiting) = waiters.get_mut(&self.digest) {
-            waiting.retain(|waiter| waiter.id != self.id);
-            if waiting.is_empty() {
-                waiters.remove(&self.digest);
-            }
-        }
-    }
-}
-
 /// Acquires the lease, or registers as waiting for its holder. One round trip.
 ///
 /// A late reply causes a retry: if a node fetched just because it was briefly overloaded, the
@@ -144,8 +56,8 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     };
     let started = Instant::now();
     // Register before acquiring, so that a release between the two is not missed.
-    let registration = inner.leases.register(digest);
-    let token = format!("{:016x}", super::random());
+    let registration = inner.waiters.register(digest);
+    let token = format!("{:016x}", keys::random());
     let result = acquire(inner, generation, digest, &token).await;
     inner.breaker.record_write(&result);
     let outcome = match &result {
@@ -161,22 +73,12 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
         | Err(CommandError::TimedOut | CommandError::Disconnected(_) | CommandError::BreakerOpen) =>
         {
             let (lease, released) = FetchLease::new();
-            inner.leases.runtime.spawn(renew_until_released(
-                Arc::clone(inner),
-                digest,
-                token,
-                released,
-            ));
+            inner.runtime.spawn(renew_until_released(Arc::clone(inner), digest, token, released));
             FetchClaim::Lead(lease)
         }
-        Ok(left) if inner.leases.is_subscribed() => {
+        Ok(left) if inner.waiters.is_subscribed() => {
             let (sender, fetch) = RemoteFetch::new();
-            inner.leases.runtime.spawn(wait(
-                Arc::clone(inner),
-                generation,
-                (registration, left),
-                sender,
-            ));
+            inner.runtime.spawn(wait(Arc::clone(inner), generation, (registration, left), sender));
             FetchClaim::Follow(fetch)
         }
         _ => FetchClaim::Uncoordinated,
@@ -191,7 +93,7 @@ async fn acquire(
 ) -> Result<i64, CommandError> {
     let started = Instant::now();
     let arguments =
-        vec![token.into(), millis(LEASE_TTL), inner.leases.node().into(), millis(WAITERS_TTL)];
+        vec![token.into(), millis(LEASE_TTL), inner.waiters.node().into(), millis(WAITERS_TTL)];
     let call = ScriptCall { keys: inner.lease_keys(digest), arguments };
     let mut attempts = AcquireAttempts::default();
     loop {
@@ -236,43 +138,10 @@ pub(super) async fn release(
     token: &str,
     result: LeaseResult,
 ) -> Result<(), CommandError> {
-    let message = format!("{} {}", keys::hex(digest), format_result(result));
+    let message = lease_message::format(digest, result);
     let arguments = vec![token.into(), message.into(), inner.keys.channel_prefix().into()];
     let call = ScriptCall { keys: inner.lease_keys(digest), arguments };
     connection.run::<i64>(&scripts::RELEASE, call, None).await.map(drop)
-}
-
-/// Parses a message: the digest, and the result of its fetch.
-pub(super) fn parse_message(message: &str) -> Option<(u128, LeaseResult)> {
-    let (digest, result) = message.split_once(' ')?;
-    let mut parts = result.split(' ');
-    let result = match (parts.next()?, parts.next()) {
-        ("stored", None) => LeaseResult::Stored,
-        ("alone", None) => LeaseResult::NotShareable,
-        ("nothing", None) => LeaseResult::Abandoned,
-        (kind @ ("failed" | "disconnected"), Some(status)) => {
-            let status = StatusCode::from_bytes(status.as_bytes()).ok()?;
-            let retry_after = parts.next().map(str::parse).transpose().ok()?;
-            let is_disconnected = kind == "disconnected";
-            LeaseResult::Failed(OriginFailure { status, retry_after, is_disconnected })
-        }
-        _ => return None,
-    };
-    Some((u128::from_str_radix(digest, 16).ok()?, result))
-}
-
-/// Formats a result. Nodes of older versions ignore unknown results and wait for the lease's end.
-fn format_result(result: LeaseResult) -> Cow<'static, str> {
-    match result {
-        LeaseResult::Stored => "stored".into(),
-        LeaseResult::NotShareable => "alone".into(),
-        LeaseResult::Abandoned => "nothing".into(),
-        LeaseResult::Failed(OriginFailure { status, retry_after, is_disconnected }) => {
-            let kind = if is_disconnected { "disconnected" } else { "failed" };
-            let seconds = retry_after.map(|seconds| format!(" {seconds}")).unwrap_or_default();
-            format!("{kind} {}{seconds}", status.as_str()).into()
-        }
-    }
 }
 
 /// Renews a lease until it is released.
@@ -299,7 +168,7 @@ async fn renew_until_released(
     let result =
         if inner.breaker.is_open() { result_after_outage(&inner).await } else { Some(result) };
     if let Some(result) = result {
-        inner.push(StoreOperation::Publish, QueuedWrite::ReleaseLease { digest, token, result });
+        inner.push(QueuedWrite::ReleaseLease { digest, token, result });
     }
 }
 
@@ -340,11 +209,11 @@ async fn wait(
 
 /// Waits until the lease has expired: its holder died, or its message was lost.
 async fn wait_for_expiry(inner: &StoreInner, digest: u128, mut left: i64) -> LeaseResult {
-    while let Ok(millis) = u64::try_from(left) {
-        sleep(Duration::from_millis(millis) + GRACE).await;
+    while let Ok(remaining) = u64::try_from(left) {
+        sleep(Duration::from_millis(remaining) + GRACE).await;
         let Some(generation) = inner.breaker.permit() else { return LeaseResult::Abandoned };
         let connection = inner.pool.connection(generation, TrafficClass::Small);
-        let arguments = vec![inner.leases.node().into(), self::millis(WAITERS_TTL)];
+        let arguments = vec![inner.waiters.node().into(), millis(WAITERS_TTL)];
         let call = ScriptCall { keys: inner.lease_keys(digest), arguments };
         left = connection.run(&scripts::AWAIT, call, None).await.unwrap_or(scripts::NO_LEASE);
     }
@@ -358,7 +227,7 @@ impl StoreInner {
 }
 
 fn millis(duration: Duration) -> Value {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).into()
+    scripts::millis(duration).into()
 }
 
 #[cfg(test)]
@@ -372,28 +241,5 @@ mod tests {
         assert_eq!(attempts.result(Err(CommandError::TimedOut)), Err(CommandError::TimedOut));
         assert_eq!(attempts.result(Err(CommandError::Overdue)), Err(CommandError::TimedOut));
         assert_eq!(attempts.result(Ok(5)), Ok(5));
-    }
-
-    #[test]
-    fn messages_are_read_as_they_are_written() {
-        let failed = |status, retry_after, is_disconnected| {
-            let status = StatusCode::from_u16(status).unwrap();
-            LeaseResult::Failed(OriginFailure { status, retry_after, is_disconnected })
-        };
-        for result in [
-            LeaseResult::Stored,
-            LeaseResult::NotShareable,
-            LeaseResult::Abandoned,
-            failed(502, None, true),
-            failed(503, Some(30), false),
-        ] {
-            let message = format!("{} {}", keys::hex(7), format_result(result));
-            assert_eq!(parse_message(&message), Some((7, result)));
-        }
-        for strange in
-            ["", "7", "x stored", "00 lost", " stored", "7 failed", "7 failed x", "7 failed 503 x"]
-        {
-            assert_eq!(parse_message(strange), None, "{strange}");
-        }
     }
 }

@@ -14,10 +14,13 @@
 //! `docs/redis.md` lists the commands and the keys.
 
 mod breaker;
+mod chunks;
 mod clock;
 mod connection;
 mod error;
+mod inner;
 mod keys;
+mod lease_message;
 mod leases;
 mod queue;
 mod read;
@@ -27,17 +30,14 @@ mod settings;
 mod subscriber;
 #[cfg(test)]
 pub(super) mod tests;
+mod waiters;
 mod writer;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 pub(crate) use breaker::RedisHealth;
@@ -50,19 +50,12 @@ use super::{FetchClaim, PutOutcome};
 use crate::{
     entry::{Entry, VariantIndex, VarySelection},
     key::CacheKey,
-    redis::{RedisClientKind, RedisConnector, TlsError},
-    telemetry::{DropCause, StoreMetrics, StoreOperation},
+    redis::TlsError,
+    telemetry::StoreMetrics,
 };
-use breaker::CircuitBreaker;
-use clock::RedisClock;
-use connection::{ConnectionDeadlines, RedisPool};
-use error::CommandError;
+use inner::{PreviousNamespace, StoreInner};
 use keys::NamespaceKeys;
-use leases::FetchLeases;
-use queue::{PendingValue, QueuedWrite, WriteQueue};
-
-/// The time limit of a probe, including its connection.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+use queue::{PendingValue, QueuedWrite, merge_variants};
 
 /// Stored responses in Redis.
 ///
@@ -73,29 +66,6 @@ pub(crate) struct RedisStore {
     tasks: [AbortHandle; 4],
 }
 
-/// State shared by requests and background tasks.
-struct StoreInner {
-    settings: Settings,
-    /// The longest time for which any route serves stale responses, in milliseconds.
-    stale_for: AtomicU64,
-    keys: NamespaceKeys,
-    previous: ArcSwapOption<PreviousNamespace>,
-    connector: RedisConnector,
-    breaker: Arc<CircuitBreaker>,
-    pool: RedisPool,
-    queue: WriteQueue,
-    leases: Arc<FetchLeases>,
-    clock: RedisClock,
-    metrics: Arc<StoreMetrics>,
-}
-
-/// The previous version of the namespace.
-struct PreviousNamespace {
-    keys: NamespaceKeys,
-    /// The end of the time in which it is read.
-    until: Instant,
-}
-
 impl RedisStore {
     /// Starts a store with its background tasks on `runtime`. Connects in the background.
     pub(crate) fn start(
@@ -103,32 +73,12 @@ impl RedisStore {
         metrics: Arc<StoreMetrics>,
         runtime: &Handle,
     ) -> Result<Self, TlsError> {
-        let connector = RedisConnector::new(&settings.connection)?;
-        let breaker = Arc::new(CircuitBreaker::new(Arc::clone(&metrics)));
-        let deadlines = ConnectionDeadlines {
-            small: settings.read_deadline,
-            bulk: connector.command_deadline().max(settings.read_deadline),
-        };
-        let keys = NamespaceKeys::new(&settings.prefix, &settings.version);
-        let pool = RedisPool::new(connector.clone(), Arc::clone(&breaker), deadlines, keys.probe());
-        let inner = Arc::new(StoreInner {
-            keys,
-            previous: ArcSwapOption::empty(),
-            pool,
-            queue: WriteQueue::new(Arc::clone(&metrics)),
-            leases: Arc::new(FetchLeases::new(runtime.clone())),
-            clock: RedisClock::default(),
-            stale_for: AtomicU64::new(millis(settings.stale_for)),
-            settings,
-            connector,
-            breaker,
-            metrics,
-        });
+        let inner = Arc::new(StoreInner::new(settings, metrics, runtime.clone())?);
         let tasks = [
             runtime.spawn(run_probes(Arc::clone(&inner))).abort_handle(),
             runtime.spawn(writer::run(Arc::clone(&inner))).abort_handle(),
             runtime.spawn(subscriber::run(Arc::clone(&inner))).abort_handle(),
-            runtime.spawn(clock::track(Arc::clone(&inner))).abort_handle(),
+            runtime.spawn(track_clock(Arc::clone(&inner))).abort_handle(),
         ];
         Ok(Self { inner, tasks })
     }
@@ -177,7 +127,7 @@ impl RedisStore {
     /// Changes the longest time for which any route serves stale responses. Applies to later
     /// writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
-        self.inner.stale_for.store(millis(stale_for), Relaxed);
+        self.inner.set_stale_for(stale_for);
     }
 
     /// Returns a number that changes with every removal.
@@ -204,7 +154,7 @@ impl RedisStore {
             return PutOutcome::Superseded;
         }
         let ttl = self.inner.ttl(&entry);
-        self.inner.push(StoreOperation::Put, QueuedWrite::Put { digest: key.digest(), entry, ttl });
+        self.inner.push(QueuedWrite::Put { digest: key.digest(), entry, ttl });
         PutOutcome::Stored
     }
 
@@ -222,14 +172,13 @@ impl RedisStore {
             (target.digest(), VariantIndex::of(target, selection, variant));
         in_use.retain(|known| *known != variant);
         variants.recent.splice(0..0, in_use);
-        let write = QueuedWrite::AddVariants { digest, variants: Arc::new(variants) };
-        self.inner.push(StoreOperation::Put, write);
+        self.inner.push(QueuedWrite::AddVariants { digest, variants: Arc::new(variants) });
     }
 
     /// Queues the removal of the entry with this key digest.
     pub(crate) fn remove(&self, digest: u128) {
         self.inner.queue.note_removal();
-        self.inner.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
+        self.inner.push(QueuedWrite::Remove { digest });
     }
 
     /// Coordinates with other nodes which one fetches a key that is in no tier.
@@ -250,62 +199,10 @@ impl Drop for RedisStore {
     }
 }
 
-impl StoreInner {
-    /// Returns the TTL of an entry.
-    fn ttl(&self, entry: &Entry) -> Duration {
-        settings::ttl(entry, Duration::from_millis(self.stale_for.load(Relaxed)))
-    }
-
-    fn push(&self, operation: StoreOperation, write: QueuedWrite) {
-        if self.breaker.is_open() {
-            self.metrics.count_dropped(operation, DropCause::Open);
-        } else if !self.queue.push(write) {
-            self.metrics.count_dropped(operation, DropCause::Full);
-        }
-    }
-
-    /// Checks that Redis replies to the simplest read.
-    async fn probe(&self) -> Result<(), CommandError> {
-        use fred::interfaces::KeysInterface as _;
-        let asked = async {
-            let kind = RedisClientKind::Supervised(self.settings.read_deadline);
-            let session = self.connector.connect(kind).await?;
-            session.get::<Option<bytes::Bytes>, _>(self.keys.probe()).await
-        };
-        match tokio::time::timeout(PROBE_TIMEOUT, asked).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(CommandError::from_fred(&error)),
-            Err(_) => Err(CommandError::TimedOut),
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Merges two indexes, if there are two.
-fn merge_variants(
-    found: Option<Entry>,
-    added: Option<Arc<VariantIndex>>,
-) -> Option<Arc<VariantIndex>> {
-    match (found, added) {
-        (Some(Entry::Variants(mut found)), Some(added)) => {
-            Arc::make_mut(&mut found).merge(&added, |_| false);
-            Some(found)
-        }
-        (Some(Entry::Variants(found)), None) => Some(found),
-        (_, added) => added,
-    }
-}
-
 async fn run_probes(inner: Arc<StoreInner>) {
     inner.breaker.run_probes(|| inner.probe()).await;
 }
 
-/// Returns an unpredictable number, for names that no other node may choose.
-fn random() -> u64 {
-    let mut drawn = [0; 8];
-    let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
-    u64::from_le_bytes(drawn)
+async fn track_clock(inner: Arc<StoreInner>) {
+    inner.clock.track(&inner.breaker, &inner.pool, inner.keys.probe()).await;
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::{
     entry::{Entry, VariantIndex},
     store::LeaseResult,
-    telemetry::StoreMetrics,
+    telemetry::{StoreMetrics, StoreOperation},
 };
 
 /// The most queued entries.
@@ -217,7 +217,7 @@ impl PendingWrites {
                 self.pending.entry(digest).or_insert(PendingEntry { entry: None, writes: 0 });
             pending.entry = match entry {
                 Some(Entry::Variants(added)) => {
-                    super::merge_variants(pending.entry.take(), Some(added)).map(Entry::Variants)
+                    merge_variants(pending.entry.take(), Some(added)).map(Entry::Variants)
                 }
                 entry => entry,
             };
@@ -248,6 +248,15 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
+    /// Returns the operation that the metrics count it as.
+    pub(super) const fn operation(&self) -> StoreOperation {
+        match self {
+            Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
+            Self::Remove { .. } => StoreOperation::Remove,
+            Self::ReleaseLease { .. } => StoreOperation::Publish,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Put { entry, .. } => entry.heap_size(),
@@ -270,6 +279,21 @@ impl QueuedWrite {
             Self::Remove { digest } => Some((*digest, None)),
             Self::ReleaseLease { .. } => None,
         }
+    }
+}
+
+/// Merges two indexes, if there are two.
+pub(super) fn merge_variants(
+    found: Option<Entry>,
+    added: Option<Arc<VariantIndex>>,
+) -> Option<Arc<VariantIndex>> {
+    match (found, added) {
+        (Some(Entry::Variants(mut found)), Some(added)) => {
+            Arc::make_mut(&mut found).merge(&added, |_| false);
+            Some(found)
+        }
+        (Some(Entry::Variants(found)), None) => Some(found),
+        (_, added) => added,
     }
 }
 

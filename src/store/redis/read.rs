@@ -7,10 +7,11 @@ use fred::interfaces::KeysInterface as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    StoreInner,
     breaker::Generation,
+    chunks,
     connection::TrafficClass,
     error::CommandError,
+    inner::StoreInner,
     keys::NamespaceKeys,
     queue::QueuedWrite,
     sealing::{self, SealContext},
@@ -23,9 +24,6 @@ use crate::{
     key::CacheKey,
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
-
-/// The most chunks of one body that are read concurrently.
-const CONCURRENT_CHUNKS: usize = 8;
 
 impl StoreInner {
     /// Returns the entry under this key of a namespace, if Redis has it and replies in time.
@@ -80,7 +78,8 @@ impl StoreInner {
         let chunks = stream::iter(keys).map(|key| {
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await })
         });
-        let chunks: Vec<Option<Bytes>> = chunks.buffered(CONCURRENT_CHUNKS).try_collect().await?;
+        let chunks: Vec<Option<Bytes>> =
+            chunks.buffered(chunks::MAX_CONCURRENT).try_collect().await?;
         let Some(chunks) = chunks.into_iter().collect::<Option<Vec<Bytes>>>() else {
             // The entry was replaced meanwhile, or a chunk was evicted.
             return Ok(ReadOutcome::Absent);
@@ -93,7 +92,7 @@ impl StoreInner {
         }
         // No node can decode it.
         if std::ptr::eq(namespace, &raw const self.keys) {
-            self.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
+            self.push(QueuedWrite::Remove { digest });
         }
         Ok(ReadOutcome::Unreadable(StoreOperationOutcome::Damaged))
     }

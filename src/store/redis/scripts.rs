@@ -2,7 +2,7 @@
 //!
 //! Each also takes a deadline, see [`Script::run`].
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use crate::redis::Script;
 
@@ -96,3 +96,8 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
          return 1"])
 });
+
+/// Returns a time as scripts take it, in milliseconds, at least 1.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
+}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{StoreInner, writer::CHUNK_SIZE};
+use super::{chunks, inner::StoreInner};
 use crate::{
     entry::{
         Entry,
@@ -51,7 +51,7 @@ impl StoreInner {
         options: EncodeOptions,
     ) -> Option<EncodedEntry> {
         let sealing_keys = self.settings.sealing_keys.clone().filter(|_| context.is_secret);
-        if entry.heap_size() as u64 <= u64::from(CHUNK_SIZE.get()) {
+        if entry.heap_size() as u64 <= u64::from(chunks::SIZE.get()) {
             return encode(sealing_keys.as_ref(), context.digest, entry, options);
         }
         let entry = entry.clone();

@@ -8,7 +8,7 @@ use fred::{
 };
 use tokio::{sync::broadcast::error::RecvError, time::interval};
 
-use super::{StoreInner, error::CommandError, leases};
+use super::{error::CommandError, inner::StoreInner, lease_message};
 use crate::redis::{RedisClient, RedisClientKind};
 
 /// The interval of pings that verify the subscription.
@@ -30,7 +30,7 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
                         () = session.closed() => {}
                         () = inner.breaker.wait_opened_since(generation) => {}
                     }
-                    inner.leases.set_subscribed(false);
+                    inner.waiters.set_subscribed(false);
                 }
             }
             Err(error) => inner.breaker.open(generation, &CommandError::from_fred(&error)),
@@ -42,14 +42,14 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
 /// Dispatches messages until the session breaks.
 async fn receive(inner: &StoreInner, session: &RedisClient) {
     let mut messages = session.message_rx();
-    let channel = format!("{}{}", inner.keys.channel_prefix(), inner.leases.node());
+    let channel = format!("{}{}", inner.keys.channel_prefix(), inner.waiters.node());
     if let Err(error) = session.subscribe(channel).await {
         tracing::warn!(%error, "Redis denied SUBSCRIBE; cross-node request collapsing is disabled");
         // The ACL may change later.
         tokio::time::sleep(PING_INTERVAL * 10).await;
         return;
     }
-    inner.leases.set_subscribed(true);
+    inner.waiters.set_subscribed(true);
     let mut pings = interval(PING_INTERVAL);
     loop {
         tokio::select! {
@@ -70,7 +70,7 @@ async fn receive(inner: &StoreInner, session: &RedisClient) {
 
 fn dispatch(inner: &StoreInner, message: &Message) {
     let text = message.value.as_str();
-    if let Some((digest, result)) = text.as_deref().and_then(leases::parse_message) {
-        inner.leases.notify(digest, result);
+    if let Some((digest, result)) = text.as_deref().and_then(lease_message::parse) {
+        inner.waiters.notify(digest, result);
     }
 }

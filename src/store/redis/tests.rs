@@ -579,7 +579,7 @@ async fn one_node_leads_and_the_others_hear_of_it() {
     let stores = [store(&server), store(&server), store(&server)];
     let key = key("/cold");
     for store in &stores {
-        until("subscribed", || store.inner.leases.is_subscribed()).await;
+        until("subscribed", || store.inner.waiters.is_subscribed()).await;
     }
     let FetchClaim::Lead(lease) = stores[0].claim_fetch(&key).await else {
         panic!("nobody else asked")
@@ -605,7 +605,7 @@ async fn one_node_leads_and_the_others_hear_of_it() {
 async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
     let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
@@ -620,7 +620,7 @@ async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
 async fn the_lease_of_a_dead_node_runs_out() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
     let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
@@ -690,7 +690,7 @@ async fn a_claim_that_redis_executes_late_is_not_granted() {
 async fn a_lease_whose_fetch_ends_while_redis_is_away_is_given_back() {
     let server = Server::start().await;
     let (store, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = store.claim_fetch(&key).await else {
         panic!("nobody else asked")

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,13 +14,14 @@ use fred::{
 use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 
 use super::{
-    StoreInner,
     breaker::Generation,
+    chunks,
     connection::{BatchingConnection, TrafficClass},
     error::CommandError,
-    leases,
+    inner::StoreInner,
+    keys, leases,
     queue::QueuedWrite,
-    scripts,
+    scripts::{self, millis},
     sealing::SealContext,
 };
 use crate::{
@@ -30,17 +30,11 @@ use crate::{
         codec::{self, DecodedEntry, EncodeOptions, EncodedEntry},
     },
     redis::ScriptCall,
-    telemetry::{DropCause, StoreOperation, StoreOperationOutcome},
+    telemetry::{DropCause, StoreOperationOutcome},
 };
 
 /// The most writes in one batch.
 const BATCH: usize = 64;
-/// The longest content that is stored in the entry's own value, and the size of chunks beyond it.
-///
-/// A small reply may have to wait behind one chunk.
-pub(super) const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
-/// The most chunks of one body that are written concurrently.
-const CONCURRENT_CHUNKS: usize = 8;
 
 /// Executes queued writes, forever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
@@ -127,7 +121,7 @@ fn is_large(write: &QueuedWrite) -> bool {
         | QueuedWrite::Remove { .. }
         | QueuedWrite::ReleaseLease { .. } => 0,
     };
-    length as u64 > u64::from(CHUNK_SIZE.get())
+    length as u64 > u64::from(chunks::SIZE.get())
 }
 
 async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &QueuedWrite) {
@@ -161,8 +155,8 @@ async fn put(
 ) -> Result<(), CommandError> {
     let options = EncodeOptions {
         compress_above: inner.settings.compress_above,
-        chunk: CHUNK_SIZE,
-        body_id: super::random(),
+        chunk: chunks::SIZE,
+        body_id: keys::random(),
         clock_offset: inner.clock.offset(),
     };
     let context = SealContext::new(digest, entry.key_text());
@@ -176,7 +170,7 @@ async fn put(
             session.set::<(), _, _>(key, chunk, Some(expiration), None, false).await
         })
     });
-    sent.buffered(CONCURRENT_CHUNKS).try_collect::<Vec<()>>().await?;
+    sent.buffered(chunks::MAX_CONCURRENT).try_collect::<Vec<()>>().await?;
     let head = Bytes::from(head);
     let lasts = [millis(ttl), millis(VARY_TTL)].map(Value::from);
     let arguments = [Value::from(head.clone())].into_iter().chain(lasts).collect();
@@ -250,7 +244,7 @@ async fn replace_if_unchanged(
 ) -> Result<bool, CommandError> {
     let clock_offset = inner.clock.offset();
     let options =
-        EncodeOptions { compress_above: usize::MAX, chunk: CHUNK_SIZE, body_id: 0, clock_offset };
+        EncodeOptions { compress_above: usize::MAX, chunk: chunks::SIZE, body_id: 0, clock_offset };
     let written = inner.encode(context, &index, options).await;
     let new = written.ok_or(CommandError::EncryptionFailed)?.head;
     let ttl = inner.ttl(&index);
@@ -279,18 +273,4 @@ async fn unlink_chunks(
 
 fn expiration(ttl: Duration) -> Expiration {
     Expiration::PX(millis(ttl))
-}
-
-fn millis(ttl: Duration) -> i64 {
-    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-impl QueuedWrite {
-    const fn operation(&self) -> StoreOperation {
-        match self {
-            Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
-            Self::Remove { .. } => StoreOperation::Remove,
-            Self::ReleaseLease { .. } => StoreOperation::Publish,
-        }
-    }
 }
