@@ -35,7 +35,6 @@ pub enum Entry {
 /// so that a hundred thousand small responses take little more memory than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
-    /// The status.
     pub status: StatusCode,
     /// The data from which reuse is decided.
     pub freshness: Freshness,
@@ -47,9 +46,7 @@ pub struct StoredResponse {
     ///
     /// Of two responses, the one requested later is newer.
     pub requested_at: Timestamp,
-    /// Whether it has a content coding.
     pub has_content_coding: bool,
-    /// Whether it is limited to one identity.
     pub is_for_one_identity: bool,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
@@ -71,7 +68,6 @@ pub struct StoredResponse {
 pub struct ResponseId(u64);
 
 impl ResponseId {
-    /// Returns a new ID.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -89,13 +85,11 @@ impl ResponseId {
 pub(crate) struct ResponseDraft {
     /// The key under which it will be stored.
     pub key: CacheKey,
-    /// The status.
     pub status: StatusCode,
     /// The header section to store, without hop-by-hop fields and `Set-Cookie`.
     pub headers: HeaderMap,
     /// The data from which reuse is decided.
     pub freshness: Freshness,
-    /// Tags by which it can be purged.
     pub tags: Vec<String>,
     /// Other attributes by which it can be purged.
     pub attributes: OwnedResponseAttributes,
@@ -109,7 +103,6 @@ pub(crate) struct ResponseDraft {
 #[derive(Debug, Clone)]
 pub(crate) struct CompleteBody {
     chunks: Vec<Bytes>,
-    /// The trailer section.
     trailers: HeaderMap,
 }
 
@@ -132,19 +125,16 @@ impl CompleteBody {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
     }
 
-    /// Replaces the trailers.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn with_trailers(self, trailers: HeaderMap) -> Self {
         Self { trailers, ..self }
     }
 
-    /// Returns the chunks, in order.
     pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
-    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
@@ -228,19 +218,9 @@ impl ResponseDraft {
 /// Returns a strong entity tag: 128 bits of the body's SHA-256.
 fn entity_tag(body: &[Bytes]) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for chunk in body {
-        digest.update(chunk);
-    }
-    let digest = digest.finish();
-    let mut tag = String::with_capacity(34);
-    tag.push('"');
-    for byte in digest.as_ref().iter().take(16) {
-        for nibble in [byte >> 4, byte & 15] {
-            tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-        }
-    }
-    tag.push('"');
-    tag
+    body.iter().for_each(|chunk| digest.update(chunk));
+    let half = digest.finish().as_ref().first_chunk().copied().unwrap_or_default();
+    format!("\"{:032x}\"", u128::from_be_bytes(half))
 }
 
 impl StoredResponse {
@@ -348,7 +328,6 @@ impl StoredResponse {
         PackedFields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
     }
 
-    /// Returns whether there are trailers.
     #[inline]
     pub fn has_trailers(&self) -> bool {
         self.trailers_end > self.fields_end

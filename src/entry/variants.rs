@@ -30,7 +30,6 @@ pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 /// The index of the variants of one target (RFC 9111 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantIndex {
-    /// The text of the target's key.
     pub target: Box<[u8]>,
     /// The sets of selecting fields; the one seen last comes first.
     pub selections: Vec<VarySelection>,
@@ -41,7 +40,6 @@ pub struct VariantIndex {
 /// A set of selecting fields, and the preferences seen with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VarySelection {
-    /// The fields.
     pub set: VarySet,
     /// The time at which a response last had them, by this node's clock.
     pub seen: Timestamp,
@@ -63,12 +61,10 @@ pub struct LanguageVariant {
 }
 
 impl VariantIndex {
-    /// Returns an empty index.
     pub fn new(target: &CacheKey) -> Self {
         Self { target: target.text().into(), selections: Vec::new(), recent: Vec::new() }
     }
 
-    /// Returns an index of a single variant.
     pub fn of(target: &CacheKey, selection: VarySelection, variant: u128) -> Self {
         let (selections, recent) = (vec![selection], vec![variant]);
         Self { target: target.text().into(), selections, recent }
@@ -116,7 +112,6 @@ impl VariantIndex {
         self.selections.insert(0, VarySelection { set: known.set, seen, codings, languages });
     }
 
-    /// Returns the bytes on the heap.
     pub fn heap_size(&self) -> usize {
         let selections: usize = self.selections.iter().map(VarySelection::heap_size).sum();
         self.target.len() + selections + self.recent.len() * size_of::<u128>()

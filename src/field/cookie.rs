@@ -20,14 +20,13 @@ use super::name::is_same;
 pub(crate) struct Cookie<'a> {
     /// The whole cookie: `name=value`.
     pub pair: &'a [u8],
-    /// The name.
     pub name: &'a [u8],
     /// How far servers agree about it.
     pub form: CookieForm,
 }
 
 /// How far servers agree about a cookie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CookieForm {
     /// It follows the grammar, so all servers read it alike.
     Plain,
@@ -73,12 +72,6 @@ fn cookie(pair: &[u8]) -> Option<Cookie<'_>> {
     let (name, value) = pair.split_at(end);
     let value = value.get(1..).unwrap_or_default();
     Some(Cookie { pair, name, form: form_of_name(name).max(form_of_value(value)) })
-}
-
-impl CookieForm {
-    fn max(self, other: Self) -> Self {
-        if (self as u8) < (other as u8) { other } else { self }
-    }
 }
 
 fn form_of_name(name: &[u8]) -> CookieForm {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use jiff::civil::{Date, date};
 
 /// A wall-clock instant: milliseconds since the Unix epoch.
 ///
@@ -77,28 +78,9 @@ pub(crate) struct Rfc3339(pub Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.seconds();
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let millis = self.0.millis() % 1000;
-        write!(to, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let instant = i64::try_from(self.0.millis()).map(jiff::Timestamp::from_millisecond);
+        write!(to, "{:.3}", instant.ok().and_then(Result::ok).unwrap_or(jiff::Timestamp::MAX))
     }
-}
-
-/// Converts days since 1970-01-01 to a date of the proleptic Gregorian calendar.
-///
-/// Counts in 400-year eras that start in March, so that the leap day comes last.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 /// The last second of the year 9999, the last one that four-digit years can express.
@@ -124,37 +106,12 @@ struct CalendarDate {
 impl CalendarDate {
     /// Returns the instant, or `None` if the month has no such day.
     fn timestamp(&self) -> Option<Timestamp> {
-        if self.day == 0 || self.day > days_in_month(self.year, self.month) {
-            return None;
-        }
-        let Some(days) = days_since_epoch(self.year, self.month, self.day) else {
-            return Some(Timestamp(0));
-        };
-        Some(Timestamp::from_seconds(days * 86_400 + self.second_of_day))
+        let (year, month) = (i16::try_from(self.year).ok()?, i8::try_from(self.month).ok()?);
+        let day = Date::new(year, month, i8::try_from(self.day).ok()?).ok()?;
+        let midnight = u64::try_from(day.duration_since(date(1970, 1, 1)).as_secs());
+        let instant = midnight.map_or(0, |midnight| midnight + self.second_of_day);
+        Some(Timestamp::from_seconds(instant))
     }
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-fn days_in_month(year: u64, month: u64) -> u64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Returns the days since 1970-01-01 in the Gregorian calendar, or `None` for earlier dates.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
-    // Years that start in March have the leap day at their end, so one formula fits all months.
-    let (year, month) =
-        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    (year * 365 + leap_days + day_of_year).checked_sub(719_468)
 }
 
 /// Parses `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -205,7 +162,6 @@ fn asctime(text: &[u8]) -> Option<CalendarDate> {
     parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
-/// The unread rest of a date.
 struct DateParser<'a>(&'a [u8]);
 
 impl DateParser<'_> {

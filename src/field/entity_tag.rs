@@ -78,7 +78,6 @@ fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
 /// The result of looking for one tag in a list of entity tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListMatch {
-    /// The field is absent.
     Absent,
     /// The field lists the tag, or it is `*`.
     Matches,

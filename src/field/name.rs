@@ -44,7 +44,6 @@ pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
-/// The most patterns in one list.
 const MAX_PATTERNS: usize = 320;
 
 /// The number of leading characters that select the patterns to try.
@@ -61,14 +60,12 @@ pub struct PatternSet {
     list: &'static [&'static str],
     /// Positions of the patterns in the list, bucket by bucket.
     order: [u16; MAX_PATTERNS],
-    /// The start of each bucket.
     starts: [u16; BUCKETS + 1],
 }
 
 #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
 #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
 impl PatternSet {
-    /// Builds the index of a list.
     pub const fn new(list: &'static [&'static str]) -> Self {
         let (mut order, mut starts) = ([0; MAX_PATTERNS], [0; BUCKETS + 1]);
         let (mut bucket, mut placed) = (0, 0);
@@ -100,7 +97,6 @@ impl PatternSet {
         candidates.any(|pattern| matches(pattern.as_bytes(), name))
     }
 
-    /// Returns the patterns.
     pub fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
@@ -144,7 +140,6 @@ impl NameSet {
         Self { list, starts }
     }
 
-    /// Returns whether the set contains a name.
     pub(crate) fn has(&self, name: &str) -> bool {
         let (Some(start), Some(end)) =
             (self.starts.get(name.len()), self.starts.get(name.len() + 1))
@@ -155,7 +150,6 @@ impl NameSet {
         same_length.unwrap_or_default().contains(&name)
     }
 
-    /// Returns the names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
@@ -185,7 +179,6 @@ impl WordSet {
         Self { list, lengths }
     }
 
-    /// Returns whether the set contains a word.
     pub fn has(&self, word: &[u8]) -> bool {
         let Some(first) = word.first() else { return false };
         let lengths = self.lengths.get(usize::from(folded(*first))).copied().unwrap_or_default();
@@ -194,7 +187,6 @@ impl WordSet {
             && self.list.iter().any(|known| is_same(known.as_bytes(), word))
     }
 
-    /// Returns the words.
     pub fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }

@@ -28,31 +28,24 @@ thread_local! {
 impl FieldPresence {
     /// `Cache-Control` or `Pragma`.
     pub const DIRECTIVES: Self = Self(1);
-    /// `Authorization`.
     pub const AUTHORIZATION: Self = Self(1 << 1);
     /// `If-None-Match` or `If-Modified-Since`, which a cache may evaluate.
     pub const CONDITION: Self = Self(1 << 2);
     /// `If-Match` or `If-Unmodified-Since`, which only the origin may evaluate.
     pub const ORIGIN_CONDITION: Self = Self(1 << 3);
-    /// `Range`.
     pub const RANGE: Self = Self(1 << 4);
-    /// `Upgrade`.
     pub const UPGRADE: Self = Self(1 << 5);
-    /// `Via`.
     pub const VIA: Self = Self(1 << 6);
     /// A field that some origins treat as the method or target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
-    /// `Connection`.
     pub const CONNECTION: Self = Self(1 << 8);
     /// A field that proxies set for the next server, see [`ForwardingKind`].
     pub const FORWARDING: Self = Self(1 << 9);
     /// A name with `_` that origins may read as a field that decides how the request is read.
     pub const UNDERSCORE_ALIAS: Self = Self(1 << 10);
-    /// `Cookie`.
     pub const COOKIE: Self = Self(1 << 11);
     /// A field that identifies the client by its name, see [`identity::classify`].
     pub const IDENTITY: Self = Self(1 << 12);
-    /// `Accept-Encoding`.
     pub const ACCEPT_ENCODING: Self = Self(1 << 13);
 
     /// Returns the set of fields present in a header section.
@@ -95,7 +88,6 @@ impl FieldPresence {
         self.0 & any_of.0 != 0
     }
 
-    /// Returns the union of both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

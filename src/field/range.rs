@@ -206,17 +206,9 @@ fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 
 /// Parses decimal digits; saturates beyond 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let mut number: u64 = 0;
-    for byte in digits {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        number = number.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
-    }
-    Some(number)
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    Some(digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

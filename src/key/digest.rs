@@ -29,13 +29,11 @@ impl DigestKey {
 /// How keys represent credentials.
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialDigests {
-    /// The secret of the digests.
     pub key: DigestKey,
     /// The nodes that have the same secret.
     pub storage_scope: StorageScope,
 }
 
-/// Formats a digest in hexadecimal.
 pub(crate) fn hex(digest: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(digest))
 }

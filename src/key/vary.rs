@@ -6,7 +6,6 @@ use smallvec::SmallVec;
 
 use crate::field::{coding, list, preference};
 
-/// A parsed `Vary` field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vary {
     /// The response serves requests with equal values of these fields, of which there may be none.
@@ -43,31 +42,26 @@ impl Vary {
 pub struct VarySet(SmallVec<[HeaderName; 2]>);
 
 impl VarySet {
-    /// Adds a field.
     pub fn insert(&mut self, name: HeaderName) {
         if let Err(place) = self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())) {
             self.0.insert(place, name);
         }
     }
 
-    /// Adds every field of another set.
     pub fn extend(&mut self, other: &Self) {
         for name in &other.0 {
             self.insert(name.clone());
         }
     }
 
-    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns whether the set contains a field.
     pub fn contains(&self, name: &HeaderName) -> bool {
         self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())).is_ok()
     }
 
-    /// Returns the number of fields.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -315,7 +309,6 @@ impl WeightedItems {
         self.0.push((1000 - member.weight, SmallVec::from_slice(member.item)));
     }
 
-    /// Lowers the case of all names.
     fn fold(&mut self) {
         self.0.iter_mut().for_each(|(_, item)| item.make_ascii_lowercase());
     }

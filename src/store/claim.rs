@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 pub(crate) enum FetchClaim {
     /// This node fetches. Other nodes wait until the lease ends.
     Lead(FetchLease),
-    /// Another node fetches.
     Follow(RemoteFetch),
     /// There is no other node, or coordination is unavailable: fetch without a lease.
     Uncoordinated,
@@ -21,7 +20,6 @@ pub(crate) enum LeaseResult {
     Stored,
     /// The response is for one client only: each request fetches its own.
     NotShareable,
-    /// The origin failed.
     Failed(OriginFailure),
     /// The fetching node died or gave up: another may take over.
     Abandoned,

@@ -77,7 +77,6 @@ pub(crate) trait Store: Send + Sync + 'static {
     }
 }
 
-/// The outcome of putting an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutOutcome {
     /// The entry can be looked up.

@@ -21,7 +21,6 @@ pub(crate) struct TieredStore {
 }
 
 impl TieredStore {
-    /// Creates a store of these tiers.
     pub(crate) fn new(memory: Option<MemoryStore>, redis: Option<RedisStore>) -> Self {
         Self { memory, redis }
     }
@@ -36,7 +35,6 @@ impl TieredStore {
         self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
     }
 
-    /// Returns the health of Redis, if configured.
     pub(crate) fn health(&self) -> Option<RedisHealth> {
         self.redis.as_ref().map(RedisStore::health)
     }

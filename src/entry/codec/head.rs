@@ -38,7 +38,6 @@ const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
 const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
-/// A response without its content.
 #[derive(Debug)]
 pub(super) struct EntryHead {
     status: StatusCode,
@@ -48,7 +47,6 @@ pub(super) struct EntryHead {
     requested_at: Timestamp,
     /// The ends of key, URL, attributes, tags, fields and trailers in the content.
     ends: [u32; 6],
-    /// The length of the content.
     pub(super) length: usize,
     /// Its length as encoded, which is smaller if it is compressed.
     pub(super) encoded_length: usize,

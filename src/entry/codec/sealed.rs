@@ -59,7 +59,6 @@ struct SealingKey {
 /// The result of decrypting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UnsealOutcome {
-    /// The plaintext.
     Plain(Vec<u8>),
     /// The data is damaged, or not an encrypted entry.
     Damaged,
@@ -111,7 +110,6 @@ impl SealingKeys {
         }
     }
 
-    /// Decrypts a chunk.
     pub(crate) fn open_chunk(
         &self,
         digest: u128,
@@ -133,7 +131,6 @@ impl SealingKeys {
     }
 }
 
-/// Returns whether a head is encrypted.
 pub(crate) fn is_sealed(head: &[u8]) -> bool {
     head.starts_with(&SEALED_MAGIC)
 }

@@ -17,7 +17,6 @@ struct CachedName<T> {
 }
 
 impl<T: Copy + Default> NameCache<T> {
-    /// Creates an empty cache.
     pub(super) fn new() -> Self {
         let empty = |_| CachedName { length: 0, name: [0; LONGEST], class: T::default() };
         Self(Box::new(std::array::from_fn(empty)))

@@ -1,12 +1,8 @@
 //! Byte classes of URI texts, computed in one pass.
 
-/// A capital letter.
 pub(super) const UPPER: u8 = 1;
-/// `:`
 pub(super) const COLON: u8 = 1 << 1;
-/// `/`
 pub(super) const SLASH: u8 = 1 << 2;
-/// `.`
 pub(super) const DOT: u8 = 1 << 3;
 /// A byte that servers read differently in a path: `%`, `\`, `;` and non-ASCII.
 pub(super) const SPECIAL: u8 = 1 << 4;

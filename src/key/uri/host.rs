@@ -23,7 +23,6 @@ pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
     }
 }
 
-/// Returns the host without its port.
 pub(crate) fn name(host: &str) -> &str {
     split_port(host).0
 }

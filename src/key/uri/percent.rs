@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{percent_decode, percent_encode_byte};
+
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
 /// A `%` without two hexadecimal digits is kept. The characters after it are then kept encoded if
@@ -20,7 +22,7 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
             if after_stray == 0 && is_unreserved(value) {
                 into.push(value);
             } else {
-                into.extend_from_slice(&[b'%', hex_digit(value >> 4), hex_digit(value & 15)]);
+                into.extend_from_slice(percent_encode_byte(value).as_bytes());
                 after_stray = 0;
             }
         } else {
@@ -32,7 +34,7 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
 
 /// Decodes every percent-encoding once. Keeps malformed ones.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    percent_encoding::percent_decode(text).into()
+    percent_decode(text).into()
 }
 
 /// Returns whether a text contains a percent-encoding.
@@ -47,21 +49,6 @@ const fn is_unreserved(byte: u8) -> bool {
 
 fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let (&[high, low], rest) = bytes.split_first_chunk::<2>()?;
-    Some((hex_value(high)? << 4 | hex_value(low)?, rest))
-}
-
-const fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
-const fn hex_digit(value: u8) -> u8 {
-    match value {
-        0..=9 => b'0' + value,
-        _ => b'A' + (value & 15) - 10,
-    }
+    let digit = |byte| char::from(byte).to_digit(16);
+    Some((u8::try_from(digit(high)? << 4 | digit(low)?).ok()?, rest))
 }

@@ -58,7 +58,6 @@ pub(crate) struct MemoryStore {
 /// Contents and counters of a memory store, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct MemoryUsage {
-    /// Current entries.
     pub entries: u64,
     /// Current bytes, overhead included.
     pub bytes: u64,
@@ -68,7 +67,6 @@ pub(crate) struct MemoryUsage {
     pub evicted_by_share: u64,
     /// Entries overwritten by a newer response to the same key.
     pub replaced: u64,
-    /// Entries removed by invalidation.
     pub removed: u64,
     /// Entries rejected because they exceed the store's limit or the share of an identity.
     pub refused: u64,
@@ -116,7 +114,6 @@ impl MemoryStore {
         self.pinned.bytes()
     }
 
-    /// Returns the current contents and counters.
     pub(crate) fn usage(&self) -> MemoryUsage {
         MemoryUsage {
             entries: self.cache.len() as u64,
@@ -221,7 +218,6 @@ impl MemoryStore {
         was_there
     }
 
-    /// Removes the entry with this key digest.
     pub(crate) fn forget(&self, digest: u128) {
         let _lock = self.lock(digest);
         if self.take(digest) {

@@ -10,7 +10,6 @@ use super::digest_hasher::DigestBuildHasher;
 /// One identity may take a 20th of the memory.
 const SHARE_DIVISOR: u64 = 20;
 
-/// The most entries of one identity.
 const MAX_ENTRIES: usize = 1000;
 
 /// The number of locks over the identities.
@@ -70,7 +69,6 @@ impl IdentityShares {
         account.entries.push(HeldEntry { digest, bytes });
     }
 
-    /// Removes an entry of an identity, if present.
     pub(super) fn remove(&self, identity: u128, digest: u128) {
         let mut accounts = self.accounts(identity);
         let Some(account) = accounts.get_mut(&identity) else { return };

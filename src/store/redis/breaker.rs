@@ -19,7 +19,6 @@ use tokio::{sync::watch, time::Instant};
 use super::error::{CommandError, RedisRefusal};
 use crate::{redis::RedisClient, telemetry::StoreMetrics};
 
-/// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// The same if Redis rejects the user: frequent probes would only fill its log.
 const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
@@ -30,9 +29,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 /// The health of Redis: whether it responds, and whether it accepts writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RedisHealth {
-    /// It responds.
     Up,
-    /// It responds, but refuses writes.
     RefusingWrites(RedisRefusal),
     /// It is being probed, since the start or since it stopped responding.
     Probing,
@@ -118,7 +115,6 @@ impl CircuitBreaker {
         matches!(self.current.borrow().state, BreakerState::Probing | BreakerState::Open(_))
     }
 
-    /// Returns the health of Redis.
     pub(super) fn health(&self) -> RedisHealth {
         match &self.current.borrow().state {
             BreakerState::Starting | BreakerState::Probing => RedisHealth::Probing,
@@ -247,7 +243,6 @@ impl CircuitBreaker {
             changes.wait_for(|current| current.generation != generation.0).await;
     }
 
-    /// Waits until the breaker is closed.
     pub(super) async fn wait_closed(&self) -> Generation {
         loop {
             let mut changes = self.current.subscribe();
@@ -283,7 +278,6 @@ impl CircuitBreaker {
         RedisRefusal::ALL.into_iter().find(|refusal| *refusal as u8 == number)
     }
 
-    /// Closes all registered sessions.
     pub(super) fn end_sessions(&self) {
         let sessions = std::mem::take(&mut *self.sessions.lock());
         sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.close());

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::store::monotonic;
 
-/// The interval of measurements.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Smaller differences are network jitter, and correcting for them would make times jump.

@@ -41,7 +41,6 @@ const MAX_SILENCE: Duration = Duration::from_millis(500);
 const GIVE_UP_FACTOR: u32 = 10;
 /// The number of times a thread processes its input before it declares a timeout.
 const FINAL_POLLS: usize = 3;
-/// The most keys in one command.
 const MAX_KEYS: usize = 64;
 
 /// The class of commands on a connection.
@@ -90,12 +89,10 @@ struct ConnectionShared {
     pending: Mutex<Vec<PendingGet>>,
     queued: Notify,
     timeouts: AtomicU32,
-    /// The consecutive timeouts that open the breaker.
     max_timeouts: u32,
     breaker: Arc<CircuitBreaker>,
 }
 
-/// A read that a caller waits for.
 struct PendingGet {
     key: Bytes,
     reply: oneshot::Sender<GetResult>,

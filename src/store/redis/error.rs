@@ -9,15 +9,12 @@ use crate::{redis::is_overdue, telemetry::StoreOperationOutcome};
 pub(super) enum CommandError {
     /// The breaker is open: the command was not sent.
     BreakerOpen,
-    /// The reply did not arrive in time.
     TimedOut,
     /// Redis received a script after its deadline and did not run it.
     Overdue,
     /// The connection is closed, or could not be opened.
     Disconnected(String),
-    /// Too many commands are waiting.
     QueueFull,
-    /// Redis refused the command.
     Refused(RedisRefusal),
     /// Encryption failed, so the command was not sent.
     EncryptionFailed,
@@ -48,7 +45,6 @@ pub(crate) enum RedisRefusal {
 }
 
 impl RedisRefusal {
-    /// All reasons.
     pub(crate) const ALL: [Self; 8] = [
         Self::OutOfMemory,
         Self::ReadOnly,
@@ -74,7 +70,6 @@ impl RedisRefusal {
         }
     }
 
-    /// Parses the reason from an error reply.
     fn parse(text: &str) -> Option<Self> {
         Some(match text.split_whitespace().next()? {
             "OOM" => Self::OutOfMemory,

@@ -32,7 +32,6 @@ use crate::{
 /// The time limit of a probe, including its connection.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// State shared by requests and background tasks.
 pub(super) struct StoreInner {
     pub settings: Settings,
     /// The longest time for which any route serves stale responses, in milliseconds.
@@ -46,7 +45,6 @@ pub(super) struct StoreInner {
     pub waiters: Arc<LeaseWaiters>,
     pub clock: RedisClock,
     pub metrics: Arc<StoreMetrics>,
-    /// Runs background tasks.
     pub runtime: Handle,
 }
 
@@ -88,7 +86,6 @@ impl StoreInner {
         })
     }
 
-    /// Returns the TTL of an entry.
     pub(super) fn ttl(&self, entry: &Entry) -> Duration {
         settings::ttl(entry, Duration::from_millis(self.stale_for.load(Relaxed)))
     }

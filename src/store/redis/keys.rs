@@ -13,11 +13,9 @@ pub(super) struct NamespaceKeys {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// The length of a digest in hexadecimal.
 const DIGITS: usize = 32;
 
 impl NamespaceKeys {
-    /// Creates the keys of one namespace.
     pub(super) fn new(name: &str, version: &str) -> Self {
         Self { prefix: format!("{name}:{version}:").into() }
     }

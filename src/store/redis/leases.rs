@@ -32,7 +32,6 @@ use crate::{
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
-/// The TTL of a lease.
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// The interval at which the holder renews it.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +143,6 @@ pub(super) async fn release(
     connection.run::<i64>(&scripts::RELEASE, call, None).await.map(drop)
 }
 
-/// Renews a lease until it is released.
 async fn renew_until_released(
     inner: Arc<StoreInner>,
     digest: u128,

@@ -83,7 +83,6 @@ impl RedisStore {
         Ok(Self { inner, tasks })
     }
 
-    /// Returns whether Redis responds and accepts writes.
     pub(crate) fn health(&self) -> RedisHealth {
         self.inner.breaker.health()
     }

@@ -21,44 +21,31 @@ use crate::{
     telemetry::{StoreMetrics, StoreOperation},
 };
 
-/// The most queued entries.
 const MAX_ENTRIES: usize = 8192;
 /// The most bytes of entries that are queued or being written.
 const MAX_BYTES: usize = 64 << 20;
 /// The most queued writes; those without an entry take next to no memory.
 const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
-/// A queued write.
 #[derive(Debug, Clone)]
 pub(super) enum QueuedWrite {
-    /// Stores an entry.
     Put {
-        /// The digest of its key.
         digest: u128,
-        /// The entry.
         entry: Entry,
-        /// The TTL.
         ttl: Duration,
     },
     /// Adds variants to the index of their target.
     AddVariants {
-        /// The digest of the target's key.
         digest: u128,
-        /// The variants and their selecting fields.
         variants: Arc<VariantIndex>,
     },
-    /// Removes an entry.
     Remove {
-        /// The digest of its key.
         digest: u128,
     },
-    /// Ends a lease.
+    /// Ends a lease; the token proves ownership.
     ReleaseLease {
-        /// The digest of its key.
         digest: u128,
-        /// The token that proves ownership.
         token: String,
-        /// The outcome of the fetch.
         result: LeaseResult,
     },
 }
@@ -105,13 +92,11 @@ pub(super) enum PendingValue {
 
 /// Writes taken from the queue. They count as queued until this is dropped.
 pub(super) struct WriteBatch<'a> {
-    /// The writes, in order.
     pub writes: Vec<QueuedWrite>,
     queue: &'a WriteQueue,
 }
 
 impl WriteQueue {
-    /// Creates an empty queue.
     pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         Self {
             state: Mutex::default(),
@@ -171,7 +156,6 @@ impl WriteQueue {
         }
     }
 
-    /// Waits until the queue is empty.
     pub(super) async fn wait_empty(&self) {
         loop {
             let written = self.written.notified();

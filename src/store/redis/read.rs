@@ -98,7 +98,6 @@ impl StoreInner {
     }
 }
 
-/// The result of reading a key.
 enum ReadOutcome {
     Entry(Entry),
     Absent,

@@ -14,10 +14,8 @@ const SLACK: Duration = Duration::from_mins(10);
 /// The TTL of an index of variants. Each new variant restarts it.
 const INDEX_TTL: Duration = Duration::from_hours(24);
 
-/// Settings of the store in Redis.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The connection to Redis.
     pub connection: redis::Settings,
     /// The time for which a request waits for a reply.
     pub read_deadline: Duration,

@@ -17,7 +17,6 @@ use crate::store::LeaseResult;
 /// The waiters, and the name under which messages reach this node.
 pub(super) struct LeaseWaiters {
     node: String,
-    /// Whether this node receives messages.
     is_subscribed: AtomicBool,
     by_digest: Mutex<HashMap<u128, Vec<LeaseWaiter>>>,
     next: AtomicU64,
@@ -29,7 +28,6 @@ struct LeaseWaiter {
 }
 
 impl LeaseWaiters {
-    /// Creates an empty set.
     pub(super) fn new() -> Self {
         Self {
             node: format!("{:016x}", keys::random()),
@@ -39,7 +37,6 @@ impl LeaseWaiters {
         }
     }
 
-    /// Returns this node's random name.
     pub(super) fn node(&self) -> &str {
         &self.node
     }
@@ -52,7 +49,6 @@ impl LeaseWaiters {
         }
     }
 
-    /// Returns whether this node receives messages.
     pub(super) fn is_subscribed(&self) -> bool {
         self.is_subscribed.load(Relaxed)
     }

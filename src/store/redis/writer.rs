@@ -33,10 +33,8 @@ use crate::{
     telemetry::{DropCause, StoreOperationOutcome},
 };
 
-/// The most writes in one batch.
 const BATCH: usize = 64;
 
-/// Executes queued writes, forever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
     let mut connection = None;
     loop {
@@ -115,13 +113,8 @@ fn connection_for(
 
 /// Returns whether a write is large enough to be executed alone.
 fn is_large(write: &QueuedWrite) -> bool {
-    let length = match write {
-        QueuedWrite::Put { entry, .. } => entry.heap_size(),
-        QueuedWrite::AddVariants { .. }
-        | QueuedWrite::Remove { .. }
-        | QueuedWrite::ReleaseLease { .. } => 0,
-    };
-    length as u64 > u64::from(chunks::SIZE.get())
+    let limit = u64::from(chunks::SIZE.get());
+    matches!(write, QueuedWrite::Put { entry, .. } if entry.heap_size() as u64 > limit)
 }
 
 async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &QueuedWrite) {
@@ -133,10 +126,7 @@ async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &Qu
         QueuedWrite::AddVariants { digest, variants } => {
             add_variants(inner, connection, *digest, variants).await
         }
-        QueuedWrite::Remove { digest } => {
-            let key = inner.keys.entry(*digest);
-            connection.call(|session| async move { session.unlink::<(), _>(key).await }).await
-        }
+        QueuedWrite::Remove { digest } => unlink(connection, inner.keys.entry(*digest)).await,
         QueuedWrite::ReleaseLease { digest, token, result } => {
             leases::release(inner, connection, *digest, token, *result).await
         }
@@ -205,11 +195,8 @@ async fn add_variants(
         let context = SealContext::new(digest, &variants.target);
         let (index, lost) = merged_index(inner, context, &found, variants);
         if replace_if_unchanged(inner, connection, (context, &found), index).await? {
-            let keys: Vec<Bytes> = lost.into_iter().map(|lost| inner.keys.entry(lost)).collect();
-            for key in keys {
-                connection
-                    .call(|session| async move { session.unlink::<(), _>(key).await })
-                    .await?;
+            for variant in lost {
+                unlink(connection, inner.keys.entry(variant)).await?;
             }
             return Ok(());
         }
@@ -224,15 +211,14 @@ fn merged_index(
     found: &[u8],
     added: &Arc<VariantIndex>,
 ) -> (Entry, Vec<u128>) {
-    let mut index = match inner.read_head_inline(context, found) {
-        Ok(DecodedEntry::Entry(entry)) => match entry.with_clock_offset(-inner.clock.offset()) {
-            Entry::Variants(index) if index.target == added.target => index,
-            _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
-        },
-        _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
-    };
-    let lost = Arc::make_mut(&mut index).merge(added, |_| false);
-    (Entry::Variants(index), lost)
+    if let Ok(DecodedEntry::Entry(entry)) = inner.read_head_inline(context, found)
+        && let Entry::Variants(mut index) = entry.with_clock_offset(-inner.clock.offset())
+        && index.target == added.target
+    {
+        let lost = Arc::make_mut(&mut index).merge(added, |_| false);
+        return (Entry::Variants(index), lost);
+    }
+    (Entry::Variants(Arc::clone(added)), Vec::new())
 }
 
 /// Replaces the entry if it is still `found`. Returns whether it was.
@@ -266,9 +252,13 @@ async fn unlink_chunks(
         return Ok(());
     };
     for key in inner.keys.chunks(context.digest, old.body_id(), old.count()) {
-        connection.call(|session| async move { session.unlink::<(), _>(key).await }).await?;
+        unlink(connection, key).await?;
     }
     Ok(())
+}
+
+async fn unlink(connection: &BatchingConnection, key: Bytes) -> Result<(), CommandError> {
+    connection.call(|session| async move { session.unlink(key).await }).await
 }
 
 fn expiration(ttl: Duration) -> Expiration {
