@@ -9,8 +9,7 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! The data after the kind has a fixed offset, [`ORDER_OFFSET`], so that a script in Redis can
-//! compare two entries.
+//! The order after the kind has a fixed offset, so that a script in Redis can compare entries.
 //!
 //! A response's content is one block: key, URL, attributes, tags, fields, trailers and body, one
 //! after the other. It may be compressed as a whole, and then split into chunks that are stored
@@ -42,8 +41,7 @@ pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 /// The offset of the kind, and of the order, which says which of two entries is newer.
 ///
 /// The order of a response is its purge log, the position in that log, and the time of the request.
-/// That of an index is the time at which its newest selecting fields were seen. Each part is a
-/// little-endian `u64`.
+/// That of an index is the time at which its newest selecting fields were seen. Each is a `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
 /// An upper bound of the size of a head whose content is in chunks.
@@ -63,8 +61,7 @@ pub struct EncodeOptions {
     pub chunk: NonZeroU32,
     /// Tells these chunks from all others under the same key, past or future.
     pub body_id: u64,
-    /// Milliseconds by which the fleet's clock is ahead of this node's. Times are stored by the
-    /// fleet's clock.
+    /// Milliseconds by which the fleet's clock, used for stored times, is ahead of this node's.
     pub clock_offset: i64,
 }
 

@@ -17,8 +17,7 @@ const LENGTHS: usize = 6;
 impl PackedFields {
     /// Appends `headers` to `block` in packed form.
     ///
-    /// Omits a name over 64 KiB or a value over 4 GiB, which no HTTP parser with sane limits
-    /// produces.
+    /// Omits a name over 64 KiB or a value over 4 GiB, which no sane HTTP parser produces.
     pub fn pack(headers: &HeaderMap, block: &mut Vec<u8>) {
         for (name, value) in headers {
             let (Ok(name_length), Ok(value_length)) =

@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 mod fields;
+mod sections;
 mod stored;
 mod variants;
 

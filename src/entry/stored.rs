@@ -10,8 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 
-use super::{PackedFields, VariantIndex};
+use super::{
+    PackedFields, VariantIndex,
+    sections::{Section, SectionEnds},
+};
 use crate::{
     fence::{Fence, FenceStamp, OwnedResponseAttributes, PurgeCandidate, ResponseAttributes},
     field::Timestamp,
@@ -55,12 +59,7 @@ pub struct StoredResponse {
     /// Whether it was served since this flag was last cleared.
     pub(super) recently_used: AtomicBool,
     pub(super) bytes: Bytes,
-    pub(super) key_end: u32,
-    pub(super) url_end: u32,
-    pub(super) attributes_end: u32,
-    pub(super) tags_end: u32,
-    pub(super) fields_end: u32,
-    pub(super) trailers_end: u32,
+    pub(super) ends: SectionEnds,
 }
 
 /// Identifies a stored response within this process. A freshened response gets a new ID.
@@ -161,25 +160,20 @@ impl ResponseDraft {
         let is_in_key = key::requested_url(self.key.text()) == Some(url.as_bytes());
         let url = if is_in_key { "" } else { &url };
         let body_length: usize = body.iter().map(Bytes::len).sum();
-        let names = url.len() + attributes.len() + tags.len();
+        let texts = [self.key.text(), url.as_bytes(), attributes.as_bytes(), tags.as_bytes()];
+        let texts_length: usize = texts.iter().map(|text| text.len()).sum();
         let fields = PackedFields::packed_size(&self.headers) + PackedFields::packed_size(trailers);
-        let head = self.key.text().len() + names + fields;
-        let mut bytes = Vec::with_capacity(head + body_length);
-        bytes.extend_from_slice(self.key.text());
-        let key_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(url.as_bytes());
-        let url_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(attributes.as_bytes());
-        let attributes_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(tags.as_bytes());
-        let tags_end = u32::try_from(bytes.len()).ok()?;
-        PackedFields::pack(&self.headers, &mut bytes);
-        let fields_end = u32::try_from(bytes.len()).ok()?;
-        PackedFields::pack(trailers, &mut bytes);
-        let trailers_end = u32::try_from(bytes.len()).ok()?;
-        for chunk in body {
-            bytes.extend_from_slice(chunk);
+        let mut bytes = Vec::with_capacity(texts_length + fields + body_length);
+        let mut ends = SmallVec::<[u32; 6]>::new();
+        for text in texts {
+            bytes.extend_from_slice(text);
+            ends.push(u32::try_from(bytes.len()).ok()?);
         }
+        for fields in [&self.headers, trailers] {
+            PackedFields::pack(fields, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).ok()?);
+        }
+        body.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
         Some(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -193,12 +187,7 @@ impl ResponseDraft {
             checked_version: AtomicU64::new(self.stamp.version),
             recently_used: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
-            key_end,
-            url_end,
-            attributes_end,
-            tags_end,
-            fields_end,
-            trailers_end,
+            ends: SectionEnds(ends.into_inner().ok()?),
         })
     }
 
@@ -224,17 +213,20 @@ fn entity_tag(body: &[Bytes]) -> String {
 }
 
 impl StoredResponse {
-    /// Returns the full text of the key under which it was stored. Digests may collide, texts may
-    /// not.
+    fn section(&self, section: Section) -> &[u8] {
+        self.bytes.get(self.ends.range(section)).unwrap_or_default()
+    }
+
+    /// Returns the full text of its key. Digests may collide, texts may not.
     pub fn key_text(&self) -> &[u8] {
-        self.bytes.get(..index(self.key_end)).unwrap_or_default()
+        self.section(Section::Key)
     }
 
     /// Returns the URL that purges match: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
-        match self.bytes.get(index(self.key_end)..index(self.url_end)) {
-            Some([]) | None => key::requested_url(self.key_text()).unwrap_or_default(),
-            Some(url) => url,
+        match self.section(Section::Url) {
+            [] => key::requested_url(self.key_text()).unwrap_or_default(),
+            url => url,
         }
     }
 
@@ -252,8 +244,7 @@ impl StoredResponse {
         own.log == others.log && (own.seq, self.requested_at) > (others.seq, other.requested_at)
     }
 
-    /// Returns the time of the request to the origin, in milliseconds of this process's monotonic
-    /// clock.
+    /// Returns the time of the request to the origin, in milliseconds of the monotonic clock.
     ///
     /// Zero if another process made the request.
     pub fn requested_at_monotonic(&self) -> u64 {
@@ -299,17 +290,15 @@ impl StoredResponse {
 
     /// Returns the tags by which it can be purged.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
-        let tags =
-            self.bytes.get(index(self.attributes_end)..index(self.tags_end)).unwrap_or_default();
-        tags.split(|byte| *byte == SEPARATOR)
+        self.section(Section::Tags)
+            .split(|byte| *byte == SEPARATOR)
             .filter(|tag| !tag.is_empty())
             .filter_map(|tag| std::str::from_utf8(tag).ok())
     }
 
     /// Returns the other attributes by which it can be purged.
     pub fn attributes(&self) -> ResponseAttributes<'_> {
-        let packed = self.bytes.get(index(self.url_end)..index(self.attributes_end));
-        unpack_attributes(packed.unwrap_or_default())
+        unpack_attributes(self.section(Section::Attributes))
     }
 
     /// Returns the view of this response that purges match.
@@ -319,40 +308,38 @@ impl StoredResponse {
 
     /// Returns the stored header section. Costs one reference count, copies nothing.
     pub fn fields(&self) -> PackedFields {
-        PackedFields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
+        PackedFields::from_block(self.bytes.slice(self.ends.range(Section::Fields)))
     }
 
     /// Returns a copy of the header section in its own allocation.
     pub fn detached_fields(&self) -> PackedFields {
-        let block = self.bytes.get(index(self.tags_end)..index(self.fields_end));
-        PackedFields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
+        PackedFields::from_block(Bytes::copy_from_slice(self.section(Section::Fields)))
     }
 
     #[inline]
     pub fn has_trailers(&self) -> bool {
-        self.trailers_end > self.fields_end
+        !self.ends.range(Section::Trailers).is_empty()
     }
 
     /// Returns the trailer section, stored apart from the header section (RFC 9111 §3.1).
     pub fn trailers(&self) -> HeaderMap {
-        let block = self.bytes.slice(index(self.fields_end)..index(self.trailers_end));
+        let block = self.bytes.slice(self.ends.range(Section::Trailers));
         PackedFields::from_block(block).unpack(0)
     }
 
     /// Returns the body. Costs one reference count, copies nothing.
     pub fn body(&self) -> Bytes {
-        self.bytes.slice(index(self.trailers_end)..)
+        self.bytes.slice(self.ends.body()..)
     }
 
-    /// Returns whether a part of its bytes is in use, for example by a client that receives the
-    /// body.
+    /// Returns whether a part of its bytes is in use, as while a client receives the body.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique()
     }
 
     /// Returns the length of the body in bytes.
     pub fn body_length(&self) -> u64 {
-        (self.bytes.len() - index(self.trailers_end)) as u64
+        (self.bytes.len() - self.ends.body()) as u64
     }
 
     /// Returns the bytes on the heap: key, URL, attributes, tags, fields, trailers and body.
@@ -360,8 +347,7 @@ impl StoredResponse {
         self.bytes.len()
     }
 
-    /// Returns the same response with the freshness of a request under this stamp. Shares its
-    /// bytes.
+    /// Returns the same response with the freshness of a later request. Shares its bytes.
     #[must_use]
     pub fn with_freshness(
         &self,
@@ -385,8 +371,7 @@ impl StoredResponse {
         }
     }
 
-    /// Returns the same response with the fields, freshness and attributes of a `304` (RFC 9111
-    /// §3.2).
+    /// Returns the same response, updated by a `304` (RFC 9111 §3.2).
     ///
     /// Adds its tags. `None` if there are more tags than a response may have, so that tags that
     /// change with each `304` do not accumulate.
@@ -504,8 +489,4 @@ fn unpack_attributes(packed: &[u8]) -> ResponseAttributes<'_> {
     let mut next = || parts.next().flatten();
     let (route, version, user) = (next(), next(), next());
     ResponseAttributes { user, route, version }
-}
-
-fn index(offset: u32) -> usize {
-    offset as usize
 }

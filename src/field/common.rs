@@ -44,8 +44,7 @@ pub(crate) fn is_common(name: &HeaderName) -> bool {
 /// Returns the interned copy of a common value, or the value itself if it is not common.
 ///
 /// Cloning an interned value is free; cloning an ordinary one costs two atomic operations. Interned
-/// values are never freed, so the table is bounded. Once it is full, values are returned as they
-/// are.
+/// values are never freed, so the table is bounded. Once full, it returns values as they are.
 pub(crate) fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
     if !is_common(name) || value.len() > LONGEST {
         return value;

@@ -8,8 +8,7 @@
 //! - ASP.NET ignores the case of names.
 //! - Go and Tomcat skip a malformed cookie. Express and Django keep it.
 //!
-//! A cookie that one of them sees and Larder does not lets a client choose the response that others
-//! get.
+//! A cookie that one of them sees and Larder does not lets a client choose what others get.
 
 use http::{HeaderMap, header};
 

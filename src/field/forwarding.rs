@@ -7,8 +7,8 @@ use super::hop;
 /// The subject of a forwarding field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForwardingKind {
-    /// The target as the client requested it: host, scheme, port, prefix. Origins build links and
-    /// redirects from these.
+    /// The target as the client requested it: host, scheme, port, prefix. Origins build links from
+    /// it.
     Target,
     /// The address of the client.
     Client,
@@ -119,8 +119,7 @@ pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
 
 /// Removes trailers that could change how an origin reads the request.
 ///
-/// These are forwarding fields, overrides of the method or target, and fields that only a head may
-/// contain.
+/// These are forwarding fields, overrides of the method or target, and fields for heads only.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {

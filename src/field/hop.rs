@@ -72,8 +72,7 @@ const HEAD_ONLY: [HeaderName; 6] = [
 /// Removes the fields that `Connection` lists, except those that describe the connection itself.
 ///
 /// Runs before any decision is made by a request's fields: a field that the origin does not see
-/// must not select a stored response. Costs one lookup if `Connection` is absent or lists no
-/// fields.
+/// must not select a stored response. Costs one lookup if `Connection` lists none.
 pub fn remove_listed(headers: &mut HeaderMap) {
     let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
     if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {

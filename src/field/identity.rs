@@ -11,8 +11,7 @@ use super::name::{NameSet, PatternSet, WordSet, is_same};
 pub enum IdentityFieldKind {
     /// The name suggests a key, a token, a user or a session.
     Credential,
-    /// The name suggests the party on whose behalf the request is made: a tenant, an organization,
-    /// an account.
+    /// The name suggests the party that the request is for: a tenant, an organization, an account.
     Tenant,
 }
 
@@ -165,8 +164,7 @@ pub static TENANT_WORDS: WordSet = WordSet::new(&[
 
 /// Names that contain one of the words and do not identify the client.
 ///
-/// Examples are anti-forgery tokens, idempotency and cache keys, trace IDs, and browser
-/// descriptions.
+/// Examples are anti-forgery tokens, idempotency keys, trace IDs, and browser descriptions.
 pub static HARMLESS: PatternSet = PatternSet::new(&[
     "antiforgery-token",
     "cache-key",

@@ -1,7 +1,6 @@
 //! Structured fields (RFC 9651).
 //!
-//! Targeted cache control is a dictionary (RFC 9213), cache groups are a list of strings (RFC
-//! 9875).
+//! Targeted cache control is a dictionary (RFC 9213); cache groups are a list (RFC 9875).
 
 use std::borrow::Cow;
 

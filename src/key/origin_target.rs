@@ -36,8 +36,8 @@ pub struct OriginTarget<'a> {
     pub storage_scope: StorageScope,
     /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
-    /// The clients that share the response, as written by [`partition`](super::partition). Empty if
-    /// all do.
+    /// The clients that share the response, as written by [`partition`](super::partition). Empty
+    /// for all.
     pub partition: Cow<'a, [u8]>,
 }
 

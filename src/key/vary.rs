@@ -1,5 +1,4 @@
-//! Selecting fields: the request fields that a response varies by, in canonical form (RFC 9111
-//! §4.1).
+//! Selecting fields, by which a response varies, in canonical form (RFC 9111 §4.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
@@ -236,8 +235,7 @@ fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `Accept-Language`, sorted by weight, and by name without regard to case if weights are
-/// equal.
+/// Appends `Accept-Language`, sorted by weight, then by case-folded name.
 ///
 /// Order has no meaning (RFC 9110 §12.5.4). Many origins nevertheless use it for languages of equal
 /// weight: see [`ties_with_earlier_language`].
@@ -257,8 +255,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
 
 /// Returns whether a request lists another language of equal weight before this one.
 ///
-/// An origin that follows the order would prefer that language, so a stored response in this one is
-/// not used.
+/// An origin that follows the order prefers that language, so no response in this one is used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
@@ -272,8 +269,7 @@ pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -
     false
 }
 
-/// Returns whether a language tag equals another or is more specific, as `en-US` is than `en` (RFC
-/// 4647 §3.4).
+/// Returns whether a language tag is covered by another, as `en-US` by `en` (RFC 4647 §3.4).
 fn is_within(tag: &[u8], wider: &[u8]) -> bool {
     tag.split_at_checked(wider.len()).is_some_and(|(start, rest)| {
         start.eq_ignore_ascii_case(wider) && matches!(rest.first(), None | Some(b'-'))

@@ -53,8 +53,7 @@ impl FetchLease {
         (Self(sender), receiver)
     }
 
-    /// Ends the lease. Other nodes receive the result after everything that was put into the store
-    /// before.
+    /// Ends the lease. Other nodes receive the result after earlier puts have reached the store.
     pub(crate) fn release(self, result: LeaseResult) {
         let _nobody_listens = self.0.send(result);
     }

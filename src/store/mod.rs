@@ -35,8 +35,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns the entry under this key from the tier that the fleet shares.
     ///
-    /// It may be newer than the entry of [`Store::peek`]. If there is only one tier, both are the
-    /// same.
+    /// It may be newer than the entry of [`Store::peek`], unless there is only one tier.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
     /// Stores an entry, unless the stored one [supersedes](Entry::is_superseded_by) it.

@@ -6,8 +6,7 @@ use crate::field::Timestamp;
 
 /// A record of the current version, its start, and the version before it.
 ///
-/// Its text is `version millis previous`, without the last part if there was none. Versions contain
-/// no spaces.
+/// Its text is `version millis previous`; the last part may be absent. No version contains spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceVersion {
     version: String,
@@ -28,8 +27,7 @@ impl NamespaceHistory {
     /// Compares the recorded version with this node's `version`.
     ///
     /// A node of the previous version that starts within `grace` belongs to a deployment in
-    /// progress, so it changes nothing. After that, returning to the previous version is a change
-    /// like any other.
+    /// progress, so it changes nothing. Later, a return to that version is a change like any other.
     pub(crate) fn resolve(
         known: Option<&str>,
         version: &str,

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
-    super::{Entry, PackedFields, ResponseId, StoredResponse},
+    super::{
+        Entry, PackedFields, ResponseId, StoredResponse,
+        sections::{Section, SectionEnds},
+    },
     reader::ByteReader,
 };
 use crate::{
@@ -46,7 +49,7 @@ pub(super) struct EntryHead {
     fence: Fence,
     requested_at: Timestamp,
     /// The ends of key, URL, attributes, tags, fields and trailers in the content.
-    ends: [u32; 6],
+    ends: SectionEnds,
     pub(super) length: usize,
     /// Its length as encoded, which is smaller if it is compressed.
     pub(super) encoded_length: usize,
@@ -77,14 +80,7 @@ impl EntryHead {
             etag: response.etag,
             fence: response.fence,
             requested_at: response.requested_at,
-            ends: [
-                response.key_end,
-                response.url_end,
-                response.attributes_end,
-                response.tags_end,
-                response.fields_end,
-                response.trailers_end,
-            ],
+            ends: response.ends,
             length: response.bytes.len(),
             encoded_length,
         }
@@ -121,7 +117,7 @@ impl EntryHead {
         if let Some(usable_for) = freshness.usable_for {
             write_duration(usable_for, out);
         }
-        self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+        self.ends.0.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
         out.extend_from_slice(&(self.length as u64).to_le_bytes());
         if self.is_compressed() {
             out.extend_from_slice(&(self.encoded_length as u64).to_le_bytes());
@@ -156,14 +152,11 @@ impl EntryHead {
         let has = |flag: u8| flags & flag != 0;
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
-        let ends = [
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-        ];
+        let mut ends = [0; 6];
+        for end in &mut ends {
+            *end = reader.u32()?;
+        }
+        let ends = SectionEnds(ends);
         let length = reader.size()?;
         let encoded_length = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && encoded_length >= length {
@@ -178,15 +171,11 @@ impl EntryHead {
 
     /// Returns the response with this content; `None` if they do not fit together.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, url_end, attributes_end, tags_end, fields_end, trailers_end] = self.ends;
-        let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
-        if !fits || !self.ends.is_sorted() {
+        if self.ends.body() > content.len() || !self.ends.0.is_sorted() {
             return None;
         }
         let bytes = Bytes::from(content.into_boxed_slice());
-        let key_length = usize::try_from(key_end).ok()?;
-        let place = usize::try_from(tags_end).ok()?..usize::try_from(fields_end).ok()?;
-        let fields = PackedFields::from_block(bytes.slice(place));
+        let fields = PackedFields::from_block(bytes.slice(self.ends.range(Section::Fields)));
         Some(Entry::Response(Arc::new(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -194,18 +183,14 @@ impl EntryHead {
             id: ResponseId::next(),
             requested_at: self.requested_at,
             has_content_coding: fields.first("content-encoding").is_some(),
-            is_for_one_identity: partition::identity(bytes.get(..key_length)?).is_some(),
+            is_for_one_identity: partition::identity(bytes.get(self.ends.range(Section::Key))?)
+                .is_some(),
             fence: self.fence,
             requested_at_monotonic: 0,
             checked_version: AtomicU64::new(0),
             recently_used: AtomicBool::new(false),
             bytes,
-            key_end,
-            url_end,
-            attributes_end,
-            tags_end,
-            fields_end,
-            trailers_end,
+            ends: self.ends,
         })))
     }
 }

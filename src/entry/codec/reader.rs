@@ -50,8 +50,7 @@ impl<'a> ByteReader<'a> {
         Some(slice)
     }
 
-    /// Reads items after their count, a `u32`. Each item takes bytes, so the count cannot exhaust
-    /// memory.
+    /// Reads items after their count, a `u32`. Each takes bytes, so the list is bounded.
     pub(super) fn list<Item>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Option<Item>,

@@ -83,8 +83,7 @@ impl SealingKeys {
 
     /// Encrypts an encoded entry, given the digest of its key.
     ///
-    /// `None` if the system has no random numbers. Takes about 1 µs, and 0.5 ns a byte; copies the
-    /// chunks.
+    /// `None` if the system has no random numbers. Takes 1 µs, and 0.5 ns a byte; copies chunks.
     pub(crate) fn seal(
         &self,
         digest: u128,

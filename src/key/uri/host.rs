@@ -6,8 +6,7 @@ use super::{Scheme, byte_class};
 
 /// Returns `host[:port]` in lower case, without a default or empty port and a trailing dot.
 ///
-/// Also drops leading zeros of the port. Borrows its input if that is canonical. Runs for every
-/// request.
+/// Also drops leading zeros of the port. Borrows canonical input. Runs for every request.
 pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
     let marks = byte_class::of(host);
     let is_lower = marks & byte_class::UPPER == 0;

@@ -1,7 +1,6 @@
 //! The form of URLs that purges match: `host/path?query` in the loosest reading.
 //!
-//! All spellings of a path that some server treats as equal have the same form, so a purge of one
-//! reaches all.
+//! Spellings of a path that some server treats as equal have one form: a purge reaches all.
 
 use super::{PathReadings, percent, reading};
 

@@ -70,8 +70,7 @@ impl QueryRule {
             && !self.ignore.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Returns whether a text repeats the value of a parameter that reaches the origin but not the
-    /// key.
+    /// Returns whether a text repeats the value of a parameter that is sent but not in the key.
     pub fn leaks_into(&self, query: &str, text: &[u8]) -> bool {
         if self.forwarding == QueryForwarding::Kept || self.keeps_all() {
             return false;
@@ -189,8 +188,7 @@ fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
 
 /// Sorts pairs by decoded name; pairs of one name keep their order.
 ///
-/// A query that servers split differently stays as sent, because the pairs of one name are not
-/// certain there.
+/// A query that servers split differently stays as sent: the names of its pairs are uncertain.
 fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
     let names = || query.split('&').map(|pair| decoded(name_of(pair)));
     if names().is_sorted() || query.split('&').any(is_ambiguous) {

@@ -73,8 +73,7 @@ pub(crate) struct MemoryUsage {
 }
 
 impl MemoryStore {
-    /// Creates a store of `budget` bytes for entries of up to `max_entry` bytes, or fewer if they
-    /// do not fit.
+    /// Creates a store of `budget` bytes for entries of up to `max_entry` bytes, if those fit.
     ///
     /// # Panics
     /// Never: every option that the cache requires is given.
@@ -236,8 +235,7 @@ impl MemoryStore {
         written
     }
 
-    /// Evicts entries of an identity until it is within its share: the oldest ones, unused before
-    /// used.
+    /// Evicts entries of an identity beyond its share: the oldest ones, unused before used.
     fn enforce_share(&self, identity: u128) {
         while let Some(oldest) = self.shares.eviction_candidates(identity) {
             let idle = oldest.iter().find(|digest| self.is_idle(**digest));
@@ -352,8 +350,7 @@ struct EvictionListener {
 }
 
 impl Lifecycle<u128, Entry> for EvictionListener {
-    /// Evicted entries, kept until the shard's lock is released: freeing megabytes takes too long
-    /// under it.
+    /// Evicted entries, which are freed after the shard's lock is released.
     type RequestState = Vec<Entry>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {

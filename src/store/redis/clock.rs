@@ -26,16 +26,14 @@ const TOLERANCE_MILLIS: i64 = 20;
 pub(super) struct RedisClock(AtomicI64);
 
 impl RedisClock {
-    /// Returns the milliseconds by which Redis' clock is ahead of this node's [monotonic
-    /// one](monotonic::timestamp).
+    /// Returns the milliseconds by which Redis' clock is ahead of [`monotonic::timestamp`].
     pub(super) fn offset(&self) -> i64 {
         self.0.load(Relaxed)
     }
 
     /// Updates the offset if it is outside the measured range.
     ///
-    /// A slow reply gives a wide range and thus little information, so the offset stays as long as
-    /// it is possible.
+    /// A slow reply gives a wide range, so it seldom changes the offset.
     fn correct(&self, [min, max]: [i64; 2]) {
         let possible = min.saturating_sub(TOLERANCE_MILLIS)..=max.saturating_add(TOLERANCE_MILLIS);
         if !possible.contains(&self.offset()) {

@@ -33,8 +33,7 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// The consecutive timeouts that open the breaker: at most this many, or fewer if they add up to
-/// this time.
+/// The consecutive timeouts that open the breaker, by number and by total time.
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
 /// A command that is still unsent after this many deadlines is dropped.

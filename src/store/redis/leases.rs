@@ -66,8 +66,7 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     };
     inner.metrics.observe(StoreOperation::Claim, outcome, started.elapsed());
     match result {
-        // Without a reply, this node may hold the lease. It then releases it, so that others do not
-        // wait in vain.
+        // Without a reply, this node may hold the lease. It then releases it for the others.
         Ok(scripts::ACQUIRED)
         | Err(CommandError::TimedOut | CommandError::Disconnected(_) | CommandError::BreakerOpen) =>
         {

@@ -59,8 +59,7 @@ use queue::{PendingValue, QueuedWrite, merge_variants};
 
 /// Stored responses in Redis.
 ///
-/// Writes and removals are queued and executed in order. While Redis is down, every lookup is a
-/// miss at once.
+/// Writes are queued and executed in order. While Redis is down, every lookup is a miss at once.
 pub(crate) struct RedisStore {
     inner: Arc<StoreInner>,
     tasks: [AbortHandle; 4],
@@ -123,8 +122,7 @@ impl RedisStore {
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
-    /// Changes the longest time for which any route serves stale responses. Applies to later
-    /// writes.
+    /// Changes the longest time for which any route serves stale responses, for later writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         self.inner.set_stale_for(stale_for);
     }
@@ -157,8 +155,7 @@ impl RedisStore {
         PutOutcome::Stored
     }
 
-    /// Queues the addition of a variant to the index under its target's key. The addition is
-    /// atomic.
+    /// Queues the atomic addition of a variant to the index under its target's key.
     ///
     /// The variants `in_use` on this node count as new.
     pub(crate) fn add_variant(

@@ -52,8 +52,7 @@ pub(super) enum QueuedWrite {
 
 /// Writes in order of arrival.
 ///
-/// Queued entries can be looked up, so that this node never reads an entry that it has just
-/// replaced.
+/// Queued entries can be looked up, so this node never reads an entry that it just replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
     /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.

@@ -1,5 +1,4 @@
-//! Encryption of entries in Redis that are limited to some clients, if the operator configured a
-//! secret.
+//! Encryption of entries limited to some clients, if the operator configured a secret.
 
 use std::borrow::Cow;
 

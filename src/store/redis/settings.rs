@@ -27,8 +27,7 @@ pub(crate) struct Settings {
     pub compress_above: usize,
     /// Larger entries, in bytes, are not stored.
     pub max_entry: usize,
-    /// The secrets that encrypt entries limited to some clients; without them, such entries are
-    /// stored plain.
+    /// The secrets that encrypt entries limited to some clients; without them, those are plain.
     pub sealing_keys: Option<SealingKeys>,
     /// The longest time for which any route serves stale responses.
     pub stale_for: Duration,
