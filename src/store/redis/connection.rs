@@ -257,18 +257,18 @@ impl ConnectionShared {
             self.pending.lock().clear();
             return;
         };
-        let mut answers = FuturesUnordered::new();
+        let mut batches = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = self.queued.notified() => {
                     let mut pending = std::mem::take(&mut *self.pending.lock());
                     while !pending.is_empty() {
                         let rest = pending.split_off(self.max_keys.min(pending.len()));
-                        answers.push(self.send_batch((***session).clone(), pending));
+                        batches.push(self.send_batch((***session).clone(), pending));
                         pending = rest;
                     }
                 }
-                Some(()) = answers.next() => {}
+                Some(()) = batches.next() => {}
             }
         }
     }
@@ -315,22 +315,22 @@ impl ConnectionShared {
     /// So after the deadline, it processes pending input first.
     async fn with_deadline<T>(
         &self,
-        answer: impl Future<Output = Result<T, fred::error::Error>>,
+        reply: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, CommandError> {
-        let mut answer = pin!(answer);
-        let mut answered = match tokio::time::timeout(self.deadline, answer.as_mut()).await {
-            Ok(answered) => Poll::Ready(answered),
+        let mut reply = pin!(reply);
+        let mut replied = match tokio::time::timeout(self.deadline, reply.as_mut()).await {
+            Ok(replied) => Poll::Ready(replied),
             Err(_) => Poll::Pending,
         };
         for _ in 0..FINAL_POLLS {
-            if answered.is_ready() {
+            if replied.is_ready() {
                 break;
             }
             tokio::task::yield_now().await;
-            answered = futures_util::poll!(answer.as_mut());
+            replied = futures_util::poll!(reply.as_mut());
         }
-        match answered {
-            Poll::Ready(answered) => answered.map_err(|error| CommandError::from_fred(&error)),
+        match replied {
+            Poll::Ready(replied) => replied.map_err(|error| CommandError::from_fred(&error)),
             Poll::Pending => Err(CommandError::TimedOut),
         }
     }
@@ -394,13 +394,13 @@ impl ConnectionShared {
                         self.breaker.open(self.generation, &cause);
                     }
                 }
-                answer => return self.record(&answer),
+                reply => return self.record(&reply),
             }
         }
     }
 }
 
 fn max_timeouts(deadline: Duration) -> u32 {
-    let answers = MAX_SILENCE.as_millis() / deadline.as_millis().max(1);
-    u32::try_from(answers).unwrap_or(MAX_TIMEOUTS).clamp(2, MAX_TIMEOUTS)
+    let timeouts = MAX_SILENCE.as_millis() / deadline.as_millis().max(1);
+    u32::try_from(timeouts).unwrap_or(MAX_TIMEOUTS).clamp(2, MAX_TIMEOUTS)
 }

@@ -107,12 +107,12 @@ impl StoreInner {
 
     /// Checks that Redis replies to the simplest read.
     pub(super) async fn probe(&self) -> Result<(), CommandError> {
-        let asked = async {
+        let reply = async {
             let kind = RedisClientKind::Supervised(self.settings.read_deadline);
             let session = self.connector.connect(kind).await?;
             session.get::<Option<Bytes>, _>(self.keys.probe()).await
         };
-        match tokio::time::timeout(PROBE_TIMEOUT, asked).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, reply).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(CommandError::from_fred(&error)),
             Err(_) => Err(CommandError::TimedOut),

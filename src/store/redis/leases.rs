@@ -101,10 +101,10 @@ async fn acquire(
             ACQUIRE_TIMEOUT.saturating_sub(started.elapsed()) + inner.settings.read_deadline;
         let result = connection.run(&scripts::ACQUIRE, call.clone(), Some(within)).await;
         let result = attempts.result(result);
-        let is_asked_again = matches!(result, Err(CommandError::TimedOut | CommandError::Overdue))
+        let is_retried = matches!(result, Err(CommandError::TimedOut | CommandError::Overdue))
             && started.elapsed() < ACQUIRE_TIMEOUT
             && inner.breaker.permit() == Some(generation);
-        if !is_asked_again {
+        if !is_retried {
             return result;
         }
     }
