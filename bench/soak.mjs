@@ -302,14 +302,14 @@ function table (hostile, control) {
     row('their requests, bytes a second', each => `${Math.round(rate(each, 'requests'))}, ${Math.round(rate(each, 'sent') / 1024)} KiB`),
     row('their connections at the end', each => each.others.connections),
     row('hits of normal clients', each => each.asked),
-    row('… that were no hits, that failed', each => `${each.notHit}, ${each.failed}`),
-    row('new targets, asked for twice', each => each.fresh),
-    row('… not stored in between, that failed', each => `${each.notStored}, ${each.freshFailed}`),
+    row('… not hits, failed', each => `${each.notHit}, ${each.failed}`),
+    row('new targets, requested twice', each => each.fresh),
+    row('… not stored in between, failed', each => `${each.notStored}, ${each.freshFailed}`),
     row('hits on the server: median, p99', each => `${ms(each.server.p50)}, ${ms(each.server.p99)}`),
     row('hits at the client: median, p99', each => `${ms(each.client.p50)}, ${ms(each.client.p99)}`),
     row('peak memory', each => `${(each.peak / MIB).toFixed(0)} MiB`),
-    row('`/livez` without an answer', each => `${each.notAlive} of ${each.livez}`),
-    row('signed webhooks not taken', each => `${each.notTaken} of ${each.webhooks}`)
+    row('`/livez` without a response', each => `${each.notAlive} of ${each.livez}`),
+    row('signed webhooks refused', each => `${each.notTaken} of ${each.webhooks}`)
   ]
 }
 
