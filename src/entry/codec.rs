@@ -44,9 +44,6 @@ pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 /// That of an index is the time at which its newest selecting fields were seen. Each is a `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
-/// An upper bound of the size of a head whose content is in chunks.
-pub(crate) const MAX_HEAD_LENGTH: usize = PREFIX_LENGTH + 1 + head::MAX_SIZE;
-
 const VARIANTS: u8 = 0;
 const RESPONSE: u8 = 1;
 

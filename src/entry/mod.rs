@@ -6,7 +6,7 @@ mod sections;
 mod stored;
 mod variants;
 
-pub use fields::PackedFields;
+pub(crate) use fields::PackedFields;
 pub use stored::Entry;
 pub(crate) use variants::{LanguageVariant, VARY_TTL, VariantIndex, VarySelection};
 pub(crate) use {

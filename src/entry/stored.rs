@@ -173,7 +173,9 @@ impl ResponseDraft {
             PackedFields::pack(fields, &mut bytes);
             ends.push(u32::try_from(bytes.len()).ok()?);
         }
-        body.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        for chunk in body {
+            bytes.extend_from_slice(chunk);
+        }
         Some(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -207,7 +209,9 @@ impl ResponseDraft {
 /// Returns a strong entity tag: 128 bits of the body's SHA-256.
 fn entity_tag(body: &[Bytes]) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    body.iter().for_each(|chunk| digest.update(chunk));
+    for chunk in body {
+        digest.update(chunk);
+    }
     let half = digest.finish().as_ref().first_chunk().copied().unwrap_or_default();
     format!("\"{:032x}\"", u128::from_be_bytes(half))
 }

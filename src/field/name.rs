@@ -150,7 +150,8 @@ impl NameSet {
         same_length.unwrap_or_default().contains(&name)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static str> {
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
 }

@@ -103,7 +103,6 @@ impl ByteRange {
     }
 
     /// Returns the number of bytes, at least one.
-    #[expect(clippy::len_without_is_empty, reason = "a range of bytes is never empty")]
     pub fn len(self) -> u64 {
         self.last - self.first + 1
     }

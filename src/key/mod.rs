@@ -7,7 +7,8 @@ pub(crate) mod partition;
 pub(crate) mod uri;
 pub(crate) mod vary;
 
-pub use cache_key::{CacheKey, StorageScope};
+pub use cache_key::CacheKey;
+pub(crate) use cache_key::StorageScope;
 pub use digest::DigestKey;
 pub use origin_target::OriginTarget;
 pub(crate) use origin_target::{is_selected_by_cookies, requested_url};

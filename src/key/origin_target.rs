@@ -60,9 +60,10 @@ impl<'a> OriginTarget<'a> {
 
     /// Returns the key of responses to this request. Takes about 200 ns.
     pub fn key(&self) -> CacheKey {
-        let key = CacheKey::of_target(|text| self.write(text));
-        let sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
-        CacheKey { storage_scope: self.storage_scope, sent_query, ..key }
+        let mut key = CacheKey::of_target(|text| self.write(text));
+        key.storage_scope = self.storage_scope;
+        key.sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
+        key
     }
 
     fn write(&self, text: &mut Vec<u8>) {

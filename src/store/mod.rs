@@ -13,7 +13,7 @@ use std::future::Future;
 
 pub(crate) use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
 pub(crate) use memory::{MemoryStore, MemoryUsage};
-pub(crate) use namespace_history::{NamespaceHistory, NamespaceVersion};
+pub(crate) use namespace_history::NamespaceHistory;
 pub(crate) use redis::RedisStore;
 pub(crate) use tiered::TieredStore;
 

@@ -78,14 +78,14 @@ impl MemoryStore {
     /// # Panics
     /// Never: every option that the cache requires is given.
     pub(crate) fn new(budget: u64, max_entry: u64) -> Self {
-        let shards = shards_for(budget, max_entry);
+        let shard_count = shards_for(budget, max_entry);
         let budget_items = usize::try_from(budget / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 22);
         let evicted = Arc::new(AtomicU64::new(0));
         #[expect(clippy::expect_used, reason = "every option the builder asks for is given here")]
         let options = OptionsBuilder::new()
             .estimated_items_capacity(budget_items)
             .weight_capacity(budget)
-            .shards(shards)
+            .shards(shard_count)
             .hot_allocation(HOT_FRACTION)
             .build()
             .expect("complete options");
@@ -94,7 +94,7 @@ impl MemoryStore {
             EvictionListener { count: Arc::clone(&evicted), shares: Arc::clone(&shares) };
         let cache = Cache::with_options(options, StoredEntryWeighter, DigestBuildHasher, lifecycle);
         Self {
-            max_entry: max_entry_per_shard(budget, shards)
+            max_entry: max_entry_per_shard(budget, shard_count)
                 .min(usize::try_from(max_entry).unwrap_or(usize::MAX)),
             cache,
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],

@@ -368,7 +368,7 @@ impl ConnectionShared {
                     tokio::spawn(async move { suspect.check_liveness().await });
                 }
                 timeouts if timeouts >= self.max_timeouts => {
-                    self.breaker.open(self.generation, cause)
+                    self.breaker.open(self.generation, cause);
                 }
                 _ => {}
             },

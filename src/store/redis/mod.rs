@@ -41,7 +41,6 @@ use std::{
 use tokio::{runtime::Handle, task::AbortHandle};
 
 pub(crate) use breaker::RedisHealth;
-pub(crate) use error::RedisRefusal;
 pub(crate) use settings::Settings;
 
 pub(crate) use crate::entry::codec::sealed::SealingKeys;

@@ -33,11 +33,6 @@ pub(crate) struct Settings {
     pub stale_for: Duration,
 }
 
-impl Settings {
-    /// The default `read_deadline`: the delay that a failing Redis may cause.
-    pub(crate) const READ_DEADLINE: Duration = Duration::from_millis(20);
-}
-
 /// Returns the TTL of an entry.
 ///
 /// Routes serve stale responses for up to `stale_for`.

@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::{RedisHealth, RedisRefusal, RedisStore, Settings, sealing, writer::CHUNK_SIZE};
+use super::{RedisHealth, RedisStore, Settings, chunks, error::RedisRefusal, sealing};
 use crate::{
     entry::{
         CompleteBody, Entry, ResponseDraft, VarySelection,
@@ -769,7 +769,7 @@ async fn a_removal_is_seen_by_reads_under_way_even_if_it_cannot_be_written() {
 #[test]
 fn what_is_large_once_it_is_unpacked_is_unpacked_on_another_thread() {
     let options =
-        EncodeOptions { compress_above: 0, chunk: CHUNK_SIZE, body_id: 0, clock_offset: 0 };
+        EncodeOptions { compress_above: 0, chunk: chunks::SIZE, body_id: 0, clock_offset: 0 };
     let packed = |length| {
         let packed = codec::encode(&response(&key("/a"), vec![b'x'; length]), options).head;
         assert!(packed.len() < 1 << 10, "a few bytes stand for many");
