@@ -233,6 +233,30 @@ fn the_explanation_in_the_documents_is_what_is_explained() {
 }
 
 #[test]
+fn the_configurations_in_the_guides_are_valid() {
+    let environment = Environment {
+        variable: &|_| Some("secret".to_owned()),
+        file: &|_| Ok("secret".to_owned()),
+    };
+    for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md"] {
+        let text = read(&format!("docs/{file}"));
+        let examples = blocks(&text, "toml");
+        assert!(!examples.is_empty(), "{file}");
+        for example in examples {
+            // Examples without a section show keys of a route.
+            let has_sections = example.lines().any(|line| line.starts_with('['));
+            let route = "[[route]]\nname = \"example\"\nmatch = \"/example/**\"\n";
+            let section = if has_sections { "" } else { route };
+            let has_origin = example.contains("origin = ") || example.contains("[origin]");
+            let origin = if has_origin { "" } else { "origin = \"http://origin\"\n" };
+            let config =
+                Config::parse(&format!("{origin}{section}{example}"), file, environment).unwrap();
+            assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+        }
+    }
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     for document in files("", "md").into_iter().chain(files("docs", "md")) {
         let text = std::fs::read_to_string(&document).unwrap();
