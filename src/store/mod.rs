@@ -38,6 +38,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// It may be newer than the entry of [`Store::peek`], unless there is only one tier.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
+    /// Returns whether the fleet shares a tier that may hold this key.
+    ///
+    /// If not, [`Store::get`] returns the entry of [`Store::peek`].
+    fn is_shared(&self, key: &CacheKey) -> bool;
+
     /// Stores an entry, unless the stored one [supersedes](Entry::is_superseded_by) it.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = PutOutcome> + Send;
 

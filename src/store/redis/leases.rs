@@ -21,7 +21,7 @@ use super::{
     connection::{BatchingConnection, TrafficClass},
     error::CommandError,
     inner::StoreInner,
-    keys, lease_message,
+    lease_message,
     queue::QueuedWrite,
     scripts,
     waiters::Registration,
@@ -56,7 +56,7 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     let started = Instant::now();
     // Register before acquiring, so that a release between the two is not missed.
     let registration = inner.waiters.register(digest);
-    let token = format!("{:016x}", keys::random());
+    let token = format!("{:016x}", fastrand::u64(..));
     let result = acquire(inner, generation, digest, &token).await;
     inner.breaker.record_write(&result);
     let outcome = match &result {

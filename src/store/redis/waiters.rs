@@ -11,7 +11,6 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::keys;
 use crate::store::LeaseResult;
 
 /// The waiters, and the name under which messages reach this node.
@@ -30,7 +29,7 @@ struct LeaseWaiter {
 impl LeaseWaiters {
     pub(super) fn new() -> Self {
         Self {
-            node: format!("{:016x}", keys::random()),
+            node: format!("{:016x}", fastrand::u64(..)),
             is_subscribed: AtomicBool::new(false),
             by_digest: Mutex::default(),
             next: AtomicU64::new(0),

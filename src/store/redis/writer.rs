@@ -19,7 +19,7 @@ use super::{
     connection::{BatchingConnection, TrafficClass},
     error::CommandError,
     inner::StoreInner,
-    keys, leases,
+    leases,
     queue::QueuedWrite,
     scripts::{self, millis},
     sealing::SealContext,
@@ -146,7 +146,7 @@ async fn put(
     let options = EncodeOptions {
         compress_above: inner.settings.compress_above,
         chunk: chunks::SIZE,
-        body_id: keys::random(),
+        body_id: fastrand::u64(..),
         clock_offset: inner.clock.offset(),
     };
     let context = SealContext::new(digest, entry.key_text());
