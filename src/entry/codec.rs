@@ -1,7 +1,7 @@
-//! The binary form in which an entry leaves the process: versioned, checked, bounded.
+//! The binary form of an entry outside the process: versioned, checksummed and bounded.
 //!
-//! What cannot be read without doubt is no entry: an unknown version or an unknown bit, missing,
-//! damaged or further bytes. All numbers are little-endian:
+//! Anything unexpected is a decoding error: an unknown version or flag, and missing, damaged or
+//! trailing bytes. All numbers are little-endian:
 //!
 //! ```text
 //! "LRDR"  version u8  checksum u64 of all that follows  kind u8
@@ -9,12 +9,11 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! What follows the kind is at a fixed place, so that a script in Redis can compare two entries:
-//! [`ORDER_OFFSET`] is where.
+//! The order after the kind has a fixed offset, so that a script in Redis can compare entries.
 //!
-//! A response's content is one block: key, URL, attributes, tags, fields, trailers, body, each where the other
-//! ends. It may be compressed as a whole, and then be cut into chunks that are stored beside the head. What
-//! is not for everyone may be encrypted after that ([`sealed`]).
+//! A response's content is one block: key, URL, attributes, tags, fields, trailers and body, one
+//! after the other. It may be compressed as a whole, and then split into chunks that are stored
+//! beside the head. Responses that are limited to some clients may then be encrypted ([`sealed`]).
 
 mod checksum;
 mod head;
@@ -36,64 +35,62 @@ use reader::ByteReader;
 const MAGIC: [u8; 4] = *b"LRDR";
 const VERSION: u8 = 5;
 
-/// Bytes at the beginning that no two different entries share, but by a collision of checksums.
+/// The length of a prefix that differs between any two entries, unless checksums collide.
 pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 
-/// Where the kind is, and behind it what says which of two entries is newer: of a response the log, the
-/// place in it and when it was asked for, of an index when its newest selecting fields were seen; each a
-/// little-endian `u64`.
+/// The offset of the kind, and of the order, which says which of two entries is newer.
+///
+/// The order of a response is its purge log, the position in that log, and the time of the request.
+/// That of an index is the time at which its newest selecting fields were seen. Each is a `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
-
-/// More bytes than the head of a response whose content is in chunks.
-pub(crate) const MAX_HEAD_LENGTH: usize = PREFIX_LENGTH + 1 + head::MAX_SIZE;
 
 const VARIANTS: u8 = 0;
 const RESPONSE: u8 = 1;
 
-/// How a response is written.
+/// Settings for encoding an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodeOptions {
-    /// Content of more bytes than this is compressed, where that makes it smaller.
+    /// Content of more bytes than this is compressed, if that makes it smaller.
     pub compress_above: usize,
-    /// Content of more bytes than this, once compressed, is cut into chunks of this many; into more than
-    /// 65,536 of them it cannot be read again.
+    /// The size of a chunk. Larger content, after compression, is split into chunks.
+    ///
+    /// More than 65,536 chunks cannot be decoded.
     pub chunk: NonZeroU32,
-    /// Tells these chunks from all that stood or will stand under the same key.
+    /// Tells these chunks from all others under the same key, past or future.
     pub body_id: u64,
-    /// Milliseconds by which the clock that the fleet shares is ahead of this node's. Times are written by
-    /// the former.
+    /// Milliseconds by which the fleet's clock, used for stored times, is ahead of this node's.
     pub clock_offset: i64,
 }
 
-/// An entry as it is written.
+/// An encoded entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedEntry {
-    /// What stands under the entry's own key.
+    /// The value at the entry's own key.
     pub head: Vec<u8>,
-    /// The content, in order, where it does not stand in the head.
+    /// The content in order, unless the head contains it.
     pub chunks: Vec<Bytes>,
 }
 
-/// What a head says.
+/// A decoded head.
 #[derive(Debug)]
 pub enum DecodedEntry {
-    /// The whole entry.
+    /// The complete entry.
     Entry(Entry),
-    /// A response whose content stands in chunks.
+    /// A response with its content in chunks.
     Chunked(ChunkedResponse),
 }
 
-/// A response whose content is still missing.
+/// A response without its content.
 #[derive(Debug)]
 pub struct ChunkedResponse {
     head: EntryHead,
     layout: ChunkLayout,
 }
 
-/// Writes an entry. Copies the content once, unless it is in chunks and not compressed: then they share
-/// the response's memory.
+/// Encodes an entry.
 ///
-/// Of the stamp only the fence is written. Compressing takes about 2 ms for 1 MiB.
+/// Copies the content once. Chunks that are not compressed share the response's memory instead.
+/// Stores only the fence of the stamp. Compression takes about 2 ms for 1 MiB.
 pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
     match entry {
         Entry::Response(response) => encode_response(response, options),
@@ -105,11 +102,10 @@ pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
     }
 }
 
-/// Reads what [`encode`] wrote as head; nothing where it cannot be trusted, or where the content is
-/// larger than `limit`.
+/// Decodes a head that [`encode`] wrote; `None` if it is damaged or its content exceeds `limit`.
 ///
-/// Copies what it keeps into memory of exactly that size. Nothing is allocated for bytes that are not
-/// there, but up to `limit` for what compressed content says to become.
+/// Copies the content into an exact-size allocation. Allocates no more than the input has, or, for
+/// compressed content, than `limit`.
 pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedEntry> {
     let mut reader = ByteReader::new(bytes);
     if reader.array()? != MAGIC || reader.u8()? != VERSION {
@@ -129,8 +125,9 @@ pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedEntry> {
     }
 }
 
-/// The length that the content of a response says to have, unpacked. Reads the head only, and checks
-/// nothing.
+/// Returns the declared length of a response's content after decompression.
+///
+/// Reads only the head, and verifies nothing.
 pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
     let mut reader = ByteReader::new(bytes.get(PREFIX_LENGTH..)?);
     if reader.u8()? != RESPONSE {
@@ -140,17 +137,17 @@ pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
 }
 
 impl ChunkedResponse {
-    /// Which chunks are meant, of all that stood or stand under the same key.
+    /// Returns the ID that tells these chunks from others under the same key.
     pub fn body_id(&self) -> u64 {
         self.layout.body_id
     }
 
-    /// How many chunks there are: 2 to 65,536.
+    /// Returns the number of chunks: 2 to 65,536.
     pub fn count(&self) -> u32 {
         self.layout.count(self.head.encoded_length)
     }
 
-    /// The response with its content; nothing unless these are exactly the chunks, in order.
+    /// Adds the content; `None` unless these are exactly the chunks, in order.
     pub fn finish(self, chunks: &[Bytes]) -> Option<Entry> {
         let length: usize = chunks.iter().map(Bytes::len).sum();
         if length != self.head.encoded_length {
@@ -269,8 +266,8 @@ fn write_slice(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// A count that does not fit makes what follows unreadable, which is a miss. Targets and names are far
-/// shorter.
+/// Appends a count. One that does not fit makes the entry unreadable, and so a miss; targets and
+/// names are far shorter.
 fn write_count(count: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
 }
@@ -292,7 +289,7 @@ fn with_checksum(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Under the fuzzer every checksum is right: it is to reach what lies behind.
+/// Accepts every checksum under the fuzzer, so that it reaches the code behind the check.
 fn is_intact(expected: u64, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || expected == checksum(VERSION.into(), bytes)
 }

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A packed header section: per field line a name length (`u16`), a value length (`u32`), both
-/// little-endian, then name and value.
+/// A packed header section.
 ///
-/// Unpacking copies no value: each shares the block's allocation.
+/// Each field line is a name length (`u16`), a value length (`u32`), both little-endian, the name
+/// and the value. Unpacking copies no value: all share the block's allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackedFields {
     block: Bytes,
@@ -17,8 +17,7 @@ const LENGTHS: usize = 6;
 impl PackedFields {
     /// Appends `headers` to `block` in packed form.
     ///
-    /// Lines too long for the form (a name over 64 KiB, a value over 4 GiB) cannot come out of an
-    /// HTTP parser with sane limits and are left out.
+    /// Omits a name over 64 KiB or a value over 4 GiB, which no sane HTTP parser produces.
     pub fn pack(headers: &HeaderMap, block: &mut Vec<u8>) {
         for (name, value) in headers {
             let (Ok(name_length), Ok(value_length)) =
@@ -33,17 +32,17 @@ impl PackedFields {
         }
     }
 
-    /// How many bytes `headers` take in packed form.
+    /// Returns the number of bytes that `headers` take in packed form.
     pub fn packed_size(headers: &HeaderMap) -> usize {
         headers.iter().map(|(name, value)| LENGTHS + name.as_str().len() + value.len()).sum()
     }
 
-    /// Takes packed bytes as they stand; damage shows as missing fields when they are read.
+    /// Wraps packed bytes without checking them. Damage shows as missing fields.
     pub fn from_block(block: Bytes) -> Self {
         Self { block }
     }
 
-    /// The header section, with room for `spare` more fields.
+    /// Unpacks the header section, with capacity for `spare` more fields.
     pub fn unpack(&self, spare: usize) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.iter().count() + spare);
         for (name, value) in self.iter() {
@@ -56,12 +55,12 @@ impl PackedFields {
         headers
     }
 
-    /// The value of the first line of this field. `name` is lower case.
+    /// Returns the value of the first line of this field. `name` is in lower case.
     pub fn first(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(field, _)| *field == name.as_bytes()).map(|(_, value)| value)
     }
 
-    /// Name and value of each line, in order.
+    /// Returns name and value of each line, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest: &[u8] = &self.block;
         std::iter::from_fn(move || {

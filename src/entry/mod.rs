@@ -1,11 +1,12 @@
-//! A stored response and its compact form.
+//! Stored responses, indexes of variants, and their encoding.
 
 pub(crate) mod codec;
 mod fields;
+mod sections;
 mod stored;
 mod variants;
 
-pub use fields::PackedFields;
+pub(crate) use fields::PackedFields;
 pub use stored::Entry;
 pub(crate) use variants::{LanguageVariant, VARY_TTL, VariantIndex, VarySelection};
 pub(crate) use {

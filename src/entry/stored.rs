@@ -1,4 +1,4 @@
-//! What a store holds under a key: a response, or the list of variants that stand in its place.
+//! An entry of a store: a response, or the index of variants in its place.
 
 use std::{
     sync::{
@@ -10,8 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 
-use super::{PackedFields, VariantIndex};
+use super::{
+    PackedFields, VariantIndex,
+    sections::{Section, SectionEnds},
+};
 use crate::{
     fence::{Fence, FenceStamp, OwnedResponseAttributes, PurgeCandidate, ResponseAttributes},
     field::Timestamp,
@@ -20,129 +24,116 @@ use crate::{
     policy::{Freshness, tag, validation::EtagOrigin},
 };
 
-/// What stands under one key of a store.
+/// The value under one key of a store.
 #[derive(Debug, Clone)]
 pub enum Entry {
     /// The response to every request with this key.
     Response(Arc<StoredResponse>),
-    /// The target's responses carry `Vary`: they stand under keys of their own.
+    /// An index of the target's variants, which are stored under their own keys because of `Vary`.
     Variants(Arc<VariantIndex>),
 }
 
 /// A complete stored response.
 ///
-/// Key, URL, attributes, tags, header section, trailers and body stand in one exact-size allocation, so that a
-/// hundred thousand small responses cost little more than their bytes.
+/// Key, URL, attributes, tags, header section, trailers and body share one exact-size allocation,
+/// so that a hundred thousand small responses take little more memory than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
-    /// The status.
     pub status: StatusCode,
-    /// All that deciding about reuse takes.
+    /// The data from which reuse is decided.
     pub freshness: Freshness,
-    /// Whose validator the `ETag` is.
+    /// The origin of the `ETag`.
     pub etag: EtagOrigin,
-    /// This response and no other.
+    /// An ID unique within this process.
     pub id: ResponseId,
-    /// When the origin was asked for it, by this node's clock: of two, the one that was asked for later is
-    /// newer.
+    /// The time of the request to the origin, by this node's clock.
+    ///
+    /// Of two responses, the one requested later is newer.
     pub requested_at: Timestamp,
-    /// Whether it has a content coding.
     pub has_content_coding: bool,
-    /// Whether it is for one identity alone.
     pub is_for_one_identity: bool,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
-    /// The version of the node's fence table at which it was last found alive.
+    /// The version of the fence table at which the response was last found alive.
     pub(super) checked_version: AtomicU64,
-    /// Whether it was answered with since that was looked at.
+    /// Whether it was served since this flag was last cleared.
     pub(super) recently_used: AtomicBool,
     pub(super) bytes: Bytes,
-    pub(super) key_end: u32,
-    pub(super) url_end: u32,
-    pub(super) attributes_end: u32,
-    pub(super) tags_end: u32,
-    pub(super) fields_end: u32,
-    pub(super) trailers_end: u32,
+    pub(super) ends: SectionEnds,
 }
 
-/// Tells one stored response from every other of this process, its own freshened form included.
+/// Identifies a stored response within this process. A freshened response gets a new ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ResponseId(u64);
 
 impl ResponseId {
-    /// An identity not given out before.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A number that spreads evenly.
+    /// Returns a number for choosing a slot. Consecutive IDs spread evenly.
     #[expect(clippy::cast_possible_truncation, reason = "any of its bits spread evenly")]
     pub const fn number(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A response on its way into a store: all but its body.
+/// A response about to be stored, without its body.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseDraft {
-    /// The key under which it will stand.
+    /// The key under which it will be stored.
     pub key: CacheKey,
-    /// The status.
     pub status: StatusCode,
-    /// The header section to store; hop-by-hop fields and `Set-Cookie` are gone already.
+    /// The header section to store, without hop-by-hop fields and `Set-Cookie`.
     pub headers: HeaderMap,
-    /// All that deciding about reuse takes.
+    /// The data from which reuse is decided.
     pub freshness: Freshness,
-    /// Names by which it can be purged.
     pub tags: Vec<String>,
-    /// What else it can be purged by.
+    /// Other attributes by which it can be purged.
     pub attributes: OwnedResponseAttributes,
-    /// Taken before the origin was asked.
+    /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
-    /// When that was, by this node's clock.
+    /// The time of that request, by this node's clock.
     pub requested_at: Timestamp,
 }
 
-/// A body of which all has come, in the pieces in which it came: the only one that is stored.
+/// A completely received body. Only such bodies can be stored.
 #[derive(Debug, Clone)]
 pub(crate) struct CompleteBody {
     chunks: Vec<Bytes>,
-    /// The trailer section behind it.
     trailers: HeaderMap,
 }
 
 impl CompleteBody {
-    /// The body in these pieces, which its origin has been seen to end, and what of its trailers may be
-    /// stored.
+    /// Wraps the chunks and the storable trailers of a body that its origin has ended.
+    ///
+    /// The proof comes from the code that saw the end.
     pub(crate) fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
         Self { chunks, trailers }
     }
 
-    /// No body at all: of what Larder itself notes.
+    /// Returns an empty body, for Larder's own entries.
     pub(crate) fn none() -> Self {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
-    /// A body that no origin has sent.
+    /// A body that no origin sent.
     #[cfg(test)]
     pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
     }
 
-    /// The same with these trailers.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn with_trailers(self, trailers: HeaderMap) -> Self {
         Self { trailers, ..self }
     }
 
-    /// Its pieces, in order.
     pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
-    /// Its length in bytes.
     pub(crate) fn length(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
@@ -151,11 +142,11 @@ impl CompleteBody {
 const SEPARATOR: u8 = b'\n';
 
 impl ResponseDraft {
-    /// Joins head and body into a stored response, and makes an `ETag` where the origin sent no
-    /// validator at all, so that clients can still be answered `304`.
+    /// Joins head and body into a stored response.
     ///
-    /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
-    /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
+    /// Adds an `ETag` if the origin sent no validator, so that clients can still receive a `304`.
+    /// Copies the body once, to an exact-size buffer: received chunks keep a whole read buffer
+    /// alive. `None` if the parts exceed 4 GiB.
     pub(crate) fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
         self.join(&body.chunks, &body.trailers)
     }
@@ -165,26 +156,23 @@ impl ResponseDraft {
         let tags = self.tags.join("\n");
         let attributes = pack_attributes(self.attributes.as_attributes());
         let url = self.key.purge_url();
-        // Mostly the key has it already.
+        // The key mostly contains the URL already.
         let is_in_key = key::requested_url(self.key.text()) == Some(url.as_bytes());
         let url = if is_in_key { "" } else { &url };
         let body_length: usize = body.iter().map(Bytes::len).sum();
-        let names = url.len() + attributes.len() + tags.len();
+        let texts = [self.key.text(), url.as_bytes(), attributes.as_bytes(), tags.as_bytes()];
+        let texts_length: usize = texts.iter().map(|text| text.len()).sum();
         let fields = PackedFields::packed_size(&self.headers) + PackedFields::packed_size(trailers);
-        let head = self.key.text().len() + names + fields;
-        let mut bytes = Vec::with_capacity(head + body_length);
-        bytes.extend_from_slice(self.key.text());
-        let key_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(url.as_bytes());
-        let url_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(attributes.as_bytes());
-        let attributes_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(tags.as_bytes());
-        let tags_end = u32::try_from(bytes.len()).ok()?;
-        PackedFields::pack(&self.headers, &mut bytes);
-        let fields_end = u32::try_from(bytes.len()).ok()?;
-        PackedFields::pack(trailers, &mut bytes);
-        let trailers_end = u32::try_from(bytes.len()).ok()?;
+        let mut bytes = Vec::with_capacity(texts_length + fields + body_length);
+        let mut ends = SmallVec::<[u32; 6]>::new();
+        for text in texts {
+            bytes.extend_from_slice(text);
+            ends.push(u32::try_from(bytes.len()).ok()?);
+        }
+        for fields in [&self.headers, trailers] {
+            PackedFields::pack(fields, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).ok()?);
+        }
         for chunk in body {
             bytes.extend_from_slice(chunk);
         }
@@ -201,12 +189,7 @@ impl ResponseDraft {
             checked_version: AtomicU64::new(self.stamp.version),
             recently_used: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
-            key_end,
-            url_end,
-            attributes_end,
-            tags_end,
-            fields_end,
-            trailers_end,
+            ends: SectionEnds(ends.into_inner().ok()?),
         })
     }
 
@@ -223,66 +206,74 @@ impl ResponseDraft {
     }
 }
 
-/// A strong entity tag: 128 bits of the body's SHA-256.
+/// Returns a strong entity tag: 128 bits of the body's SHA-256.
 fn entity_tag(body: &[Bytes]) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for chunk in body {
         digest.update(chunk);
     }
-    let digest = digest.finish();
-    let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
-    format!("\"{digest}\"")
+    let half = digest.finish().as_ref().first_chunk().copied().unwrap_or_default();
+    format!("\"{:032x}\"", u128::from_be_bytes(half))
 }
 
 impl StoredResponse {
-    /// The full text of the key under which it was stored. Digests may collide, texts may not.
-    pub fn key_text(&self) -> &[u8] {
-        self.bytes.get(..index(self.key_end)).unwrap_or_default()
+    fn section(&self, section: Section) -> &[u8] {
+        self.bytes.get(self.ends.range(section)).unwrap_or_default()
     }
 
-    /// Its URL in the form by which purges select it: `host/path?query` in the loosest reading.
+    /// Returns the full text of its key. Digests may collide, texts may not.
+    pub fn key_text(&self) -> &[u8] {
+        self.section(Section::Key)
+    }
+
+    /// Returns the URL that purges match: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
-        match self.bytes.get(index(self.key_end)..index(self.url_end)) {
-            Some([]) | None => key::requested_url(self.key_text()).unwrap_or_default(),
-            Some(url) => url,
+        match self.section(Section::Url) {
+            [] => key::requested_url(self.key_text()).unwrap_or_default(),
+            url => url,
         }
     }
 
-    /// The last purge that was applied before the origin was asked for it.
+    /// Returns the position of the last purge applied before the request to the origin.
     pub fn fence(&self) -> Fence {
         self.fence
     }
 
-    /// Whether this one was asked for later than another response under the same key. In one purge log a
-    /// later fence says so, whatever the clocks say; what another log knows cannot be compared.
+    /// Returns whether this response was requested later than another one under the same key.
+    ///
+    /// Within one purge log a later fence decides, whatever the clocks say. Responses of different
+    /// logs cannot be compared.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let (own, others) = (self.fence, other.fence);
         own.log == others.log && (own.seq, self.requested_at) > (others.seq, other.requested_at)
     }
 
-    /// When the origin was asked for it, in milliseconds of this process's steady clock; 0 where another
-    /// process asked.
+    /// Returns the time of the request to the origin, in milliseconds of the monotonic clock.
+    ///
+    /// Zero if another process made the request.
     pub fn requested_at_monotonic(&self) -> u64 {
         self.requested_at_monotonic
     }
 
-    /// The version of the fence table at which it was last found alive; 0 if it never was.
+    /// Returns the version of the fence table at which it was last found alive; 0 if it never was.
     pub fn checked_version(&self) -> u64 {
         self.checked_version.load(Ordering::Relaxed)
     }
 
-    /// Whether it was found alive at exactly this version of the fence table.
+    /// Returns whether it was found alive at exactly this version of the fence table.
     #[inline]
     pub fn is_checked_at(&self, version: u64) -> bool {
         self.checked_version() == version
     }
 
-    /// Notes that it is alive at this version of the fence table.
+    /// Marks the response as alive at this version of the fence table.
     pub fn mark_checked(&self, version: u64) {
         self.checked_version.store(version, Ordering::Relaxed);
     }
 
-    /// Notes that it was answered with. The usual hit only reads.
+    /// Marks the response as recently used.
+    ///
+    /// Writes only if it is not marked yet.
     #[inline]
     pub fn mark_used(&self) {
         if !self.is_recently_used() {
@@ -290,82 +281,77 @@ impl StoredResponse {
         }
     }
 
-    /// Whether it was answered with since [`take_recently_used`](Self::take_recently_used).
+    /// Returns whether it was served since [`take_recently_used`](Self::take_recently_used).
     #[inline]
     pub fn is_recently_used(&self) -> bool {
         self.recently_used.load(Ordering::Relaxed)
     }
 
-    /// The same, and forgets it.
+    /// Clears the mark and returns whether it was set.
     pub fn take_recently_used(&self) -> bool {
         self.recently_used.swap(false, Ordering::Relaxed)
     }
 
-    /// Names by which it can be purged.
+    /// Returns the tags by which it can be purged.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
-        let tags =
-            self.bytes.get(index(self.attributes_end)..index(self.tags_end)).unwrap_or_default();
-        tags.split(|byte| *byte == SEPARATOR)
+        self.section(Section::Tags)
+            .split(|byte| *byte == SEPARATOR)
             .filter(|tag| !tag.is_empty())
             .filter_map(|tag| std::str::from_utf8(tag).ok())
     }
 
-    /// What else it can be purged by.
+    /// Returns the other attributes by which it can be purged.
     pub fn attributes(&self) -> ResponseAttributes<'_> {
-        let packed = self.bytes.get(index(self.url_end)..index(self.attributes_end));
-        unpack_attributes(packed.unwrap_or_default())
+        unpack_attributes(self.section(Section::Attributes))
     }
 
-    /// As purges see it.
+    /// Returns the view of this response that purges match.
     pub fn purge_candidate(&self) -> PurgeCandidate<'_, impl Iterator<Item = &str> + Clone> {
         PurgeCandidate { url: self.url(), tags: self.tags(), attributes: self.attributes() }
     }
 
-    /// The stored header section. Costs one reference count, copies nothing.
+    /// Returns the stored header section. Costs one reference count, copies nothing.
     pub fn fields(&self) -> PackedFields {
-        PackedFields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
+        PackedFields::from_block(self.bytes.slice(self.ends.range(Section::Fields)))
     }
 
-    /// A copy of the header section that shares nothing with this response.
+    /// Returns a copy of the header section in its own allocation.
     pub fn detached_fields(&self) -> PackedFields {
-        let block = self.bytes.get(index(self.tags_end)..index(self.fields_end));
-        PackedFields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
+        PackedFields::from_block(Bytes::copy_from_slice(self.section(Section::Fields)))
     }
 
-    /// Whether there are trailers behind the body.
     #[inline]
     pub fn has_trailers(&self) -> bool {
-        self.trailers_end > self.fields_end
+        !self.ends.range(Section::Trailers).is_empty()
     }
 
-    /// The trailer section, stored apart from the header section (RFC 9111 §3.1).
+    /// Returns the trailer section, stored apart from the header section (RFC 9111 §3.1).
     pub fn trailers(&self) -> HeaderMap {
-        let block = self.bytes.slice(index(self.fields_end)..index(self.trailers_end));
+        let block = self.bytes.slice(self.ends.range(Section::Trailers));
         PackedFields::from_block(block).unpack(0)
     }
 
-    /// The body. Costs one reference count, copies nothing.
+    /// Returns the body. Costs one reference count, copies nothing.
     pub fn body(&self) -> Bytes {
-        self.bytes.slice(index(self.trailers_end)..)
+        self.bytes.slice(self.ends.body()..)
     }
 
-    /// Whether someone holds a part of its bytes, as a client does that is sent the body.
+    /// Returns whether a part of its bytes is in use, as while a client receives the body.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique()
     }
 
-    /// The length of the body in bytes.
+    /// Returns the length of the body in bytes.
     pub fn body_length(&self) -> u64 {
-        (self.bytes.len() - index(self.trailers_end)) as u64
+        (self.bytes.len() - self.ends.body()) as u64
     }
 
-    /// All bytes it keeps on the heap: key, URL, attributes, tags, fields, trailers and body.
+    /// Returns the bytes on the heap: key, URL, attributes, tags, fields, trailers and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The same response with another freshness, as known since the origin was asked under this stamp.
-    /// Shares its bytes.
+    /// Returns the same response with the freshness of a later request. Shares its bytes.
     #[must_use]
     pub fn with_freshness(
         &self,
@@ -389,9 +375,10 @@ impl StoredResponse {
         }
     }
 
-    /// The same response under updated fields, freshness and attributes, as after a `304` (RFC 9111 §3.2),
-    /// with further tags. None where those are more than a response may have, so that what the origin names
-    /// anew with each `304` does not pile up.
+    /// Returns the same response, updated by a `304` (RFC 9111 §3.2).
+    ///
+    /// Adds its tags. `None` if there are more tags than a response may have, so that tags that
+    /// change with each `304` do not accumulate.
     pub fn freshened(
         &self,
         headers: HeaderMap,
@@ -420,7 +407,7 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// The full text of the key under which it is stored.
+    /// Returns the full text of the key under which it is stored.
     pub fn key_text(&self) -> &[u8] {
         match self {
             Self::Response(response) => response.key_text(),
@@ -428,12 +415,12 @@ impl Entry {
         }
     }
 
-    /// Whether this is the entry of exactly this key, and not of one with the same digest.
+    /// Returns whether this is the entry of exactly this key, and not of one with the same digest.
     pub fn matches_key(&self, key: &CacheKey) -> bool {
         self.key_text() == key.text()
     }
 
-    /// The identity that alone has it, if one does.
+    /// Returns the identity that it is limited to, if there is one.
     pub fn identity(&self) -> Option<u128> {
         match self {
             Self::Response(response) if !response.is_for_one_identity => None,
@@ -441,8 +428,10 @@ impl Entry {
         }
     }
 
-    /// Whether what is stored under the same key stays in the place of this one: it was asked for later,
-    /// or it is an index of variants that a response without `Vary` must not hide.
+    /// Returns whether `known`, stored under the same key, must not be replaced by this entry.
+    ///
+    /// That is so if it was requested later. It is also so if it is an index of variants and this
+    /// is a response without `Vary`, which must not hide it.
     pub fn is_superseded_by(&self, known: &Self) -> bool {
         match (self, known) {
             (Self::Response(new), Self::Response(known)) => known.is_newer_than(new),
@@ -453,7 +442,7 @@ impl Entry {
         }
     }
 
-    /// The same entry by a clock that is ahead of this node's by so many milliseconds.
+    /// Converts times to a clock that is ahead of this node's by so many milliseconds.
     #[must_use]
     pub fn with_clock_offset(mut self, millis: i64) -> Self {
         let moved = |at: &mut Timestamp| {
@@ -475,7 +464,7 @@ impl Entry {
         self
     }
 
-    /// All bytes the entry keeps on the heap besides its struct.
+    /// Returns the bytes on the heap, without the struct itself.
     pub fn heap_size(&self) -> usize {
         match self {
             Self::Response(response) => response.heap_size(),
@@ -484,8 +473,9 @@ impl Entry {
     }
 }
 
-/// ResponseAttributes as text: route, version and user, a line break after each of the first two. The names of routes
-/// and versions have none; what stands for a user may be any text.
+/// Packs route, version and user into text, with a line break after each of the first two.
+///
+/// Names of routes and versions contain no line break; a user may be any text.
 fn pack_attributes(attributes: ResponseAttributes<'_>) -> String {
     let [route, version, user] =
         [attributes.route, attributes.version, attributes.user].map(Option::unwrap_or_default);
@@ -495,7 +485,7 @@ fn pack_attributes(attributes: ResponseAttributes<'_>) -> String {
     format!("{route}\n{version}\n{user}")
 }
 
-/// What [`pack_attributes`] packs.
+/// Unpacks the text of [`pack_attributes`].
 fn unpack_attributes(packed: &[u8]) -> ResponseAttributes<'_> {
     let mut parts = packed
         .splitn(3, |byte| *byte == SEPARATOR)
@@ -503,8 +493,4 @@ fn unpack_attributes(packed: &[u8]) -> ResponseAttributes<'_> {
     let mut next = || parts.next().flatten();
     let (route, version, user) = (next(), next(), next());
     ResponseAttributes { user, route, version }
-}
-
-fn index(offset: u32) -> usize {
-    offset as usize
 }

@@ -1,4 +1,4 @@
-//! The index of a target's variants: which request fields select among them, and which there are.
+//! The index of a target's variants: the selecting fields, and the keys of the variants.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -9,80 +9,77 @@ use crate::{
     key::{CacheKey, vary::VarySet},
 };
 
-/// Variants kept of one target. Beyond it the oldest that is not in use goes: a `Vary` on something that
-/// is different in every request must not fill the store.
+/// The most variants of one target. Beyond it, the oldest unused one is removed: a `Vary` on a
+/// field that differs in every request must not fill the store.
 pub(super) const MAX_VARIANTS: usize = 64;
 
-/// Different sets of selecting fields remembered of one target; each costs a lookup.
+/// The most sets of selecting fields of one target. Each costs a lookup.
 const MAX_SELECTIONS: usize = 4;
 
-/// Values of `Accept-Encoding` remembered for each of them.
+/// The most `Accept-Encoding` values of one set.
 const MAX_CODINGS: usize = 4;
 
-/// Languages of responses remembered for each of them.
+/// The most response languages of one set.
 const LANGUAGES: usize = 8;
 
-/// For how long a response without `Vary` counts as selected by what others of its target named: many
-/// origins leave `Vary` out where a request has none of the fields (RFC 9111 §4.1).
+/// The time for which a response without `Vary` inherits the selecting fields of earlier ones.
+///
+/// Many origins omit `Vary` if a request has none of the fields (RFC 9111 §4.1).
 pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 
-/// Where the variants of one target are stored (RFC 9111 §4.1).
+/// The index of the variants of one target (RFC 9111 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantIndex {
-    /// The text of the target's key.
     pub target: Box<[u8]>,
-    /// What selects among the variants; what was named last comes first.
+    /// The sets of selecting fields; the one seen last comes first.
     pub selections: Vec<VarySelection>,
-    /// The variants stored last, oldest first, as digests of their keys: the bound on their number.
+    /// Key digests of the variants stored last, oldest first. Bounds their number.
     pub recent: Vec<u128>,
 }
 
-/// A set of selecting fields.
+/// A set of selecting fields, and the preferences seen with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VarySelection {
-    /// The fields.
     pub set: VarySet,
-    /// When a response last named them, by this node's clock.
+    /// The time at which a response last had them, by this node's clock.
     pub seen: Timestamp,
-    /// Canonical values of `Accept-Encoding` that variants are stored under and that hold nothing but known
-    /// codings, the newest first.
+    /// Canonical `Accept-Encoding` values of stored variants, newest first.
+    ///
+    /// Contains only values without unknown codings.
     pub codings: Vec<Box<[u8]>>,
-    /// The languages that variants are stored in, the newest first.
+    /// The languages of stored variants, newest first.
     pub languages: Vec<LanguageVariant>,
 }
 
-/// A language of a stored variant, and the preferences that it was stored for.
+/// A language of a stored variant, and the preferences of the request for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanguageVariant {
     /// Its `Content-Language`, one tag as written.
     pub language: Box<[u8]>,
-    /// The canonical `Accept-Language` that is part of its key.
+    /// The canonical `Accept-Language` in the variant's key.
     pub accepted: Box<[u8]>,
 }
 
 impl VariantIndex {
-    /// No variants yet.
     pub fn new(target: &CacheKey) -> Self {
         Self { target: target.text().into(), selections: Vec::new(), recent: Vec::new() }
     }
 
-    /// The index of one variant alone.
     pub fn of(target: &CacheKey, selection: VarySelection, variant: u128) -> Self {
         let (selections, recent) = (vec![selection], vec![variant]);
         Self { target: target.text().into(), selections, recent }
     }
 
-    /// The newest set of selecting fields, as long as it counts for responses that name none.
+    /// Returns the newest set of selecting fields, if it still applies to responses without `Vary`.
     pub fn current_selection(&self, now: Timestamp) -> Option<&VarySelection> {
         self.selections.first().filter(|newest| now < newest.seen.saturating_add(VARY_TTL))
     }
 
-    /// Adds what another index of the same target has, as newer. The result does not depend on how the
-    /// additions of several nodes are grouped, but for the order of variants. Returns the variants that
-    /// lost their places.
+    /// Merges a newer index of the same target. Returns the variants that were removed for it.
     ///
-    /// One that was hit since this was last asked about it, as `take_hit` says, is as good as new: however
-    /// many others are added, a variant that is hit now and then keeps its place.
+    /// The result does not depend on how nodes group their additions, except for the order of
+    /// variants. If `take_hit` says that a variant was hit since it was last asked, the variant
+    /// counts as new. So a variant that is hit now and then stays, however many others are added.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);
@@ -115,7 +112,6 @@ impl VariantIndex {
         self.selections.insert(0, VarySelection { set: known.set, seen, codings, languages });
     }
 
-    /// All bytes it keeps on the heap.
     pub fn heap_size(&self) -> usize {
         let selections: usize = self.selections.iter().map(VarySelection::heap_size).sum();
         self.target.len() + selections + self.recent.len() * size_of::<u128>()

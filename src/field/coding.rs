@@ -1,21 +1,21 @@
-//! Content codings: which ones a request accepts (RFC 9110 §8.4, §12.5.3).
+//! Content codings, and which of them a request accepts (RFC 9110 §8.4, §12.5.3).
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{list, preference};
 
-/// Codings whose meaning is known here, in the order of their names.
+/// Codings that Larder understands, sorted by name.
 pub(crate) const KNOWN: [&[u8]; 7] =
     [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
 
-/// Whether a request accepts a response with this line of `Content-Encoding`, or with none.
+/// Returns whether a request accepts a response with this `Content-Encoding` line, or without one.
 ///
-/// Without `Accept-Encoding` everything is acceptable. A member with a broken weight allows nothing, and of
-/// two members that contradict each other the refusal counts.
+/// Without `Accept-Encoding` every coding is acceptable. A member with a malformed weight allows
+/// nothing. If two members contradict each other, the refusal wins.
 pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let lines = || request.get_all(header::ACCEPT_ENCODING).into_iter().map(HeaderValue::as_bytes);
     if content_encoding.is_none() && lines().all(|line| !line.contains(&b';')) {
-        // Only a weight can refuse what has no coding: the usual case is a look for one.
+        // Only a weight can refuse the identity coding, and few requests have one.
         return true;
     }
     if lines().next().is_none() {
@@ -29,7 +29,7 @@ pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> b
     codings.all(|coding| acceptance(lines(), coding) == Some(true))
 }
 
-/// Whether all known codings that one value of `Accept-Encoding` accepts are accepted by another as well.
+/// Returns whether one `Accept-Encoding` value accepts every known coding that another accepts.
 pub(crate) fn includes(wider: &[u8], narrower: &[u8]) -> bool {
     let accepts = |line: &[u8], coding: &[u8]| acceptance([line].into_iter(), coding) == Some(true);
     let compared = KNOWN.iter().filter(|coding| !is_none(coding));
@@ -40,7 +40,9 @@ fn is_none(coding: &[u8]) -> bool {
     coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
 }
 
-/// Whether a coding is accepted or refused, by its name or else by `*`; nothing where neither is there.
+/// Returns whether a coding is accepted or refused, by its name or else by `*`.
+///
+/// `None` if the lines list neither.
 fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Option<bool> {
     let coding = without_prefix(coding);
     let (mut by_name, mut by_star) = (None, None);
@@ -57,7 +59,7 @@ fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Optio
     by_name.or(by_star)
 }
 
-/// `x-gzip` is `gzip` (RFC 9110 §8.4.1.3).
+/// Strips the prefix of legacy names: `x-gzip` is `gzip` (RFC 9110 §8.4.1.3).
 fn without_prefix(coding: &[u8]) -> &[u8] {
     match coding {
         [b'x' | b'X', b'-', rest @ ..]

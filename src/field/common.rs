@@ -1,4 +1,4 @@
-//! Field values that many responses share, kept once for the life of the process.
+//! Interned field values: a value that many responses share is allocated once per process.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-/// Values kept, and how long each may be: at most 64 KiB altogether.
+/// Limits of the table: its number of values, and the length of each. At most 64 KiB altogether.
 const VALUES: usize = 512;
 const LONGEST: usize = 128;
 
-/// Fields that say the same on most responses of an API.
+/// Fields that have the same value on most responses of an API.
 const FIELDS: [HeaderName; 20] = [
     header::ACCEPT_RANGES,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -36,15 +36,15 @@ const FIELDS: [HeaderName; 20] = [
 
 static KNOWN: LazyLock<Mutex<HashMap<&'static [u8], HeaderValue>>> = LazyLock::new(Mutex::default);
 
-/// Whether this field says the same on most responses of an API.
+/// Returns whether a field has the same value on most responses of an API.
 pub(crate) fn is_common(name: &HeaderName) -> bool {
     FIELDS.contains(name)
 }
 
-/// The same value without a reference count, where it is a common one: copying it is then free, while
-/// each copy of an ordinary value costs two atomic operations.
+/// Returns the interned copy of a common value, or the value itself if it is not common.
 ///
-/// What is kept is never let go, so it is bounded; past the bound, values stay as they are.
+/// Cloning an interned value is free; cloning an ordinary one costs two atomic operations. Interned
+/// values are never freed, so the table is bounded. Once full, it returns values as they are.
 pub(crate) fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
     if !is_common(name) || value.len() > LONGEST {
         return value;

@@ -1,10 +1,14 @@
-//! The `Cookie` request field (RFC 6265 §4.2), and where servers read it differently.
+//! The `Cookie` request field (RFC 6265 §4.2), and how servers disagree about it.
 //!
-//! There is one grammar and a dozen parsers. Python's `http.cookies` takes blanks for separators and
-//! lets a quoted value hold a semicolon; old Java containers take commas for separators and `$Version`
-//! for an attribute; PHP turns `.` in names into `_`, and older ones decode percent signs there, as Ruby
-//! did; ASP.NET ignores the case of names; Go and Tomcat skip what breaks the grammar, Express and Django
-//! do not. A cookie that one of them sees and Larder does not is a way to choose what others get.
+//! There is one grammar and a dozen parsers:
+//!
+//! - Python's `http.cookies` separates cookies at blanks and accepts a semicolon in a quoted value.
+//! - Old Java containers separate cookies at commas and read `$Version` as an attribute.
+//! - PHP turns `.` in names into `_`. Old versions of PHP and Ruby decode percent signs in names.
+//! - ASP.NET ignores the case of names.
+//! - Go and Tomcat skip a malformed cookie. Express and Django keep it.
+//!
+//! A cookie that one of them sees and Larder does not lets a client choose what others get.
 
 use http::{HeaderMap, header};
 
@@ -13,39 +17,40 @@ use super::name::is_same;
 /// A cookie as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cookie<'a> {
-    /// All of it: `name=value`.
+    /// The whole cookie: `name=value`.
     pub pair: &'a [u8],
-    /// Its name.
     pub name: &'a [u8],
     /// How far servers agree about it.
     pub form: CookieForm,
 }
 
 /// How far servers agree about a cookie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CookieForm {
-    /// It follows the grammar: all read it alike.
+    /// It follows the grammar, so all servers read it alike.
     Plain,
-    /// Its value breaks the grammar: some skip it, and perhaps the cookies behind it.
+    /// Its value breaks the grammar. Some servers skip it, and perhaps the cookies after it.
     Loose,
-    /// Its name is none, or some read another one.
+    /// Its name is empty or malformed, or some servers read a different name.
     OddName,
-    /// Some see another cookie in it, or take the next one for a part of it.
+    /// Some servers see another cookie inside it, or read the next cookie as part of it.
     Hidden,
 }
 
-/// The cookies of a request over all lines of the field, in order.
+/// Returns the cookies of a request over all lines of the field, in order.
 pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     let lines = headers.get_all(header::COOKIE).into_iter();
     lines.flat_map(|line| in_line(line.as_bytes()))
 }
 
-/// The cookies of one line; empty ones are left out.
+/// Returns the cookies of one line, without empty ones.
 pub(crate) fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii_start).filter_map(cookie)
 }
 
-/// The first cookie of this name, as sent; case and the separators of words do not count.
+/// Returns the first cookie of this name, as sent.
+///
+/// Names are compared by [`is_same`], without regard to case and word separators.
 pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     cookies(headers)
         .find(|cookie| is_same(cookie.name, name.as_bytes()))
@@ -66,12 +71,6 @@ fn cookie(pair: &[u8]) -> Option<Cookie<'_>> {
     let (name, value) = pair.split_at(end);
     let value = value.get(1..).unwrap_or_default();
     Some(Cookie { pair, name, form: form_of_name(name).max(form_of_value(value)) })
-}
-
-impl CookieForm {
-    fn max(self, other: Self) -> Self {
-        if (self as u8) < (other as u8) { other } else { self }
-    }
 }
 
 fn form_of_name(name: &[u8]) -> CookieForm {
@@ -95,7 +94,7 @@ fn form_of_value(value: &[u8]) -> CookieForm {
     let bare = match value.split_first() {
         Some((b'"', rest)) => match rest.split_last() {
             Some((b'"', bare)) if !bare.iter().any(|byte| matches!(byte, b'"' | b'\\')) => bare,
-            // Some let a quoted value go on to its closing quote, wherever that stands.
+            // Some servers extend a quoted value to the next quote, wherever that is.
             _ => return CookieForm::Hidden,
         },
         _ => value,
@@ -115,10 +114,10 @@ fn form_of_value(value: &[u8]) -> CookieForm {
 const OCTET: u8 = 1;
 /// A character of a `token` (RFC 9110 §5.6.2) that no server decodes: not `%`, not `+`.
 const TOKEN: u8 = 1 << 1;
-/// Some parser may take it for the end of a cookie.
+/// A byte that some parser treats as the end of a cookie.
 const SEPARATOR: u8 = 1 << 2;
 
-/// The class of each byte of a cookie.
+/// The classes of each byte in a cookie.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
@@ -212,7 +211,7 @@ mod tests {
         }
     }
 
-    /// The names that a parser sees which takes every byte that any parser takes for a separator.
+    /// Returns the names seen by a parser that splits at every byte that any parser splits at.
     fn most_lenient(line: &[u8]) -> Vec<&[u8]> {
         let pieces = line.split(|byte| *byte == b';' || is(*byte, SEPARATOR));
         let pairs = pieces.filter(|piece| piece.contains(&b'='));

@@ -1,4 +1,4 @@
-//! Instants as HTTP counts them, and the HTTP-date grammar (RFC 9110 §5.6.7).
+//! Timestamps, and the HTTP-date grammar (RFC 9110 §5.6.7).
 
 use std::{
     fmt,
@@ -6,63 +6,64 @@ use std::{
 };
 
 use http::HeaderValue;
+use jiff::civil::{Date, date};
 
 /// A wall-clock instant: milliseconds since the Unix epoch.
 ///
-/// The pure rooms never read a clock; they are given one of these as `now`.
+/// The pure rooms never read a clock. Callers pass the current time as `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The instant this many milliseconds after the epoch.
+    /// Returns the instant this many milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The instant this many whole seconds after the epoch; saturates.
+    /// Returns the instant this many whole seconds after the epoch; saturates.
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the epoch.
+    /// Returns the whole seconds since the epoch.
     pub const fn seconds(self) -> u64 {
         self.0 / 1000
     }
 
-    /// How much later this is than `earlier`; zero if it is not.
+    /// Returns the time from `earlier` to this instant, or zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// This instant moved into the future; saturates.
+    /// Returns this instant moved into the future; saturates.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// This instant moved into the past; saturates at the epoch.
+    /// Returns this instant moved into the past; saturates at the epoch.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_sub(millis))
     }
 
-    /// Reads an HTTP-date in any of its three formats (RFC 9110 §5.6.7).
+    /// Parses an HTTP-date in any of its three formats (RFC 9110 §5.6.7).
     ///
-    /// Names are case-insensitive and the weekday need not fit the date; everything else is as the
-    /// grammar says. A two-digit year below 77 lies in this century. A date before 1970 is the epoch.
+    /// Names are case-insensitive, and the weekday need not match the date. A two-digit year below
+    /// 77 is in this century. A date before 1970 becomes the epoch.
     pub fn parse_http_date(text: &[u8]) -> Option<Self> {
         let date = imf_fixdate(text).or_else(|| rfc850(text)).or_else(|| asctime(text))?;
         date.timestamp()
     }
 
-    /// This instant as an IMF-fixdate, whole seconds, at most the year 9999.
+    /// Formats this instant as an IMF-fixdate, in whole seconds, at most the year 9999.
     pub fn to_http_date(self) -> HeaderValue {
         let seconds = self.seconds().min(LAST_HTTP_SECOND);
         let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
@@ -71,36 +72,18 @@ impl Timestamp {
     }
 }
 
-/// An instant as RFC 3339 in UTC with milliseconds.
+/// Formats an instant by RFC 3339, in UTC with milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rfc3339(pub Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.seconds();
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let millis = self.0.millis() % 1000;
-        write!(to, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let instant = i64::try_from(self.0.millis()).map(jiff::Timestamp::from_millisecond);
+        write!(to, "{:.3}", instant.ok().and_then(Result::ok).unwrap_or(jiff::Timestamp::MAX))
     }
 }
 
-/// The proleptic Gregorian date of a day since 1970-01-01, by counting in 400-year eras that start in
-/// March, so that the leap day comes last.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// The last second of the year 9999: four-digit years end here.
+/// The last second of the year 9999, the last one that four-digit years can express.
 const LAST_HTTP_SECOND: u64 = 253_402_300_799;
 
 const MONTHS: [&[u8]; 12] = [
@@ -121,42 +104,17 @@ struct CalendarDate {
 }
 
 impl CalendarDate {
-    /// The instant, or nothing if the month has no such day.
+    /// Returns the instant, or `None` if the month has no such day.
     fn timestamp(&self) -> Option<Timestamp> {
-        if self.day == 0 || self.day > days_in_month(self.year, self.month) {
-            return None;
-        }
-        let Some(days) = days_since_epoch(self.year, self.month, self.day) else {
-            return Some(Timestamp(0));
-        };
-        Some(Timestamp::from_seconds(days * 86_400 + self.second_of_day))
+        let (year, month) = (i16::try_from(self.year).ok()?, i8::try_from(self.month).ok()?);
+        let day = Date::new(year, month, i8::try_from(self.day).ok()?).ok()?;
+        let midnight = u64::try_from(day.duration_since(date(1970, 1, 1)).as_secs());
+        let instant = midnight.map_or(0, |midnight| midnight + self.second_of_day);
+        Some(Timestamp::from_seconds(instant))
     }
 }
 
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-fn days_in_month(year: u64, month: u64) -> u64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar; nothing for earlier dates.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
-    // Counting years from March puts the leap day last, so that month lengths follow one formula.
-    let (year, month) =
-        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    (year * 365 + leap_days + day_of_year).checked_sub(719_468)
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Parses `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn imf_fixdate(text: &[u8]) -> Option<CalendarDate> {
     let mut parser = DateParser(text);
     parser.name(&SHORT_DAYS)?;
@@ -172,7 +130,7 @@ fn imf_fixdate(text: &[u8]) -> Option<CalendarDate> {
     parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
-/// `Sunday, 06-Nov-94 08:49:37 GMT`.
+/// Parses `Sunday, 06-Nov-94 08:49:37 GMT`.
 fn rfc850(text: &[u8]) -> Option<CalendarDate> {
     let mut parser = DateParser(text);
     parser.name(&LONG_DAYS)?;
@@ -189,7 +147,7 @@ fn rfc850(text: &[u8]) -> Option<CalendarDate> {
     parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
-/// `Sun Nov  6 08:49:37 1994`.
+/// Parses `Sun Nov  6 08:49:37 1994`.
 fn asctime(text: &[u8]) -> Option<CalendarDate> {
     let mut parser = DateParser(text);
     parser.name(&SHORT_DAYS)?;
@@ -204,11 +162,10 @@ fn asctime(text: &[u8]) -> Option<CalendarDate> {
     parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
-/// What is left to read of a date.
 struct DateParser<'a>(&'a [u8]);
 
 impl DateParser<'_> {
-    /// Takes exactly these bytes, in any case.
+    /// Takes exactly these bytes, ignoring case.
     fn literal(&mut self, expected: &[u8]) -> Option<()> {
         let (head, tail) = self.0.split_at_checked(expected.len())?;
         if !head.eq_ignore_ascii_case(expected) {
@@ -218,7 +175,7 @@ impl DateParser<'_> {
         Some(())
     }
 
-    /// Takes one of these names; its place in the list, from one.
+    /// Takes one of these names. Returns its position in the list, counted from one.
     fn name(&mut self, names: &[&[u8]]) -> Option<u64> {
         for (place, name) in (1..).zip(names) {
             if self.literal(name).is_some() {
@@ -242,7 +199,7 @@ impl DateParser<'_> {
         Some(number)
     }
 
-    /// Takes `hh:mm:ss`; a leap second is the start of the next minute.
+    /// Takes `hh:mm:ss`. A leap second becomes the start of the next minute.
     fn time_of_day(&mut self) -> Option<u64> {
         let hour = self.number(2)?;
         self.literal(b":")?;
@@ -252,7 +209,7 @@ impl DateParser<'_> {
         (hour < 24 && minute < 60 && second <= 60).then_some((hour * 60 + minute) * 60 + second)
     }
 
-    /// The finished date, if nothing follows it.
+    /// Returns the date if nothing follows it.
     fn end(self, date: CalendarDate) -> Option<CalendarDate> {
         self.0.is_empty().then_some(date)
     }

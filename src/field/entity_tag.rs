@@ -1,15 +1,15 @@
-//! Entity tags and the lists of them in `If-None-Match` and `If-Match` (RFC 9110 §8.8.3).
+//! Entity tags, and the lists of them in `If-None-Match` and `If-Match` (RFC 9110 §8.8.3).
 
 use http::{HeaderMap, header::AsHeaderName};
 
 use super::list;
 
-/// Whether two representations with the same tag are byte for byte the same.
+/// Whether equal tags mean byte-for-byte equal representations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strength {
-    /// They are.
+    /// Equal tags mean equal bytes.
     Strong,
-    /// They are only equivalent.
+    /// Equal tags mean equivalent representations only.
     Weak,
 }
 
@@ -17,15 +17,14 @@ pub(crate) enum Strength {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EntityTag<'a> {
     strength: Strength,
-    /// As it stands, with its quotes.
+    /// The tag as written, with its quotes.
     opaque: &'a [u8],
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads one entity tag.
+    /// Parses one entity tag; `None` if there are no bytes.
     ///
-    /// A field that is no entity tag by the grammar (no quotes, say) is a weak tag; nothing if there
-    /// are no bytes.
+    /// A malformed tag, such as one without quotes, counts as weak.
     pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = list::trim(text);
         if text.is_empty() {
@@ -37,18 +36,19 @@ impl<'a> EntityTag<'a> {
         })
     }
 
-    /// The tag's strength.
+    /// Returns whether the tag is strong or weak.
     pub(crate) fn strength(self) -> Strength {
         self.strength
     }
 
-    /// Weak comparison (RFC 9110 §8.8.3.2): for `If-None-Match`. Quotes do not count: origins that
-    /// forget them are sent them back by clients that do not.
+    /// Compares weakly (RFC 9110 §8.8.3.2), as for `If-None-Match`.
+    ///
+    /// Ignores quotes: some origins omit them, and clients then add them.
     pub(crate) fn matches_weakly(self, other: EntityTag<'_>) -> bool {
         unquoted(self.opaque) == unquoted(other.opaque)
     }
 
-    /// Strong comparison (RFC 9110 §8.8.3.2): for `If-Range` and `If-Match`.
+    /// Compares strongly (RFC 9110 §8.8.3.2), as for `If-Range` and `If-Match`.
     pub(crate) fn matches_strongly(self, other: EntityTag<'_>) -> bool {
         self.strength == Strength::Strong
             && other.strength == Strength::Strong
@@ -61,7 +61,7 @@ fn unquoted(opaque: &[u8]) -> &[u8] {
     inner.unwrap_or(opaque)
 }
 
-/// Reads a well-formed tag from the front: the tag and what follows it.
+/// Takes a well-formed tag from the front. Returns the tag and the rest.
 fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (strength, quoted) = match text {
         [b'W', b'/', quoted @ ..] => (Strength::Weak, quoted),
@@ -75,20 +75,19 @@ fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     Some((EntityTag { strength, opaque }, rest))
 }
 
-/// What a list field of entity tags says about one tag.
+/// The result of looking for one tag in a list of entity tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListMatch {
-    /// The field is absent.
     Absent,
-    /// It holds the tag, or it is `*`.
+    /// The field lists the tag, or it is `*`.
     Matches,
-    /// It does not.
+    /// The field does not list the tag.
     Differs,
 }
 
 /// Compares the tags of `If-None-Match` weakly with the stored one, over all lines.
 ///
-/// `*` matches whatever is stored, a tag or none.
+/// `*` matches any stored response, even one without a tag.
 pub(crate) fn match_weakly(
     headers: &HeaderMap,
     name: impl AsHeaderName,
@@ -105,7 +104,7 @@ pub(crate) fn match_weakly(
     outcome
 }
 
-/// Whether one line of tags holds this one, compared weakly.
+/// Returns whether one line of tags lists this one, compared weakly.
 fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
     loop {
         while let [b' ' | b'\t' | b',', tail @ ..] = line {
@@ -122,7 +121,7 @@ fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
     }
 }
 
-/// Reads up to the next comma what is no tag by the grammar.
+/// Takes a malformed tag: everything up to the next comma.
 fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let end = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
     let (member, rest) = line.split_at_checked(end)?;

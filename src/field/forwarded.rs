@@ -4,14 +4,15 @@ use http::{HeaderMap, header};
 
 use super::list;
 
-/// The value of a parameter (`host`, `proto`) as the proxy nearest to the client tells it, without
-/// quotes.
+/// Returns a parameter (`host`, `proto`) as set by the proxy nearest to the client, without quotes.
 pub(crate) fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let element = list::members(headers, header::FORWARDED).next()?;
     parameter_of(element, name)
 }
 
-/// The values of a parameter in all elements that have it, the client's first, as far as they are text.
+/// Returns the values of a parameter in all elements that have it, the client's first.
+///
+/// Skips values that are not text.
 pub(crate) fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     let elements = list::members(headers, header::FORWARDED);
     let values = elements.filter_map(|element| parameter_of(element, name));

@@ -1,24 +1,25 @@
-//! Fields by which proxies tell the next server about a request, and what is mistaken for them.
+//! Request fields that proxies set for the next server, and fields that servers mistake for them.
 
 use http::{HeaderMap, HeaderName};
 
 use super::hop;
 
-/// What a forwarding field is about.
+/// The subject of a forwarding field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForwardingKind {
-    /// The target as the client asked for it: host, scheme, port, prefix. Origins build links and
-    /// redirects of these.
+    /// The target as the client requested it: host, scheme, port, prefix. Origins build links from
+    /// it.
     Target,
     /// The address of the client.
     Client,
-    /// The client's identity, as a gateway has established it.
+    /// The client's identity, as established by a gateway.
     Identity,
 }
 
 impl ForwardingKind {
-    /// What a field of this name is about; `None` if proxies do not use it. `name` is in lower case,
-    /// with `-` for `_`.
+    /// Returns the subject of a field of this name, or `None` if proxies do not use it.
+    ///
+    /// `name` is in lower case, with `-` for `_`.
     pub(crate) fn of(name: &str) -> Option<Self> {
         if !matches!(name.as_bytes().first(), Some(b'c' | b'd' | b'f' | b'p' | b'w' | b'x')) {
             return None; // most names
@@ -64,7 +65,7 @@ impl ForwardingKind {
     }
 }
 
-/// How names of fields go on behind `x-forwarded` that tell of the client's identity.
+/// Name suffixes after `x-forwarded` that describe the client's identity.
 const IDENTITY: [&str; 9] = [
     "-user",
     "-email",
@@ -85,10 +86,10 @@ fn by_suffix(rest: &str) -> ForwardingKind {
     }
 }
 
-/// Fields that some origins take for the method or the target of the request.
+/// Fields that some origins treat as the method or target of the request.
 ///
-/// Symfony, Laravel, Rails and Express with their override middleware, ASP.NET, and what stands behind
-/// IIS's URL rewriting or Envoy follow them.
+/// Symfony, Laravel, Rails and Express with their override middleware do, as does ASP.NET. So do
+/// servers behind IIS URL rewriting or Envoy.
 pub(crate) const OVERRIDES: [&str; 11] = [
     "x-http-method-override",
     "x-http-method",
@@ -103,8 +104,9 @@ pub(crate) const OVERRIDES: [&str; 11] = [
     "x-envoy-original-path",
 ];
 
-/// Whether origins may take a request for another one than its method and target say. One look at each
-/// name on the way of every request that is sent; few begin like those that count.
+/// Returns whether origins may read another method or target than the request has.
+///
+/// Costs one look at each name of every forwarded request; few names begin like the listed ones.
 pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
     let may_override =
         |name: &&str| matches!(name.as_bytes(), [b'x', b'-', b'e' | b'h' | b'm' | b'o' | b'r', ..]);
@@ -115,8 +117,9 @@ pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
         .any(|name| OVERRIDES.contains(&name))
 }
 
-/// Removes from a request's trailers the fields by which proxies tell about a request, those that stand for
-/// its method or target, and what only a head may hold.
+/// Removes trailers that could change how an origin reads the request.
+///
+/// These are forwarding fields, overrides of the method or target, and fields for heads only.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {
@@ -129,8 +132,10 @@ pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
-/// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).
+/// Returns whether a name with `_` aliases a field that decides how the request is read.
+///
+/// CGI and WSGI origins cannot distinguish `X_Forwarded_Host` from `X-Forwarded-Host`. For that
+/// reason nginx drops all such names.
 pub(crate) fn is_underscore_alias(name: &str) -> bool {
     if !name.as_bytes().contains(&b'_') {
         return false;
@@ -141,7 +146,7 @@ pub(crate) fn is_underscore_alias(name: &str) -> bool {
         || FRAMING.contains(&&*folded)
 }
 
-/// Fields of framing and of the connection.
+/// Fields that describe message framing or the connection.
 const FRAMING: [&str; 10] = [
     "content-length",
     "transfer-encoding",

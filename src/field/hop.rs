@@ -1,21 +1,20 @@
-//! Fields that concern one connection only and are not passed on (RFC 9110 §7.6.1).
+//! Fields that apply to one connection only and are not forwarded (RFC 9110 §7.6.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-/// Of a request to this cache: asks to wait for what it has fetched ahead. On the response: what became of
-/// that. It goes no further than here.
+/// On a request, asks the cache to wait until prefetching is complete. On the response, reports the
+/// outcome. The field is never forwarded.
 pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;
 
-/// Removes what belongs to the connection that the message came by: `Connection`, what it lists, and
-/// the fields that are hop-by-hop without being listed.
+/// Removes hop-by-hop fields: `Connection`, the fields that it lists, and the standard ones.
 ///
-/// `Trailer` stays, since trailers are passed on. Upgrades, and `TE: trailers` towards the origin, are
-/// for the caller to add again where it means them.
+/// Keeps `Trailer`, because trailers are forwarded. Callers add upgrades, and `TE: trailers`
+/// towards the origin, again if they support them.
 pub(crate) fn remove(headers: &mut HeaderMap) {
-    // Most messages have none of these: one pass over their names finds that out.
+    // Most messages have none of these, which one pass over the names shows.
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
@@ -25,9 +24,9 @@ pub(crate) fn remove(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field of this name is hop-by-hop even if `Connection` does not list it.
+/// Returns whether a field of this name is hop-by-hop even if `Connection` does not list it.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // By text: comparing names one by one takes ten times as long.
+    // Compared as text: comparing names one by one takes ten times as long.
     matches!(
         name.as_str(),
         "connection"
@@ -50,8 +49,10 @@ const ALWAYS: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// Removes from trailers what only a head may hold: fields of the connection, of framing, and of how the
-/// content is to be read (RFC 9110 §6.5.1). HTTP/2 clients take some of them for an error of the stream.
+/// Removes trailers that only a head may contain (RFC 9110 §6.5.1).
+///
+/// These are fields about the connection, framing, and how to read the content. For some of them,
+/// HTTP/2 clients reset the stream.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     remove(trailers);
     for name in HEAD_ONLY {
@@ -68,10 +69,10 @@ const HEAD_ONLY: [HeaderName; 6] = [
     header::HOST,
 ];
 
-/// Removes the fields that `Connection` lists, but for those that tell how the connection is used.
+/// Removes the fields that `Connection` lists, except those that describe the connection itself.
 ///
-/// Done before anything decides by a request's fields: what the origin will not see must not select
-/// what is stored of its answer. Costs one look-up where there is no `Connection`, or a plain one.
+/// Runs before any decision is made by a request's fields: a field that the origin does not see
+/// must not select a stored response. Costs one lookup if `Connection` lists none.
 pub fn remove_listed(headers: &mut HeaderMap) {
     let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
     if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {
@@ -86,8 +87,9 @@ pub fn remove_listed(headers: &mut HeaderMap) {
     }
 }
 
-/// Fields that `Connection` may not take away: a message would lose its framing, its routing, or the
-/// trace by which a loop is found.
+/// Returns whether a field stays even if `Connection` lists it.
+///
+/// Without these, a message would lose its framing, its routing, or the trace that detects loops.
 fn is_end_to_end(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::VIA].contains(name)
 }

@@ -1,23 +1,24 @@
-//! Names of request fields that commonly say who asks.
+//! Names of request fields that commonly identify the client.
 //!
-//! No standard lists them, so words decide: `X-Shopify-Access-Token` holds the word *token*. A name that
-//! is taken for one by mistake costs hits; a name that is missed gives one client's response to another.
+//! No standard lists them, so the words of a name decide: `X-Shopify-Access-Token` contains the
+//! word *token*. A false positive costs hits. A false negative serves one client's response to
+//! another.
 
 use super::name::{NameSet, PatternSet, WordSet, is_same};
 
-/// What the name of a field says about its sender.
+/// How a field identifies the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityFieldKind {
-    /// It commonly carries a key, a token, a user or a session.
+    /// The name suggests a key, a token, a user or a session.
     Credential,
-    /// It commonly says on whose behalf a request is made: a tenant, an organization, an account.
+    /// The name suggests the party that the request is for: a tenant, an organization, an account.
     Tenant,
 }
 
-/// What kind a field is of, if it says who asks; `-` and `_` are the same, case does not count.
+/// Classifies a field name; `None` if it does not identify the client.
 ///
-/// `Authorization` and `Cookie` are not in question here. The order of the checks: names that browsers,
-/// proxies and tracers send are dismissed, then words are looked at.
+/// Ignores case, and treats `-` and `_` alike. Does not cover `Authorization` and `Cookie`. First
+/// dismisses names that browsers, proxies and tracers send, then compares words.
 pub(crate) fn classify(name: &str) -> Option<IdentityFieldKind> {
     let bytes = name.as_bytes();
     if is_everyday(name) || HARMLESS.match_name(bytes) {
@@ -33,13 +34,14 @@ pub(crate) fn classify(name: &str) -> Option<IdentityFieldKind> {
     words().any(|word| TENANT_WORDS.has(word)).then_some(IdentityFieldKind::Tenant)
 }
 
-/// Whether browsers, proxies or tracers send this with most requests: dismissed before anything is compared
-/// word by word.
+/// Returns whether browsers, proxies or tracers send this field with most requests.
+///
+/// Such names are dismissed before any comparison of words.
 pub(crate) fn is_everyday(name: &str) -> bool {
     name.starts_with("sec-") || EVERYDAY.has(name)
 }
 
-/// What browsers, proxies and tracers send with most requests, by length.
+/// Names that browsers, proxies and tracers send with most requests, sorted by length.
 #[rustfmt::skip]
 static EVERYDAY: NameSet = NameSet::new(&[
     "via", "cf-ray", "baggage", "cdn-loop", "priority", "save-data", "x-real-ip", "cf-visitor",
@@ -60,7 +62,7 @@ fn is_credential_word(word: &[u8]) -> bool {
         })
 }
 
-/// Words that make a field a credential: of its name, split at `-`, `_` and `.`.
+/// Words that mark a credential. Names are split into words at `-`, `_` and `.`.
 pub static CREDENTIAL_WORDS: WordSet = WordSet::new(&[
     "accesskey",
     "assertion",
@@ -107,10 +109,10 @@ pub static CREDENTIAL_WORDS: WordSet = WordSet::new(&[
     "users",
 ]);
 
-/// Ends of a word that make a field a credential.
+/// Word endings that mark a credential.
 pub const ENDINGS: [&str; 5] = ["token", "apikey", "secret", "password", "sessionid"];
 
-/// Names that hold none of the words and are credentials all the same.
+/// Names of credentials that contain none of the words.
 pub static NAMES: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "client-cert*",
@@ -140,7 +142,7 @@ pub static NAMES: PatternSet = PatternSet::new(&[
     "x-webauth-*",
 ]);
 
-/// Words that make a field one of a tenant.
+/// Words that mark a tenant.
 pub static TENANT_WORDS: WordSet = WordSet::new(&[
     "account",
     "accountid",
@@ -160,8 +162,9 @@ pub static TENANT_WORDS: WordSet = WordSet::new(&[
     "workspace",
 ]);
 
-/// Names that hold one of the words and yet say nothing about who asks: tokens against forgery, keys of
-/// attempts and of cached objects, identifiers of traces, descriptions of browsers.
+/// Names that contain one of the words and do not identify the client.
+///
+/// Examples are anti-forgery tokens, idempotency keys, trace IDs, and browser descriptions.
 pub static HARMLESS: PatternSet = PatternSet::new(&[
     "antiforgery-token",
     "cache-key",

@@ -1,10 +1,10 @@
-//! Comma-separated lists over one or several field lines (RFC 9110 §5.6.1).
+//! Comma-separated lists over one or more field lines (RFC 9110 §5.6.1).
 
 use http::{HeaderMap, header::AsHeaderName};
 
-/// The members of a list field, in order, over all its lines; empty members are skipped.
+/// Returns the members of a list field over all its lines, in order, without empty ones.
 ///
-/// A comma inside a quoted string does not separate. Nothing is allocated.
+/// A comma inside a quoted string does not separate members. Allocates nothing.
 pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(name)
@@ -13,14 +13,14 @@ pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iter
         .filter(|member| !member.is_empty())
 }
 
-/// The members of one field line, trimmed; empty members are kept.
+/// Returns the trimmed members of one field line, empty ones included.
 ///
-/// A quote that is never closed is an ordinary byte, so that it cannot hide what follows it.
+/// An unclosed quote counts as an ordinary byte, so that it cannot hide what follows.
 pub(crate) fn split(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quotes: Quotes::Respected }
 }
 
-/// The result of [`split`].
+/// An iterator over the members of a line, made by [`split`].
 #[derive(Debug, Clone)]
 pub(crate) struct Members<'a> {
     rest: Option<&'a [u8]>,
@@ -53,14 +53,14 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// A quoted string that the line does not finish.
+/// The error for a quoted string without an end.
 struct UnclosedQuote;
 
 fn plain_end(line: &[u8]) -> usize {
     line.iter().position(|byte| *byte == b',').unwrap_or(line.len())
 }
 
-/// Where the member ends that starts here: the first comma outside a quoted string.
+/// Returns the end of the member that starts here: the first comma outside a quoted string.
 fn quoted_end(line: &[u8]) -> Result<usize, UnclosedQuote> {
     let mut bytes = line.iter().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -73,7 +73,7 @@ fn quoted_end(line: &[u8]) -> Result<usize, UnclosedQuote> {
     Ok(line.len())
 }
 
-/// Reads to the end of a quoted string, past its opening quote.
+/// Skips a quoted string whose opening quote is already consumed.
 fn skip_quoted<'a>(bytes: &mut impl Iterator<Item = (usize, &'a u8)>) -> Result<(), UnclosedQuote> {
     while let Some((_, byte)) = bytes.next() {
         match byte {
@@ -87,7 +87,7 @@ fn skip_quoted<'a>(bytes: &mut impl Iterator<Item = (usize, &'a u8)>) -> Result<
     Err(UnclosedQuote)
 }
 
-/// Without the optional whitespace (space, tab) around it.
+/// Trims optional whitespace (space, tab) from both ends.
 pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', tail @ ..] = text {
         text = tail;

@@ -1,9 +1,9 @@
-//! Comparing names the way the most lenient server does: without case, and with one word separator.
+//! Lenient name comparison: case-insensitive, with all word separators alike.
 
-/// A byte of a name in the form in which names are compared.
+/// Folds a byte of a name for comparison.
 ///
-/// CGI and WSGI turn `-` of field names into `_`; PHP does the same with `.`, ` ` and `[` in the names
-/// of cookies and parameters; ASP.NET ignores the case of all of them.
+/// CGI and WSGI turn `-` in field names into `_`. PHP does the same with `.`, ` ` and `[` in the
+/// names of cookies and parameters. ASP.NET ignores case in all of them.
 pub(crate) const fn folded(byte: u8) -> u8 {
     match byte {
         b'_' | b'.' | b' ' | b'[' => b'-',
@@ -11,18 +11,18 @@ pub(crate) const fn folded(byte: u8) -> u8 {
     }
 }
 
-/// Whether two names are the same to some server.
+/// Returns whether some server treats two names as the same.
 pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| folded(*one) == folded(*other))
 }
 
-/// Whether a name fits a pattern, in which each `*` stands for any number of characters.
+/// Returns whether a name matches a pattern, in which each `*` matches any number of characters.
 ///
 /// Takes at most as many steps as the product of both lengths.
 pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut in_name) = (0, 0);
-    // The last `*`, and where in the name what it stands for ends.
+    // The last `*`, and the position in the name where its match ends.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = name.get(in_name) {
         match pattern.get(at) {
@@ -44,30 +44,28 @@ pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
-/// The most patterns in one list.
 const MAX_PATTERNS: usize = 320;
 
-/// How many characters of a name tell which patterns are tried.
+/// The number of leading characters that select the patterns to try.
 const SIGNIFICANT: usize = 3;
 
 const BUCKETS: usize = 256;
 
-/// Built-in patterns, found by the first characters of a name: of most names none is tried.
+/// Built-in patterns, indexed by the first characters of a name.
 ///
-/// A pattern begins with three characters that are no `*`, unless it is a shorter name without one.
+/// For most names no pattern is tried. The first three characters of a pattern are not `*`, unless
+/// it is a shorter name without `*`.
 #[derive(Debug)]
 pub struct PatternSet {
     list: &'static [&'static str],
-    /// The places of the patterns in the list, bucket by bucket.
+    /// Positions of the patterns in the list, bucket by bucket.
     order: [u16; MAX_PATTERNS],
-    /// Where each bucket begins.
     starts: [u16; BUCKETS + 1],
 }
 
 #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
 #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
 impl PatternSet {
-    /// Indexes a list.
     pub const fn new(list: &'static [&'static str]) -> Self {
         let (mut order, mut starts) = ([0; MAX_PATTERNS], [0; BUCKETS + 1]);
         let (mut bucket, mut placed) = (0, 0);
@@ -89,7 +87,7 @@ impl PatternSet {
 }
 
 impl PatternSet {
-    /// Whether one of the patterns fits a name.
+    /// Returns whether one of the patterns matches a name.
     pub fn match_name(&self, name: &[u8]) -> bool {
         let bucket = bucket_of(name);
         let start = self.starts.get(bucket).copied().unwrap_or_default();
@@ -99,13 +97,12 @@ impl PatternSet {
         candidates.any(|pattern| matches(pattern.as_bytes(), name))
     }
 
-    /// The patterns.
     pub fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
 }
 
-/// A bucket for the first characters of a name.
+/// Returns the bucket of a name's first characters.
 const fn bucket_of(name: &[u8]) -> usize {
     let mut rest = name;
     let (mut hash, mut taken) = (0_usize, 0);
@@ -118,16 +115,16 @@ const fn bucket_of(name: &[u8]) -> usize {
     hash % BUCKETS
 }
 
-/// A set of names in lower case, found by their length; each is written as it is compared.
+/// A set of lower-case names, indexed by length.
 #[derive(Debug)]
 pub(crate) struct NameSet {
     list: &'static [&'static str],
-    /// Where the names begin that have this length or a greater one.
+    /// For each length, the position of the first name of at least that length.
     starts: [u8; 34],
 }
 
 impl NameSet {
-    /// Indexes a list that is sorted by length; no name is longer than 32 characters.
+    /// Builds the index of a list that is sorted by length. No name is longer than 32 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
     pub(crate) const fn new(list: &'static [&'static str]) -> Self {
@@ -143,7 +140,6 @@ impl NameSet {
         Self { list, starts }
     }
 
-    /// Whether a name is in the set.
     pub(crate) fn has(&self, name: &str) -> bool {
         let (Some(start), Some(end)) =
             (self.starts.get(name.len()), self.starts.get(name.len() + 1))
@@ -154,24 +150,24 @@ impl NameSet {
         same_length.unwrap_or_default().contains(&name)
     }
 
-    /// The names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static str> {
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
 }
 
 /// A set of short words.
 ///
-/// Most words that are not in it are dismissed by their length and first character.
+/// Its index rejects most other words by their length and first character.
 #[derive(Debug)]
 pub struct WordSet {
     list: &'static [&'static str],
-    /// For each first character, the lengths (as bits) of the words that begin with it.
+    /// For each first character, a bit set of the lengths of words that begin with it.
     lengths: [u32; 128],
 }
 
 impl WordSet {
-    /// Indexes a list; no word is empty or longer than 31 characters.
+    /// Builds the index of a list. Words have 1 to 31 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     pub const fn new(list: &'static [&'static str]) -> Self {
         let mut lengths = [0; 128];
@@ -184,7 +180,6 @@ impl WordSet {
         Self { list, lengths }
     }
 
-    /// Whether a word is in the set.
     pub fn has(&self, word: &[u8]) -> bool {
         let Some(first) = word.first() else { return false };
         let lengths = self.lengths.get(usize::from(folded(*first))).copied().unwrap_or_default();
@@ -193,7 +188,6 @@ impl WordSet {
             && self.list.iter().any(|known| is_same(known.as_bytes(), word))
     }
 
-    /// The words.
     pub fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }

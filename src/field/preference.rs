@@ -1,4 +1,4 @@
-//! Lists of preferences with quality values: `Accept-Language`, `Accept-Encoding` (RFC 9110 §12.4.2).
+//! Preference lists with quality values: `Accept-Language`, `Accept-Encoding` (RFC 9110 §12.4.2).
 
 use super::list;
 
@@ -7,20 +7,20 @@ use super::list;
 pub(crate) struct Preference<'a> {
     /// The language range, content coding or `*`, as written.
     pub item: &'a [u8],
-    /// Its weight in thousandths, 0 (not acceptable) to 1000.
+    /// The weight in thousandths, from 0 (not acceptable) to 1000.
     pub weight: u16,
 }
 
-/// The preferences on one field line, in order.
+/// Returns the preferences on one field line, in order.
 ///
-/// A weight that breaks the grammar is an error for its member, not for the line.
+/// A malformed weight is an error for its member, not for the line.
 pub(crate) fn preferences(
     line: &[u8],
 ) -> impl Iterator<Item = Result<Preference<'_>, InvalidWeight>> {
     list::split(line).filter(|member| !member.is_empty()).map(preference)
 }
 
-/// A member whose `q` parameter is no quality value, or that has other parameters.
+/// The error for a malformed `q` parameter, or for any other parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidWeight;
 
@@ -31,7 +31,7 @@ fn preference(member: &[u8]) -> Result<Preference<'_>, InvalidWeight> {
     Ok(Preference { item, weight })
 }
 
-/// Reads `q=0.5`.
+/// Parses `q=0.5`.
 fn weight_parameter(text: &[u8]) -> Result<u16, InvalidWeight> {
     match text {
         [b'q' | b'Q', b'=', value @ ..] => quality(value).ok_or(InvalidWeight),
@@ -39,7 +39,7 @@ fn weight_parameter(text: &[u8]) -> Result<u16, InvalidWeight> {
     }
 }
 
-/// Reads a qvalue: `0`, `0.123`, `1`, `1.000`.
+/// Parses a qvalue: `0`, `0.123`, `1`, `1.000`.
 fn quality(text: &[u8]) -> Option<u16> {
     let (whole, fraction) = match text {
         [whole] => (whole, &[][..]),

@@ -1,9 +1,11 @@
-//! Which fields a request carries, as far as a cache cares.
+//! The set of request fields that matter to a cache.
+
+mod name_cache;
+
+use std::cell::RefCell;
 
 use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
-
-mod name_cache;
 
 use super::{
     forwarding::{ForwardingKind, OVERRIDES, is_underscore_alias},
@@ -11,45 +13,42 @@ use super::{
 };
 use name_cache::NameCache;
 
-/// A set of the request fields that concern a cache.
+/// A set of request fields that matter to a cache.
 ///
-/// Found in one pass over the names, where a dozen look-ups would hash each name they look for: most
-/// requests carry few of them, or none. What a name came to is remembered by each thread, which leaves a
-/// comparison of bytes for most names.
+/// Computed in one pass over the names, whereas a dozen lookups would hash a name each. Most
+/// requests carry few of these fields, or none. Each thread caches the result for a name, so most
+/// names cost one comparison of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldPresence(u16);
+
+thread_local! {
+    static CACHE: RefCell<NameCache<FieldPresence>> = RefCell::new(NameCache::new());
+}
 
 impl FieldPresence {
     /// `Cache-Control` or `Pragma`.
     pub const DIRECTIVES: Self = Self(1);
-    /// `Authorization`.
     pub const AUTHORIZATION: Self = Self(1 << 1);
-    /// `If-None-Match` or `If-Modified-Since`: a cache may judge them.
+    /// `If-None-Match` or `If-Modified-Since`, which a cache may evaluate.
     pub const CONDITION: Self = Self(1 << 2);
-    /// `If-Match` or `If-Unmodified-Since`: only the origin may.
+    /// `If-Match` or `If-Unmodified-Since`, which only the origin may evaluate.
     pub const ORIGIN_CONDITION: Self = Self(1 << 3);
-    /// `Range`.
     pub const RANGE: Self = Self(1 << 4);
-    /// `Upgrade`.
     pub const UPGRADE: Self = Self(1 << 5);
-    /// `Via`.
     pub const VIA: Self = Self(1 << 6);
-    /// A field that some origins take for the method or the target of the request.
+    /// A field that some origins treat as the method or target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
-    /// `Connection`.
     pub const CONNECTION: Self = Self(1 << 8);
-    /// A field by which proxies tell of a request, see [`ForwardingKind`].
+    /// A field that proxies set for the next server, see [`ForwardingKind`].
     pub const FORWARDING: Self = Self(1 << 9);
-    /// A name with `_` that origins may take for a field that decides how the request is read.
+    /// A name with `_` that origins may read as a field that decides how the request is read.
     pub const UNDERSCORE_ALIAS: Self = Self(1 << 10);
-    /// `Cookie`.
     pub const COOKIE: Self = Self(1 << 11);
-    /// A field whose name says that it tells who asks, see [`identity::classify`].
+    /// A field that identifies the client by its name, see [`identity::classify`].
     pub const IDENTITY: Self = Self(1 << 12);
-    /// `Accept-Encoding`.
     pub const ACCEPT_ENCODING: Self = Self(1 << 13);
 
-    /// Looks through the names of a header section.
+    /// Returns the set of fields present in a header section.
     pub fn of(headers: &HeaderMap) -> Self {
         let (mut found, mut is_custom) = (Self::default(), false);
         for name in headers.keys() {
@@ -61,16 +60,16 @@ impl FieldPresence {
         if !is_custom {
             return found;
         }
-        NameCache::with(|known| {
+        CACHE.with_borrow_mut(|known| {
             let custom = headers.keys().filter(|name| Self::of_standard(name).is_none());
             custom.fold(found, |found, name| found.with(Self::of_custom(name, known)))
         })
     }
 
-    /// The names of a header section that are any of these, and what the others come to.
+    /// Returns the names in any of these sets, and the set of the remaining fields.
     pub fn split_names(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
         let (mut names, mut others) = (SmallVec::new(), Self::default());
-        NameCache::with(|known| {
+        CACHE.with_borrow_mut(|known| {
             for name in headers.keys() {
                 let presence =
                     Self::of_standard(name).unwrap_or_else(|| Self::of_custom(name, known));
@@ -84,18 +83,17 @@ impl FieldPresence {
         (names, others)
     }
 
-    /// Whether any of these is there.
+    /// Returns whether any of these fields is present.
     pub const fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0
     }
 
-    /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The kinds of the standard names; `None` for all others.
+    /// Returns the set of a standard name; `None` for all others.
     fn of_standard(name: &HeaderName) -> Option<Self> {
         Some(match *name {
             header::CACHE_CONTROL | header::PRAGMA => Self::DIRECTIVES,
@@ -121,8 +119,8 @@ impl FieldPresence {
         })
     }
 
-    fn of_custom(name: &HeaderName, known: &mut NameCache<'_>) -> Self {
-        known.presence(name.as_str(), Self::by_text)
+    fn of_custom(name: &HeaderName, known: &mut NameCache<Self>) -> Self {
+        known.class(name.as_str(), Self::by_text)
     }
 
     fn by_text(name: &str) -> Self {

@@ -4,29 +4,29 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::{EntityTag, Timestamp, entity_tag::Strength, list};
 
-/// What a `Range` field asks for.
+/// A parsed `Range` field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// The field is absent, in another unit or broken: the complete representation.
+    /// The complete representation: the field is absent, malformed or in another unit.
     Complete,
-    /// One range of bytes.
+    /// One byte range.
     Single(RangeSpec),
-    /// Several ranges of bytes.
+    /// Several byte ranges.
     Several,
 }
 
-/// One range as a client writes it, before the length is known.
+/// One range as written by the client, before the length is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeSpec {
-    /// `first-last`, both included; `last` is not before `first`.
+    /// `first-last`, both inclusive; `last` is not less than `first`.
     Between(u64, u64),
     /// `first-`.
     From(u64),
-    /// `-length`: the last bytes.
+    /// `-length`: that many bytes at the end.
     Suffix(u64),
 }
 
-/// A range of bytes that lies within a representation; both ends are included.
+/// A byte range within a representation; both ends are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteRange {
     first: u64,
@@ -34,7 +34,7 @@ pub struct ByteRange {
 }
 
 impl RangeRequest {
-    /// Reads `Range`; more than one field line is broken.
+    /// Parses `Range`. Several field lines count as malformed.
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut lines = headers.get_all(header::RANGE).iter();
         match (lines.next(), lines.next()) {
@@ -43,7 +43,7 @@ impl RangeRequest {
         }
     }
 
-    /// Reads the value of `Range`.
+    /// Parses the value of `Range`.
     pub fn parse_value(value: &[u8]) -> Self {
         let Some((unit, ranges)) = split_once(value, b'=') else {
             return Self::Complete;
@@ -78,7 +78,7 @@ impl RangeSpec {
         }
     }
 
-    /// The bytes meant in a representation of this length; nothing if there are none.
+    /// Returns the range within a representation of this length, or `None` if it is empty.
     pub fn resolve(self, length: u64) -> Option<ByteRange> {
         let end = length.checked_sub(1)?;
         let (first, last) = match self {
@@ -92,46 +92,45 @@ impl RangeSpec {
 }
 
 impl ByteRange {
-    /// The offset of the first byte.
+    /// Returns the offset of the first byte.
     pub fn first(self) -> u64 {
         self.first
     }
 
-    /// The offset of the last byte.
+    /// Returns the offset of the last byte.
     pub fn last(self) -> u64 {
         self.last
     }
 
-    /// How many bytes these are; at least one.
-    #[expect(clippy::len_without_is_empty, reason = "a range of bytes is never empty")]
+    /// Returns the number of bytes, at least one.
     pub fn len(self) -> u64 {
         self.last - self.first + 1
     }
 
-    /// `Content-Range` of a 206 that carries these bytes of a representation of this length.
+    /// Returns the `Content-Range` of a 206 with these bytes of a representation of this length.
     pub fn content_range(self, complete_length: u64) -> HeaderValue {
         let text = format!("bytes {}-{}/{complete_length}", self.first, self.last);
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bytes */0"))
     }
 }
 
-/// `Content-Range` of a 416 about a representation of this length.
+/// Returns the `Content-Range` of a 416 for a representation of this length.
 pub(crate) fn unsatisfied_content_range(complete_length: u64) -> HeaderValue {
     HeaderValue::try_from(format!("bytes */{complete_length}"))
         .unwrap_or(HeaderValue::from_static("bytes */0"))
 }
 
-/// What a `Content-Range` field says.
+/// A parsed `Content-Range` field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
-    /// The bytes that the content holds; nothing in a 416.
+    /// The range of the content; `None` in a 416.
     pub range: Option<ByteRange>,
-    /// The length of the whole representation, if it is known.
+    /// The length of the complete representation, if known.
     pub complete_length: Option<u64>,
 }
 
 impl ContentRange {
-    /// Reads the value of `Content-Range`; nothing if it is broken or contradicts itself.
+    /// Parses the value of `Content-Range`; `None` if it is malformed or contradicts itself.
     pub fn parse_value(value: &[u8]) -> Option<Self> {
         let (unit, rest) = split_once(value, b' ')?;
         if !unit.eq_ignore_ascii_case(b"bytes") {
@@ -150,20 +149,20 @@ impl ContentRange {
     }
 }
 
-/// Whether the condition in `If-Range` holds, so that `Range` may be followed.
+/// The result of evaluating `If-Range`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfRange {
-    /// There is no condition, or it holds.
+    /// `Range` applies: there is no condition, or it holds.
     Holds,
-    /// It does not hold: the complete representation is wanted.
+    /// `Range` does not apply: respond with the complete representation.
     Fails,
 }
 
 impl IfRange {
     /// Compares the request's `If-Range` with the validators of a stored response.
     ///
-    /// Tags are compared strongly; a date must equal a `Last-Modified` that is a strong validator, at
-    /// least a second older than the response's `Date` (RFC 9110 §8.8.2.2).
+    /// Tags are compared strongly. A date has to equal a `Last-Modified` that is a strong
+    /// validator, at least a second older than the response's `Date` (RFC 9110 §8.8.2.2).
     pub(crate) fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> Self {
         let Some(condition) = request.get(header::IF_RANGE) else {
             return Self::Holds;
@@ -198,25 +197,17 @@ fn is_strong_date(asked: Timestamp, stored: &HeaderMap) -> bool {
     }
 }
 
-/// Splits at the first such byte.
+/// Splits at the first occurrence of a byte.
 fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let mut parts = text.splitn(2, |byte| *byte == at);
     Some((parts.next()?, parts.next()?))
 }
 
-/// Reads decimal digits; a number beyond 64 bits is the largest there is.
+/// Parses decimal digits; saturates beyond 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let mut number: u64 = 0;
-    for byte in digits {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        number = number.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
-    }
-    Some(number)
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    Some(digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! When to come again: `Retry-After` (RFC 9110 §10.2.3).
+//! The `Retry-After` response field (RFC 9110 §10.2.3).
 
 use std::time::Duration;
 
@@ -6,7 +6,9 @@ use http::{HeaderMap, header};
 
 use super::Timestamp;
 
-/// How long the sender wants to be left alone, from `now` on; nothing where the field is absent or broken.
+/// Returns the time until the sender accepts another request.
+///
+/// `None` if the field is absent or malformed.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.as_bytes().trim_ascii();
     if !text.is_empty() && text.iter().all(u8::is_ascii_digit) {

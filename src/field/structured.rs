@@ -1,27 +1,29 @@
-//! Structured fields (RFC 9651): dictionaries, as targeted cache control uses them (RFC 9213), and lists
-//! of strings, as cache groups are (RFC 9875).
+//! Structured fields (RFC 9651).
+//!
+//! Targeted cache control is a dictionary (RFC 9213); cache groups are a list (RFC 9875).
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, header::AsHeaderName};
 use sfv::{BareItem, Dictionary, List, ListEntry, Parser};
 
-/// A dictionary field over all its lines; nothing if it is absent, empty or broken anywhere.
+/// Parses a dictionary field over all its lines; `None` if it is absent, empty or malformed.
 pub(crate) fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictionary> {
     let text = joined(headers, name)?;
     let dictionary: Dictionary = Parser::new(&text).parse().ok()?;
     (!dictionary.is_empty()).then_some(dictionary)
 }
 
-/// The members of a list of strings over all its lines, their parameters left aside; nothing if it is
-/// absent, broken anywhere, or has a member that is no string.
+/// Parses a list of strings over all its lines, ignoring parameters.
+///
+/// `None` if the field is absent or malformed, or if a member is not a string.
 pub(crate) fn strings(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Vec<String>> {
     let text = joined(headers, name)?;
     let list: List = Parser::new(&text).parse().ok()?;
     list.iter().map(|entry| Some(bare_item(entry)?.as_string()?.as_str().to_owned())).collect()
 }
 
-/// The field's lines as one.
+/// Joins the lines of a field into one.
 fn joined(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
@@ -36,7 +38,7 @@ fn joined(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>>
     Some(Cow::Owned(joined))
 }
 
-/// The bare value of a dictionary member, its parameters left aside; nothing for an inner list.
+/// Returns the bare value of a dictionary member without parameters; `None` for an inner list.
 pub(crate) fn bare_item(entry: &ListEntry) -> Option<&BareItem> {
     match entry {
         ListEntry::Item(item) => Some(&item.bare_item),

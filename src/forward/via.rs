@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-
 /// This process's entry in `Via`.
 #[derive(Debug, Clone)]
 pub struct ViaIdentity {

@@ -1,4 +1,4 @@
-//! Keyed digests: how credentials enter keys without being readable there.
+//! Keyed digests, which stand for credentials in keys without revealing them.
 
 use std::fmt;
 
@@ -6,36 +6,34 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
 use super::StorageScope;
 
-/// The shortest key that is accepted, in bytes: as long as the digest (RFC 2104 §3).
+/// The minimum length of a secret in bytes: that of the digest (RFC 2104 §3).
 pub(crate) const MIN_DIGEST_KEY_LENGTH: usize = 32;
 
-/// The operator's key for digests of credentials; it is never shown.
+/// The operator's secret for digests of credentials. `Debug` redacts it.
 #[derive(Clone)]
 pub struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// A key of at least [`MIN_DIGEST_KEY_LENGTH`] bytes; none if it is shorter.
+    /// Builds a key from a secret; `None` if it has fewer than [`MIN_DIGEST_KEY_LENGTH`] bytes.
     pub fn new(secret: &[u8]) -> Option<Self> {
         (secret.len() >= MIN_DIGEST_KEY_LENGTH).then(|| Self(hmac::Key::new(HMAC_SHA256, secret)))
     }
 
-    /// 128 bits of the HMAC-SHA-256 of these bytes (RFC 2104). About 500 ns.
+    /// Returns 128 bits of the HMAC-SHA-256 of `bytes` (RFC 2104). Takes about 500 ns.
     pub fn digest(&self, bytes: &[u8]) -> [u8; 16] {
         let tag = hmac::sign(&self.0, bytes);
         tag.as_ref().first_chunk::<16>().copied().unwrap_or_default()
     }
 }
 
-/// How credentials enter keys.
+/// How keys represent credentials.
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialDigests {
-    /// The key of the digests.
     pub key: DigestKey,
-    /// Which nodes have the same key.
+    /// The nodes that have the same secret.
     pub storage_scope: StorageScope,
 }
 
-/// A digest in hexadecimal.
 pub(crate) fn hex(digest: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(digest))
 }

@@ -1,46 +1,48 @@
-//! What a request asks the origin for: the one value that both its key and its forwarded head are made of.
+//! The request to the origin as one value, from which both the key and the forwarded head are made.
 //!
-//! The text of a key *is* this value, written out. The forwarded head is read from that text again, so
-//! that the origin cannot be sent anything else than what the key says.
+//! The text of a key *is* this value, serialized. The forwarded head is parsed from that text
+//! again, so the origin never receives anything else than the key says.
 
 use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    CacheKey, SentQuery, StorageScope,
+    cache_key::{CacheKey, SELECTED, SentQuery, StorageScope},
     uri::{PathReadings, Scheme, purge_url},
 };
 
-/// Method, target, host and fields about the target, as the origin is sent them.
+/// Method, target, host and forwarding fields, as sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginTarget<'a> {
-    /// The method; `GET` also for a `HEAD` that the cache may answer.
+    /// The method; `GET` also for a `HEAD` that the cache may serve.
     pub method: &'a Method,
     /// The scheme of the client's connection.
     pub scheme: Scheme,
-    /// The host that the client asked for, in canonical form.
+    /// The host that the client requested, in canonical form.
     pub requested_host: Cow<'a, str>,
-    /// The `Host` that the origin is sent. Empty: each server gets its own.
+    /// The `Host` to send. If empty, each origin server gets its own.
     pub host: Cow<'a, str>,
     /// The path.
     pub path: Cow<'a, str>,
-    /// The query without its `?`, as far as it is in the key.
+    /// The query in the key, without its `?`.
     pub query: Option<Cow<'a, str>>,
-    /// The query as it is sent, if the key holds something else: not all parameters
-    /// (`query.forward = "all"`), or digests of credentials.
+    /// The query to send, if it differs from the one in the key.
+    ///
+    /// It does if the key omits parameters (`query.forward = "all"`) or contains digests of
+    /// credentials.
     pub sent_query: Option<Cow<'a, str>>,
-    /// Where responses may be stored.
+    /// The stores that may hold the responses.
     pub storage_scope: StorageScope,
-    /// What a trusted proxy says of the target (`X-Forwarded-Host`, …), sorted by name.
+    /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
-    /// Who shares the response, as [`partition`](super::partition) writes it; nothing for everybody.
+    /// The clients that share the response, as written by [`partition`](super::partition). Empty
+    /// for all.
     pub partition: Cow<'a, [u8]>,
 }
 
 impl<'a> OriginTarget<'a> {
-    /// A `GET` of this path over this scheme, of which no proxy says anything further. `host` is in
-    /// canonical form.
+    /// Returns a `GET` of this path without forwarding fields. `host` is in canonical form.
     pub fn plain(scheme: Scheme, host: &'a str, path: &'a str) -> Self {
         Self {
             method: &Method::GET,
@@ -56,11 +58,12 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Returns the key of responses to this request. Costs about 200 ns.
+    /// Returns the key of responses to this request. Takes about 200 ns.
     pub fn key(&self) -> CacheKey {
-        let key = CacheKey::of_target(|text| self.write(text));
-        let sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
-        CacheKey { storage_scope: self.storage_scope, sent_query, ..key }
+        let mut key = CacheKey::of_target(|text| self.write(text));
+        key.storage_scope = self.storage_scope;
+        key.sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
+        key
     }
 
     fn write(&self, text: &mut Vec<u8>) {
@@ -77,7 +80,7 @@ impl<'a> OriginTarget<'a> {
         push(text, &self.partition);
     }
 
-    /// Host and target in one piece: mostly that is the URL as purges select it, too.
+    /// Appends host and target in one piece, which mostly equals the URL that purges match.
     fn push_url(&self, text: &mut Vec<u8>) {
         let query = self.query.as_deref();
         let length = self.requested_host.len() + self.path.len();
@@ -90,7 +93,7 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Nothing, if it is the host that was asked for, and else one byte more than it has.
+    /// Appends a zero if it is the requested host, otherwise its length plus one, and the host.
     fn push_host(&self, text: &mut Vec<u8>) {
         if self.host == self.requested_host {
             return push_length(text, 0);
@@ -101,27 +104,12 @@ impl<'a> OriginTarget<'a> {
 }
 
 impl<'a> OriginTarget<'a> {
-    /// Reads the value back from the text of a key, or of a variant's key. `None` if it is no such text.
-    pub(super) fn read(text: &'a [u8]) -> Option<Self> {
+    /// Parses the text of a key, or of a variant's key; `None` if it is malformed.
+    fn read(text: &'a [u8]) -> Option<Self> {
         Self::read_from(&mut KeyTextReader(text))
     }
 
-    /// What stands behind the value in the text of a key: what selects among the responses to it.
-    pub(super) fn rest_after(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = KeyTextReader(text);
-        Self::read_from(&mut parts)?;
-        Some(parts.0)
-    }
-
-    /// The host and the target in the text of a key.
-    pub(super) fn requested_url(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = KeyTextReader(text);
-        method(parts.next()?)?;
-        parts.byte()?;
-        parts.next()
-    }
-
-    /// The partition in the text of a key. Allocates nothing.
+    /// Returns the partition in the text of a key. Allocates nothing.
     pub(super) fn partition_in(text: &'a [u8]) -> Option<&'a [u8]> {
         let mut parts = KeyTextReader(text);
         method(parts.next()?)?;
@@ -172,12 +160,12 @@ impl<'a> OriginTarget<'a> {
         })
     }
 
-    /// The query that the origin is sent.
+    /// Returns the query to send to the origin.
     pub fn query_to_send(&self) -> Option<&str> {
         self.sent_query.as_deref().or(self.query.as_deref())
     }
 
-    /// Path and query as the origin is sent them.
+    /// Returns path and query as sent to the origin.
     pub fn path_and_query(&self) -> Cow<'_, str> {
         match self.query_to_send() {
             None => Cow::Borrowed(&self.path),
@@ -185,13 +173,41 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// The URL in the form by which purges select it.
+    /// Returns the URL in the form that purges match.
     pub fn purge_url(&self) -> Box<str> {
         purge_url::of(&self.requested_host, &PathReadings::of(&self.path), self.query.as_deref())
     }
 }
 
-/// The methods whose responses are looked up.
+impl CacheKey {
+    /// Returns the origin target of this key; `None` if its text does not encode one.
+    pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
+        let target = OriginTarget::read(self.text())?;
+        let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
+        Some(OriginTarget { sent_query, storage_scope: self.storage_scope, ..target })
+    }
+
+    /// Returns the URL in the form that purges match, see [`purge_url`].
+    pub fn purge_url(&self) -> Box<str> {
+        self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
+    }
+}
+
+/// Returns whether cookies select the response of this key among those of its target.
+pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
+    let mut parts = KeyTextReader(text);
+    OriginTarget::read_from(&mut parts).is_some() && parts.0.first() == Some(&SELECTED)
+}
+
+/// Returns the host and target in the text of a key: `host/path?query` as in the key.
+pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
+    let mut parts = KeyTextReader(text);
+    method(parts.next()?)?;
+    parts.byte()?;
+    parts.next()
+}
+
+/// Parses a method whose responses are cached.
 fn method(name: &[u8]) -> Option<&'static Method> {
     (name == b"GET").then_some(&Method::GET)
 }
@@ -208,7 +224,7 @@ fn push(text: &mut Vec<u8>, part: &[u8]) {
     text.extend_from_slice(part);
 }
 
-/// Seven bits a byte, the lowest first; the highest bit says that more follow (LEB128).
+/// Appends a length in LEB128: seven bits a byte, lowest first; the high bit marks continuation.
 fn push_length(text: &mut Vec<u8>, mut length: usize) {
     while length > 0x7f {
         text.push(0x80 | low_bits(length));
@@ -222,7 +238,7 @@ const fn low_bits(number: usize) -> u8 {
     (number & 0x7f) as u8
 }
 
-/// The parts of a text, each after its length.
+/// A reader of length-prefixed parts.
 struct KeyTextReader<'a>(&'a [u8]);
 
 impl<'a> KeyTextReader<'a> {

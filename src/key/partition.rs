@@ -1,26 +1,28 @@
-//! The partition in a key: who shares the responses under it.
+//! The partition in a key: the set of clients that share its responses.
 
 use smallvec::SmallVec;
 
 use super::OriginTarget;
 
-/// A partition as a key has it: a byte that says who shares it, a digest, and what else tells it from
-/// others. Empty for responses that are shared as RFC 9111 allows.
+/// A partition as part of a key; empty for responses that are shared as RFC 9111 allows.
+///
+/// Consists of a byte for its kind, a digest, and further bytes that tell it apart.
 pub(crate) type PartitionKey = SmallVec<[u8; 40]>;
 
-/// The first byte of a partition that belongs to one identity.
+/// The first byte of a partition of one identity.
 const OWN: u8 = b'1';
 
-/// The first byte of a partition that several identities share.
+/// The first byte of a partition of several identities.
 const SHARED: u8 = b'n';
 
-/// The partition of one identity, whose digest this is. What is appended makes a further partition of the
-/// same identity.
+/// Returns the partition of the identity with this digest.
+///
+/// Appending bytes makes a further partition of the same identity.
 pub(crate) fn of_identity(digest: &[u8; 16]) -> PartitionKey {
     part(OWN, digest)
 }
 
-/// A partition that several identities share.
+/// Returns a partition that several identities share.
 pub(crate) fn of_several(digest: &[u8; 16]) -> PartitionKey {
     part(SHARED, digest)
 }
@@ -32,15 +34,16 @@ fn part(holder: u8, digest: &[u8; 16]) -> PartitionKey {
     part
 }
 
-/// The digest of the one identity that has the responses under a key with this text. `None` if others may
-/// have them, too.
+/// Returns the identity that exclusively owns responses with this key text.
+///
+/// The identity is a digest. `None` if others may share the responses.
 pub(crate) fn identity(text: &[u8]) -> Option<u128> {
     let (holder, digest) = OriginTarget::partition_in(text)?.split_first()?;
     let digest = digest.first_chunk::<16>().filter(|_| *holder == OWN)?;
     Some(u128::from_le_bytes(*digest))
 }
 
-/// Whether responses under a key with this text are kept for some requests only.
+/// Returns whether responses with this key text are limited to some requests.
 pub(crate) fn is_partitioned(text: &[u8]) -> bool {
     OriginTarget::partition_in(text).is_some_and(|partition| !partition.is_empty())
 }

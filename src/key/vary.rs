@@ -1,28 +1,27 @@
-//! Selecting fields: which request fields a response varies by, and one form for equal ones
-//! (RFC 9111 §4.1).
+//! Selecting fields, by which a response varies, in canonical form (RFC 9111 §4.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use crate::field::{coding, list, preference};
 
-/// What a response says about the requests it may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vary {
-    /// It answers requests that agree in these fields; in the simplest case there are none.
+    /// The response serves requests with equal values of these fields, of which there may be none.
     Fields(VarySet),
-    /// `*`, or something that is no field name: it answers no other request.
+    /// `*` or a malformed name: the response serves no other request.
     Star,
 }
 
 impl Vary {
-    /// Reads `Vary` over all its lines, and adds what a response depends on whether it says so or not:
-    /// `Origin` where it lets a single origin read it (Fetch, "CORS protocol and HTTP caches"), and
-    /// `Accept-Encoding` where it has a content coding.
+    /// Parses `Vary` over all its lines, and adds fields that the response implicitly depends on.
+    ///
+    /// These are `Origin` if it allows a single origin to read it (Fetch, "CORS protocol and HTTP
+    /// caches"), and `Accept-Encoding` if it has a content coding.
     pub(crate) fn parse(response: &HeaderMap) -> Self {
         let mut set: VarySet = implied(response).into_iter().flatten().collect();
         for member in list::members(response, header::VARY) {
-            // `*` is a valid field name, so it has to be looked for first.
+            // `*` is a valid field name, so it is checked first.
             match HeaderName::from_bytes(member) {
                 Ok(name) if member != b"*" => set.insert(name),
                 _ => return Self::Star,
@@ -31,62 +30,58 @@ impl Vary {
         Self::Fields(set)
     }
 
-    /// Whether all that it names is in a set.
+    /// Returns whether a set contains all fields listed.
     pub(crate) fn is_within(&self, known: &VarySet) -> bool {
         matches!(self, Self::Fields(set) if set.iter().all(|name| known.contains(name)))
     }
 }
 
-/// A set of field names in one order, whatever order they were given in.
+/// A sorted set of field names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct VarySet(SmallVec<[HeaderName; 2]>);
 
 impl VarySet {
-    /// Adds a field.
     pub fn insert(&mut self, name: HeaderName) {
         if let Err(place) = self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())) {
             self.0.insert(place, name);
         }
     }
 
-    /// Adds every field of another set.
     pub fn extend(&mut self, other: &Self) {
         for name in &other.0 {
             self.insert(name.clone());
         }
     }
 
-    /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a field is in it.
     pub fn contains(&self, name: &HeaderName) -> bool {
         self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())).is_ok()
     }
 
-    /// How many fields there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The fields, sorted.
+    /// Returns the fields, sorted.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &HeaderName> {
         self.0.iter()
     }
 
-    /// The selecting fields of a request in canonical form: equal bytes mean that a response stored for
-    /// one request may answer the other.
+    /// Returns the selecting fields of a request in canonical form.
     ///
-    /// Each field is a line, `name:value` or `name` if it is absent. Several lines of a field are
-    /// joined, whitespace around commas is left out. `Accept-Language` and `Accept-Encoding` are
-    /// independent of order and case, unless the latter names a coding that is not known here.
+    /// If two requests have equal bytes, a response stored for one may serve the other.
+    ///
+    /// Each field is a line, `name:value`, or `name` if it is absent. Several lines of a field are
+    /// joined, and whitespace around commas is removed. `Accept-Language` and `Accept-Encoding` are
+    /// compared without regard to order and case, unless the latter lists an unknown coding.
     pub fn selecting_value(&self, request: &HeaderMap) -> Vec<u8> {
         self.selecting_value_with(request, Preferences::default())
     }
 
-    /// The same with other preferences than those of the request.
+    /// Like [`selecting_value`](Self::selecting_value), with other preferences than the request's.
     pub fn selecting_value_with(&self, request: &HeaderMap, other: Preferences<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         for name in &self.0 {
@@ -104,12 +99,12 @@ impl VarySet {
     }
 }
 
-/// Canonical values of preference fields, used in place of those of a request.
+/// Canonical values of preference fields that replace those of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Preferences<'a> {
-    /// `Accept-Encoding`, as [`codings`] returns it.
+    /// `Accept-Encoding`, as returned by [`canonical_codings`].
     pub codings: Option<&'a [u8]>,
-    /// `Accept-Language`, as [`languages`] returns it.
+    /// `Accept-Language`, as returned by [`languages`].
     pub languages: Option<&'a [u8]>,
 }
 
@@ -123,15 +118,16 @@ impl<'a> Preferences<'a> {
     }
 }
 
-/// The canonical `Accept-Encoding` of a request; nothing where the field is absent, broken, or names a
-/// coding that is not known here.
+/// Returns the canonical `Accept-Encoding` of a request.
+///
+/// `None` if the field is absent or malformed, or if it lists an unknown coding.
 pub(crate) fn canonical_codings(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_ENCODING);
     (is_there && write_codings(request, &mut out).is_ok()).then_some(out)
 }
 
-/// Returns the canonical `Accept-Language` of a request, or `None` if the field is absent or broken.
+/// Returns the canonical `Accept-Language` of a request; `None` if it is absent or malformed.
 pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_LANGUAGE);
@@ -140,8 +136,8 @@ pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
 
 /// Returns the one language that a request prefers to all others, as written.
 ///
-/// `None` if several weigh the same, if a weight is broken, or if the favourite is `*`. A response in this
-/// language satisfies the request best, whatever else the request lists (RFC 9110 §12.5.4).
+/// `None` if several have the same weight, if a weight is malformed, or if the favourite is `*`. A
+/// response in this language is the best one, whatever else the request lists (RFC 9110 §12.5.4).
 pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let mut favourite: Option<preference::Preference<'_>> = None;
@@ -159,8 +155,9 @@ pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     (item != b"*").then_some(item)
 }
 
-/// Has a response's `Vary` name these fields and what it depends on anyway, each once: what is told here is
-/// what caches below go by.
+/// Adds fields to a response's `Vary`, and those that it implicitly depends on, each once.
+///
+/// Downstream caches select by this field.
 pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
     let implied = implied(response).into_iter().flatten().map(|name| canonical_name(&name));
     let mut missing = String::new();
@@ -184,12 +181,12 @@ pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<It
     }
 }
 
-/// How a field that a response implies is written.
+/// Returns the usual spelling of an implied field.
 fn canonical_name(name: &HeaderName) -> &'static str {
     if *name == header::ORIGIN { "Origin" } else { "Accept-Encoding" }
 }
 
-/// What a response depends on whether it says so or not.
+/// Returns the fields that a response implicitly depends on.
 fn implied(response: &HeaderMap) -> [Option<HeaderName>; 2] {
     let names_one = |value: &HeaderValue| value.as_bytes().trim_ascii() != b"*";
     let origin = response.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(names_one);
@@ -218,7 +215,7 @@ fn write_field(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     }
 }
 
-/// A field that breaks its grammar is compared as any other is.
+/// The error for a malformed preference field, which is then compared like any other field.
 struct InvalidPreference;
 
 impl From<preference::InvalidWeight> for InvalidPreference {
@@ -227,7 +224,7 @@ impl From<preference::InvalidWeight> for InvalidPreference {
     }
 }
 
-/// All lines, all members, with single commas between them.
+/// Appends all members of all lines, separated by single commas.
 fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     let members = request.get_all(name).into_iter().flat_map(|line| list::split(line.as_bytes()));
     for (place, member) in members.enumerate() {
@@ -238,10 +235,10 @@ fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     }
 }
 
-/// `Accept-Language`: sorted by weight, then by name, without regard to case if several weigh the same.
+/// Appends `Accept-Language`, sorted by weight, then by case-folded name.
 ///
-/// Weight carries meaning, order does not (RFC 9110 §12.5.4). Many origins heed the order of languages that
-/// weigh the same all the same: see [`ties_with_earlier_language`].
+/// Order has no meaning (RFC 9110 §12.5.4). Many origins nevertheless use it for languages of equal
+/// weight: see [`ties_with_earlier_language`].
 fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), InvalidPreference> {
     let mut ranges = WeightedItems::default();
     for line in request.get_all(header::ACCEPT_LANGUAGE) {
@@ -256,8 +253,9 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
     Ok(())
 }
 
-/// Whether a request lists another language before this one, with the same weight. An origin that heeds
-/// order would rather send that, if it has it: a response in this language is fetched anew then.
+/// Returns whether a request lists another language of equal weight before this one.
+///
+/// An origin that follows the order prefers that language, so no response in this one is used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
@@ -271,17 +269,17 @@ pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -
     false
 }
 
-/// Whether a language tag is another one or a part of it, as `en-US` is of `en` (RFC 4647 §3.4).
+/// Returns whether a language tag is covered by another, as `en-US` by `en` (RFC 4647 §3.4).
 fn is_within(tag: &[u8], wider: &[u8]) -> bool {
     tag.split_at_checked(wider.len()).is_some_and(|(start, rest)| {
         start.eq_ignore_ascii_case(wider) && matches!(rest.first(), None | Some(b'-'))
     })
 }
 
-/// `Accept-Encoding`: lower case, sorted by weight, then by name, if all codings are known.
+/// Appends `Accept-Encoding` in lower case, sorted by weight and name, if all codings are known.
 ///
-/// Otherwise the field is compared as any other is: what is not known here may mean something to an
-/// origin. Weights stay, since it may choose by them.
+/// Otherwise the field is compared like any other, because an origin may understand the unknown
+/// coding. Weights are kept, because an origin may choose by them.
 fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), InvalidPreference> {
     let mut codings = WeightedItems::default();
     for line in request.get_all(header::ACCEPT_ENCODING) {
@@ -298,7 +296,7 @@ fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), InvalidPr
     Ok(())
 }
 
-/// Members of a preference field with what they lack to full weight.
+/// Members of a preference field, each with the difference from full weight.
 #[derive(Default)]
 struct WeightedItems(SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>);
 
@@ -307,19 +305,18 @@ impl WeightedItems {
         self.0.push((1000 - member.weight, SmallVec::from_slice(member.item)));
     }
 
-    /// Makes the case of names insignificant.
     fn fold(&mut self) {
         self.0.iter_mut().for_each(|(_, item)| item.make_ascii_lowercase());
     }
 
-    /// Whether several members weigh the same.
+    /// Returns whether several members have the same weight.
     fn has_ties(&self) -> bool {
         let mut lightness: SmallVec<[u16; 8]> = self.0.iter().map(|(light, _)| *light).collect();
         lightness.sort_unstable();
         lightness.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
     }
 
-    /// The heaviest come first.
+    /// Appends the members, those of most weight first.
     fn write(mut self, out: &mut Vec<u8>) {
         self.0.sort_unstable();
         self.0.dedup();
@@ -336,7 +333,7 @@ impl WeightedItems {
     }
 }
 
-/// Three decimal digits.
+/// Formats a number as three decimal digits.
 fn thousandths(number: u16) -> [u8; 3] {
     let digit = |divisor: u16| b'0' + u8::try_from(number / divisor % 10).unwrap_or_default();
     [digit(100), digit(10), digit(1)]

@@ -1,72 +1,72 @@
-//! Fleet-wide collapsing: which node fetches what several nodes lack.
+//! Fleet-wide request collapsing: one node fetches what several nodes miss.
 
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-/// What a node is to do about a key that no tier can answer.
+/// The outcome of claiming the fetch for a key that is in no tier.
 #[derive(Debug)]
 pub(crate) enum FetchClaim {
-    /// It fetches. The others wait until the lease ends.
+    /// This node fetches. Other nodes wait until the lease ends.
     Lead(FetchLease),
-    /// Another node fetches.
     Follow(RemoteFetch),
-    /// Nobody can be asked, or there is nobody to ask.
+    /// There is no other node, or coordination is unavailable: fetch without a lease.
     Uncoordinated,
 }
 
-/// What came of a fetch, for the other nodes.
+/// The outcome of a fetch, as reported to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseResult {
-    /// It is stored: the store has it.
+    /// The response is in the store.
     Stored,
-    /// It is for its asker alone: everyone asks for themselves.
+    /// The response is for one client only: each request fetches its own.
     NotShareable,
-    /// The origin failed.
     Failed(OriginFailure),
-    /// The one who fetched has died, or given up: another may take the lead.
+    /// The fetching node died or gave up: another may take over.
     Abandoned,
 }
 
-/// How the origin failed a node, as other nodes learn it.
+/// A failure of the origin, as reported to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OriginFailure {
-    /// The status that clients get: the origin's, or that of Larder's own response if none came.
+    /// The status for clients: the origin's, or that of Larder's own response if none arrived.
     pub status: StatusCode,
-    /// Seconds for which the origin wants to be left alone (`Retry-After`).
+    /// The origin's `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
-    /// Whether there was no connection, or none that lasted until the response began.
+    /// Whether no connection lasted until the response began.
     pub is_disconnected: bool,
 }
 
-/// The right to fetch for the whole fleet. Dropped, it counts as released with [`LeaseResult::Abandoned`].
+/// The exclusive right of this node to fetch a key.
+///
+/// Dropping it releases it with [`LeaseResult::Abandoned`].
 #[derive(Debug)]
 pub(crate) struct FetchLease(oneshot::Sender<LeaseResult>);
 
-/// Another node's fetch.
+/// The fetch of another node.
 #[derive(Debug)]
 pub(crate) struct RemoteFetch(oneshot::Receiver<LeaseResult>);
 
 impl FetchLease {
-    /// A lease, and where its end is told.
+    /// Returns a lease, and the receiver of its result.
     pub(crate) fn new() -> (Self, oneshot::Receiver<LeaseResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
-    /// Ends the lease. What was put into the store before is there when the others hear of it.
+    /// Ends the lease. Other nodes receive the result after earlier puts have reached the store.
     pub(crate) fn release(self, result: LeaseResult) {
         let _nobody_listens = self.0.send(result);
     }
 }
 
 impl RemoteFetch {
-    /// Another node's fetch, and where its end is to be told.
+    /// Returns the sender of another node's result, and the handle to await it.
     pub(crate) fn new() -> (oneshot::Sender<LeaseResult>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(receiver))
     }
 
-    /// How it ended. Bounded: a lease that is not renewed runs out.
+    /// Waits for the result. The wait is bounded, because a lease expires unless it is renewed.
     pub(crate) async fn result(self) -> LeaseResult {
         self.0.await.unwrap_or(LeaseResult::Abandoned)
     }

@@ -1,4 +1,4 @@
-//! The contract that every store keeps, as one suite.
+//! The contract of all stores, as one test suite.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,8 +58,7 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     }
 }
 
-/// What a store does is seen at once, and still so after `flush`: once all that it does later is
-/// done.
+/// A change is visible at once, and still is after `flush`, which completes deferred work.
 async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     let (one, two) = (key("/one"), key("/two"));
     assert!(store.get(&one).await.is_none(), "an empty store has nothing");
@@ -83,7 +82,7 @@ async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
 
     keeps_variants(&store, &flush).await;
 
-    // An entry that came under a digest it does not belong to, as by a collision, is not given out.
+    // As after a collision: the entry belongs to another key with this digest.
     store.put(&one, response(&two, b"other")).await;
     flush(&store).await;
     assert!(store.get(&one).await.is_none(), "the full text is compared");
@@ -96,7 +95,7 @@ async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
 }
 
-/// What selects a variant, named by a response at this time.
+/// The selecting fields that a response named at this time.
 fn selection(name: &'static str, seen: u64) -> VarySelection {
     let set = [HeaderName::from_static(name)].into_iter().collect();
     VarySelection {
@@ -118,7 +117,7 @@ async fn variants_of<S: Store>(store: &S, target: &CacheKey) -> Vec<u128> {
     }
 }
 
-/// Variants that are added at the same time are all there, and what came late or without `Vary` hides none.
+/// Concurrently added variants are all present. Late responses and those without `Vary` hide none.
 async fn keeps_variants<S: Store>(store: &S, flush: &impl AsyncFn(&S)) {
     let target = key("/varied");
     let all: Vec<u128> = (1..=20).collect();
@@ -180,7 +179,7 @@ async fn the_memory_store_keeps_the_contract() {
     keeps_the_contract(MemoryStore::new(64 << 20, 1 << 20), async |_: &MemoryStore| ()).await;
 }
 
-/// The tiers over a server of their own, which is there.
+/// The tiers over a running server of their own.
 async fn over(server: &Server, memory: Option<MemoryStore>) -> TieredStore {
     let redis = redis::start(redis::settings(&server.url()));
     redis::until("up", || redis.health() == super::redis::RedisHealth::Up).await;

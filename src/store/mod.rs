@@ -1,4 +1,4 @@
-//! Where stored responses live: one trait, and the stores that keep its contract.
+//! Stores of responses: one trait, and its implementations.
 
 mod claim;
 #[cfg(test)]
@@ -13,7 +13,7 @@ use std::future::Future;
 
 pub(crate) use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
 pub(crate) use memory::{MemoryStore, MemoryUsage};
-pub(crate) use namespace_history::{NamespaceHistory, NamespaceVersion};
+pub(crate) use namespace_history::NamespaceHistory;
 pub(crate) use redis::RedisStore;
 pub(crate) use tiered::TieredStore;
 
@@ -22,30 +22,33 @@ use crate::{
     key::CacheKey,
 };
 
-/// A place for stored responses.
+/// A store of responses.
 ///
-/// A store may forget anything at any time, and never answers with another key's entry: it compares
-/// the key's full text. It knows nothing of freshness. Its failures are misses: what a caller cannot
-/// mend is counted by the store itself, not reported.
+/// A store may forget anything at any time. It compares the full text of a key, so it never returns
+/// another key's entry. It does not judge freshness. Failures are misses, and the store itself
+/// counts them.
 pub(crate) trait Store: Send + Sync + 'static {
-    /// The entry under this key in the tier that answers without waiting. The hot path; `None` means
-    /// "not at hand", and [`Store::get`] may still find it.
+    /// Returns the entry under this key from the tier that responds without waiting.
+    ///
+    /// This is the hot path. After `None`, [`Store::get`] may still find an entry.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
 
-    /// The entry under this key in the tier that the fleet shares, which may be newer than what is at
-    /// hand; where there is but one tier, that of [`Store::peek`].
+    /// Returns the entry under this key from the tier that the fleet shares.
+    ///
+    /// It may be newer than the entry of [`Store::peek`], unless there is only one tier.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
-    /// Returns whether the fleet shares a tier that may hold this key. If not, [`Store::get`] returns
-    /// what [`Store::peek`] does.
+    /// Returns whether the fleet shares a tier that may hold this key.
+    ///
+    /// If not, [`Store::get`] returns the entry of [`Store::peek`].
     fn is_shared(&self, key: &CacheKey) -> bool;
 
-    /// Puts an entry under a key, in place of what is stored there, unless that
-    /// [supersedes](Entry::is_superseded_by) it.
+    /// Stores an entry, unless the stored one [supersedes](Entry::is_superseded_by) it.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = PutOutcome> + Send;
 
-    /// Adds a variant to the index under its target's key, atomically with what others add. Returns how
-    /// many variants lost their places for it; they are removed.
+    /// Adds a variant to the index under its target's key, atomically.
+    ///
+    /// Returns how many variants were removed from the index for it.
     fn add_variant(
         &self,
         target: &CacheKey,
@@ -53,36 +56,37 @@ pub(crate) trait Store: Send + Sync + 'static {
         variant: u128,
     ) -> impl Future<Output = usize> + Send;
 
-    /// Leaves something for the other nodes under a key: only the tier that the fleet shares keeps it. Does
-    /// nothing, and makes nothing, if there is no such tier.
+    /// Stores an entry for other nodes, in the shared tier only.
+    ///
+    /// Does not call `make` if there is no such tier.
     fn put_shared(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>);
 
-    /// What a node [put there](Store::put_shared) under this key. It is not kept at hand.
+    /// Returns an entry that a node stored with [`Store::put_shared`]. Does not copy it to memory.
     fn get_shared(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
-    /// Agrees with the other nodes who fetches what stands under this key nowhere.
+    /// Coordinates with other nodes which one fetches a key that is in no tier.
     fn claim_fetch(&self, key: &CacheKey) -> impl Future<Output = FetchClaim> + Send;
 
-    /// Forgets the entry under this key, if there is one.
+    /// Removes the entry under this key, if there is one.
     fn remove(&self, key: &CacheKey) -> impl Future<Output = ()> + Send;
 
-    /// The largest entry, in bytes, that can be stored at all.
+    /// Returns the size in bytes of the largest entry that can be stored.
     fn max_entry_size(&self) -> usize;
 
-    /// Whether large responses that were evicted, and that clients still read, take more memory than they
-    /// may: storing another large one would evict more of them.
+    /// Returns whether evicted large responses that clients still read exceed their memory limit.
+    ///
+    /// If so, storing another large response would evict more of them.
     fn is_over_pinned_limit(&self) -> bool {
         false
     }
 }
 
-/// What became of an entry that was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutOutcome {
-    /// It can be looked up from now on.
+    /// The entry can be looked up.
     Stored,
-    /// What is stored under the key supersedes it, and stays.
+    /// The stored entry supersedes it and stays.
     Superseded,
-    /// It exceeds what the store takes; nothing stands under the key now.
+    /// The entry exceeds the store's limit. Nothing is stored under the key now.
     TooLarge,
 }

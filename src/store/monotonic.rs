@@ -1,4 +1,4 @@
-//! The process's own clock: it goes on evenly, whatever becomes of the system's.
+//! Timestamps of the process's monotonic clock, which the system clock's changes do not affect.
 
 use std::{
     sync::LazyLock,
@@ -7,8 +7,10 @@ use std::{
 
 use crate::field::Timestamp;
 
-/// An instant as a timestamp: what the system's clock said when this was first asked for, and what has
-/// passed since. Ages are counted by it, so that a clock that is set makes nothing older or younger.
+/// Converts an instant to a timestamp that advances with the monotonic clock.
+///
+/// Starts from the system time at the first call. Ages are computed from it, so setting the system
+/// clock makes nothing older or younger.
 pub(crate) fn timestamp(instant: Instant) -> Timestamp {
     static START: LazyLock<(Instant, Timestamp)> =
         LazyLock::new(|| (Instant::now(), SystemTime::now().into()));

@@ -1,13 +1,12 @@
-//! Which version of the namespace came before which, as a fleet remembers it. Pure.
+//! The order of namespace versions, as recorded for the fleet. Pure.
 
 use std::{fmt, time::Duration};
 
 use crate::field::Timestamp;
 
-/// What all nodes remember: the version in force, since when, and the one before it.
+/// A record of the current version, its start, and the version before it.
 ///
-/// As text it is `version millis before`, and without the last where there was none. Versions hold no
-/// spaces.
+/// Its text is `version millis previous`; the last part may be absent. No version contains spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceVersion {
     version: String,
@@ -15,20 +14,20 @@ pub(crate) struct NamespaceVersion {
     previous: Option<String>,
 }
 
-/// What a node that starts makes of that.
+/// The consequences of the record for a starting node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceHistory {
-    /// What is to be remembered from now on; nothing where that is another node's to say.
+    /// The record to store; `None` if this node must not change it.
     pub to_record: Option<NamespaceVersion>,
-    /// The version whose responses may still be served, stale, and until when.
+    /// The version with responses that may still be served stale, and the end of that time.
     pub previous: Option<(String, Timestamp)>,
 }
 
 impl NamespaceHistory {
-    /// What a node of this version makes of what is remembered, at `now`.
+    /// Compares the recorded version with this node's `version`.
     ///
-    /// A node of the version before that starts within `grace` is one that a deployment has not come to
-    /// yet: it changes nothing. Later, going back to a version is a change as any.
+    /// A node of the previous version that starts within `grace` belongs to a deployment in
+    /// progress, so it changes nothing. Later, a return to that version is a change like any other.
     pub(crate) fn resolve(
         known: Option<&str>,
         version: &str,
@@ -79,7 +78,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_mins(5);
 
-    /// What a node of this version remembers and reads besides its own, `seconds` after the epoch.
+    /// The new record, and the previous version to read, `seconds` after the epoch.
     fn at(seconds: u64, known: Option<&str>, version: &str) -> (Option<String>, Option<String>) {
         let now = Timestamp::from_seconds(seconds);
         let NamespaceHistory { to_record, previous } =

@@ -1,4 +1,4 @@
-//! The tiers: this node's memory before the Redis that the fleet shares.
+//! The tiers: this node's memory in front of the Redis that the fleet shares.
 
 use std::time::{Duration, Instant};
 
@@ -11,64 +11,63 @@ use crate::{
     key::{CacheKey, StorageScope},
 };
 
-/// Memory, Redis, both or none.
+/// A store of two optional tiers: memory and Redis.
 ///
-/// What is put stands in memory at once, and in Redis soon. What comes from Redis is kept in memory too,
-/// unless something newer stands there. With Redis away, memory goes on alone.
+/// Puts reach memory at once and Redis soon after. Entries read from Redis are copied to memory,
+/// unless memory has a newer one. If Redis is down, memory continues alone.
 pub(crate) struct TieredStore {
     memory: Option<MemoryStore>,
     redis: Option<RedisStore>,
 }
 
 impl TieredStore {
-    /// A store of these tiers.
     pub(crate) fn new(memory: Option<MemoryStore>, redis: Option<RedisStore>) -> Self {
         Self { memory, redis }
     }
 
-    /// What the memory tier holds and has let go.
+    /// Returns contents and counters of the memory tier.
     pub(crate) fn usage(&self) -> MemoryUsage {
         self.memory.as_ref().map(MemoryStore::usage).unwrap_or_default()
     }
 
-    /// Bytes of large responses that the memory tier has let go and that clients still read.
+    /// Returns the bytes of large responses evicted from memory that clients still read.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
     }
 
-    /// How Redis is, where there is one.
     pub(crate) fn health(&self) -> Option<RedisHealth> {
         self.redis.as_ref().map(RedisStore::health)
     }
 
-    /// Looks for what this version has not in the one before it, too, until then.
+    /// Makes misses read the previous version as well, until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.set_previous_version(version, until);
         }
     }
 
-    /// Changes the longest time for which any route serves what is stale: for so long Redis keeps what is put
-    /// from now on.
+    /// Changes the longest time for which any route serves stale responses.
+    ///
+    /// It extends the TTL of later writes to Redis.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
             redis.set_stale_for(stale_for);
         }
     }
 
-    /// Waits until Redis has what was put and removed so far, or has refused it.
+    /// Waits until Redis has executed or refused all writes so far.
     pub(crate) async fn flush(&self) {
         if let Some(redis) = &self.redis {
             redis.flush().await;
         }
     }
 
-    /// The same as a line for people: `redis: up`.
+    /// Returns the health as a line for people: `redis: up`.
     pub(crate) fn health_line(&self) -> Option<String> {
         self.health().map(|health| format!("redis: {health}"))
     }
 
-    /// Redis, if there is one and it may have what has this key.
+    /// Returns Redis, if it is configured and may store this key.
     fn redis_for(&self, key: &CacheKey) -> Option<&RedisStore> {
         self.redis.as_ref().filter(|_| key.storage_scope() == StorageScope::Fleet)
     }
@@ -89,7 +88,7 @@ impl Store for TieredStore {
             }),
             None => match self.peek(key) {
                 Some(known) => Some(known),
-                // Not kept at hand: what is of another version is never simply served.
+                // Not copied to memory: an entry of another version must not be served as fresh.
                 None => redis.get_previous(key).await,
             },
         }
@@ -145,15 +144,15 @@ impl Store for TieredStore {
 
     async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         match self.redis_for(key) {
-            // Boxed: only what is not stored gets here.
+            // Boxed, because only misses get here.
             Some(redis) => Box::pin(redis.claim_fetch(key)).await,
             None => FetchClaim::Uncoordinated,
         }
     }
 
     async fn remove(&self, key: &CacheKey) {
-        // First what shows that something was removed: a read that keeps its entry after this node has
-        // forgotten it then sees that, see `promote`.
+        // Mark the removal first: a concurrent read that copies the entry to memory after this node
+        // has removed it then sees the mark, see `promote`.
         if let Some(redis) = self.redis_for(key) {
             redis.remove(key.digest());
         }
@@ -173,10 +172,10 @@ impl Store for TieredStore {
     }
 }
 
-/// Keeps what was read in memory, unless something `was_removed` since the read began: then it may be what
-/// was removed.
+/// Copies an entry from Redis to memory, unless `was_removed` since the read began.
 ///
-/// It is kept, looked at, and forgotten again: a removal in between is not missed.
+/// The entry may be the removed one. It is stored, checked and removed again, so that a concurrent
+/// removal is not missed.
 fn promote(
     memory: &MemoryStore,
     key: &CacheKey,
@@ -204,7 +203,7 @@ mod tests {
     async fn what_is_removed_while_it_is_kept_is_not_kept() {
         let key = CacheKey::from_text(b"/a");
         let found = || Entry::Variants(std::sync::Arc::new(VariantIndex::new(&key)));
-        // Removed: not at all; before it is kept; right then.
+        // Removals: none, before the copy, right after it.
         for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
             let memory = MemoryStore::new(1 << 20, 1 << 20);
             let looks = Cell::new(0);

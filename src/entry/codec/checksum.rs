@@ -1,15 +1,15 @@
-//! A checksum against damage: 64 bits at memory speed, no protection against an attacker.
+//! A 64-bit checksum against accidental damage, at memory speed. It does not stop an attacker.
 
-/// Bytes taken in one round, a lane for each word.
+/// The bytes of one round, with a lane for each word.
 const ROUND: usize = 4 * size_of::<u64>();
 
-/// Odd, so that multiplying by it loses nothing: 2^64 divided by the golden ratio.
+/// An odd number, so that multiplication is invertible: 2^64 divided by the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The checksum of `bytes`; another `seed` gives another function.
+/// Returns the checksum of `bytes`; each `seed` makes a different function.
 ///
-/// Each step is invertible, so damage within one word always shows; any other is missed once in 2^64.
-/// 1 KiB takes about 50 ns.
+/// Each step is invertible, so damage within one word is always detected. Other damage is missed
+/// once in 2^64. Takes about 50 ns for 1 KiB.
 pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     let mut lanes = [seed, !seed, seed.rotate_left(32), !seed.rotate_left(32)];
     let (rounds, tail) = bytes.as_chunks::<ROUND>();
@@ -27,7 +27,7 @@ pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)))
 }
 
-/// Invertible in each argument while the other stands.
+/// Mixes a word into a sum. Invertible in each argument if the other is fixed.
 #[inline]
 fn mix(sum: u64, word: u64) -> u64 {
     (sum ^ word).wrapping_mul(MULTIPLIER).rotate_left(29)

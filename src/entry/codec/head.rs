@@ -1,4 +1,4 @@
-//! The head of a response in binary form: all but its content.
+//! The head of an encoded response: everything but its content.
 
 use std::{
     num::NonZeroU32,
@@ -13,7 +13,10 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
-    super::{Entry, PackedFields, ResponseId, StoredResponse},
+    super::{
+        Entry, PackedFields, ResponseId, StoredResponse,
+        sections::{Section, SectionEnds},
+    },
     reader::ByteReader,
 };
 use crate::{
@@ -23,13 +26,13 @@ use crate::{
     policy::{Freshness, freshness::Constraints, validation::EtagOrigin},
 };
 
-/// More bytes than any head takes.
+/// An upper bound of the size of a head.
 pub(super) const MAX_SIZE: usize = 160;
 
-/// No content is in more chunks: a head cannot make a reader ask for more.
+/// The most chunks of one content, which bounds the requests that a head can cause.
 const MAX_CHUNKS: u32 = 1 << 16;
 
-/// The bits of the flags; any other makes a head unreadable.
+/// The known flags. A head with any other bit is unreadable.
 const COMPRESSED: u8 = 1;
 const CHUNKED: u8 = 1 << 1;
 const ETAG_BY_LARDER: u8 = 1 << 2;
@@ -38,7 +41,6 @@ const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
 const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
-/// A response without its content.
 #[derive(Debug)]
 pub(super) struct EntryHead {
     status: StatusCode,
@@ -46,20 +48,19 @@ pub(super) struct EntryHead {
     etag: EtagOrigin,
     fence: Fence,
     requested_at: Timestamp,
-    /// Where key, URL, attributes, tags, fields and trailers end in the content.
-    ends: [u32; 6],
-    /// The length of the content.
+    /// The ends of key, URL, attributes, tags, fields and trailers in the content.
+    ends: SectionEnds,
     pub(super) length: usize,
-    /// Its length as it is written: a smaller one means that it is compressed.
+    /// Its length as encoded, which is smaller if it is compressed.
     pub(super) encoded_length: usize,
 }
 
-/// How content is cut.
+/// How content is split into chunks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkLayout {
     pub(super) body_id: u64,
     pub(super) size: NonZeroU32,
-    /// Over all chunks.
+    /// The checksum over all chunks.
     pub(super) checksum: u64,
 }
 
@@ -71,7 +72,7 @@ impl ChunkLayout {
 }
 
 impl EntryHead {
-    /// The head of a response whose content takes `encoded_length` bytes when it is written.
+    /// Builds the head of a response whose encoded content takes `encoded_length` bytes.
     pub(super) fn of(response: &StoredResponse, encoded_length: usize) -> Self {
         Self {
             status: response.status,
@@ -79,20 +80,13 @@ impl EntryHead {
             etag: response.etag,
             fence: response.fence,
             requested_at: response.requested_at,
-            ends: [
-                response.key_end,
-                response.url_end,
-                response.attributes_end,
-                response.tags_end,
-                response.fields_end,
-                response.trailers_end,
-            ],
+            ends: response.ends,
             length: response.bytes.len(),
             encoded_length,
         }
     }
 
-    /// The same by a clock that is ahead of this node's by so many milliseconds.
+    /// Converts times to a clock that is ahead of this node's by so many milliseconds.
     pub(super) fn with_clock_offset(self, millis: i64) -> Self {
         let moved =
             |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(millis));
@@ -123,7 +117,7 @@ impl EntryHead {
         if let Some(usable_for) = freshness.usable_for {
             write_duration(usable_for, out);
         }
-        self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+        self.ends.0.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
         out.extend_from_slice(&(self.length as u64).to_le_bytes());
         if self.is_compressed() {
             out.extend_from_slice(&(self.encoded_length as u64).to_le_bytes());
@@ -158,14 +152,11 @@ impl EntryHead {
         let has = |flag: u8| flags & flag != 0;
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
-        let ends = [
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-            reader.u32()?,
-        ];
+        let mut ends = [0; 6];
+        for end in &mut ends {
+            *end = reader.u32()?;
+        }
+        let ends = SectionEnds(ends);
         let length = reader.size()?;
         let encoded_length = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && encoded_length >= length {
@@ -178,17 +169,13 @@ impl EntryHead {
         Some((head, layout))
     }
 
-    /// The response with this content.
+    /// Returns the response with this content; `None` if they do not fit together.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, url_end, attributes_end, tags_end, fields_end, trailers_end] = self.ends;
-        let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
-        if !fits || !self.ends.is_sorted() {
+        if self.ends.body() > content.len() || !self.ends.0.is_sorted() {
             return None;
         }
         let bytes = Bytes::from(content.into_boxed_slice());
-        let key_length = usize::try_from(key_end).ok()?;
-        let place = usize::try_from(tags_end).ok()?..usize::try_from(fields_end).ok()?;
-        let fields = PackedFields::from_block(bytes.slice(place));
+        let fields = PackedFields::from_block(bytes.slice(self.ends.range(Section::Fields)));
         Some(Entry::Response(Arc::new(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -196,18 +183,14 @@ impl EntryHead {
             id: ResponseId::next(),
             requested_at: self.requested_at,
             has_content_coding: fields.first("content-encoding").is_some(),
-            is_for_one_identity: partition::identity(bytes.get(..key_length)?).is_some(),
+            is_for_one_identity: partition::identity(bytes.get(self.ends.range(Section::Key))?)
+                .is_some(),
             fence: self.fence,
             requested_at_monotonic: 0,
             checked_version: AtomicU64::new(0),
             recently_used: AtomicBool::new(false),
             bytes,
-            key_end,
-            url_end,
-            attributes_end,
-            tags_end,
-            fields_end,
-            trailers_end,
+            ends: self.ends,
         })))
     }
 }
@@ -230,7 +213,7 @@ fn read_freshness(flags: u8, reader: &mut ByteReader<'_>) -> Option<Freshness> {
     })
 }
 
-/// Content that fits into one chunk stands in the head: no other form than the one that is written.
+/// Reads the layout of at least two chunks: content that fits into one is never chunked.
 fn read_layout(encoded_length: usize, reader: &mut ByteReader<'_>) -> Option<ChunkLayout> {
     let body_id = reader.u64()?;
     let size = NonZeroU32::new(reader.u32()?)?;

@@ -1,6 +1,6 @@
-//! Reading numbers and slices off the front of bytes that may end anywhere.
+//! A bounds-checked reader of binary input.
 
-/// What is left to read. Each call gives nothing once too little is left.
+/// The unread rest of the input. Each method returns `None` if too little is left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ByteReader<'a> {
     rest: &'a [u8],
@@ -37,12 +37,12 @@ impl<'a> ByteReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A `u64` that is a size in this process's memory.
+    /// Reads a `u64` that is a size in this process's memory.
     pub(super) fn size(&mut self) -> Option<usize> {
         usize::try_from(self.u64()?).ok()
     }
 
-    /// Bytes after their number as `u32`.
+    /// Reads bytes after their count, a `u32`.
     pub(super) fn slice(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
         let (slice, rest) = self.rest.split_at_checked(length)?;
@@ -50,7 +50,7 @@ impl<'a> ByteReader<'a> {
         Some(slice)
     }
 
-    /// Items after their number as `u32`. Each item takes bytes, so that no number makes it long.
+    /// Reads items after their count, a `u32`. Each takes bytes, so the list is bounded.
     pub(super) fn list<Item>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Option<Item>,

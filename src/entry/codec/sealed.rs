@@ -1,17 +1,17 @@
-//! The encrypted form of an entry: what stands in Redis of responses that are not for everyone.
+//! The encrypted form of an entry, for responses that are limited to some clients.
 //!
 //! ```text
 //! "LRDS"  version u8  checksum u64 of all that follows  kind u8  order u64 × 3 of a response, × 1 of an index
 //! key id u32  nonce [u8; 12]  ciphertext of the plain head  tag [u8; 16]
 //! ```
 //!
-//! Kind and order stand where the plain form has them, for the scripts that compare entries ([`ORDER_OFFSET`]). A
-//! chunk is a key id, a nonce, ciphertext and a tag.
+//! Kind and order are at the same offsets as in the plain form, for the scripts that compare
+//! entries ([`ORDER_OFFSET`]). A chunk is a key ID, a nonce, ciphertext and a tag.
 //!
-//! The cipher is AES-256-GCM (NIST SP 800-38D) with random nonces. Each place in Redis has a key of its own,
-//! derived from the operator's (HMAC-SHA-256, RFC 2104): so no key gets near the 2^32 messages after which
-//! random nonces may repeat. The place is authenticated, too: a value that is moved to another key, or to
-//! another place among chunks, cannot be read there.
+//! The cipher is AES-256-GCM (NIST SP 800-38D) with random nonces. Each place in Redis has its own
+//! key, derived from the operator's (HMAC-SHA-256, RFC 2104). So no key gets near the 2^32 messages
+//! after which random nonces may repeat. The place is authenticated too: a value that is moved to
+//! another key, or to another position among the chunks, cannot be decrypted there.
 
 use std::fmt;
 
@@ -30,23 +30,23 @@ use crate::key::digest::MIN_DIGEST_KEY_LENGTH;
 
 const SEALED_MAGIC: [u8; 4] = *b"LRDS";
 
-/// What the scripts compare, behind the kind.
+/// The length of the order, which follows the kind.
 const RESPONSE_ORDER: usize = 24;
 const VARIANTS_ORDER: usize = 8;
 
 const ID: usize = size_of::<u32>();
 const TAG: usize = 16;
 
-/// Where something encrypted stands.
+/// A place of encrypted data in Redis.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SealedPart {
-    /// Under the key of an entry.
+    /// The value at the entry's key.
     Head,
-    /// A part of its content: the body's id, and the number among the chunks.
+    /// A chunk of its content: the body ID, and the chunk's number.
     Chunk(u64, u32),
 }
 
-/// Secrets by which entries are sealed. The first seals, each opens what it has sealed.
+/// Secrets that encrypt entries. The first one encrypts, each decrypts what it encrypted.
 #[derive(Clone)]
 pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
@@ -56,14 +56,13 @@ struct SealingKey {
     secret: hmac::Key,
 }
 
-/// What became of something that was to be opened.
+/// The result of decrypting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UnsealOutcome {
-    /// This is what was sealed.
     Plain(Vec<u8>),
-    /// It is damaged, or no sealed entry.
+    /// The data is damaged, or not an encrypted entry.
     Damaged,
-    /// It was sealed by a secret that is not among these, or for another place.
+    /// The data was encrypted with an unknown secret, or for another place.
     Locked,
 }
 
@@ -74,17 +73,17 @@ impl fmt::Debug for SealingKeys {
 }
 
 impl SealingKeys {
-    /// Seals of these secrets, each of at least [`MIN_DIGEST_KEY_LENGTH`] bytes. `None` if one is shorter, or if
-    /// there are none.
+    /// Builds keys from secrets of at least [`MIN_DIGEST_KEY_LENGTH`] bytes each.
+    ///
+    /// `None` if one is shorter, or if there are none.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let secrets: Option<Box<[SealingKey]>> = secrets.into_iter().map(SealingKey::new).collect();
         secrets.filter(|secrets| !secrets.is_empty()).map(Self)
     }
 
-    /// Seals what was written for the entry whose key has this digest. `None` if that fails, which takes a
-    /// system without random numbers.
+    /// Encrypts an encoded entry, given the digest of its key.
     ///
-    /// Costs about 1 µs, and 0.5 ns a byte; copies the chunks.
+    /// `None` if the system has no random numbers. Takes 1 µs, and 0.5 ns a byte; copies chunks.
     pub(crate) fn seal(
         &self,
         digest: u128,
@@ -101,7 +100,7 @@ impl SealingKeys {
         Some(EncodedEntry { head, chunks: chunks.collect::<Option<_>>()? })
     }
 
-    /// Opens the sealed head of the entry whose key has this digest.
+    /// Decrypts the head of the entry with this key digest.
     pub(crate) fn open_head(&self, digest: u128, head: &[u8]) -> UnsealOutcome {
         let Some((shown, sealed)) = split(head) else { return UnsealOutcome::Damaged };
         match self.open(digest, (SealedPart::Head, shown), sealed) {
@@ -110,7 +109,6 @@ impl SealingKeys {
         }
     }
 
-    /// Opens a sealed chunk.
     pub(crate) fn open_chunk(
         &self,
         digest: u128,
@@ -132,7 +130,6 @@ impl SealingKeys {
     }
 }
 
-/// Whether a head is sealed.
 pub(crate) fn is_sealed(head: &[u8]) -> bool {
     head.starts_with(&SEALED_MAGIC)
 }
@@ -188,7 +185,7 @@ impl Cipher {
         Some(plain)
     }
 
-    /// What has to be the same when it is opened: the form, where it stands, and what is shown beside it.
+    /// Returns the additional authenticated data: the form, the place, and the unencrypted part.
     fn authenticated(&self, part: SealedPart, shown: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.push(VERSION);
@@ -206,7 +203,7 @@ impl Cipher {
     }
 }
 
-/// A plain head with its kind and its order in front, and all of it encrypted behind.
+/// Encrypts a plain head, with its kind and order unencrypted in front.
 fn sealed_head(cipher: &Cipher, plain: &[u8]) -> Option<Vec<u8>> {
     let shown = plain.get(ORDER_OFFSET..ORDER_OFFSET + shown_length(*plain.get(ORDER_OFFSET)?)?)?;
     let mut out =
@@ -218,7 +215,9 @@ fn sealed_head(cipher: &Cipher, plain: &[u8]) -> Option<Vec<u8>> {
     Some(with_checksum(out))
 }
 
-/// What is shown in a sealed head, and what is not; `None` if it is none, or damaged.
+/// Splits an encrypted head into its unencrypted and its encrypted part.
+///
+/// `None` if it is damaged, or not an encrypted head.
 fn split(head: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut reader = ByteReader::new(head);
     if reader.array()? != SEALED_MAGIC || reader.u8()? != VERSION {
@@ -300,7 +299,7 @@ mod tests {
             let mut damaged = sealed.head.clone();
             damaged[place.index(sealed.head.len())] ^= change;
             prop_assert_eq!(sealing_keys.open_head(1, &damaged), UnsealOutcome::Damaged);
-            // Somebody who can write a checksum, too.
+            // An attacker who can also write a checksum.
             let forged = super::with_checksum(damaged);
             prop_assert!(!matches!(sealing_keys.open_head(1, &forged), UnsealOutcome::Plain(_)) || forged == sealed.head);
             let mut cut = sealed.head.clone();

@@ -1,4 +1,4 @@
-//! Every entry survives being written, and nothing else is read.
+//! Every entry survives a round trip, and no damaged one is decoded.
 
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ fn hex(bytes: &[u8]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Where the parts of the head that `response` gives stand.
+/// Offsets of the parts of the head that `response` builds.
 const FLAGS: usize = ORDER_OFFSET + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
@@ -193,12 +193,12 @@ const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 12;
 const FIELDS_END: usize = KEY_END + 16;
 const TRAILERS_END: usize = FIELDS_END + 4;
 const LENGTH: usize = TRAILERS_END + 4;
-/// Only in content that is compressed.
+/// Only in compressed content.
 const STORED: usize = LENGTH + 8;
-/// Only of content in chunks that is not compressed.
+/// Only in uncompressed content in chunks.
 const CHUNK_SIZE: usize = LENGTH + 8 + 8;
 
-/// What becomes of a head once these bytes of it are others, and its checksum is right.
+/// Replaces some bytes of a head, corrects its checksum, and decodes it.
 fn changed(written: &EncodedEntry, place: usize, bytes: &[u8]) -> Option<Entry> {
     let mut head = written.head.clone();
     head[place..place + bytes.len()].copy_from_slice(bytes);

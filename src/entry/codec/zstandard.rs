@@ -1,4 +1,4 @@
-//! Compressed content (Zstandard, RFC 8878).
+//! Compression of content (Zstandard, RFC 8878).
 
 use std::cell::RefCell;
 
@@ -7,23 +7,26 @@ use zstd::{
     zstd_safe::get_frame_content_size,
 };
 
-/// The fastest of the ordinary levels.
+/// The fastest of the regular levels.
 const LEVEL: i32 = 1;
 
 thread_local! {
-    /// Made once a thread: making one costs more than reading a few KiB with it.
+    /// One per thread: creating one takes longer than decompressing a few KiB with it.
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
 }
 
-/// One frame with the content's size in its header; nothing where it would not be smaller.
+/// Compresses content to one frame with the content size in its header.
+///
+/// `None` if the frame is not smaller.
 pub(super) fn compress(content: &[u8]) -> Option<Vec<u8>> {
     let mut compressed = Compressor::new(LEVEL).ok()?.compress(content).ok()?;
     compressed.shrink_to_fit();
     (compressed.len() < content.len()).then_some(compressed)
 }
 
-/// The content of one frame; nothing unless it has exactly this length. Allocates that length, and only
-/// if the frame's header announces it, too.
+/// Decompresses one frame; `None` unless its content has exactly this length.
+///
+/// Allocates that length only if the frame's header announces it.
 pub(super) fn decompress(frame: &[u8], length: usize) -> Option<Vec<u8>> {
     if get_frame_content_size(frame).ok()?? != u64::try_from(length).ok()? {
         return None;

@@ -1,112 +1,72 @@
-//! What the names of fields came to: clients send the same ones over and over.
+//! A cache of what field names were classified as: clients send the same names over and over.
 
-use std::cell::RefCell;
-
-use super::FieldPresence;
-
-/// Names that each thread remembers, and how long each may be: 12 KiB.
+/// Limits of the cache: its number of names, and the length of each.
 const SLOTS: usize = 256;
 const LONGEST: usize = 40;
 
-/// How many slots a name may stand in.
+/// The number of slots tried for a name.
 const MAX_PROBES: usize = 4;
 
-thread_local! {
-    static CACHE: RefCell<Box<[CachedName; SLOTS]>> =
-        RefCell::new(Box::new([const { CachedName::NOTHING }; SLOTS]));
-}
+/// A cache of bounded size: 14 KiB, if a class takes two bytes.
+pub(super) struct NameCache<T>(Box<[CachedName<T>; SLOTS]>);
 
-struct CachedName {
+struct CachedName<T> {
     length: usize,
     name: [u8; LONGEST],
-    presence: FieldPresence,
+    class: T,
 }
 
-impl CachedName {
-    const NOTHING: Self = Self { length: 0, name: [0; LONGEST], presence: FieldPresence(0) };
-
-    fn is(&self, name: &[u8]) -> bool {
-        self.length == name.len() && self.name.get(..self.length) == Some(name)
+impl<T: Copy + Default> NameCache<T> {
+    pub(super) fn new() -> Self {
+        let empty = |_| CachedName { length: 0, name: [0; LONGEST], class: T::default() };
+        Self(Box::new(std::array::from_fn(empty)))
     }
 
-    fn of(name: &[u8], presence: FieldPresence) -> Option<Self> {
-        let mut kept = [0; LONGEST];
-        kept.get_mut(..name.len())?.copy_from_slice(name);
-        Some(Self { length: name.len(), name: kept, presence })
-    }
-}
-
-/// The names that this thread remembers.
-pub(super) struct NameCache<'a>(&'a mut [CachedName; SLOTS]);
-
-impl NameCache<'_> {
-    /// Reads with what this thread remembers.
-    pub(super) fn with<T>(read: impl FnOnce(&mut NameCache<'_>) -> T) -> T {
-        CACHE.with_borrow_mut(|slots| read(&mut NameCache(slots)))
-    }
-
-    /// What a name comes to: what it came to before, or what `find` says.
-    pub(super) fn presence(
-        &mut self,
-        name: &str,
-        find: impl FnOnce(&str) -> FieldPresence,
-    ) -> FieldPresence {
+    /// Returns the class of a name, computed by `classify` if it is not cached.
+    pub(super) fn class(&mut self, name: &str, classify: impl FnOnce(&str) -> T) -> T {
         let bytes = name.as_bytes();
-        let Some(first) = slot_of(bytes) else { return find(name) };
-        let places = || (first..first + MAX_PROBES).map(|place| place % SLOTS);
+        let Some(first) = slot_of(bytes) else { return classify(name) };
+        let slots = || (first..first + MAX_PROBES).map(|slot| slot % SLOTS);
         let mut free = first;
-        for place in places() {
-            match self.0.get(place) {
-                Some(known) if known.is(bytes) => return known.presence,
-                Some(known) if known.length > 0 => {}
+        for slot in slots() {
+            match self.0.get(slot) {
+                Some(cached) if cached.is(bytes) => return cached.class,
+                Some(cached) if cached.length > 0 => {}
                 _ => {
-                    free = place;
+                    free = slot;
                     break;
                 }
             }
         }
-        let presence = find(name);
-        if let Some(known) = CachedName::of(bytes, presence)
+        let class = classify(name);
+        if let Some(cached) = CachedName::of(bytes, class)
             && let Some(slot) = self.0.get_mut(free)
         {
-            *slot = known;
+            *slot = cached;
         }
-        presence
+        class
     }
 }
 
-/// Where a name is looked for first; none for very short ones. Names mostly differ in their length, their
-/// first or their last characters.
+impl<T> CachedName<T> {
+    fn is(&self, name: &[u8]) -> bool {
+        self.length == name.len() && self.name.get(..self.length) == Some(name)
+    }
+
+    fn of(name: &[u8], class: T) -> Option<Self> {
+        let mut kept = [0; LONGEST];
+        kept.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { length: name.len(), name: kept, class })
+    }
+}
+
+/// Returns the first slot to try for a name, or `None` for a very short one.
+///
+/// Names mostly differ in their length, their first or their last characters.
 fn slot_of(name: &[u8]) -> Option<usize> {
     let (start, end) = (name.first_chunk::<4>()?, name.last_chunk::<4>()?);
     let start = u32::from_le_bytes(*start) as usize;
     let end = u32::from_le_bytes(*end) as usize;
     let mixed = (start ^ (end << 20) ^ (name.len() << 45)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Some((mixed >> 48) % SLOTS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_looked_into_once() {
-        NameCache::with(|names| {
-            assert_eq!(names.presence("x-once", |_| FieldPresence::RANGE), FieldPresence::RANGE);
-            assert_eq!(names.presence("x-once", |_| panic!("it is known")), FieldPresence::RANGE);
-            assert_eq!(names.presence("x-one", |_| FieldPresence::VIA), FieldPresence::VIA);
-        });
-    }
-
-    #[test]
-    fn more_names_than_there_is_room_for_are_never_mistaken() {
-        let name = |number: usize| format!("x-{number:0width$}", width = number % 60);
-        let presence = |number: usize| FieldPresence(u16::try_from(number).unwrap());
-        NameCache::with(|names| {
-            for number in (0..2000).chain(0..2000) {
-                let found = names.presence(&name(number), |_| presence(number));
-                assert_eq!(found, presence(number), "{}", name(number));
-            }
-        });
-    }
 }

@@ -1,22 +1,18 @@
-//! What is special in a short text, found with one look at each byte.
+//! Byte classes of URI texts, computed in one pass.
 
-/// A capital letter.
 pub(super) const UPPER: u8 = 1;
-/// `:`
 pub(super) const COLON: u8 = 1 << 1;
-/// `/`
 pub(super) const SLASH: u8 = 1 << 2;
-/// `.`
 pub(super) const DOT: u8 = 1 << 3;
-/// What servers read differently in a path: `%`, `\`, `;` and whatever is no ASCII.
+/// A byte that servers read differently in a path: `%`, `\`, `;` and non-ASCII.
 pub(super) const SPECIAL: u8 = 1 << 4;
 
-/// The marks that the bytes of a text bear together.
+/// Returns the union of the classes of all bytes in a text.
 pub(super) fn of(text: &str) -> u8 {
     text.bytes().fold(0, |marks, byte| marks | of_byte(byte))
 }
 
-/// The mark of one byte; 0 for most.
+/// Returns the class of one byte, mostly 0.
 #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
 pub(super) fn of_byte(byte: u8) -> u8 {
     MARKS[usize::from(byte)]

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::{Scheme, byte_class};
 
-/// Returns `host[:port]` in lower case, without the scheme's default port, an empty port, leading zeros of a
-/// port or a trailing dot. Borrows what already is so. On the way of every request.
+/// Returns `host[:port]` in lower case, without a default or empty port and a trailing dot.
+///
+/// Also drops leading zeros of the port. Borrows canonical input. Runs for every request.
 pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
     let marks = byte_class::of(host);
     let is_lower = marks & byte_class::UPPER == 0;
@@ -21,12 +22,11 @@ pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
     }
 }
 
-/// Returns the host without its port.
 pub(crate) fn name(host: &str) -> &str {
     split_port(host).0
 }
 
-/// Splits a port off, which an IPv6 address outside brackets has none of.
+/// Splits off the port, if there is one. An IPv6 address without brackets has none.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     let Some(colon) = host.as_bytes().iter().rposition(|byte| *byte == b':') else {
         return (host, None);

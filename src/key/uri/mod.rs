@@ -1,7 +1,7 @@
-//! Targets: hosts in canonical form, the readings of a path, the parameters that count.
+//! Target URIs: canonical hosts, readings of a path, and query parameters.
 //!
-//! A target enters the cache key exactly as it is forwarded: whatever an origin makes of one spelling
-//! is never stored under another. Purges and routes look at its [`PathReadings`] instead.
+//! A key contains the target exactly as it is forwarded, so a response to one spelling is never
+//! served for another. Purges and routes compare its [`PathReadings`] instead.
 
 mod byte_class;
 pub(crate) mod host;
@@ -27,7 +27,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The scheme as URIs spell it.
+    /// Returns the scheme as written in URIs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -35,7 +35,7 @@ impl Scheme {
         }
     }
 
-    /// The port that need not be written.
+    /// Returns the port that URIs may omit.
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -44,28 +44,30 @@ impl Scheme {
     }
 }
 
-/// A request's target URI in parts, as received.
+/// The parts of a request's target URI, as received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TargetUri<'a> {
-    /// How the client reached us.
+    /// The scheme of the client's connection.
     pub scheme: Scheme,
-    /// Host and, if given, port.
+    /// The host and, if given, the port.
     pub host: &'a str,
-    /// The path, percent-encoded; empty means `/`.
+    /// The path, percent-encoded. Empty means `/`.
     pub path: &'a str,
-    /// What follows the first `?`, if there is one.
+    /// The text after the first `?`, if there is one.
     pub query: Option<&'a str>,
 }
 
-/// Returns the normal form of a path: unreserved characters decoded, other encodings in upper case, dot
-/// segments resolved (RFC 3986 §6.2.2), never empty. Borrows what already is so.
+/// Returns the normal form of a path (RFC 3986 §6.2.2), which is never empty.
+///
+/// Decodes unreserved characters, puts other encodings in upper case, and resolves dot segments.
+/// Borrows its input if that is normal.
 pub fn normal_path(path: &str) -> Cow<'_, str> {
     if is_normal(path) {
         return Cow::Borrowed(path);
     }
     let mut buffer = Vec::with_capacity(path.len() + 1);
     write_resolved(&mut buffer, path);
-    // Only ASCII is decoded, so this is UTF-8 as the input was.
+    // Only ASCII is decoded, so the result is UTF-8 like the input.
     String::from_utf8(buffer).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
@@ -79,7 +81,7 @@ fn write_resolved(into: &mut Vec<u8>, path: &str) {
     }
 }
 
-/// Whether a path needs no rewriting; may say no too often. One pass over the bytes.
+/// Returns whether a path is certainly normal. One pass over the bytes.
 fn is_normal(path: &str) -> bool {
     let mut before = 0;
     let is_plain = path.bytes().all(|byte| {
@@ -90,8 +92,8 @@ fn is_normal(path: &str) -> bool {
     is_plain && path.starts_with('/')
 }
 
-/// Writes `/`-separated segments, each with its slash in front, resolving `.` and `..` on the way
-/// (RFC 3986 §5.2.4).
+/// Appends `/`-separated segments, each after its slash, and resolves `.` and `..` (RFC 3986
+/// §5.2.4).
 fn write_segments(into: &mut Vec<u8>, path: &str) {
     let base = into.len();
     let mut segments = path.split('/').peekable();
@@ -111,7 +113,7 @@ fn write_segments(into: &mut Vec<u8>, path: &str) {
     }
 }
 
-/// Where the last segment between `base` and `end` begins, its slash included.
+/// Returns the start of the last segment between `base` and `end`, including its slash.
 fn parent(written: &[u8], base: usize, end: usize) -> usize {
     let segments = written.get(base..end).unwrap_or_default();
     base + segments.iter().rposition(|byte| *byte == b'/').unwrap_or(0)
@@ -169,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Segments of well-formed encodings over a small alphabet, so that many of them coincide.
+    /// Segments of well-formed encodings over a small alphabet, so that many are equivalent.
     fn segments() -> impl Strategy<Value = Vec<String>> {
         prop::collection::vec("(a|%61|%2F|%2f|%25|%20|\\+|%2B){1,3}", 1..3)
     }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{percent_decode, percent_encode_byte};
+
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
-/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either as long as
-/// it could be part of an encoding, so that decoding never forms one that was not there.
+/// A `%` without two hexadecimal digits is kept. The characters after it are then kept encoded if
+/// they could complete an encoding, so decoding never creates a new one.
 pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     let mut rest = component;
     let mut after_stray = 0_u8;
@@ -20,7 +22,7 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
             if after_stray == 0 && is_unreserved(value) {
                 into.push(value);
             } else {
-                into.extend_from_slice(&[b'%', hex_digit(value >> 4), hex_digit(value & 15)]);
+                into.extend_from_slice(percent_encode_byte(value).as_bytes());
                 after_stray = 0;
             }
         } else {
@@ -30,38 +32,23 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     }
 }
 
-/// Decodes every encoding once; what is none stays as it is.
+/// Decodes every percent-encoding once. Keeps malformed ones.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    percent_encoding::percent_decode(text).into()
+    percent_decode(text).into()
 }
 
-/// Whether there is an encoding that could be decoded.
+/// Returns whether a text contains a percent-encoding.
 pub(super) fn has_encoding(text: &[u8]) -> bool {
     text.windows(3).any(|part| matches!(part, [b'%', rest @ ..] if hex_pair(rest).is_some()))
 }
 
-/// RFC 3986 §2.3.
+/// Returns whether a byte is unreserved (RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let (&[high, low], rest) = bytes.split_first_chunk::<2>()?;
-    Some((hex_value(high)? << 4 | hex_value(low)?, rest))
-}
-
-const fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
-const fn hex_digit(value: u8) -> u8 {
-    match value {
-        0..=9 => b'0' + value,
-        _ => b'A' + (value & 15) - 10,
-    }
+    let digit = |byte| char::from(byte).to_digit(16);
+    Some((u8::try_from(digit(high)? << 4 | digit(low)?).ok()?, rest))
 }

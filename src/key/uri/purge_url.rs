@@ -1,11 +1,10 @@
-//! The form of URLs by which purges select: `host/path?query` in the loosest reading.
+//! The form of URLs that purges match: `host/path?query` in the loosest reading.
 //!
-//! Every spelling of a path that any server may take for another one has the same form, so that a purge
-//! reaches all of them.
+//! Spellings of a path that some server treats as equal have one form: a purge reaches all.
 
 use super::{PathReadings, percent, reading};
 
-/// Returns the form of a whole URL. `query` is that of the key: without ignored parameters.
+/// Returns the form of a complete URL. `query` is the one in the key, without ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
     let mut form = Vec::with_capacity(requested_host.len() + path.len() + 16);
@@ -15,7 +14,7 @@ pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&s
     text(form)
 }
 
-/// Returns the form of the beginning of a URL, or of a URL with `*` in it.
+/// Returns the form of a URL prefix, or of a URL that contains `*`.
 pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     let mut form = requested_host.as_bytes().to_vec();
     match rest.split_once('?') {
@@ -28,14 +27,15 @@ pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     text(form)
 }
 
-/// Stands before the digest of a credential in the query of a key. No request can hold it.
+/// Precedes the digest of a credential in the query of a key. No request can contain it.
 pub(crate) const CREDENTIAL_MARK: char = '\u{1}';
 
-/// Stands for every credential in the form of a URL.
+/// Replaces every credential in the form of a URL.
 const MASKED: &str = "~";
 
-/// Appends a query with unreserved characters decoded, other encodings in upper case, and credentials
-/// left out: a purge of a URL with one selects all that differ in it alone.
+/// Appends a query with unreserved characters decoded and other encodings in upper case.
+///
+/// Masks credentials, so a purge matches all URLs that differ only in them.
 fn write_query(form: &mut Vec<u8>, query: Option<&str>) {
     let Some(query) = query else { return };
     form.push(b'?');

@@ -1,52 +1,53 @@
-//! Queries: their pairs, and which of these are part of the cache key.
+//! Queries, and the rule for which of their parameters are part of the key.
 
 use std::{borrow::Cow, fmt};
 
 use smallvec::SmallVec;
 use thiserror::Error;
 
-/// Which query parameters make a difference, and whether their order does.
+/// The parameters that are part of the key, and whether their order is.
 ///
-/// By default all do: RFC 9111 §2 knows no equivalence between different target URIs.
+/// By default all are: RFC 9111 §2 defines no equivalence of different target URIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRule {
-    /// Parameters that are left out of the key.
+    /// Parameters that the key omits.
     pub ignore: Box<[NamePattern]>,
-    /// If given, all other parameters are left out of the key.
+    /// If set, the key omits all other parameters.
     pub only: Option<Box<[NamePattern]>>,
     /// The order of parameters in the key.
     pub order: QueryOrder,
-    /// Which parameters reach the origin.
+    /// The parameters that reach the origin.
     pub forwarding: QueryForwarding,
 }
 
-/// Which query parameters reach an origin whose answer may be stored.
+/// The query parameters that reach an origin whose response may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryForwarding {
-    /// Those in the key: the origin cannot answer by any other.
+    /// Those in the key, so the origin cannot respond by any other.
     #[default]
     Kept,
-    /// All as sent. If the origin heeds a parameter that is not in the key, each client can decide what
-    /// others get.
+    /// All of them. If the origin uses one that the key omits, each client can change the response
+    /// that others get.
     All,
 }
 
-/// The order in which query parameters enter the cache key.
+/// The order in which parameters enter the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryOrder {
-    /// As the client sent them: another order is another target.
+    /// As sent: another order is another target.
     #[default]
     AsSent,
-    /// By decoded name; values of one name keep their order. A query that servers split differently, because
-    /// of a `;` or a NUL, stays as sent.
+    /// By decoded name; values of one name keep their order.
+    ///
+    /// A query that servers split differently, because of a `;` or a NUL, stays as sent.
     Sorted,
 }
 
 impl QueryRule {
-    /// Returns the part of a query that is in the key, as sent but for its order; `None` if nothing is.
+    /// Returns the part of a query that is in the key; `None` if no parameter is.
     ///
-    /// A pair that servers split differently, because of a `;` or a NUL, is always kept. One pass;
-    /// allocates only if a parameter is left out or the order changes.
+    /// Keeps every pair that servers split differently, because of a `;` or a NUL. Takes one pass;
+    /// allocates only if it drops a parameter or changes the order.
     pub fn kept<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         let kept =
             if self.keeps_all() { Some(Cow::Borrowed(query)) } else { kept_pairs(query, self) };
@@ -56,8 +57,9 @@ impl QueryRule {
         }
     }
 
-    /// Whether a parameter of this name, as sent, is part of the key: decoded once or twice, since it may
-    /// decode into the name of another.
+    /// Returns whether a parameter of this name, as sent, is part of the key.
+    ///
+    /// Checks the name decoded once and twice, because it may decode into another one.
     pub fn keeps(&self, name: &str) -> bool {
         let once = decoded(name);
         self.keeps_decoded(&once) || (once.contains('%') && self.keeps_decoded(&decoded(&once)))
@@ -68,7 +70,7 @@ impl QueryRule {
             && !self.ignore.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Whether a text repeats the value of a parameter that reaches the origin and is not in the key.
+    /// Returns whether a text repeats the value of a parameter that is sent but not in the key.
     pub fn leaks_into(&self, query: &str, text: &[u8]) -> bool {
         if self.forwarding == QueryForwarding::Kept || self.keeps_all() {
             return false;
@@ -87,7 +89,7 @@ impl QueryRule {
     }
 }
 
-/// A parameter name, or all names with a common beginning or end.
+/// A parameter name, or a pattern for all names with a prefix or suffix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamePattern {
     /// `range`
@@ -98,19 +100,19 @@ pub enum NamePattern {
     Suffix(Box<str>),
 }
 
-/// A pattern for names that says nothing.
+/// An error in a name pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NamePatternError {
-    /// There is no text at all.
-    #[error("a name is missing")]
+    /// The pattern is empty.
+    #[error("the parameter name is empty")]
     Empty,
-    /// A `*` in the middle, or more than one.
-    #[error("a `*` may stand only at the beginning or at the end")]
+    /// A `*` is in the middle, or there are several.
+    #[error("`*` is allowed only at the beginning or the end")]
     Wildcard,
 }
 
 impl NamePattern {
-    /// Reads `name`, `name*`, `*name` or `*`.
+    /// Parses `name`, `name*`, `*name` or `*`.
     pub fn parse(text: &str) -> Result<Self, NamePatternError> {
         let (pattern, literal) = match (text.strip_suffix('*'), text.strip_prefix('*')) {
             (Some(prefix), _) => (Self::Prefix(prefix.into()), prefix),
@@ -126,7 +128,7 @@ impl NamePattern {
         Ok(pattern)
     }
 
-    /// Whether a decoded name is meant.
+    /// Returns whether the pattern matches a decoded name.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(text) => name == &**text,
@@ -146,7 +148,7 @@ impl fmt::Display for NamePattern {
     }
 }
 
-/// The parameters of a query in order, as sent: name and, after a `=`, value.
+/// Returns the parameters of a query in order, as sent: each name, and the value after its `=`.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -154,8 +156,9 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     })
 }
 
-/// A name or value as HTML forms decode it: `+` is a space, percent-encodings are UTF-8. What is not
-/// UTF-8 stays as sent.
+/// Decodes a name or value as HTML forms do: `+` is a space, percent-encodings are UTF-8.
+///
+/// Text that does not decode to UTF-8 stays as sent.
 pub(crate) fn decoded(raw: &str) -> Cow<'_, str> {
     if !raw.contains(['%', '+']) {
         return Cow::Borrowed(raw);
@@ -167,7 +170,7 @@ pub(crate) fn decoded(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether servers may split a pair differently: at `;`, or at a NUL.
+/// Returns whether servers may split a pair differently: at `;`, or at a NUL.
 fn is_ambiguous(pair: &str) -> bool {
     let encodes =
         |code: &[u8; 3]| pair.as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(code));
@@ -183,8 +186,9 @@ fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
     (!kept.is_empty()).then_some(Cow::Owned(kept))
 }
 
-/// The pairs by decoded name; those of one name keep their order, however it is spelled. What servers split
-/// differently stays as it is: there, nobody knows which pairs have one name.
+/// Sorts pairs by decoded name; pairs of one name keep their order.
+///
+/// A query that servers split differently stays as sent: the names of its pairs are uncertain.
 fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
     let names = || query.split('&').map(|pair| decoded(name_of(pair)));
     if names().is_sorted() || query.split('&').any(is_ambiguous) {

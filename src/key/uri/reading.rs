@@ -1,24 +1,24 @@
-//! How servers may read a path: they differ over decoding, backslashes, dot segments and more.
+//! Readings of a path: servers differ over decoding, backslashes, dot segments and more.
 //!
-//! A response is stored under the path exactly as it is forwarded. Everything that must not depend on
-//! how the origin reads that path (routes, `cache = false`, tags, purges) looks at all its readings.
+//! A response is stored under the path exactly as it is forwarded. Decisions that must not depend
+//! on the origin's reading (routes, `cache = false`, tags, purges) check all readings.
 
 use std::{borrow::Cow, str};
 
 use super::{byte_class, percent};
 
-/// The readings of one path.
+/// All readings of one path.
 #[derive(Debug, Clone)]
 pub enum PathReadings<'a> {
-    /// Servers agree about this path, but for its case and a trailing slash.
+    /// Servers agree, except for case and a trailing slash.
     Plain(Cow<'a, str>),
-    /// Servers agree about this path: it is its own loosest reading.
+    /// Servers agree, and the path is its own loosest reading.
     Loosest(Cow<'a, str>),
     /// Servers may disagree.
     Ambiguous(Box<AmbiguousPath<'a>>),
 }
 
-/// The readings of a path with an encoding, a backslash, a semicolon, or an empty or a dot segment.
+/// The readings of a path with an encoding, a backslash, a semicolon, or an empty or dot segment.
 #[derive(Debug, Clone)]
 pub struct AmbiguousPath<'a> {
     sent: Cow<'a, str>,
@@ -29,7 +29,7 @@ pub struct AmbiguousPath<'a> {
     is_fully_decoded: bool,
 }
 
-/// The form in which a reading, and whatever is compared with it, is written.
+/// How far a reading, and the text that is compared with it, is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
     /// As sent, or in the normal form of RFC 3986 §6.2.2.
@@ -48,7 +48,9 @@ impl PathForm {
 }
 
 impl<'a> PathReadings<'a> {
-    /// Reads a path. Costs one pass over a plain one; else about a microsecond.
+    /// Computes the readings of a path.
+    ///
+    /// Takes one pass over an unambiguous path, otherwise about a microsecond.
     pub fn of(path: &'a str) -> Self {
         match plain(path) {
             Some(PlainPath::Loosest) => Self::Loosest(path.into()),
@@ -57,7 +59,7 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// The path as sent.
+    /// Returns the path as sent.
     pub fn sent(&self) -> &str {
         match self {
             Self::Plain(path) | Self::Loosest(path) => path,
@@ -65,7 +67,7 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// The same readings, borrowing nothing.
+    /// Returns the same readings without borrows.
     pub fn into_owned(self) -> PathReadings<'static> {
         match self {
             Self::Plain(path) => PathReadings::Plain(path.into_owned().into()),
@@ -81,7 +83,7 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// Whether two rounds of decoding are enough for every reading.
+    /// Returns whether two rounds of decoding leave no encoding.
     pub fn are_fully_decoded(&self) -> bool {
         match self {
             Self::Plain(_) | Self::Loosest(_) => true,
@@ -89,8 +91,10 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// Returns the loosest reading: decoded twice, `\` as `/`, without empty and dot segments,
-    /// `;parameters` and a trailing slash, in lower case.
+    /// Returns the loosest reading, in lower case.
+    ///
+    /// It is decoded twice, with `\` as `/`, and without empty and dot segments, `;parameters` and
+    /// a trailing slash.
     pub fn loosest(&self) -> Cow<'_, str> {
         match self {
             Self::Loosest(path) => Cow::Borrowed(path),
@@ -99,7 +103,9 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// All readings with their forms; some may be equal. A plain path has no decoded ones.
+    /// Returns all readings with their forms; some may be equal.
+    ///
+    /// A path about which servers agree has no decoded readings.
     pub fn each(&self) -> impl Iterator<Item = (PathForm, Cow<'_, str>)> {
         let between = match self {
             Self::Plain(_) | Self::Loosest(_) => None,
@@ -132,8 +138,9 @@ impl<'a> AmbiguousPath<'a> {
     }
 }
 
-/// Returns the form of a literal of a pattern that readings of this form are compared with. `literal`
-/// is in the normal form.
+/// Returns a pattern's literal in the form of the readings to compare it with.
+///
+/// `literal` is in the normal form.
 pub(crate) fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
     let decoded = |text: &[u8]| String::from_utf8_lossy(&percent::decoded(text)).into_owned();
     match form {
@@ -144,18 +151,19 @@ pub(crate) fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns the loosest reading of the beginning of a path: like [`PathReadings::loosest`], but a trailing
-/// slash stays.
+/// Returns the loosest reading of a path prefix.
+///
+/// Like [`PathReadings::loosest`], but keeps a trailing slash.
 pub(crate) fn loosest_prefix(path: &str) -> String {
     let once = percent::decoded(path.as_bytes());
     loosest(&percent::decoded(&once), PathExtent::Open)
 }
 
-/// Whether a path ends where its text does.
+/// Whether a text is a complete path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PathExtent {
     OfPath,
-    /// More may follow: a trailing slash means something.
+    /// It is a prefix, so a trailing slash is significant.
     Open,
 }
 
@@ -186,16 +194,16 @@ fn loosest(decoded: &[u8], ending: PathExtent) -> String {
     loosest
 }
 
-/// What a path is about which servers agree.
+/// The kinds of paths about which servers agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PlainPath {
-    /// Its own loosest reading.
+    /// The path is its own loosest reading.
     Loosest,
-    /// Some take it for another one, which differs in case or a trailing slash.
+    /// Some servers treat it as equal to a path that differs in case or a trailing slash.
     Folds,
 }
 
-/// Whether servers agree about a path; may say no too often. One look at each byte.
+/// Returns the kind of a path about which servers certainly agree. One look at each byte.
 fn plain(path: &str) -> Option<PlainPath> {
     let (mut before, mut all) = (0, 0);
     for byte in path.bytes() {

@@ -1,48 +1,47 @@
 //! The memory store: an S3-FIFO cache (`quick_cache`) under a real byte budget.
 
+mod digest_hasher;
 mod pinned;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod weight;
 
-use std::{
-    hash::{BuildHasher, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{FetchClaim, PutOutcome, Store};
 use crate::{
-    entry::{Entry, StoredResponse, VariantIndex, VarySelection},
+    entry::{Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
 };
+use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
-use shares::{IdentityShares, SHARE_OVERHEAD};
+use shares::IdentityShares;
+use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 
-/// What one entry costs besides its own bytes: the struct, the reference counts, the cache's slot and
-/// index, and the share of the ghost list.
-const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
-
-/// The share of a shard for entries that were used more than once; the rest is for new ones (S3-FIFO: a tenth).
-/// `quick_cache` refuses an entry that is heavier.
+/// The fraction of a shard for entries used more than once; the rest is for new ones (S3-FIFO: a
+/// tenth).
+///
+/// `quick_cache` rejects an entry that exceeds it.
 const HOT_FRACTION: f64 = 0.9;
 
-/// Locks that writers of one key share. Readers take none of them.
+/// The number of locks that serialize writes to the same key. Reads take none of them.
 const WRITE_LOCKS: usize = 64;
 
 /// Stored responses in this process's memory.
 ///
 /// `budget` bounds the bytes of keys, headers, tags, bodies and the store's own overhead together.
-/// An entry is evicted by S3-FIFO (Yang et al., SOSP 2023) when room is needed, so a scan does not wash
-/// out what is asked for often. Lookups on different keys share no lock but by chance.
+/// Entries are evicted by S3-FIFO (Yang et al., SOSP 2023), so a scan does not displace popular
+/// entries. Lookups of different keys rarely share a lock.
 ///
-/// Responses that are for one identity alone take at most a 20th of the budget, and a thousand entries:
-/// what exceeds that evicts other responses of the same identity.
+/// Responses that are limited to one identity take at most a 20th of the budget and a thousand
+/// entries. Further ones evict other responses of the same identity.
 pub(crate) struct MemoryStore {
     cache: Cache<u128, Entry, StoredEntryWeighter, DigestBuildHasher, EvictionListener>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
@@ -56,39 +55,37 @@ pub(crate) struct MemoryStore {
     refused: AtomicU64,
 }
 
-/// What a memory store holds and has let go, for the metrics.
+/// Contents and counters of a memory store, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct MemoryUsage {
-    /// Entries held.
     pub entries: u64,
-    /// Bytes held, overhead included.
+    /// Current bytes, overhead included.
     pub bytes: u64,
-    /// Evicted to make room.
+    /// Entries evicted to make room.
     pub evicted: u64,
-    /// Evicted because their identity had more than its share.
+    /// Entries evicted because their identity exceeded its share.
     pub evicted_by_share: u64,
-    /// Overwritten by a newer response to the same key.
+    /// Entries overwritten by a newer response to the same key.
     pub replaced: u64,
-    /// Removed because something invalidated them.
     pub removed: u64,
-    /// Refused because they are larger than a store of this size, or the share of an identity, takes.
+    /// Entries rejected because they exceed the store's limit or the share of an identity.
     pub refused: u64,
 }
 
 impl MemoryStore {
-    /// A store of `budget` bytes that takes entries of up to `max_entry` bytes, or of as many as fit.
+    /// Creates a store of `budget` bytes for entries of up to `max_entry` bytes, if those fit.
     ///
     /// # Panics
-    /// Never: every option that the cache asks for is given.
+    /// Never: every option that the cache requires is given.
     pub(crate) fn new(budget: u64, max_entry: u64) -> Self {
-        let shards = shards_for(budget, max_entry);
+        let shard_count = shards_for(budget, max_entry);
         let budget_items = usize::try_from(budget / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 22);
         let evicted = Arc::new(AtomicU64::new(0));
         #[expect(clippy::expect_used, reason = "every option the builder asks for is given here")]
         let options = OptionsBuilder::new()
             .estimated_items_capacity(budget_items)
             .weight_capacity(budget)
-            .shards(shards)
+            .shards(shard_count)
             .hot_allocation(HOT_FRACTION)
             .build()
             .expect("complete options");
@@ -97,7 +94,7 @@ impl MemoryStore {
             EvictionListener { count: Arc::clone(&evicted), shares: Arc::clone(&shares) };
         let cache = Cache::with_options(options, StoredEntryWeighter, DigestBuildHasher, lifecycle);
         Self {
-            max_entry: max_entry_per_shard(budget, shards)
+            max_entry: max_entry_per_shard(budget, shard_count)
                 .min(usize::try_from(max_entry).unwrap_or(usize::MAX)),
             cache,
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
@@ -111,12 +108,11 @@ impl MemoryStore {
         }
     }
 
-    /// Bytes of large responses that it has let go and that clients still read.
+    /// Returns the bytes of large evicted responses that clients still read.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned.bytes()
     }
 
-    /// What it holds now and has let go so far.
     pub(crate) fn usage(&self) -> MemoryUsage {
         MemoryUsage {
             entries: self.cache.len() as u64,
@@ -131,8 +127,9 @@ impl MemoryStore {
 }
 
 impl MemoryStore {
-    /// Puts what came from elsewhere under a key: an index of variants is merged into the one that is
-    /// there. Returns what is stored there now.
+    /// Copies an entry from another tier to this one. Returns the entry that is stored afterwards.
+    ///
+    /// An index of variants is merged into the stored one.
     pub(crate) fn promote(&self, key: &CacheKey, found: Entry) -> Entry {
         if let Entry::Variants(variants) = found {
             return Entry::Variants(self.merge(key, &variants).0);
@@ -146,7 +143,7 @@ impl MemoryStore {
         })
     }
 
-    /// Adds what another index of variants has. Returns the index, and how many variants lost their places.
+    /// Merges an index of variants. Returns the result and the number of variants removed for it.
     fn merge(&self, target: &CacheKey, newer: &Arc<VariantIndex>) -> (Arc<VariantIndex>, usize) {
         let (merged, lost) = self.write_locked(target, || {
             let Some(Entry::Variants(mut merged)) = self.peek(target) else {
@@ -164,13 +161,13 @@ impl MemoryStore {
         (merged, lost.len())
     }
 
-    /// Whether a response was answered with since this was last asked.
+    /// Clears the mark of recent use and returns whether it was set.
     fn take_recently_used(&self, digest: u128) -> bool {
         let entry = self.cache.peek(&digest);
         matches!(entry, Some(Entry::Response(response)) if response.take_recently_used())
     }
 
-    /// The variants of a target that were answered with lately.
+    /// Returns the recently used variants of a target.
     pub(crate) fn recently_used_variants(&self, target: &CacheKey) -> Vec<u128> {
         let Some(Entry::Variants(variants)) = self.peek(target) else { return Vec::new() };
         let is_used = |digest: &u128| {
@@ -180,7 +177,7 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// To be called while nobody else writes under the key.
+    /// Stores an entry. The caller holds the write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let (digest, weight, identity) = (key.digest(), weight_of(&entry), entry.identity());
         if weight > self.max_entry as u64 || (identity.is_some() && !self.shares.fits(weight)) {
@@ -207,7 +204,7 @@ impl MemoryStore {
         PutOutcome::Stored
     }
 
-    /// To be called while nobody else writes under the key.
+    /// Removes an entry. The caller holds the write lock of the key.
     fn take(&self, digest: u128) -> bool {
         let taken = self.cache.remove(&digest);
         if let Some(identity) = taken.as_ref().and_then(|(_, entry)| entry.identity()) {
@@ -220,7 +217,6 @@ impl MemoryStore {
         was_there
     }
 
-    /// Forgets the entry with this key digest.
     pub(crate) fn forget(&self, digest: u128) {
         let _lock = self.lock(digest);
         if self.take(digest) {
@@ -228,7 +224,7 @@ impl MemoryStore {
         }
     }
 
-    /// Writes under a key while nobody else does, and then evicts what its identity has beyond its share.
+    /// Writes under the lock of a key, then enforces the share of its identity.
     fn write_locked<R>(&self, key: &CacheKey, write: impl FnOnce() -> R) -> R {
         let lock = self.lock(key.digest());
         let written = write();
@@ -239,8 +235,7 @@ impl MemoryStore {
         written
     }
 
-    /// Evicts the oldest entries of an identity, those that nothing was answered with before others, until
-    /// it has no more than its share.
+    /// Evicts entries of an identity beyond its share: the oldest ones, unused before used.
     fn enforce_share(&self, identity: u128) {
         while let Some(oldest) = self.shares.eviction_candidates(identity) {
             let idle = oldest.iter().find(|digest| self.is_idle(**digest));
@@ -253,7 +248,7 @@ impl MemoryStore {
         }
     }
 
-    /// Whether an entry is none that requests need: an index of variants may always be.
+    /// Returns whether an entry was not used recently. An index of variants always counts as used.
     fn is_idle(&self, digest: u128) -> bool {
         match self.cache.peek(&digest) {
             Some(Entry::Response(response)) => !response.is_recently_used(),
@@ -262,17 +257,17 @@ impl MemoryStore {
         }
     }
 
-    /// Until it is dropped nobody else writes under a key with this digest.
+    /// Locks the key with this digest against other writers.
     #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of locks")]
     fn lock(&self, digest: u128) -> MutexGuard<'_, ()> {
         self.write_locks[(digest % WRITE_LOCKS as u128) as usize].lock()
     }
 }
 
-/// Whether what came from elsewhere is to replace what is stored.
+/// Returns whether an entry of another tier is newer than the stored one.
 fn is_newer(found: &Entry, known: &Entry) -> bool {
     match (found, known) {
-        // What another purge log knows is newer.
+        // A response of another purge log counts as newer.
         (Entry::Response(found), Entry::Response(known)) => {
             found.fence().log != known.fence().log || found.is_newer_than(known)
         }
@@ -332,7 +327,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// As many shards as the largest entry allows, up to what spreads the cores' lookups.
+/// Returns as many shards as the largest entry allows, up to a number that spreads contention.
 fn shards_for(budget: u64, max_entry: u64) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut shards = (cores * 8).next_power_of_two();
@@ -352,29 +347,6 @@ fn max_entry_per_shard(budget: u64, shards: usize) -> usize {
     (budget as f64 / shards as f64 * HOT_FRACTION) as usize
 }
 
-fn weight_of(entry: &Entry) -> u64 {
-    let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
-    (size_class(entry.heap_size()) + OVERHEAD + bookkeeping) as u64
-}
-
-/// What the allocator hands out for a request of this size: jemalloc's classes, four to a doubling.
-fn size_class(size: usize) -> usize {
-    if size <= 128 {
-        return size.next_multiple_of(16);
-    }
-    let class = (size.next_power_of_two() / 8).max(16);
-    size.next_multiple_of(class)
-}
-
-#[derive(Clone)]
-struct StoredEntryWeighter;
-
-impl Weighter<u128, Entry> for StoredEntryWeighter {
-    fn weight(&self, _key: &u128, entry: &Entry) -> u64 {
-        weight_of(entry)
-    }
-}
-
 #[derive(Clone)]
 struct EvictionListener {
     count: Arc<AtomicU64>,
@@ -382,8 +354,7 @@ struct EvictionListener {
 }
 
 impl Lifecycle<u128, Entry> for EvictionListener {
-    /// What was evicted, held until the shard's lock is released: freeing megabytes does not belong
-    /// under it.
+    /// Evicted entries, which are freed after the shard's lock is released.
     type RequestState = Vec<Entry>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {
@@ -392,36 +363,5 @@ impl Lifecycle<u128, Entry> for EvictionListener {
             self.shares.remove(identity, digest);
         }
         evicted.push(entry);
-    }
-}
-
-/// The keys are digests already: any 64 of their bits are a hash.
-#[derive(Clone, Default)]
-struct DigestBuildHasher;
-
-impl BuildHasher for DigestBuildHasher {
-    type Hasher = DigestHasher;
-
-    fn build_hasher(&self) -> DigestHasher {
-        DigestHasher(0)
-    }
-}
-
-struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "any 64 bits of a digest are as good")]
-    fn write_u128(&mut self, digest: u128) {
-        self.0 = digest as u64;
     }
 }

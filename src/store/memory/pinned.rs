@@ -1,4 +1,4 @@
-//! What was evicted and is still being read: it takes memory that is in no budget.
+//! Evicted responses that clients still read: their memory is outside the budget.
 
 use std::sync::{
     Arc,
@@ -12,10 +12,10 @@ use crate::entry::{Entry, StoredResponse};
 /// Only responses of more bytes than this are counted.
 const LARGE: usize = 64 << 10;
 
-/// How many bytes evicted responses may take while clients read them.
+/// The most bytes of evicted responses in use.
 const LIMIT: u64 = 16 << 20;
 
-/// Responses that have left the cache while clients read their bodies.
+/// Evicted responses with bodies that clients still read.
 #[derive(Default)]
 pub(super) struct PinnedResponses {
     responses: Mutex<Vec<Arc<StoredResponse>>>,
@@ -23,7 +23,7 @@ pub(super) struct PinnedResponses {
 }
 
 impl PinnedResponses {
-    /// Notes what has left the cache.
+    /// Starts counting an evicted entry if it is a large response in use.
     pub(super) fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
         if response.heap_size() <= LARGE || !response.is_being_read() {
@@ -36,13 +36,13 @@ impl PinnedResponses {
         self.sweep(&mut responses);
     }
 
-    /// Bytes that are pinned now. Costs a look at each response that was.
+    /// Returns the pinned bytes. Checks each pinned response.
     pub(super) fn bytes(&self) -> u64 {
         self.sweep(&mut self.responses.lock());
         self.bytes.load(Relaxed)
     }
 
-    /// Whether more is pinned than may be.
+    /// Returns whether the pinned bytes exceed the limit.
     pub(super) fn is_over_limit(&self) -> bool {
         self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
     }

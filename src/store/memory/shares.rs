@@ -1,32 +1,31 @@
-//! How much of the memory each identity takes, so that no user evicts what others use.
+//! The share of each identity in the memory store, so that no user evicts the responses of others.
 
 use std::collections::HashMap;
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::DigestBuildHasher;
+use super::digest_hasher::DigestBuildHasher;
 
-/// Of the memory, one identity may take a 20th.
+/// One identity may take a 20th of the memory.
 const SHARE_DIVISOR: u64 = 20;
 
-/// The most entries that one identity may have.
 const MAX_ENTRIES: usize = 1000;
 
-/// Locks over the identities.
+/// The number of locks over the identities.
 const LOCKS: usize = 64;
 
-/// The oldest entries of an identity, of which one is given up.
+/// The number of oldest entries from which one is chosen for eviction.
 const CANDIDATES: usize = 8;
 
-/// What keeping account of one entry costs, in bytes.
+/// The bytes that accounting takes per entry.
 pub(super) const SHARE_OVERHEAD: usize = 112;
 
-/// What identities hold, and how much they may.
+/// The entries of each identity, and the limit for them.
 ///
-/// An account agrees with the cache, in whatever order entries are put, removed and evicted. Callers
-/// [remove](Self::remove) an entry after they take it out of the cache. They [add](Self::add) an entry
-/// after they put it in, and then check that it is still there.
+/// Accounts agree with the cache in whatever order entries are put, removed and evicted. Callers
+/// [remove](Self::remove) an entry after they take it out of the cache. They [add](Self::add) an
+/// entry after they put it into the cache, and then check that it is still there.
 pub(super) struct IdentityShares {
     accounts: [Mutex<Accounts>; LOCKS],
     max_bytes: u64,
@@ -47,18 +46,18 @@ struct HeldEntry {
 }
 
 impl IdentityShares {
-    /// IdentityShares of a memory of this many bytes.
+    /// Creates the accounts for a memory of this many bytes.
     pub(super) fn new(budget: u64) -> Self {
         let accounts = [const { Mutex::new(Accounts::with_hasher(DigestBuildHasher)) }; LOCKS];
         Self { accounts, max_bytes: budget / SHARE_DIVISOR }
     }
 
-    /// Whether one entry of so many bytes is within a share.
+    /// Returns whether a single entry of this size is within the share.
     pub(super) fn fits(&self, bytes: u64) -> bool {
         bytes <= self.max_bytes
     }
 
-    /// Counts an entry as the newest of an identity, in place of what it had with this digest.
+    /// Adds an entry as the newest of an identity, replacing one with the same digest.
     pub(super) fn add(&self, identity: u128, digest: u128, bytes: u64) {
         let mut accounts = self.accounts(identity);
         let account = accounts.entry(identity).or_default();
@@ -70,7 +69,6 @@ impl IdentityShares {
         account.entries.push(HeldEntry { digest, bytes });
     }
 
-    /// Counts an entry of an identity no longer, if it was.
     pub(super) fn remove(&self, identity: u128, digest: u128) {
         let mut accounts = self.accounts(identity);
         let Some(account) = accounts.get_mut(&identity) else { return };
@@ -80,8 +78,9 @@ impl IdentityShares {
         }
     }
 
-    /// The oldest entries of an identity that has more than its share; `None` once it has not. The newest
-    /// is never among them.
+    /// Returns the oldest entries of an identity that exceeds its share; `None` if it does not.
+    ///
+    /// Never contains the newest entry.
     pub(super) fn eviction_candidates(
         &self,
         identity: u128,
@@ -99,7 +98,7 @@ impl IdentityShares {
         self.accounts[(identity % LOCKS as u128) as usize].lock()
     }
 
-    /// How many entries, and how many bytes, each identity has.
+    /// Returns the number of entries and the bytes of each identity.
     #[cfg(test)]
     pub(super) fn held(&self) -> std::collections::BTreeMap<u128, (usize, u64)> {
         let held = |(identity, account): (&u128, &Account)| {

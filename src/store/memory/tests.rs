@@ -1,4 +1,4 @@
-//! What an identity may take of the memory, and that accounts of it are exact.
+//! The share of an identity in the memory, and exact accounting of it.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     policy::freshness::{Constraints, Freshness},
 };
 
-/// Whom nothing belongs to.
+/// The identity of no entry.
 const ANYONE: u8 = 0;
 
 fn key(identity: u8, path: &str) -> CacheKey {
@@ -60,7 +60,7 @@ fn selection(seen: u64) -> VarySelection {
     }
 }
 
-/// A store that is never waited for.
+/// Puts an entry without awaiting.
 fn put(store: &MemoryStore, key: &CacheKey, size: usize, requested_at: u64) -> PutOutcome {
     store.put(key, response(key, size, requested_at)).now_or_never().unwrap()
 }
@@ -73,7 +73,7 @@ fn remove(store: &MemoryStore, key: &CacheKey) {
     store.remove(key).now_or_never().unwrap();
 }
 
-/// What each identity has, counted anew.
+/// The accounts of all identities, computed from the entries.
 fn counted(store: &MemoryStore) -> BTreeMap<u128, (usize, u64)> {
     let mut counted = BTreeMap::new();
     for (_digest, entry) in store.cache.iter() {
@@ -164,7 +164,7 @@ fn indexes_of_variants_count_too() {
     assert_eq!(store.shares.held(), counted(&store));
 }
 
-/// Something that happens to a store.
+/// An operation on a store.
 #[derive(Debug, Clone)]
 enum StoreStep {
     Put { identity: u8, path: u8, size: usize, requested_at: u64 },
@@ -248,7 +248,7 @@ fn accounts_are_exact_however_threads_meet() {
     assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
 }
 
-/// The body of what is stored under a key, as a client that reads it has it.
+/// The body stored under a key, held as by a client that reads it.
 fn read(store: &MemoryStore, key: &CacheKey) -> bytes::Bytes {
     match store.peek(key) {
         Some(Entry::Response(response)) => response.body(),

@@ -1,9 +1,9 @@
-//! The breaker: whether Redis is asked at all.
+//! The circuit breaker around Redis.
 //!
-//! A hung server looks like a slow one for as long as one waits for it. So every answer has a deadline,
-//! and where answers stay out, or a connection breaks, the breaker *opens*: from then on nothing is asked,
-//! and every session is thrown away, whatever it was waiting for. A probe with a session of its own tries
-//! again and again; the first answer closes the breaker.
+//! A hung server looks like a slow one to a client that waits. So every command has a deadline. If
+//! replies time out, or a connection breaks, the breaker *opens*: no more commands are sent, and
+//! all sessions are closed, whatever they were waiting for. Probes with sessions of their own
+//! follow. The first reply closes the breaker.
 
 use std::{
     sync::{
@@ -19,34 +19,33 @@ use tokio::{sync::watch, time::Instant};
 use super::error::{CommandError, RedisRefusal};
 use crate::{redis::RedisClient, telemetry::StoreMetrics};
 
-/// Between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The same where Redis refuses the user: asking often would only fill its log.
+/// The same if Redis rejects the user: frequent probes would only fill its log.
 const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
 
-/// How often a server that calls itself a replica is looked up anew.
+/// The minimum time between two address lookups for a server that is a replica.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Whether Redis answers, and whether it takes writes.
+/// The health of Redis: whether it responds, and whether it accepts writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RedisHealth {
-    /// It answers.
     Up,
-    /// It answers, but refuses writes.
     RefusingWrites(RedisRefusal),
-    /// It is being tried: since the start, or since it stopped to answer.
+    /// It is being probed, since the start or since it stopped responding.
     Probing,
-    /// It does not answer, for this reason.
+    /// It does not respond, for this reason.
     Down(String),
 }
 
-/// Counts how often the breaker has opened. What happened in one generation says nothing about the next.
+/// The number of a period in which the breaker stays closed.
+///
+/// Results of one generation do not affect the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
-/// Whether Redis is asked at all.
+/// A circuit breaker that stops commands to Redis after failures.
 pub(super) struct CircuitBreaker {
-    /// The generation while Redis is asked; 0 while it is not.
+    /// The generation while the breaker is closed; 0 while it is not.
     permitted: AtomicU64,
     current: watch::Sender<GenerationState>,
     /// A [`RedisRefusal`], or 0.
@@ -71,7 +70,7 @@ enum BreakerState {
 }
 
 impl CircuitBreaker {
-    /// A breaker that knows nothing yet, and asks nothing until a probe was answered.
+    /// Creates a breaker that stays open until the first successful probe.
     pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         metrics.breaker_open.set(1);
         Self {
@@ -87,14 +86,14 @@ impl CircuitBreaker {
         }
     }
 
-    /// The generation, if Redis may be asked now.
+    /// Returns the current generation if the breaker is closed.
     #[inline]
     pub(super) fn permit(&self) -> Option<Generation> {
         let generation = self.permitted.load(Relaxed);
         (generation != 0).then_some(Generation(generation))
     }
 
-    /// The same, but waits for the first probe's outcome, if that is still out, for this long at most.
+    /// Like [`permit`](Self::permit), but waits up to `timeout` for the outcome of the first probe.
     pub(super) async fn permit_within(&self, timeout: Duration) -> Option<Generation> {
         if let Some(generation) = self.permit() {
             return Some(generation);
@@ -111,12 +110,11 @@ impl CircuitBreaker {
         let _decided_or_late = tokio::time::timeout(timeout, decided).await;
     }
 
-    /// Whether Redis is known to be away.
+    /// Returns whether the breaker has opened and not closed again.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.current.borrow().state, BreakerState::Probing | BreakerState::Open(_))
     }
 
-    /// What is known of Redis.
     pub(super) fn health(&self) -> RedisHealth {
         match &self.current.borrow().state {
             BreakerState::Starting | BreakerState::Probing => RedisHealth::Probing,
@@ -127,7 +125,9 @@ impl CircuitBreaker {
         }
     }
 
-    /// Has this session end when the breaker opens. False where it has opened since that generation.
+    /// Registers a session to be closed when the breaker opens.
+    ///
+    /// Returns false if this generation is over.
     pub(super) fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| session.upgrade().is_some_and(|session| !session.is_closed()));
@@ -138,14 +138,14 @@ impl CircuitBreaker {
         is_current
     }
 
-    /// Opens, unless it has opened since this generation began.
+    /// Opens the breaker, unless this generation is over already.
     pub(super) fn open(&self, generation: Generation, cause: &CommandError) {
         if self.end_generation(generation) {
-            tracing::warn!(%cause, "Redis does not answer; going on without it");
+            tracing::warn!(%cause, "Redis does not respond; continuing without it");
         }
     }
 
-    /// Ends this generation, and whether it was this one's turn to end.
+    /// Ends this generation. Returns whether it was the current one.
     fn end_generation(&self, generation: Generation) -> bool {
         let ended = self.current.send_if_modified(|current| {
             let is_current =
@@ -165,7 +165,7 @@ impl CircuitBreaker {
         ended
     }
 
-    /// Notes what Redis said of a write, or of a script.
+    /// Records the result of a write or a script.
     pub(super) fn record_write<T>(&self, result: &Result<T, CommandError>) {
         self.record_refusal(result);
         if matches!(result, Err(CommandError::Refused(RedisRefusal::ReadOnly))) {
@@ -173,8 +173,9 @@ impl CircuitBreaker {
         }
     }
 
-    /// A primary that has become a replica still answers under its old address. The name may lead to
-    /// another one by now.
+    /// Ends the generation, so that new sessions resolve the host name again.
+    ///
+    /// After a failover, the old primary still responds at its address, but as a replica.
     fn resolve_again(&self) {
         let mut last = self.resolved_at.lock();
         if last.is_none_or(|last| last.elapsed() >= RESOLVE_INTERVAL) {
@@ -199,13 +200,13 @@ impl CircuitBreaker {
         if let Some(refusal) = refusal {
             tracing::warn!(reason = refusal.as_str(), "Redis refuses writes");
         } else {
-            tracing::info!("Redis takes writes again");
+            tracing::info!("Redis accepts writes again");
         }
         let reasons = RedisRefusal::ALL.into_iter().map(RedisRefusal::as_str);
         self.metrics.set_refusing_writes(reasons, refusal.map(RedisRefusal::as_str));
     }
 
-    /// Probes whenever the breaker is open, until `probe`'s owner is gone.
+    /// Probes while the breaker is open, and never returns while the breaker exists.
     pub(super) async fn run_probes<P>(&self, probe: impl Fn() -> P)
     where
         P: Future<Output = Result<(), CommandError>>,
@@ -235,14 +236,13 @@ impl CircuitBreaker {
         }
     }
 
-    /// Waits until the breaker has opened since this generation began, were it but for a moment.
+    /// Waits until the breaker has opened after this generation began, even if it has closed since.
     pub(super) async fn wait_opened_since(&self, generation: Generation) {
         let mut changes = self.current.subscribe();
         let _its_own_sender_lives =
             changes.wait_for(|current| current.generation != generation.0).await;
     }
 
-    /// Waits until Redis may be asked.
     pub(super) async fn wait_closed(&self) -> Generation {
         loop {
             let mut changes = self.current.subscribe();
@@ -256,7 +256,7 @@ impl CircuitBreaker {
     fn close(&self) {
         self.current.send_modify(|current| {
             if current.state != BreakerState::Starting {
-                tracing::info!("Redis answers again");
+                tracing::info!("reconnected to Redis");
             }
             current.state = BreakerState::Closed;
             self.permitted.store(current.generation, Relaxed);
@@ -267,7 +267,7 @@ impl CircuitBreaker {
     fn probe_failed(&self, cause: &CommandError) {
         self.current.send_modify(|current| {
             if current.state == BreakerState::Starting {
-                tracing::warn!(%cause, "Redis cannot be reached; going on without it");
+                tracing::warn!(%cause, "Redis is unreachable; continuing without it");
             }
             current.state = BreakerState::Open(cause.to_string());
         });
@@ -278,7 +278,6 @@ impl CircuitBreaker {
         RedisRefusal::ALL.into_iter().find(|refusal| *refusal as u8 == number)
     }
 
-    /// Ends every session there is.
     pub(super) fn end_sessions(&self) {
         let sessions = std::mem::take(&mut *self.sessions.lock());
         sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.close());

@@ -1,62 +1,65 @@
-//! The clock that the fleet shares: that of Redis. Times in entries are written by it, since the clocks of
-//! nodes differ and are set.
+//! The fleet's clock, which is that of Redis.
+//!
+//! Times in entries are stored by it, because the clocks of nodes differ and are adjusted.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use super::{StoreInner, breaker::Generation, connection::TrafficClass, error::CommandError};
+use bytes::Bytes;
+
+use super::{
+    breaker::CircuitBreaker,
+    connection::{BatchingConnection, RedisPool, TrafficClass},
+    error::CommandError,
+};
 use crate::store::monotonic;
 
-/// How often the clocks are compared.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A difference that is not more than this is one of the network: correcting for it would only make times
-/// jump.
+/// Smaller differences are network jitter, and correcting for them would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
-/// How far Redis' clock is ahead of this node's, in milliseconds; 0 until it is known.
+/// The offset of Redis' clock from this node's, in milliseconds; 0 until measured.
 #[derive(Default)]
 pub(super) struct RedisClock(AtomicI64);
 
 impl RedisClock {
-    /// Milliseconds by which Redis' clock is ahead of this node's [steady one](monotonic::timestamp).
+    /// Returns the milliseconds by which Redis' clock is ahead of [`monotonic::timestamp`].
     pub(super) fn offset(&self) -> i64 {
         self.0.load(Relaxed)
     }
 
-    /// Learns that Redis' clock is ahead by at least and at most so many milliseconds. A wide range, of an answer
-    /// that took long, says little: what is known stays as long as it is possible.
+    /// Updates the offset if it is outside the measured range.
+    ///
+    /// A slow reply gives a wide range, so it seldom changes the offset.
     fn correct(&self, [min, max]: [i64; 2]) {
         let possible = min.saturating_sub(TOLERANCE_MILLIS)..=max.saturating_add(TOLERANCE_MILLIS);
         if !possible.contains(&self.offset()) {
             self.0.store(min.midpoint(max), Relaxed);
         }
     }
-}
 
-/// Compares the clocks, for ever.
-pub(super) async fn track(inner: Arc<StoreInner>) {
-    loop {
-        if let Some(generation) = inner.breaker.permit_within(MEASURE_INTERVAL).await
-            && let Ok(offset) = measure(&inner, generation).await
-        {
-            inner.clock.correct(offset);
+    /// Measures the offset periodically, forever, at the server of a key.
+    pub(super) async fn track(&self, breaker: &CircuitBreaker, pool: &RedisPool, key: Bytes) {
+        loop {
+            if let Some(generation) = breaker.permit_within(MEASURE_INTERVAL).await {
+                let connection = pool.connection(generation, TrafficClass::Small);
+                if let Ok(offset) = measure(&connection, key.clone()).await {
+                    self.correct(offset);
+                }
+            }
+            tokio::time::sleep(MEASURE_INTERVAL).await;
         }
-        tokio::time::sleep(MEASURE_INTERVAL).await;
     }
 }
 
-/// Returns by how much Redis' clock is ahead at least and at most: it was read between question and answer.
-async fn measure(inner: &StoreInner, generation: Generation) -> Result<[i64; 2], CommandError> {
-    let connection = inner.pool.connection(generation, TrafficClass::Small);
-    let asked = Instant::now();
-    let theirs = connection.time(inner.keys.probe()).await?;
-    let ours = [Instant::now(), asked].map(|at| monotonic::timestamp(at).millis());
+/// Measures the minimum and maximum offset: Redis reads its clock between request and reply.
+async fn measure(connection: &BatchingConnection, key: Bytes) -> Result<[i64; 2], CommandError> {
+    let sent = Instant::now();
+    let theirs = connection.time(key).await?;
+    let ours = [Instant::now(), sent].map(|at| monotonic::timestamp(at).millis());
     Ok(ours.map(|ours| theirs.saturating_sub_unsigned(ours)))
 }
 

@@ -1,9 +1,9 @@
-//! Connections that belong to one thread.
+//! Per-thread connections to Redis that batch reads.
 //!
-//! Each thread that asks Redis has sessions of its own, made when it first asks, and served by the same
-//! runtime as the request that waits. So an answer wakes no other thread. What several requests ask for in
-//! one turn of their thread goes out as one command: that halves the work on both sides. What moves large
-//! values has a connection of its own: a small value never waits behind a large one.
+//! Each thread has its own sessions, opened at its first command, on the runtime of the waiting
+//! requests. So a reply wakes no other thread. Reads that several requests issue in one turn of the
+//! thread are sent as one command, which halves the work on both sides. Large values have a
+//! separate connection, so that a small value never waits behind them.
 
 use std::{
     cell::RefCell,
@@ -33,35 +33,34 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// This many answers in a row that stay out open the breaker, or fewer that take this long together.
+/// The consecutive timeouts that open the breaker, by number and by total time.
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
-/// After this many deadlines a command that was not sent yet never is.
+/// A command that is still unsent after this many deadlines is dropped.
 const GIVE_UP_FACTOR: u32 = 10;
-/// How often a thread goes through all that has come before an answer counts as late.
+/// The number of times a thread processes its input before it declares a timeout.
 const FINAL_POLLS: usize = 3;
-/// Values asked for by one command.
 const MAX_KEYS: usize = 64;
 
-/// What a connection carries.
+/// The class of commands on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrafficClass {
-    /// Entries, leases: small and urgent.
+    /// Entries and leases: small and urgent.
     Small,
-    /// Parts of large bodies; whatever nobody waits for.
+    /// Chunks of large bodies, and commands that no request waits for.
     Bulk,
 }
 
-/// How long answers may take, by load.
+/// The deadlines for a reply, by traffic class.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionDeadlines {
-    /// Of what a request waits for.
+    /// For commands that requests wait for.
     pub small: Duration,
-    /// Of what moves much, or what nobody waits for.
+    /// For large values, and commands that no request waits for.
     pub bulk: Duration,
 }
 
-/// The connections to one Redis, over all threads.
+/// The connections of all threads to one Redis.
 pub(super) struct RedisPool {
     id: u64,
     connector: RedisConnector,
@@ -70,18 +69,18 @@ pub(super) struct RedisPool {
     probe: Bytes,
 }
 
-/// One connection of one thread. Dropped, it is closed.
+/// One connection, which batches reads. Dropping it closes it.
 pub(super) struct BatchingConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
 }
 
-/// What those who ask share with the task that serves them.
+/// State shared by the callers and the task that serves them.
 struct ConnectionShared {
     generation: Generation,
     clocks: Arc<ServerClocks>,
     deadline: Duration,
-    /// How many values one command may ask for: in a cluster they seldom stand together.
+    /// The most keys in one command. In a cluster it is 1, because keys rarely share a slot.
     max_keys: usize,
     probe: Bytes,
     session: OnceLock<Option<Arc<RedisClient>>>,
@@ -89,12 +88,10 @@ struct ConnectionShared {
     pending: Mutex<Vec<PendingGet>>,
     queued: Notify,
     timeouts: AtomicU32,
-    /// How many answers in a row may stay out.
     max_timeouts: u32,
     breaker: Arc<CircuitBreaker>,
 }
 
-/// A value that somebody waits for.
 struct PendingGet {
     key: Bytes,
     reply: oneshot::Sender<GetResult>,
@@ -115,7 +112,7 @@ thread_local! {
 static NEXT_POOL_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RedisPool {
-    /// An empty pool. `probe` is a key that may be asked for at any time.
+    /// Creates an empty pool. Liveness checks read the key `probe`.
     pub(super) fn new(
         connector: RedisConnector,
         breaker: Arc<CircuitBreaker>,
@@ -125,7 +122,7 @@ impl RedisPool {
         Self { id: NEXT_POOL_ID.fetch_add(1, Relaxed), connector, breaker, deadlines, probe }
     }
 
-    /// This thread's connection for such a class, made anew where it has broken.
+    /// Returns this thread's connection of a class, reconnecting if it has broken.
     pub(super) fn connection(
         &self,
         generation: Generation,
@@ -149,7 +146,7 @@ impl RedisPool {
         })
     }
 
-    /// A connection that no thread shares: what goes over it keeps its order.
+    /// Opens a connection that no thread shares, so its commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -180,12 +177,12 @@ impl RedisPool {
 }
 
 impl BatchingConnection {
-    /// The value under a key. It is asked for together with what others ask for just now.
+    /// Reads a key, in one batch with concurrent reads.
     pub(super) async fn get(&self, key: Bytes) -> GetResult {
         self.shared.enqueue(key).await.unwrap_or(Err(CommandError::BreakerOpen))
     }
 
-    /// What `command` brings, asked over this connection's session. How that went is told to the breaker.
+    /// Runs a command on this connection's session, and records its result for the breaker.
     pub(super) async fn call<T, A>(
         &self,
         command: impl FnOnce(fred::clients::Client) -> A,
@@ -199,8 +196,10 @@ impl BatchingConnection {
         result
     }
 
-    /// What a script answers. It has no effect if Redis gets to it later than `within` from now, or within
-    /// the time after which its session gives up.
+    /// Runs a script.
+    ///
+    /// The script has no effect if Redis starts it later than `within` from now. The default is the
+    /// time after which the session gives up.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
@@ -213,13 +212,13 @@ impl BatchingConnection {
             .await
     }
 
-    /// What time it is at the server of a key, in milliseconds.
+    /// Returns the time of the server that owns a key, in milliseconds.
     pub(super) async fn time(&self, key: Bytes) -> Result<i64, CommandError> {
         let clocks = &*self.shared.clocks;
         self.call(|session| async move { crate::redis::time(&session, clocks, &key).await }).await
     }
 
-    /// Whether it can still be used in this generation.
+    /// Returns whether the connection is usable in this generation.
     pub(super) fn is_usable(&self, generation: Generation) -> bool {
         self.shared.generation == generation && self.is_alive()
     }
@@ -249,7 +248,7 @@ impl ConnectionShared {
         receiver
     }
 
-    /// Connects, and asks for what comes together.
+    /// Connects, then sends queued reads in batches.
     async fn serve(self: &Arc<Self>, connector: &RedisConnector) {
         let session = self.connect(connector).await;
         let session = self.session.get_or_init(|| session);
@@ -258,23 +257,23 @@ impl ConnectionShared {
             self.pending.lock().clear();
             return;
         };
-        let mut answers = FuturesUnordered::new();
+        let mut batches = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = self.queued.notified() => {
                     let mut pending = std::mem::take(&mut *self.pending.lock());
                     while !pending.is_empty() {
                         let rest = pending.split_off(self.max_keys.min(pending.len()));
-                        answers.push(self.send_batch((***session).clone(), pending));
+                        batches.push(self.send_batch((***session).clone(), pending));
                         pending = rest;
                     }
                 }
-                Some(()) = answers.next() => {}
+                Some(()) = batches.next() => {}
             }
         }
     }
 
-    /// Meanwhile nobody waits for longer than for an answer.
+    /// Connects. Reads queued meanwhile fail after one deadline.
     async fn connect(&self, connector: &RedisConnector) -> Option<Arc<RedisClient>> {
         let kind = RedisClientKind::Supervised(self.give_up_after());
         let mut connected = pin!(connector.connect(kind));
@@ -310,28 +309,28 @@ impl ConnectionShared {
         }
     }
 
-    /// An answer that comes in time.
+    /// Awaits a reply until the deadline.
     ///
-    /// A thread that is behind with its work finds out about an answer late, though it has come. So where
-    /// the deadline is over, what has come by now is looked through first.
+    /// A thread that is behind with its work may notice a timeout although the reply has arrived.
+    /// So after the deadline, it processes pending input first.
     async fn with_deadline<T>(
         &self,
-        answer: impl Future<Output = Result<T, fred::error::Error>>,
+        reply: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, CommandError> {
-        let mut answer = pin!(answer);
-        let mut answered = match tokio::time::timeout(self.deadline, answer.as_mut()).await {
-            Ok(answered) => Poll::Ready(answered),
+        let mut reply = pin!(reply);
+        let mut replied = match tokio::time::timeout(self.deadline, reply.as_mut()).await {
+            Ok(replied) => Poll::Ready(replied),
             Err(_) => Poll::Pending,
         };
         for _ in 0..FINAL_POLLS {
-            if answered.is_ready() {
+            if replied.is_ready() {
                 break;
             }
             tokio::task::yield_now().await;
-            answered = futures_util::poll!(answer.as_mut());
+            replied = futures_util::poll!(reply.as_mut());
         }
-        match answered {
-            Poll::Ready(answered) => answered.map_err(|error| CommandError::from_fred(&error)),
+        match replied {
+            Poll::Ready(replied) => replied.map_err(|error| CommandError::from_fred(&error)),
             Poll::Pending => Err(CommandError::TimedOut),
         }
     }
@@ -350,7 +349,7 @@ impl ConnectionShared {
         }
     }
 
-    /// After which time nothing is expected of a command any more.
+    /// Returns the time after which no reply to a command is expected.
     fn give_up_after(&self) -> Duration {
         self.deadline.saturating_mul(GIVE_UP_FACTOR)
     }
@@ -369,7 +368,7 @@ impl ConnectionShared {
                     tokio::spawn(async move { suspect.check_liveness().await });
                 }
                 timeouts if timeouts >= self.max_timeouts => {
-                    self.breaker.open(self.generation, cause)
+                    self.breaker.open(self.generation, cause);
                 }
                 _ => {}
             },
@@ -382,8 +381,9 @@ impl ConnectionShared {
         }
     }
 
-    /// Asks until there is an answer, or too many stayed out: a server that hangs is found out, however
-    /// little it is asked.
+    /// Probes until Redis replies or the breaker opens.
+    ///
+    /// So a hung server is detected even if it rarely receives commands.
     async fn check_liveness(self: Arc<Self>) {
         let Some(Some(session)) = self.session.get() else { return };
         let session = (***session).clone();
@@ -394,13 +394,13 @@ impl ConnectionShared {
                         self.breaker.open(self.generation, &cause);
                     }
                 }
-                answer => return self.record(&answer),
+                reply => return self.record(&reply),
             }
         }
     }
 }
 
 fn max_timeouts(deadline: Duration) -> u32 {
-    let answers = MAX_SILENCE.as_millis() / deadline.as_millis().max(1);
-    u32::try_from(answers).unwrap_or(MAX_TIMEOUTS).clamp(2, MAX_TIMEOUTS)
+    let timeouts = MAX_SILENCE.as_millis() / deadline.as_millis().max(1);
+    u32::try_from(timeouts).unwrap_or(MAX_TIMEOUTS).clamp(2, MAX_TIMEOUTS)
 }

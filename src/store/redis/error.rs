@@ -1,54 +1,50 @@
-//! What can go wrong between a command and its answer.
+//! Errors of Redis commands.
 
 use fred::error::{Error, ErrorKind};
 
 use crate::{redis::is_overdue, telemetry::StoreOperationOutcome};
 
-/// Why a command brought nothing.
+/// The reason for which a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CommandError {
-    /// Redis was not asked: it is known to be away.
+    /// The breaker is open: the command was not sent.
     BreakerOpen,
-    /// The answer did not come in time.
     TimedOut,
-    /// Redis got to a script only after its deadline, and did not run it.
+    /// Redis received a script after its deadline and did not run it.
     Overdue,
-    /// The connection is gone, or was never made.
+    /// The connection is closed, or could not be opened.
     Disconnected(String),
-    /// More commands wait than can be answered.
     QueueFull,
-    /// Redis answered that it does not do this.
     Refused(RedisRefusal),
-    /// It could not be encrypted, and was not sent.
+    /// Encryption failed, so the command was not sent.
     EncryptionFailed,
-    /// Redis answered with an error, or with something else than was asked for.
+    /// Redis replied with another error, or with an unexpected type.
     Unexpected(String),
 }
 
-/// Why Redis does not do what it is told.
+/// The reason for which Redis refuses commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum RedisRefusal {
-    /// `OOM`: its `maxmemory` is reached, and its policy lets nothing go.
+    /// `OOM`: it has reached `maxmemory`, and its policy evicts nothing.
     OutOfMemory = 1,
     /// `READONLY`: it is a replica.
     ReadOnly,
-    /// `LOADING`: it reads its data from disk.
+    /// `LOADING`: it is loading its data from disk.
     Loading,
-    /// `MISCONF`: it cannot write to its disk, and was told to refuse writes then.
+    /// `MISCONF`: it cannot write to its disk, and is configured to refuse writes then.
     Misconfigured,
-    /// `NOREPLICAS`: it has too few replicas to take writes.
+    /// `NOREPLICAS`: it has too few replicas to accept writes.
     NoReplicas,
-    /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the user may not do this.
+    /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the user lacks permission.
     NotAllowed,
-    /// `CLUSTERDOWN`, `MASTERDOWN`: a part of the deployment is missing.
+    /// `CLUSTERDOWN`, `MASTERDOWN`: a part of the deployment is down.
     Incomplete,
-    /// `BUSY`: a script of somebody else's runs.
+    /// `BUSY`: a script of another client is running.
     Busy,
 }
 
 impl RedisRefusal {
-    /// All there are.
     pub(crate) const ALL: [Self; 8] = [
         Self::OutOfMemory,
         Self::ReadOnly,
@@ -60,7 +56,7 @@ impl RedisRefusal {
         Self::Busy,
     ];
 
-    /// The reason as metrics and health checks spell it.
+    /// Returns the reason as written in metrics and health checks.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::OutOfMemory => "out-of-memory",
@@ -74,7 +70,6 @@ impl RedisRefusal {
         }
     }
 
-    /// The reason in an error that Redis answered with.
     fn parse(text: &str) -> Option<Self> {
         Some(match text.split_whitespace().next()? {
             "OOM" => Self::OutOfMemory,
@@ -91,7 +86,7 @@ impl RedisRefusal {
 }
 
 impl CommandError {
-    /// What an error of fred's means.
+    /// Classifies an error of fred.
     pub(super) fn from_fred(error: &Error) -> Self {
         if let Some(refusal) = RedisRefusal::parse(error.details()) {
             return Self::Refused(refusal);
@@ -109,13 +104,13 @@ impl CommandError {
             | ErrorKind::Protocol
             | ErrorKind::Routing
             | ErrorKind::Sentinel => Self::Disconnected(text),
-            // The rest of what fred says comes of a session that has ended.
+            // Any other error of fred means that its session has ended.
             ErrorKind::Unknown if !is_from_redis(&text) => Self::Disconnected(text),
             _ => Self::Unexpected(text),
         }
     }
 
-    /// How the metrics call it.
+    /// Returns the outcome as counted by the metrics.
     pub(super) const fn outcome(&self) -> StoreOperationOutcome {
         match self {
             Self::BreakerOpen => StoreOperationOutcome::Open,
@@ -131,23 +126,23 @@ impl CommandError {
 impl std::fmt::Display for CommandError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::BreakerOpen => formatter.write_str("it is away"),
-            Self::TimedOut | Self::Overdue => formatter.write_str("no answer in time"),
+            Self::BreakerOpen => formatter.write_str("the circuit breaker is open"),
+            Self::TimedOut | Self::Overdue => formatter.write_str("no reply in time"),
             Self::Disconnected(why) | Self::Unexpected(why) => formatter.write_str(why),
-            Self::QueueFull => formatter.write_str("too many commands wait"),
+            Self::QueueFull => formatter.write_str("too many commands are waiting"),
             Self::Refused(refusal) => formatter.write_str(refusal.as_str()),
-            Self::EncryptionFailed => formatter.write_str("it could not be encrypted"),
+            Self::EncryptionFailed => formatter.write_str("encryption failed"),
         }
     }
 }
 
-/// The words of the system in what fred makes of its errors, where there are any.
+/// Extracts the operating system's message from an error of fred, if there is one.
 fn system_message(details: &str) -> String {
     let quoted = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     quoted.map_or(details, |(message, _)| message).to_owned()
 }
 
-/// Whether Redis said this itself: its errors begin with a word in capitals.
+/// Returns whether the error is a reply of Redis: those begin with a word in capitals.
 fn is_from_redis(text: &str) -> bool {
     let word = text.split_whitespace().next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
@@ -207,7 +202,7 @@ mod tests {
                     CommandError::Refused(refusal)
                 );
             }
-            // The server is well, and did not do it: a miss, and no reason to leave it alone.
+            // The server is healthy, and refused: a miss, and no reason to open the breaker.
             for text in
                 ["NOSCRIPT No matching script.", "CROSSSLOT NamespaceKeys in request", "ERR x"]
             {

@@ -1,32 +1,31 @@
-//! The keys under which things stand in Redis; `docs/redis.md` describes them.
+//! The names of keys in Redis; `docs/redis.md` describes them.
 
 use bytes::Bytes;
 
-/// Names keys: `{prefix}:{version}:` and what follows it.
+/// Builds the names of keys: `{prefix}:{version}:` and a suffix.
 ///
-/// A lease and those who wait for it carry the digest in braces, so that in a cluster one script reaches
-/// both.
+/// A lease and the set of its waiters have the digest in braces, so that a cluster keeps both in
+/// one slot for scripts.
 #[derive(Debug, Clone)]
 pub(super) struct NamespaceKeys {
     prefix: Box<str>,
 }
 
-/// Bytes of a digest in hexadecimal.
 const DIGITS: usize = 32;
 
 impl NamespaceKeys {
-    /// The keys of one namespace.
     pub(super) fn new(name: &str, version: &str) -> Self {
         Self { prefix: format!("{name}:{version}:").into() }
     }
 
-    /// The entry with this digest.
+    /// Returns the key of the entry with this digest.
     pub(super) fn entry(&self, digest: u128) -> Bytes {
         self.key(b"e:", digest, b"")
     }
 
-    /// The parts of a body that does not stand in its entry. `body_id` tells them from those of an
-    /// older or a newer body.
+    /// Returns the keys of a body's chunks.
+    ///
+    /// `body_id` tells them from those of older and newer bodies.
     pub(super) fn chunks(
         &self,
         digest: u128,
@@ -37,22 +36,22 @@ impl NamespaceKeys {
         (0..count).map(move |number| Bytes::from(format!("{prefix}{number}")))
     }
 
-    /// Who fetches what has this digest.
+    /// Returns the key of the lease to fetch this digest.
     pub(super) fn lease(&self, digest: u128) -> Bytes {
         self.key(b"l:{", digest, b"}")
     }
 
-    /// The nodes that wait for it.
+    /// Returns the key of the set of nodes that wait for the lease.
     pub(super) fn waiters(&self, digest: u128) -> Bytes {
         self.key(b"w:{", digest, b"}")
     }
 
-    /// The channel of a node, without the node.
+    /// Returns the prefix of the channels of nodes.
     pub(super) fn channel_prefix(&self) -> String {
         format!("{}n:", self.prefix)
     }
 
-    /// An entry that is never there, to be asked for.
+    /// Returns the key of an entry that never exists, for probes.
     pub(super) fn probe(&self) -> Bytes {
         Bytes::from(format!("{}e:probe", self.prefix))
     }
@@ -70,7 +69,7 @@ impl NamespaceKeys {
     }
 }
 
-/// A digest in hexadecimal, as messages carry it.
+/// Formats a digest in hexadecimal, as in messages.
 pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")
 }

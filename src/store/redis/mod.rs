@@ -1,21 +1,26 @@
-//! The store in Redis, which a fleet shares.
+//! The store in Redis, shared by a fleet.
 //!
 //! ```text
-//! get ──────► breaker ──► this thread's connection ──► Redis          put, remove ──► queue ──► writer ──► Redis
-//!               │ open: a miss at once                                         full or open: dropped
-//!               └─ opened by answers that stay out, closed by a probe
-//! claim ────► breaker ──► a script ──► lead: renewed until it lands, through the queue
+//! get ──────► breaker ──► this thread's connection ──► Redis
+//!               │ open: a miss at once
+//!               └─ opened by timeouts, closed by a probe
+//! put, remove ──► queue ──► writer ──► Redis
+//!                 full or breaker open: dropped
+//! claim ────► breaker ──► a script ──► lead: renewed until released, through the queue
 //!                                └─► follow: woken by a message to this node
 //! ```
 //!
-//! Nothing here fails a request, and nothing waits for long: what Redis does not answer in time is a miss.
-//! Only plain commands are used; `docs/redis.md` lists them, and the keys.
+//! Nothing here fails a request, and nothing waits for long: a late reply is a miss.
+//! `docs/redis.md` lists the commands and the keys.
 
 mod breaker;
+mod chunks;
 mod clock;
 mod connection;
 mod error;
+mod inner;
 mod keys;
+mod lease_message;
 mod leases;
 mod queue;
 mod read;
@@ -25,21 +30,17 @@ mod settings;
 mod subscriber;
 #[cfg(test)]
 pub(super) mod tests;
+mod waiters;
 mod writer;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 pub(crate) use breaker::RedisHealth;
-pub(crate) use error::RedisRefusal;
 pub(crate) use settings::Settings;
 
 pub(crate) use crate::entry::codec::sealed::SealingKeys;
@@ -48,105 +49,54 @@ use super::{FetchClaim, PutOutcome};
 use crate::{
     entry::{Entry, VariantIndex, VarySelection},
     key::CacheKey,
-    redis::{RedisClientKind, RedisConnector, TlsError},
-    telemetry::{DropCause, StoreMetrics, StoreOperation},
+    redis::TlsError,
+    telemetry::StoreMetrics,
 };
-use breaker::CircuitBreaker;
-use clock::RedisClock;
-use connection::{ConnectionDeadlines, RedisPool};
-use error::CommandError;
+use inner::{PreviousNamespace, StoreInner};
 use keys::NamespaceKeys;
-use leases::FetchLeases;
-use queue::{PendingValue, QueuedWrite, WriteQueue};
-
-/// How long a probe may take, connecting included.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+use queue::{PendingValue, QueuedWrite, merge_variants};
 
 /// Stored responses in Redis.
 ///
-/// What is put or removed is written later, in order. While Redis is away everything is a miss, at once.
+/// Writes are queued and executed in order. While Redis is down, every lookup is a miss at once.
 pub(crate) struct RedisStore {
     inner: Arc<StoreInner>,
     tasks: [AbortHandle; 4],
 }
 
-/// What requests and background tasks share.
-struct StoreInner {
-    settings: Settings,
-    /// The longest time for which any route serves what is stale, in milliseconds.
-    stale_for: AtomicU64,
-    keys: NamespaceKeys,
-    previous: ArcSwapOption<PreviousNamespace>,
-    connector: RedisConnector,
-    breaker: Arc<CircuitBreaker>,
-    pool: RedisPool,
-    queue: WriteQueue,
-    leases: Arc<FetchLeases>,
-    clock: RedisClock,
-    metrics: Arc<StoreMetrics>,
-}
-
-/// The version of the namespace before this one.
-struct PreviousNamespace {
-    keys: NamespaceKeys,
-    /// Until when it is looked into.
-    until: Instant,
-}
-
 impl RedisStore {
-    /// A store that begins to look for its Redis now, with its background work on `runtime`.
+    /// Starts a store with its background tasks on `runtime`. Connects in the background.
     pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,
         runtime: &Handle,
     ) -> Result<Self, TlsError> {
-        let connector = RedisConnector::new(&settings.connection)?;
-        let breaker = Arc::new(CircuitBreaker::new(Arc::clone(&metrics)));
-        let deadlines = ConnectionDeadlines {
-            small: settings.read_deadline,
-            bulk: connector.command_deadline().max(settings.read_deadline),
-        };
-        let keys = NamespaceKeys::new(&settings.prefix, &settings.version);
-        let pool = RedisPool::new(connector.clone(), Arc::clone(&breaker), deadlines, keys.probe());
-        let inner = Arc::new(StoreInner {
-            keys,
-            previous: ArcSwapOption::empty(),
-            pool,
-            queue: WriteQueue::new(Arc::clone(&metrics)),
-            leases: Arc::new(FetchLeases::new(runtime.clone())),
-            clock: RedisClock::default(),
-            stale_for: AtomicU64::new(millis(settings.stale_for)),
-            settings,
-            connector,
-            breaker,
-            metrics,
-        });
+        let inner = Arc::new(StoreInner::new(settings, metrics, runtime.clone())?);
         let tasks = [
             runtime.spawn(run_probes(Arc::clone(&inner))).abort_handle(),
             runtime.spawn(writer::run(Arc::clone(&inner))).abort_handle(),
             runtime.spawn(subscriber::run(Arc::clone(&inner))).abort_handle(),
-            runtime.spawn(clock::track(Arc::clone(&inner))).abort_handle(),
+            runtime.spawn(track_clock(Arc::clone(&inner))).abort_handle(),
         ];
         Ok(Self { inner, tasks })
     }
 
-    /// Whether Redis answers and takes writes.
     pub(crate) fn health(&self) -> RedisHealth {
         self.inner.breaker.health()
     }
 
-    /// The entry under this key, or what this node is about to put there.
+    /// Returns the entry under this key, including queued writes of this node.
     pub(crate) async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.inner.queue.pending(key.digest()) {
             PendingValue::Unchanged => self.inner.get(&self.inner.keys, key).await,
-            // What this node adds to an index is not all of it.
+            // An index in the queue contains only this node's additions.
             PendingValue::Entry(Entry::Variants(added)) => {
                 let found = self.inner.get(&self.inner.keys, key).await;
                 let is_ours = &*added.target == key.text();
                 merge_variants(found, is_ours.then_some(added)).map(Entry::Variants)
             }
             PendingValue::Entry(pending) if pending.matches_key(key) => {
-                // Redis may have what was asked for later, and will keep it.
+                // Redis may have an entry that was requested later, and will keep it.
                 let found = self.inner.get(&self.inner.keys, key).await;
                 found.filter(|found| pending.is_superseded_by(found)).or(Some(pending))
             }
@@ -154,39 +104,41 @@ impl RedisStore {
         }
     }
 
-    /// The entry under this key in the version before, as long as that counts.
+    /// Returns the entry under this key in the previous version, until that expires.
     pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {
             self.inner.previous.store(None);
             return None;
         }
-        // Boxed: it is rare, and its state would make that of every read large.
+        // Boxed, because it is rare and would enlarge the future of every read.
         Box::pin(self.inner.get(&previous.keys, key)).await
     }
 
-    /// Has [`get_previous`](Self::get_previous) look into this version, until then.
+    /// Makes [`get_previous`](Self::get_previous) read this version until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         let keys = NamespaceKeys::new(&self.inner.settings.prefix, version);
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
-    /// Changes the longest time for which any route serves what is stale, for what is put from now on.
+    /// Changes the longest time for which any route serves stale responses, for later writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
-        self.inner.stale_for.store(millis(stale_for), Relaxed);
+        self.inner.set_stale_for(stale_for);
     }
 
-    /// A number that changes whenever an entry is removed. What was read before may be what was removed.
+    /// Returns a number that changes with every removal.
+    ///
+    /// An entry read before the change may be the removed one.
     pub(crate) fn removals(&self) -> u64 {
         self.inner.queue.removals()
     }
 
-    /// Waits until what was put and removed so far is written, or given up.
+    /// Waits until all writes and removals queued so far are executed or dropped.
     pub(crate) async fn flush(&self) {
         self.inner.queue.wait_empty().await;
     }
 
-    /// Puts an entry under a key, soon.
+    /// Queues an entry for writing.
     pub(crate) fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         if entry.heap_size() > self.max_entry_size() {
             self.remove(key.digest());
@@ -198,13 +150,13 @@ impl RedisStore {
             return PutOutcome::Superseded;
         }
         let ttl = self.inner.ttl(&entry);
-        self.inner.push(StoreOperation::Put, QueuedWrite::Put { digest: key.digest(), entry, ttl });
+        self.inner.push(QueuedWrite::Put { digest: key.digest(), entry, ttl });
         PutOutcome::Stored
     }
 
-    /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
+    /// Queues the atomic addition of a variant to the index under its target's key.
     ///
-    /// Those that this node answered with lately are as good as new.
+    /// The variants `in_use` on this node count as new.
     pub(crate) fn add_variant(
         &self,
         target: &CacheKey,
@@ -215,22 +167,21 @@ impl RedisStore {
             (target.digest(), VariantIndex::of(target, selection, variant));
         in_use.retain(|known| *known != variant);
         variants.recent.splice(0..0, in_use);
-        let write = QueuedWrite::AddVariants { digest, variants: Arc::new(variants) };
-        self.inner.push(StoreOperation::Put, write);
+        self.inner.push(QueuedWrite::AddVariants { digest, variants: Arc::new(variants) });
     }
 
-    /// Forgets the entry with this key digest, soon.
+    /// Queues the removal of the entry with this key digest.
     pub(crate) fn remove(&self, digest: u128) {
         self.inner.queue.note_removal();
-        self.inner.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
+        self.inner.push(QueuedWrite::Remove { digest });
     }
 
-    /// Agrees with the other nodes who fetches what stands under this key nowhere.
+    /// Coordinates with other nodes which one fetches a key that is in no tier.
     pub(crate) async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         leases::claim(&self.inner, key.digest()).await
     }
 
-    /// The largest entry that is stored.
+    /// Returns the size of the largest entry that is stored.
     pub(crate) fn max_entry_size(&self) -> usize {
         self.inner.settings.max_entry
     }
@@ -243,62 +194,10 @@ impl Drop for RedisStore {
     }
 }
 
-impl StoreInner {
-    /// How long an entry is kept.
-    fn ttl(&self, entry: &Entry) -> Duration {
-        settings::ttl(entry, Duration::from_millis(self.stale_for.load(Relaxed)))
-    }
-
-    fn push(&self, operation: StoreOperation, write: QueuedWrite) {
-        if self.breaker.is_open() {
-            self.metrics.count_dropped(operation, DropCause::Open);
-        } else if !self.queue.push(write) {
-            self.metrics.count_dropped(operation, DropCause::Full);
-        }
-    }
-
-    /// Whether Redis answers the simplest question of those that requests ask.
-    async fn probe(&self) -> Result<(), CommandError> {
-        use fred::interfaces::KeysInterface as _;
-        let asked = async {
-            let kind = RedisClientKind::Supervised(self.settings.read_deadline);
-            let session = self.connector.connect(kind).await?;
-            session.get::<Option<bytes::Bytes>, _>(self.keys.probe()).await
-        };
-        match tokio::time::timeout(PROBE_TIMEOUT, asked).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(CommandError::from_fred(&error)),
-            Err(_) => Err(CommandError::TimedOut),
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Both indexes in one, where there are two.
-fn merge_variants(
-    found: Option<Entry>,
-    added: Option<Arc<VariantIndex>>,
-) -> Option<Arc<VariantIndex>> {
-    match (found, added) {
-        (Some(Entry::Variants(mut found)), Some(added)) => {
-            Arc::make_mut(&mut found).merge(&added, |_| false);
-            Some(found)
-        }
-        (Some(Entry::Variants(found)), None) => Some(found),
-        (_, added) => added,
-    }
-}
-
 async fn run_probes(inner: Arc<StoreInner>) {
     inner.breaker.run_probes(|| inner.probe()).await;
 }
 
-/// A number that nobody guesses, and that no other node draws.
-fn random() -> u64 {
-    let mut drawn = [0; 8];
-    let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
-    u64::from_le_bytes(drawn)
+async fn track_clock(inner: Arc<StoreInner>) {
+    inner.clock.track(&inner.breaker, &inner.pool, inner.keys.probe()).await;
 }

@@ -1,4 +1,4 @@
-//! What is still to be written: one queue, bounded in number and in bytes.
+//! The write queue, bounded in number and bytes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,57 +18,44 @@ use tokio::sync::Notify;
 use crate::{
     entry::{Entry, VariantIndex},
     store::LeaseResult,
-    telemetry::StoreMetrics,
+    telemetry::{StoreMetrics, StoreOperation},
 };
 
-/// Entries that may wait.
 const MAX_ENTRIES: usize = 8192;
-/// Bytes that entries on their way may take.
+/// The most bytes of entries that are queued or being written.
 const MAX_BYTES: usize = 64 << 20;
-/// Of all writes; what is not an entry takes next to nothing.
+/// The most queued writes; those without an entry take next to no memory.
 const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
-/// Something to be written.
 #[derive(Debug, Clone)]
 pub(super) enum QueuedWrite {
-    /// An entry, to be kept for this long.
     Put {
-        /// The digest of its key.
         digest: u128,
-        /// The entry.
         entry: Entry,
-        /// For how long.
         ttl: Duration,
     },
-    /// Variants that are to be added to the index of their target.
+    /// Adds variants to the index of their target.
     AddVariants {
-        /// The digest of the target's key.
         digest: u128,
-        /// They and what selects them.
         variants: Arc<VariantIndex>,
     },
-    /// An entry that is to be gone.
     Remove {
-        /// The digest of its key.
         digest: u128,
     },
-    /// The end of a lease.
+    /// Ends a lease; the token proves ownership.
     ReleaseLease {
-        /// The digest of its key.
         digest: u128,
-        /// What proves whose it is.
         token: String,
-        /// What came of it.
         result: LeaseResult,
     },
 }
 
-/// Writes in the order in which they came.
+/// Writes in order of arrival.
 ///
-/// What waits can be looked up: nobody on this node reads what it has just replaced.
+/// Queued entries can be looked up, so this node never reads an entry that it just replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
-    /// How many digests can be looked up, so that a look at an empty queue takes no lock.
+    /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.
     pending: AtomicUsize,
     removals: AtomicU64,
     queued: Notify,
@@ -79,10 +66,10 @@ pub(super) struct WriteQueue {
 #[derive(Default)]
 struct PendingWrites {
     writes: VecDeque<QueuedWrite>,
-    /// What is to stand under each digest once all is written.
+    /// The value of each digest after all queued writes.
     pending: HashMap<u128, PendingEntry>,
     entries: usize,
-    /// Of the entries that wait and of those on their way.
+    /// The bytes of entries that are queued or being written.
     bytes: usize,
 }
 
@@ -91,26 +78,24 @@ struct PendingEntry {
     writes: usize,
 }
 
-/// What the writes that wait make of a digest.
+/// The value of a digest after the queued writes.
 #[derive(Debug)]
 pub(super) enum PendingValue {
-    /// They leave it alone.
+    /// No queued write concerns it.
     Unchanged,
-    /// This is going to stand under it.
+    /// It will be this entry.
     Entry(Entry),
-    /// Nothing is going to.
+    /// It will be absent.
     Removed,
 }
 
-/// Writes taken out of the queue. They count as waiting until this is dropped.
+/// Writes taken from the queue. They count as queued until this is dropped.
 pub(super) struct WriteBatch<'a> {
-    /// The writes, in order.
     pub writes: Vec<QueuedWrite>,
     queue: &'a WriteQueue,
 }
 
 impl WriteQueue {
-    /// An empty queue.
     pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         Self {
             state: Mutex::default(),
@@ -122,7 +107,7 @@ impl WriteQueue {
         }
     }
 
-    /// Puts a write at the end; false where there is no room for it.
+    /// Appends a write; false if the queue is full.
     pub(super) fn push(&self, write: QueuedWrite) -> bool {
         let mut state = self.state.lock();
         if state.has_no_room(&write) {
@@ -136,7 +121,7 @@ impl WriteQueue {
         true
     }
 
-    /// What is going to stand under this digest.
+    /// Returns the value that this digest will have.
     pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
             return PendingValue::Unchanged;
@@ -148,18 +133,19 @@ impl WriteQueue {
         }
     }
 
-    /// A number that changes with each entry that is to be removed.
+    /// Returns a number that changes with each removal.
     pub(super) fn removals(&self) -> u64 {
         self.removals.load(Acquire)
     }
 
-    /// Changes that number. It has to change before anything else does that a removal changes, and also if
-    /// there is no room to write it.
+    /// Changes that number.
+    ///
+    /// Callers do this before any other effect of a removal, even if the queue is full.
     pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
 
-    /// The next writes: at least one, at most `max`.
+    /// Takes the next writes: at least one, at most `max`.
     pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
             if let Some(taken) = self.take_now(max) {
@@ -169,7 +155,6 @@ impl WriteQueue {
         }
     }
 
-    /// Waits until nothing waits any more.
     pub(super) async fn wait_empty(&self) {
         loop {
             let written = self.written.notified();
@@ -215,7 +200,7 @@ impl PendingWrites {
                 self.pending.entry(digest).or_insert(PendingEntry { entry: None, writes: 0 });
             pending.entry = match entry {
                 Some(Entry::Variants(added)) => {
-                    super::merge_variants(pending.entry.take(), Some(added)).map(Entry::Variants)
+                    merge_variants(pending.entry.take(), Some(added)).map(Entry::Variants)
                 }
                 entry => entry,
             };
@@ -246,6 +231,15 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
+    /// Returns the operation that the metrics count it as.
+    pub(super) const fn operation(&self) -> StoreOperation {
+        match self {
+            Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
+            Self::Remove { .. } => StoreOperation::Remove,
+            Self::ReleaseLease { .. } => StoreOperation::Publish,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Put { entry, .. } => entry.heap_size(),
@@ -258,7 +252,7 @@ impl QueuedWrite {
         matches!(self, Self::Put { .. } | Self::AddVariants { .. })
     }
 
-    /// What stands under which digest once it is written.
+    /// Returns the digest that the write changes, and its new value.
     fn resulting_value(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),
@@ -268,6 +262,21 @@ impl QueuedWrite {
             Self::Remove { digest } => Some((*digest, None)),
             Self::ReleaseLease { .. } => None,
         }
+    }
+}
+
+/// Merges two indexes, if there are two.
+pub(super) fn merge_variants(
+    found: Option<Entry>,
+    added: Option<Arc<VariantIndex>>,
+) -> Option<Arc<VariantIndex>> {
+    match (found, added) {
+        (Some(Entry::Variants(mut found)), Some(added)) => {
+            Arc::make_mut(&mut found).merge(&added, |_| false);
+            Some(found)
+        }
+        (Some(Entry::Variants(found)), None) => Some(found),
+        (_, added) => added,
     }
 }
 

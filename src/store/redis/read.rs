@@ -1,4 +1,4 @@
-//! Reading an entry, in one piece or in several.
+//! Reads entries, with their content in the head or in chunks.
 
 use std::time::Instant;
 
@@ -7,10 +7,11 @@ use fred::interfaces::KeysInterface as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    StoreInner,
     breaker::Generation,
+    chunks,
     connection::TrafficClass,
     error::CommandError,
+    inner::StoreInner,
     keys::NamespaceKeys,
     queue::QueuedWrite,
     sealing::{self, SealContext},
@@ -24,11 +25,8 @@ use crate::{
     telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
-/// Parts of one body that are on their way at once.
-const CONCURRENT_CHUNKS: usize = 8;
-
 impl StoreInner {
-    /// The entry under this key of a namespace, if Redis has it and says so in time.
+    /// Returns the entry under this key of a namespace, if Redis has it and replies in time.
     pub(super) async fn get(&self, namespace: &NamespaceKeys, key: &CacheKey) -> Option<Entry> {
         let Some(generation) = self.breaker.permit_within(self.settings.read_deadline).await else {
             self.metrics.count(StoreOperation::Get, StoreOperationOutcome::Open);
@@ -62,7 +60,7 @@ impl StoreInner {
             Ok(DecodedEntry::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
             Ok(DecodedEntry::Chunked(chunked)) => {
                 let body = (chunked, self.sealing_keys_for(&head));
-                // Boxed: it is rare, and its state would make that of every read large.
+                // Boxed, because it is rare and would enlarge the future of every read.
                 Box::pin(self.read_chunks(generation, (namespace, context.digest), body)).await
             }
             Err(outcome) => Ok(ReadOutcome::Unreadable(outcome)),
@@ -80,29 +78,29 @@ impl StoreInner {
         let chunks = stream::iter(keys).map(|key| {
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await })
         });
-        let chunks: Vec<Option<Bytes>> = chunks.buffered(CONCURRENT_CHUNKS).try_collect().await?;
+        let chunks: Vec<Option<Bytes>> =
+            chunks.buffered(chunks::MAX_CONCURRENT).try_collect().await?;
         let Some(chunks) = chunks.into_iter().collect::<Option<Vec<Bytes>>>() else {
-            // It was replaced meanwhile, or a part was evicted.
+            // The entry was replaced meanwhile, or a chunk was evicted.
             return Ok(ReadOutcome::Absent);
         };
-        // Megabytes to check and to unpack: other requests of this thread do not wait for that.
+        // Verifying and decompressing megabytes must not delay other requests of this thread.
         let finish = move || sealing::assemble(sealing_keys.as_ref(), digest, chunked, &chunks);
         let finished = tokio::task::spawn_blocking(finish).await;
         if let Ok(Some(entry)) = finished {
             return Ok(ReadOutcome::Entry(entry));
         }
-        // Nobody is going to make sense of it.
+        // No node can decode it.
         if std::ptr::eq(namespace, &raw const self.keys) {
-            self.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
+            self.push(QueuedWrite::Remove { digest });
         }
         Ok(ReadOutcome::Unreadable(StoreOperationOutcome::Damaged))
     }
 }
 
-/// What stood under a key.
 enum ReadOutcome {
     Entry(Entry),
     Absent,
-    /// Something that cannot be read: of another version, not whole, or encrypted otherwise.
+    /// The value cannot be decoded: another version, incomplete, or encrypted differently.
     Unreadable(StoreOperationOutcome),
 }

@@ -1,20 +1,20 @@
-//! The scripts that Redis runs: each one is a step that must not be seen half done.
+//! Lua scripts for operations that have to be atomic.
 //!
-//! Each of them takes a deadline as well, see [`Script::run`].
+//! Each also takes a deadline, see [`Script::run`].
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use crate::redis::Script;
 
-/// What [`ACQUIRE`] answers to the node that fetches.
+/// The reply of [`ACQUIRE`] to the node that fetches.
 pub(super) const ACQUIRED: i64 = -10;
-/// What [`AWAIT`] answers where nobody fetches any more.
+/// The reply of [`AWAIT`] if there is no lease any more.
 pub(super) const NO_LEASE: i64 = -2;
 
-/// Takes the lease, or joins those who wait for its end. Asked twice, it answers the same.
+/// Acquires the lease, or adds this node to the waiting ones. Idempotent.
 ///
-/// NamespaceKeys: the lease, the waiting. Arguments: a token, how long the lease lasts, this node, how long the list
-/// of those who wait lasts; all times in milliseconds. Answers [`ACQUIRED`], or how long the lease still lasts.
+/// Keys: the lease, the waiters. Arguments: a token, the TTL of the lease, this node, the TTL of
+/// the waiters; times in milliseconds. Returns [`ACQUIRED`], or the remaining TTL of the lease.
 pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
          or redis.call('GET', KEYS[1]) == ARGV[1] then return -10 end \
@@ -23,8 +23,10 @@ pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('PTTL', KEYS[1])"])
 });
 
-/// Goes on waiting. NamespaceKeys: the lease, the waiting. Arguments: this node, how long the list lasts. Answers
-/// how long the lease still lasts; [`NO_LEASE`] where it has ended.
+/// Continues to wait for a lease.
+///
+/// Keys: the lease, the waiters. Arguments: this node, the TTL of the waiters. Returns the
+/// remaining TTL of the lease, or [`NO_LEASE`].
 pub(super) static AWAIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local left = redis.call('PTTL', KEYS[1]) \
          if left > 0 then \
@@ -34,15 +36,18 @@ pub(super) static AWAIT: LazyLock<Script> = LazyLock::new(|| {
          return left"])
 });
 
-/// Makes the lease last longer. Key: the lease. Arguments: the token, how long. Answers 1, or 0 where it is
-/// somebody else's by now.
+/// Renews the lease.
+///
+/// Key: the lease. Arguments: the token, the TTL. Returns 1, or 0 if another node holds the lease.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          return redis.call('PEXPIRE', KEYS[1], ARGV[2])"])
 });
 
-/// Ends the lease and tells those who wait. NamespaceKeys: the lease, the waiting. Arguments: the token, the
-/// message, what a node's channel begins with. Answers how many nodes waited.
+/// Ends the lease and notifies the waiters.
+///
+/// Keys: the lease, the waiters. Arguments: the token, the message, the prefix of a node's channel.
+/// Returns the number of waiting nodes.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          local nodes = redis.call('SMEMBERS', KEYS[2]) \
@@ -51,13 +56,15 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
          return #nodes"])
 });
 
-/// Puts an entry, unless what is there supersedes it: a response of the same purge log that was asked for
-/// later, or, where a response without `Vary` comes, an index of variants that was written lately.
+/// Stores an entry, unless the stored one supersedes it.
 ///
-/// Key: the entry. Arguments: the entry, how long it lasts, for how long an index counts; times in
-/// milliseconds. Answers with the first bytes of what was replaced, and with nothing where nothing was
-/// written. `codec::ORDER_OFFSET` tells the places; the fourth byte tells an encrypted entry from a plain one, and both
-/// have them.
+/// A response of the same purge log that was requested later does. So does an index of variants
+/// that was written recently, if the new entry is a response without `Vary`.
+///
+/// Key: the entry. Arguments: the entry, its TTL, the time for which an index supersedes; times in
+/// milliseconds. Returns the first bytes of the replaced entry, or nothing if nothing was stored.
+/// Offsets are those of `codec::ORDER_OFFSET`. The fourth byte tells an encrypted entry from a
+/// plain one; both have the same offsets.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
@@ -78,8 +85,10 @@ pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
          return old"])
 });
 
-/// Replaces an entry if it is still what it was. Key: the entry. Arguments: the entry, how long it lasts in
-/// milliseconds, the first 13 bytes of what was there. Answers 1, or 0 where something else is there now.
+/// Replaces an entry if it is unchanged.
+///
+/// Key: the entry. Arguments: the new entry, its TTL in milliseconds, the first 13 bytes of the old
+/// one. Returns 1, or 0 if the stored entry differs.
 pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
          if type(old) ~= 'string' then old = '' end \
@@ -87,3 +96,8 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
          return 1"])
 });
+
+/// Returns a time as scripts take it, in milliseconds, at least 1.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
+}

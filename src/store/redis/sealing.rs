@@ -1,10 +1,10 @@
-//! What is not for everyone stands in Redis encrypted, if the operator gave a secret for that.
+//! Encryption of entries limited to some clients, if the operator configured a secret.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{StoreInner, writer::CHUNK_SIZE};
+use super::{chunks, inner::StoreInner};
 use crate::{
     entry::{
         Entry,
@@ -17,10 +17,10 @@ use crate::{
     telemetry::StoreOperationOutcome,
 };
 
-/// Content of up to this many bytes is unpacked by the way.
+/// Content of up to this many bytes is decompressed on the calling thread.
 pub(super) const INLINE_DECODE_LIMIT: usize = 64 << 10;
 
-/// Whose value it is: the digest of its key, and whether it must not be readable.
+/// The context of a value: the digest of its key, and whether it has to be encrypted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SealContext {
     pub digest: u128,
@@ -28,21 +28,21 @@ pub(super) struct SealContext {
 }
 
 impl SealContext {
-    /// The entry whose key has this digest and this text.
+    /// Returns the context of the entry with this key digest and text.
     pub(super) fn new(digest: u128, key_text: &[u8]) -> Self {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
-    /// The same for what is only to be cleared away, encrypted or not.
+    /// Returns the context for removing a value, which may be encrypted or not.
     pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }
 }
 
 impl StoreInner {
-    /// An entry as it is written. `None` if it has to be encrypted and cannot be.
+    /// Encodes an entry; `None` if it has to be encrypted and encryption fails.
     ///
-    /// Compressing and encrypting take their time for a large one: then it is done on another thread.
+    /// A large entry is compressed and encrypted on a blocking thread.
     pub(super) async fn encode(
         &self,
         context: SealContext,
@@ -50,7 +50,7 @@ impl StoreInner {
         options: EncodeOptions,
     ) -> Option<EncodedEntry> {
         let sealing_keys = self.settings.sealing_keys.clone().filter(|_| context.is_secret);
-        if entry.heap_size() as u64 <= u64::from(CHUNK_SIZE.get()) {
+        if entry.heap_size() as u64 <= u64::from(chunks::SIZE.get()) {
             return encode(sealing_keys.as_ref(), context.digest, entry, options);
         }
         let entry = entry.clone();
@@ -58,10 +58,9 @@ impl StoreInner {
         tokio::task::spawn_blocking(written).await.ok().flatten()
     }
 
-    /// Reads what stands under the key of an entry, or says why that cannot be read.
+    /// Decodes the value at an entry's key, or returns the reason for which that fails.
     ///
-    /// Unpacking takes its time for what is large, however small it is packed: then it is done on another
-    /// thread.
+    /// Large content is decompressed on a blocking thread, however small its compressed form is.
     pub(super) async fn read_head(
         &self,
         context: SealContext,
@@ -74,7 +73,7 @@ impl StoreInner {
         decode(plain, self.settings.max_entry).await.ok_or(StoreOperationOutcome::Damaged)
     }
 
-    /// The same on this thread, for what is not large or where no request waits.
+    /// Decodes on the calling thread, for small values or if no request waits.
     pub(super) fn read_head_inline(
         &self,
         context: SealContext,
@@ -84,10 +83,10 @@ impl StoreInner {
         codec::decode(&plain, self.settings.max_entry).ok_or(StoreOperationOutcome::Damaged)
     }
 
-    /// What stands under the key of an entry, opened if it is sealed.
+    /// Decrypts the value at an entry's key, if it is encrypted.
     ///
-    /// What should be encrypted and is not was written without the secret, by this fleet or by somebody
-    /// else: it is not believed.
+    /// A plain value that should be encrypted was written without the secret, by this fleet or by
+    /// an attacker. It is rejected.
     fn unseal_head<'h>(
         &self,
         context: SealContext,
@@ -106,13 +105,13 @@ impl StoreInner {
         }
     }
 
-    /// The secrets by which the chunks of an entry are opened, if they are sealed.
+    /// Returns the secrets for the chunks of an entry, if they are encrypted.
     pub(super) fn sealing_keys_for(&self, head: &[u8]) -> Option<SealingKeys> {
         self.settings.sealing_keys.clone().filter(|_| sealed::is_sealed(head))
     }
 }
 
-/// The entry in these bytes, on another thread if it is large once it is unpacked.
+/// Decodes an entry, on a blocking thread if its content is large.
 pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedEntry> {
     if codec::declared_length(&plain).is_none_or(|length| length <= INLINE_DECODE_LIMIT) {
         return codec::decode(&plain, limit);
@@ -120,8 +119,9 @@ pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedEntry> {
     tokio::task::spawn_blocking(move || codec::decode(&plain, limit)).await.ok().flatten()
 }
 
-/// Puts the chunks of a response into it, opened if they are sealed. Takes its time: megabytes are checked
-/// and unpacked.
+/// Decrypts the chunks of a response if they are encrypted, and adds them to it.
+///
+/// Slow: verifies and decompresses megabytes.
 pub(super) fn assemble(
     sealing_keys: Option<&SealingKeys>,
     digest: u128,

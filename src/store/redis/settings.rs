@@ -1,4 +1,4 @@
-//! What the store needs to be told.
+//! Settings of the store in Redis, and the TTL of entries.
 
 use std::time::Duration;
 
@@ -8,39 +8,34 @@ use crate::{
     redis,
 };
 
-/// How long an entry outlives its use: it can still be asked about with its validator, and clocks differ.
+/// The time for which an entry is kept after its use, for revalidation and clock differences.
 const SLACK: Duration = Duration::from_mins(10);
 
-/// How long the index of a target's variants is kept. Each variant that is stored writes it anew.
+/// The TTL of an index of variants. Each new variant restarts it.
 const INDEX_TTL: Duration = Duration::from_hours(24);
 
-/// Where entries are stored, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Where Redis is.
     pub connection: redis::Settings,
-    /// How long a request waits for an answer.
+    /// The time for which a request waits for a reply.
     pub read_deadline: Duration,
-    /// Begins every key.
+    /// The prefix of every key.
     pub prefix: String,
-    /// Follows it: entries of another version are not seen.
+    /// The namespace version, which follows the prefix. Entries of other versions are not found.
     pub version: String,
-    /// Entries of more bytes than this are compressed.
+    /// Larger entries, in bytes, are compressed.
     pub compress_above: usize,
-    /// Entries of more bytes than this are not stored.
+    /// Larger entries, in bytes, are not stored.
     pub max_entry: usize,
-    /// How entries that are not for everyone are encrypted; not at all if it is left out.
+    /// The secrets that encrypt entries limited to some clients; without them, those are plain.
     pub sealing_keys: Option<SealingKeys>,
-    /// The longest time for which any route serves what is stale.
+    /// The longest time for which any route serves stale responses.
     pub stale_for: Duration,
 }
 
-impl Settings {
-    /// How long a request waits, unless told otherwise: a fault is to be felt for no longer than this.
-    pub(crate) const READ_DEADLINE: Duration = Duration::from_millis(20);
-}
-
-/// How long an entry is kept, where routes serve what is stale for up to `stale_for`.
+/// Returns the TTL of an entry.
+///
+/// Routes serve stale responses for up to `stale_for`.
 pub(super) fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
     match entry {
         Entry::Variants(_) => INDEX_TTL,
@@ -56,7 +51,7 @@ fn response_ttl(freshness: &Freshness, stale_for: Duration) -> Duration {
         .max(stale_for);
     let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
     let useful_for = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
-    // No slack beyond its end: then it is not to be kept, however useful its validator were.
+    // Without slack: an entry that ends must not be kept for its validator.
     freshness.usable_for.map_or(useful_for, |usable_for| useful_for.min(usable_for))
 }
 

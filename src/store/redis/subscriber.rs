@@ -1,4 +1,4 @@
-//! What other nodes tell this one.
+//! Messages from other nodes, received over a Redis channel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,15 +8,15 @@ use fred::{
 };
 use tokio::{sync::broadcast::error::RecvError, time::interval};
 
-use super::{StoreInner, error::CommandError, leases};
+use super::{error::CommandError, inner::StoreInner, lease_message};
 use crate::redis::{RedisClient, RedisClientKind};
 
-/// How often it is made sure that messages would still come.
+/// The interval of pings that verify the subscription.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Between a session that broke and the next.
+/// The pause between a broken session and the next.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens to this node's channel, for ever.
+/// Subscribes to this node's channel, and reconnects forever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
     loop {
         let generation = inner.breaker.wait_closed().await;
@@ -30,7 +30,7 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
                         () = session.closed() => {}
                         () = inner.breaker.wait_opened_since(generation) => {}
                     }
-                    inner.leases.set_subscribed(false);
+                    inner.waiters.set_subscribed(false);
                 }
             }
             Err(error) => inner.breaker.open(generation, &CommandError::from_fred(&error)),
@@ -39,23 +39,23 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
     }
 }
 
-/// Passes on what comes, until the session breaks.
+/// Dispatches messages until the session breaks.
 async fn receive(inner: &StoreInner, session: &RedisClient) {
     let mut messages = session.message_rx();
-    let channel = format!("{}{}", inner.keys.channel_prefix(), inner.leases.node());
+    let channel = format!("{}{}", inner.keys.channel_prefix(), inner.waiters.node());
     if let Err(error) = session.subscribe(channel).await {
-        tracing::warn!(%error, "Redis lets nobody listen; nodes fetch each for itself");
-        // It may be allowed one day.
+        tracing::warn!(%error, "Redis denied SUBSCRIBE; cross-node request collapsing is disabled");
+        // The ACL may change later.
         tokio::time::sleep(PING_INTERVAL * 10).await;
         return;
     }
-    inner.leases.set_subscribed(true);
+    inner.waiters.set_subscribed(true);
     let mut pings = interval(PING_INTERVAL);
     loop {
         tokio::select! {
             message = messages.recv() => match message {
                 Ok(message) => dispatch(inner, &message),
-                // Whoever waits for what was lost finds out when the lease has ended.
+                // Waiters of a lost message continue when the lease has ended.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
@@ -70,7 +70,7 @@ async fn receive(inner: &StoreInner, session: &RedisClient) {
 
 fn dispatch(inner: &StoreInner, message: &Message) {
     let text = message.value.as_str();
-    if let Some((digest, result)) = text.as_deref().and_then(leases::parse_message) {
-        inner.leases.notify(digest, result);
+    if let Some((digest, result)) = text.as_deref().and_then(lease_message::parse) {
+        inner.waiters.notify(digest, result);
     }
 }

@@ -1,4 +1,4 @@
-//! The store against real servers, and against some that only pretend to be one.
+//! The store against real servers, and against servers that misbehave.
 
 use std::{
     path::PathBuf,
@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::{RedisHealth, RedisRefusal, RedisStore, Settings, sealing, writer::CHUNK_SIZE};
+use super::{RedisHealth, RedisStore, Settings, chunks, error::RedisRefusal, sealing};
 use crate::{
     entry::{
         CompleteBody, Entry, ResponseDraft, VarySelection,
@@ -29,7 +29,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// A `redis-server` on a socket of its own; it ends when it is dropped.
+/// A `redis-server` on its own socket. Dropping it ends the process.
 pub(crate) struct Server {
     folder: tempfile::TempDir,
     child: Option<Child>,
@@ -46,7 +46,7 @@ impl Server {
         server
     }
 
-    /// A place where no server is yet.
+    /// A socket path without a server.
     pub(crate) fn absent() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), child: None }
     }
@@ -72,13 +72,13 @@ impl Server {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// Sends it a signal, as in `-STOP`: then it takes what it is sent and gets to it later.
+    /// Sends a signal, such as `-STOP`: the server then accepts commands and executes them later.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    /// What `redis-cli` says to this.
+    /// The output of `redis-cli` for these arguments.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         let output = command.arg("-s").arg(self.socket()).args(arguments).output().unwrap();
@@ -99,7 +99,7 @@ impl Drop for Server {
 pub(crate) fn settings(url: &str) -> Settings {
     Settings {
         connection: redis::Settings::parse(url).unwrap(),
-        // The machine that runs the tests may be busy with others.
+        // The machine that runs the tests may be busy.
         read_deadline: Duration::from_millis(250),
         prefix: "larder".to_owned(),
         version: "v1".to_owned(),
@@ -114,7 +114,7 @@ pub(crate) fn start(settings: Settings) -> RedisStore {
     RedisStore::start(settings, Metrics::new().for_redis(), &Handle::current()).unwrap()
 }
 
-/// A store that waits for long: the machine that runs the tests may be busy with others.
+/// A store with long deadlines, because the machine that runs the tests may be busy.
 fn store_with_long_deadlines(server: &Server) -> RedisStore {
     let settings = settings(&server.url());
     let command_deadline = Duration::from_secs(5);
@@ -162,7 +162,7 @@ fn body_of(entry: Option<Entry>) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes that do not get smaller.
+/// Incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
@@ -231,7 +231,7 @@ async fn every_key_has_an_end() {
     }
 }
 
-/// A store whose secrets are these bytes, 32 times each.
+/// A store with secrets of 32 equal bytes each.
 fn sealing(server: &Server, secrets: &[u8]) -> RedisStore {
     let secrets: Vec<[u8; 32]> = secrets.iter().map(|byte| [*byte; 32]).collect();
     let sealing_keys = SealingKeys::new(secrets.iter().map(|secret| &secret[..]));
@@ -246,7 +246,7 @@ fn own_key(path: &str) -> CacheKey {
     OriginTarget { partition: (&partition[..]).into(), ..plain }.key()
 }
 
-/// Everything in Redis, in one text.
+/// All values in Redis as one text.
 fn dump(server: &Server) -> String {
     let keys = server.cli(&["KEYS", "*"]);
     keys.lines().map(|key| server.cli(&["--no-raw", "GET", key])).collect()
@@ -321,7 +321,8 @@ async fn what_cannot_be_decrypted_is_a_miss_and_counted() {
     let names = [&one, &other].map(|key| format!("larder:v1:e:{:032x}", key.digest()));
     assert_eq!(server.cli(&["COPY", &names[0], &names[1], "REPLACE"]), "1");
     assert!(store.get(&other).await.is_none(), "it belongs to another key");
-    // Without the secret, as a node before the change, or somebody who may write to Redis.
+    // Written without the secret, as by a node before the change, or by an attacker with write
+    // access.
     let without = store_with_long_deadlines(&server);
     assert!(without.get(&one).await.is_none());
     without.put(&other, response(&other, b"planted".to_vec()));
@@ -381,13 +382,13 @@ async fn large_bodies_are_cut_and_put_together() {
     store.put(&key, response(&key, body.clone()));
     store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(body));
-    // Another one in its place takes the first one's parts away.
+    // Replacing the entry removes the chunks of the first one.
     let body = noise(2 << 20);
     store.put(&key, response(&key, body.clone()));
     store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(body));
     assert_eq!(server.cli(&["DBSIZE"]), "10");
-    // Without one of its parts it is nothing.
+    // An entry without one of its chunks is a miss.
     let part = server.cli(&["KEYS", "*:c:*:4"]);
     assert_eq!(server.cli(&["DEL", &part]), "1");
     assert!(store.get(&key).await.is_none());
@@ -436,7 +437,7 @@ async fn what_is_still_to_be_written_is_read_already() {
     let key = key("/a");
     store.put(&key, response(&key, b"first".to_vec()));
     store.put(&key, response(&key, b"second".to_vec()));
-    // Either nothing was written yet, or all that was, is.
+    // Either no write was executed yet, or all of them were.
     assert_ne!(body_of(store.get(&key).await), Some(b"first".to_vec()));
     store.remove(key.digest());
     assert!(store.get(&key).await.is_none());
@@ -513,7 +514,7 @@ async fn a_user_who_may_not_is_named() {
     until("let in", || store.health() == RedisHealth::Up).await;
 }
 
-/// Takes connections, and every word, and never says any.
+/// A server that accepts connections and commands, and never replies.
 async fn hanging_server() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
@@ -540,7 +541,7 @@ async fn a_server_that_never_answers_costs_nobody_anything() {
     assert_eq!(store.put(&key, response(&key, b"hello".to_vec())).await, PutOutcome::Stored);
     assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
     assert!(begin.elapsed() < Duration::from_millis(100), "memory goes on alone");
-    assert_eq!(store.health_line().unwrap(), "redis: down (no answer in time)");
+    assert_eq!(store.health_line().unwrap(), "redis: down (no reply in time)");
     silent.abort();
 }
 
@@ -578,7 +579,7 @@ async fn one_node_leads_and_the_others_hear_of_it() {
     let stores = [store(&server), store(&server), store(&server)];
     let key = key("/cold");
     for store in &stores {
-        until("subscribed", || store.inner.leases.is_subscribed()).await;
+        until("subscribed", || store.inner.waiters.is_subscribed()).await;
     }
     let FetchClaim::Lead(lease) = stores[0].claim_fetch(&key).await else {
         panic!("nobody else asked")
@@ -604,7 +605,7 @@ async fn one_node_leads_and_the_others_hear_of_it() {
 async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
     let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
@@ -619,13 +620,13 @@ async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
 async fn the_lease_of_a_dead_node_runs_out() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
     let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
         panic!("there is a leader")
     };
-    // As if the process were gone: nobody renews, and nobody lands.
+    // As if the process had died: the lease is neither renewed nor released.
     let name = server.cli(&["KEYS", "*:l:*"]);
     server.cli(&["PEXPIRE", &name, "1"]);
     let begin = Instant::now();
@@ -660,7 +661,7 @@ async fn a_lease_is_renewed_while_it_is_held() {
     until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
 }
 
-/// Longer than anything waits for what a request needs at once.
+/// Longer than any wait of a request.
 const GIVEN_UP: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
@@ -689,7 +690,7 @@ async fn a_claim_that_redis_executes_late_is_not_granted() {
 async fn a_lease_whose_fetch_ends_while_redis_is_away_is_given_back() {
     let server = Server::start().await;
     let (store, other) = (store(&server), store(&server));
-    until("subscribed", || other.inner.leases.is_subscribed()).await;
+    until("subscribed", || other.inner.waiters.is_subscribed()).await;
     let key = key("/cold");
     let FetchClaim::Lead(lease) = store.claim_fetch(&key).await else {
         panic!("nobody else asked")
@@ -715,7 +716,7 @@ async fn what_redis_gets_to_too_late_is_not_stored() {
     store.flush().await;
     server.signal("-STOP");
     store.put(&late, response(&late, b"hello".to_vec()));
-    // Ten deadlines of 250 ms, and some more.
+    // Ten deadlines of 250 ms, and some margin.
     tokio::time::sleep(Duration::from_millis(3200)).await;
     server.signal("-CONT");
     assert_eq!(server.cli(&["DBSIZE"]), "1");
@@ -728,7 +729,7 @@ async fn a_clock_of_redis_that_is_set_costs_one_round_trip() {
     let FetchClaim::Lead(_first) = store.claim_fetch(&key("/first")).await else {
         panic!("nobody asked")
     };
-    // As if the server's clock had been an hour behind when it was asked.
+    // As if the server's clock had been an hour behind when it was read.
     let (clocks, now) = (store.inner.connector.clocks(), Instant::now());
     let trip = redis::clock::RoundTrip { sent: now, answered: now };
     clocks.record(b"any", 1, trip);
@@ -768,7 +769,7 @@ async fn a_removal_is_seen_by_reads_under_way_even_if_it_cannot_be_written() {
 #[test]
 fn what_is_large_once_it_is_unpacked_is_unpacked_on_another_thread() {
     let options =
-        EncodeOptions { compress_above: 0, chunk: CHUNK_SIZE, body_id: 0, clock_offset: 0 };
+        EncodeOptions { compress_above: 0, chunk: chunks::SIZE, body_id: 0, clock_offset: 0 };
     let packed = |length| {
         let packed = codec::encode(&response(&key("/a"), vec![b'x'; length]), options).head;
         assert!(packed.len() < 1 << 10, "a few bytes stand for many");

@@ -1,8 +1,7 @@
-//! The writer: what waits in the queue goes to Redis, in order, over one connection.
+//! The writer executes queued writes in order, over one connection.
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,13 +14,14 @@ use fred::{
 use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 
 use super::{
-    StoreInner,
     breaker::Generation,
+    chunks,
     connection::{BatchingConnection, TrafficClass},
     error::CommandError,
+    inner::StoreInner,
     leases,
     queue::QueuedWrite,
-    scripts,
+    scripts::{self, millis},
     sealing::SealContext,
 };
 use crate::{
@@ -30,18 +30,11 @@ use crate::{
         codec::{self, DecodedEntry, EncodeOptions, EncodedEntry},
     },
     redis::ScriptCall,
-    telemetry::{DropCause, StoreOperation, StoreOperationOutcome},
+    telemetry::{DropCause, StoreOperationOutcome},
 };
 
-/// Writes that go out together.
 const BATCH: usize = 64;
-/// The longest content that stands in its entry's own value, and the length of the parts where it is
-/// longer: what a small answer may have to wait behind.
-pub(super) const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
-/// Parts of one body that are on their way at once.
-const CONCURRENT_CHUNKS: usize = 8;
 
-/// Writes what comes, for ever.
 pub(super) async fn run(inner: Arc<StoreInner>) {
     let mut connection = None;
     loop {
@@ -57,8 +50,10 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
     }
 }
 
-/// Carries out writes, as many at once as keep their order. A script that Redis does not know yet is sent
-/// twice, so what was begun before is finished before an entry is removed, or a lease ends.
+/// Executes a batch, with as much concurrency as its order allows.
+///
+/// A script that Redis does not have yet is sent twice. So earlier writes complete before an entry
+/// is removed or a lease ends.
 async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes: &[QueuedWrite]) {
     let mut started_writes = Vec::with_capacity(writes.len());
     let mut releases = Vec::new();
@@ -80,7 +75,7 @@ async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes
     join_all(releases).await;
 }
 
-/// The writes, with all that is added to one index as one of them: they would only be in each other's way.
+/// Merges all additions to one index into one write, because concurrent ones would conflict.
 fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     let mut indexes: HashMap<u128, usize> = HashMap::new();
     let mut left: Vec<QueuedWrite> = Vec::with_capacity(writes.len());
@@ -97,7 +92,7 @@ fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     left
 }
 
-/// The generation, once it is known whether there is one.
+/// Returns the generation, or `None` if the breaker is open. Waits for the first probe.
 async fn wait_for_permit(inner: &StoreInner) -> Option<Generation> {
     let mut permit = inner.breaker.permit();
     while permit.is_none() && !inner.breaker.is_open() {
@@ -116,15 +111,10 @@ fn connection_for(
     Arc::clone(connection.insert(usable))
 }
 
-/// Whether a write takes long enough to be done apart from others.
+/// Returns whether a write is large enough to be executed alone.
 fn is_large(write: &QueuedWrite) -> bool {
-    let length = match write {
-        QueuedWrite::Put { entry, .. } => entry.heap_size(),
-        QueuedWrite::AddVariants { .. }
-        | QueuedWrite::Remove { .. }
-        | QueuedWrite::ReleaseLease { .. } => 0,
-    };
-    length as u64 > u64::from(CHUNK_SIZE.get())
+    let limit = u64::from(chunks::SIZE.get());
+    matches!(write, QueuedWrite::Put { entry, .. } if entry.heap_size() as u64 > limit)
 }
 
 async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &QueuedWrite) {
@@ -136,10 +126,7 @@ async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &Qu
         QueuedWrite::AddVariants { digest, variants } => {
             add_variants(inner, connection, *digest, variants).await
         }
-        QueuedWrite::Remove { digest } => {
-            let key = inner.keys.entry(*digest);
-            connection.call(|session| async move { session.unlink::<(), _>(key).await }).await
-        }
+        QueuedWrite::Remove { digest } => unlink(connection, inner.keys.entry(*digest)).await,
         QueuedWrite::ReleaseLease { digest, token, result } => {
             leases::release(inner, connection, *digest, token, *result).await
         }
@@ -158,8 +145,8 @@ async fn put(
 ) -> Result<(), CommandError> {
     let options = EncodeOptions {
         compress_above: inner.settings.compress_above,
-        chunk: CHUNK_SIZE,
-        body_id: super::random(),
+        chunk: chunks::SIZE,
+        body_id: fastrand::u64(..),
         clock_offset: inner.clock.offset(),
     };
     let context = SealContext::new(digest, entry.key_text());
@@ -173,22 +160,22 @@ async fn put(
             session.set::<(), _, _>(key, chunk, Some(expiration), None, false).await
         })
     });
-    sent.buffered(CONCURRENT_CHUNKS).try_collect::<Vec<()>>().await?;
+    sent.buffered(chunks::MAX_CONCURRENT).try_collect::<Vec<()>>().await?;
     let head = Bytes::from(head);
     let lasts = [millis(ttl), millis(VARY_TTL)].map(Value::from);
     let arguments = [Value::from(head.clone())].into_iter().chain(lasts).collect();
     let keys = vec![inner.keys.entry(digest)];
     let written: Option<Bytes> =
         connection.run(&scripts::PUT, ScriptCall { keys, arguments }, None).await?;
-    // What was not written leaves its own parts behind.
+    // If the entry was not stored, its own chunks are orphaned.
     let orphaned = written.unwrap_or(head);
     unlink_chunks(inner, connection, context, &orphaned).await
 }
 
-/// How often an index is read and merged anew, where other nodes write it in between.
+/// The most attempts to merge an index that other nodes change concurrently.
 const MAX_MERGE_ATTEMPTS: usize = 16;
 
-/// Merges variants into the index that is there, whatever others add to it meanwhile.
+/// Merges variants into the stored index, by compare and swap.
 async fn add_variants(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -200,7 +187,7 @@ async fn add_variants(
         let found =
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await });
         let found = match found.await {
-            // No string at all: it is replaced.
+            // The value is not a string, so it is replaced.
             Err(CommandError::Unexpected(_)) => None,
             found => found?,
         };
@@ -208,11 +195,8 @@ async fn add_variants(
         let context = SealContext::new(digest, &variants.target);
         let (index, lost) = merged_index(inner, context, &found, variants);
         if replace_if_unchanged(inner, connection, (context, &found), index).await? {
-            let keys: Vec<Bytes> = lost.into_iter().map(|lost| inner.keys.entry(lost)).collect();
-            for key in keys {
-                connection
-                    .call(|session| async move { session.unlink::<(), _>(key).await })
-                    .await?;
+            for variant in lost {
+                unlink(connection, inner.keys.entry(variant)).await?;
             }
             return Ok(());
         }
@@ -220,25 +204,24 @@ async fn add_variants(
     Ok(())
 }
 
-/// An index with what is added to it, and the variants that lose their places.
+/// Merges an index. Returns the result and the variants removed for it.
 fn merged_index(
     inner: &StoreInner,
     context: SealContext,
     found: &[u8],
     added: &Arc<VariantIndex>,
 ) -> (Entry, Vec<u128>) {
-    let mut index = match inner.read_head_inline(context, found) {
-        Ok(DecodedEntry::Entry(entry)) => match entry.with_clock_offset(-inner.clock.offset()) {
-            Entry::Variants(index) if index.target == added.target => index,
-            _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
-        },
-        _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
-    };
-    let lost = Arc::make_mut(&mut index).merge(added, |_| false);
-    (Entry::Variants(index), lost)
+    if let Ok(DecodedEntry::Entry(entry)) = inner.read_head_inline(context, found)
+        && let Entry::Variants(mut index) = entry.with_clock_offset(-inner.clock.offset())
+        && index.target == added.target
+    {
+        let lost = Arc::make_mut(&mut index).merge(added, |_| false);
+        return (Entry::Variants(index), lost);
+    }
+    (Entry::Variants(Arc::clone(added)), Vec::new())
 }
 
-/// Whether the entry was still what was found, and is replaced.
+/// Replaces the entry if it is still `found`. Returns whether it was.
 async fn replace_if_unchanged(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -247,7 +230,7 @@ async fn replace_if_unchanged(
 ) -> Result<bool, CommandError> {
     let clock_offset = inner.clock.offset();
     let options =
-        EncodeOptions { compress_above: usize::MAX, chunk: CHUNK_SIZE, body_id: 0, clock_offset };
+        EncodeOptions { compress_above: usize::MAX, chunk: chunks::SIZE, body_id: 0, clock_offset };
     let written = inner.encode(context, &index, options).await;
     let new = written.ok_or(CommandError::EncryptionFailed)?.head;
     let ttl = inner.ttl(&index);
@@ -258,7 +241,7 @@ async fn replace_if_unchanged(
     Ok(connection.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
-/// Takes away the parts of a body whose head this is, if it is one.
+/// Removes the chunks of this head, if it has any.
 async fn unlink_chunks(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -269,25 +252,15 @@ async fn unlink_chunks(
         return Ok(());
     };
     for key in inner.keys.chunks(context.digest, old.body_id(), old.count()) {
-        connection.call(|session| async move { session.unlink::<(), _>(key).await }).await?;
+        unlink(connection, key).await?;
     }
     Ok(())
 }
 
+async fn unlink(connection: &BatchingConnection, key: Bytes) -> Result<(), CommandError> {
+    connection.call(|session| async move { session.unlink(key).await }).await
+}
+
 fn expiration(ttl: Duration) -> Expiration {
     Expiration::PX(millis(ttl))
-}
-
-fn millis(ttl: Duration) -> i64 {
-    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-impl QueuedWrite {
-    const fn operation(&self) -> StoreOperation {
-        match self {
-            Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
-            Self::Remove { .. } => StoreOperation::Remove,
-            Self::ReleaseLease { .. } => StoreOperation::Publish,
-        }
-    }
 }

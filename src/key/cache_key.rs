@@ -1,0 +1,111 @@
+//! The cache key: the text that identifies a stored response, and its digest.
+
+use std::fmt;
+
+use aws_lc_rs::digest::SHA256;
+
+/// The key of one stored response: its full text, and 128 bits of the text's SHA-256.
+///
+/// Stores look up by digest and compare the text, so a collision of digests is a miss. Building a
+/// key takes about 150 ns.
+#[derive(Debug, Clone)]
+pub struct CacheKey {
+    digest: u128,
+    text: Vec<u8>,
+    pub(super) storage_scope: StorageScope,
+    /// The query to send if it differs from the one in the text; rarely present.
+    pub(super) sent_query: Option<SentQuery>,
+}
+
+/// The complete query that the origin receives. It may contain credentials, so `Debug` redacts it.
+#[derive(Clone)]
+pub(super) struct SentQuery(pub(super) Box<str>);
+
+impl fmt::Debug for SentQuery {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// The stores that may hold the responses of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StorageScope {
+    /// All tiers, for every node of the fleet.
+    #[default]
+    Fleet,
+    /// This node's memory only: no other node can build the same key, or the route is sensitive.
+    Node,
+}
+
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.text == other.text
+    }
+}
+
+impl Eq for CacheKey {}
+
+/// The byte between the text of a target's key and the selecting fields of a variant.
+const SEPARATOR: u8 = 0;
+
+/// The byte between the text of a target's key and the cookies that select a response.
+pub(super) const SELECTED: u8 = 1;
+
+impl CacheKey {
+    /// Builds the key whose text `write` appends.
+    pub(super) fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut text = Vec::with_capacity(192);
+        write(&mut text);
+        Self::digested(text)
+    }
+
+    /// Returns the key of the same target for the selecting cookies that `write` appends.
+    #[must_use]
+    pub fn with_selecting_cookies(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.text.push(SELECTED);
+        write(&mut self.text);
+        Self {
+            storage_scope: self.storage_scope,
+            sent_query: self.sent_query,
+            ..Self::digested(self.text)
+        }
+    }
+
+    /// Returns the key of one variant of this target (RFC 9111 §4.1).
+    ///
+    /// `selecting` is the canonical text of the request's selecting fields.
+    #[must_use]
+    pub fn variant(&self, selecting: &[u8]) -> Self {
+        let mut text = self.text.clone();
+        text.push(SEPARATOR);
+        text.extend_from_slice(selecting);
+        let sent_query = self.sent_query.clone();
+        Self { storage_scope: self.storage_scope, sent_query, ..Self::digested(text) }
+    }
+
+    /// Builds the key with this text.
+    pub fn from_text(text: &[u8]) -> Self {
+        Self::digested(text.to_vec())
+    }
+
+    /// Returns the stores that may hold responses of this key.
+    pub fn storage_scope(&self) -> StorageScope {
+        self.storage_scope
+    }
+
+    /// Returns 128 bits of the text's SHA-256.
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// Returns the full text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    fn digested(text: Vec<u8>) -> Self {
+        let hash = aws_lc_rs::digest::digest(&SHA256, &text);
+        let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
+        Self { digest, text, storage_scope: StorageScope::Fleet, sent_query: None }
+    }
+}

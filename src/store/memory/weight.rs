@@ -1,0 +1,34 @@
+//! The memory that a stored entry takes.
+
+use quick_cache::Weighter;
+
+use super::shares::SHARE_OVERHEAD;
+use crate::entry::{Entry, StoredResponse};
+
+/// Bytes of an entry besides its own: the struct, reference counts, the cache's slot and index, and
+/// its share of the ghost list.
+pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
+
+#[derive(Clone)]
+pub(super) struct StoredEntryWeighter;
+
+impl Weighter<u128, Entry> for StoredEntryWeighter {
+    fn weight(&self, _key: &u128, entry: &Entry) -> u64 {
+        weight_of(entry)
+    }
+}
+
+/// Returns the bytes of an entry, with all that the store needs for it.
+pub(super) fn weight_of(entry: &Entry) -> u64 {
+    let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
+    (size_class(entry.heap_size()) + OVERHEAD + bookkeeping) as u64
+}
+
+/// Returns the allocation size of a request: jemalloc's size classes, four per doubling.
+fn size_class(size: usize) -> usize {
+    if size <= 128 {
+        return size.next_multiple_of(16);
+    }
+    let class = (size.next_power_of_two() / 8).max(16);
+    size.next_multiple_of(class)
+}
