@@ -1,6 +1,6 @@
-//! Suggestions: the known word that was probably meant.
+//! Suggestions for misspelt words.
 
-/// The known word nearest to `given`, if it is near enough to be a slip.
+/// Returns the known word nearest to `given`, if it is near enough to be a misspelling.
 pub(crate) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -15,18 +15,18 @@ pub(crate) fn nearest<'a>(
         .map(|(_, word)| word)
 }
 
-/// Advice to write `word`, if there is one.
+/// Returns advice to write `word`, if there is one.
 pub(super) fn did_you_mean(word: Option<&str>) -> Option<String> {
     word.map(|word| format!("did you mean `{word}`?"))
 }
 
-/// The words as a list for a message: `` `a`, `b`, `c` ``.
+/// Formats words as a list for a message: `` `a`, `b`, `c` ``.
 pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
     quoted.join(", ")
 }
 
-/// How many characters must be added, dropped, replaced or swapped with their neighbour
+/// Counts the insertions, deletions, replacements and swaps of neighbours between two words
 /// (optimal string alignment).
 fn distance(one: &[char], other: &[char]) -> usize {
     let width = other.len() + 1;

@@ -1,4 +1,4 @@
-//! What texts mean, and what is said about those that mean nothing.
+//! Tests of configurations and their errors.
 
 use std::{io, time::Duration};
 
@@ -31,7 +31,7 @@ fn parse_in(text: &str, environment: Environment<'_>) -> Config {
     }
 }
 
-/// The text of all errors, where the file has an origin.
+/// Returns the text of all errors, with an origin added to the file.
 fn errors(text: &str) -> String {
     let text = format!("origin = \"http://origin\"\n{text}");
     Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()

@@ -1,4 +1,4 @@
-//! Values as operators write them: durations, sizes, addresses.
+//! Values in configuration syntax: durations, sizes, addresses.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use crate::{
     user::DocumentUrl,
 };
 
-/// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
+/// Parses `30s`, `250ms`, `1h30m`, `7d` or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     const PROBLEM: &str = "a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`";
     if text == "0" {
@@ -45,7 +45,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     if text.is_empty() { Err(PROBLEM) } else { Ok(Duration::from_millis(total)) }
 }
 
-/// Writes a duration the way [`duration`] reads it, in as few units as possible.
+/// Formats a duration for [`duration`], in as few units as possible.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
@@ -60,7 +60,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// Reads `64KiB`, `256MiB`, `1GB`, `512B` or `0`, in bytes.
+/// Parses `64KiB`, `256MiB`, `1GB`, `512B` or `0` as bytes.
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     const PROBLEM: &str = "a size is a number and `B`, `KiB`, `MiB` or `GiB`, as in `64KiB`";
     let (number, unit) = leading_number(text).ok_or(PROBLEM)?;
@@ -79,7 +79,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(bytes).ok_or("this is more than can be counted")
 }
 
-/// Reads `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
+/// Parses `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
 /// `unix:/path`.
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
     const PROBLEM: &str =
@@ -95,7 +95,7 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> 
     address.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| PROBLEM)
 }
 
-/// Reads the path of a socket, with or without its permissions: `/path?mode=0660`.
+/// Parses the path of a socket with optional permissions: `/path?mode=0660`.
 fn unix_socket(text: &str) -> Result<UnixSocket, &'static str> {
     let (path, mode) = match text.split_once("?mode=") {
         Some((path, mode)) => (path, Some(permissions(mode)?)),
@@ -115,7 +115,7 @@ fn permissions(text: &str) -> Result<u32, &'static str> {
     if is_octal && mode <= 0o777 { Ok(mode) } else { Err(EXPECTED) }
 }
 
-/// Reads `http://host:port`, `https://…` or `h2c://…`.
+/// Parses `http://host:port`, `https://…` or `h2c://…`.
 pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
     const PROBLEM: &str = "an origin is a URL, as in `http://127.0.0.1:3000`";
     let (scheme, rest) = text.split_once("://").ok_or(PROBLEM)?;
@@ -142,7 +142,7 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
     Ok(OriginUrl { scheme, host, port, authority })
 }
 
-/// Reads the URL of a set of keys: https, or http to this machine.
+/// Parses the URL of a key set: `https`, or `http` to this machine.
 pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     const EXPECTED: &str =
         "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
@@ -162,7 +162,7 @@ pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     Ok(source)
 }
 
-/// Reads the name that an admin listener may be asked for by, or `*.` and a domain; without a port.
+/// Parses an admin host name, or `*.` and a domain; without a port.
 pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
     let host = served_host(text)?;
     if host.contains(':') {
@@ -171,7 +171,7 @@ pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
     Ok(host)
 }
 
-/// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.
+/// Parses a served host in canonical form: a name with optional port, or `*.` and a domain.
 pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     const EXPECTED: &str =
         "expected a host such as `api.example.com`, `api.example.com:8443` or `*.example.com`";
@@ -184,7 +184,7 @@ pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     Ok(host::canonical(text, Scheme::Http).into())
 }
 
-/// Reads a network, `10.0.0.0/8`, or a single address.
+/// Parses a network such as `10.0.0.0/8`, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()

@@ -1,7 +1,7 @@
 //! RFC 9111 as pure functions: headers, rule and time in; verdict and reason out.
 //!
-//! No clock, no I/O, no log, no metric. One file for each section of the RFC, and one closed list of
-//! reasons that says why a response was not stored or not reused.
+//! No clock, no I/O, no log, no metric. There is one file for each section of the RFC, and one
+//! closed list of reasons for not storing or not reusing a response.
 
 pub(crate) mod cache_status;
 pub(crate) mod cors;

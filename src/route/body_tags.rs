@@ -1,4 +1,5 @@
-//! Tags out of the JSON of a response: `product:{$.id}`, `{section}:{$.items[*].category}`.
+//! Tag templates filled from a response's JSON: `product:{$.id}`,
+//! `{section}:{$.items[*].category}`.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::policy::tag;
 
-/// A tag with placeholders, at least one of which the JSON of a response fills in.
+/// A tag template with at least one placeholder for the response's JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyTagTemplate(Box<[BodyTemplatePart]>);
 
@@ -23,10 +24,10 @@ enum BodyTemplatePart {
     Path(JsonPath),
 }
 
-/// What a response and its request have to offer to a template.
+/// The values for a template: from a request and the JSON of its response.
 #[derive(Debug, Clone)]
 pub struct BodyValues<'a> {
-    /// What the request fills in.
+    /// Values from the request.
     pub values: PlaceholderValues<'a>,
     /// The response's JSON.
     pub document: &'a Value,
@@ -50,7 +51,7 @@ impl BodyTagTemplate {
         tokens.iter().map(part).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The query parameters that it is made of.
+    /// Returns the query parameters that the template uses.
     pub(super) fn parameters(&self) -> Vec<&str> {
         let parts = self.0.iter().filter_map(|part| match part {
             BodyTemplatePart::Request(part) => part.parameter(),
@@ -59,8 +60,8 @@ impl BodyTagTemplate {
         parts.collect()
     }
 
-    /// Adds its tags: one for each combination of the values that the placeholders yield, none where
-    /// one of them yields nothing. May add one twice.
+    /// Adds one tag for each combination of the placeholders' values. Adds none if a placeholder
+    /// has no value, and may add a tag twice.
     pub fn render(
         &self,
         body_values: &BodyValues<'_>,
@@ -96,7 +97,7 @@ impl fmt::Display for BodyTagTemplate {
     }
 }
 
-/// Each tag with each value after it.
+/// Appends each value to each tag.
 fn combine(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, TagLimitExceeded> {
     let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
     let length = longest(&mut tags.iter().map(String::len))

@@ -1,4 +1,4 @@
-//! What clients hear of purges, and which.
+//! Compilation of `[events]`: event streams of purges for clients.
 
 use super::problems::Problems;
 use crate::{
@@ -9,13 +9,13 @@ use crate::{
     feed::{CorsOrigins, InvalidTagPattern, Settings, TagPattern},
 };
 
-/// How many may listen where nothing is said.
+/// Default of `events.listeners`.
 const DEFAULT_LISTENERS: usize = 5000;
 
-/// How many of them may be one client's where nothing is said.
+/// Default of `events.per_client`.
 const DEFAULT_PER_CLIENT: usize = 100;
 
-/// The settings of the section; none where there is none.
+/// Compiles `[events]`; `None` if the section is absent.
 pub(super) fn compile(
     file: &ConfigFile,
     connections: usize,
@@ -60,7 +60,8 @@ fn pattern(text: &Text, users: &UserTable, problems: &mut Problems<'_>) -> Optio
     None
 }
 
-/// A tag holds a user's name and no issuer: it is that user's only if all users are of one issuer.
+/// Checks that a tag with a user's name is unambiguous. Such a tag has no issuer, so all users must
+/// have the same one.
 fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
     let (message, help) = match (&users.jwt, &users.header) {
         (None, None) => (
@@ -76,7 +77,7 @@ fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
     problems.push(Finding::error(Some(text.span.clone()), message).help(help));
 }
 
-/// Warns if everybody sees what is meant for single users.
+/// Warns if tags for single users are also visible to everyone.
 fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) {
     let own = tags.iter().filter_map(|tag| match tag {
         TagPattern::User(before, _) => Some(before),

@@ -1,4 +1,4 @@
-//! What proves who asks, and whether routes can rely on it.
+//! Compilation of authentication, and checks of the routes that depend on it.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// What proves who asks, by `user.jwt` or `user.header`.
+/// Compiles `user.jwt` or `user.header`.
 pub(super) fn identity_source(table: &UserTable, problems: &mut Problems<'_>) -> IdentitySource {
     match (&table.jwt, &table.header) {
         (None, None) => {
@@ -120,7 +120,7 @@ fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<
     Some(texts.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect())
 }
 
-/// The keys: of one kind, so that no algorithm of another kind ever counts.
+/// Compiles the keys, all of one type, so that no algorithm of another type is accepted.
 fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     let is_secret = table.secret.is_some() || table.secrets.is_some();
     let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];
@@ -155,7 +155,7 @@ fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySou
     (!keys.is_empty()).then(|| KeySource::Configured(keys.into()))
 }
 
-/// A secret as it stands, or in base64 behind `base64:`.
+/// Parses a secret, either plain or in base64 after `base64:`.
 fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<VerificationKey> {
     let bytes = match text.strip_prefix("base64:") {
         Some(encoded) => STANDARD.decode(encoded).ok(),
@@ -201,7 +201,7 @@ fn jwks(url: &Text, table: &Located<JwtTable>, problems: &mut Problems<'_>) -> O
     problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))
 }
 
-/// Warns about algorithms that no key is for.
+/// Warns about algorithms that no key supports.
 fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problems<'_>) {
     let (Some(texts), KeySource::Configured(keys)) = (&table.algorithms, &rules.keys) else {
         return;
@@ -234,7 +234,7 @@ fn gateway(
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
 }
 
-/// Warns about a network that holds every address: any client could name any user.
+/// Warns about a network of all addresses: any client could impersonate any user.
 fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     if value::network(text).is_ok_and(|network| network.prefix_len() == 0) {
         let message = "any client can claim to be any user: this network holds every address";
@@ -245,7 +245,7 @@ fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     }
 }
 
-/// Checks that routes which keep users apart can tell who asks, and keep their responses from others.
+/// Checks that partitioned routes have a source of identities and do not leak responses.
 pub(super) fn check(
     file: &ConfigFile,
     routes: &RouteTable,
@@ -293,7 +293,7 @@ fn check_partition(
     problems.push_once(Finding::error(Some(span.clone()), message).help(help));
 }
 
-/// Refuses to let caches downstream give to all what belongs to some.
+/// Rejects `client_cache` values that share a partition's responses downstream.
 fn check_client_cache(section: &Located<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
     let Some(value) = route.client_cache.as_ref().filter(|_| route.rule.partition.needs_identity())
     else {

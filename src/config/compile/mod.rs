@@ -1,4 +1,4 @@
-//! Compiling: from the sections of a file to checked settings, with every problem pointed at.
+//! Compilation of the sections of a file into checked settings, with a finding for each problem.
 
 mod events;
 mod identity;
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::key::uri::Scheme;
 
-/// The settings a file and a command line say; none where something indispensable is missing.
+/// Compiles a file and a command line. Returns `None` if a required setting is missing.
 pub(super) fn compile(
     file: &ConfigFile,
     flags: &Flags,
@@ -138,7 +138,7 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
     }
 }
 
-/// What supervises a process gives it minutes at most to end.
+/// Supervisors allow a process a few minutes at most to stop.
 fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
     const MAX_DRAIN_DELAY: Duration = Duration::from_mins(10);
     let text = table.drain_delay.as_ref()?;
@@ -150,7 +150,7 @@ fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Durat
     Some(delay)
 }
 
-/// hyper's HTTP/1 buffer takes no less than 8 KiB.
+/// hyper's HTTP/1 buffer has a minimum of 8 KiB.
 fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usize> {
     let text = table.header_bytes.as_ref()?;
     let bytes = problems.size(Some(text))?;
@@ -196,7 +196,7 @@ fn admin(
     AdminConfig { listen, hosts, tokens, purge_from }
 }
 
-/// Warns if addresses may purge that are also trusted proxies: they are asked for their clients.
+/// Warns about trusted proxies that may purge: addresses are compared with those of clients.
 fn warn_about_trusted_purgers(
     purge_from: Option<&Texts>,
     trusted: &[IpNet],

@@ -1,4 +1,4 @@
-//! The origin's settings.
+//! Compilation of `[origin]`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::config::{
     value,
 };
 
-/// The origin; none where there is no URL.
+/// Compiles `[origin]`; `None` if there is no URL.
 pub(super) fn compile(
     table: Option<&Located<OriginTable>>,
     flags: &Flags,
@@ -129,7 +129,7 @@ fn connections(given: &OriginTable, problems: &mut Problems<'_>) -> OriginConnec
     }
 }
 
-/// Each request that waits takes memory.
+/// Each waiting request takes memory.
 fn max_pending(count: Option<&Located<u64>>, problems: &mut Problems<'_>) -> Option<usize> {
     let count = count?;
     if count.value > 1_000_000 {

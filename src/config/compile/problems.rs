@@ -1,4 +1,4 @@
-//! Reading values while keeping count of what is wrong with them.
+//! Findings during compilation, and parsing of values.
 
 use std::{ops::Range, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::config::{
     value,
 };
 
-/// What is wrong so far, and the text it is wrong in.
+/// The findings so far, and the source text that they refer to.
 pub(super) struct Problems<'a> {
     pub(super) source: &'a str,
     pub(super) findings: &'a mut Vec<Finding>,
@@ -20,7 +20,7 @@ impl Problems<'_> {
         self.findings.push(finding);
     }
 
-    /// Notes what is wrong with a text that several routes use; the first of them stands for all.
+    /// Adds a finding about a text that several routes share, once.
     pub(super) fn push_once(&mut self, finding: Finding) {
         let is_same = |known: &Finding| known.at == finding.at && known.message == finding.message;
         if !self.findings.iter().any(is_same) {
@@ -32,7 +32,7 @@ impl Problems<'_> {
         self.push(Finding::error(Some(at.clone()), message));
     }
 
-    /// A value as `read` understands it.
+    /// Parses a value, and adds a finding if it is invalid.
     pub(super) fn read<T>(
         &mut self,
         text: &Text,
@@ -41,7 +41,7 @@ impl Problems<'_> {
         read(text).map_err(|problem| self.error(&text.span, problem)).ok()
     }
 
-    /// Those values of a list that `read` understands.
+    /// Parses the values of a list, and leaves out invalid ones.
     pub(super) fn each<T>(
         &mut self,
         texts: Option<&Texts>,
@@ -77,7 +77,7 @@ impl Problems<'_> {
         usize::try_from(count.value).ok()
     }
 
-    /// One of a closed set of words.
+    /// Parses a word of a closed set.
     pub(super) fn one_of<T: Copy>(
         &mut self,
         text: Option<&Text>,
@@ -94,7 +94,7 @@ impl Problems<'_> {
         None
     }
 
-    /// A string that must be there and say something.
+    /// Returns a required string that is not empty.
     pub(super) fn required<'a>(
         &mut self,
         text: Option<&'a Text>,
@@ -116,8 +116,8 @@ impl Problems<'_> {
         }
     }
 
-    /// A part of a string in the file, or the whole of it where the file spells it otherwise (with
-    /// escapes or references).
+    /// Returns the span of a part of a string. It is the whole string if its spelling in the file
+    /// differs, by escapes or references.
     pub(super) fn subspan(&self, text: &Text, at: &Range<usize>) -> Range<usize> {
         let start = text.span.start + 1;
         let is_literal = self.source.get(start..start + text.len()) == Some(text.as_str());

@@ -1,4 +1,4 @@
-//! Routes, tiers and defaults.
+//! Compilation of routes, tiers and defaults.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// The route table, without those routes that have problems.
+/// Compiles the route table, without routes that have errors.
 pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTable {
     let defaults = Layer::of_defaults(&file.defaults, problems);
     let tiers: BTreeMap<&str, Layer<'_>> = file
@@ -43,13 +43,13 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
     check_names(&file.route, problems);
     check_reachable(&file.route, problems);
     for tier in tiers.values() {
-        // A tier that no route uses is checked, too.
+        // Checks unused tiers too.
         let _tags = general_tags(tier.tags, &QueryRule::default(), users, problems);
     }
     RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
-/// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
+/// Compiles the fallback route, which has no `ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let query = defaults.query.unwrap_or_default();
@@ -117,7 +117,7 @@ fn route(
     let purged_on_write = purged(on_write, names, problems);
     warn_about_writes(section, &pattern, problems);
     let logs_out = section.on_success.as_ref().and_then(|table| table.logout) == Some(true);
-    // A logout that the store answers is none.
+    // A logout must reach the origin.
     rule.cache &= !(logs_out && pattern.methods().iter().any(|it| !is_unsafe_method(it)));
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     let warm_on_success = targets(on_success, &pattern, problems);
@@ -193,7 +193,7 @@ fn tags(
     })
 }
 
-/// Tags of defaults or a tier without any route: those with a segment of a path are left out.
+/// Compiles the tags of defaults or a tier without a route. Tags with path segments are left out.
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
@@ -231,7 +231,8 @@ fn split_tags(
     (of_request.into(), of_body.into())
 }
 
-/// A tag by a parameter that is not in the key would say of one response what another request asked for.
+/// Rejects tags with parameters that are not part of the key. Otherwise a response would get the
+/// tag of another request.
 fn check_parameters(
     tag: &AnyTagTemplate,
     text: &Text,
@@ -245,7 +246,7 @@ fn check_parameters(
     }
 }
 
-/// The tags that a write purges: those that are known before a byte of its answer's body.
+/// Compiles the tags that a write purges, which are known before its response body.
 fn purged(
     texts: Option<&Texts>,
     names: PlaceholderNames<'_>,
@@ -281,7 +282,7 @@ fn tag_finding(
     Finding::error(Some(at), error.to_string()).maybe_help(help)
 }
 
-/// A bypassed answer is what others would get only if what brought it about does not reach the origin.
+/// Warns about `refresh` for requests with conditions that reach the origin.
 fn warn_about_refresh(
     section: &RouteSection,
     bypass: &Located<BypassRule>,
@@ -319,10 +320,10 @@ fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut P
     warn_about_reads_by_post(section, pattern, problems);
 }
 
-/// How the paths of endpoints end that are read by `POST`.
+/// Path suffixes of endpoints that are read by `POST`.
 const READ_BY_POST: [&str; 4] = ["graphql", "search", "_search", "query"];
 
-/// Each success of a `POST` is a record of the purge log, unless the route says that it changes nothing.
+/// Warns about `POST` routes that only read: each success would be recorded in the purge log.
 fn warn_about_reads_by_post(
     section: &RouteSection,
     pattern: &Pattern,
@@ -366,11 +367,11 @@ fn targets(
     targets.into()
 }
 
-/// What gives `{user}` a meaning.
+/// Help on how `{user}` is defined.
 const USER_PLACEHOLDER_HELP: &str =
     "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
 
-/// What may stand in braces in the templates of a route.
+/// Lists the placeholders of a route's templates for messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
     let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());

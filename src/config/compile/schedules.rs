@@ -1,4 +1,4 @@
-//! Schedules and polls.
+//! Compilation of schedules and polls.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -23,24 +23,24 @@ use crate::{
     warm::{WarmHost, WarmPlan, WarmTarget},
 };
 
-/// The hosts for which paths are fetched ahead.
+/// The default host of prefetched paths.
 pub(super) struct PublicHost {
     /// The host of paths, if neither they nor their sections name one.
     host: Option<WarmHost>,
-    /// The scheme of hosts without one.
+    /// The default scheme of hosts.
     default_scheme: Scheme,
 }
 
-/// Values that the request fields of a warm-up may have, all together.
+/// Maximum number of request field values of a prefetch.
 const MAX_FIELD_VALUES: usize = 32;
 
-/// The time between two polls where none is given.
+/// Default of `poll.every`.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The least and the most time between two polls.
+/// Minimum and maximum of `poll.every`.
 const INTERVAL_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// The host that clients ask for.
+/// Determines the public host.
 pub(super) fn public_host(
     text: Option<&Text>,
     default_scheme: Scheme,
@@ -49,7 +49,7 @@ pub(super) fn public_host(
     PublicHost { host: text.and_then(|text| host(text, default_scheme, problems)), default_scheme }
 }
 
-/// The schedules, without those that have problems.
+/// Compiles the schedules, without those that have errors.
 pub(super) fn schedules(
     sections: &[Located<ScheduleSection>],
     public: &PublicHost,
@@ -60,7 +60,7 @@ pub(super) fn schedules(
     sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
-/// The polls, without those that have problems.
+/// Compiles the polls, without those that have errors.
 pub(super) fn polls(
     sections: &[Located<PollSection>],
     public: &PublicHost,
@@ -102,7 +102,7 @@ fn schedule(
     Some(Schedule { name, cron: cron?, purge, mode, warm })
 }
 
-/// What a section says about fetching ahead.
+/// The prefetch settings of a section.
 struct WarmSection<'a> {
     warm: Option<&'a Located<WarmValue>>,
     hosts: Option<&'a Texts>,
@@ -143,7 +143,7 @@ impl WarmSection<'_> {
         }
     }
 
-    /// Warns about keys that are for paths if there is none.
+    /// Warns about keys without effect if there are no paths.
     fn warn(&self, problems: &mut Problems<'_>) {
         if !self.paths().is_empty() {
             return;
@@ -171,7 +171,7 @@ fn target(text: &Text, default_scheme: Scheme, problems: &mut Problems<'_>) -> O
     target.map_err(|error| problems.error(&text.span, error.to_string())).ok()
 }
 
-/// The request fields of a warm-up. Their values are not shown: they may be credentials.
+/// Parses the request fields of a prefetch. Messages omit values, which may be credentials.
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
@@ -206,7 +206,7 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     headers
 }
 
-/// Whether a field belongs to the sending of a request, or makes its answer another one than a whole response.
+/// Returns whether a field is set by Larder, or makes the response incomplete.
 fn is_reserved_field(name: &HeaderName) -> bool {
     let own =
         ["host", "range", "expect", "cache-control", "pragma", "x-request-id", "x-larder-warm"];
@@ -299,7 +299,7 @@ fn poll(
     Some(Poll { name, source, every, version, purge, mode, warm, delay, alert_after })
 }
 
-/// The longest time after which a purge is repeated.
+/// Maximum delay of a repeated purge.
 const MAX_DELAY: Duration = Duration::from_hours(24);
 
 fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
@@ -313,7 +313,7 @@ fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
 
 const URL: &str = "this is an `http` or `https` URL, as in `https://data.internal/version`";
 
-/// A name that labels logs and metrics.
+/// Parses a name that labels logs and metrics.
 fn label(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let is_break = |character: char| character.is_whitespace() || character.is_control();
     if text.is_empty() || text.contains(is_break) {

@@ -1,4 +1,4 @@
-//! The store's settings.
+//! Compilation of `[store]`.
 
 use super::problems::Problems;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     redis,
 };
 
-/// Where stored responses live.
+/// Compiles `[store]`.
 pub(super) fn compile(
     table: &StoreTable,
     flags: &Flags,
@@ -84,7 +84,7 @@ fn redis(
     Some(settings)
 }
 
-/// Keys that mean something to Redis only.
+/// Warns about keys without effect if there is no Redis.
 fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
     let token = table.token.as_ref().map(|token| (&token.span, "token"));
@@ -99,7 +99,7 @@ fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     }
 }
 
-/// The secrets by which entries are encrypted, the one that encrypts first.
+/// Compiles the encryption secrets; the first one encrypts.
 fn encrypt_keys(table: &StoreTable, problems: &mut Problems<'_>) -> Vec<Secret> {
     if let (Some(_), Some(keys)) = (&table.encrypt_key, &table.encrypt_keys) {
         let message = "`encrypt_key` and `encrypt_keys` are both there";
@@ -140,7 +140,7 @@ fn set_tls(
         redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
 }
 
-/// A part of a key. Braces would tell a cluster where the key belongs.
+/// Parses a part of a Redis key. Braces would affect its slot in a cluster.
 fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
     problems.read(text?, |text| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*');

@@ -1,4 +1,4 @@
-//! What an operator expects of the configuration: `[[test]]`.
+//! Compilation of `[[test]]`: an operator's assertions about the configuration.
 
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
@@ -16,10 +16,10 @@ use crate::{
     policy::{Partition, Reason},
 };
 
-/// The words for what becomes of a request, and of a response.
+/// Outcomes of requests and responses.
 const OUTCOMES: [&str; 6] = ["lookup", "refresh", "pass", "refused", "stored", "not-stored"];
 
-/// The tests of a file. One that cannot be read is left out.
+/// Compiles the tests of a file, without invalid ones.
 pub(super) fn compile(
     sections: &[Located<TestSection>],
     problems: &mut Problems<'_>,
@@ -67,7 +67,7 @@ fn test(
     })
 }
 
-/// Reads `GET https://host/path`.
+/// Parses `GET https://host/path`.
 fn request(text: &str) -> Result<(String, String), &'static str> {
     const PROBLEM: &str = "expected a method and a URL, as in `GET https://api.example.com/path`";
     let (method, url) = text.trim().split_once(' ').ok_or(PROBLEM)?;
@@ -92,7 +92,7 @@ fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Optio
     Some(MockResponse { status, headers: fields(&table.headers, problems), body })
 }
 
-/// Header fields as lines.
+/// Formats header fields as lines.
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, value) in fields {
@@ -117,7 +117,7 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
     lines
 }
 
-/// Claims as JSON.
+/// Converts claims to JSON.
 fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, serde_json::Value> {
     let json = claims
         .iter()
@@ -125,7 +125,7 @@ fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, ser
     json.collect()
 }
 
-/// What a text in the file expects.
+/// Creates an assertion from a text in the file.
 type AssertionFromText = fn(String) -> AssertionKind;
 
 fn expectations(
@@ -175,7 +175,7 @@ fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     None
 }
 
-/// Reads the name of another test.
+/// Parses the name of another test.
 fn other_test(
     text: &Text,
     kind: AssertionFromText,

@@ -1,4 +1,4 @@
-//! `ttl`: one time, or one for each status.
+//! Compilation of `ttl`: one time, or one for each status.
 
 use std::{ops::Range, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The times by status; those that are not understood are left out.
+/// Compiles the times by status, without invalid ones.
 pub(super) fn compile(ttl: Option<&Located<TtlValue>>, problems: &mut Problems<'_>) -> Ttl {
     let Some(Located { value, span }) = ttl else { return Ttl::default() };
     match value {
@@ -68,5 +68,5 @@ fn parse_code(code: &str) -> Option<StatusCode> {
     (status < StatusCode::from_u16(600).ok()?).then_some(status)
 }
 
-/// Statuses that are often meant.
+/// Statuses that are suggested in messages.
 const COMMON_STATUSES: [&str; 8] = ["200", "203", "204", "301", "302", "308", "404", "410"];

@@ -1,4 +1,4 @@
-//! What says who asks.
+//! Compilation of `[user]`: credentials and their use in keys.
 
 use http::HeaderName;
 
@@ -20,7 +20,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// The settings of `[user]`.
+/// Compiles `[user]`.
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> UserConfig {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
     let identity_source = identity::identity_source(table, problems);
@@ -45,7 +45,7 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> UserCon
     }
 }
 
-/// Whether `{user}` has a meaning in the templates of this configuration.
+/// Returns whether `{user}` is defined in the templates of this configuration.
 pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     match (&table.jwt, &table.header) {
         (None, None) => UserPlaceholder::Undefined,
@@ -53,7 +53,7 @@ pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     }
 }
 
-/// The fields that an identity is made of, if their names do not say so.
+/// Returns the identity's fields whose names do not show that they are credentials.
 fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
     let fields = identity_source.fields().map(HeaderName::as_str);
     let is_known = |name: &&str| {
@@ -81,7 +81,7 @@ fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret
     Some(Secret::new(text.as_str()))
 }
 
-/// Warns where a route separates its responses by what they are not shared by anyway.
+/// Warns about a route that varies by fields which its partition already covers.
 pub(super) fn warn_about_vary(
     sections: &[Located<RouteSection>],
     rules: &CredentialRules,
@@ -113,7 +113,7 @@ const VARY_HEADERS: &str = "its responses are shared where the origin says `publ
 const VARY_COOKIES: &str = "each session has responses of its own here, until their `ttl` ends, logged out \
                             or not; if that is not meant, take it out of `vary`";
 
-/// `Authorization` and `Cookie` are not to be talked away.
+/// Warns about `Authorization` and `Cookie` in the list of harmless fields.
 fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
     let list = |text: &Text| NameList::from_iter([text.as_str()]);
     for text in texts.iter().flat_map(|texts| texts.iter()) {

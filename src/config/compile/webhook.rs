@@ -1,4 +1,4 @@
-//! Webhooks: who may deliver, and what their deliveries purge.
+//! Compilation of webhooks: signatures, secrets, and the tags that deliveries purge.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// Stands in metrics for webhooks that there are not.
+/// Metric label of unknown webhooks, which no webhook may use as its name.
 const UNKNOWN: &str = "unknown";
 
-/// The webhooks, without those that have problems.
+/// Compiles the webhooks, without those that have errors.
 pub(super) fn compile(
     sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,
@@ -93,7 +93,7 @@ fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
     Some(name.into())
 }
 
-/// The schemes that there are.
+/// The signature schemes.
 #[derive(Clone, Copy)]
 enum SchemeKind {
     Bearer,
@@ -164,14 +164,14 @@ fn of_vendor(
     scheme
 }
 
-/// Where the secrets stand.
+/// Returns the span of the secrets.
 fn secret_span(section: &Located<WebhookSection>) -> Range<usize> {
     let one = section.secret.as_ref().map(|secret| &secret.span);
     let several = section.secrets.as_ref().map(|secrets| &secrets.span);
     one.or(several).unwrap_or(&section.span).clone()
 }
 
-/// The secrets, `secret` or `secrets`: at least one, and none of them empty.
+/// Returns `secret` or `secrets`: at least one, none of them empty.
 fn secrets<'a>(
     section: &'a Located<WebhookSection>,
     problems: &mut Problems<'_>,
@@ -228,8 +228,7 @@ fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
     })
 }
 
-/// What is signed. A time that is told and not signed would prove nothing, and one that is signed has
-/// to be told.
+/// Compiles the signed content. A timestamp must be both sent and signed, or it proves nothing.
 fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<SigningTemplate> {
     let Some(text) = &section.signed else {
         let default_form = match section.timestamp_header {

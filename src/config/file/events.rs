@@ -1,4 +1,4 @@
-//! The serde struct of the section about what clients hear.
+//! Serde struct of the events section.
 
 use serde::Deserialize;
 

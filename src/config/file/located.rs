@@ -1,20 +1,20 @@
-//! Values together with their place in the file.
+//! Values with their position in the file.
 
 use std::ops::{Deref, Range};
 
 use serde::{Deserialize, Deserializer};
 
-/// A value and the bytes of the file that say so.
+/// A value and its byte range in the file.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Located<T> {
     pub(in crate::config) value: T,
     pub(in crate::config) span: Range<usize>,
 }
 
-/// A string, expanded.
+/// An expanded string.
 pub(in crate::config) type Text = Located<String>;
 
-/// A list of strings, expanded; a single string counts as a list of one.
+/// A list of expanded strings; a single string is a list of one.
 pub(in crate::config) type Texts = Located<Vec<Text>>;
 
 impl<T> Deref for Located<T> {

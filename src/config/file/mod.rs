@@ -1,4 +1,4 @@
-//! `proxy.toml` as text: its keys, its serde structs, and reading it. Nothing of TOML leaves here.
+//! The text of `proxy.toml`: its keys, serde structs and parser. TOML types stay in this folder.
 
 mod events;
 mod located;

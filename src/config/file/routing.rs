@@ -1,4 +1,4 @@
-//! The serde structs of the sections about routes.
+//! Serde structs of the sections about routes.
 
 use std::fmt;
 
@@ -79,7 +79,7 @@ pub(in crate::config) struct RouteSection {
 /// `ttl`: one time, or one for each status.
 #[derive(Debug)]
 pub(in crate::config) enum TtlValue {
-    /// For successful responses.
+    /// A time for successful responses.
     ForSuccesses(String),
     /// Times by status, both as written.
     ByStatus(Vec<(Text, Text)>),

@@ -1,4 +1,4 @@
-//! The serde structs of the sections about what happens without a request: schedules and polls.
+//! Serde structs of the sections about schedules and polls.
 
 use std::fmt;
 
@@ -43,10 +43,10 @@ pub(in crate::config) struct PollSection {
     pub(in crate::config) alert_after: Option<Text>,
 }
 
-/// `warm`: what is fetched ahead.
+/// `warm`: the targets to prefetch.
 #[derive(Debug)]
 pub(in crate::config) enum WarmValue {
-    /// What is purged and clients lately asked for, or nothing.
+    /// Whether to prefetch purged targets that clients requested recently.
     Purged(bool),
     /// These paths.
     Paths(Vec<Text>),

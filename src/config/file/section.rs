@@ -1,4 +1,4 @@
-//! The serde structs of the sections about listeners, origin, store and logs.
+//! Serde structs of the sections about listeners, origin, store and logs.
 
 use serde::Deserialize;
 
@@ -111,7 +111,7 @@ pub(in crate::config) struct AdminTable {
     pub(in crate::config) purge_from: Option<Texts>,
 }
 
-/// One of `admin.tokens`.
+/// An element of `admin.tokens`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct TokenTable {

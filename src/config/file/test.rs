@@ -1,4 +1,4 @@
-//! The serde structs of the section about what an operator expects of the configuration.
+//! Serde structs of the sections with tests.
 
 use std::collections::BTreeMap;
 
@@ -40,5 +40,5 @@ pub(in crate::config) struct TestResponse {
     pub(in crate::config) body: Option<Text>,
 }
 
-/// Header fields: a value for each name, or several.
+/// Header fields: one or several values for each name.
 pub(in crate::config) type HeaderFields = BTreeMap<Spanned<String>, toml::Value>;

@@ -1,4 +1,4 @@
-//! The serde structs of the section about who asks.
+//! Serde structs of the section about credentials and authentication.
 
 use serde::Deserialize;
 

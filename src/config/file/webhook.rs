@@ -1,4 +1,4 @@
-//! The serde structs of the sections about webhooks.
+//! Serde structs of the sections about webhooks.
 
 use std::collections::BTreeMap;
 
@@ -39,5 +39,5 @@ pub(in crate::config) struct WebhookRule {
     pub(in crate::config) warm: bool,
 }
 
-/// `webhook.on.when`: values by the path at which they have to stand.
+/// `webhook.on.when`: expected values by their path.
 pub(in crate::config) type When = BTreeMap<Spanned<String>, toml::Value>;

@@ -1,4 +1,4 @@
-//! What is said about what clients hear.
+//! Tests of `[events]`.
 
 use super::{errors, parse, warnings};
 use crate::feed::{CorsOrigins, TagPattern};

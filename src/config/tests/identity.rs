@@ -1,4 +1,4 @@
-//! What proves who asks.
+//! Tests of authentication.
 
 use super::*;
 

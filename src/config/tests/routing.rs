@@ -1,4 +1,4 @@
-//! Tests of what defaults, tiers and routes say about storing.
+//! Tests of defaults, tiers and routes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is said about schedules, polls and what is fetched ahead.
+//! Tests of schedules, polls and prefetching.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Warnings about what is valid and hardly meant.
+//! Tests of warnings.
 
 use super::warnings;
 

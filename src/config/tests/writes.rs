@@ -1,4 +1,4 @@
-//! What routes say about the JSON of responses, and about writes.
+//! Tests of JSON conditions and writes of routes.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Tests of what says who asks, and of what is shared for all that.
+//! Tests of credentials and of sharing despite them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What webhooks may say, and what is said about those that mean nothing.
+//! Tests of webhook settings and their errors.
 
 use http::HeaderMap;
 use serde_json::json;
@@ -25,7 +25,7 @@ fn errors(text: &str) -> String {
     parse(text).unwrap_err()
 }
 
-/// The tags that a delivery to a webhook purges.
+/// Returns the tags that a delivery to a webhook purges.
 fn tags(webhook: &Webhook, event: &'static str, payload: &Value) -> Vec<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-event", http::HeaderValue::from_static(event));
