@@ -36,16 +36,16 @@ impl fmt::Debug for Environment<'_> {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExpandError {
     /// A `${` without `}`.
-    #[error("a `${{` has no `}}`")]
+    #[error("unterminated `${{`: `}}` is missing")]
     Open,
     /// `${}` or an invalid variable name.
-    #[error("`${{{0}}}` names no variable")]
+    #[error("invalid variable name in `${{{0}}}`")]
     Name(String),
     /// The variable is not set.
     #[error("environment variable `{0}` is not set")]
     Unset(String),
     /// The file could not be read.
-    #[error("file `{0}` cannot be read: {1}")]
+    #[error("cannot read file `{0}`: {1}")]
     File(String, io::ErrorKind),
 }
 

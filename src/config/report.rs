@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{file} cannot be read: {cause}")]
+    #[error("cannot read {file}: {cause}")]
     Unreadable {
         /// Name of the file as given.
         file: String,

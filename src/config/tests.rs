@@ -284,7 +284,7 @@ name = "a"
 match = "/b/**/c"
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`
+    error: expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`
      --> proxy.toml:3:10
       |
     3 | listen = "0.0.0.0"
@@ -296,19 +296,19 @@ match = "/b/**/c"
     5 | token = "${LARDER_ADMIN_TOKEN}"
       |         ^^^^^^^^^^^^^^^^^^^^^^^
 
-    error: `store.memory` is a size in quotes, as in `"64KiB"`, not a number
+    error: `store.memory` is a size in quotes such as `"64KiB"`, not a number
      --> proxy.toml:7:10
       |
     7 | memory = 256
       |          ^^^
 
-    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+    error: expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`
      --> proxy.toml:9:7
       |
     9 | ttl = "5 minutes"
       |       ^^^^^^^^^^^
 
-    error: there is no such tier
+    error: unknown tier
       --> proxy.toml:13:8
        |
     13 | tier = "hto"
@@ -316,15 +316,15 @@ match = "/b/**/c"
        |
        = help: did you mean `hot`?
 
-    error: nothing is called `{user}` here: requests do not prove which user they are from
+    error: `{user}` is not available: `[user]` configures no authentication
       --> proxy.toml:14:24
        |
     14 | tags = ["x:{x}", "user:{user}"]
        |                        ^^^^^^
        |
-       = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
+       = help: configure `jwt`, or `header` of a trusted gateway, in `[user]`
 
-    error: two routes have this name
+    error: another route has this name
       --> proxy.toml:16:8
        |
     11 | name = "a"
@@ -333,7 +333,7 @@ match = "/b/**/c"
     16 | name = "a"
        |        ^^^
 
-    error: `**` stands only at the end, as a whole segment; one segment is written `{name}`
+    error: `**` must be the last segment; use `{name}` for one segment
       --> proxy.toml:17:13
        |
     17 | match = "/b/**/c"
@@ -382,7 +382,7 @@ fn what_is_missing_is_said() {
     insta::assert_snapshot!(missing, @r#"
     error: there is no origin to ask
     --> proxy.toml
-     = help: write `origin = "http://127.0.0.1:3000"`, or pass `--origin`
+     = help: set `origin = "http://127.0.0.1:3000"`, or pass `--origin`
     "#);
     insta::assert_snapshot!(errors("[[route]]\nttl = \"1s\""), @"
     error: `route` has no `name`
@@ -419,7 +419,7 @@ fn every_value_that_means_nothing_is_refused() {
         ("route = [{ name = \"a b\", match = \"/a\" }]", "one word"),
         ("route = [{ name = \"unmatched\", match = \"/a\" }]", "what no route matches"),
         ("route = [{ name = \"a\", match = \"\" }]", "`route.match` is empty"),
-        ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "a tag is empty"),
+        ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "empty tag"),
         ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` may stand"),
         ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "no field name"),
         ("route = [{ name = \"a\", match = \"/\", vary.headers = \"Forwarded\" }]", "the address"),
@@ -440,7 +440,7 @@ fn every_value_that_means_nothing_is_refused() {
         Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()
     };
     for (table, expected) in [
-        ("urls = []", "there is no origin to ask"),
+        ("urls = []", "no origin is configured"),
         ("urls = [\"http://a/api\"]", "paths pass through unchanged"),
         ("urls = [\"http://a\"]\nretries = 11", "more than 10 retries"),
         ("urls = [\"http://a\"]\nmax_connections = 0", "cannot be zero"),
@@ -506,7 +506,7 @@ fn a_wrong_store_is_explained_without_its_password() {
         ("redis = \"rediss://host\"\ntls.cert = \"c\"", "`cert` and `key` come together"),
         ("prefix = \"a{b}\"", "without braces"),
         ("version = \"\"", "one or more visible ASCII characters"),
-        ("timeout = \"0\"", "this cannot be zero"),
+        ("timeout = \"0\"", "expected a value above zero"),
         ("when_unsynced = \"server\"", "did you mean `serve`?"),
         ("encrypt_key = \"hunter2\"", "fewer than 32 bytes"),
         (

@@ -18,7 +18,7 @@ use crate::{
 
 /// Parses `30s`, `250ms`, `1h30m`, `7d` or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
-    const PROBLEM: &str = "a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`";
+    const PROBLEM: &str = "expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`";
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -39,7 +39,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
         total = number
             .checked_mul(millis)
             .and_then(|part| total.checked_add(part))
-            .ok_or("this is longer than can be counted")?;
+            .ok_or("the duration is too long")?;
         rest = after;
     }
     if text.is_empty() { Err(PROBLEM) } else { Ok(Duration::from_millis(total)) }
@@ -62,7 +62,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
 
 /// Parses `64KiB`, `256MiB`, `1GB`, `512B` or `0` as bytes.
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
-    const PROBLEM: &str = "a size is a number and `B`, `KiB`, `MiB` or `GiB`, as in `64KiB`";
+    const PROBLEM: &str = "expected a number with `B`, `KiB`, `MiB` or `GiB`, such as `64KiB`";
     let (number, unit) = leading_number(text).ok_or(PROBLEM)?;
     let bytes = match unit.trim_start() {
         "" if number == 0 => 1,
@@ -76,14 +76,14 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
         "GB" => 1_000_000_000,
         _ => return Err(PROBLEM),
     };
-    number.checked_mul(bytes).ok_or("this is more than can be counted")
+    number.checked_mul(bytes).ok_or("the size is too large")
 }
 
 /// Parses `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
 /// `unix:/path`.
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
     const PROBLEM: &str =
-        "an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`";
+        "expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`";
     if let Some(socket) = text.strip_prefix("unix:") {
         return unix_socket(socket).map(ListenAddress::Unix);
     }
@@ -104,7 +104,7 @@ fn unix_socket(text: &str) -> Result<UnixSocket, &'static str> {
     if path.starts_with('/') {
         Ok(UnixSocket { path: path.into(), mode })
     } else {
-        Err("the path of a Unix socket begins with `/`, as in `unix:/run/larder.sock`")
+        Err("expected an absolute path such as `unix:/run/larder.sock`")
     }
 }
 
@@ -117,20 +117,20 @@ fn permissions(text: &str) -> Result<u32, &'static str> {
 
 /// Parses `http://host:port`, `https://…` or `h2c://…`.
 pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
-    const PROBLEM: &str = "an origin is a URL, as in `http://127.0.0.1:3000`";
+    const PROBLEM: &str = "expected a URL such as `http://127.0.0.1:3000`";
     let (scheme, rest) = text.split_once("://").ok_or(PROBLEM)?;
     let (scheme, web_scheme) = match scheme.to_ascii_lowercase().as_str() {
         "http" => (OriginScheme::Http, "http"),
         "https" => (OriginScheme::Https, "https"),
         "h2c" => (OriginScheme::H2c, "http"),
-        _ => return Err("an origin's scheme is `http`, `https` or `h2c`"),
+        _ => return Err("expected the scheme `http`, `https` or `h2c`"),
     };
     let url = Url::parse(&format!("{web_scheme}://{rest}")).map_err(|_| PROBLEM)?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("an origin's URL carries no user name or password");
+        return Err("expected a URL without user name and password");
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err("an origin's URL ends after the host and port: paths pass through unchanged");
+        return Err("expected a URL without a path: paths of requests are forwarded unchanged");
     }
     let host = url.host_str().ok_or(PROBLEM)?.to_owned();
     let port = url.port_or_known_default().ok_or(PROBLEM)?;
@@ -153,11 +153,11 @@ pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
         url::Host::Ipv6(address) => address.is_loopback(),
     };
     if url.scheme() == "http" && !is_local {
-        return Err("expected `https`: keys that come over http can be forged on the way");
+        return Err("expected `https`: keys over http could be forged in transit");
     }
     let source = DocumentUrl::parse(text).map_err(|_| EXPECTED)?;
     if source.authorization.is_some() {
-        return Err("expected a URL without user and password: the keys are public");
+        return Err("expected a URL without user name and password");
     }
     Ok(source)
 }
@@ -190,7 +190,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     text.parse()
         .ok()
         .or_else(address)
-        .ok_or("this is neither a network, as in `10.0.0.0/8`, nor an IP address")
+        .ok_or("expected a network such as `10.0.0.0/8` or an IP address")
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {

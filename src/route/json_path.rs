@@ -10,12 +10,12 @@ use crate::policy::tag;
 
 /// Error for an invalid JSONPath, with the message of its parser.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("this is no JSONPath (RFC 9535){0}")]
+#[error("invalid JSONPath (RFC 9535){0}")]
 pub struct JsonPathError(String);
 
 /// Error for more tags than a response may have, or a tag that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("there are too many tags, or too long ones")]
+#[error("too many tags, or a tag is too long")]
 pub struct TagLimitExceeded;
 
 /// Parses a path.

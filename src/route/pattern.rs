@@ -86,31 +86,31 @@ pub struct PatternError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternProblem {
     /// The path is missing.
-    #[error("a path is missing: it begins with `/`")]
+    #[error("the path is missing; it begins with `/`")]
     Path,
     /// A method is not an upper-case token.
-    #[error("methods are written in upper case and separated by `|`, as in `GET|POST`")]
+    #[error("expected methods in upper case, separated by `|`, such as `GET|POST`")]
     Method,
     /// The host has invalid characters.
-    #[error("this is no host name")]
+    #[error("invalid host name")]
     Host,
     /// The pattern has a query or fragment.
-    #[error("a pattern has no query; every query of the path matches")]
+    #[error("a pattern cannot have a query: every query of the path matches")]
     Query,
     /// A placeholder is not a whole segment, or is not closed.
-    #[error("a placeholder is a whole segment, as in `/orders/{{id}}`")]
+    #[error("a placeholder must be a whole segment, as in `/orders/{{id}}`")]
     Placeholder,
     /// A placeholder has no name, or one with other characters than letters, digits, `_` and `-`.
-    #[error("a placeholder has a name of letters, digits, `_` and `-`")]
+    #[error("expected a placeholder name of letters, digits, `_` and `-`")]
     Name,
     /// Two placeholders have the same name.
-    #[error("this name is used twice")]
+    #[error("this name is already used in the pattern")]
     Repeated,
     /// A `**` is not at the end, or a `*` stands alone.
-    #[error("`**` stands only at the end, as a whole segment; one segment is written `{{name}}`")]
+    #[error("`**` must be the last segment; use `{{name}}` for one segment")]
     Wildcard,
     /// The path has white space or control characters.
-    #[error("a path has no white space; write `%20`")]
+    #[error("a path cannot contain white space; use `%20`")]
     Space,
 }
 

@@ -89,25 +89,25 @@ pub struct TagError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TagProblem {
     /// The tag is empty.
-    #[error("a tag is empty")]
+    #[error("empty tag")]
     Empty,
     /// A brace has no counterpart.
-    #[error("a brace has no counterpart")]
+    #[error("unbalanced brace")]
     Brace,
     /// A placeholder has an unknown name.
-    #[error("nothing is called `{{{0}}}` here")]
+    #[error("unknown placeholder `{{{0}}}`")]
     Unknown(String),
     /// `{user}` without users and without a path segment of this name.
-    #[error("nothing is called `{{user}}` here: requests do not prove which user they are from")]
+    #[error("`{{user}}` is not available: `[user]` configures no authentication")]
     User,
     /// A JSONPath without a JSON document.
-    #[error("there is no JSON at hand here")]
+    #[error("a JSONPath cannot be used here: there is no JSON document")]
     NoBody,
     /// An invalid JSONPath.
     #[error("{0}")]
     Path(JsonPathError),
     /// A control character.
-    #[error("a tag has no control characters")]
+    #[error("a tag cannot contain control characters")]
     Control,
 }
 

@@ -35,10 +35,10 @@ pub struct TargetError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TargetProblem {
     /// The target does not begin with `/`.
-    #[error("a path begins with `/`; the host is the request's own")]
+    #[error("expected a path that begins with `/`; the host is that of the request")]
     Path,
     /// Invalid characters outside placeholders.
-    #[error("this cannot be sent as a path: write it as clients do, as in `/a%20b`")]
+    #[error("invalid characters in a path; encode them as in `/a%20b`")]
     Characters,
     /// An invalid placeholder.
     #[error(transparent)]

@@ -195,7 +195,7 @@ struct JwksDocument {
 enum JwksFetchError {
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("the answer is no set of keys (RFC 7517)")]
+    #[error("the response is not a JSON Web Key Set (RFC 7517)")]
     Form,
 }
 
@@ -255,7 +255,7 @@ impl JwksUpdater {
             }
             Err(error) => {
                 if !self.is_failing {
-                    tracing::warn!(%error, "could not fetch the keys of tokens; trying again");
+                    tracing::warn!(%error, "failed to fetch the token verification keys; retrying");
                 }
                 if now.duration_since(self.fetched) >= self.timing.max_age {
                     self.tag = None;

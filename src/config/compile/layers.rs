@@ -171,7 +171,7 @@ fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {
     let partition = Partition::parse(text);
     if partition.is_none() {
         let message =
-            "expected `everyone`, `authenticated`, `user`, or claims as in `claim:tenant`";
+            "expected `everyone`, `authenticated`, `user`, or claims such as `claim:tenant`";
         let help = did_you_mean(nearest(text, ["everyone", "authenticated", "user"]));
         problems.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
     }
@@ -197,7 +197,7 @@ fn client_cache_control(
 }
 
 fn field_value(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderValue> {
-    problems.read(text, |text| HeaderValue::from_str(text).map_err(|_| "this is no field value"))
+    problems.read(text, |text| HeaderValue::from_str(text).map_err(|_| "invalid field value"))
 }
 
 fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
@@ -207,7 +207,7 @@ fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
             Ok(path) => paths.push(path),
             Err(error) => {
                 let finding = Finding::error(Some(text.span.clone()), error.to_string());
-                problems.push(finding.help("a path begins with `$`, as in `$.errors[0]`"));
+                problems.push(finding.help("a JSONPath begins with `$`, as in `$.errors[0]`"));
             }
         }
     }

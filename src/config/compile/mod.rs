@@ -94,7 +94,7 @@ fn listen(
         return vec![ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))];
     };
     if texts.is_empty() {
-        problems.error(&texts.span, "`listen` is empty: there is nothing to listen on");
+        problems.error(&texts.span, "`listen` is empty; expected at least one address");
     }
     for (index, text) in texts.iter().enumerate() {
         if texts.iter().take(index).any(|earlier| earlier.value == text.value) {
@@ -155,7 +155,7 @@ fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usiz
     let text = table.header_bytes.as_ref()?;
     let bytes = problems.size(Some(text))?;
     if !(8 << 10..=16 << 20).contains(&bytes) {
-        problems.error(&text.span, "this is between `8KiB` and `16MiB`");
+        problems.error(&text.span, "expected a size between `8KiB` and `16MiB`");
         return None;
     }
     usize::try_from(bytes).ok()
@@ -184,10 +184,10 @@ fn admin(
     let is_open =
         matches!(&listen, Some(ListenAddress::Tcp(address)) if !address.ip().is_loopback());
     if let Some(text) = table.listen.as_ref().filter(|_| is_open && tokens.is_empty()) {
-        let message = "other machines can reach the admin listener, and it has no token";
+        let message = "the admin listener is reachable from other machines and has no token";
         problems.push(Finding::warning(text.span.clone(), message).help(
-            "set `admin.token`, or listen on `127.0.0.1`: without a token only health and metrics \
-             are served",
+            "set `admin.token`, or listen on `127.0.0.1`: without a token, only health and metrics \
+             are available",
         ));
     }
     let purge_from = problems.each(table.purge_from.as_ref(), value::network);
@@ -208,10 +208,10 @@ fn warn_about_trusted_purgers(
     let texts = purge_from.into_iter().flat_map(|texts| texts.iter());
     for text in texts.filter(|text| value::network(text).is_ok_and(|network| overlaps(&network))) {
         let message =
-            "`trusted_proxies` has some of these addresses: they may purge only for a client";
+            "some of these addresses are in `trusted_proxies`, so they may purge only for a client";
         problems.push(Finding::warning(text.span.clone(), message).help(
-            "a trusted proxy has the right of the client that it names in `X-Forwarded-For`, and \
-             none without; keep the networks apart, or let these addresses send a token",
+            "a trusted proxy purges on behalf of the client in `X-Forwarded-For`, and not without one; \
+             keep the networks apart, or use a token",
         ));
     }
 }
@@ -223,7 +223,7 @@ fn token(
 ) -> Option<AdminToken> {
     let text = problems.required(table.token.as_ref(), span, "admin.tokens", "token").is_some();
     let Some(may) = &table.may else {
-        let message = "`may` is missing: what this token allows, as in `may = [\"read\"]`";
+        let message = "`may` is missing: the permissions of this token, as in `may = [\"read\"]`";
         problems.push(Finding::error(Some(span.clone()), message).doubtful());
         return None;
     };
@@ -235,7 +235,7 @@ fn token(
 
 fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secret> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        problems.error(&text.span, "a token is one or more visible ASCII characters");
+        problems.error(&text.span, "expected a token of visible ASCII characters");
         return None;
     }
     Some(Secret::new(text.as_str()))

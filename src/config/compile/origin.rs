@@ -67,8 +67,8 @@ fn urls(
     if texts.is_none_or(|texts| texts.is_empty()) {
         let at = texts.map(|texts| &texts.span).or(table.map(|table| &table.span));
         problems.push(
-            Finding::error(at.cloned(), "there is no origin to ask")
-                .help("write `origin = \"http://127.0.0.1:3000\"`, or pass `--origin`")
+            Finding::error(at.cloned(), "no origin is configured")
+                .help("set `origin = \"http://127.0.0.1:3000\"`, or pass `--origin`")
                 .doubtful(),
         );
     }
@@ -81,7 +81,7 @@ fn tls_settings(
     problems: &mut Problems<'_>,
 ) -> OriginTls {
     if !urls.is_empty() && urls.iter().all(|url| url.scheme != OriginScheme::Https) {
-        let message = "`origin.tls` has no effect: no origin is `https`";
+        let message = "`origin.tls` has no effect without an `https` origin";
         problems.push(Finding::warning(table.span.clone(), message));
     }
     let client = match (&table.cert, &table.key) {
@@ -90,7 +90,7 @@ fn tls_settings(
         }
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
-            let message = "`cert` and `key` come together: the certificate that Larder shows";
+            let message = "`cert` and `key` must be set together";
             problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
             None
         }
@@ -111,7 +111,7 @@ fn host(text: Option<&Text>, problems: &mut Problems<'_>) -> HostHeader {
         "origin" => Ok(HostHeader::Origin),
         _ => match text.parse::<Authority>() {
             Ok(host) if !text.contains('@') => Ok(HostHeader::Literal(host)),
-            _ => Err("this is `preserve`, `origin` or a host name"),
+            _ => Err("expected `preserve`, `origin` or a host name"),
         },
     };
     problems.read(text, read).unwrap_or_default()
@@ -157,7 +157,7 @@ fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<HealthChec
     problems.required(table.path.as_ref(), &table.span, "origin.health", "path")?;
     let path = problems.read(table.path.as_ref()?, |path| {
         let is_path = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
-        if is_path { Ok(path.to_owned()) } else { Err("this is a path, as in `/healthz`") }
+        if is_path { Ok(path.to_owned()) } else { Err("expected a path such as `/healthz`") }
     })?;
     Some(HealthCheckConfig { path, every: every.unwrap_or(Duration::from_secs(5)) })
 }
@@ -166,7 +166,7 @@ fn retries(given: Option<&Located<u64>>, problems: &mut Problems<'_>) -> u32 {
     match given {
         None => 1,
         Some(count) if count.value > 10 => {
-            problems.error(&count.span, "more than 10 retries would bury a struggling origin");
+            problems.error(&count.span, "expected at most 10 retries: more would overload a failing origin");
             1
         }
         Some(count) => u32::try_from(count.value).unwrap_or(1),

@@ -59,7 +59,7 @@ impl Problems<'_> {
 
     pub(super) fn positive_duration(&mut self, text: Option<&Text>) -> Option<Duration> {
         self.read(text?, |text| match value::duration(text)? {
-            Duration::ZERO => Err("this cannot be zero"),
+            Duration::ZERO => Err("expected a value above zero"),
             duration => Ok(duration),
         })
     }
@@ -71,7 +71,7 @@ impl Problems<'_> {
     pub(super) fn positive_count(&mut self, count: Option<&Located<u64>>) -> Option<usize> {
         let count = count?;
         if count.value == 0 {
-            self.error(&count.span, "this cannot be zero");
+            self.error(&count.span, "expected a value above zero");
             return None;
         }
         usize::try_from(count.value).ok()
@@ -88,7 +88,7 @@ impl Problems<'_> {
             return Some(*value);
         }
         let known = || words.iter().map(|(word, _)| *word);
-        let message = format!("this is one of {}", listed(known()));
+        let message = format!("expected one of {}", listed(known()));
         let help = did_you_mean(nearest(text, known()));
         self.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
         None

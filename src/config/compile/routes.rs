@@ -77,7 +77,7 @@ fn tier_of<'a>(
     if let Some(layer) = tiers.get(name.as_str()) {
         return layer.clone();
     }
-    let finding = Finding::error(Some(name.span.clone()), "there is no such tier");
+    let finding = Finding::error(Some(name.span.clone()), "unknown tier");
     problems.push(match nearest(name, tiers.keys().copied()) {
         Some(meant) => finding.maybe_help(did_you_mean(Some(meant))),
         None if tiers.is_empty() => finding.help("define it as `[tier.NAME]`").doubtful(),
@@ -91,7 +91,7 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &CacheRule, problems: &mut 
         && rule.ttl.is_empty()
         && rule.ttl_from != TtlFrom::Origin
     {
-        let message = "`ttl_from` has no effect: the route has no `ttl`";
+        let message = "`ttl_from` has no effect without a `ttl`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
 }
@@ -146,11 +146,11 @@ fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
     let text = section.name.as_ref()?;
     if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        problems.error(&text.span, "a route's name is one word: it labels logs and metrics");
+        problems.error(&text.span, "expected one word as the name of a route, since it labels logs and metrics");
         return None;
     }
     if name == Route::UNMATCHED {
-        problems.error(&text.span, "this name stands for what no route matches");
+        problems.error(&text.span, "this name is reserved for requests that no route matches");
         return None;
     }
     Some(Arc::from(name))
@@ -240,8 +240,8 @@ fn check_parameters(
     problems: &mut Problems<'_>,
 ) {
     for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
-        let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
-        let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
+        let message = format!("the parameter in `{{?{name}}}` is not part of the key: `query` removes it");
+        let help = "tags may only use parameters that are kept; see `query.ignore` and `query.only`";
         problems.push_once(Finding::error(Some(text.span.clone()), message).help(help));
     }
 }
@@ -259,7 +259,7 @@ fn purged(
             Err(error) => {
                 let help = match error.problem {
                     TagProblem::NoBody => {
-                        "what a write purges is purged before the body of its answer is read".into()
+                        "a write purges before its response body is read".into()
                     }
                     TagProblem::User => USER_PLACEHOLDER_HELP.to_owned(),
                     _ => placeholders(names),
@@ -294,9 +294,9 @@ fn warn_about_refresh(
     };
     if bypass.refresh && !bypass.query.iter().any(is_hidden_from_origin) {
         let message =
-            "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+            "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
         let finding = Finding::warning(bypass.span.clone(), message).help(
-            "name the parameter in `query.ignore`: only then is the answer what others would get",
+            "list the parameter in `query.ignore`, so that the response is the same as for other requests",
         );
         problems.push_once(match &section.name {
             Some(name) => finding.context(name.span.clone(), "in this route"),
@@ -311,10 +311,10 @@ fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut P
         && !methods.is_empty()
         && !methods.iter().any(is_unsafe_method)
     {
-        let message = "`on_write` has no effect: this route has no writes";
+        let message = "`on_write` has no effect: this route has no unsafe methods";
         problems.push(
             Finding::warning(table.span.clone(), message)
-                .help("`match` names no method that changes anything, as `POST` does"),
+                .help("add an unsafe method such as `POST` to `match`"),
         );
     }
     warn_about_reads_by_post(section, pattern, problems);
@@ -335,10 +335,10 @@ fn warn_about_reads_by_post(
     let last = text.rsplit('/').next().unwrap_or_default();
     if is_post_only && section.on_write.is_none() && READ_BY_POST.contains(&last) {
         let message =
-            "each `POST` here is a write: it invalidates its URL and is a record of the purge log";
+            "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("if these are reads, say `on_write = { invalidate = false }`"),
+                .help("if these are reads, set `on_write = { invalidate = false }`"),
         );
     }
 }
@@ -369,7 +369,7 @@ fn targets(
 
 /// Help on how `{user}` is defined.
 const USER_PLACEHOLDER_HELP: &str =
-    "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
+    "configure `jwt`, or `header` of a trusted gateway, in `[user]`";
 
 /// Lists the placeholders of a route's templates for messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
@@ -383,8 +383,8 @@ fn placeholders(names: PlaceholderNames<'_>) -> String {
 pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
     let name = |text: &str| {
         NamePattern::parse(text).map_err(|error| match error {
-            NamePatternError::Empty => "a parameter name is missing",
-            NamePatternError::Wildcard => "a `*` may stand only at the beginning or at the end",
+            NamePatternError::Empty => "expected a parameter name",
+            NamePatternError::Wildcard => "a `*` is allowed only at the beginning or the end",
         })
     };
     QueryRule {
@@ -405,14 +405,14 @@ pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryR
         Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
             "this holds the address of each client, which no key has; let such routes say `cache = false`",
         ),
-        name => name.map_err(|_| "this is no field name"),
+        name => name.map_err(|_| "invalid field name"),
     };
     let cookie = |text: &str| {
         let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         if is_name && !text.contains(['=', ';', ',']) {
             Ok(text.into())
         } else {
-            Err("this is no cookie name")
+            Err("invalid cookie name")
         }
     };
     VaryRule {
@@ -423,10 +423,10 @@ pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryR
 
 pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> BypassRule {
     let query = |text: &str| {
-        QueryCondition::parse(text).ok_or("this is `name` or `name=value`, as in `nocache=true`")
+        QueryCondition::parse(text).ok_or("expected `name` or `name=value`, such as `nocache=true`")
     };
     let header = |text: &str| {
-        HeaderCondition::parse(text).ok_or("this is `name` or `name: value`, as in `x-export`")
+        HeaderCondition::parse(text).ok_or("expected `name` or `name: value`, such as `x-export`")
     };
     BypassRule {
         query: problems.each(table.query.as_ref(), query).into(),
@@ -439,7 +439,7 @@ fn check_names(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) 
     let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = seen.get(name.as_str()) {
-            let message = "two routes have this name";
+            let message = "another route has this name";
             let finding = Finding::error(Some(name.span.clone()), message);
             problems.push(finding.context((*first).clone(), "the other one"));
         } else {
@@ -455,9 +455,9 @@ fn check_reachable(sections: &[Located<RouteSection>], problems: &mut Problems<'
             continue;
         };
         if let Some((_, first)) = earlier.iter().find(|(first, _)| first.covers(&pattern)) {
-            let message = "this never matches: an earlier route takes all of it";
+            let message = "this route never matches: an earlier route matches all of its requests";
             let finding = Finding::warning(text.span.clone(), message)
-                .help("the first route that matches wins; put the narrower one first");
+                .help("the first route that matches wins; move the narrower one up");
             problems.push(finding.context(first.span.clone(), "this one does"));
         }
         earlier.push((pattern, text));

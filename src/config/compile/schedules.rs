@@ -56,7 +56,7 @@ pub(super) fn schedules(
     problems: &mut Problems<'_>,
 ) -> Vec<Schedule> {
     let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "two schedules have this name", problems);
+    check_names(names, "another schedule has this name", problems);
     sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
@@ -67,7 +67,7 @@ pub(super) fn polls(
     problems: &mut Problems<'_>,
 ) -> Vec<Poll> {
     let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "two polls have this name", problems);
+    check_names(names, "another poll has this name", problems);
     sections.iter().filter_map(|section| poll(section, public, problems)).collect()
 }
 
@@ -93,9 +93,9 @@ fn schedule(
     let warm = warm.plan(public, problems);
     let has_purge = section.purge.as_ref().is_some_and(|texts| !texts.is_empty());
     if !has_purge && !names_paths(section.warm.as_ref()) {
-        let message = "`schedule` has neither `purge` nor `warm`: there is nothing to do";
+        let message = "`schedule` has neither `purge` nor `warm`";
         let finding = Finding::error(Some(section.span.clone()), message).doubtful();
-        problems.push(finding.help("write `purge = [\"tag\"]`, or `warm = [\"/path\"]`"));
+        problems.push(finding.help("set `purge = [\"tag\"]` or `warm = [\"/path\"]`"));
         return None;
     }
     zone?;
@@ -151,7 +151,7 @@ impl WarmSection<'_> {
         let hosts = self.hosts.map(|texts| ("host", texts.span.clone()));
         let headers = self.headers.keys().next().map(|name| ("headers", name.span()));
         for (key, span) in hosts.into_iter().chain(headers) {
-            let message = format!("`{key}` has no effect: it is for the paths in `warm`");
+            let message = format!("`{key}` has no effect without paths in `warm`");
             problems.push(Finding::warning(span, message));
         }
     }
@@ -181,7 +181,7 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
         };
         let known = name.get_ref().parse::<HeaderName>().ok();
         let Some(known) = known.filter(|known| !is_reserved_field(known)) else {
-            let message = "a warm-up cannot be given this request field";
+            let message = "this request field cannot be set for a prefetch";
             problems.error(&name.span(), message);
             continue;
         };
@@ -200,7 +200,7 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     if headers.len() > MAX_FIELD_VALUES
         && let Some(name) = fields.keys().next()
     {
-        let message = format!("these are more than {MAX_FIELD_VALUES} values");
+        let message = format!("expected at most {MAX_FIELD_VALUES} values");
         problems.error(&name.span(), message);
     }
     headers
@@ -226,7 +226,7 @@ fn cron_finding(text: &Text, error: &CronError, problems: &Problems<'_>) -> Find
     let finding = Finding::error(Some(problems.subspan(text, &error.at)), error.to_string());
     match error.problem {
         CronProblem::Count(_) => finding.help(
-            "minute, hour, day of the month, month, day of the week, as in `0 6 * * MON-FRI`",
+            "expected minute, hour, day of month, month, day of week, such as `0 6 * * MON-FRI`",
         ),
         CronProblem::Nickname => {
             let meant = did_you_mean(nearest(text, schedule::NICKNAMES));
@@ -246,8 +246,8 @@ fn zone(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TimeZone> {
         let names = schedule::time_zones();
         let meant = did_you_mean(nearest(text, names.iter().map(String::as_str)));
         let help =
-            meant.unwrap_or_else(|| "as in `Europe/Madrid`, `America/New_York`, `UTC`".into());
-        let finding = Finding::error(Some(text.span.clone()), "there is no such time zone");
+            meant.unwrap_or_else(|| "use a name such as `Europe/Madrid`, `America/New_York` or `UTC`".into());
+        let finding = Finding::error(Some(text.span.clone()), "unknown time zone");
         problems.push(finding.help(help));
     }
     zone
@@ -255,10 +255,10 @@ fn zone(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TimeZone> {
 
 fn tags(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Box<[Box<str>]> {
     let tag = |text: &str| match text {
-        "" => Err("a tag is empty"),
-        _ if text.contains(char::is_control) => Err("a tag has no control characters"),
+        "" => Err("empty tag"),
+        _ if text.contains(char::is_control) => Err("a tag cannot contain control characters"),
         _ if text.contains(['{', '}']) => {
-            Err("this is a plain tag: there is no request that could fill in a placeholder")
+            Err("placeholders are not available here, since there is no request")
         }
         _ => Ok(text.into()),
     };
@@ -290,7 +290,7 @@ fn poll(
     };
     let warm = warm.plan(public, problems);
     if section.purge.as_ref().is_none_or(|texts| texts.is_empty()) {
-        let message = "`poll` has no `purge`: what depends on this version";
+        let message = "`poll` has no `purge`, the tags that depend on this version";
         problems.push(Finding::error(Some(section.span.clone()), message).doubtful());
         return None;
     }
@@ -305,19 +305,19 @@ const MAX_DELAY: Duration = Duration::from_hours(24);
 fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
     let delay = problems.positive_duration(text)?;
     if let Some(text) = text.filter(|_| delay > MAX_DELAY) {
-        problems.error(&text.span, "this is at most `1d`");
+        problems.error(&text.span, "expected at most `1d`");
         return None;
     }
     Some(delay)
 }
 
-const URL: &str = "this is an `http` or `https` URL, as in `https://data.internal/version`";
+const URL: &str = "expected an `http` or `https` URL such as `https://data.internal/version`";
 
 /// Parses a name that labels logs and metrics.
 fn label(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let is_break = |character: char| character.is_whitespace() || character.is_control();
     if text.is_empty() || text.contains(is_break) {
-        let message = format!("a {kind}'s name is one word: it labels logs and metrics");
+        let message = format!("expected one word as the name of a {kind}, since it labels logs and metrics");
         problems.error(&text.span, message);
         return None;
     }
@@ -333,8 +333,8 @@ fn version(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<VersionFr
         Err(error) => {
             let start = error.position().min(text.len());
             let at = problems.subspan(text, &(start..text.len()));
-            let finding = Finding::error(Some(at), "this is no JSON path from here on");
-            problems.push(finding.help("as in `$.version` or `$[*].id` (RFC 9535)"));
+            let finding = Finding::error(Some(at), "invalid JSONPath from here on");
+            problems.push(finding.help("use a path such as `$.version` or `$[*].id` (RFC 9535)"));
             None
         }
     }
@@ -345,7 +345,7 @@ fn every(text: Option<&Text>, problems: &mut Problems<'_>) -> Duration {
         return DEFAULT_INTERVAL;
     };
     if every < INTERVAL_LIMITS.0 || every > INTERVAL_LIMITS.1 {
-        problems.error(&text.span, "this is between `1s` and `1d`");
+        problems.error(&text.span, "expected between `1s` and `1d`");
         return DEFAULT_INTERVAL;
     }
     every
@@ -358,7 +358,7 @@ fn alert_after(
 ) -> Option<Duration> {
     let alert_after = problems.positive_duration(text)?;
     if let Some(text) = text.filter(|_| alert_after <= every) {
-        let message = "`alert_after` is no more than `every`: the alert would never rest";
+        let message = "`alert_after` is not above `every`: the alert would always fire";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     Some(alert_after)

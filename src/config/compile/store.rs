@@ -28,7 +28,7 @@ pub(super) fn compile(
         && memory > 0
         && max_object > memory
     {
-        let message = "`max_object` is more than all of `memory`";
+        let message = "`max_object` is larger than `memory`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let choices = [WhenUnsynced::Bounded, WhenUnsynced::Serve].map(|it| (it.as_str(), it));
@@ -63,7 +63,7 @@ fn redis(
         Err(error) => {
             problems.push(
                 Finding::error(Some(url.span.clone()), error.to_string())
-                    .help("write `redis = \"redis://user:password@host:6379/0\"`"),
+                    .help("set `redis = \"redis://user:password@host:6379/0\"`"),
             );
             None
         }
@@ -74,7 +74,7 @@ fn redis(
     };
     if let Some(token) = &table.token {
         if settings.password.is_some() {
-            problems.error(&token.span, "the URL has a password already");
+            problems.error(&token.span, "the URL already has a password");
         }
         settings.password = Some(redis::Password::new(token.as_str()));
     }
@@ -94,7 +94,7 @@ fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
         return;
     }
     for (span, key) in [tls, token, key, keys].into_iter().flatten() {
-        let message = format!("`store.{key}` has no effect: there is no `store.redis`");
+        let message = format!("`store.{key}` has no effect without `store.redis`");
         problems.push(Finding::warning(span.clone(), message));
     }
 }
@@ -102,20 +102,20 @@ fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
 /// Compiles the encryption secrets; the first one encrypts.
 fn encrypt_keys(table: &StoreTable, problems: &mut Problems<'_>) -> Vec<Secret> {
     if let (Some(_), Some(keys)) = (&table.encrypt_key, &table.encrypt_keys) {
-        let message = "`encrypt_key` and `encrypt_keys` are both there";
-        let help = "write all keys into `encrypt_keys`: the first encrypts, all decrypt";
+        let message = "`encrypt_key` and `encrypt_keys` exclude each other";
+        let help = "list all keys in `encrypt_keys`: the first encrypts, all decrypt";
         problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
     }
     if let Some(keys) = table.encrypt_keys.as_ref().filter(|keys| keys.is_empty()) {
-        let message = "`encrypt_keys` is empty: nothing would be encrypted";
-        let help = "leave it out if that is meant";
+        let message = "`encrypt_keys` is empty: entries would not be encrypted";
+        let help = "remove it if that is intended";
         problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
     }
     let several = table.encrypt_keys.iter().flat_map(|keys| keys.iter());
     let texts: Vec<&Text> = table.encrypt_key.iter().chain(several).collect();
     for text in texts.iter().filter(|text| text.len() < MIN_DIGEST_KEY_LENGTH) {
-        let message = format!("this key has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
-        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        let message = format!("expected a key of at least {MIN_DIGEST_KEY_LENGTH} bytes");
+        let help = "use a random one, such as the output of `openssl rand -base64 32`";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
     }
     texts.into_iter().map(|text| Secret::new(text.as_str())).collect()
@@ -127,12 +127,12 @@ fn set_tls(
     problems: &mut Problems<'_>,
 ) {
     let Some(tls) = &mut settings.tls else {
-        let message = "`store.tls` has no effect: the URL is not `rediss`";
+        let message = "`store.tls` has no effect without a `rediss` URL";
         problems.push(Finding::warning(table.span.clone(), message));
         return;
     };
     if let (Some(one), None) | (None, Some(one)) = (&table.cert, &table.key) {
-        let message = "`cert` and `key` come together: the certificate that Larder shows";
+        let message = "`cert` and `key` must be set together";
         problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
     }
     let path = |text: &Option<Text>| text.as_ref().map(|text| text.as_str().into());
@@ -147,7 +147,7 @@ fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
         if !text.is_empty() && text.bytes().all(is_plain) {
             Ok(text.to_owned())
         } else {
-            Err("this is one or more visible ASCII characters, without braces, as in `shop`")
+            Err("expected visible ASCII characters without braces, such as `shop`")
         }
     })
 }

@@ -27,7 +27,7 @@ pub(super) fn compile(
     let mut names: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = names.insert(name, &name.span) {
-            let finding = Finding::error(Some(name.span.clone()), "two tests have this name");
+            let finding = Finding::error(Some(name.span.clone()), "another test has this name");
             problems.push(finding.context(first.clone(), "the other one"));
         }
     }
@@ -49,8 +49,8 @@ fn test(
     });
     let expected = expectations(section, names, problems);
     if expected.is_empty() {
-        let finding = Finding::warning(section.span.clone(), "this test expects nothing");
-        let help = "say what is expected, as in `route = \"tiles\"` or `outcome = \"stored\"`";
+        let finding = Finding::warning(section.span.clone(), "this test has no assertions");
+        let help = "add one, such as `route = \"tiles\"` or `outcome = \"stored\"`";
         problems.push(finding.help(help).doubtful());
     }
     Some(TestCase {
@@ -69,7 +69,7 @@ fn test(
 
 /// Parses `GET https://host/path`.
 fn request(text: &str) -> Result<(String, String), &'static str> {
-    const PROBLEM: &str = "expected a method and a URL, as in `GET https://api.example.com/path`";
+    const PROBLEM: &str = "expected a method and a URL such as `GET https://api.example.com/path`";
     let (method, url) = text.trim().split_once(' ').ok_or(PROBLEM)?;
     let is_method = Method::from_bytes(method.as_bytes()).is_ok()
         && method.bytes().all(|byte| !byte.is_ascii_lowercase());
@@ -84,7 +84,7 @@ fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Optio
         None => 200,
         Some((_, Ok(code @ 200..=599))) => code,
         Some((status, _)) => {
-            problems.error(&status.span, "a status is between 200 and 599");
+            problems.error(&status.span, "expected a status between 200 and 599");
             return None;
         }
     };
@@ -110,7 +110,7 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
             if is_field {
                 lines.push(format!("{}: {text}", name.get_ref()));
             } else {
-                problems.error(&name.span(), "this is no header field");
+                problems.error(&name.span(), "invalid header field");
             }
         }
     }
@@ -185,7 +185,7 @@ fn other_test(
     if names.contains_key(text.as_str()) {
         return Some(at(text, kind(text.value.clone())));
     }
-    let finding = Finding::error(Some(text.span.clone()), "no test has this name");
+    let finding = Finding::error(Some(text.span.clone()), "unknown test");
     let help = did_you_mean(nearest(text, names.keys().copied()));
     problems.push(finding.maybe_help(help));
     None
@@ -208,18 +208,18 @@ fn reason(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     if known().any(|reason| reason == text.as_str()) {
         return Some(at(text, AssertionKind::Reason(text.value.clone())));
     }
-    let finding = Finding::error(Some(text.span.clone()), "there is no such reason");
+    let finding = Finding::error(Some(text.span.clone()), "unknown reason");
     let help = did_you_mean(nearest(text, known()));
-    problems.push(finding.maybe_help(help.or(Some("docs/headers.md lists them".to_owned()))));
+    problems.push(finding.maybe_help(help.or(Some("see docs/headers.md for the list".to_owned()))));
     None
 }
 
 fn needs_response(section: &TestSection, text: &Text, problems: &mut Problems<'_>) {
     if section.response.is_none() {
-        let message = "this depends on the response, and the test has none";
+        let message = "this assertion requires a `response`";
         problems.push(
             Finding::error(Some(text.span.clone()), message)
-                .help("say what the origin answers, as in `response = { status = 200 }`")
+                .help("set the origin's response, as in `response = { status = 200 }`")
                 .doubtful(),
         );
     }

@@ -41,21 +41,21 @@ fn time(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<Du
 
 fn status(code: &Text, problems: &mut Problems<'_>) -> Option<StatusCode> {
     let Some(status) = parse_code(code) else {
-        let finding = Finding::error(Some(code.span.clone()), "this is no status code");
+        let finding = Finding::error(Some(code.span.clone()), "invalid status code");
         let help = did_you_mean(nearest(code, COMMON_STATUSES))
-            .unwrap_or_else(|| "name each status by its code, as in `\"404\" = \"10s\"`".into());
+            .unwrap_or_else(|| "list each status by its code, as in `\"404\" = \"10s\"`".into());
         problems.push(finding.help(help));
         return None;
     };
     let (message, help) = match check_ttl_status(status) {
         Ok(()) => return Some(status),
         Err(TtlRefusal::NeverStored) => {
-            (format!("responses with status {} are never stored", status.as_u16()), "leave it out")
+            (format!("responses with status {} are never stored", status.as_u16()), "remove it")
         }
         Err(TtlRefusal::ByAnyClient) => (
-            format!("status {} has no `ttl`: any client can cause it", status.as_u16()),
-            "leave it out: such an answer would be given to everybody else as well; it is stored where \
-             the origin's own `Cache-Control` says so",
+            format!("status {} cannot have a `ttl`: any client can cause it", status.as_u16()),
+            "remove it, or this response would be served to all other clients; it is stored if the \
+             origin's own `Cache-Control` allows it",
         ),
     };
     problems.push(Finding::error(Some(code.span.clone()), message).help(help));

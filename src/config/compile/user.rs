@@ -65,7 +65,7 @@ fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
 fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
-        Err(InvalidNamePattern) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
+        Err(InvalidNamePattern) => Err("expected a name, or a pattern with `*` such as `shop_*`"),
     };
     problems.each(texts, read).into_iter().chain(own.iter().cloned()).collect()
 }
@@ -73,8 +73,8 @@ fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>)
 fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret> {
     let text = text?;
     if text.len() < MIN_DIGEST_KEY_LENGTH {
-        let message = format!("`digest_key` has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
-        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        let message = format!("expected a key of at least {MIN_DIGEST_KEY_LENGTH} bytes");
+        let help = "use a random one, such as the output of `openssl rand -base64 32`";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
         return None;
     }
@@ -94,24 +94,24 @@ pub(super) fn warn_about_vary(
             let is_credential = name == "authorization"
                 || rules.field_kind(&name) == Some(IdentityFieldKind::Credential);
             if is_credential {
-                let message = format!("`{name}` in `vary` shares nothing: it is a credential");
+                let message = format!("`{name}` in `vary` has no effect on sharing: it is a credential");
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_HEADERS));
             }
         }
         for text in table.cookies.iter().flat_map(|texts| texts.iter()) {
             if rules.cookie_kind(text.as_bytes()) == CookieKind::Session {
-                let message = format!("`{}` is known for the cookie of a session", text.as_str());
+                let message = format!("`{}` is a known session cookie", text.as_str());
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_COOKIES));
             }
         }
     }
 }
 
-const VARY_HEADERS: &str = "its responses are shared where the origin says `public` or `s-maxage`, whatever \
-                            `ttl` says; if it is none, list it in `user.harmless_fields`";
+const VARY_HEADERS: &str = "responses are shared only if the origin says `public` or `s-maxage`, despite `ttl`; \
+                            if it is not a credential, list it in `user.harmless_fields`";
 
-const VARY_COOKIES: &str = "each session has responses of its own here, until their `ttl` ends, logged out \
-                            or not; if that is not meant, take it out of `vary`";
+const VARY_COOKIES: &str = "each session gets separate responses until their `ttl` ends, even after a logout; \
+                            if that is not intended, remove it from `vary`";
 
 /// Warns about `Authorization` and `Cookie` in the list of harmless fields.
 fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
@@ -122,9 +122,9 @@ fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
         {
             let message = format!("`{name}` cannot be made harmless");
             let help = match *name {
-                "cookie" => "list cookies by their names in `harmless_cookies`",
+                "cookie" => "list names of cookies in `harmless_cookies`",
                 _ => {
-                    "its answers are shared where the origin says `public`, `s-maxage` or `must-revalidate`"
+                    "its responses are shared only if the origin says `public`, `s-maxage` or `must-revalidate`"
                 }
             };
             problems.push(Finding::warning(text.span.clone(), message).help(help));

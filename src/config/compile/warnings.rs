@@ -70,7 +70,7 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
             format!("`{key}` has no effect: responses to {} are not stored", names.join(" and "));
         problems.push(
             Finding::warning(span.clone(), message)
-                .help("let `match` name GET, or no method, for responses that are stored"),
+                .help("use GET or no method in `match` to store responses"),
         );
     }
 }
@@ -94,10 +94,10 @@ fn warn_about_user_tags(section: &RouteSection, route: &Route, problems: &mut Pr
     }
     let texts = section.tags.iter().flat_map(|texts| texts.iter());
     for text in texts.filter(|text| text.contains("{user}")) {
-        let message = "this makes no tag: responses of this route belong to no single user";
+        let message = "this tag is never set: responses of this route do not belong to a single user";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("`partition = \"user\"` gives each user responses of their own"),
+                .help("use `partition = \"user\"` for separate responses per user"),
         );
     }
 }
@@ -120,10 +120,10 @@ fn warn_about_warming(
         if route.rule.cache && route.rule.partition == Partition::None {
             let name = &route.name;
             let message = format!(
-                "what is fetched here with the caller's token is not stored: route `{name}` has no `partition`"
+                "prefetches with the caller's token are not stored: route `{name}` has no `partition`"
             );
             problems.push(Finding::warning(text.span.clone(), message).help(
-                "`partition = \"user\"` stores it for the caller; without, only what the origin calls `public` is stored",
+                "use `partition = \"user\"` to store them for the caller; otherwise only `public` responses are stored",
             ));
         }
     }
@@ -153,9 +153,9 @@ fn warn_about_default_ttl(file: &ConfigFile, routes: &RouteTable, problems: &mut
         !has_own && route_of(section, routes).is_none_or(|route| route.rule.cache)
     };
     if !file.route.iter().any(takes_it) {
-        let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+        let message = "`defaults.ttl` has no effect: no route uses it";
         problems.push(Finding::warning(ttl.span.clone(), message).help(
-            "what no route matches follows the origin; a last route with `match = \"/**\"` takes it",
+            "it does not apply to requests that no route matches; add a last route with `match = \"/**\"`",
         ));
     }
 }
@@ -167,7 +167,7 @@ fn warn_about_host(text: &Text, problems: &mut Problems<'_>) {
     }
     let host = text.split('/').next().unwrap_or_default();
     if !host.is_empty() && host != "localhost" && !host.contains(['.', ':']) {
-        let message = format!("this is host `{host}`: a path begins with `/`");
+        let message = format!("this matches the host `{host}`; a path begins with `/`");
         let finding = Finding::warning(text.span.clone(), message);
         problems.push(finding.maybe_help(did_you_mean(Some(&format!("/{}", text.as_str())))));
     }
@@ -189,7 +189,7 @@ fn warn_about_tags(file: &ConfigFile, problems: &mut Problems<'_>) {
             continue;
         }
         if let Some(meant) = nearest(text, made.iter().copied()) {
-            let message = "no route makes this tag";
+            let message = "no route sets this tag";
             let finding = Finding::warning(text.span.clone(), message);
             problems.push(finding.maybe_help(did_you_mean(Some(meant))));
         }

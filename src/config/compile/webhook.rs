@@ -37,7 +37,7 @@ fn check_names(sections: &[Located<WebhookSection>], problems: &mut Problems<'_>
     let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), "two webhooks have this name");
+            let finding = Finding::error(Some(name.span.clone()), "another webhook has this name");
             problems.push(finding.context((*first).clone(), "the other one"));
         } else {
             seen.insert(name, &name.span);
@@ -62,7 +62,7 @@ fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Op
         let message = "this webhook purges nothing";
         problems.push(
             Finding::error(Some(section.span.clone()), message)
-                .help("say what its deliveries purge in `[[webhook.on]]`")
+                .help("add the tags that its deliveries purge in `[[webhook.on]]`")
                 .doubtful(),
         );
     }
@@ -82,12 +82,12 @@ fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
     let text = section.name.as_ref()?;
     let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(is_segment) {
-        let message = "a webhook's name is letters, digits, `-`, `_` and `.`: it ends its path";
+        let message = "expected a name of letters, digits, `-`, `_` and `.`, since it is part of the URL";
         problems.error(&text.span, message);
         return None;
     }
     if name == UNKNOWN {
-        problems.error(&text.span, "this name stands for webhooks that there are not");
+        problems.error(&text.span, "this name is reserved for unknown webhooks");
         return None;
     }
     Some(name.into())
@@ -130,7 +130,7 @@ fn scheme(
             refuse_keys_of_hmac(section, problems);
             refuse(
                 section.tolerance.as_ref(),
-                "`tolerance` is for schemes that sign a time",
+                "`tolerance` requires a scheme with a signed timestamp",
                 problems,
             );
             let header = match &section.header {
@@ -150,15 +150,15 @@ fn of_vendor(
     problems: &mut Problems<'_>,
 ) -> Option<SignatureScheme> {
     refuse_keys_of_hmac(section, problems);
-    refuse(section.header.as_ref(), "`header` is for the schemes `hmac` and `bearer`", problems);
+    refuse(section.header.as_ref(), "`header` requires the scheme `hmac` or `bearer`", problems);
     if !vendor.signs_time() {
-        refuse(section.tolerance.as_ref(), "`tolerance` is for schemes that sign a time", problems);
+        refuse(section.tolerance.as_ref(), "`tolerance` requires a scheme with a signed timestamp", problems);
     }
     let tolerance =
         problems.positive_duration(section.tolerance.as_ref()).unwrap_or(DEFAULT_TOLERANCE);
     let scheme = vendor.scheme(secrets?, tolerance);
     if scheme.is_none() {
-        let message = "a secret of this scheme is base64, as in `whsec_MfKQ9r8GKYqrTwjU`";
+        let message = "expected a base64 secret such as `whsec_MfKQ9r8GKYqrTwjU`";
         problems.error(&secret_span(section), message);
     }
     scheme
@@ -180,7 +180,7 @@ fn secrets<'a>(
         (Some(secret), None) => vec![secret],
         (None, Some(secrets)) => secrets.iter().collect(),
         (Some(_), Some(secrets)) => {
-            let message = "`secret` and `secrets` are two ways to say the same: use one";
+            let message = "`secret` and `secrets` exclude each other";
             problems.error(&secrets.span, message);
             return None;
         }
@@ -190,13 +190,13 @@ fn secrets<'a>(
         let at = section.secrets.as_ref().map_or(&section.span, |secrets| &secrets.span);
         problems.push(
             Finding::error(Some(at.clone()), "this webhook has no secret: anyone could purge")
-                .help("write `secret = \"${NAME}\"`, and set that environment variable")
+                .help("set `secret = \"${NAME}\"` and that environment variable")
                 .doubtful(),
         );
         return None;
     }
     for text in texts.iter().filter(|text| text.trim().is_empty()) {
-        problems.error(&text.span, "a secret is empty: anyone could purge");
+        problems.error(&text.span, "empty secret: anyone could purge");
     }
     texts.iter().map(|text| (!text.trim().is_empty()).then_some(text.as_str())).collect()
 }
@@ -213,7 +213,7 @@ fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
         .as_ref()
         .and_then(|text| field(text, problems).map(|header| TimestampHeader { header, tolerance }));
     if let (Some(text), None) = (&section.tolerance, &section.timestamp_header) {
-        let message = "`tolerance` has no effect: there is no `timestamp_header`";
+        let message = "`tolerance` has no effect without `timestamp_header`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let signed = signed(section, problems)?;
@@ -241,7 +241,7 @@ fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<Signi
         .map_err(|error| problems.error(&text.span, error.to_string()))
         .ok()?;
     let message = match (signed.has_timestamp(), &section.timestamp_header) {
-        (true, None) => "no `timestamp_header` tells the time that is signed",
+        (true, None) => "`{timestamp}` requires `timestamp_header`",
         (false, Some(_)) => "the time in `timestamp_header` is not signed: add `{timestamp}`",
         _ => return Some(signed),
     };
@@ -258,7 +258,7 @@ fn refuse_keys_of_hmac(section: &WebhookSection, problems: &mut Problems<'_>) {
         ("signed", &section.signed),
     ];
     for (key, text) in keys {
-        refuse(text.as_ref(), &format!("`{key}` is for the scheme `hmac` alone"), problems);
+        refuse(text.as_ref(), &format!("`{key}` requires the scheme `hmac`"), problems);
     }
 }
 
@@ -269,7 +269,7 @@ fn refuse(text: Option<&Text>, message: &str, problems: &mut Problems<'_>) {
 }
 
 fn field(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderName> {
-    problems.read(text, |text| text.parse().map_err(|_| "this is no field name"))
+    problems.read(text, |text| text.parse().map_err(|_| "invalid field name"))
 }
 
 fn value_location(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ValueLocation> {
@@ -277,7 +277,7 @@ fn value_location(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Va
     if text.starts_with('$') {
         return path(text, &text.span, problems).map(ValueLocation::Payload);
     }
-    let message = "this is a field name, as in `x-event`, or a JSONPath, as in `$.type`";
+    let message = "expected a field name such as `x-event`, or a JSONPath such as `$.type`";
     problems.read(text, |text| text.parse().map(ValueLocation::Header).map_err(|_| message))
 }
 
@@ -287,11 +287,11 @@ fn path(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<Js
 
 fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_>) {
     for event in rules.iter().filter_map(|rule| rule.event.as_ref()) {
-        let message = "nothing tells what the event is";
+        let message = "the source of the event's name is missing";
         problems.push(
             Finding::error(Some(event.span.clone()), message)
                 .help(
-                    "say where it stands: `event_from = \"x-event\"` or `event_from = \"$.type\"`",
+                    "set it, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`",
                 )
                 .doubtful(),
         );
@@ -307,9 +307,9 @@ fn rule(section: &Located<WebhookRule>, problems: &mut Problems<'_>) -> Option<M
     let is_empty = |texts: &Option<Texts>| texts.as_ref().is_none_or(|texts| texts.is_empty());
     if is_empty(&section.purge) && is_empty(&section.users) {
         let at = section.purge.as_ref().map_or(&section.span, |texts| &texts.span);
-        let message = "`webhook.on.purge` names no tag";
+        let message = "`webhook.on.purge` has no tags";
         let finding = Finding::error(Some(at.clone()), message).doubtful();
-        problems.push(finding.help("name tags in `purge`, or users in `users`"));
+        problems.push(finding.help("list tags in `purge`, or users in `users`"));
         return None;
     }
     let mut templates = |texts: &Option<Texts>| -> Box<[PayloadTemplate]> {
@@ -337,7 +337,7 @@ fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[PayloadCondition
             value => scalar(value).into_iter().collect(),
         };
         if values.is_empty() {
-            problems.error(&key.span(), "nothing can be equal to this");
+            problems.error(&key.span(), "this value can never match");
             return None;
         }
         Some(PayloadCondition { path, values })

@@ -106,7 +106,7 @@ impl ShapeChecker<'_> {
             _ => {}
         }
         let found = described(value.get_ref());
-        let message = format!("`{path}` is {}, not {found}", shape.expected());
+        let message = format!("`{path}` must be {}, not {found}", shape.expected());
         self.findings.push(Finding::error(Some(span), message));
         false
     }
@@ -125,8 +125,8 @@ impl ShapeChecker<'_> {
                 keep
             }
             other => {
-                let expected = "a string, a number, a flag, or a list of these";
-                let message = format!("`{path}` is {expected}, not {}", described(other));
+                let expected = "a string, a number, a boolean, or a list of these";
+                let message = format!("`{path}` must be {expected}, not {}", described(other));
                 self.findings.push(Finding::error(Some(span), message));
                 false
             }
@@ -184,7 +184,7 @@ fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[KeySpec], path: &str) -> Fi
     let given = name.get_ref();
     let known = || keys.iter().map(|key| key.name);
     let help = did_you_mean(nearest(given, known()))
-        .or_else(|| Some(format!("known here: {}", listed(known()))));
+        .or_else(|| Some(format!("known keys: {}", listed(known()))));
     let location = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
     Finding::error(Some(name.span()), format!("unknown key `{given}`{location}")).maybe_help(help)
 }
@@ -217,7 +217,7 @@ fn described(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a string",
         DeValue::Integer(number) if is_count(number) => "a number",
         DeValue::Integer(number) if number.as_str().starts_with('-') => "a negative number",
-        DeValue::Integer(_) => "a number this large",
+        DeValue::Integer(_) => "too large a number",
         DeValue::Float(_) => "a fraction",
         DeValue::Boolean(_) => "a flag",
         DeValue::Datetime(_) => "a date",

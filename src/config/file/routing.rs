@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for TtlVisitor {
     type Value = TtlValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration, or a table of durations")
+        formatter.write_str("a duration or a table of durations")
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {

@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for WarmVisitor {
     type Value = WarmValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a flag, or a list of paths")
+        formatter.write_str("a boolean or a list of paths")
     }
 
     fn visit_bool<E>(self, flag: bool) -> Result<WarmValue, E> {

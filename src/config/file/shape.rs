@@ -42,7 +42,7 @@ impl ValueShape {
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Text(expected) => expected,
-            Self::Ttl => "a duration in quotes, as in `\"30s\"`, or a table of them by status",
+            Self::Ttl => "a duration in quotes such as `\"30s\"`, or a table of them by status",
             Self::Texts => "a string or a list of strings",
             Self::Flag => "`true` or `false`",
             Self::Warm => "`true`, a path or a list of paths",
@@ -55,8 +55,8 @@ impl ValueShape {
 }
 
 const STRING: ValueShape = ValueShape::Text("a string");
-pub(super) const DURATION: ValueShape = ValueShape::Text("a duration in quotes, as in `\"30s\"`");
-const SIZE: ValueShape = ValueShape::Text("a size in quotes, as in `\"64KiB\"`");
+pub(super) const DURATION: ValueShape = ValueShape::Text("a duration in quotes such as `\"30s\"`");
+const SIZE: ValueShape = ValueShape::Text("a size in quotes such as `\"64KiB\"`");
 
 const fn key(name: &'static str, shape: ValueShape) -> KeySpec {
     KeySpec { name, shape }

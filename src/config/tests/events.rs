@@ -36,10 +36,10 @@ fn what_cannot_be_meant_is_pointed_at() {
         (r#"tags = ["{tile}"]"#, "the only placeholder here is `{user}`"),
         (r#"tags = ["stocks:{user}:*"]"#, "a tag with `{user}` has no `*`"),
         (r#"tags = ["*:a"]"#, "a `*` stands at the end only"),
-        (r#"tags = [""]"#, "a tag is empty"),
+        (r#"tags = [""]"#, "empty tag"),
         (r#"allow_origins = ["app.example.com"]"#, "this is an origin"),
         (r#"allow_origins = ["https://a.example/app"]"#, "this is an origin"),
-        ("listeners = 0", "this cannot be zero"),
+        ("listeners = 0", "expected a value above zero"),
     ] {
         let errors = errors(&format!("[events]\n{text}"));
         assert!(errors.contains(said), "{text}: {errors}");

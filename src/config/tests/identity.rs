@@ -66,7 +66,7 @@ fn a_secret_that_is_not_set_is_one_error() {
 fn what_cannot_prove_who_asks_is_an_error() {
     for (jwt, expected) in [
         ("claim = \"sub\"", "nothing to verify tokens with"),
-        ("secret = \"\"", "this is empty"),
+        ("secret = \"\"", "expected a value that is not empty"),
         ("secret = \"base64:!\"", "no base64"),
         ("secret = \"short\"", "fewer than 32 bytes"),
         ("public_key = \"x\"", "expected a public key in PEM"),

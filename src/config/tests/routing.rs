@@ -56,7 +56,7 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                       ^^^^^
       |
-      = help: name each status by its code, as in `"404" = "10s"`
+      = help: list each status by its code, as in `"404" = "10s"`
 
     error: status 405 has no `ttl`: any client can cause it
      --> proxy.toml:4:37
@@ -64,7 +64,7 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                     ^^^^^
       |
-      = help: leave it out: such an answer would be given to everybody else as well; it is stored where the origin's own `Cache-Control` says so
+      = help: remove it: such an answer would be given to everybody else as well; it is stored where the origin's own `Cache-Control` says so
 
     error: responses with status 206 are never stored
      --> proxy.toml:4:51
@@ -72,20 +72,20 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                                   ^^^^^
       |
-      = help: leave it out
+      = help: remove it
 
-    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+    error: expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`
      --> proxy.toml:4:73
       |
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                                                         ^^^^^^
     "#);
     for (text, expected) in [
-        ("defaults.ttl = 5", "a duration in quotes, as in `\"30s\"`, or a table of them by status"),
+        ("defaults.ttl = 5", "a duration in quotes such as `\"30s\"`, or a table of them by status"),
         ("defaults.ttl = { \"404\" = 5 }", "`defaults.ttl.404` is a duration in quotes"),
-        ("defaults.ttl = { default = \"1m\" }", "this is no status code"),
+        ("defaults.ttl = { default = \"1m\" }", "invalid status code"),
         ("defaults.ttl = { \"414\" = \"1m\" }", "any client can cause it"),
-        ("defaults.ttl = { \"600\" = \"1m\" }", "this is no status code"),
+        ("defaults.ttl = { \"600\" = \"1m\" }", "invalid status code"),
         ("defaults.store_unless = \"errors\"", "no JSONPath"),
         ("defaults.bypass.refresh = \"yes\"", "`true` or `false`"),
         ("tier.a.client_cache = \"a\\nb\"", "no field value"),
@@ -183,7 +183,7 @@ fn a_refresh_that_never_happens_is_a_warning() {
              [[route]]\nname = \"a\"\nmatch = \"/a\"\n{query}"
         )
     };
-    let message = "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+    let message = "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
     assert_eq!(warnings(&text("")), [message]);
     assert!(warnings(&text("query.ignore = \"nocache\"")).is_empty());
 }

@@ -25,7 +25,7 @@ fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
         .map(|section| warnings(&format!("{routes}{section}")))
     };
     for found in purging("oders") {
-        assert_eq!(found, ["no route makes this tag"]);
+        assert_eq!(found, ["no route sets this tag"]);
     }
     for tag in ["orders", "order:7", "sent-by-the-origin"] {
         for found in purging(tag) {
@@ -37,7 +37,7 @@ fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
 #[test]
 fn a_default_ttl_that_no_route_takes_has_no_effect() {
     let defaults = "[defaults]\nttl = \"1m\"\n";
-    let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+    let message = "`defaults.ttl` has no effect: no route uses it";
     assert_eq!(warnings(defaults), [message]);
     let own = "[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"5m\"\n";
     assert_eq!(warnings(&format!("{defaults}{own}")), [message]);
@@ -71,7 +71,7 @@ fn partitions_without_effect_and_tags_of_nobody_are_pointed_at() {
         warnings(&route(&format!("ttl = \"1m\"\n{partition}\ntags = [\"a:{{user}}\"]")))
     };
     assert_eq!(tags("partition = \"user\""), [""; 0]);
-    let message = "this makes no tag: responses of this route belong to no single user";
+    let message = "this tag is never set: responses of this route do not belong to a single user";
     assert_eq!(tags("partition = \"authenticated\""), [message]);
 }
 

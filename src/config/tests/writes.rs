@@ -57,21 +57,21 @@ on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |
       = help: placeholders of this route: `{shop}`, `{?parameter}`, `{$.path}`
 
-    error: there is no JSON at hand here
+    error: a JSONPath cannot be used here: there is no JSON document
      --> proxy.toml:7:32
       |
     7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |                                ^^^^^^
       |
-      = help: what a write purges is purged before the body of its answer is read
+      = help: a write purges before its response body is read
 
-    error: nothing is called `{user}` here: requests do not prove which user they are from
+    error: `{user}` is not available: `[user]` configures no authentication
      --> proxy.toml:7:47
       |
     7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |                                               ^^^^^^
       |
-      = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
+      = help: configure `jwt`, or `header` of a trusted gateway, in `[user]`
     "#);
 }
 
@@ -83,7 +83,7 @@ name = "products"
 match = "GET|OPTIONS /products"
 on_write = { purge = ["products"] }
 "#;
-    assert_eq!(warnings(text), ["`on_write` has no effect: this route has no writes"]);
+    assert_eq!(warnings(text), ["`on_write` has no effect: this route has no unsafe methods"]);
 }
 
 #[test]

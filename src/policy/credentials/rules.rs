@@ -34,7 +34,7 @@ pub struct NameList(Box<[Box<str>]>);
 
 /// Error for an invalid name pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is a name, or a part of one with `*`, as in `shop_*`")]
+#[error("expected a name, or a pattern with `*` such as `shop_*`")]
 pub struct InvalidNamePattern;
 
 impl NameList {

@@ -43,15 +43,15 @@ pub enum PemError {
     #[error("expected a public key in PEM, between `-----BEGIN PUBLIC KEY-----` and `-----END …`")]
     NoPem,
     /// A private key.
-    #[error("this is a private key; expected the public one, which verifies signatures")]
+    #[error("expected a public key, not a private one")]
     Private,
     /// A certificate.
     #[error(
-        "this is a certificate; expected its public key, which `openssl x509 -pubkey -noout` writes"
+        "expected a public key, not a certificate; `openssl x509 -pubkey -noout` extracts it"
     )]
     Certificate,
     /// An unsupported type of key.
-    #[error("expected a key of RSA with 2,048 to 8,192 bits, P-256, P-384 or Ed25519")]
+    #[error("expected an RSA key of 2,048 to 8,192 bits, or a P-256, P-384 or Ed25519 key")]
     Unsupported,
 }
 

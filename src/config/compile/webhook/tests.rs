@@ -98,7 +98,7 @@ prefix = "sha256="
     10 | when = { "$.status[" = "paid", "$.total" = { "a" = 1 } }
        |          ^^^^^^^^^^^
 
-    error: `webhook.on.when.$.total` is a string, a number, a flag, or a list of these, not a table
+    error: `webhook.on.when.$.total` is a string, a number, a boolean, or a list of these, not a table
       --> proxy.toml:10:44
        |
     10 | when = { "$.status[" = "paid", "$.total" = { "a" = 1 } }
@@ -122,7 +122,7 @@ prefix = "sha256="
     12 | mode = "weak"
        |        ^^^^^^
 
-    error: two webhooks have this name
+    error: another webhook has this name
       --> proxy.toml:14:8
        |
      4 | name = "shop"
@@ -173,15 +173,15 @@ fn every_value_that_means_nothing_is_refused() {
         (hmac("secret = \"a\"\nheader = \"x\"\non = [{ purge = [] }]"), "names no tag"),
         (
             hmac("secret = \"a\"\nheader = \"x\"\non = [{ event = \"e\", purge = \"t\" }]"),
-            "nothing tells what the event is",
+            "the source of the event's name is missing",
         ),
         (
             hmac(
                 "secret = \"a\"\nheader = \"x\"\non = [{ when = { \"$.a\" = [] }, purge = \"t\" }]",
             ),
-            "nothing can be equal to this",
+            "this value can never match",
         ),
-        (vendor("github", "header = \"x\""), "`header` is for the schemes `hmac` and `bearer`"),
+        (vendor("github", "header = \"x\""), "`header` requires the scheme `hmac` or `bearer`"),
         (vendor("shopify", "encoding = \"hex\""), "`encoding` is for the scheme `hmac` alone"),
         (vendor("gitlab", "tolerance = \"1m\""), "for schemes that sign a time"),
         (vendor("stripe", "tolerance = \"0s\""), "cannot be zero"),
