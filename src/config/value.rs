@@ -82,8 +82,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 /// Parses `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
 /// `unix:/path`.
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
-    const PROBLEM: &str =
-        "expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`";
+    const PROBLEM: &str = "expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`";
     if let Some(socket) = text.strip_prefix("unix:") {
         return unix_socket(socket).map(ListenAddress::Unix);
     }

@@ -29,12 +29,14 @@ pub(super) fn compile(
     if section.tags.as_ref().is_none_or(|texts| texts.is_empty()) {
         let message = "`events` has no `tags`: clients only receive purges of everything";
         let finding = Finding::warning(section.span.clone(), message);
-        problems.push(finding.help("list the tags that clients may see, as in `tags = [\"tile:*\"]`"));
+        problems
+            .push(finding.help("list the tags that clients may see, as in `tags = [\"tile:*\"]`"));
     }
     let listeners =
         problems.positive_count(section.listeners.as_ref()).unwrap_or(DEFAULT_LISTENERS);
     if let Some(count) = section.listeners.as_ref().filter(|_| listeners >= connections) {
-        let message = "`limits.connections` is not above this: event listeners could occupy all connections";
+        let message =
+            "`limits.connections` is not above this: event listeners could occupy all connections";
         problems.push(Finding::warning(count.span.clone(), message));
     }
     let per_client =
@@ -88,7 +90,8 @@ fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut
         if let Ok(TagPattern::Prefix(prefix)) = TagPattern::parse(text)
             && own.iter().any(|before| before.starts_with(&*prefix))
         {
-            let message = "this pattern shows everyone the tags that `{user}` restricts to one user";
+            let message =
+                "this pattern shows everyone the tags that `{user}` restricts to one user";
             problems.push(Finding::warning(text.span.clone(), message));
         }
     }

@@ -37,10 +37,10 @@ pub(super) fn identity_source(table: &UserTable, problems: &mut Problems<'_>) ->
         }
         (Some(_), Some(gateway)) => {
             let message = "`jwt` and `header` exclude each other";
-            problems
-                .push(Finding::error(Some(gateway.span.clone()), message).help(
-                    "if the gateway forwards the token, `jwt` is enough; remove `header`",
-                ));
+            problems.push(
+                Finding::error(Some(gateway.span.clone()), message)
+                    .help("if the gateway forwards the token, `jwt` is enough; remove `header`"),
+            );
             IdentitySource::None
         }
         (Some(jwt), None) => tokens(jwt, table.narrows.as_ref(), problems)
@@ -90,17 +90,11 @@ fn token_location(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Opt
             let is_name =
                 |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
             let fits = !text.is_empty() && text.bytes().all(is_name);
-            if fits {
-                Ok(TokenLocation::Cookie(text.into()))
-            } else {
-                Err("invalid cookie name")
-            }
+            if fits { Ok(TokenLocation::Cookie(text.into())) } else { Err("invalid cookie name") }
         }),
         (Some(_), Some(cookie)) => {
-            problems.error(
-                &cookie.span,
-                "the token is in a `header` or in a `cookie`, not in both",
-            );
+            problems
+                .error(&cookie.span, "the token is in a `header` or in a `cookie`, not in both");
             None
         }
     }
@@ -170,9 +164,8 @@ fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<VerificationKey> {
             "the secret has fewer than {MIN_SECRET_LENGTH} bytes: tokens could be forged by guessing it"
         );
         problems.push(
-            Finding::warning(text.span.clone(), message).help(
-                "use a longer one, such as the output of `openssl rand -base64 32`",
-            ),
+            Finding::warning(text.span.clone(), message)
+                .help("use a longer one, such as the output of `openssl rand -base64 32`"),
         );
     }
     Some(VerificationKey::secret(&bytes))
@@ -193,9 +186,11 @@ fn jwks(url: &Text, table: &Located<JwtTable>, problems: &mut Problems<'_>) -> O
     for (given, key) in [(&table.aud, "aud"), (&table.iss, "iss")] {
         if given.as_ref().is_none_or(|texts| texts.is_empty()) {
             let message = format!("`user.jwt` has `jwks` but no `{key}`");
-            problems.push(Finding::error(Some(table.span.clone()), message).help(
-                "an issuer signs tokens for many applications: restrict them to this one",
-            ));
+            problems.push(
+                Finding::error(Some(table.span.clone()), message).help(
+                    "an issuer signs tokens for many applications: restrict them to this one",
+                ),
+            );
         }
     }
     problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))

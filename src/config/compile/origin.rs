@@ -166,7 +166,10 @@ fn retries(given: Option<&Located<u64>>, problems: &mut Problems<'_>) -> u32 {
     match given {
         None => 1,
         Some(count) if count.value > 10 => {
-            problems.error(&count.span, "expected at most 10 retries: more would overload a failing origin");
+            problems.error(
+                &count.span,
+                "expected at most 10 retries: more would overload a failing origin",
+            );
             1
         }
         Some(count) => u32::try_from(count.value).unwrap_or(1),

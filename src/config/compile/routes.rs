@@ -146,7 +146,10 @@ fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
     let text = section.name.as_ref()?;
     if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        problems.error(&text.span, "expected one word as the name of a route, since it labels logs and metrics");
+        problems.error(
+            &text.span,
+            "expected one word as the name of a route, since it labels logs and metrics",
+        );
         return None;
     }
     if name == Route::UNMATCHED {
@@ -240,8 +243,10 @@ fn check_parameters(
     problems: &mut Problems<'_>,
 ) {
     for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
-        let message = format!("the parameter in `{{?{name}}}` is not part of the key: `query` removes it");
-        let help = "tags may only use parameters that are kept; see `query.ignore` and `query.only`";
+        let message =
+            format!("the parameter in `{{?{name}}}` is not part of the key: `query` removes it");
+        let help =
+            "tags may only use parameters that are kept; see `query.ignore` and `query.only`";
         problems.push_once(Finding::error(Some(text.span.clone()), message).help(help));
     }
 }
@@ -258,9 +263,7 @@ fn purged(
             Ok(tag) => tags.push(tag),
             Err(error) => {
                 let help = match error.problem {
-                    TagProblem::NoBody => {
-                        "a write purges before its response body is read".into()
-                    }
+                    TagProblem::NoBody => "a write purges before its response body is read".into(),
                     TagProblem::User => USER_PLACEHOLDER_HELP.to_owned(),
                     _ => placeholders(names),
                 };
@@ -334,8 +337,7 @@ fn warn_about_reads_by_post(
         && pattern.methods().iter().all(|method| method == http::Method::POST);
     let last = text.rsplit('/').next().unwrap_or_default();
     if is_post_only && section.on_write.is_none() && READ_BY_POST.contains(&last) {
-        let message =
-            "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
+        let message = "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
         problems.push(
             Finding::warning(text.span.clone(), message)
                 .help("if these are reads, set `on_write = { invalidate = false }`"),

@@ -245,8 +245,9 @@ fn zone(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TimeZone> {
     if zone.is_none() {
         let names = schedule::time_zones();
         let meant = did_you_mean(nearest(text, names.iter().map(String::as_str)));
-        let help =
-            meant.unwrap_or_else(|| "use a name such as `Europe/Madrid`, `America/New_York` or `UTC`".into());
+        let help = meant.unwrap_or_else(|| {
+            "use a name such as `Europe/Madrid`, `America/New_York` or `UTC`".into()
+        });
         let finding = Finding::error(Some(text.span.clone()), "unknown time zone");
         problems.push(finding.help(help));
     }
@@ -317,7 +318,8 @@ const URL: &str = "expected an `http` or `https` URL such as `https://data.inter
 fn label(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let is_break = |character: char| character.is_whitespace() || character.is_control();
     if text.is_empty() || text.contains(is_break) {
-        let message = format!("expected one word as the name of a {kind}, since it labels logs and metrics");
+        let message =
+            format!("expected one word as the name of a {kind}, since it labels logs and metrics");
         problems.error(&text.span, message);
         return None;
     }

@@ -94,7 +94,8 @@ pub(super) fn warn_about_vary(
             let is_credential = name == "authorization"
                 || rules.field_kind(&name) == Some(IdentityFieldKind::Credential);
             if is_credential {
-                let message = format!("`{name}` in `vary` has no effect on sharing: it is a credential");
+                let message =
+                    format!("`{name}` in `vary` has no effect on sharing: it is a credential");
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_HEADERS));
             }
         }

@@ -94,7 +94,8 @@ fn warn_about_user_tags(section: &RouteSection, route: &Route, problems: &mut Pr
     }
     let texts = section.tags.iter().flat_map(|texts| texts.iter());
     for text in texts.filter(|text| text.contains("{user}")) {
-        let message = "this tag is never set: responses of this route do not belong to a single user";
+        let message =
+            "this tag is never set: responses of this route do not belong to a single user";
         problems.push(
             Finding::warning(text.span.clone(), message)
                 .help("use `partition = \"user\"` for separate responses per user"),

@@ -82,7 +82,8 @@ fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
     let text = section.name.as_ref()?;
     let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(is_segment) {
-        let message = "expected a name of letters, digits, `-`, `_` and `.`, since it is part of the URL";
+        let message =
+            "expected a name of letters, digits, `-`, `_` and `.`, since it is part of the URL";
         problems.error(&text.span, message);
         return None;
     }
@@ -152,7 +153,11 @@ fn of_vendor(
     refuse_keys_of_hmac(section, problems);
     refuse(section.header.as_ref(), "`header` requires the scheme `hmac` or `bearer`", problems);
     if !vendor.signs_time() {
-        refuse(section.tolerance.as_ref(), "`tolerance` requires a scheme with a signed timestamp", problems);
+        refuse(
+            section.tolerance.as_ref(),
+            "`tolerance` requires a scheme with a signed timestamp",
+            problems,
+        );
     }
     let tolerance =
         problems.positive_duration(section.tolerance.as_ref()).unwrap_or(DEFAULT_TOLERANCE);
@@ -290,9 +295,7 @@ fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_
         let message = "the source of the event's name is missing";
         problems.push(
             Finding::error(Some(event.span.clone()), message)
-                .help(
-                    "set it, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`",
-                )
+                .help("set it, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`")
                 .doubtful(),
         );
     }

@@ -81,7 +81,10 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                                                         ^^^^^^
     "#);
     for (text, expected) in [
-        ("defaults.ttl = 5", "a duration in quotes such as `\"30s\"`, or a table of them by status"),
+        (
+            "defaults.ttl = 5",
+            "a duration in quotes such as `\"30s\"`, or a table of them by status",
+        ),
         ("defaults.ttl = { \"404\" = 5 }", "`defaults.ttl.404` is a duration in quotes"),
         ("defaults.ttl = { default = \"1m\" }", "invalid status code"),
         ("defaults.ttl = { \"414\" = \"1m\" }", "any client can cause it"),
@@ -183,7 +186,8 @@ fn a_refresh_that_never_happens_is_a_warning() {
              [[route]]\nname = \"a\"\nmatch = \"/a\"\n{query}"
         )
     };
-    let message = "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
+    let message =
+        "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
     assert_eq!(warnings(&text("")), [message]);
     assert!(warnings(&text("query.ignore = \"nocache\"")).is_empty());
 }

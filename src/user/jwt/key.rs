@@ -46,9 +46,7 @@ pub enum PemError {
     #[error("expected a public key, not a private one")]
     Private,
     /// A certificate.
-    #[error(
-        "expected a public key, not a certificate; `openssl x509 -pubkey -noout` extracts it"
-    )]
+    #[error("expected a public key, not a certificate; `openssl x509 -pubkey -noout` extracts it")]
     Certificate,
     /// An unsupported type of key.
     #[error("expected an RSA key of 2,048 to 8,192 bits, or a P-256, P-384 or Ed25519 key")]
