@@ -260,8 +260,8 @@ function page () {
   return [
     '# Results', '',
     `Measured ${new Date().toISOString().slice(0, 10)} by \`bench/run.sh\`: medians of ${given.rounds} or more interleaved runs of ` +
-      `${given.seconds} s each. NOTES.md says how to read it; only ratios mean anything on another machine.`, '',
-    `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}; control at its best ` +
+      `${given.seconds} s each. [NOTES.md](NOTES.md) explains the figures; on another machine only the ratios apply.`, '',
+    `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}; best control ` +
       `${grouped(reference)} round trips/s. Servers: ${Object.keys(running).map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
     ...workloads.flatMap(workload => [`## ${WORKLOADS[workload].title}`, '', ...table(measured[workload]), ''])
   ].join('\n')
@@ -282,18 +282,18 @@ function table (rounds) {
   const overall = (name, to, digits = 2) =>
     taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(digits) : '–'
   return [
-    '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper | × best peer, disturbed runs too |',
+    '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper | × best peer, all runs |',
     '|---|---:|---:|---:|---:|---:|---:|---:|---:|',
     ...taking.map(name => `| ${name === best ? `${name} (best peer)` : name} | ${grouped(of(name, 'perSecond'))} | ${time(of(name, 'p50'))} | ` +
       `${time(of(name, 'p99'))} | ${percent(of(name, 'load'))}${running[name].redis ? `, Redis ${percent(of(name, 'redisLoad'))}` : ''} | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ` +
       `${ratio(name, 'bare')} | ${overall(name, best)} |`),
     '',
     ...(taking.includes('twin') && taking.includes('larder')
-      ? [`larder / twin: ${ratio('larder', 'twin', 3)}; disturbed runs too: ${overall('larder', 'twin', 3)}.`, '']
+      ? [`larder / twin: ${ratio('larder', 'twin', 3)}; all runs: ${overall('larder', 'twin', 3)}.`, '']
       : []),
     isCalm
-      ? `Of ${rounds.length} runs a server, undisturbed: ${taking.map(name => `${name} ${undisturbed(rounds, name).length}`).join(', ')}.`
-      : `**The machine was not undisturbed for long enough: all ${rounds.length} runs of each are counted, and the ratios are rough.**`
+      ? `Undisturbed runs, of ${rounds.length} for each server: ${taking.map(name => `${name} ${undisturbed(rounds, name).length}`).join(', ')}.`
+      : `**The machine was disturbed for too long: all ${rounds.length} runs of each server count, and the ratios are rough.**`
   ]
 }
 

@@ -35,7 +35,7 @@ if [ -n "$against" ]; then
 else
   git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$source"
   perl -0pi -e '$cut = s/(fn judge\([^{]*->\s*([\w:]+)\s*\{)/$1\n        return $2::Alive;/; END { $? ||= !$cut }' \
-    "$source/src/purge/fences.rs" || { echo 'Fences::judge is not where it was' >&2; exit 1; }
+    "$source/src/purge/applied.rs" || { echo 'AppliedPurges::judge was not found' >&2; exit 1; }
 fi
 
 # Under another version: Cargo takes packages of one name and version in one target folder for the same, wherever they are.

@@ -189,10 +189,10 @@ function targets (kind, number) {
 function report () {
   const row = (what, times) => `| ${what} | ${time(median(times))} | ${time(percentile(times, 99))} | ${time(Math.max(...times))} | ${times.length} |`
   return [
-    `Measured ${new Date().toISOString().slice(0, 10)} by \`node bench/purge.mjs\` on ${cpus()[0].model.trim()}, ${cpus().length} cores, which also carry Redis, the origin and the caller.`,
+    `Measured ${new Date().toISOString().slice(0, 10)} by \`node bench/purge.mjs\` on ${cpus()[0].model.trim()}, ${cpus().length} cores, which also run Redis, the origin and the caller.`,
     '',
     `${NODES} nodes, ${grouped(stored.redis)} keys in Redis, ${grouped(stored.memory)} entries in the nodes' memory, ` +
-      `filled through the nodes in ${Math.round(filled)} s. The first purge hit all ${grouped(entries)}: ${time(first)}.`,
+      `filled through the nodes in ${Math.round(filled)} s. The first purge selected all ${grouped(entries)} and took ${time(first)}.`,
     '',
     '| purge of a tag on | median | p99 | longest | calls |', '|---|---:|---:|---:|---:|',
     row(`${grouped(entries)} responses`, all), row(`${FEW} responses`, few), '',

@@ -75,9 +75,9 @@ async function phase (name, seconds, how) {
   const isUp = node.isRunning()
   const said = JSON.parse(others.tail(1))
   await others.kill()
-  const peak = memory()
+  const { peak, gauges } = memory()
   await node.stop()
-  return { name, seconds, isUp, peak, others: said, server: quantiles(before, after), ...normal.figures() }
+  return { name, seconds, isUp, peak, gauges, others: said, server: quantiles(before, after), ...normal.figures() }
 }
 
 function config () {
@@ -96,15 +96,30 @@ secret = "${SECRET}"
 purge = ["shop"]`
 }
 
-/** The largest resident size from now on, in bytes. */
+/** The largest resident size from now on, in bytes, and the node's own account of its memory about that time. */
 function watch (node) {
   let peak = 0
-  const look = () => { peak = Math.max(peak, resident(node.pid, 'VmRSS')) }
+  let gauges = []
+  let asked = 0
+  const look = async () => {
+    const size = resident(node.pid, 'VmRSS')
+    if (size <= peak) return
+    peak = size
+    if (Date.now() - asked < 1000) return
+    asked = Date.now()
+    gauges = await ownAccount(node)
+  }
   const timer = setInterval(look, 50)
   return () => {
     clearInterval(timer)
-    return Math.max(peak, resident(node.pid, 'VmHWM'))
+    return { peak: Math.max(peak, resident(node.pid, 'VmHWM')), gauges }
   }
+}
+
+/** The metrics that are about memory, and about bodies that were not stored, without those that are zero. */
+async function ownAccount (node) {
+  const text = await metrics(node)
+  return text.split('\n').filter(line => /^larder_\w*(memory|store|bodies|filling|pressure|connections|tunnels|streams|evict|pinned)/.test(line) && !/_bucket|_sum| 0$/.test(line))
 }
 
 function resident (pid, field) {
@@ -250,9 +265,13 @@ function outcome (status, headers) {
 
 // ── Figures ──
 
+function metrics (node) {
+  return fetch(`${node.admin}/metrics`, { signal: AbortSignal.timeout(5000) }).then(answer => answer.text(), () => '')
+}
+
 /** How many hits of normal clients took how long on the server, by the buckets of its histogram: [seconds, so many at most that long]; none where it gives no answer. */
 async function buckets (node) {
-  const text = await fetch(`${node.admin}/metrics`, { signal: AbortSignal.timeout(5000) }).then(answer => answer.text(), () => '')
+  const text = await metrics(node)
   const line = /^larder_request_duration_seconds_bucket\{([^}]*)\} (\d+)$/gm
   const ours = [...text.matchAll(line)].filter(([, labels]) => labels.includes('route="hits"') && labels.includes('cache="HIT"'))
   return ours.map(([, labels, count]) => [Number(/le="([^"]+)"/.exec(labels)[1].replace('+Inf', 'Infinity')), Number(count)])
@@ -302,14 +321,14 @@ function table (hostile, control) {
     row('their requests, bytes a second', each => `${Math.round(rate(each, 'requests'))}, ${Math.round(rate(each, 'sent') / 1024)} KiB`),
     row('their connections at the end', each => each.others.connections),
     row('hits of normal clients', each => each.asked),
-    row('… that were no hits, that failed', each => `${each.notHit}, ${each.failed}`),
-    row('new targets, asked for twice', each => each.fresh),
-    row('… not stored in between, that failed', each => `${each.notStored}, ${each.freshFailed}`),
+    row('… not hits, failed', each => `${each.notHit}, ${each.failed}`),
+    row('new targets, requested twice', each => each.fresh),
+    row('… not stored in between, failed', each => `${each.notStored}, ${each.freshFailed}`),
     row('hits on the server: median, p99', each => `${ms(each.server.p50)}, ${ms(each.server.p99)}`),
     row('hits at the client: median, p99', each => `${ms(each.client.p50)}, ${ms(each.client.p99)}`),
     row('peak memory', each => `${(each.peak / MIB).toFixed(0)} MiB`),
-    row('`/livez` without an answer', each => `${each.notAlive} of ${each.livez}`),
-    row('signed webhooks not taken', each => `${each.notTaken} of ${each.webhooks}`)
+    row('`/livez` without a response', each => `${each.notAlive} of ${each.livez}`),
+    row('signed webhooks refused', each => `${each.notTaken} of ${each.webhooks}`)
   ]
 }
 
@@ -326,6 +345,7 @@ const lines = table(hostile, control)
 console.log(lines.join('\n'))
 const broken = bars(hostile, control).filter(([, holds]) => !holds)
 for (const [what] of broken) console.log(`BROKEN: ${what}`)
+if (broken.length) console.log(['at the peak of memory:', ...hostile.gauges].join('\n   '))
 for (const each of [hostile, control]) each.examples.forEach(example => console.log(`   beside ${each.name} clients: ${example}`))
 if (given.write) writeSection('Hostile clients', [...header(), ...lines])
 console.log(`${bars(hostile, control).length - broken.length} passed, ${broken.length} failed`)

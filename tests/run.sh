@@ -251,8 +251,13 @@ run_fuzz() {
     mkdir -p "$tools/corpus/$name"
     local seeds=()
     [ ! -d "fuzz/corpus/$name" ] || seeds=("fuzz/corpus/$name")
-    cargo "+$nightly" fuzz run --sanitizer none --fuzz-dir fuzz --target-dir "$target/fuzz" "$name" "$tools/corpus/$name" "${seeds[@]}" -- \
-      -max_total_time=10 -timeout=5 -rss_limit_mb=2048
+    # Without a backtrace: what failed has to stand at the end of the log.
+    if ! RUST_BACKTRACE=0 cargo "+$nightly" fuzz run --sanitizer none --fuzz-dir fuzz --target-dir "$target/fuzz" "$name" \
+      "$tools/corpus/$name" "${seeds[@]}" -- -max_total_time=10 -timeout=5 -rss_limit_mb=2048 2>&1 | tee "$logs/fuzz-$name.log"; then
+      echo "FUZZING OF $name FAILED:"
+      grep -aE 'panicked at|assertion|  left:|  right:|ERROR: libFuzzer|SUMMARY|^error|Base64' -A1 "$logs/fuzz-$name.log" | tail -n 20
+      return 1
+    fi
     ran=$((ran + 1))
   done
   echo "$ran passed, 0 failed"

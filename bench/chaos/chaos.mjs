@@ -151,7 +151,7 @@ function report () {
   const lives = cluster.past.map(life)
   const lost = missed(run)
   const lines = [...requestTable(tally), '',
-    `Answers: ${list(tally.caches)}. Requests to the origins: ${model.records.length}. Tried again on another node: ${balancer.retried}.`,
+    `Responses: ${list(tally.caches)}. Requests to the origins: ${model.records.length}. Retried on another node: ${balancer.retried}.`,
     `Purges: ${list(tally.counts)}.`, `Faults: ${list(faults.counts())}.`, '', ...memoryTable(lives)]
   console.log(`seed ${seed}, ${seconds} s\n\n${lines.join('\n')}\n`)
   if (given.write) writeSection('Chaos', [`Measured ${new Date().toISOString().split('T')[0]} by \`bench/chaos/run.sh ${seconds} ${seed}\`: 3 nodes, 2 origins, a Redis Cluster of 6 processes.`, '', ...lines])

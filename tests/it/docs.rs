@@ -48,7 +48,7 @@ fn metric_names(source: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented() {
     let mut known = metric_names("src/telemetry/metrics.rs");
-    for further in ["feed", "log/messages", "process", "purging", "trigger", "user"] {
+    for further in ["feed", "log/stderr", "process", "purging", "trigger", "user"] {
         known.extend(metric_names(&format!("src/telemetry/{further}.rs")));
     }
     assert!(known.len() > 20, "{known:?}");
@@ -92,7 +92,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// The code spans of a section of a document that stand in lines of nothing else.
 fn listed_in(document: &str) -> BTreeSet<String> {
-    let lines = document.lines().filter(|line| line.starts_with('`') && line.ends_with('`'));
+    let is_list =
+        |line: &&str| line.starts_with('`') && line.ends_with('`') && !line.starts_with("```");
+    let lines = document.lines().filter(is_list);
     let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
     spans.map(str::to_owned).collect()
 }
@@ -228,6 +230,30 @@ fn the_explanation_in_the_documents_is_what_is_explained() {
     let broken = Config::parse(&broken, "explain.md", Environment::empty()).unwrap();
     let failure = run_tests(&broken).unwrap().pop().unwrap();
     assert!(shown[1].contains(&failure.message) && shown[1].contains(&failure.because));
+}
+
+#[test]
+fn the_configurations_in_the_guides_are_valid() {
+    let environment = Environment {
+        variable: &|_| Some("secret".to_owned()),
+        file: &|_| Ok("secret".to_owned()),
+    };
+    for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md"] {
+        let text = read(&format!("docs/{file}"));
+        let examples = blocks(&text, "toml");
+        assert!(!examples.is_empty(), "{file}");
+        for example in examples {
+            // Examples without a section show keys of a route.
+            let has_sections = example.lines().any(|line| line.starts_with('['));
+            let route = "[[route]]\nname = \"example\"\nmatch = \"/example/**\"\n";
+            let section = if has_sections { "" } else { route };
+            let has_origin = example.contains("origin = ") || example.contains("[origin]");
+            let origin = if has_origin { "" } else { "origin = \"http://origin\"\n" };
+            let config =
+                Config::parse(&format!("{origin}{section}{example}"), file, environment).unwrap();
+            assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+        }
+    }
 }
 
 #[test]

@@ -203,6 +203,19 @@ fn every_file_says_what_lives_in_it() {
 }
 
 #[test]
+fn the_files_that_the_page_names_exist() {
+    let named = ARCHITECTURE.split('`').filter(|word| {
+        let is_path = |byte: u8| byte.is_ascii_lowercase() || b"/_0123456789".contains(&byte);
+        word.contains('/') && word.trim_end_matches(".rs").bytes().all(is_path)
+    });
+    let root = source();
+    let missing: Vec<&str> = named
+        .filter(|path| !root.join(path).exists() && !root.join("..").join(path).exists())
+        .collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names these: {missing:?}");
+}
+
+#[test]
 fn imports_are_found_however_they_are_written() {
     let code = "use crate::{\n    field::{date, list},\n    key::Key, policy,\n};\nlet a = crate::route::Route;";
     let found: Vec<String> = imports(code).into_iter().collect();
