@@ -62,14 +62,10 @@ pub(crate) enum ForwardReason {
     UriMiss,
     /// Responses are stored for the target, but none that this request selects.
     VaryMiss,
-    /// No stored response could be used, for another reason.
-    Miss,
     /// Directives of the request require it.
     Request,
     /// The stored response is stale.
     Stale,
-    /// The stored response is incomplete.
-    Partial,
 }
 
 impl ForwardReason {
@@ -80,10 +76,8 @@ impl ForwardReason {
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
-            Self::Partial => "partial",
         }
     }
 }
@@ -140,11 +134,6 @@ pub(crate) struct CacheStatus {
 }
 
 impl CacheStatus {
-    /// Returns the member for a response from the store.
-    pub(crate) const fn hit(ttl: i64) -> Self {
-        Self { handling: Handling::Hit, ttl: Some(ttl), detail: None }
-    }
-
     /// Formats the member as a field line of its own, with one allocation.
     pub(crate) fn header_value(&self) -> HeaderValue {
         let mut text = MemberBuffer::new();
@@ -218,9 +207,9 @@ mod tests {
 
     #[test]
     fn a_hit_says_how_long_it_stays_fresh() {
-        assert_eq!(CacheStatus::hit(41).header_value(), "larder; hit; ttl=41");
-        let stale =
-            CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..CacheStatus::hit(-12) };
+        let hit = |ttl| CacheStatus { handling: Handling::Hit, ttl: Some(ttl), detail: None };
+        assert_eq!(hit(41).header_value(), "larder; hit; ttl=41");
+        let stale = CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..hit(-12) };
         assert_eq!(stale.header_value(), "larder; hit; ttl=-12; detail=stale-while-revalidate");
     }
 

@@ -1,5 +1,6 @@
 //! Cache directives of requests and responses (RFC 9111 §5.2), and targeted ones (RFC 9213).
 
+mod delta_seconds;
 mod member;
 
 use http::{HeaderMap, HeaderName, header};
@@ -9,33 +10,17 @@ use smallvec::SmallVec;
 use crate::field::{list, structured};
 
 use super::surrogate;
+pub use delta_seconds::MAX_DELTA_SECONDS;
+pub(crate) use delta_seconds::delta_seconds;
 use member::{Argument, Directive};
-pub(in crate::policy) use member::{Restriction, restrictions};
-
-/// Upper limit of delta-seconds (RFC 9111 §1.2.2).
-pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
+pub(crate) use member::{Restriction, restrictions};
 
 /// The targeted field for CDN caches (RFC 9213 §3.1).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// Parses delta-seconds, clamped to 2^31. Returns `None` if the number is invalid. Signs,
-/// fractions, letters and single quotes make a number invalid; double quotes do not.
-pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut seconds: u32 = 0;
-    for byte in text {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        seconds = seconds.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
-    }
-    Some(seconds.min(MAX_DELTA_SECONDS))
-}
-
 /// The field from which a response's directives were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::enum_variant_names, reason = "the names of the fields")]
 pub enum DirectiveSource {
     /// `CDN-Cache-Control`: everything else is ignored (RFC 9213 §2.2).
     CdnCacheControl,

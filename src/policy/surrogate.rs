@@ -1,14 +1,11 @@
 //! `Surrogate-Control` (W3C Edge Architecture, 2001), limited to caching.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use crate::field::list;
 
 use super::directive::{delta_seconds, restrictions};
-
-/// Value of `Surrogate-Capability` in requests to the origin, by which it can address Larder.
-pub(crate) const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
 
 /// Device token of directives for Larder alone.
 const DEVICE_TOKEN: &[u8] = b"larder";
@@ -112,6 +109,8 @@ fn directive(member: &[u8]) -> Option<SurrogateDirective> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn read(value: &'static str) -> Option<SurrogateDirective> {

@@ -1,5 +1,4 @@
-//! Tag templates filled from a response's JSON: `product:{$.id}`,
-//! `{section}:{$.items[*].category}`.
+//! Tag templates that may use a response's JSON: `product:{$.id}`.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,10 +8,20 @@ use serde_json_path::JsonPath;
 use super::{
     json_path::{self, TagLimitExceeded},
     tags::{
-        PlaceholderNames, PlaceholderValues, TagError, TagProblem, TagTemplatePart, TemplateToken,
+        PlaceholderNames, PlaceholderValues, TagError, TagProblem, TagTemplate, TagTemplatePart,
+        TemplateToken, tokenize,
     },
 };
 use crate::policy::tag;
+
+/// A tag template of a response, by the source of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AnyTagTemplate {
+    /// The request alone.
+    Request(TagTemplate),
+    /// The request and the JSON of the response.
+    Body(BodyTagTemplate),
+}
 
 /// A tag template with at least one placeholder for the response's JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +42,29 @@ pub struct BodyValues<'a> {
     pub document: &'a Value,
 }
 
+impl AnyTagTemplate {
+    /// Parses a tag template of a route on which these names are defined.
+    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
+        let tokens = tokenize(text)?;
+        if tokens.iter().any(TemplateToken::is_path) {
+            return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
+        }
+        TagTemplate::from_tokens(&tokens, names).map(Self::Request)
+    }
+
+    /// Returns the query parameters that the template uses.
+    pub(crate) fn parameters(&self) -> Vec<&str> {
+        match self {
+            Self::Request(template) => {
+                template.0.iter().filter_map(TagTemplatePart::parameter).collect()
+            }
+            Self::Body(template) => template.parameters(),
+        }
+    }
+}
+
 impl BodyTagTemplate {
-    pub(super) fn from_tokens(
+    fn from_tokens(
         tokens: &[TemplateToken<'_>],
         names: PlaceholderNames<'_>,
     ) -> Result<Self, TagError> {
@@ -52,7 +82,7 @@ impl BodyTagTemplate {
     }
 
     /// Returns the query parameters that the template uses.
-    pub(super) fn parameters(&self) -> Vec<&str> {
+    fn parameters(&self) -> Vec<&str> {
         let parts = self.0.iter().filter_map(|part| match part {
             BodyTemplatePart::Request(part) => part.parameter(),
             BodyTemplatePart::Path(_) => None,
@@ -116,10 +146,7 @@ mod tests {
     use super::*;
     use crate::{
         key::uri::PathForm,
-        route::{
-            Pattern,
-            tags::{AnyTagTemplate, UserPlaceholder},
-        },
+        route::{Pattern, tags::UserPlaceholder},
     };
 
     const PATTERN: &str = "/shops/{shop}";

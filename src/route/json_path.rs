@@ -1,4 +1,4 @@
-//! JSONPath (RFC 9535), and the values that paths select, in the form of tags.
+//! JSON paths (RFC 9535), and the values that they select, in the form of tags.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::policy::tag;
 
-/// Error for an invalid JSONPath, with the message of its parser.
+/// Error for an invalid JSON path, with the message of its parser.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("invalid JSONPath (RFC 9535){0}")]
 pub struct JsonPathError(String);

@@ -17,13 +17,13 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-pub use body_tags::BodyTagTemplate;
-pub use condition::BypassRule;
-pub use json_path::TagLimitExceeded;
-pub(crate) use pattern::{Mismatch, Params, Pattern, PatternError};
-pub(crate) use select::{Agreement, RouteTable, Selection};
-pub(crate) use tags::{AnyTagTemplate, PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
-pub(crate) use target::{TargetError, TargetTemplate};
+pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
+pub(crate) use condition::BypassRule;
+pub(crate) use json_path::TagLimitExceeded;
+pub(crate) use pattern::{Mismatch, Params, Pattern};
+pub(crate) use select::{Agreement, RouteTable};
+pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
+pub(crate) use target::TargetTemplate;
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},

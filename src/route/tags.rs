@@ -5,7 +5,6 @@ use std::{borrow::Cow, fmt, ops::Range};
 use thiserror::Error;
 
 use super::{
-    body_tags::BodyTagTemplate,
     json_path::{self, JsonPathError},
     pattern::{Params, Pattern},
 };
@@ -13,15 +12,6 @@ use crate::key::uri::query;
 
 /// Maximum number of tags from one template, if query parameters repeat.
 const MAX_TAGS: usize = 32;
-
-/// A tag template of a response, by the source of its values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AnyTagTemplate {
-    /// The request alone.
-    Request(TagTemplate),
-    /// The request and the JSON of the response.
-    Body(BodyTagTemplate),
-}
 
 /// A tag template that is filled from a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,36 +90,15 @@ pub enum TagProblem {
     /// `{user}` without users and without a path segment of this name.
     #[error("`{{user}}` is not available: `[user]` configures no authentication")]
     User,
-    /// A JSONPath without a JSON document.
+    /// A JSON path without a JSON document.
     #[error("a JSONPath cannot be used here: there is no JSON document")]
     NoBody,
-    /// An invalid JSONPath.
+    /// An invalid JSON path.
     #[error("{0}")]
     Path(JsonPathError),
     /// A control character.
     #[error("a tag cannot contain control characters")]
     Control,
-}
-
-impl AnyTagTemplate {
-    /// Parses a tag template of a route on which these names are defined.
-    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
-        let tokens = tokenize(text)?;
-        if tokens.iter().any(TemplateToken::is_path) {
-            return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
-        }
-        TagTemplate::from_tokens(&tokens, names).map(Self::Request)
-    }
-
-    /// Returns the query parameters that the template uses.
-    pub(crate) fn parameters(&self) -> Vec<&str> {
-        match self {
-            Self::Request(template) => {
-                template.0.iter().filter_map(TagTemplatePart::parameter).collect()
-            }
-            Self::Body(template) => template.parameters(),
-        }
-    }
 }
 
 impl TagTemplate {
@@ -138,7 +107,7 @@ impl TagTemplate {
         Self::from_tokens(&tokenize(text)?, names)
     }
 
-    fn from_tokens(
+    pub(super) fn from_tokens(
         tokens: &[TemplateToken<'_>],
         names: PlaceholderNames<'_>,
     ) -> Result<Self, TagError> {
@@ -236,7 +205,7 @@ pub(super) enum TemplateToken<'a> {
 }
 
 impl<'a> TemplateToken<'a> {
-    /// Returns whether the token is meant as a JSONPath.
+    /// Returns whether the token is meant as a JSON path.
     pub(super) fn is_path(&self) -> bool {
         matches!(self, Self::Placeholder { name, .. } if name.starts_with('$'))
     }
@@ -249,7 +218,7 @@ impl<'a> TemplateToken<'a> {
 }
 
 /// Splits a template's text into tokens.
-fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
+pub(super) fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
     let fail = |problem, at| Err(TagError { problem, at });
     if text.is_empty() {
         return fail(TagProblem::Empty, 0..0);

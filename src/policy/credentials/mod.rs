@@ -1,4 +1,4 @@
-//! Credentials in requests, and the responses that may be shared despite them.
+//! Credentials in requests.
 //!
 //! A credential is anything that may identify the client: `Authorization`, or a field, a cookie or
 //! a query parameter named like a key, a token, a user or a session. Operators extend and narrow
@@ -9,14 +9,14 @@ mod lists;
 mod parameters;
 mod rules;
 
-use super::{CacheRule, Freshness, Reason, freshness::Constraints};
+use super::CacheRule;
 
-pub(crate) use cookies::{CookieFindings, CookieKind, CookiePairs};
+pub(crate) use cookies::{CookieFindings, CookieKind};
 pub use lists::{
     CREDENTIAL_PARAMETERS, FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES,
     SESSION_ENDS, SESSION_PARTS, SIGNATURE_PARAMETERS,
 };
-pub(crate) use parameters::{Parameter, ParameterKind};
+pub(crate) use parameters::ParameterKind;
 pub(crate) use rules::{CredentialRules, InvalidNamePattern, NameList};
 
 /// The kinds of credentials in a request, as a set.
@@ -79,34 +79,6 @@ impl Credentials {
     pub fn need_own_fetch(self, rule: &CacheRule) -> bool {
         let refuses_guesses = self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE));
         self.are_personal() || (rule.has_ttl() && refuses_guesses)
-    }
-}
-
-impl Freshness {
-    /// Returns the reason for not sharing the response with these credentials, if there is one.
-    ///
-    /// `Authorization` requires `public`, `s-maxage` or `must-revalidate` (RFC 9111 §3.5). Other
-    /// fields and session cookies require one of the first two. An unknown cookie, or a signature
-    /// in the query, requires freshness from the origin itself, or a response that is validated
-    /// before each use.
-    pub fn sharing_refusal(&self, credentials: Credentials) -> Option<Reason> {
-        if credentials == Credentials::NONE || self.constraints.has_any(Constraints::SHAREABLE) {
-            return None;
-        }
-        let revalidates = self.constraints.has_any(Constraints::MUST_REVALIDATE);
-        let is_guess =
-            !self.lifetime.is_zero() && !self.constraints.has_any(Constraints::FRESH_BY_ORIGIN);
-        let refusals = [
-            (Credentials::AUTHORIZATION, !revalidates, Reason::Authorization),
-            (Credentials::FIELD, true, Reason::CredentialField),
-            (Credentials::SESSION_COOKIE, true, Reason::CookieRequest),
-            (Credentials::SIGNATURE, is_guess, Reason::SignedTarget),
-            (Credentials::UNKNOWN_COOKIE, is_guess, Reason::UnknownCookie),
-        ];
-        let mut refusals = refusals.into_iter();
-        refusals
-            .find(|(carried, applies, _)| *applies && credentials.has(*carried))
-            .map(|(_, _, reason)| reason)
     }
 }
 

@@ -6,16 +6,16 @@
 
 /// A well-formed directive: `token`, `token=token` or `token="quoted-string"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) struct Directive<'a> {
+pub(crate) struct Directive<'a> {
     /// Name, in any case.
-    pub(in crate::policy) name: &'a [u8],
+    pub(crate) name: &'a [u8],
     /// Argument after `=`.
-    pub(in crate::policy) argument: Option<Argument<'a>>,
+    pub(crate) argument: Option<Argument<'a>>,
 }
 
 /// The argument of a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Argument<'a> {
+pub(crate) enum Argument<'a> {
     /// A token.
     Token(&'a [u8]),
     /// The content of a quoted string, with escapes left in.
@@ -24,7 +24,7 @@ pub(in crate::policy) enum Argument<'a> {
 
 impl<'a> Argument<'a> {
     /// Returns the bytes of either form.
-    pub(in crate::policy) const fn text(self) -> &'a [u8] {
+    pub(crate) const fn text(self) -> &'a [u8] {
         match self {
             Self::Token(text) | Self::Quoted(text) => text,
         }
@@ -33,7 +33,7 @@ impl<'a> Argument<'a> {
 
 impl<'a> Directive<'a> {
     /// Parses a trimmed member. Returns `None` if it is not well-formed.
-    pub(in crate::policy) fn parse(member: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(member: &'a [u8]) -> Option<Self> {
         let end = member.iter().position(|byte| *byte == b'=').unwrap_or(member.len());
         let (name, rest) = member.split_at_checked(end)?;
         if !is_token(name) {
@@ -51,7 +51,7 @@ impl<'a> Directive<'a> {
 
 /// Removes a key that is false from a dictionary member (RFC 9651). `no-store=?0` forbids nothing.
 /// In `no-store=?0;private` the word after it remains.
-pub(in crate::policy) fn strip_false_key(member: &[u8]) -> &[u8] {
+pub(crate) fn strip_false_key(member: &[u8]) -> &[u8] {
     let equals = member.iter().position(|byte| *byte == b'=');
     let parts = equals.and_then(|at| member.split_at_checked(at));
     match parts {
@@ -82,7 +82,7 @@ fn is_quotable(text: &[u8]) -> bool {
 
 /// A restrictive directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Restriction {
+pub(crate) enum Restriction {
     /// `no-store`.
     NoStore,
     /// `no-cache`.
@@ -113,12 +113,12 @@ impl Restriction {
 
 /// Finds the restrictive words in a text. Words are separated by anything but letters, digits, `-`
 /// and `_`.
-pub(in crate::policy) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
+pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
     words(text).filter_map(Restriction::of)
 }
 
 /// Returns whether a text contains the word `wanted`.
-pub(in crate::policy) fn has_word(text: &[u8], wanted: &str) -> bool {
+pub(crate) fn has_word(text: &[u8], wanted: &str) -> bool {
     words(text).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
