@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         assert_eq!(expanded("${PORT}").unwrap_err(), "environment variable `PORT` is not set");
-        assert_eq!(expanded("${a b}").unwrap_err(), "`${a b}` names no variable");
-        assert_eq!(expanded("x${HOST").unwrap_err(), "a `${` has no `}`");
+        assert_eq!(expanded("${a b}").unwrap_err(), "invalid variable name in `${a b}`");
+        assert_eq!(expanded("x${HOST").unwrap_err(), "unterminated `${`: `}` is missing");
         assert_eq!(
             expanded("${file:/nowhere}").unwrap_err(),
-            "file `/nowhere` cannot be read: entity not found"
+            "cannot read file `/nowhere`: entity not found"
         );
     }
 }

@@ -6,6 +6,8 @@
 mod compile;
 mod environment;
 mod file;
+mod flags;
+mod listen;
 pub(crate) mod report;
 pub(crate) mod secret;
 pub(crate) mod settings;
@@ -17,43 +19,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::redis;
+use crate::origin::settings::OriginTls;
 
 pub use environment::Environment;
+pub(crate) use file::masked_url;
+pub use flags::Flags;
+pub(crate) use listen::ListenAddress;
 pub(crate) use report::{ConfigError, ConfigReport, Finding};
-pub use secret::Secret;
 pub use settings::Config;
+pub(crate) use settings::{
+    AccessLogFormat, Assertion, AssertionKind, LimitsConfig, Permission, StoreConfig, TestCase,
+};
 pub(crate) use suggest::nearest;
 pub(crate) use value::format_duration;
-pub(crate) use {
-    settings::AccessLogFormat, settings::AdminConfig, settings::AdminToken, settings::Assertion,
-    settings::AssertionKind, settings::CertificateFiles, settings::HealthCheckConfig,
-    settings::HostHeader, settings::LimitsConfig, settings::ListenAddress, settings::LogConfig,
-    settings::LogLevel, settings::MockResponse, settings::OriginConfig,
-    settings::OriginConnections, settings::OriginScheme, settings::OriginTls, settings::OriginUrl,
-    settings::Permission, settings::StoreConfig, settings::TestCase, settings::UnixSocket,
-    settings::WhenUnsynced,
-};
-
-/// Returns a URL with its credentials masked, for display.
-pub(crate) fn masked_url(url: &str) -> String {
-    file::masked_url(url)
-}
-
-/// The settings of the command line, which override the file.
-#[derive(Debug, Clone, Default)]
-pub struct Flags {
-    /// Replaces `listen` unless empty.
-    pub listen: Vec<ListenAddress>,
-    /// Replaces `origin.urls` unless empty.
-    pub origin: Vec<OriginUrl>,
-    /// Replaces `admin.listen`.
-    pub admin: Option<ListenAddress>,
-    /// Replaces `store.redis`.
-    pub redis: Option<redis::Settings>,
-    /// Replaces `log.access`.
-    pub access_log: Option<AccessLogFormat>,
-}
 
 /// A configuration or its errors, and the files to watch for changes.
 #[derive(Debug)]
@@ -109,9 +87,9 @@ impl Config {
 
     /// Returns the files with certificates, keys and authorities, which a reload reads again.
     fn certificate_files(&self) -> Vec<PathBuf> {
-        let pairs = self.tls.iter().chain(&self.origin.tls.client);
-        let pairs = pairs.flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        pairs.chain(self.origin.tls.ca.clone()).collect()
+        let of_listeners = self.tls.iter().flat_map(|files| [&files.cert, &files.key]);
+        let OriginTls { ca, cert, key, .. } = &self.origin.tls;
+        of_listeners.chain([ca, cert, key].into_iter().flatten()).cloned().collect()
     }
 
     /// Returns the changed settings that take effect after a restart only.

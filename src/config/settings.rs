@@ -1,20 +1,15 @@
 //! The compiled configuration: plain types, resolved and checked.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::IpAddr, ops::Range, path::PathBuf, time::Duration};
 
-use http::uri::Authority;
 use ipnet::IpNet;
+use tracing::level_filters::LevelFilter;
 
-use super::{report::ConfigReport, secret::Secret, value};
+use super::{listen::ListenAddress, report::ConfigReport, secret::Secret};
 use crate::{
-    feed,
+    feed, origin,
     policy::CredentialRules,
+    purge::UnsyncedPolicy,
     redis,
     route::RouteTable,
     trigger::{Poll, Schedule, Webhook},
@@ -31,7 +26,7 @@ pub struct Config {
     /// Certificate of TCP listeners; plain text if `None`. Unix sockets never use TLS.
     pub tls: Option<CertificateFiles>,
     /// The origin.
-    pub origin: OriginConfig,
+    pub origin: origin::Settings,
     /// The hosts that are served, in canonical form; empty for all.
     pub hosts: Vec<Box<str>>,
     /// Networks of proxies, from which `Forwarded` and `X-Forwarded-*` are accepted.
@@ -136,46 +131,6 @@ pub enum AssertionKind {
     OtherKeyThan(String),
 }
 
-/// A listen address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// An IP address and port; port 0 is any free port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(UnixSocket),
-}
-
-/// The file of a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UnixSocket {
-    /// Path.
-    pub path: PathBuf,
-    /// Permissions, if given.
-    pub mode: Option<u32>,
-}
-
-impl FromStr for ListenAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        value::listen_address(text)
-    }
-}
-
-impl std::fmt::Display for ListenAddress {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(formatter, "{address}"),
-            Self::Unix(UnixSocket { path, mode: None }) => {
-                write!(formatter, "unix:{}", path.display())
-            }
-            Self::Unix(UnixSocket { path, mode: Some(mode) }) => {
-                write!(formatter, "unix:{}?mode={mode:04o}", path.display())
-            }
-        }
-    }
-}
-
 /// PEM files of a certificate chain and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -183,129 +138,6 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// Private key.
     pub key: PathBuf,
-}
-
-/// The servers of the origin and the connections to them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OriginConfig {
-    /// Equal servers; at least one.
-    pub urls: Vec<OriginUrl>,
-    /// Timeout of connecting, TLS included.
-    pub connect_timeout: Duration,
-    /// Timeout of the response head.
-    pub first_byte_timeout: Duration,
-    /// Timeout of a pause in a body.
-    pub idle_timeout: Duration,
-    /// Limits on the connections to each server.
-    pub connections: OriginConnections,
-    /// Maximum size of a response head in bytes.
-    pub max_header_bytes: u32,
-    /// Whether HTTP/2 is offered to `https` servers.
-    pub http2: bool,
-    /// Interval of DNS lookups.
-    pub dns_refresh: Duration,
-    /// Maximum number of retries of a safe request.
-    pub retries: u32,
-    /// Active health checks; `None` for passive ones only.
-    pub health: Option<HealthCheckConfig>,
-    /// TLS towards `https` servers.
-    pub tls: OriginTls,
-    /// The `Host` that is sent.
-    pub host: HostHeader,
-}
-
-/// Limits on the connections to each server of the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OriginConnections {
-    /// How long an idle connection is kept.
-    pub keep_alive: Duration,
-    /// Maximum number of connections.
-    pub max: usize,
-    /// Maximum number of requests that wait for a connection.
-    pub max_pending: usize,
-    /// Timeout of waiting for a connection.
-    pub pending_timeout: Duration,
-}
-
-/// The URL of one server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OriginUrl {
-    /// Protocol.
-    pub scheme: OriginScheme,
-    /// Name or address; IPv6 in brackets.
-    pub host: String,
-    /// Port, with the default of the scheme filled in.
-    pub port: u16,
-    /// Host and port as in `Host`, without a default port.
-    pub authority: Authority,
-}
-
-impl FromStr for OriginUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        value::origin_url(text)
-    }
-}
-
-impl std::fmt::Display for OriginUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}://{}", self.scheme.as_str(), self.authority)
-    }
-}
-
-/// The protocol of an origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OriginScheme {
-    /// HTTP/1.1 without TLS.
-    Http,
-    /// HTTP/2 or HTTP/1.1 over TLS, chosen by ALPN.
-    Https,
-    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 §3.3).
-    H2c,
-}
-
-impl OriginScheme {
-    /// Returns the scheme as in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::H2c => "h2c",
-        }
-    }
-}
-
-/// An active health check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheckConfig {
-    /// Path to request; a 2xx or 3xx means healthy.
-    pub path: String,
-    /// Interval.
-    pub every: Duration,
-}
-
-/// Verification of `https` origins, and the client certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OriginTls {
-    /// PEM file of authorities that replace those of the system.
-    pub ca: Option<PathBuf>,
-    /// Client certificate.
-    pub client: Option<CertificateFiles>,
-    /// Expected server name, if not the host of the URL.
-    pub server_name: Option<String>,
-}
-
-/// The `Host` that is sent to the origin.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum HostHeader {
-    /// The client's.
-    #[default]
-    Preserve,
-    /// That of the origin's URL.
-    Origin,
-    /// A fixed value.
-    Literal(Authority),
 }
 
 /// Limits on clients.
@@ -416,10 +248,8 @@ pub struct StoreConfig {
     pub memory: u64,
     /// Maximum size of a stored response in bytes.
     pub max_object: u64,
-    /// Maximum age of responses that a node uses while it has lost the purge log.
-    pub unsynced_ttl: Duration,
-    /// Behaviour of such a node.
-    pub when_unsynced: WhenUnsynced,
+    /// The use of stored responses on a node that has lost the purge log.
+    pub unsynced: UnsyncedPolicy,
 }
 
 impl Default for StoreConfig {
@@ -434,28 +264,7 @@ impl Default for StoreConfig {
             encrypt_keys: Vec::new(),
             memory: 256 << 20,
             max_object: 16 << 20,
-            unsynced_ttl: Duration::from_secs(1),
-            when_unsynced: WhenUnsynced::default(),
-        }
-    }
-}
-
-/// The behaviour of a node that has lost the purge log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WhenUnsynced {
-    /// Use only very recent responses, so that no purge is missed.
-    #[default]
-    Bounded,
-    /// Use all fresh responses.
-    Serve,
-}
-
-impl WhenUnsynced {
-    /// Returns the choice as in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bounded => "bounded",
-            Self::Serve => "serve",
+            unsynced: UnsyncedPolicy::Bounded(Duration::from_secs(1)),
         }
     }
 }
@@ -474,48 +283,16 @@ pub struct UserConfig {
 }
 
 /// The logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Level of Larder's own messages.
-    pub level: LogLevel,
+    /// Level of Larder's own messages, on standard error.
+    pub level: LevelFilter,
     /// Format of the access log.
     pub access: AccessLogFormat,
 }
 
-/// The level of Larder's own messages, on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// No messages.
-    Off,
-    /// Conditions that need attention now.
-    Error,
-    /// Conditions that will need attention.
-    Warn,
-    /// Events of interest to operators.
-    #[default]
-    Info,
-    /// Steps of each request.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// Returns the level as in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 /// The format of the access log, on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum AccessLogFormat {
     /// One JSON object per line.
     #[default]
@@ -524,15 +301,4 @@ pub enum AccessLogFormat {
     Text,
     /// Disabled.
     Off,
-}
-
-impl AccessLogFormat {
-    /// Returns the format as in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Text => "text",
-            Self::Off => "off",
-        }
-    }
 }

@@ -5,11 +5,11 @@ pub(crate) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let given: Vec<char> = given.chars().take(64).flat_map(char::to_lowercase).collect();
-    let limit = (given.len() / 3).max(1);
+    let given: String = given.chars().take(64).flat_map(char::to_lowercase).collect();
+    let limit = (given.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|word| (distance(&given, &word.chars().collect::<Vec<_>>()), word))
+        .map(|word| (strsim::osa_distance(&given, word), word))
         .filter(|(distance, word)| *distance <= limit && *distance < word.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
@@ -24,34 +24,6 @@ pub(super) fn did_you_mean(word: Option<&str>) -> Option<String> {
 pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
     quoted.join(", ")
-}
-
-/// Counts the insertions, deletions, replacements and swaps of neighbours between two words
-/// (optimal string alignment).
-fn distance(one: &[char], other: &[char]) -> usize {
-    let width = other.len() + 1;
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..width).collect();
-    for (row, left) in one.iter().enumerate() {
-        let mut current = Vec::with_capacity(width);
-        current.push(row + 1);
-        for (column, right) in other.iter().enumerate() {
-            let at =
-                |cells: &[usize], index: usize| cells.get(index).copied().unwrap_or(usize::MAX);
-            let replaced = at(&above, column) + usize::from(left != right);
-            let mut best = replaced.min(at(&above, column + 1) + 1).min(at(&current, column) + 1);
-            let is_swapped = row > 0
-                && column > 0
-                && one.get(row - 1) == Some(right)
-                && other.get(column - 1) == Some(left);
-            if is_swapped {
-                best = best.min(at(&before, column - 1) + 1);
-            }
-            current.push(best);
-        }
-        before = std::mem::replace(&mut above, current);
-    }
-    above.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,16 +1,10 @@
 //! Values in configuration syntax: durations, sizes, addresses.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
-use http::uri::Authority;
 use ipnet::IpNet;
 use url::Url;
 
-use super::settings::{ListenAddress, OriginScheme, OriginUrl, UnixSocket};
 use crate::{
     key::uri::{Scheme, host},
     user::DocumentUrl,
@@ -77,68 +71,6 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
         _ => return Err(PROBLEM),
     };
     number.checked_mul(bytes).ok_or("the size is too large")
-}
-
-/// Parses `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
-/// `unix:/path`.
-pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
-    const PROBLEM: &str = "expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`";
-    if let Some(socket) = text.strip_prefix("unix:") {
-        return unix_socket(socket).map(ListenAddress::Unix);
-    }
-    let address = match text.split_once(':') {
-        Some(("", port)) => format!("0.0.0.0:{port}"),
-        Some(("localhost", port)) => format!("127.0.0.1:{port}"),
-        _ => text.to_owned(),
-    };
-    address.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| PROBLEM)
-}
-
-/// Parses the path of a socket with optional permissions: `/path?mode=0660`.
-fn unix_socket(text: &str) -> Result<UnixSocket, &'static str> {
-    let (path, mode) = match text.split_once("?mode=") {
-        Some((path, mode)) => (path, Some(permissions(mode)?)),
-        None => (text, None),
-    };
-    if path.starts_with('/') {
-        Ok(UnixSocket { path: path.into(), mode })
-    } else {
-        Err("expected an absolute path such as `unix:/run/larder.sock`")
-    }
-}
-
-fn permissions(text: &str) -> Result<u32, &'static str> {
-    const EXPECTED: &str = "expected permissions in octal digits such as `?mode=0660`";
-    let is_octal = text.len() >= 3 && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-    let mode = u32::from_str_radix(text, 8).map_err(|_| EXPECTED)?;
-    if is_octal && mode <= 0o777 { Ok(mode) } else { Err(EXPECTED) }
-}
-
-/// Parses `http://host:port`, `https://…` or `h2c://…`.
-pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
-    const PROBLEM: &str = "expected a URL such as `http://127.0.0.1:3000`";
-    let (scheme, rest) = text.split_once("://").ok_or(PROBLEM)?;
-    let (scheme, web_scheme) = match scheme.to_ascii_lowercase().as_str() {
-        "http" => (OriginScheme::Http, "http"),
-        "https" => (OriginScheme::Https, "https"),
-        "h2c" => (OriginScheme::H2c, "http"),
-        _ => return Err("expected the scheme `http`, `https` or `h2c`"),
-    };
-    let url = Url::parse(&format!("{web_scheme}://{rest}")).map_err(|_| PROBLEM)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("expected a URL without user name and password");
-    }
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err("expected a URL without a path: paths of requests are forwarded unchanged");
-    }
-    let host = url.host_str().ok_or(PROBLEM)?.to_owned();
-    let port = url.port_or_known_default().ok_or(PROBLEM)?;
-    let authority = match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.clone(),
-    };
-    let authority: Authority = authority.parse().map_err(|_| PROBLEM)?;
-    Ok(OriginUrl { scheme, host, port, authority })
 }
 
 /// Parses the URL of a key set: `https`, or `http` to this machine.
@@ -229,43 +161,6 @@ mod tests {
         }
         for text in ["", "64", "64k", "KiB", "-1B", "99999999999999GiB"] {
             assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_read() {
-        let tcp = |text: &str| ListenAddress::Tcp(text.parse().unwrap());
-        assert_eq!(listen_address(":8080"), Ok(tcp("0.0.0.0:8080")));
-        assert_eq!(listen_address("localhost:0"), Ok(tcp("127.0.0.1:0")));
-        assert_eq!(listen_address("[::1]:80"), Ok(tcp("[::1]:80")));
-        let unix = |path: &str, mode| ListenAddress::Unix(UnixSocket { path: path.into(), mode });
-        assert_eq!(listen_address("unix:/run/larder.sock"), Ok(unix("/run/larder.sock", None)));
-        assert_eq!(listen_address("unix:/a?mode=0660"), Ok(unix("/a", Some(0o660))));
-        assert_eq!(unix("/a", Some(0o600)).to_string(), "unix:/a?mode=0600");
-        for text in ["unix:/a?mode=", "unix:/a?mode=888", "unix:/a?mode=rw", "unix:/a?mode=1777"] {
-            assert!(listen_address(text).is_err(), "{text}");
-        }
-        for text in ["8080", "example.com:80", "0.0.0.0", "unix:larder.sock", "1.2.3.4:99999"] {
-            assert!(listen_address(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn origins_are_read() {
-        let read = |text: &str| {
-            let url = origin_url(text).unwrap();
-            (url.scheme, url.host.clone(), url.port, url.authority.to_string())
-        };
-        let expected = (OriginScheme::H2c, "10.0.0.1".into(), 3000, "10.0.0.1:3000".to_owned());
-        assert_eq!(read("h2c://10.0.0.1:3000"), expected);
-        let expected = (OriginScheme::Https, "api.example".into(), 443, "api.example".to_owned());
-        assert_eq!(read("HTTPS://API.example/"), expected);
-        let expected = (OriginScheme::Http, "[::1]".into(), 80, "[::1]".to_owned());
-        assert_eq!(read("http://[::1]"), expected);
-        for text in
-            ["", "host:80", "ftp://host", "http://", "http://u:p@h", "http://h/x", "http://h?"]
-        {
-            assert!(origin_url(text).is_err(), "{text}");
         }
     }
 }

@@ -29,6 +29,7 @@ use smallvec::SmallVec;
 pub use capacity::OriginLoad;
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
+pub(crate) use settings::HostHeader;
 pub use settings::{ConnectionLimits, Endpoint, Settings};
 pub(crate) use {body::CompletionProof, body::ResponseBodyError, body::UploadProgress};
 pub use {body::RequestBody, body::ResponseBody};

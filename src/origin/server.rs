@@ -122,8 +122,7 @@ impl OriginServer {
         settings: &Settings,
         tls: Option<&ClientConfigs>,
     ) -> Result<Self, OriginTlsError> {
-        let literal = settings.host.as_ref();
-        let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let literal = HeaderValue::from_str(settings.host.of("")).ok();
         let is_secure = endpoint.scheme == settings::OriginScheme::Https;
         let known_protocol = match endpoint.scheme {
             settings::OriginScheme::H2c => KnownProtocol::Http2,
@@ -137,7 +136,9 @@ impl OriginServer {
             outlier_detector: OutlierDetector::default(),
             connector: ServerConnector::new(endpoint, settings, tls)?,
             header_bytes: settings.max_header_bytes,
-            default_host: literal.unwrap_or_else(|| endpoint.host()),
+            default_host: literal
+                .filter(|host| !host.is_empty())
+                .unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
             is_upgradable: endpoint.scheme != settings::OriginScheme::H2c,
             first_byte_timeout: settings.first_byte_timeout,

@@ -11,7 +11,7 @@ use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
     key::{digest::CredentialDigests, uri::host},
-    origin::Origin,
+    origin::{HostHeader, Origin},
     policy::CredentialRules,
     route::{Route, RouteTable},
     server::Connection,
@@ -36,7 +36,7 @@ pub(crate) struct ConfigSnapshot {
     /// The hosts that are served.
     pub hosts: ServedHosts,
     /// The `Host` that origins are sent.
-    pub host: OriginHostHeader,
+    pub host: HostHeader,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// What counts as a credential.
@@ -71,29 +71,6 @@ impl ServedHosts {
             }
         };
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| fits(pattern))
-    }
-}
-
-/// The `Host` that origins are sent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum OriginHostHeader {
-    /// The client's, in canonical form.
-    #[default]
-    Preserve,
-    /// Each server's own.
-    Origin,
-    /// This one.
-    Literal(Box<str>),
-}
-
-impl OriginHostHeader {
-    /// The `Host` for a client that asks for this one; empty if each server gets its own.
-    pub(crate) fn of<'a>(&'a self, asked: &'a str) -> &'a str {
-        match self {
-            Self::Preserve => asked,
-            Self::Origin => "",
-            Self::Literal(host) => host,
-        }
     }
 }
 

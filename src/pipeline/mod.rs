@@ -77,9 +77,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use body::Body;
 pub use clock::Clock;
-pub(crate) use config_snapshot::{
-    ConfigSnapshot, OriginHostHeader, ServedHosts, ServerTiming, SnapshotId,
-};
+pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use warmer::{Warmer, warm_purged};

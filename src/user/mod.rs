@@ -27,8 +27,8 @@ use credential_cache::VerifiedIdentity;
 use gateway::Gateway;
 use token_verifier::{MemberContext, TokenVerifier};
 
-pub use crate::origin::document_url::DocumentUrl;
-pub use error::IdentityError;
+pub(crate) use crate::origin::document_url::DocumentUrl;
+pub(crate) use error::IdentityError;
 pub use keys::TokenKeys;
 pub use member::PartitionMember;
 pub(crate) use narrow::DEFAULT_CLAIMS as DEFAULT_NARROWING_CLAIMS;

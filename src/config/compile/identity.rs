@@ -214,8 +214,8 @@ fn gateway(
     narrows: Option<&Texts>,
     problems: &mut Problems<'_>,
 ) -> Option<GatewayRules> {
-    problems.required(table.name.as_ref(), &table.span, "user.header", "name")?;
-    let name = problems.read(table.name.as_ref()?, field)?;
+    let name = problems.required(table.name.as_ref(), &table.span, "user.header", "name")?;
+    let name = problems.read(name, field)?;
     let from = problems.each(table.from.as_ref(), value::network);
     if from.is_empty() {
         let message = "`user.header` has no `from`, the addresses of the gateway";

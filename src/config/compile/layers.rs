@@ -7,7 +7,7 @@ use serde_json_path::JsonPath;
 
 use super::{
     problems::Problems,
-    routes::{bypass, query_rule, vary_rule},
+    request_rules::{bypass, query_rule, vary_rule},
     ttl,
 };
 use crate::{

@@ -5,6 +5,7 @@ mod identity;
 mod layers;
 mod origin;
 mod problems;
+mod request_rules;
 mod routes;
 mod schedules;
 mod store;
@@ -18,15 +19,17 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use problems::Problems;
+use tracing::level_filters::LevelFilter;
 
 use super::{
-    Flags,
     file::{AdminTable, ConfigFile, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
+    flags::Flags,
+    listen::{ListenAddress, listen_address},
     report::{ConfigReport, Finding},
     secret::Secret,
     settings::{
         AccessLogFormat, AdminConfig, AdminToken, CertificateFiles, Config, LimitsConfig,
-        ListenAddress, LogConfig, LogLevel, Permission,
+        LogConfig, Permission,
     },
     value,
 };
@@ -86,7 +89,7 @@ fn listen(
     flags: &Flags,
     problems: &mut Problems<'_>,
 ) -> Vec<ListenAddress> {
-    let given = problems.each(listen, value::listen_address);
+    let given = problems.each(listen, listen_address);
     if !flags.listen.is_empty() {
         return flags.listen.clone();
     }
@@ -111,7 +114,7 @@ fn certificate(
 ) -> Option<CertificateFiles> {
     let cert = problems.required(tls.cert.as_ref(), span, "tls", "cert");
     let key = problems.required(tls.key.as_ref(), span, "tls", "key");
-    Some(CertificateFiles { cert: cert?.into(), key: key?.into() })
+    Some(CertificateFiles { cert: cert?.as_str().into(), key: key?.as_str().into() })
 }
 
 fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
@@ -171,7 +174,7 @@ fn admin(
     let listen = match (&flags.admin, &table.listen) {
         (Some(address), _) => Some(address.clone()),
         (None, Some(text)) if text.value == "off" => None,
-        (None, Some(text)) => problems.read(text, value::listen_address).or_else(default),
+        (None, Some(text)) => problems.read(text, listen_address).or_else(default),
         (None, None) => default(),
     };
     let mut tokens: Vec<AdminToken> =
@@ -221,7 +224,7 @@ fn token(
     span: &std::ops::Range<usize>,
     problems: &mut Problems<'_>,
 ) -> Option<AdminToken> {
-    let text = problems.required(table.token.as_ref(), span, "admin.tokens", "token").is_some();
+    let token = problems.required(table.token.as_ref(), span, "admin.tokens", "token");
     let Some(may) = &table.may else {
         let message = "`may` is missing: the permissions of this token, as in `may = [\"read\"]`";
         problems.push(Finding::error(Some(span.clone()), message).doubtful());
@@ -229,7 +232,7 @@ fn token(
     };
     let words = Permission::ALL.map(|permission| (permission.as_str(), permission));
     let may = may.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect();
-    let secret = table.token.as_ref().filter(|_| text).and_then(|text| secret(text, problems))?;
+    let secret = token.and_then(|text| secret(text, problems))?;
     Some(AdminToken { secret, permissions: may })
 }
 
@@ -242,19 +245,17 @@ fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secre
 }
 
 fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> LogConfig {
-    let levels = [
-        LogLevel::Off,
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-        LogLevel::Trace,
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let levels = levels.map(|word| (word, word.parse().unwrap_or(LevelFilter::INFO)));
+    let formats = [
+        ("json", AccessLogFormat::Json),
+        ("text", AccessLogFormat::Text),
+        ("off", AccessLogFormat::Off),
     ];
-    let forms = [AccessLogFormat::Json, AccessLogFormat::Text, AccessLogFormat::Off];
-    let level = problems.one_of(table.level.as_ref(), &levels.map(|level| (level.as_str(), level)));
-    let access = problems.one_of(table.access.as_ref(), &forms.map(|form| (form.as_str(), form)));
+    let level = problems.one_of(table.level.as_ref(), &levels);
+    let access = problems.one_of(table.access.as_ref(), &formats);
     LogConfig {
-        level: level.unwrap_or_default(),
+        level: level.unwrap_or(LevelFilter::INFO),
         access: flags.access_log.or(access).unwrap_or_default(),
     }
 }

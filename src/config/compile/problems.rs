@@ -1,12 +1,15 @@
 //! Findings during compilation, and parsing of values.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, ops::Range, time::Duration};
 
-use crate::config::{
-    file::{Located, Text, Texts},
-    report::Finding,
-    suggest::{did_you_mean, listed, nearest},
-    value,
+use crate::{
+    config::{
+        file::{Located, Text, Texts},
+        report::Finding,
+        suggest::{did_you_mean, listed, nearest},
+        value,
+    },
+    fence::PurgeMode,
 };
 
 /// The findings so far, and the source text that they refer to.
@@ -32,20 +35,28 @@ impl Problems<'_> {
         self.push(Finding::error(Some(at.clone()), message));
     }
 
+    /// Checks that a certificate and its key are both set, or neither.
+    pub(super) fn together(&mut self, (cert, key): (&Option<Text>, &Option<Text>)) {
+        if let (Some(one), None) | (None, Some(one)) = (cert, key) {
+            let message = "`cert` and `key` must be set together";
+            self.push(Finding::error(Some(one.span.clone()), message).doubtful());
+        }
+    }
+
     /// Parses a value, and adds a finding if it is invalid.
-    pub(super) fn read<T>(
+    pub(super) fn read<T, E: Display>(
         &mut self,
         text: &Text,
-        read: impl FnOnce(&str) -> Result<T, &'static str>,
+        read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        read(text).map_err(|problem| self.error(&text.span, problem)).ok()
+        read(text).map_err(|problem| self.error(&text.span, problem.to_string())).ok()
     }
 
     /// Parses the values of a list, and leaves out invalid ones.
-    pub(super) fn each<T>(
+    pub(super) fn each<T, E: Display>(
         &mut self,
         texts: Option<&Texts>,
-        mut read: impl FnMut(&str) -> Result<T, &'static str>,
+        mut read: impl FnMut(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let Some(texts) = texts else {
             return Vec::new();
@@ -101,19 +112,54 @@ impl Problems<'_> {
         table: &Range<usize>,
         path: &str,
         key: &str,
-    ) -> Option<&'a str> {
+    ) -> Option<&'a Text> {
         match text {
             Some(text) if text.is_empty() => {
                 self.error(&text.span, format!("`{path}.{key}` is empty"));
                 None
             }
-            Some(text) => Some(text.as_str()),
+            Some(text) => Some(text),
             None => {
                 let message = format!("`{path}` has no `{key}`");
                 self.push(Finding::error(Some(table.clone()), message).doubtful());
                 None
             }
         }
+    }
+
+    /// Parses a name that labels logs and metrics.
+    pub(super) fn label(&mut self, kind: &str, text: &Text) -> Option<Box<str>> {
+        let is_break = |character: char| character.is_whitespace() || character.is_control();
+        if text.is_empty() || text.contains(is_break) {
+            let message = format!(
+                "expected one word as the name of a {kind}, since it labels logs and metrics"
+            );
+            self.error(&text.span, message);
+            return None;
+        }
+        Some(text.as_str().into())
+    }
+
+    /// Checks that names are unique. Returns them with their positions.
+    pub(super) fn unique<'a>(
+        &mut self,
+        kind: &str,
+        names: impl Iterator<Item = Option<&'a Text>>,
+    ) -> BTreeMap<&'a str, &'a Range<usize>> {
+        let mut known = BTreeMap::new();
+        for name in names.flatten() {
+            if let Some(other) = known.insert(name.as_str(), &name.span) {
+                let message = format!("another {kind} has this name");
+                let finding = Finding::error(Some(name.span.clone()), message);
+                self.push(finding.context(Range::clone(other), "the other one"));
+            }
+        }
+        known
+    }
+
+    pub(super) fn purge_mode(&mut self, text: Option<&Text>) -> PurgeMode {
+        let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
+        self.one_of(text, &modes).unwrap_or_default()
     }
 
     /// Returns the span of a part of a string. It is the whole string if its spelling in the file

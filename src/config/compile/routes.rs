@@ -1,28 +1,20 @@
 //! Compilation of routes, tiers and defaults.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
-
-use http::HeaderName;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{layers::Layer, problems::Problems, user};
 use crate::{
     config::{
-        file::{
-            BypassTable, ConfigFile, Located, QueryTable, RouteSection, Text, Texts, VaryTable,
-        },
+        file::{ConfigFile, Located, RouteSection, Text, Texts},
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    key::uri::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule},
-    policy::{
-        CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::carries_client_address,
-    },
+    key::uri::{QueryForwarding, QueryRule},
+    policy::{CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
         AnyTagTemplate, BodyTagTemplate, BypassRule, Pattern, PlaceholderNames, Route, RouteTable,
-        TagError, TagTemplate, TargetTemplate, UserPlaceholder, VaryRule,
-        condition::{HeaderCondition, QueryCondition},
-        tags::TagProblem,
-        target::TargetProblem,
+        TagError, TagTemplate, TargetTemplate, UserPlaceholder, condition::QueryCondition,
+        tags::TagProblem, target::TargetProblem,
     },
 };
 
@@ -40,7 +32,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
         let layer = Layer::of_route(section, problems).over(&tier_of(section, &tiers, problems));
         routes.extend(route(section, layer.over(&defaults), users, problems));
     }
-    check_names(&file.route, problems);
+    problems.unique("route", file.route.iter().map(|section| section.name.as_ref()));
     check_reachable(&file.route, problems);
     for tier in tiers.values() {
         // Checks unused tiers too.
@@ -144,24 +136,15 @@ fn route(
 
 fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
-    let text = section.name.as_ref()?;
-    if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        problems.error(
-            &text.span,
-            "expected one word as the name of a route, since it labels logs and metrics",
-        );
+    if name.value == Route::UNMATCHED {
+        problems.error(&name.span, "this name is reserved for requests that no route matches");
         return None;
     }
-    if name == Route::UNMATCHED {
-        problems.error(&text.span, "this name is reserved for requests that no route matches");
-        return None;
-    }
-    Some(Arc::from(name))
+    problems.label("route", name).map(Arc::from)
 }
 
 fn pattern(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Pattern> {
-    problems.required(section.pattern.as_ref(), &section.span, "route", "match")?;
-    let text = section.pattern.as_ref()?;
+    let text = problems.required(section.pattern.as_ref(), &section.span, "route", "match")?;
     match Pattern::parse(text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
@@ -380,74 +363,6 @@ fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params: Vec<String> = params.chain(user).collect();
     let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
     format!("placeholders of this route: {}", listed(known))
-}
-
-pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
-    let name = |text: &str| {
-        NamePattern::parse(text).map_err(|error| match error {
-            NamePatternError::Empty => "expected a parameter name",
-            NamePatternError::Wildcard => "a `*` is allowed only at the beginning or the end",
-        })
-    };
-    QueryRule {
-        ignore: problems.each(table.ignore.as_ref(), name).into(),
-        only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
-        order: if table.sort == Some(true) { QueryOrder::Sorted } else { QueryOrder::AsSent },
-        forwarding: problems
-            .one_of(
-                table.forward.as_ref(),
-                &[("kept", QueryForwarding::Kept), ("all", QueryForwarding::All)],
-            )
-            .unwrap_or_default(),
-    }
-}
-
-pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
-    let header = |text: &str| match text.parse::<HeaderName>() {
-        Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
-            "this holds the address of each client, which no key has; let such routes say `cache = false`",
-        ),
-        name => name.map_err(|_| "invalid field name"),
-    };
-    let cookie = |text: &str| {
-        let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_name && !text.contains(['=', ';', ',']) {
-            Ok(text.into())
-        } else {
-            Err("invalid cookie name")
-        }
-    };
-    VaryRule {
-        headers: problems.each(table.headers.as_ref(), header).into(),
-        cookies: problems.each(table.cookies.as_ref(), cookie).into(),
-    }
-}
-
-pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> BypassRule {
-    let query = |text: &str| {
-        QueryCondition::parse(text).ok_or("expected `name` or `name=value`, such as `nocache=true`")
-    };
-    let header = |text: &str| {
-        HeaderCondition::parse(text).ok_or("expected `name` or `name: value`, such as `x-export`")
-    };
-    BypassRule {
-        query: problems.each(table.query.as_ref(), query).into(),
-        headers: problems.each(table.header.as_ref(), header).into(),
-        refresh: table.refresh.as_ref().is_some_and(|flag| flag.value),
-    }
-}
-
-fn check_names(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = seen.get(name.as_str()) {
-            let message = "another route has this name";
-            let finding = Finding::error(Some(name.span.clone()), message);
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }
 
 fn check_reachable(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {

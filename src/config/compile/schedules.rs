@@ -1,6 +1,6 @@
 //! Compilation of schedules and polls.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::tz::TimeZone;
@@ -12,7 +12,6 @@ use crate::{
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    fence::PurgeMode,
     field::hop,
     key::uri::Scheme,
     trigger::{
@@ -55,8 +54,7 @@ pub(super) fn schedules(
     public: &PublicHost,
     problems: &mut Problems<'_>,
 ) -> Vec<Schedule> {
-    let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "another schedule has this name", problems);
+    problems.unique("schedule", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
@@ -66,8 +64,7 @@ pub(super) fn polls(
     public: &PublicHost,
     problems: &mut Problems<'_>,
 ) -> Vec<Poll> {
-    let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "another poll has this name", problems);
+    problems.unique("poll", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| poll(section, public, problems)).collect()
 }
 
@@ -77,14 +74,14 @@ fn schedule(
     problems: &mut Problems<'_>,
 ) -> Option<Schedule> {
     let zone = zone(section.timezone.as_ref(), problems);
-    let is_there = problems.required(section.cron.as_ref(), &section.span, "schedule", "cron");
-    let cron = is_there.and(section.cron.as_ref()).and_then(|text| {
+    let cron = problems.required(section.cron.as_ref(), &section.span, "schedule", "cron");
+    let cron = cron.and_then(|text| {
         let cron = CronExpression::parse(text, zone.clone().unwrap_or(TimeZone::UTC));
         cron.map_err(|error| problems.push(cron_finding(text, &error, problems))).ok()
     });
-    let name = section.name.as_ref().and_then(|text| label("schedule", text, problems));
+    let name = section.name.as_ref().and_then(|text| problems.label("schedule", text));
     let purge = tags(section.purge.as_ref(), problems);
-    let mode = mode(section.mode.as_ref(), problems);
+    let mode = problems.purge_mode(section.mode.as_ref());
     let warm = WarmSection {
         warm: section.warm.as_ref(),
         hosts: section.host.as_ref(),
@@ -175,17 +172,13 @@ fn target(text: &Text, default_scheme: Scheme, problems: &mut Problems<'_>) -> O
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        let values = match value {
-            toml::Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
         let known = name.get_ref().parse::<HeaderName>().ok();
         let Some(known) = known.filter(|known| !is_reserved_field(known)) else {
             let message = "this request field cannot be set for a prefetch";
             problems.error(&name.span(), message);
             continue;
         };
-        for value in values {
+        for value in &value.0 {
             match value.as_str().and_then(|text| HeaderValue::from_str(text).ok()) {
                 Some(mut value) => {
                     value.set_sensitive(true);
@@ -215,11 +208,6 @@ fn is_reserved_field(name: &HeaderName) -> bool {
         || text.starts_with("if-")
         || text.starts_with("content-")
         || hop::is_hop_by_hop(name)
-}
-
-fn mode(text: Option<&Text>, problems: &mut Problems<'_>) -> PurgeMode {
-    let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
-    problems.one_of(text, &modes).unwrap_or_default()
 }
 
 fn cron_finding(text: &Text, error: &CronError, problems: &Problems<'_>) -> Finding {
@@ -273,16 +261,14 @@ fn poll(
 ) -> Option<Poll> {
     let name = problems
         .required(section.name.as_ref(), &section.span, "poll", "name")
-        .and(section.name.as_ref())
-        .and_then(|text| label("poll", text, problems));
+        .and_then(|text| problems.label("poll", text));
     let source = problems
         .required(section.url.as_ref(), &section.span, "poll", "url")
-        .and(section.url.as_ref())
         .and_then(|text| problems.read(text, |text| DocumentUrl::parse(text).map_err(|_| URL)));
     let version = version(section.version.as_ref(), problems);
     let every = every(section.every.as_ref(), problems);
     let purge = tags(section.purge.as_ref(), problems);
-    let mode = mode(section.mode.as_ref(), problems);
+    let mode = problems.purge_mode(section.mode.as_ref());
     let delay = delay(section.delay.as_ref(), problems);
     let warm = WarmSection {
         warm: section.warm.as_ref(),
@@ -313,18 +299,6 @@ fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
 }
 
 const URL: &str = "expected an `http` or `https` URL such as `https://data.internal/version`";
-
-/// Parses a name that labels logs and metrics.
-fn label(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let is_break = |character: char| character.is_whitespace() || character.is_control();
-    if text.is_empty() || text.contains(is_break) {
-        let message =
-            format!("expected one word as the name of a {kind}, since it labels logs and metrics");
-        problems.error(&text.span, message);
-        return None;
-    }
-    Some(text.as_str().into())
-}
 
 fn version(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<VersionFrom> {
     let Some(text) = text else {
@@ -364,20 +338,4 @@ fn alert_after(
         problems.push(Finding::warning(text.span.clone(), message));
     }
     Some(alert_after)
-}
-
-fn check_names<'a>(
-    names: impl Iterator<Item = &'a Text>,
-    message: &str,
-    problems: &mut Problems<'_>,
-) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in names {
-        if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), message);
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }

@@ -3,13 +3,14 @@
 use super::problems::Problems;
 use crate::{
     config::{
-        Flags,
         file::{Located, StoreTable, StoreTlsTable, Text},
+        flags::Flags,
         report::Finding,
         secret::Secret,
-        settings::{StoreConfig, WhenUnsynced},
+        settings::StoreConfig,
     },
     key::digest::MIN_DIGEST_KEY_LENGTH,
+    purge::UnsyncedPolicy,
     redis,
 };
 
@@ -31,7 +32,6 @@ pub(super) fn compile(
         let message = "`max_object` is larger than `memory`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
-    let choices = [WhenUnsynced::Bounded, WhenUnsynced::Serve].map(|it| (it.as_str(), it));
     StoreConfig {
         redis,
         timeout: problems.positive_duration(table.timeout.as_ref()).unwrap_or(defaults.timeout),
@@ -44,13 +44,14 @@ pub(super) fn compile(
         encrypt_keys: encrypt_keys(table, problems),
         memory,
         max_object,
-        unsynced_ttl: problems
-            .duration(table.unsynced_ttl.as_ref())
-            .unwrap_or(defaults.unsynced_ttl),
-        when_unsynced: problems
-            .one_of(table.when_unsynced.as_ref(), &choices)
-            .unwrap_or(defaults.when_unsynced),
+        unsynced: unsynced(table, problems).unwrap_or(defaults.unsynced),
     }
+}
+
+fn unsynced(table: &StoreTable, problems: &mut Problems<'_>) -> Option<UnsyncedPolicy> {
+    let bounded = problems.duration(table.unsynced_ttl.as_ref()).map(UnsyncedPolicy::Bounded);
+    let choices = [("bounded", bounded), ("serve", Some(UnsyncedPolicy::Serve))];
+    problems.one_of(table.when_unsynced.as_ref(), &choices).unwrap_or(bounded)
 }
 
 fn redis(
@@ -131,10 +132,7 @@ fn set_tls(
         problems.push(Finding::warning(table.span.clone(), message));
         return;
     };
-    if let (Some(one), None) | (None, Some(one)) = (&table.cert, &table.key) {
-        let message = "`cert` and `key` must be set together";
-        problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
-    }
+    problems.together((&table.cert, &table.key));
     let path = |text: &Option<Text>| text.as_ref().map(|text| text.as_str().into());
     *tls =
         redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };

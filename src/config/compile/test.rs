@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use http::{HeaderName, HeaderValue, Method};
+use serde_json::Value;
 
 use super::problems::Problems;
 use crate::{
@@ -24,13 +25,7 @@ pub(super) fn compile(
     sections: &[Located<TestSection>],
     problems: &mut Problems<'_>,
 ) -> Vec<TestCase> {
-    let mut names: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = names.insert(name, &name.span) {
-            let finding = Finding::error(Some(name.span.clone()), "another test has this name");
-            problems.push(finding.context(first.clone(), "the other one"));
-        }
-    }
+    let names = problems.unique("test", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| test(section, &names, problems)).collect()
 }
 
@@ -40,8 +35,8 @@ fn test(
     problems: &mut Problems<'_>,
 ) -> Option<TestCase> {
     let name = problems.required(section.name.as_ref(), &section.span, "test", "name");
-    problems.required(section.request.as_ref(), &section.span, "test", "request")?;
-    let (method, url) = problems.read(section.request.as_ref()?, request)?;
+    let line = problems.required(section.request.as_ref(), &section.span, "test", "request")?;
+    let (method, url) = problems.read(line, request)?;
     let from = section.from.as_ref().and_then(|text| {
         problems.read(text, |text| {
             text.parse::<IpAddr>().map_err(|_| "expected an IP address such as `10.0.0.1`")
@@ -54,14 +49,14 @@ fn test(
         problems.push(finding.help(help).doubtful());
     }
     Some(TestCase {
-        name: name?.to_owned(),
+        name: name?.value.clone(),
         at: section.span.clone(),
         method,
         url,
         headers: fields(&section.headers, problems),
         body: section.body.as_ref().map(|text| text.value.clone()),
         from,
-        claims: section.user.as_ref().map(|user| claims(&user.value)),
+        claims: section.user.as_ref().map(|user| user.value.clone()),
         response: section.response.as_ref().and_then(|table| response(table, problems)),
         expected,
     })
@@ -96,12 +91,8 @@ fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Optio
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, value) in fields {
-        let values = match value {
-            toml::Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        let texts = values.iter().map(|value| match value {
-            toml::Value::String(text) => text.clone(),
+        let texts = value.0.iter().map(|value| match value {
+            Value::String(text) => text.clone(),
             other => other.to_string(),
         });
         for text in texts {
@@ -115,14 +106,6 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
         }
     }
     lines
-}
-
-/// Converts claims to JSON.
-fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, serde_json::Value> {
-    let json = claims
-        .iter()
-        .map(|(name, value)| (name.clone(), serde_json::to_value(value).unwrap_or_default()));
-    json.collect()
 }
 
 /// Creates an assertion from a text in the file.

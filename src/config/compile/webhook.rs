@@ -1,6 +1,6 @@
 //! Compilation of webhooks: signatures, secrets, and the tags that deliveries purge.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use http::{HeaderName, header};
 use serde_json::Value;
@@ -12,7 +12,6 @@ use crate::{
         file::{Located, Text, Texts, WebhookRule, WebhookSection, When},
         report::Finding,
     },
-    fence::PurgeMode,
     route::json_path,
     trigger::webhook::{
         Algorithm, DEFAULT_TOLERANCE, Encoding, EventMapping, Handshake, HmacFormat, MappingRule,
@@ -29,20 +28,8 @@ pub(super) fn compile(
     sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,
 ) -> Vec<Webhook> {
-    check_names(sections, problems);
+    problems.unique("webhook", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| webhook(section, problems)).collect()
-}
-
-fn check_names(sections: &[Located<WebhookSection>], problems: &mut Problems<'_>) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), "another webhook has this name");
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }
 
 fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Webhook> {
@@ -79,19 +66,18 @@ fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Op
 
 fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "webhook", "name")?;
-    let text = section.name.as_ref()?;
     let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(is_segment) {
         let message =
             "expected a name of letters, digits, `-`, `_` and `.`, since it is part of the URL";
-        problems.error(&text.span, message);
+        problems.error(&name.span, message);
         return None;
     }
-    if name == UNKNOWN {
-        problems.error(&text.span, "this name is reserved for unknown webhooks");
+    if name.value == UNKNOWN {
+        problems.error(&name.span, "this name is reserved for unknown webhooks");
         return None;
     }
-    Some(name.into())
+    Some(name.as_str().into())
 }
 
 /// The signature schemes.
@@ -112,11 +98,11 @@ impl SchemeKind {
 }
 
 fn kind(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<SchemeKind> {
-    problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
+    let text = problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
     let vendors = Vendor::ALL.map(|vendor| (vendor.as_str(), SchemeKind::Vendor(vendor)));
     let others = [("hmac", SchemeKind::Hmac), ("bearer", SchemeKind::Bearer)];
     let kinds: Vec<_> = vendors.into_iter().chain(others).collect();
-    problems.one_of(section.scheme.as_ref(), &kinds)
+    problems.one_of(Some(text), &kinds)
 }
 
 fn scheme(
@@ -222,9 +208,9 @@ fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let signed = signed(section, problems)?;
-    problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
+    let header = problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
     Some(HmacFormat {
-        header: field(section.header.as_ref()?, problems)?,
+        header: field(header, problems)?,
         prefix: section.prefix.as_ref().map(|text| text.as_str().into()).unwrap_or_default(),
         encoding: encoding.unwrap_or(Encoding::Hex),
         algorithm: algorithm.unwrap_or(Algorithm::Sha256),
@@ -302,8 +288,7 @@ fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_
 }
 
 fn rule(section: &Located<WebhookRule>, problems: &mut Problems<'_>) -> Option<MappingRule> {
-    let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
-    let mode = problems.one_of(section.mode.as_ref(), &modes).unwrap_or_default();
+    let mode = problems.purge_mode(section.mode.as_ref());
     let events = section.event.iter().flat_map(|texts| texts.iter());
     let events = events.map(|text| text.as_str().into()).collect();
     let when = conditions(&section.when, problems);
@@ -333,29 +318,16 @@ fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate>
 }
 
 fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[PayloadCondition]> {
-    let condition = |(key, value): (&toml::Spanned<String>, &toml::Value)| {
-        let path = path(key.get_ref(), &key.span(), problems)?;
-        let values: Box<[Value]> = match value {
-            toml::Value::Array(values) => values.iter().filter_map(scalar).collect(),
-            value => scalar(value).into_iter().collect(),
-        };
+    let mut compiled = Vec::new();
+    for (key, values) in when {
+        let path = path(key.get_ref(), &key.span(), problems);
+        let values: Box<[Value]> = values.0.iter().filter(|it| !it.is_null()).cloned().collect();
         if values.is_empty() {
             problems.error(&key.span(), "this value can never match");
-            return None;
         }
-        Some(PayloadCondition { path, values })
-    };
-    when.iter().filter_map(condition).collect()
-}
-
-fn scalar(value: &toml::Value) -> Option<Value> {
-    match value {
-        toml::Value::String(text) => Some(Value::from(text.as_str())),
-        toml::Value::Integer(number) => Some(Value::from(*number)),
-        toml::Value::Float(number) => serde_json::Number::from_f64(*number).map(Value::Number),
-        toml::Value::Boolean(flag) => Some(Value::from(*flag)),
-        _ => None,
+        compiled.extend(path.map(|path| PayloadCondition { path, values }));
     }
+    compiled.into()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ const PARAMETERS: [&str; 4] = ["password=", "token=", "secret=", "key="];
 
 /// Returns the text with each byte of a secret replaced by `*`. Secrets are the values of secret
 /// keys, and credentials in URLs. The length, line breaks and references such as `${NAME}` stay.
-pub(in crate::config) fn masked(source: &str) -> String {
+pub(crate) fn masked(source: &str) -> String {
     let (document, errors) = DeTable::parse_recoverable(source);
     let mut mask = Mask { source, secrets: Vec::new() };
     mask.table(document.get_ref(), ValueKind::Plain);
@@ -43,7 +43,7 @@ pub(in crate::config) fn masked(source: &str) -> String {
 }
 
 /// Returns a URL with its credentials masked.
-pub(in crate::config) fn masked_url(url: &str) -> String {
+pub(crate) fn masked_url(url: &str) -> String {
     let mut mask = Mask { source: url, secrets: Vec::new() };
     mask.credentials(0..url.len(), ValueKind::Url);
     mask.apply()

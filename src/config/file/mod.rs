@@ -14,7 +14,8 @@ mod webhook;
 
 pub(super) use events::EventsTable;
 pub(super) use located::{Located, Text, Texts};
-pub(super) use mask::{masked, masked_url};
+pub(super) use mask::masked;
+pub(crate) use mask::masked_url;
 pub(super) use read::read;
 pub(super) use routing::{
     BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue, VaryTable,

@@ -18,7 +18,7 @@ use crate::config::{
 
 /// Parses the text of a file. Invalid parts are left out of the result and added to `findings`.
 /// Returns `None` if the text is not TOML.
-pub(in crate::config) fn read(
+pub(crate) fn read(
     source: &str,
     environment: Environment<'_>,
     findings: &mut Vec<Finding>,
@@ -219,7 +219,7 @@ fn described(value: &DeValue<'_>) -> &'static str {
         DeValue::Integer(number) if number.as_str().starts_with('-') => "a negative number",
         DeValue::Integer(_) => "too large a number",
         DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "a flag",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",

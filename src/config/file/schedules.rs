@@ -15,37 +15,37 @@ use super::{
 /// `[[schedule]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct ScheduleSection {
-    pub(in crate::config) name: Option<Text>,
-    pub(in crate::config) cron: Option<Text>,
-    pub(in crate::config) timezone: Option<Text>,
-    pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) mode: Option<Text>,
-    pub(in crate::config) warm: Option<Located<WarmValue>>,
-    pub(in crate::config) host: Option<Texts>,
-    pub(in crate::config) headers: HeaderFields,
+pub(crate) struct ScheduleSection {
+    pub(crate) name: Option<Text>,
+    pub(crate) cron: Option<Text>,
+    pub(crate) timezone: Option<Text>,
+    pub(crate) purge: Option<Texts>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) warm: Option<Located<WarmValue>>,
+    pub(crate) host: Option<Texts>,
+    pub(crate) headers: HeaderFields,
 }
 
 /// `[[poll]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct PollSection {
-    pub(in crate::config) name: Option<Text>,
-    pub(in crate::config) url: Option<Text>,
-    pub(in crate::config) every: Option<Text>,
-    pub(in crate::config) version: Option<Text>,
-    pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) mode: Option<Text>,
-    pub(in crate::config) delay: Option<Text>,
-    pub(in crate::config) warm: Option<Located<WarmValue>>,
-    pub(in crate::config) host: Option<Texts>,
-    pub(in crate::config) headers: HeaderFields,
-    pub(in crate::config) alert_after: Option<Text>,
+pub(crate) struct PollSection {
+    pub(crate) name: Option<Text>,
+    pub(crate) url: Option<Text>,
+    pub(crate) every: Option<Text>,
+    pub(crate) version: Option<Text>,
+    pub(crate) purge: Option<Texts>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) delay: Option<Text>,
+    pub(crate) warm: Option<Located<WarmValue>>,
+    pub(crate) host: Option<Texts>,
+    pub(crate) headers: HeaderFields,
+    pub(crate) alert_after: Option<Text>,
 }
 
 /// `warm`: the targets to prefetch.
 #[derive(Debug)]
-pub(in crate::config) enum WarmValue {
+pub(crate) enum WarmValue {
     /// Whether to prefetch purged targets that clients requested recently.
     Purged(bool),
     /// These paths.

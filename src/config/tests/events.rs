@@ -32,11 +32,11 @@ fn without_a_section_there_are_no_events() {
 #[test]
 fn what_cannot_be_meant_is_pointed_at() {
     for (text, said) in [
-        (r#"tags = ["stocks:{user}"]"#, "requests do not prove which user they are from"),
+        (r#"tags = ["stocks:{user}"]"#, "`[user]` configures no authentication"),
         (r#"tags = ["{tile}"]"#, "the only placeholder here is `{user}`"),
         (r#"tags = ["stocks:{user}:*"]"#, "a tag with `{user}` has no `*`"),
         (r#"tags = ["*:a"]"#, "a `*` stands at the end only"),
-        (r#"tags = [""]"#, "empty tag"),
+        (r#"tags = [""]"#, "a tag is empty"),
         (r#"allow_origins = ["app.example.com"]"#, "this is an origin"),
         (r#"allow_origins = ["https://a.example/app"]"#, "this is an origin"),
         ("listeners = 0", "expected a value above zero"),
@@ -50,11 +50,11 @@ fn what_cannot_be_meant_is_pointed_at() {
     let jwt = jwt.replace(" }", ", iss = \"https://i.example\" }");
     let any = "[events]\nallow_origins = \"*\"\ntags = [\"stocks:{user}\"]";
     let any = errors(&format!("{any}{jwt}"));
-    assert!(any.contains("pages of origins that are named"), "{any}");
+    assert!(any.contains("a list of allowed origins"), "{any}");
     let covered = format!("[events]\ntags = [\"stocks:*\", \"stocks:{{user}}\"]{jwt}");
     let covered = warnings(&covered);
-    assert!(covered[0].contains("shows everybody"), "{covered:?}");
+    assert!(covered[0].contains("shows everyone"), "{covered:?}");
     assert!(warnings("[events]")[0].contains("`events` has no `tags`"));
     let crowd = warnings("[limits]\nconnections = 10\n[events]\ntags = \"a\"\nlisteners = 10");
-    assert!(crowd[0].contains("could take them all"), "{crowd:?}");
+    assert!(crowd[0].contains("could occupy all connections"), "{crowd:?}");
 }

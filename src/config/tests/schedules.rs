@@ -143,7 +143,7 @@ warm = 3
     3 | public_host = "ftp://api.test"
       |               ^^^^^^^^^^^^^^^^
 
-    error: a schedule's name is one word: it labels logs and metrics
+    error: expected one word as the name of a schedule, since it labels logs and metrics
      --> proxy.toml:5:8
       |
     5 | name = "one two"
@@ -173,7 +173,7 @@ warm = 3
     9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |                                                ^^^^^^
 
-    error: this is one of `hard`, `soft`
+    error: expected one of `hard`, `soft`
       --> proxy.toml:14:8
        |
     14 | mode = "sotf"
@@ -196,7 +196,7 @@ warm = 3
     23 | delay = "2d"
        |         ^^^^
 
-    error: `poll.warm` is `true`, a path or a list of paths, not a number
+    error: `poll.warm` must be `true`, a path or a list of paths, not a number
       --> proxy.toml:24:8
        |
     24 | warm = 3
@@ -256,7 +256,7 @@ cron = "@daily"
     7 | cron = "0 6 * *"
       |         ^^^^^^^
       |
-      = help: minute, hour, day of the month, month, day of the week, as in `0 6 * * MON-FRI`
+      = help: expected minute, hour, day of month, month, day of week, such as `0 6 * * MON-FRI`
 
     error: unknown time zone
      --> proxy.toml:8:12
@@ -342,7 +342,7 @@ match = "POST /users/{user}/login"
 on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: nothing is called `{usr}` here
+    error: unknown placeholder `{usr}`
      --> proxy.toml:6:28
       |
     6 | on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
@@ -371,8 +371,8 @@ fn what_cannot_be_meant_is_refused() {
     };
     for (text, expected) in [
         (poll("every = \"2d\""), "between `1s` and `1d`"),
-        (poll("alert_after = \"0s\""), "cannot be zero"),
-        (poll("").replace("\"a\"", "\"a b\""), "a poll's name is one word"),
+        (poll("alert_after = \"0s\""), "a value above zero"),
+        (poll("").replace("\"a\"", "\"a b\""), "one word as the name of a poll"),
         (poll("").replace("[\"t\"]", "[]"), "`poll` has no `purge`"),
         (poll("").replace("[\"t\"]", "[\"\"]"), "empty tag"),
         ("[[poll]]".to_owned(), "`poll` has no `url`"),
@@ -387,5 +387,5 @@ fn what_cannot_be_meant_is_refused() {
         assert!(errors.contains(expected), "{text} gives\n{errors}");
     }
     let found = warnings(&poll("alert_after = \"30s\""));
-    assert!(found.len() == 1 && found[0].contains("would never rest"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("would always fire"), "{found:?}");
 }

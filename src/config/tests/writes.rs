@@ -43,13 +43,13 @@ tags = ["product:{$.items[}", "{shp}:{$.id}"]
 on_write = { purge = ["product:{$.id}", "cart:{user}"] }
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is no JSONPath (RFC 9535)
+    error: invalid JSONPath (RFC 9535)
      --> proxy.toml:6:19
       |
     6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
       |                   ^^^^^^^^
 
-    error: nothing is called `{shp}` here
+    error: unknown placeholder `{shp}`
      --> proxy.toml:6:32
       |
     6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
@@ -94,7 +94,7 @@ fn a_tag_names_parameters_of_the_key_only() {
                 "[[route]]\nname = \"r\"\nmatch = \"/a\"\n\
                  query = {query}\ntags = [\"{tag}\"]"
             );
-            assert!(errors(&text).contains("no parameter of the key"), "{query} {tag}");
+            assert!(errors(&text).contains("not part of the key"), "{query} {tag}");
         }
     }
 }

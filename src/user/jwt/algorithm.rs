@@ -7,7 +7,6 @@ use aws_lc_rs::{
 
 /// A supported signature algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum JwsAlgorithm {
     Hs256,
     Hs384,
