@@ -1,22 +1,23 @@
 //! Larder: a caching reverse proxy for HTTP APIs.
 //!
-//! A pure centre decides, ports do the I/O, a pipeline walks each request through both. To read along
-//! with a request, begin at [`pipeline`]; to know what is cached and why, at [`policy`].
+//! The core makes all caching decisions without I/O. Ports do the I/O, and the pipeline takes each
+//! request through both. To follow a request, start at [`pipeline`]. For what is cached and why,
+//! start at [`policy`].
 //!
-//! - **Pure**, functions of headers, rule and `now`: [`field`] (grammar), [`policy`] (RFC 9111), [`key`]
-//!   (which stored response is asked for), [`route`] (which rule governs), [`fence`] (what purges select).
-//! - **Ports**: [`entry`] and [`store`] (what is stored, and where), [`purge`] (the log of what is gone),
-//!   [`origin`] (who is asked), [`user`] (who asks), [`redis`] (connections that stores and logs share).
-//! - **The proxy**: [`server`] (connections), [`pipeline`] (the life of a request), [`problem`] (how
-//!   Larder says no), [`tls`] (certificates towards servers).
-//! - **Around it**: [`trigger`] (what purges: webhooks, `PURGE`, schedules, polls), [`feed`] (who hears of
-//!   it), [`warm`] (what is fetched ahead), [`telemetry`] and [`admin`] (what operators see), [`config`] (what they say), [`app`]
-//!   (wiring), [`cli`] (commands).
-//! - **For the tests**: [`purge::planted`] (bugs that they have to find), `sync` (locks that models replace).
+//! - **Pure**, functions of headers, rule and `now`: [`field`] (field grammar), [`policy`] (RFC 9111),
+//!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select).
+//! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
+//!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
+//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`problem`]
+//!   (error documents), [`tls`] (certificates towards servers).
+//! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
+//!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`config`]
+//!   (configuration), [`app`] (wiring), [`cli`] (commands).
+//! - **For tests**: [`purge::planted`] (bugs that tests have to find), `sync` (locks that models replace).
 //!
-//! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of who may import whom, and a
-//! test that holds the source against it. The library is there for the binary, the tests and the fuzz
-//! targets; its interface is no promise to anyone else.
+//! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of allowed imports, and a
+//! test compares the source with it. The library serves the binary, the tests and the fuzz targets.
+//! Its interface is not stable.
 
 #[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
 compile_error!("`planted-bugs` are bugs that tests have to find: they are for no release");

@@ -1,24 +1,25 @@
-//! Reading JSON that others send. A document takes up to a hundred times its bytes while it is read, so what
-//! is not short is read by one reader at a time, on a thread of its own.
+//! Parses JSON from others within a memory limit.
+//!
+//! A document takes up to a hundred times its size while it is parsed. So documents that are not
+//! short are parsed one at a time, on a thread of their own.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-/// A document that would take more bytes than this, by a generous estimate, is not read.
+/// Documents with a higher estimate are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;
 
-/// The turn to read a document that is not short: one for all of the process.
+/// A queue for documents that are not short: one is parsed at a time in the process.
 #[derive(Debug, Clone)]
 pub(crate) struct ParseQueue(Arc<Semaphore>);
 
-/// Why a document is not read.
+/// Why a document was not parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ParseError {
-    /// It is no JSON, or nested too deeply.
+    /// It is not JSON, or nested too deeply.
     Malformed,
-    /// It would take too much memory.
     TooLarge,
 }
 
@@ -29,9 +30,9 @@ impl Default for ParseQueue {
 }
 
 impl ParseQueue {
-    /// Runs a reader on a thread of its own, once it is its turn. Returns `None` if it panics.
+    /// Waits for its turn and runs `read` on a thread of its own. Returns `None` if `read` panics.
     ///
-    /// The turn lasts until the reader has ended, even if this is no longer waited for.
+    /// The turn lasts until `read` has returned, even if the future is dropped.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         read: impl FnOnce() -> R + Send + 'static,
@@ -46,7 +47,6 @@ impl ParseQueue {
     }
 }
 
-/// Reads a document.
 pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
     if estimated_memory(json) > MAX_MEMORY_BYTES {
         return Err(ParseError::TooLarge);
@@ -54,8 +54,8 @@ pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
     serde_json::from_slice(json).map_err(|_| ParseError::Malformed)
 }
 
-/// Bytes of memory that a document takes at most. An object begins with a node of eleven entries, an array
-/// with room for four values.
+/// Returns an upper bound of a document's size in memory, in bytes. An object starts with a node of
+/// eleven entries, an array with room for four values.
 fn estimated_memory(json: &[u8]) -> usize {
     let of = |byte: &u8| match byte {
         b'{' => 720,

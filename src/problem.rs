@@ -1,31 +1,29 @@
-//! Problem documents (RFC 9457): the one form in which Larder itself says no.
+//! Problem documents (RFC 9457): the form of every error that Larder itself responds with.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-/// An error that Larder answers itself, as opposed to one that it passes on from the origin.
+/// An error that Larder responds with itself, as opposed to one forwarded from the origin.
 ///
-/// Rendered as `application/problem+json`. `title` is the same for every occurrence; `detail` tells
-/// this caller what happened and what to do next, and never repeats request data or secrets.
+/// Rendered as `application/problem+json`. `title` is the same for every occurrence. `detail`
+/// explains this occurrence and what to do next; it never repeats request data or secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The status of the response.
     pub status: StatusCode,
-    /// A short name of the kind of problem.
+    /// A short name for the kind of problem.
     pub title: &'static str,
-    /// What happened here and what to do about it.
+    /// What happened and what to do about it.
     pub detail: String,
-    /// Seconds after which it is worth trying again (`Retry-After`).
+    /// Seconds until a retry makes sense (`Retry-After`).
     pub retry_after: Option<u32>,
 }
 
 impl Problem {
-    /// A problem of this kind.
     pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, detail: detail.into(), retry_after: None }
     }
 
-    /// The response that carries this document; never storable.
+    /// Returns the response that carries this document; never storable.
     pub fn into_response(self) -> Response<Bytes> {
         let body = serde_json::json!({
             "type": "about:blank",

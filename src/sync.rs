@@ -1,5 +1,5 @@
-//! Locks and atomics of what several threads share in a few places that are modelled: with the feature
-//! `models`, those of a scheduler that tries the orders in which threads may run (`src/pipeline/models.rs`).
+//! Locks and atomics for code that is model-checked. With the feature `models` they belong to a
+//! scheduler that tries the interleavings of threads (`src/pipeline/models.rs`).
 
 #[cfg(not(feature = "models"))]
 mod primitives {
@@ -22,12 +22,12 @@ mod primitives {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
     use shuttle::sync::{self, MutexGuard};
 
-    /// Waits for a future: the scheduler has no clock.
+    /// Waits for a future without a limit: the scheduler has no clock.
     pub(crate) async fn with_timeout<F: Future>(_limit: Duration, future: F) -> Option<F::Output> {
         Some(future.await)
     }
 
-    /// The scheduler's lock with the interface of `parking_lot`, which knows no poisoning.
+    /// The scheduler's lock with the interface of `parking_lot`: without poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 

@@ -1,4 +1,4 @@
-//! Whom Larder trusts where it is the client, and who it says it is: authorities and client certificates.
+//! Certificates in PEM files, and TLS as a client.
 
 use std::{
     io,
@@ -12,17 +12,12 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// Why TLS towards a server cannot be set up.
+/// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
     #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
+    File { path: PathBuf, source: pem::Error },
     /// A certificate without its key, or a key without its certificate.
     #[error("a client certificate needs both `cert` and `key`")]
     IncompleteIdentity,
@@ -31,18 +26,18 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The files that say whom a client trusts, and who it is; all PEM.
+/// PEM files with trusted authorities and a client certificate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PemFiles<'a> {
-    /// Trust these authorities only; those of the system if it is left out.
+    /// Trusted authorities; the system's if `None`.
     pub ca: Option<&'a Path>,
-    /// The client certificate and what leads to its authority.
+    /// The client certificate and its chain.
     pub cert: Option<&'a Path>,
     /// The client certificate's key.
     pub key: Option<&'a Path>,
 }
 
-/// A client that trusts and identifies as these files say; without ALPN. Reads them.
+/// Reads the files and returns a client configuration, without ALPN.
 pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsError> {
     let roots = match files.ca {
         Some(ca) => own_roots(ca)?,
@@ -54,8 +49,7 @@ pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsErro
         .with_root_certificates(roots);
     match (files.cert, files.key) {
         (Some(cert), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|source| file(key, source))?;
-            Ok(builder.with_client_auth_cert(certificates(cert)?, key)?)
+            Ok(builder.with_client_auth_cert(certificates(cert)?, private_key(key)?)?)
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(TlsError::IncompleteIdentity),
@@ -70,7 +64,7 @@ fn own_roots(ca: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The system's roots; Mozilla's where the system has none (a minimal container).
+/// Returns the system's roots, or Mozilla's if the system has none (a minimal container).
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -80,15 +74,21 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Reads a certificate chain; fails if the file has none.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|source| file(path, source))?;
     if certificates.is_empty() {
-        let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate in it");
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate found");
         return Err(file(path, pem::Error::Io(empty)));
     }
     Ok(certificates)
+}
+
+/// Reads a private key.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| file(path, source))
 }
 
 fn file(path: &Path, source: pem::Error) -> TlsError {

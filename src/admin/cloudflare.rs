@@ -1,11 +1,11 @@
-//! The purge call as clients of Cloudflare make it. A zone is whatever they say: there is one.
+//! Cloudflare's purge call. Any zone id is accepted, because there is only one zone.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{dialect::Dialect, endpoints::AdminCall, purge::add_selectors};
+use super::{call::AdminCall, dialect::Dialect, purge::add_selectors};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
@@ -19,7 +19,7 @@ use crate::{
 const FORM: &str =
     "Send JSON with one of \"purge_everything\", \"files\", \"tags\", \"hosts\" or \"prefixes\".";
 
-/// The body of the call.
+/// The request body.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct CloudflarePurge {
@@ -30,7 +30,7 @@ struct CloudflarePurge {
     purge_everything: bool,
 }
 
-/// A URL. Which of its variants is meant makes no difference: all of them are purged.
+/// A URL. Its variant does not matter, because all variants are purged.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum File {
@@ -42,7 +42,7 @@ enum File {
     },
 }
 
-/// Purges what the body says, hard.
+/// Purges what the body selects, in hard mode.
 pub(super) async fn purge(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let refuse = |problem| Dialect::Cloudflare.refuse(problem);
     let selectors = match read(call.body, purger.normalizer()) {
@@ -67,7 +67,7 @@ pub(super) async fn purge(purger: &Purger, call: AdminCall<'_>) -> Response<Byte
 
 fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String> {
     let request: CloudflarePurge =
-        serde_json::from_slice(body).map_err(|_| format!("The body cannot be read. {FORM}"))?;
+        serde_json::from_slice(body).map_err(|_| format!("The body is invalid. {FORM}"))?;
     let files: Vec<String> = request.files.into_iter().map(File::into_url).collect();
     let mut selectors = Vec::new();
     add_selectors(&mut selectors, "files", &files, |text| selector::url(text, normalize))?;
@@ -77,10 +77,14 @@ fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String>
     if request.purge_everything {
         selectors.push(Selector::Everything);
     }
-    if selectors.is_empty() { Err(format!("Nothing is selected. {FORM}")) } else { Ok(selectors) }
+    if selectors.is_empty() {
+        Err(format!("The body selects nothing. {FORM}"))
+    } else {
+        Ok(selectors)
+    }
 }
 
-/// All URLs of a host.
+/// Returns the selector of all URLs on a host.
 fn host(text: &str) -> Result<Selector, SelectorError> {
     if text.contains(['/', '?', '#']) {
         return Err(SelectorError::Url);
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_selectors_are_rejected() {
         for body in [
             "",
             "{}",

@@ -1,4 +1,4 @@
-//! The forms in which calls are refused, one for each kind of client.
+//! Error formats, one for each kind of client.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -9,19 +9,17 @@ use crate::{
     trigger::{json_response, purge_method, with_retry_after},
 };
 
-/// Whose clients make a call.
+/// The API that a call belongs to, which determines the error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Larder's own: problem documents.
+    /// Larder's own API, with problem documents.
     Larder,
-    /// Fastly's.
     Fastly,
-    /// Cloudflare's.
     Cloudflare,
 }
 
 impl Dialect {
-    /// A problem as its clients read it.
+    /// Returns a problem in the format of the API.
     pub(super) fn refuse(self, problem: Problem) -> Response<Bytes> {
         let status = problem.status;
         let response = match self {
@@ -45,7 +43,7 @@ impl Dialect {
     }
 }
 
-/// Cloudflare's number for what is wrong; where it has none, the status.
+/// Returns Cloudflare's error code, or else the status.
 fn code(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 1012,

@@ -1,146 +1,97 @@
-//! The table of calls: what an operator can ask for, and who may.
+//! The table of admin calls, with the permission that each requires.
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
-    Admin, cloudflare, dialect::Dialect, explain, fastly, liveness_response, purge, purges,
+    call::AdminCall, cloudflare, dialect::Dialect, explain, fastly, monitoring, purge, purges,
+    services::AdminServices,
 };
 use crate::{problem::Problem, trigger::Access};
 
-/// One thing an operator can call.
+/// A call of the admin API.
 pub(super) struct AdminEndpoint {
     pub(super) method: Method,
-    /// Where it is called; `{name}` stands for one segment, `{name..}` for all that are left.
+    /// The path patterns. `{name}` matches one segment, `{name..}` all remaining ones.
     pub(super) paths: &'static [&'static str],
     pub(super) access: Access,
     pub(super) dialect: Dialect,
     pub(super) handler: EndpointHandler,
 }
 
-/// What answers a call.
+/// The function that responds to a call.
 pub(super) enum EndpointHandler {
-    /// At once, without looking at the body.
-    Immediate(fn(&Admin, &AdminCall<'_>) -> Response<Bytes>),
-    /// To a body, too, which is no larger than [`crate::trigger::body::MAX_BODY_BYTES`].
-    WithBody(for<'a> fn(&'a Admin, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
+    /// Responds at once, without reading the body.
+    Immediate(ImmediateHandler),
+    /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
+    WithBody(BodyHandler),
 }
 
-/// What a request says.
-pub(super) struct AdminCall<'a> {
-    /// What stands in the parameters of the path, as it is encoded.
-    pub(super) parameters: Vec<&'a str>,
-    pub(super) query: Option<&'a str>,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) body: &'a [u8],
-}
+type ImmediateHandler = fn(&AdminServices, &AdminCall<'_>) -> Response<Bytes>;
+type BodyHandler = for<'a> fn(&'a AdminServices, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>;
 
-/// A call, and what stands in the parameters of its path.
+/// A call with the values of its path parameters.
 pub(super) struct MatchedEndpoint<'a> {
     pub(super) endpoint: &'static AdminEndpoint,
     pub(super) parameters: Vec<&'a str>,
 }
 
-/// Every call there is. `HEAD` is answered wherever `GET` is.
+/// All admin calls. `GET` calls respond to `HEAD` as well.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/livez"],
-        access: Access::Open,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|_, _| liveness_response()),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/readyz", "/healthz", "/health"],
-        access: Access::Open,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, _| admin.readiness_response()),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/metrics"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, _| admin.metrics_response()),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/v1/purge"],
-        access: Access::Purge,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            purge::respond(&admin.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/v1/purges"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, call| purges::list(&admin.purger, call)),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/v1/purges/{seq}"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, call| purges::show(&admin.purger, call)),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/v1/explain"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|admin, call| explain::respond(admin, call).boxed()),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_keys(&admin.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge/{key}"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_key(&admin.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge_all"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, _| fastly::purge_all(&admin.purger).boxed()),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/purge/{url..}"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_url(&admin.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
-        access: Access::Purge,
-        dialect: Dialect::Cloudflare,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            cloudflare::purge(&admin.purger, call).boxed()
-        }),
-    },
+    get(&["/livez"], Access::Open, |_, _| monitoring::liveness()),
+    get(&["/readyz", "/healthz", "/health"], Access::Open, |services, _| {
+        monitoring::readiness(services)
+    }),
+    get(&["/metrics"], Access::Read, |services, _| monitoring::metrics(services)),
+    post(&["/v1/purge"], Access::Purge, Dialect::Larder, |services, call| {
+        purge::respond(&services.purger, call).boxed()
+    }),
+    get(&["/v1/purges"], Access::Read, |services, call| purges::list(&services.purger, call)),
+    get(&["/v1/purges/{seq}"], Access::Read, |services, call| purges::show(&services.purger, call)),
+    post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
+        explain::respond(&services.explain, call).boxed()
+    }),
+    post(&["/service/{service}/purge"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_keys(&services.purger, call).boxed()
+    }),
+    post(&["/service/{service}/purge/{key}"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_key(&services.purger, call).boxed()
+    }),
+    post(&["/service/{service}/purge_all"], Access::Purge, Dialect::Fastly, |services, _| {
+        fastly::purge_all(&services.purger).boxed()
+    }),
+    post(&["/purge/{url..}"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_url(&services.purger, call).boxed()
+    }),
+    post(
+        &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
+        Access::Purge,
+        Dialect::Cloudflare,
+        |services, call| cloudflare::purge(&services.purger, call).boxed(),
+    ),
 ];
 
-/// The call that a request makes, or the answer that there is none.
+const fn get(
+    paths: &'static [&'static str],
+    access: Access,
+    handler: ImmediateHandler,
+) -> AdminEndpoint {
+    let handler = EndpointHandler::Immediate(handler);
+    AdminEndpoint { method: Method::GET, paths, access, dialect: Dialect::Larder, handler }
+}
+
+const fn post(
+    paths: &'static [&'static str],
+    access: Access,
+    dialect: Dialect,
+    handler: BodyHandler,
+) -> AdminEndpoint {
+    let handler = EndpointHandler::WithBody(handler);
+    AdminEndpoint { method: Method::POST, paths, access, dialect, handler }
+}
+
+/// Returns the call that matches a request, or else an error response.
 pub(super) fn find<'a>(
     method: &Method,
     path: &'a str,
@@ -160,7 +111,7 @@ pub(super) fn find<'a>(
     Err(Box::new(if allowed.is_empty() { no_such_call() } else { wrong_method(&allowed) }))
 }
 
-/// What stands in the parameters of a pattern, if the path fits it.
+/// Matches a path with a pattern, and returns the values of its parameters.
 fn match_path<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut parameters, mut rest) = (Vec::new(), path);
     for segment in pattern.split('/').skip(1) {
@@ -185,7 +136,7 @@ fn no_such_call() -> Response<Bytes> {
 
 fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
     let allowed = allowed.join(", ");
-    let detail = format!("This call takes {allowed}.");
+    let detail = format!("This call accepts {allowed}.");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
     let mut response = problem.into_response();
     if let Ok(allow) = HeaderValue::from_str(&allowed.replace("GET", "GET, HEAD")) {
@@ -195,7 +146,7 @@ fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
 }
 
 impl AdminEndpoint {
-    /// How operators know it.
+    /// Returns the method and path as operators write them.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.paths.first().unwrap_or(&""))
     }
@@ -206,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_of_a_path_are_found_where_all_of_it_fits() {
+    fn path_parameters_are_found_if_the_whole_path_matches() {
         let found =
             |pattern, path| match_path(pattern, path).map(|parameters| parameters.join(" "));
         assert_eq!(found("/a/{b}/c", "/a/x%2Fy/c").as_deref(), Some("x%2Fy"));
@@ -228,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_calls_answer_the_same_request() {
+    fn every_request_matches_at_most_one_call() {
         for endpoint in ENDPOINTS {
             for pattern in endpoint.paths {
                 let path = pattern.replace("..", "");

@@ -1,30 +1,13 @@
-//! `POST /v1/explain`: what this node does with a request, and why.
+//! `POST /v1/explain`: how this node handles a request, and why.
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Admin, endpoints::AdminCall, text};
+use super::{call::AdminCall, monitoring::text_response, services::ExplainFn};
 use crate::problem::Problem;
 
-/// Explains the request that a body describes, or says what is wrong with the body.
-pub(crate) type ExplainFn =
-    Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
-
-/// An explanation in the forms in which it is given.
-pub(crate) struct RenderedExplanation {
-    /// As JSON.
-    pub json: Vec<u8>,
-    /// For people.
-    pub text: String,
-}
-
-/// Answers with JSON, or with text if `Accept` asks for `text/plain`.
-pub(super) async fn respond(admin: &Admin, call: AdminCall<'_>) -> Response<Bytes> {
-    let Some(explain) = &admin.explain else {
-        let detail = "This node explains nothing.";
-        return Problem::new(StatusCode::NOT_IMPLEMENTED, "No explanation", detail).into_response();
-    };
+/// Responds with JSON, or with text if `Accept` prefers `text/plain`.
+pub(super) async fn respond(explain: &ExplainFn, call: AdminCall<'_>) -> Response<Bytes> {
     let explanation = match explain(call.body).await {
         Ok(explanation) => explanation,
         Err(detail) => {
@@ -33,7 +16,7 @@ pub(super) async fn respond(admin: &Admin, call: AdminCall<'_>) -> Response<Byte
     };
     let accept = call.headers.get(header::ACCEPT);
     let mut response = if accept.is_some_and(|value| value.as_bytes().starts_with(b"text/plain")) {
-        text(StatusCode::OK, explanation.text)
+        text_response(StatusCode::OK, explanation.text)
     } else {
         let mut response = Response::new(Bytes::from(explanation.json));
         let form = HeaderValue::from_static("application/json");

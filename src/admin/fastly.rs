@@ -1,4 +1,4 @@
-//! Purge calls as clients of Fastly make them. A service is whatever they say: there is one.
+//! Fastly's purge calls. Any service id is accepted, because there is only one service.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{dialect::Dialect, endpoints::AdminCall};
+use super::{call::AdminCall, dialect::Dialect};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
@@ -18,14 +18,14 @@ use crate::{
     },
 };
 
-/// The body of a call with several keys.
+/// The request body of a call with several keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysBody {
     surrogate_keys: Vec<String>,
 }
 
-/// Purges the keys of the body and of `Surrogate-Key`.
+/// Purges the keys in the body and in `Surrogate-Key`.
 pub(super) async fn purge_keys(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let keys = match read_keys(&call) {
         Ok(keys) => keys,
@@ -33,7 +33,7 @@ pub(super) async fn purge_keys(purger: &Purger, call: AdminCall<'_>) -> Response
     };
     let selectors: Result<Vec<Selector>, _> = keys.iter().map(|key| selector::tag(key)).collect();
     match selectors {
-        Err(error) => refuse(format!("A key purges nothing: {error}.")),
+        Err(error) => refuse(format!("Invalid key: {error}.")),
         Ok(selectors) => {
             purge(purger, mode(&call), selectors, |seq| {
                 keys.iter().map(|key| (key.clone(), json!(seq))).collect()
@@ -43,24 +43,24 @@ pub(super) async fn purge_keys(purger: &Purger, call: AdminCall<'_>) -> Response
     }
 }
 
-/// Purges the key of the path.
+/// Purges the key in the path.
 pub(super) async fn purge_key(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let key = call.parameters.get(1).and_then(|key| percent_decode_str(key).decode_utf8().ok());
     purge_one(purger, mode(&call), selector::tag(&key.unwrap_or_default())).await
 }
 
-/// Purges the URL of the path.
+/// Purges the URL in the path.
 pub(super) async fn purge_url(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let url = cached_url(&call);
     purge_one(purger, mode(&call), purger.url(&url)).await
 }
 
-/// Purges everything; there is no soft way.
+/// Purges everything in hard mode.
 pub(super) async fn purge_all(purger: &Purger) -> Response<Bytes> {
     purge_one(purger, PurgeMode::Hard, Ok(Selector::Everything)).await
 }
 
-/// The URL of `/purge/{url}`: as it is, or as one segment in which all of it is encoded.
+/// Returns the URL of `/purge/{url}`, also if it is encoded as a single segment.
 fn cached_url(call: &AdminCall<'_>) -> String {
     let place = call.parameters.first().copied().unwrap_or_default();
     let url = match percent_decode_str(place).decode_utf8() {
@@ -78,10 +78,10 @@ fn read_keys(call: &AdminCall<'_>) -> Result<Vec<String>, String> {
     let mut keys = surrogate_keys(call.headers);
     if !call.body.trim_ascii().is_empty() {
         let body: KeysBody = serde_json::from_slice(call.body)
-            .map_err(|_| format!("The body cannot be read. {FORM}"))?;
+            .map_err(|_| format!("The body is invalid. {FORM}"))?;
         keys.extend(body.surrogate_keys);
     }
-    if keys.is_empty() { Err(format!("No key is named. {FORM}")) } else { Ok(keys) }
+    if keys.is_empty() { Err(format!("The request contains no key. {FORM}")) } else { Ok(keys) }
 }
 
 fn mode(call: &AdminCall<'_>) -> PurgeMode {
@@ -94,14 +94,14 @@ async fn purge_one(
     selector: Result<Selector, SelectorError>,
 ) -> Response<Bytes> {
     match selector {
-        Err(error) => refuse(format!("This purges nothing: {error}.")),
+        Err(error) => refuse(format!("Invalid key or URL: {error}.")),
         Ok(selector) => {
             purge(purger, mode, vec![selector], |id| json!({ "status": "ok", "id": id })).await
         }
     }
 }
 
-/// Purges, and answers with the place in the log as the id.
+/// Purges, and responds with the sequence number as the id.
 async fn purge(
     purger: &Purger,
     mode: PurgeMode,

@@ -1,5 +1,5 @@
-//! By which names the admin listener is called: a page in an operator's browser must not read it through a
-//! name of its own that leads here (DNS rebinding).
+//! Checks `Host`, so that a page in an operator's browser cannot read the admin API by DNS
+//! rebinding.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,22 +7,26 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// Fields of which browsers send at least one with each request, and which scripts cannot leave out. Health
-/// checkers, Prometheus and curl send none of them.
+/// Fields that mark browser requests.
+///
+/// Browsers send at least one with each request, and scripts cannot omit it. Health checkers,
+/// Prometheus and curl send none.
 const BROWSER_FIELDS: [&str; 6] =
     ["origin", "referer", "accept-language", "sec-fetch-site", "sec-fetch-mode", "sec-ch-ua"];
 
-/// A request, as far as it says by which name it came.
+/// The parts of a request that the host check reads.
 pub(super) struct HostCheck<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) peer: Option<SocketAddr>,
 }
 
 impl HostCheck<'_> {
-    /// Whether the call may be answered under the name that it came by.
+    /// Returns true if the host of the call is trusted.
     ///
-    /// An address, `localhost` and names without a dot are no names of strangers. Other names are believed if they are configured, or if neither a browser asks nor
-    /// a process of this machine: where the operator's browser runs, everything comes from the loopback.
+    /// Addresses, `localhost` and names without a dot cannot belong to an attacker. Other names are
+    /// trusted if they are configured. They are also trusted if the request comes neither from a
+    /// browser nor from this machine: if the operator's browser runs here, requests arrive over
+    /// loopback.
     pub(super) fn is_allowed(&self, hosts: &[Box<str>]) -> bool {
         let Some(host) = self.headers.get(header::HOST) else { return true };
         let Ok(host) = host.to_str() else { return false };
@@ -43,14 +47,13 @@ impl HostCheck<'_> {
     }
 }
 
-/// What is said to a call under a name that is not known.
+/// Returns the response to a call with an unknown host.
 pub(super) fn unknown_host() -> Problem {
-    let detail = "Call the admin listener by its address, or add the name to `admin.hosts`: under a name \
-                  that is not known, a page of somebody else could read it.";
+    let detail = "Call the admin listener by its address, or add the name to `admin.hosts`: with an unknown name, a malicious web page could read it.";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "Unknown host", detail)
 }
 
-/// The name without port and trailing dot, in small letters.
+/// Returns the name in lower case, without port and trailing dot.
 fn canonical_name(host: &str) -> String {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -93,7 +96,7 @@ mod tests {
     const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
     #[test]
-    fn addresses_local_names_and_configured_names_are_answered() {
+    fn addresses_local_names_and_configured_names_are_allowed() {
         for host in [
             "127.0.0.1:9180",
             "[::1]:9180",
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn services_ask_by_any_name() {
+    fn services_may_use_any_name() {
         let service = "larder.default.svc.cluster.local:9180";
         assert!(is_answered(ELSEWHERE, service, &[("user-agent", "Prometheus/3.0.0")]));
         assert!(!is_answered(HERE, service, &[("authorization", "Bearer guessed")]));

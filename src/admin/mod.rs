@@ -1,97 +1,65 @@
-//! The admin listener: health, metrics and, on one table of calls, everything an operator calls.
+//! The admin listener: health, metrics, and the calls of operators.
 
+mod call;
 mod cloudflare;
 mod dialect;
 mod endpoints;
 mod explain;
 mod fastly;
 mod host;
+mod monitoring;
 mod purge;
 mod purges;
+mod services;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 
-use self::endpoints::{AdminCall, EndpointHandler, MatchedEndpoint};
-pub(crate) use self::explain::{ExplainFn, RenderedExplanation};
+pub(crate) use self::services::{
+    AdminServices, ExplainFn, Readiness, ReadinessReport, RenderedExplanation,
+};
+use self::{
+    call::AdminCall,
+    endpoints::{EndpointHandler, MatchedEndpoint},
+};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
     trigger::{
-        Access, Authorization, Purger, Tokens,
+        Access, Authorization, Tokens,
         body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
         purge_method,
     },
 };
 
-/// What answers on the admin listener.
+/// The request handler of the admin listener.
 pub(crate) struct Admin {
     settings: ArcSwap<Settings>,
-    purger: Arc<Purger>,
+    services: AdminServices,
     body_budget: BodyBudget,
-    readiness: Box<dyn Fn() -> ReadinessReport + Send + Sync>,
-    refresh: Box<dyn Fn() + Send + Sync>,
-    explain: Option<ExplainFn>,
 }
 
-/// What the configuration says about operators; replaced as a whole on reload.
+/// The configurable part, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
-    /// Who may make which call.
+    /// The tokens and their permissions.
     pub tokens: Tokens,
-    /// Names by which the listener may be asked for, in canonical form: `larder.example`, `*.example`.
+    /// The accepted host names in canonical form: `larder.example`, `*.example`.
     pub hosts: Vec<Box<str>>,
 }
 
-/// What a node says of itself when it is asked whether it is ready.
-pub(crate) struct ReadinessReport {
-    /// Whether it is.
-    pub readiness: Readiness,
-    /// How what it would rather have is, a line each: `redis: up`. None of it makes a node unready.
-    pub details: Vec<String>,
-}
-
-/// Whether this node should be sent requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// It should.
-    Ready,
-    /// It finishes what it has and takes nothing new.
-    Draining,
-}
-
 impl Admin {
-    /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
-    pub(crate) fn new(
-        settings: Settings,
-        purger: Arc<Purger>,
-        readiness: impl Fn() -> ReadinessReport + Send + Sync + 'static,
-        refresh: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
-        let settings = ArcSwap::from_pointee(settings);
-        Self {
-            settings,
-            purger,
-            body_budget: BodyBudget::default(),
-            readiness,
-            refresh,
-            explain: None,
-        }
+    pub(crate) fn new(settings: Settings, services: AdminServices) -> Self {
+        let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
+        Self { settings, services, body_budget }
     }
 
-    /// The same, which explains requests, too.
-    #[must_use]
-    pub(crate) fn with_explain(self, explain: ExplainFn) -> Self {
-        Self { explain: Some(explain), ..self }
-    }
-
-    /// Puts other settings in force for the requests that come from now on.
+    /// Replaces the settings for subsequent requests.
     pub(crate) fn replace(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
@@ -111,7 +79,7 @@ impl Admin {
         let authorization = settings.tokens.authorize(endpoint.access, &head.headers);
         let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
         let refused = refusal(authorization).or_else(|| {
-            // A token is nothing that a page knows.
+            // A page cannot have the token.
             let is_proven = endpoint.access == Access::Open || !settings.tokens.is_empty();
             (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
         });
@@ -121,15 +89,15 @@ impl Admin {
         let call =
             AdminCall { parameters, query: head.uri.query(), headers: &head.headers, body: &[] };
         match endpoint.handler {
-            EndpointHandler::Immediate(handle) => handle(self, &call),
+            EndpointHandler::Immediate(handle) => handle(&self.services, &call),
             EndpointHandler::WithBody(handle) => match self.read(body, connection).await {
-                Ok(body) => handle(self, AdminCall { body: &body, ..call }).await,
+                Ok(body) => handle(&self.services, AdminCall { body: &body, ..call }).await,
                 Err(error) => endpoint.dialect.refuse(error.problem()),
             },
         }
     }
 
-    /// Reads the body of a caller whose token has been checked.
+    /// Reads the body of an authorized caller.
     async fn read<B>(&self, body: B, connection: &Connection) -> Result<BufferedBody, BodyReadError>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -138,24 +106,6 @@ impl Admin {
         self.body_budget
             .read(body, connection.body.idle_timeout, EndpointCaller::Authenticated)
             .await
-    }
-
-    fn readiness_response(&self) -> Response<Bytes> {
-        let ReadinessReport { readiness, details } = (self.readiness)();
-        let (status, word) = match readiness {
-            Readiness::Ready => (StatusCode::OK, "ready"),
-            Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        };
-        let lines = [word].into_iter().chain(details.iter().map(String::as_str));
-        text(status, lines.flat_map(|line| [line, "\n"]).collect::<String>())
-    }
-
-    fn metrics_response(&self) -> Response<Bytes> {
-        (self.refresh)();
-        let mut response = Response::new(Bytes::from(self.purger.metrics().render()));
-        let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, form);
-        response
     }
 }
 
@@ -171,30 +121,21 @@ impl Handler for Admin {
     }
 }
 
-/// What is said to who may not make a call.
+/// Returns the response to a caller that lacks the permission.
 fn refusal(authorization: Authorization) -> Option<Problem> {
     let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail);
     match authorization {
         Authorization::Granted => None,
         Authorization::Unauthenticated => Some(purge_method::token_required()),
-        Authorization::Forbidden => Some(forbidden("This token may do other things only.")),
+        Authorization::Forbidden => {
+            Some(forbidden("This token does not have the permission for this call."))
+        }
         Authorization::Unconfigured => {
-            let detail = "Set `admin.token` in the configuration: nobody may do this yet.";
+            let detail =
+                "No token is configured for this call: set `admin.token` in the configuration.";
             Some(forbidden(detail))
         }
     }
-}
-
-fn liveness_response() -> Response<Bytes> {
-    text(StatusCode::OK, "ok\n")
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(text.into());
-    *response.status_mut() = status;
-    let form = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, form);
-    response
 }
 
 #[cfg(test)]
@@ -209,7 +150,7 @@ mod tests {
     };
     use crate::{
         purge::PurgeLog,
-        trigger::{SelectorResolver, Token},
+        trigger::{Purger, SelectorResolver, Token},
     };
 
     fn admin(tokens: Tokens) -> Admin {
@@ -221,12 +162,20 @@ mod tests {
             }),
             owners: Box::new(|_, _| Vec::new()),
         };
-        let purger = Arc::new(Purger::new(log, metrics, resolver));
-        let ready = || ReadinessReport { readiness: Readiness::Ready, details: Vec::new() };
-        let explained = || RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
-        let explain: ExplainFn = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
+        let services = AdminServices {
+            purger: Arc::new(Purger::new(log, metrics, resolver)),
+            readiness: Box::new(|| ReadinessReport {
+                readiness: Readiness::Ready,
+                details: Vec::new(),
+            }),
+            refresh: Box::new(|| ()),
+            explain: Box::new(|_| {
+                let explained = RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
+                std::future::ready(Ok(explained)).boxed()
+            }),
+        };
         let settings = Settings { tokens, hosts: Vec::new() };
-        Admin::new(settings, purger, ready, || {}).with_explain(explain)
+        Admin::new(settings, services)
     }
 
     async fn ask(
@@ -243,7 +192,7 @@ mod tests {
         admin.respond(request, &Connection::default()).await
     }
 
-    /// A path that fits a pattern, and a body that means something there.
+    /// Returns a path that matches a pattern, and a valid body.
     fn example(endpoint: &AdminEndpoint, pattern: &str) -> (String, &'static str) {
         let path = pattern.replace("{seq}", "1").replace("{url..}", "h/a").replace(['{', '}'], "");
         let body = match endpoint.dialect {
@@ -254,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_call_but_health_needs_the_token_where_there_is_one() {
+    async fn with_a_token_every_call_but_health_requires_it() {
         let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
         for endpoint in ENDPOINTS {
             for pattern in endpoint.paths {
@@ -274,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_may_not_is_told_so_in_the_form_of_the_call() {
+    async fn rejections_have_the_error_format_of_the_call() {
         let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
         for (path, expected) in [
             ("/v1/purge", r#""title":"Token required""#),
@@ -290,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_purges_without_a_token_that_may() {
+    async fn purging_requires_a_token_with_the_permission() {
         let purge = async |tokens, token| {
             let call = (Method::POST, "/v1/purge");
             ask(&admin(tokens), call, token, r#"{"everything":true}"#).await.status()
@@ -304,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_does_not_have_it_says_as_a_problem_document() {
+    async fn unknown_paths_and_methods_get_problem_documents() {
         let admin = admin(Tokens::new(Vec::new()));
         let nothing = ask(&admin, (Method::GET, "/nothing"), None, "").await;
         assert_eq!(nothing.status(), StatusCode::NOT_FOUND);

@@ -1,30 +1,30 @@
-//! `POST /v1/purge`: what its body says, and the answer.
+//! `POST /v1/purge`: parses the body, purges, and responds.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use serde::Deserialize;
 
-use super::endpoints::AdminCall;
+use super::call::AdminCall;
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
     trigger::{Purger, SelectorError, SelectorResolver, selector},
 };
 
-/// The longest reason that the log keeps, in bytes.
+/// The length limit of a reason, in bytes.
 const MAX_REASON_BYTES: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The longest name of a call, in bytes.
+/// The length limit of an idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// The most selectors that one call makes, each thing within each of several others counted.
+/// The limit on selectors of one call, with combinations counted after expansion.
 const MAX_SELECTORS: usize = 10_000;
 
 const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "iss": "https://issuer", "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
 
-/// The body of the call.
+/// The request body.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct PurgeRequest {
@@ -43,7 +43,7 @@ struct PurgeRequest {
     warm: bool,
 }
 
-/// Purges what a body says; once, where an `Idempotency-Key` names it.
+/// Purges what a body selects, at most once for each `Idempotency-Key`.
 pub(super) async fn respond(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let read = read(call.body, purger.resolver());
     match read.and_then(|purge| Ok((purge, key(call.headers)?))) {
@@ -52,16 +52,16 @@ pub(super) async fn respond(purger: &Purger, call: AdminCall<'_>) -> Response<By
     }
 }
 
-/// The call's name for itself, by which it is known when it comes again.
+/// Returns the `Idempotency-Key`, which identifies repeated calls.
 fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()));
     text.map(Some).ok_or_else(|| {
-        format!("`Idempotency-Key` is not 1 to {MAX_KEY_BYTES} visible ASCII characters.")
+        format!("`Idempotency-Key` has to be 1 to {MAX_KEY_BYTES} visible ASCII characters.")
     })
 }
 
-/// The purge that a body asks for, or what is wrong with it.
+/// Parses the body to a purge. Fails with a message for the caller.
 fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
     let request: PurgeRequest =
         serde_json::from_slice(body).map_err(|error| describe_error(&error))?;
@@ -79,7 +79,7 @@ fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
     })
 }
 
-/// What is selected: everything that one of these does.
+/// Returns the selectors of the body. A response is purged if any of them selects it.
 fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
     add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
@@ -94,7 +94,7 @@ fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<S
     Ok(selectors)
 }
 
-/// Among which responses, if not among all: those that one of each of these selects.
+/// Returns the restrictions of the purge. A response has to match a selector of each.
 fn bounds(
     request: &PurgeRequest,
     resolver: &SelectorResolver,
@@ -107,7 +107,7 @@ fn bounds(
     Ok(bounds.filter(|bound| !bound.is_empty()).collect())
 }
 
-/// The owners that the users come to.
+/// Returns the owner selectors of the users.
 fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let (mut users, issuer) = (Vec::new(), request.iss.as_deref());
     let list = request.users.iter().enumerate();
@@ -115,18 +115,21 @@ fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Sele
     let one = request.user.iter().map(|text| ("user".to_owned(), text));
     for (key, text) in one.chain(list) {
         let owners = selector::user(text, issuer, &*resolver.owners);
-        users.extend(owners.map_err(|error| format!("`{key}` selects nothing: {error}."))?);
+        users.extend(owners.map_err(|error| format!("`{key}` is invalid: {error}."))?);
     }
     if issuer.is_some() && users.is_empty() {
-        return Err("`iss` says whose tokens name a user: send `user` or `users` with it.".into());
+        return Err(
+            "`iss` is the issuer of a user's tokens: send `user` or `users` with it.".into()
+        );
     }
     Ok(users)
 }
 
-/// What is selected within the bounds; all that is within them, where nothing else is said.
+/// Combines selectors with restrictions. Without selectors, everything within the restrictions is
+/// selected.
 fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
     if selected.is_empty() && bounds.is_empty() {
-        return Err(format!("Nothing is selected. {FORM}"));
+        return Err(format!("The body selects nothing. {FORM}"));
     }
     if bounds.is_empty() {
         return Ok(selected);
@@ -138,7 +141,7 @@ fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Sel
     for bound in bounds {
         if all.len().saturating_mul(bound.len()) > MAX_SELECTORS {
             return Err(format!(
-                "This makes more than {MAX_SELECTORS} selectors: purge in several calls."
+                "This call expands to more than {MAX_SELECTORS} selectors: split it into several calls."
             ));
         }
         let each = |terms: &Vec<Selector>| -> Vec<Vec<Selector>> {
@@ -152,7 +155,7 @@ fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Sel
     Ok(all.into_iter().map(conjunction).collect())
 }
 
-/// What all of these select.
+/// Returns a selector of the responses that all terms select.
 fn conjunction(mut terms: Vec<Selector>) -> Selector {
     match (terms.pop(), terms.is_empty()) {
         (Some(only), true) => only,
@@ -163,13 +166,13 @@ fn conjunction(mut terms: Vec<Selector>) -> Selector {
     }
 }
 
-/// What is said about a body that cannot be read; none of the body itself.
+/// Describes a parse error without quoting the body.
 fn describe_error(error: &serde_json::Error) -> String {
-    let what = if error.is_data() { "does not have the form of a purge" } else { "is no JSON" };
+    let what = if error.is_data() { "is not a valid purge" } else { "is not JSON" };
     format!("The body {what} (line {}, column {}). {FORM}", error.line(), error.column())
 }
 
-/// Adds what the texts of a list select, or says which of them selects nothing.
+/// Adds the selectors of a list of texts. Fails with a message about the first invalid one.
 pub(super) fn add_selectors(
     selectors: &mut Vec<Selector>,
     key: &str,
@@ -177,7 +180,7 @@ pub(super) fn add_selectors(
     read: impl Fn(&str) -> Result<Selector, SelectorError>,
 ) -> Result<(), String> {
     for (index, text) in texts.iter().enumerate() {
-        let fail = |error| format!("`{key}[{index}]` selects nothing: {error}.");
+        let fail = |error| format!("`{key}[{index}]` is invalid: {error}.");
         selectors.push(read(text).map_err(fail)?);
     }
     Ok(())
@@ -190,7 +193,7 @@ fn add_selector(
     read: impl Fn(&str) -> Result<Selector, SelectorError>,
 ) -> Result<(), String> {
     let Some(text) = text else { return Ok(()) };
-    selectors.push(read(text).map_err(|error| format!("`{key}` selects nothing: {error}."))?);
+    selectors.push(read(text).map_err(|error| format!("`{key}` is invalid: {error}."))?);
     Ok(())
 }
 
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_asked_for_is_selected() {
+    fn all_kinds_of_selectors_are_accepted() {
         let purge = parse(
             r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
                 "mode":"soft","reason":"moved","warm":true}"#,
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn users_routes_and_versions_are_the_bounds_of_what_else_is_asked_for() {
+    fn users_routes_and_versions_restrict_the_other_selectors() {
         let selectors = |body: &str| {
             let purge = parse(body).unwrap();
             serde_json::to_string(&purge.selectors).unwrap()
@@ -267,26 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_repeating_it() {
+    fn errors_do_not_quote_the_body() {
         for (body, expected) in [
-            ("", "is no JSON (line 1, column 0)"),
-            (r#"{"tags":["secret""#, "is no JSON"),
-            (r#"["secret"]"#, "does not have the form"),
-            (r#"{"secret":[]}"#, "does not have the form of a purge (line 1, column 9)"),
-            (r#"{"tags":"secret"}"#, "does not have the form"),
-            (r#"{"tags":[],"tags":["secret"]}"#, "does not have the form"),
-            (r#"{"tags":["secret"],"mode":"weak"}"#, "does not have the form"),
-            ("{}", "Nothing is selected. Send JSON"),
-            (r#"{"tags":[],"everything":false}"#, "Nothing is selected"),
-            (r#"{"tags":["a",""]}"#, "`tags[1]` selects nothing: it is empty."),
+            ("", "is not JSON (line 1, column 0)"),
+            (r#"{"tags":["secret""#, "is not JSON"),
+            (r#"["secret"]"#, "is not a valid purge"),
+            (r#"{"secret":[]}"#, "is not a valid purge (line 1, column 9)"),
+            (r#"{"tags":"secret"}"#, "is not a valid purge"),
+            (r#"{"tags":[],"tags":["secret"]}"#, "is not a valid purge"),
+            (r#"{"tags":["secret"],"mode":"weak"}"#, "is not a valid purge"),
+            ("{}", "The body selects nothing. Send JSON"),
+            (r#"{"tags":[],"everything":false}"#, "The body selects nothing"),
+            (r#"{"tags":["a",""]}"#, "`tags[1]` is invalid: it is empty."),
             (r#"{"tags":["a"],"iss":"secret"}"#, "send `user` or `users` with it"),
-            (r#"{"tags":["a"],"user":""}"#, "`user` selects nothing: it is empty."),
-            (r#"{"patterns":["/secret"]}"#, "`patterns[0]` selects nothing: a pattern has a `*`"),
-            (r#"{"urls":["secret@h/"]}"#, "`urls[0]` selects nothing: write `https://host/path`"),
-            (
-                r#"{"prefixes":["/secret*"]}"#,
-                "`prefixes[0]` selects nothing: a prefix needs no `*`",
-            ),
+            (r#"{"tags":["a"],"user":""}"#, "`user` is invalid: it is empty."),
+            (r#"{"patterns":["/secret"]}"#, "`patterns[0]` is invalid: a pattern needs a `*`"),
+            (r#"{"urls":["secret@h/"]}"#, "`urls[0]` is invalid: expected `https://host/path`"),
+            (r#"{"prefixes":["/secret*"]}"#, "`prefixes[0]` is invalid: a prefix takes no `*`"),
         ] {
             let detail = parse(body).unwrap_err();
             assert!(detail.contains(expected), "{body} gives {detail}");

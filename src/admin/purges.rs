@@ -1,10 +1,10 @@
-//! `GET /v1/purges`: what was purged lately, by whom and why.
+//! `GET /v1/purges`: recent purges, with source and reason.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::endpoints::AdminCall;
+use super::call::AdminCall;
 use crate::{
     fence::{Purge, PurgeRecord},
     field::{Rfc3339, Timestamp},
@@ -13,22 +13,22 @@ use crate::{
     trigger::{Purger, json_response},
 };
 
-/// How many records are told of where nothing is said.
+/// The default number of records in a response.
 const DEFAULT_LIMIT: usize = 100;
 
-/// A record as it is told.
+/// A purge record in a response.
 #[derive(Serialize)]
 struct PurgeDocument<'a> {
     seq: u64,
     at: String,
     #[serde(flatten)]
     purge: &'a Purge,
-    /// Which nodes have applied it; only where one record is asked for.
+    /// The nodes that have applied it. Present only if a single record is requested.
     #[serde(flatten)]
     propagation: Option<AppliedNodes>,
 }
 
-/// Which nodes have applied a record, as far as this one knows.
+/// The nodes that have applied a record, as known to this node.
 #[derive(Serialize)]
 struct AppliedNodes {
     applied: Vec<NodeApplied>,
@@ -38,7 +38,7 @@ struct AppliedNodes {
 
 #[derive(Serialize)]
 struct NodeApplied {
-    /// Missing where there is but one.
+    /// Absent if there is only one node.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     at: String,
@@ -49,16 +49,16 @@ struct PurgeList<'a> {
     purges: Vec<PurgeDocument<'a>>,
 }
 
-/// What is asked for by `?limit=` and `?before=`.
+/// The parameters `?limit=` and `?before=`.
 struct PageQuery {
     limit: usize,
     before: u64,
 }
 
-/// The records applied last, the latest first.
+/// Returns the latest applied records, newest first.
 pub(super) fn list(purger: &Purger, call: &AdminCall<'_>) -> Response<Bytes> {
     let Some(page) = PageQuery::read(call.query.unwrap_or_default()) else {
-        let detail = "The parameters are `limit` and `before`, a record's `seq`: whole numbers.";
+        let detail = "The parameters are `limit` and `before` (the `seq` of a record). Both are whole numbers.";
         return Problem::new(StatusCode::BAD_REQUEST, "No such page", detail).into_response();
     };
     let records = purger.recent();
@@ -69,7 +69,7 @@ pub(super) fn list(purger: &Purger, call: &AdminCall<'_>) -> Response<Bytes> {
     )
 }
 
-/// The record of this `seq`.
+/// Returns the record with this `seq`.
 pub(super) fn show(purger: &Purger, call: &AdminCall<'_>) -> Response<Bytes> {
     let seq = call.parameters.first().and_then(|seq| seq.parse::<u64>().ok());
     let records = purger.recent();
@@ -80,7 +80,7 @@ pub(super) fn show(purger: &Purger, call: &AdminCall<'_>) -> Response<Bytes> {
             &PurgeDocument { propagation, ..PurgeDocument::of(record) },
         );
     }
-    let detail = "This node has applied no such record, or too many since then.";
+    let detail = "This node has not applied this record, or no longer remembers it.";
     Problem::new(StatusCode::NOT_FOUND, "No such purge", detail).into_response()
 }
 

@@ -1,4 +1,4 @@
-//! From a configuration to the settings of each room.
+//! Translates a configuration into the settings of each room.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -34,16 +34,16 @@ use crate::{
     user::{Authenticator, IdentitySource, TokenKeys},
 };
 
-/// What a stored response may take beside its body.
+/// The size limit of a stored response's head, in bytes.
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 
-/// The certificates of the listeners, if they speak TLS.
+/// Loads the certificates of the listeners, if TLS is configured.
 pub(super) fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
     let Some(files) = &config.tls else { return Ok(None) };
     Ok(Some(Certificates::load(&files.cert, &files.key)?))
 }
 
-/// What the public listeners are told.
+/// Returns the settings of the public listeners.
 pub(super) fn server(
     config: &Config,
     certificates: Option<Arc<Certificates>>,
@@ -64,12 +64,14 @@ pub(super) fn server(
     })
 }
 
-/// The listener of operators: it is reached even if clients have taken all other file descriptors.
+/// Returns the settings of the admin listener.
+///
+/// It has reserved file descriptors, so that it stays reachable if clients use all others.
 pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
 
-/// Where stored responses live. Inside the runtime that is to do the store's background work.
+/// Creates the store. Must be called in the runtime that runs its background tasks.
 pub(super) fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<TieredStore> {
     let settings = &config.store;
     let memory =
@@ -80,7 +82,7 @@ pub(super) fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered
             let settings = redis_store(config, connection.clone())?;
             let runtime = Handle::current();
             let redis = RedisStore::start(settings, metrics.for_redis(), &runtime);
-            Some(redis.context("the connection to Redis cannot be set up")?)
+            Some(redis.context("cannot set up the connection to Redis")?)
         }
     };
     Ok(TieredStore::new(memory, redis))
@@ -104,13 +106,13 @@ fn redis_store(
     })
 }
 
-/// The longest time for which any route serves what is stale.
+/// Returns the longest time that any route serves stale responses.
 pub(super) fn stale_for(config: &Config) -> Duration {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     routes.map(|route| route.rule.max_stale_window()).max().unwrap_or_default()
 }
 
-/// How entries are encrypted in Redis, if they are.
+/// Returns the keys that encrypt entries in Redis, if configured.
 fn sealing_keys(config: &Config) -> anyhow::Result<Option<store::redis::SealingKeys>> {
     let keys = &config.store.encrypt_keys;
     if keys.is_empty() {
@@ -118,30 +120,32 @@ fn sealing_keys(config: &Config) -> anyhow::Result<Option<store::redis::SealingK
     }
     let sealing_keys =
         store::redis::SealingKeys::new(keys.iter().map(|key| key.expose().as_bytes()));
-    // Never without: that would be in the clear what is to be encrypted.
+    // An error, because the fallback would store entries unencrypted.
     sealing_keys.map(Some).context("a key in `store.encrypt_keys` is too short")
 }
 
-/// The purge log: that of the fleet, where there is one.
+/// Creates the purge log: in Redis if configured, or else in memory.
 pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     let settings = &config.store;
     let Some(connection) = &settings.redis else { return Ok(PurgeLog::in_memory()) };
-    let connector = redis::RedisConnector::new(connection)
-        .context("the connection to Redis cannot be set up")?;
+    let connector =
+        redis::RedisConnector::new(connection).context("cannot set up the connection to Redis")?;
     let applied_purges = AppliedPurges::in_fleet(settings.unsynced);
     let log =
         RedisLogSettings { connector, prefix: &settings.prefix, retention: retention(config) };
     Ok(PurgeLog::in_redis(log, Arc::new(applied_purges), &Handle::current()))
 }
 
-/// Which records of purges stay in Redis: those younger than any response that a route keeps.
+/// Returns the retention of purge records in Redis: at least as long as any response is kept.
 pub(super) fn retention(config: &Config) -> LogRetention {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     LogRetention::of(routes.map(|route| route.rule.max_use()).max().unwrap_or_default())
 }
 
-/// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the
-/// process's own: they outlive configurations.
+/// Builds the pipeline's snapshot of the configuration.
+///
+/// The instance id, the store version and the keys of issuers belong to the process and outlive
+/// configurations.
 pub(super) fn site(
     config: &Config,
     (identity, version, issuers): (&ViaIdentity, &Arc<str>, &IssuerKeys),
@@ -157,7 +161,7 @@ pub(super) fn site(
         version: Arc::clone(version),
         metrics: names.map(|name| metrics.for_route(name)).collect(),
         routes,
-        origin: Origin::new(&config.origin).context("the origin cannot be set up")?,
+        origin: Origin::new(&config.origin).context("cannot set up the origin")?,
         identity: identity.clone(),
         hosts: ServedHosts { patterns: config.hosts.clone().into() },
         host: config.origin.host.clone(),
@@ -175,7 +179,7 @@ pub(super) fn site(
     })
 }
 
-/// The digests of credentials in keys: those of the fleet, or else of this process alone.
+/// Creates the digests of credentials in keys, shared by the fleet or private to this process.
 fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();
@@ -184,17 +188,19 @@ fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
         return Ok(CredentialDigests { key, storage_scope: StorageScope::Fleet });
     }
     let mut secret = [0; MIN_DIGEST_KEY_LENGTH];
-    aws_lc_rs::rand::fill(&mut secret).context("the system has no random numbers")?;
-    let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
+    aws_lc_rs::rand::fill(&mut secret).context("the system's random number generator failed")?;
+    let drawn = DigestKey::new(&secret).context("cannot create a digest key")?;
     let key = OWN.get_or_init(|| drawn).clone();
-    // Without Redis this process is all of the fleet.
+    // Without Redis this process is the whole fleet.
     let storage_scope =
         if config.store.redis.is_some() { StorageScope::Node } else { StorageScope::Fleet };
     Ok(CredentialDigests { key, storage_scope })
 }
 
-/// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
-/// them, so that a fleet agrees.
+/// Creates the verification of identities.
+///
+/// If no digest key is configured, it is derived from the keys that verify tokens, so that all
+/// nodes agree.
 fn users(
     config: &Config,
     digests: &CredentialDigests,
@@ -205,7 +211,7 @@ fn users(
         StorageScope::Node if user.identity_source != IdentitySource::None => user
             .identity_source
             .digest_key(&config.store.prefix)
-            .context("a digest key cannot be made")?,
+            .context("cannot create a digest key")?,
         StorageScope::Node | StorageScope::Fleet => digests.key.clone(),
     };
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
@@ -214,7 +220,7 @@ fn users(
     Ok(users.with_recheck(user.recheck))
 }
 
-/// Who may call the admin listener, and by which names.
+/// Returns the settings of the admin listener: tokens and host names.
 pub(super) fn admin(config: &Config) -> admin::Settings {
     admin::Settings { tokens: tokens(config), hosts: config.admin.hosts.clone() }
 }
@@ -234,7 +240,7 @@ fn tokens(config: &Config) -> Tokens {
     )
 }
 
-/// What the public listeners answer themselves: webhooks and `PURGE`.
+/// Returns the settings of Larder's endpoints on the public listener.
 pub(super) fn endpoints(config: &Config) -> trigger::Settings {
     let networks = config.admin.purge_from.clone();
     let trusted_proxies = config.trusted_proxies.clone();
@@ -246,7 +252,7 @@ pub(super) fn endpoints(config: &Config) -> trigger::Settings {
     }
 }
 
-/// The origins whose pages may act for their users.
+/// Returns the origins whose pages may act for their users.
 fn page_origins(config: &Config) -> Box<[HeaderValue]> {
     match config.events.as_ref().map(|events| &events.origins) {
         Some(CorsOrigins::Only(origins)) => origins.clone().into(),

@@ -1,4 +1,5 @@
-//! Users of tests: requests that carry the claims which a test names, so that no test holds a token.
+//! Users in configuration tests: adds the claims that a test lists, so that no test contains a
+//! token.
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -16,10 +17,10 @@ use crate::{
 /// The claims of a user.
 pub(super) type TestClaims = Map<String, Value>;
 
-/// What signs the tokens of tests. It counts in no configuration that serves.
+/// The signing secret of test tokens. No serving configuration accepts it.
 const SECRET: &[u8] = b"the secret of tests, which counts nowhere else";
 
-/// The configuration under which tokens of tests count, beside those that count anyway.
+/// Returns a configuration that accepts test tokens as well.
 pub(super) fn with_test_key(mut config: Config) -> Config {
     if let IdentitySource::Token(rules) = &mut config.user.identity_source {
         let mut keys = match &rules.keys {
@@ -32,41 +33,42 @@ pub(super) fn with_test_key(mut config: Config) -> Config {
     config
 }
 
-/// The request as a user with these claims would send it: with a token, by the gateway, or with credentials
-/// that no other claims have.
+/// Adds the claims to a request as its user would send them.
+///
+/// They become a token, the gateway's field, or credentials that differ for different claims.
 pub(super) fn with_claims(
-    asked: &ExplainRequest,
+    request: &ExplainRequest,
     claims: &TestClaims,
     identity_source: &IdentitySource,
 ) -> ExplainRequest {
-    let mut asked = asked.clone();
+    let mut request = request.clone();
     match identity_source {
         IdentitySource::Token(rules) => {
             let token = token(claims, rules);
             match &rules.location {
                 TokenLocation::Field(name) => {
-                    replace(&mut asked, name.as_str(), &format!("Bearer {token}"));
+                    replace(&mut request, name.as_str(), &format!("Bearer {token}"));
                 }
-                TokenLocation::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
+                TokenLocation::Cookie(name) => add_cookie(&mut request, &format!("{name}={token}")),
             }
         }
         IdentitySource::Gateway(rules) => {
             let user = claims.get("sub").or_else(|| claims.values().next());
             let user =
                 user.map(|user| user.as_str().map_or_else(|| user.to_string(), str::to_owned));
-            replace(&mut asked, rules.name.as_str(), &user.unwrap_or_default());
-            asked.from = asked.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
+            replace(&mut request, rules.name.as_str(), &user.unwrap_or_default());
+            request.from = request.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
         }
         IdentitySource::None => {
             let text = Value::from(claims.clone()).to_string();
             let credential = URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()));
-            replace(&mut asked, "authorization", &format!("Bearer {credential}"));
+            replace(&mut request, "authorization", &format!("Bearer {credential}"));
         }
     }
-    asked
+    request
 }
 
-/// A signed token with these claims, and the issuer and audience that count if they name none.
+/// Signs a token with these claims, and with the accepted issuer and audience if they are missing.
 fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     let mut claims = claims.clone();
     for (name, known) in [("iss", &rules.issuers), ("aud", &rules.audiences)] {
@@ -81,17 +83,17 @@ fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-/// Sets a field in place of what the test says.
-fn replace(asked: &mut ExplainRequest, name: &str, value: &str) {
-    asked.headers.retain(|line| !is_named(line, name));
-    asked.headers.push(format!("{name}: {value}"));
+/// Sets a field, in place of the test's own.
+fn replace(request: &mut ExplainRequest, name: &str, value: &str) {
+    request.headers.retain(|line| !is_named(line, name));
+    request.headers.push(format!("{name}: {value}"));
 }
 
-/// Adds a cookie to those of the test, in one line.
-fn add_cookie(asked: &mut ExplainRequest, pair: &str) {
-    match asked.headers.iter_mut().find(|line| is_named(line, "cookie")) {
+/// Appends a cookie to those of the test, in one field line.
+fn add_cookie(request: &mut ExplainRequest, pair: &str) {
+    match request.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),
-        None => asked.headers.push(format!("cookie: {pair}")),
+        None => request.headers.push(format!("cookie: {pair}")),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Running the tests of a configuration: each request is explained, and that is held against what the
-//! operator expects.
+//! Runs the tests of a configuration: explains each request and compares the result with
+//! expectations.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -9,23 +9,23 @@ use crate::{
     pipeline::explain::{ExplainRequest, ExplainRequestResponse, Explanation},
 };
 
-/// An expectation that does not hold.
+/// An expectation that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestFailure {
-    /// The test.
+    /// The name of the test.
     pub test: String,
-    /// Where the file says what is expected.
+    /// The location of the expectation in the file.
     pub at: Range<usize>,
-    /// What is expected, and what is.
+    /// The expected and the actual result.
     pub message: String,
-    /// The line of the explanation that decided it.
+    /// The deciding line of the explanation.
     pub because: String,
 }
 
 /// Runs all tests of a configuration.
 ///
 /// # Errors
-/// If the configuration cannot be put together without its surroundings.
+/// If the configuration cannot be assembled without I/O.
 pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
     if config.tests.is_empty() {
         return Ok(Vec::new());
@@ -44,8 +44,8 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
         let Some(explanation) = found.get(test.name.as_str()) else { continue };
         for expectation in &test.expected {
             let Assertion { at, kind: what } = expectation;
-            if let Err(said) = check(what, explanation, (config, &found)) {
-                failures.push(failure(test, at, said));
+            if let Err(difference) = check(what, explanation, (config, &found)) {
+                failures.push(failure(test, at, difference));
             }
         }
     }
@@ -53,8 +53,12 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
     Ok(failures)
 }
 
-fn failure(test: &TestCase, at: &Range<usize>, (said, because): (String, String)) -> TestFailure {
-    let message = format!("test `{}`: {said}", test.name);
+fn failure(
+    test: &TestCase,
+    at: &Range<usize>,
+    (difference, because): (String, String),
+) -> TestFailure {
+    let message = format!("test `{}`: {difference}", test.name);
     TestFailure { test: test.name.clone(), at: at.clone(), message, because }
 }
 
@@ -73,7 +77,7 @@ fn request_of(test: &TestCase) -> ExplainRequest {
     }
 }
 
-/// Whether something is as expected; if not, what is, and why.
+/// Compares a result with the expectation. Returns the difference and its reason.
 fn check(
     what: &AssertionKind,
     found: &Explanation,
@@ -117,8 +121,7 @@ fn check(
         }
         AssertionKind::OtherKeyThan(name) => {
             (!same_key(name, found, others)).then_some(()).ok_or_else(|| {
-                let because =
-                    "all parts of the two keys are the same: the requests share responses";
+                let because = "the two keys are equal: the requests share responses";
                 (format!("expected another key than `{name}`"), because.to_owned())
             })
         }
@@ -157,7 +160,7 @@ fn key<'a>(
     found.key.as_ref().and_then(part).unwrap_or("no key")
 }
 
-/// The decision that settled the request, or else what became of the response.
+/// Returns the decision on the request, or else the verdict on the response.
 fn why(found: &Explanation) -> String {
     if let Some(decision) = found.decisions.iter().find(|decision| decision.reason.is_some()) {
         let (question, answer) = (decision.question, &decision.answer);
@@ -195,15 +198,15 @@ fn why_ttl(found: &Explanation) -> String {
         return why(found);
     };
     let lifetime = &response.lifetime;
-    let said = match (lifetime.by_origin, lifetime.by_ttl) {
+    let lifetimes = match (lifetime.by_origin, lifetime.by_ttl) {
         (Some((time, directive)), Some(ttl)) => {
-            format!("the origin says {time} ({directive}), the `ttl` {ttl}")
+            format!("the origin sets {time} ({directive}), the `ttl` {ttl}")
         }
-        (Some((time, directive)), None) => format!("the origin says {time} ({directive})"),
-        (None, Some(ttl)) => format!("the `ttl` says {ttl}, the origin nothing"),
-        (None, None) => "neither the origin nor a `ttl` says anything".to_owned(),
+        (Some((time, directive)), None) => format!("the origin sets {time} ({directive})"),
+        (None, Some(ttl)) => format!("the `ttl` sets {ttl}, the origin nothing"),
+        (None, None) => "neither the origin nor a `ttl` sets a lifetime".to_owned(),
     };
-    format!("{said}; `ttl_from` is `{}`", lifetime.ttl_from)
+    format!("{lifetimes}; `ttl_from` is `{}`", lifetime.ttl_from)
 }
 
 fn equal_tags(expected: &[String], found: &Explanation) -> Result<(), (String, String)> {
@@ -224,25 +227,24 @@ fn same_key(name: &str, found: &Explanation, others: &BTreeMap<&str, Explanation
     other.is_some() && other == id(found)
 }
 
-/// What two keys differ in.
+/// Returns the components in which two keys differ.
 fn differences(found: &Explanation, other: Option<&Explanation>) -> String {
     let keys = found.key.as_ref().zip(other.and_then(|other| other.key.as_ref()));
     let Some((own, other)) = keys else {
-        return "one of the two requests has no key: the cache has no part in it".to_owned();
+        return "one of the two requests has no key, because it bypasses the cache".to_owned();
     };
     let parts = [
         ("scheme", own.scheme == other.scheme),
         ("host", own.host == other.host && own.origin_host == other.origin_host),
         ("path", own.path == other.path),
         ("query", own.query == other.query),
-        ("what a proxy says of the target", own.forwarded == other.forwarded),
+        ("proxy fields about the target", own.forwarded == other.forwarded),
         ("cookies", own.cookies == other.cookies),
         ("partition", own.partition == other.partition),
     ];
     let differing: Vec<&str> = parts.iter().filter(|part| !part.1).map(|part| part.0).collect();
     if differing.is_empty() {
-        return "the keys differ in values that are not shown: of the partition, `vary`, cookies or \
-                credentials in the query"
+        return "the keys differ in hidden values: of the partition, `vary`, cookies or credentials in the query"
             .to_owned();
     }
     format!("the keys differ in {}", differing.join(", "))

@@ -1,4 +1,4 @@
-//! Explaining requests: by a configuration alone, or by a running node.
+//! Explains requests, by a configuration alone or by a running node.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -27,18 +27,18 @@ use crate::{
 
 /// Explains requests by a configuration alone, as if nothing were stored.
 ///
-/// Connects nowhere, and reads no certificates: it works where only the file is.
+/// Opens no connections and reads no certificates, so it needs only the configuration file.
 pub struct Explainer {
     site: ConfigSnapshot,
     identity_source: IdentitySource,
-    /// Tasks of the configuration wait here, and never run.
+    /// A runtime for tasks that the configuration spawns. They never run.
     runtime: Option<Runtime>,
 }
 
 impl Explainer {
-    /// An explainer of this configuration.
+    /// Creates an explainer of this configuration.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let runtime = Builder::new_current_thread().build().context("no runtime can be made")?;
+        let runtime = Builder::new_current_thread().build().context("cannot create a runtime")?;
         let entered = runtime.enter();
         let (identity, version) = (ViaIdentity::random(), config.store.version.as_str().into());
         let config = without_io(config);
@@ -49,39 +49,39 @@ impl Explainer {
         Ok(Self { site, identity_source, runtime: Some(runtime) })
     }
 
-    /// An explainer of tests of this configuration, which name claims in place of tokens.
+    /// Creates an explainer for configuration tests, which list claims in place of tokens.
     pub(super) fn for_tests(config: &Config) -> anyhow::Result<Self> {
         Self::new(&claims::with_test_key(config.clone()))
     }
 
-    /// Explains a request that would come now.
+    /// Explains a request that arrives now.
     ///
     /// # Errors
-    /// If what is asked about is no request, or its response is none.
-    pub fn explain(&self, asked: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
-        explain::offline(&self.site, asked, SystemTime::now().into())
+    /// If the request or the response is invalid.
+    pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
+        explain::offline(&self.site, request, SystemTime::now().into())
     }
 
-    /// The same for a request whose user has these claims. Of [`Self::for_tests`].
+    /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
     ///
     /// # Errors
-    /// If what is asked about is no request, or its response is none.
+    /// If the request or the response is invalid.
     pub(super) fn explain_for(
         &self,
-        asked: &ExplainRequest,
+        request: &ExplainRequest,
         claims: Option<&TestClaims>,
     ) -> Result<Explanation, InvalidExplainRequest> {
         match claims {
             Some(claims) => {
-                self.explain(&claims::with_claims(asked, claims, &self.identity_source))
+                self.explain(&claims::with_claims(request, claims, &self.identity_source))
             }
-            None => self.explain(asked),
+            None => self.explain(request),
         }
     }
 }
 
 impl Drop for Explainer {
-    /// Waits for nothing, so that it may be dropped on another runtime.
+    /// Shuts down without waiting, which is allowed inside another runtime.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -89,7 +89,7 @@ impl Drop for Explainer {
     }
 }
 
-/// The configuration without what needs files or connections and decides nothing about caching.
+/// Removes the parts that need files or connections and do not affect caching.
 fn without_io(config: &Config) -> Config {
     let mut config = config.clone();
     config.log.access = AccessLogFormat::Off;
@@ -101,13 +101,14 @@ fn without_io(config: &Config) -> Config {
     config
 }
 
-/// Explains what is asked of a running node.
+/// Returns the function that explains requests by a running node.
 pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     let pipeline = Arc::clone(pipeline);
     Box::new(move |body| {
-        let (pipeline, asked) = (Arc::clone(&pipeline), read(body));
+        let (pipeline, request) = (Arc::clone(&pipeline), read(body));
         async move {
-            let explanation = pipeline.explain(&asked?).await.map_err(|error| error.to_string())?;
+            let explanation =
+                pipeline.explain(&request?).await.map_err(|error| error.to_string())?;
             let json = serde_json::to_vec(&explanation).map_err(|error| error.to_string())?;
             Ok(RenderedExplanation { json, text: explanation.to_string() })
         }
@@ -115,11 +116,11 @@ pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     })
 }
 
-/// Reads the body of a call; what is wrong is said without anything of the body.
+/// Parses the body of a call. The error does not quote the body.
 fn read(body: &[u8]) -> Result<ExplainRequest, String> {
     serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        format!("The body is not of the expected form (line {line}, column {column}). {FORM}")
+        format!("The body is invalid (line {line}, column {column}). {FORM}")
     })
 }
 

@@ -1,31 +1,31 @@
-//! File descriptors: how many the process may open, and how many clients they suffice for.
+//! The limit on open files, and the number of clients that it allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::LimitsConfig;
 
-/// Descriptors for everything but clients and origins: the admin listener, Redis, logs, files.
+/// Descriptors reserved for the admin listener, Redis, logs and files.
 const RESERVED_FILES: usize = 64;
 
-/// Descriptors that the admin listener keeps for itself.
+/// Descriptors reserved for the admin listener alone.
 pub(super) const ADMIN_RESERVE: usize = 8;
 
-/// At most this many descriptors are kept for connections to origins, and at most a quarter of all.
+/// The limit on descriptors reserved for origin connections, besides a quarter of all.
 const MAX_ORIGIN_FILES: usize = 1024;
 
-/// No more than this is asked for: some systems allow 2^30, and nothing needs that many.
+/// The highest limit to request. Some systems allow 2^30, which is never needed.
 const MAX_FILES: u64 = 1 << 20;
 
-/// What clients may open.
+/// The limits on client connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientLimits {
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections: usize,
-    /// Tunnels at once; each has a connection to an origin as well.
+    /// Concurrent tunnels, each of which uses an origin connection as well.
     pub tunnels: usize,
 }
 
-/// Raises the soft limit of open files to the hard one. Returns the limit in force, if there is one.
+/// Raises the soft limit of open files to the hard one, and returns the new limit if there is one.
 pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
@@ -35,13 +35,13 @@ pub(crate) fn raise_file_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
         Ok(()) => Some(wanted),
         Err(error) => {
-            tracing::warn!(%error, current, wanted, "the limit of open files could not be raised");
+            tracing::warn!(%error, current, wanted, "could not raise the limit of open files");
             Some(current)
         }
     }
 }
 
-/// What clients may open under these limits, as far as files suffice; warns if that is less than configured.
+/// Returns the configured limits, lowered to the available descriptors. Logs a warning if lowered.
 pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
     let wanted = configured(limits);
     let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
@@ -52,8 +52,7 @@ pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
             configured = wanted.connections,
             connections = clients.connections,
             tunnels = clients.tunnels,
-            "fewer clients are let in than `limits.connections` allows: raise the limit of open files \
-             (`ulimit -n`, systemd's LimitNOFILE=), or lower `limits.connections`"
+            "the limit of open files allows fewer clients than `limits.connections`: raise it (`ulimit -n`, systemd's LimitNOFILE=), or lower `limits.connections`"
         );
     }
     clients
@@ -65,7 +64,7 @@ fn configured(limits: &LimitsConfig) -> ClientLimits {
     ClientLimits { connections, tunnels }
 }
 
-/// What of it this many files suffice for.
+/// Lowers limits to this number of descriptors.
 fn fit_to_files(wanted: ClientLimits, files: usize) -> ClientLimits {
     let origins = (files / 4).min(MAX_ORIGIN_FILES);
     let spare = files.saturating_sub(RESERVED_FILES + origins).max(2);
@@ -74,7 +73,7 @@ fn fit_to_files(wanted: ClientLimits, files: usize) -> ClientLimits {
     }
     let connections = wanted.connections.min((spare - spare / 3).max(1));
     let tunnels = wanted.tunnels.min(spare - connections);
-    // Tunnels that are not wanted leave more for other connections.
+    // Unused tunnels leave descriptors for other connections.
     ClientLimits { connections: wanted.connections.min(spare - tunnels), tunnels }
 }
 

@@ -1,4 +1,4 @@
-//! The keys that an issuer publishes, kept over reloads.
+//! The published keys of token issuers, kept across reloads.
 
 use std::sync::Arc;
 
@@ -11,19 +11,20 @@ use crate::{
     user::{DocumentUrl, IdentitySource, KeySource, TokenKeys},
 };
 
-/// What fetches the keys that tokens are verified with.
+/// The JWKS fetchers of issuers.
 pub(super) struct IssuerKeys {
     current: Mutex<Option<(DocumentUrl, Arc<TokenKeys>)>>,
     runtime: Handle,
 }
 
 impl IssuerKeys {
-    /// Fetches on the current runtime, once there are settings.
+    /// Creates the fetchers' owner. Must be called on the runtime that fetches.
     pub(super) fn new() -> Self {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }
 
-    /// Returns the keys that these settings need, if tokens prove who asks. Those of the same URL stay.
+    /// Returns the keys for these settings, if they verify tokens. Fetchers with the same URL are
+    /// kept.
     pub(super) fn keys(
         &self,
         identity_source: &IdentitySource,
@@ -42,7 +43,7 @@ impl IssuerKeys {
         }
         let _runtime = self.runtime.enter();
         let keys = TokenKeys::published(source, metrics.jwks.clone())
-            .context("`user.jwt.jwks` cannot be set up")?;
+            .context("cannot set up `user.jwt.jwks`")?;
         *current = Some((source.clone(), Arc::clone(&keys)));
         Ok(Some(keys))
     }

@@ -1,4 +1,4 @@
-//! Wiring: turns a configuration into running listeners, and swaps it on reload.
+//! Wiring: starts listeners from a configuration, and replaces it on reload.
 
 mod assemble;
 mod claims;
@@ -23,7 +23,6 @@ use std::{
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-pub(crate) use config_tests::TestFailure;
 pub use config_tests::run_tests;
 pub use explain::Explainer;
 pub(crate) use files::raise_file_limit;
@@ -33,7 +32,7 @@ use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, Readiness, ReadinessReport},
+    admin::{Admin, AdminServices, Readiness, ReadinessReport},
     config::{Config, ListenAddress},
     feed::{AppliedRecords, Caller, Feed},
     forward::{ViaIdentity, request_id},
@@ -52,15 +51,15 @@ use crate::{
     },
 };
 
-/// How long what is still to be written to the shared store may hold up the end.
+/// The time limit at shutdown for pending writes to the shared store.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long calls of operators may hold up the end.
+/// The time limit at shutdown for pending admin calls.
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The permissions of Unix sockets: any user of the machine may connect, as to a port on the loopback …
+/// The permissions of public Unix sockets: any local user may connect, as to a loopback port.
 const PUBLIC_SOCKET_MODE: u32 = 0o666;
-/// … but only the node's own user may to the admin listener.
+/// The permissions of the admin Unix socket: only the node's own user may connect.
 const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 /// A running node.
@@ -84,7 +83,7 @@ pub struct Node {
     admin_address: Option<BoundAddress>,
 }
 
-/// How a node ends.
+/// The time limits of a shutdown.
 #[derive(Debug, Clone, Copy)]
 struct DrainTimes {
     delay: Duration,
@@ -97,19 +96,21 @@ impl DrainTimes {
     }
 }
 
-/// What a node is given besides its configuration.
+/// The parts of a node that do not come from the configuration.
 pub struct NodeOptions {
-    /// The clock.
+    /// The source of wall-clock time.
     pub clock: Clock,
-    /// Where the access log goes. It is written by a thread of its own.
+    /// The output of the access log, written by a dedicated thread.
     pub access_log: Box<dyn Write + Send>,
-    /// Whose threads serve connections.
+    /// The threads that serve connections.
     pub workers: Workers,
 }
 
 impl Node {
-    /// Binds every listener of `config` and starts to serve on the current runtime or on threads of
-    /// its own. Nothing is left behind where it fails.
+    /// Binds every listener of `config` and starts to serve.
+    ///
+    /// Connections are served on the current runtime or on dedicated threads. If it fails,
+    /// everything that was started is stopped.
     pub fn start(config: &Config, options: NodeOptions) -> anyhow::Result<Self> {
         let NodeOptions { clock, access_log, workers } = options;
         let metrics = Metrics::new();
@@ -197,12 +198,12 @@ impl Node {
         Ok(node)
     }
 
-    /// Where clients reach it, with the ports that the system chose.
+    /// Returns the public addresses, with the ports that the system chose.
     pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
     }
 
-    /// The first TCP address that clients reach it at.
+    /// Returns the first public TCP address.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.addresses.iter().find_map(|address| match address {
             BoundAddress::Tcp(address) => Some(*address),
@@ -210,21 +211,22 @@ impl Node {
         })
     }
 
-    /// Where operators reach it.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> Option<&BoundAddress> {
         self.admin_address.as_ref()
     }
 
-    /// Puts another configuration in force, as far as that goes without a restart: routes, origin,
-    /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
-    /// the old configuration.
+    /// Applies another configuration, as far as that is possible without a restart.
+    ///
+    /// This covers routes, origin, webhooks, schedules, polls, tokens and the access log. The cache
+    /// is kept, and running requests finish under the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let own = (&self.identity, &self.version, &self.issuers);
         let site = assemble::site(config, own, &self.metrics, Some(&self.log_queue))?;
-        // Before anything is replaced: where it fails, all stays as it was.
+        // The step that can fail comes first, before anything is replaced.
         self.reload_certificates(config)?;
         for setting in config.needs_restart(&self.initial_config) {
-            tracing::warn!(setting, "a changed setting takes effect with a restart");
+            tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
         *self.drain_times.lock() = DrainTimes::of(config);
         self.task_supervisor.replace(config)?;
@@ -238,22 +240,24 @@ impl Node {
         Ok(())
     }
 
-    /// Notes that a new configuration was refused.
+    /// Records that a new configuration was rejected.
     pub fn reload_failed(&self) {
         self.metrics.record_reload(ReloadResult::Failed);
     }
 
-    /// Reads the listeners' certificates anew; keeps the old ones where that fails.
+    /// Reloads the listeners' certificates. Keeps the old ones on failure.
     fn reload_certificates(&self, config: &Config) -> anyhow::Result<()> {
         if let (Some(certificates), Some(files)) = (&self.certificates, &config.tls) {
             let reloaded = certificates.reload(&files.cert, &files.key);
-            reloaded.context("the certificate was not reloaded")?;
+            reloaded.context("cannot reload the certificate")?;
         }
         Ok(())
     }
 
-    /// Fails readiness, and after the configured delay stops accepting, lets requests and tunnels under way
-    /// end for as long as configured, and gives the number of connections that have to be cut.
+    /// Drains the node, and returns the number of connections that remain open.
+    ///
+    /// Readiness fails at once. After the configured delay the node stops accepting, and waits for
+    /// running requests and tunnels up to the configured time limits.
     pub async fn drain(&self) -> usize {
         let DrainTimes { delay, time } = *self.drain_times.lock();
         self.drain.leave();
@@ -264,25 +268,25 @@ impl Node {
         let (cut, ()) = tokio::join!(self.drain.finished(time), writes);
         let flushed = self.pipeline.store().flush();
         let _written_or_lost = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
-        // After the last response: from here on no purge waits for this node.
+        // All responses are complete, so purges no longer have to wait for this node.
         self.pipeline.log().leave().await;
         self.admin_drain.start();
         self.admin_drain.finished(ADMIN_DRAIN_TIMEOUT).await;
         cut
     }
 
-    /// Writes out what the access log still holds. Blocks, for a second at most.
+    /// Flushes the access log. Blocks for up to a second.
     pub fn flush_log(&self) {
         self.log_queue.flush(Duration::from_secs(1));
     }
 
-    /// Client connections open now.
+    /// Returns the number of open client connections.
     pub fn open_connections(&self) -> usize {
         self.drain.open()
     }
 }
 
-/// What answers operators.
+/// Creates the handler of the admin listener.
 fn admin(
     config: &Config,
     pipeline: &Arc<Pipeline<TieredStore>>,
@@ -297,12 +301,16 @@ fn admin(
         let readiness = if is_draining { Readiness::Draining } else { Readiness::Ready };
         ReadinessReport { readiness, details: details(&pipeline) }
     };
-    let settings = assemble::admin(config);
-    let admin = Admin::new(settings, purger, readiness, move || sampler.sample());
-    Arc::new(admin.with_explain(explain))
+    let services = AdminServices {
+        purger,
+        readiness: Box::new(readiness),
+        refresh: Box::new(move || sampler.sample()),
+        explain,
+    };
+    Arc::new(Admin::new(assemble::admin(config), services))
 }
 
-/// How Redis and the purge log are, where there is a Redis.
+/// Returns the state of Redis and the purge log, if Redis is configured.
 fn details(pipeline: &Pipeline<TieredStore>) -> Vec<String> {
     let Some(redis) = pipeline.store().health_line() else { return Vec::new() };
     let is_synced = pipeline.log().applied_purges().is_synced(Instant::now());
@@ -310,7 +318,7 @@ fn details(pipeline: &Pipeline<TieredStore>) -> Vec<String> {
     vec![redis, log.to_owned()]
 }
 
-/// What purges by URLs in the form of this pipeline's keys.
+/// Creates a purger that normalizes URLs as this pipeline's keys do.
 fn purger(
     pipeline: &Arc<Pipeline<TieredStore>>,
     log: Arc<PurgeLog>,
@@ -325,7 +333,7 @@ fn purger(
     Arc::new(Purger::new(log, Arc::clone(metrics), resolver))
 }
 
-/// What clients hear of purges.
+/// Creates the event feed.
 fn feed(
     config: &Config,
     (task_supervisor, clock): (&Arc<TaskSupervisor>, Clock),
@@ -339,7 +347,7 @@ fn feed(
     Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
 }
 
-/// Logs what the server refuses by itself.
+/// Returns an observer that logs requests rejected by the server.
 fn log_refusals(pipeline: &Arc<Pipeline<TieredStore>>) -> server::RefusalObserver {
     let pipeline = Arc::clone(pipeline);
     Arc::new(move |refused: &RefusedRequest<'_>| {
@@ -357,7 +365,7 @@ fn log_refusals(pipeline: &Arc<Pipeline<TieredStore>>) -> server::RefusalObserve
     })
 }
 
-/// Counts and logs what the endpoints of Larder's own answer.
+/// Returns an observer that counts and logs responses of Larder's own endpoints.
 fn log_local_responses(
     pipeline: &Arc<Pipeline<TieredStore>>,
     metrics: &Arc<Metrics>,
@@ -379,7 +387,7 @@ fn log_local_responses(
     })
 }
 
-/// What answers clients.
+/// Creates the handler of the public listeners.
 fn router(
     config: &Config,
     pipeline: &Arc<Pipeline<TieredStore>>,
@@ -400,12 +408,13 @@ fn router(
     EndpointRouter::new(Arc::clone(pipeline), assemble::endpoints(config), parts)
 }
 
-/// The admin listener, which no other process shares: each node is asked for its own health.
+/// Binds the admin listener, which other processes cannot share, because health is checked per
+/// node.
 fn bind_admin(listen: &ListenAddress) -> anyhow::Result<Listener> {
     bind(listen, |_| TcpOptions::default(), ADMIN_SOCKET_MODE)
 }
 
-/// The public listeners, which share one limit on connections.
+/// Binds the public listeners, which share one connection limit.
 fn bind_all(config: &Config, counters: &Arc<ListenerCounters>) -> anyhow::Result<Vec<Listener>> {
     let options = |address: &SocketAddr| TcpOptions {
         only_v6: has_v4_twin(address, &config.listen),
@@ -415,7 +424,8 @@ fn bind_all(config: &Config, counters: &Arc<ListenerCounters>) -> anyhow::Result
     listen.map(|each| Ok(bind(each, options, PUBLIC_SOCKET_MODE)?.sharing(counters))).collect()
 }
 
-/// Whether an IPv4 address is listed with the same port. Without one an IPv6 socket takes clients of both.
+/// Returns true if an IPv4 address with the same port is listed. Otherwise the IPv6 socket accepts
+/// both families.
 fn has_v4_twin(address: &SocketAddr, listen: &[ListenAddress]) -> bool {
     let mut others = listen.iter().filter_map(|other| match other {
         ListenAddress::Tcp(other) => Some(other),
@@ -436,7 +446,7 @@ fn bind(
         }
     };
     bound.with_context(|| {
-        format!("cannot listen on {listen}: stop what listens there, or choose another address")
+        format!("cannot listen on {listen}: stop the process that listens there, or choose another address")
     })
 }
 

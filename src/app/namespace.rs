@@ -1,4 +1,4 @@
-//! A new version of the namespace takes over from the one before it.
+//! The transition from the previous version of the namespace to a new one.
 
 use std::{
     sync::Arc,
@@ -12,17 +12,18 @@ use crate::{
     store::{NamespaceHistory, TieredStore},
 };
 
-/// Under which name the fleet remembers its versions.
+/// The key of the version history in the fleet.
 const KEY: &str = "version";
 
-/// How long to wait before asking again what the fleet remembers.
+/// The pause before reading the history again.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// No grace is longer.
+/// The longest grace period.
 const MAX_GRACE: Duration = Duration::from_hours(24 * 365);
 
-/// Agrees with the fleet which version was before this node's, and has the store look into it until grace
-/// is over. Waits for Redis for as long as it takes.
+/// Adopts the fleet's previous version, which the store reads from until its grace period ends.
+///
+/// Waits for Redis as long as necessary.
 pub(super) async fn adopt_previous_version(
     pipeline: Arc<Pipeline<TieredStore>>,
     settings: StoreConfig,
@@ -41,16 +42,21 @@ async fn try_adopt(
     StoreConfig { version, grace, .. }: &StoreConfig,
     clock: &Clock,
 ) -> Result<(), LogUnavailable> {
-    let known = pipeline.log().fleet_value(KEY).await?;
+    let history = pipeline.log().fleet_value(KEY).await?;
     let now = clock.now();
     let NamespaceHistory { to_record, previous } =
-        NamespaceHistory::resolve(known.as_deref(), version, now, *grace);
+        NamespaceHistory::resolve(history.as_deref(), version, now, *grace);
     if let Some(record) = to_record {
         pipeline.log().set_fleet_value(KEY, &record.to_string()).await?;
     }
     if let Some((previous, until)) = previous {
         let left = until.saturating_since(now);
-        tracing::info!(version, previous, ?left, "the version before may be served stale");
+        tracing::info!(
+            version,
+            previous,
+            ?left,
+            "serving stale responses of the previous version until its grace period ends"
+        );
         pipeline.store().set_previous_version(&previous, Instant::now() + left.min(MAX_GRACE));
     }
     Ok(())

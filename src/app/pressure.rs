@@ -1,5 +1,5 @@
-//! Watches memory and the connections to the origin: while either is short, clients that do not read lose
-//! their responses sooner.
+//! Monitors memory and origin connections. While either is short, unread responses are dropped
+//! sooner.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -14,26 +14,28 @@ use crate::{
     store::{Store as _, TieredStore},
 };
 
-/// How often memory is looked at.
+/// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Bytes beside `store.memory` and what connections take, above which memory is short. The process is to
-/// stay under `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each connection.
+/// Bytes above `store.memory` and connections at which memory counts as short.
+///
+/// The process should stay below `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each
+/// connection.
 const ALLOWANCE: u64 = 64 << 20;
 
-/// What one connection may take without memory being short.
+/// The memory allowance of one connection, in bytes.
 const BYTES_PER_CONNECTION: u64 = 32 << 10;
 
-/// What is short.
+/// A resource that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shortage {
-    /// Memory, or the part of it for responses that were evicted and are still being read.
+    /// Memory, or its budget for evicted responses that are still being read.
     Memory,
-    /// Connections to the origin: requests wait for one, and responses that are not read may hold them.
+    /// Origin connections: requests wait for one while unread responses may hold them.
     Connections,
 }
 
-/// Sets the flag while something is short; for as long as the process runs.
+/// Sets the flag while a resource is short. Never returns.
 pub(super) async fn watch(
     memory: u64,
     pipeline: Arc<Pipeline<TieredStore>>,
@@ -49,7 +51,7 @@ pub(super) async fn watch(
         let shortage = if is_short || pipeline.store().is_over_pinned_limit() {
             Some(Shortage::Memory)
         } else {
-            // A request that waited at one look only may have waited for a moment.
+            // Requests that wait at only one check may have waited only for a moment.
             (waits && waited).then_some(Shortage::Connections)
         };
         waited = waits;
@@ -63,18 +65,18 @@ pub(super) async fn watch(
 
 fn report(shortage: Option<Shortage>) {
     let what = match shortage {
-        None => return tracing::info!("memory and connections to the origin suffice again"),
+        None => return tracing::info!("memory and connections to the origin are sufficient again"),
         Some(Shortage::Memory) => "memory is short",
         Some(Shortage::Connections) => "requests wait for connections to the origin",
     };
-    tracing::warn!("{what}: clients that do not read lose their responses after seconds");
+    tracing::warn!("{what}: unread responses are dropped after seconds");
 }
 
 fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {
     allocated > memory.saturating_add(ALLOWANCE).saturating_add(connections * BYTES_PER_CONNECTION)
 }
 
-/// Bytes that the process has allocated; `None` if another allocator is in use.
+/// Returns the bytes allocated by the process, or `None` with another allocator.
 fn allocated() -> Option<u64> {
     epoch::advance().ok()?;
     stats::allocated::read().ok().map(|bytes| bytes as u64)

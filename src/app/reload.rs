@@ -1,5 +1,5 @@
-//! Reloading: a changed file or SIGHUP puts the new configuration in force, or keeps the old one and
-//! says why.
+//! Reloads the configuration on SIGHUP or when a file changes. Keeps the old one if the new is
+//! invalid.
 
 use std::{
     collections::BTreeMap,
@@ -18,20 +18,21 @@ use tokio::{
 use super::Node;
 use crate::config::LoadedConfig;
 
-/// Between two looks at the files. What has changed counts once it is the same in two looks: editors and
-/// deployments write in several steps.
+/// The interval between checks of the files. A change counts once two checks find the same content,
+/// because editors and deployments write in several steps.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The files whose change means a new configuration, looked at several times a second.
+/// Watches configuration files by reading them several times a second.
 ///
-/// It goes by what a path leads to, and not by events of the file system. So it does not matter how a file
-/// is replaced (in place, by a rename, by a link to another folder, with its whole folder) nor where it is
-/// (network file systems and bind mounts have no events), and other files beside it do not count.
+/// It compares content at the end of each path and uses no file system events. So files may be
+/// replaced in place, by rename, by a link, or with their folder. Network file systems and bind
+/// mounts, which have no events, work as well. Other files in the folder do not matter.
 pub(crate) struct ConfigWatcher {
-    known: FileDigests,
+    digests: FileDigests,
 }
 
-/// What each file holds: a digest, since some hold secrets; none of a file that cannot be read, or is a pipe.
+/// The digest of each file's content, because some files hold secrets. `None` for unreadable files
+/// and pipes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct FileDigests(BTreeMap<PathBuf, Option<Box<[u8]>>>);
 
@@ -40,13 +41,13 @@ impl FileDigests {
         Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
     }
 
-    /// Looks at the same files again.
+    /// Reads the same files again.
     fn reread(&self) -> Self {
         Self::of(self.0.keys())
     }
 
-    /// Goes on with these files. What is known of a file stays known, so that no change is missed that came
-    /// since it was read.
+    /// Changes the set of watched files. Digests of files that stay are kept, so that no change
+    /// since the last read is missed.
     fn track(&mut self, files: &[PathBuf], keep_others: bool) {
         if !keep_others {
             self.0.retain(|file, _| files.contains(file));
@@ -58,7 +59,7 @@ impl FileDigests {
 }
 
 fn content(file: &Path) -> Option<Box<[u8]>> {
-    // Opening a pipe waits for its writer, and what it held can be read once only.
+    // Opening a pipe waits for its writer, and its content can be read only once.
     let is_regular = std::fs::metadata(file).is_ok_and(|found| found.is_file());
     if !is_regular {
         return None;
@@ -67,13 +68,13 @@ fn content(file: &Path) -> Option<Box<[u8]>> {
 }
 
 impl ConfigWatcher {
-    /// Watches these files from now on. To be called before what they hold is put in force, so that no
-    /// change is missed in between.
+    /// Starts watching these files. Call it before applying their content, so that no change in
+    /// between is missed.
     pub(crate) fn begin(files: &[PathBuf]) -> Self {
-        Self { known: FileDigests::of(files) }
+        Self { digests: FileDigests::of(files) }
     }
 
-    /// Reloads whenever `requests` says so, or a file changes, until `requests` ends.
+    /// Reloads on each message in `requests` and on each file change, until `requests` is closed.
     pub(crate) async fn run(
         mut self,
         node: Arc<Node>,
@@ -92,14 +93,14 @@ impl ConfigWatcher {
                 },
                 _ = ticks.tick() => false,
             };
-            let known = self.known.clone();
-            // A disk that hangs holds up reloads, and nothing else.
-            let Ok(now) = spawn_blocking(move || known.reread()).await else { continue };
-            if !is_requested && now == self.known {
+            let digests = self.digests.clone();
+            // A hanging disk blocks reloads and nothing else.
+            let Ok(now) = spawn_blocking(move || digests.reread()).await else { continue };
+            if !is_requested && now == self.digests {
                 pending = None;
             } else if is_requested || pending.as_ref() == Some(&now) {
                 pending = None;
-                self.known = now;
+                self.digests = now;
                 self.reload(&node, &read).await;
             } else {
                 pending = Some(now);
@@ -111,33 +112,34 @@ impl ConfigWatcher {
     where
         R: Fn() -> LoadedConfig + Send + Sync + 'static,
     {
-        let (node, read, mut known) = (Arc::clone(node), Arc::clone(read), self.known.clone());
+        let (node, read, mut digests) = (Arc::clone(node), Arc::clone(read), self.digests.clone());
         let reloaded = spawn_blocking(move || {
             let LoadedConfig { config, files } = read();
-            // Those of a configuration that cannot be used are watched as well: one of them may be mended.
-            known.track(&files, true);
+            // Files of an invalid configuration are watched as well, because one of them may be
+            // corrected.
+            digests.track(&files, true);
             let reloaded = config
                 .map_err(|error| anyhow::anyhow!("{error}"))
                 .and_then(|config| node.reconfigure(&config));
             if reloaded.is_ok() {
-                known.track(&files, false);
+                digests.track(&files, false);
             }
             report(&node, reloaded);
-            known
+            digests
         });
         match reloaded.await {
-            Ok(known) => self.known = known,
-            Err(error) => tracing::error!(%error, "the old configuration stays in force"),
+            Ok(digests) => self.digests = digests,
+            Err(error) => tracing::error!(%error, "keeping the previous configuration"),
         }
     }
 }
 
 fn report(node: &Node, reloaded: anyhow::Result<()>) {
     match reloaded {
-        Ok(()) => tracing::info!("the new configuration is in force"),
+        Ok(()) => tracing::info!("configuration reloaded"),
         Err(error) => {
             node.reload_failed();
-            tracing::error!("the old configuration stays in force: {error:#}");
+            tracing::error!("keeping the previous configuration: {error:#}");
         }
     }
 }
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_count_by_what_their_path_leads_to() {
+    fn files_are_compared_by_the_content_at_their_path() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| {
@@ -188,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_file_is_not_read_again() {
+    fn tracked_files_keep_their_digests() {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         std::fs::write(&old, "read").unwrap();
-        let mut known = FileDigests::of([&old]);
+        let mut digests = FileDigests::of([&old]);
         std::fs::write(&old, "changed since").unwrap();
-        known.track(&[old.clone(), new.clone()], false);
-        assert_ne!(known.reread(), known);
-        known.track(std::slice::from_ref(&new), true);
-        assert_eq!(known.0.len(), 2);
-        known.track(&[new], false);
-        assert_eq!(known.0.len(), 1);
+        digests.track(&[old.clone(), new.clone()], false);
+        assert_ne!(digests.reread(), digests);
+        digests.track(std::slice::from_ref(&new), true);
+        assert_eq!(digests.0.len(), 2);
+        digests.track(&[new], false);
+        assert_eq!(digests.0.len(), 1);
     }
 }

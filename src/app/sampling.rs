@@ -1,4 +1,4 @@
-//! Metrics that are sampled when they are read, out of what others count anyway.
+//! Metrics that are sampled from other counters when read.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -12,7 +12,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Carries counts from where they are kept to the metrics.
+/// Copies counts from their owners to the metrics.
 pub(super) struct Sampler {
     pipeline: Arc<Pipeline<TieredStore>>,
     metrics: Arc<Metrics>,
@@ -46,7 +46,7 @@ impl Sampler {
         }
     }
 
-    /// Brings the metrics up to date.
+    /// Updates the sampled metrics.
     pub(super) fn sample(&self) {
         let mut last = self.last.lock();
         self.sample_store(&mut last);
@@ -102,7 +102,7 @@ impl Sampler {
         let load = self.pipeline.origin_load();
         self.metrics.origin_connections.set(signed(load.connections as u64));
         self.metrics.origin_pending.set(signed(load.pending as u64));
-        // A reload begins to count anew.
+        // Counters restart from zero on reload.
         let before = std::mem::replace(&mut last.rejected, load.rejected);
         let more = load.rejected.checked_sub(before).unwrap_or(load.rejected);
         self.metrics.origin_rejected.inc_by(more);

@@ -1,4 +1,4 @@
-//! Schedules and polls at work, replaced as a whole on reload.
+//! Running schedules and polls, replaced as a whole on reload.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     trigger::{LogFleet, Purger, TaskContext, Tasks},
 };
 
-/// What runs by the clock.
+/// Owns the running schedules and polls.
 pub(super) struct TaskSupervisor {
     running: Mutex<Tasks>,
     context: TaskContext<LogFleet>,
@@ -23,7 +23,7 @@ pub(super) struct TaskSupervisor {
 }
 
 impl TaskSupervisor {
-    /// Sets the schedules and polls of a configuration to work on the current runtime.
+    /// Starts the schedules and polls of a configuration on the current runtime.
     pub(super) fn start(
         config: &Config,
         pipeline: &Pipeline<TieredStore>,
@@ -41,7 +41,7 @@ impl TaskSupervisor {
         Ok(Arc::new(Self { running, context, runtime: Handle::current() }))
     }
 
-    /// Puts those of another configuration in their place; keeps the old ones where that fails.
+    /// Replaces them with those of another configuration. Keeps the old ones on failure.
     pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
         let _runtime = self.runtime.enter();
         let tasks = tasks(config, &self.context)?;
@@ -49,7 +49,7 @@ impl TaskSupervisor {
         Ok(())
     }
 
-    /// The data versions that polls have found.
+    /// Returns the data versions found by polls.
     pub(super) fn versions(&self) -> Vec<DataVersion> {
         let states = self.running.lock().polls().states();
         let version = |state: crate::trigger::PollState| DataVersion {
@@ -60,7 +60,7 @@ impl TaskSupervisor {
         states.into_iter().map(version).collect()
     }
 
-    /// Brings the metrics of polls up to date.
+    /// Updates the metrics of polls.
     pub(super) fn update_metrics(&self) {
         let now = (self.context.now)();
         self.running.lock().polls().update_metrics(now, &self.context.metrics);
@@ -68,5 +68,5 @@ impl TaskSupervisor {
 }
 
 fn tasks(config: &Config, context: &TaskContext<LogFleet>) -> anyhow::Result<Tasks> {
-    Tasks::start(&config.schedules, &config.polls, context).context("a poll cannot be set up")
+    Tasks::start(&config.schedules, &config.polls, context).context("cannot set up a poll")
 }

@@ -6,19 +6,19 @@ use anyhow::Context as _;
 
 use crate::server::{self, Drain, Handler, Listener, Settings};
 
-/// Whose threads serve connections.
+/// The threads that serve connections.
 ///
-/// A runtime of its own per core keeps a connection, its wake-ups and the origin connections it opens
-/// on one core: the hot path wakes no other thread and steals no work.
+/// One runtime per core keeps a connection, its wake-ups and its origin connections on that core.
+/// The hot path wakes no other thread and steals no work.
 pub enum Workers {
-    /// The runtime that starts the node: tests, demos.
+    /// The runtime that starts the node, for tests and demos.
     CurrentRuntime,
     /// This many threads, each with a single-threaded runtime.
     Threads(usize),
 }
 
 impl Workers {
-    /// One thread for each core.
+    /// Returns one thread for each core.
     pub fn per_core() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self::Threads(cores)
@@ -39,7 +39,7 @@ impl Workers {
             }
             Self::Threads(count) => {
                 for number in 0..*count {
-                    let listener = listener.try_clone().context("cannot share the listener")?;
+                    let listener = listener.try_clone().context("cannot duplicate the listener")?;
                     let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
                     spawn(number, listener, handler, settings, drain.clone())?;
                 }
@@ -60,9 +60,9 @@ fn spawn<H: Handler>(
     let serve = move || {
         runtime.block_on(async {
             if let Err(error) = server::serve(listener, handler, settings, drain.clone()).await {
-                tracing::error!(%error, "a worker cannot serve its listener");
+                tracing::error!(%error, "cannot serve a listener on a worker thread");
             }
-            // What was accepted goes on; the process ends once all of it has.
+            // Accepted connections continue. The process ends when all of them have ended.
             std::future::pending::<()>().await;
         });
     };

@@ -1,4 +1,4 @@
-//! Calling the admin listener, as some commands do.
+//! A blocking HTTP client for the admin listener.
 
 use std::{
     fmt,
@@ -12,13 +12,13 @@ use std::{
 
 use crate::config::ListenAddress;
 
-/// Connecting, asking and each wait for an answer take at most this long.
+/// The time limit for connecting, sending, and each wait for a response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// More than any answer has that these commands read.
+/// The size limit of a response, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 1 << 20;
 
-/// Where an admin listener is.
+/// The address of an admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {
     /// A name or IP address, and a port.
@@ -27,23 +27,23 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
-/// What an admin listener says.
+/// A response of the admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminResponse {
-    /// The status code.
     pub status: u16,
-    /// The body, without what is no text in it.
+    /// The body, with invalid UTF-8 replaced.
     pub body: String,
 }
 
 impl AdminAddress {
-    /// Where the admin listener is where nobody says anything.
+    /// Returns the default address.
     pub fn default_address() -> Self {
         Self::Tcp("127.0.0.1:9180".to_owned())
     }
 
-    /// Sends a request, whose head must say `Connection: close`, and reads all of the response. `wait` is
-    /// how long that may take.
+    /// Sends a request and reads the whole response, within `wait`.
+    ///
+    /// The request must contain `Connection: close`.
     pub fn exchange(&self, request: &[u8], wait: Duration) -> io::Result<AdminResponse> {
         match self {
             Self::Tcp(address) => {
@@ -61,17 +61,17 @@ impl AdminAddress {
         }
     }
 
-    /// Asks with `GET`.
+    /// Sends a `GET` request.
     pub fn get(&self, path: &str) -> io::Result<AdminResponse> {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host());
         self.exchange(request.as_bytes(), TIMEOUT)
     }
 
-    /// The request that sends this JSON to a path, with this token.
+    /// Builds a request that posts JSON to a path with this token.
     ///
     /// # Errors
-    /// If the token holds what no token holds.
+    /// If the token has invalid characters.
     pub fn post(
         &self,
         (path, accept): (&str, &str),
@@ -79,7 +79,10 @@ impl AdminAddress {
         body: &str,
     ) -> anyhow::Result<Vec<u8>> {
         let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
-        anyhow::ensure!(token.is_none_or(is_token), "a token is visible ASCII characters");
+        anyhow::ensure!(
+            token.is_none_or(is_token),
+            "a token has to consist of visible ASCII characters"
+        );
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
         Ok(format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: {accept}\r\nContent-Type: application/json\r\n\
@@ -91,7 +94,7 @@ impl AdminAddress {
         .into_bytes())
     }
 
-    /// The value of `Host`.
+    /// Returns the value of `Host`.
     pub fn host(&self) -> &str {
         match self {
             Self::Tcp(address) => address,
@@ -103,12 +106,10 @@ impl AdminAddress {
 impl FromStr for AdminAddress {
     type Err = &'static str;
 
-    /// Reads what `larder run --admin` takes, or the URL of a listener elsewhere.
+    /// Parses an address as in `larder run --admin`, or the URL of a listener on another machine.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("https://") {
-            return Err(
-                "the admin listener speaks plain HTTP: write `http://` or only the address",
-            );
+            return Err("the admin listener uses plain HTTP: write `http://` or only the address");
         }
         let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         if let Ok(address) = text.parse::<ListenAddress>() {
@@ -121,7 +122,7 @@ impl FromStr for AdminAddress {
             {
                 Ok(Self::Tcp(text.to_owned()))
             }
-            _ => Err("this is an address and a port, as in `127.0.0.1:9180`, or `unix:/path`"),
+            _ => Err("expected an address and a port such as `127.0.0.1:9180`, or `unix:/path`"),
         }
     }
 }
@@ -144,7 +145,7 @@ impl fmt::Display for AdminAddress {
     }
 }
 
-/// Who listens on every address is reached on the loopback one.
+/// Replaces the unspecified address with loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -154,7 +155,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The first of a name's addresses that answers.
+/// Connects to the first address of a name that accepts.
 fn connect(address: &str) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in address.to_socket_addrs()? {
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_a_status_and_a_body() {
+    fn a_response_has_a_status_and_a_body() {
         let response = parse_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nready\n").unwrap();
         assert_eq!(response, AdminResponse { status: 200, body: "ready\n".to_owned() });
         assert_eq!(parse_response(b"HTTP/1.1 503 No\r\n").unwrap().status, 503);

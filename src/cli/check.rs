@@ -1,4 +1,4 @@
-//! `larder check`: what a configuration means, or what is wrong with it.
+//! `larder check`: prints the routes of a configuration, or its errors.
 
 use std::{
     collections::BTreeSet, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration,
@@ -23,13 +23,14 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
     pub config: PathBuf,
-    /// Also explain what becomes of a GET of this URL; `larder explain` explains more.
+    /// Also explain a GET request to this URL; `larder explain` has more options.
     #[arg(long, value_name = "URL")]
     pub explain: Option<String>,
 }
 
-/// Prints the routes of a file and succeeds, or prints its errors, or which of its tests fail, and fails.
-/// Warnings and errors go to standard error.
+/// Prints the routes of a configuration, or fails with its errors or failed tests.
+///
+/// Warnings and errors are printed to standard error.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
@@ -50,7 +51,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs the tests of a configuration, and shows which expectations do not hold.
+/// Runs the tests of a configuration, and prints the failed expectations.
 fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let failures = run_tests(config)?;
     if config.tests.is_empty() {
@@ -77,7 +78,7 @@ fn count(number: usize, noun: &str) -> String {
     }
 }
 
-/// The routes of a configuration as a table, and a line that says all is well.
+/// Returns the routes of a configuration as a table, and a line that confirms success.
 pub fn summary(config: &Config) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(config.routes.routes().iter().map(|route| row(route)));
@@ -96,9 +97,8 @@ pub fn summary(config: &Config) -> String {
     text
 }
 
-/// Which requests a `ttl` is for, if the route has no partition.
-const TTL_NOTE: &str = "Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; \
-                        responses to others are shared as far as the origin says so: docs/credentials.md";
+/// A note on the requests that a `ttl` applies to, if the route has no partition.
+const TTL_NOTE: &str = "Without a partition, a ttl applies only to requests without credentials and unknown cookies; other responses are shared only if the origin allows it: docs/credentials.md";
 
 /// A note for routes whose `ttl` rarely helps requests with tokens.
 const PARTITION_NOTE: &str =
@@ -147,7 +147,7 @@ fn row(route: &Route) -> [String; 8] {
     ]
 }
 
-/// `5m`, or each status with its own.
+/// Formats a TTL: `5m`, or one for each status.
 fn ttl(ttl: &Ttl) -> String {
     if let Some(time) = ttl.successes_only() {
         return format_duration(time);
@@ -167,7 +167,7 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
     }
 }
 
-/// What else makes the route differ, as far as it does.
+/// Returns the other settings of a route that differ from the defaults.
 fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let flag = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };
@@ -183,10 +183,10 @@ fn details(route: &Route) -> String {
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),
-        listed("tags out of the body", &route.body_tags),
+        listed("tags from the body", &route.body_tags),
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
-        flag(route.bypass.refresh, "a bypass refreshes"),
+        flag(route.bypass.refresh, "bypass refreshes the cache"),
         listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
@@ -207,7 +207,7 @@ fn listed(label: &str, words: &[impl ToString]) -> String {
     format!("{label} {}", words.join(", "))
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
+/// Aligns columns to their widest cell, two spaces apart.
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width_of = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

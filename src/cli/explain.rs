@@ -1,4 +1,4 @@
-//! `larder explain`: what becomes of a request, and why.
+//! `larder explain`: explains how a request is handled, and why.
 
 use std::{net::IpAddr, path::Path, process::ExitCode, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     pipeline::explain::{ExplainRequest, ExplainRequestResponse},
 };
 
-/// How long a node may take.
+/// The time limit for a node's response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The flags of `larder explain`.
@@ -25,25 +25,25 @@ pub struct Arguments {
     /// The URL: `https://host/path?query`, or `/path`.
     #[arg(value_name = "URL")]
     pub url: String,
-    /// A header of the request. May be repeated. Values of credentials are never shown.
+    /// A request header. Can be repeated. Values of credentials are never shown.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     pub headers: Vec<String>,
-    /// The body of the request.
+    /// The request body.
     #[arg(long, value_name = "TEXT")]
     pub body: Option<String>,
-    /// The address that the request comes from.
+    /// The client address of the request.
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<IpAddr>,
     /// The status of a response: also explain whether it is stored, and for how long.
     #[arg(long, value_name = "STATUS")]
     pub response: Option<u16>,
-    /// A header of that response. May be repeated.
+    /// A response header. Can be repeated.
     #[arg(long = "response-header", value_name = "NAME: VALUE")]
     pub response_headers: Vec<String>,
-    /// The body of that response.
+    /// The response body.
     #[arg(long, value_name = "TEXT")]
     pub response_body: Option<String>,
-    /// Ask the running node, which knows what is stored. So does --admin.
+    /// Ask the running node, which takes stored responses into account. Implied by --admin.
     #[arg(long)]
     pub live: bool,
     /// Print JSON.
@@ -52,16 +52,16 @@ pub struct Arguments {
     /// The configuration, or the node to call.
     #[command(flatten)]
     pub node: NodeArguments,
-    /// A token that may read, for --live. The environment variable shows it to fewer people.
+    /// A token with `read` permission, for --live. The environment variable is safer than the flag.
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
 
 /// Prints an explanation.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let asked = asked(arguments);
+    let request = explain_request(arguments);
     if arguments.live || arguments.node.admin.is_some() {
-        output::print(&ask_node(arguments, &asked)?)?;
+        output::print(&ask_node(arguments, &request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let named = arguments.node.config.clone();
@@ -74,7 +74,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let explanation = Explainer::new(&config)?.explain(&asked)?;
+    let explanation = Explainer::new(&config)?.explain(&request)?;
     output::print(&if arguments.json {
         format!("{}\n", serde_json::to_string_pretty(&explanation)?)
     } else {
@@ -83,7 +83,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn asked(arguments: &Arguments) -> ExplainRequest {
+fn explain_request(arguments: &Arguments) -> ExplainRequest {
     let is_given = arguments.response.is_some()
         || !arguments.response_headers.is_empty()
         || arguments.response_body.is_some();
@@ -101,17 +101,16 @@ fn asked(arguments: &Arguments) -> ExplainRequest {
     }
 }
 
-/// The explanation of a running node, in the form that is asked for.
-fn ask_node(arguments: &Arguments, asked: &ExplainRequest) -> anyhow::Result<String> {
+/// Returns the explanation of a running node, in the requested format.
+fn ask_node(arguments: &Arguments, request: &ExplainRequest) -> anyhow::Result<String> {
     let node = arguments.node.node()?;
     let (address, token) =
         node.address_and_token(arguments.token.as_deref(), crate::config::Permission::Read)?;
-    let body = serde_json::to_string(asked)?;
-    let request = request(&address, token.as_deref(), (&body, arguments.json))?;
-    let response = address.exchange(&request, TIMEOUT).with_context(|| {
+    let body = serde_json::to_string(request)?;
+    let call = http_request(&address, token.as_deref(), (&body, arguments.json))?;
+    let response = address.exchange(&call, TIMEOUT).with_context(|| {
         format!(
-            "no answer from {address}; name the admin listener with --admin, or its file with \
-             --config"
+            "no response from {address}; give the admin listener with --admin, or its configuration with --config"
         )
     })?;
     let document: Value = serde_json::from_str(&response.body).unwrap_or_default();
@@ -119,15 +118,14 @@ fn ask_node(arguments: &Arguments, asked: &ExplainRequest) -> anyhow::Result<Str
         (200, _) if arguments.json => Ok(format!("{document:#}\n")),
         (200, _) => Ok(response.body),
         (401, _) => bail!(
-            "the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the file that holds it \
-             with --config"
+            "the token is missing or wrong; set LARDER_ADMIN_TOKEN, or give the configuration that contains it with --config"
         ),
         (_, Some(detail)) => bail!("{detail}"),
-        (status, None) => bail!("the answer is {status}; is this Larder's admin listener?"),
+        (status, None) => bail!("unexpected status {status}; is this Larder's admin listener?"),
     }
 }
 
-fn request(
+fn http_request(
     address: &AdminAddress,
     token: Option<&str>,
     (body, json): (&str, bool),

@@ -1,4 +1,4 @@
-//! `larder health`: whether the Larder of this machine is ready, for health checks without a shell.
+//! `larder health`: checks the readiness of a node, for containers without a shell.
 
 use std::process::ExitCode;
 
@@ -10,23 +10,25 @@ use super::node::NodeArguments;
 /// The flags of `larder health`.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// The node to ask.
+    /// The node to check.
     #[command(flatten)]
     pub node: NodeArguments,
 }
 
-/// Asks `/readyz` and succeeds if the node says that it is ready.
+/// Requests `/readyz` and succeeds if the node is ready.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let address = arguments.node.node()?.address()?;
-    let response = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
+    let response = address.get("/readyz").with_context(|| format!("no response from {address}"))?;
     let is_larder = response.body.starts_with("ready");
     match response.status {
         200 if is_larder => {
             println!("ready");
             Ok(ExitCode::SUCCESS)
         }
-        200 => anyhow::bail!("not ready: {address} answers 200; is this Larder's admin listener?"),
-        status => anyhow::bail!("not ready: {address} answers {status}"),
+        200 => anyhow::bail!(
+            "not ready: {address} responds with 200; is this Larder's admin listener?"
+        ),
+        status => anyhow::bail!("not ready: {address} responds with {status}"),
     }
 }
 
@@ -40,7 +42,7 @@ mod tests {
     use super::*;
     use crate::config::ListenAddress;
 
-    /// What is said of a listener that answers with this.
+    /// Returns the message for a listener with this response.
     fn verdict(response: &'static str) -> Result<ExitCode, String> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let admin = Some(ListenAddress::Tcp(listener.local_addr().unwrap()).into());
@@ -54,17 +56,17 @@ mod tests {
             }
             stream.write_all(response.as_bytes()).unwrap();
         });
-        let said = execute(&Arguments { node: NodeArguments { config: None, admin } });
+        let result = execute(&Arguments { node: NodeArguments { config: None, admin } });
         server.join().unwrap();
-        said.map_err(|error| format!("{error:#}"))
+        result.map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn ready_is_what_answers_200() {
         assert_eq!(verdict("HTTP/1.1 200 OK\r\n\r\nready\n"), Ok(ExitCode::SUCCESS));
         let draining = verdict("HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
-        assert!(draining.starts_with("not ready: ") && draining.ends_with(" answers 503"));
-        assert!(verdict("SSH-2.0\r\n").unwrap_err().starts_with("no answer from "));
+        assert!(draining.starts_with("not ready: ") && draining.ends_with(" responds with 503"));
+        assert!(verdict("SSH-2.0\r\n").unwrap_err().starts_with("no response from "));
         assert!(verdict("").is_err());
         assert!(
             verdict("HTTP/1.1 200 OK\r\n\r\nhello\n").unwrap_err().ends_with("admin listener?")

@@ -18,29 +18,29 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What Larder can be told to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the proxy.
     Run(run::Arguments),
-    /// Read the configuration, and print its routes or what is wrong with it.
+    /// Validate the configuration; print its routes or its errors.
     Check(check::Arguments),
     /// See the product: a slow sample API, Larder in front of it, and some traffic.
     Demo(demo::Arguments),
-    /// Explain what becomes of a request, and why: by the configuration, or by a running node.
+    /// Explain how a request is handled, by the configuration or by a running node.
     Explain(explain::Arguments),
-    /// Ask the Larder of this machine whether it is ready.
+    /// Check if a node is ready.
     Health(health::Arguments),
-    /// Make stored responses invalid.
+    /// Purge stored responses.
     Purge(purge::Arguments),
 }
 
-/// Does what the command line says. Errors are on standard error already.
+/// Runs the command line. Errors have been printed to standard error.
 pub fn main() -> ExitCode {
     match execute(&Cli::parse()) {
         Ok(code) => code,

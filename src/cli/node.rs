@@ -1,6 +1,7 @@
-//! Which node a command calls: the one that the flags, the environment or the configuration names.
+//! Finds the node that a command calls: from flags, environment or configuration.
 //!
-//! A doubt is an error: at the default address another node may listen, and a purge there does harm.
+//! Ambiguity is an error. Another node may listen at the default address, and a purge there would
+//! do harm.
 
 use std::{
     io,
@@ -13,36 +14,36 @@ use clap::Args;
 use super::{admin_client::AdminAddress, run::DEFAULT_FILE};
 use crate::config::{Config, ConfigError, Flags, ListenAddress, Permission};
 
-/// The flags that name a node.
+/// The flags that select a node.
 #[derive(Debug, Clone, Default, Args)]
 pub struct NodeArguments {
-    /// The configuration file of the node: its admin listener and a token. Without it and
-    /// `LARDER_CONFIG`, ./proxy.toml; without that file, 127.0.0.1:9180, where a Larder without
-    /// configuration has its admin listener.
+    /// The configuration file of the node, with its admin listener and token. Defaults to
+    /// `LARDER_CONFIG`, then to ./proxy.toml. If that does not exist, 127.0.0.1:9180 is used, the
+    /// admin listener of a node without configuration.
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the admin listener is: an address and a port, a URL, or `unix:` and a path. Without it,
+    /// The admin listener: an address and port, a URL, or `unix:` and a path. Defaults to
     /// `LARDER_ADMIN`.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<AdminAddress>,
 }
 
-/// A node as the command line and the environment name it.
+/// A node as selected by the command line and the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTarget {
-    /// Its admin listener, if it is named by itself.
+    /// Its admin listener, if given explicitly.
     admin: Option<AdminAddress>,
-    /// Its file; none if it runs without one.
+    /// Its configuration file, if it has one.
     file: Option<PathBuf>,
-    /// Whether the file may be missing, because it was not named.
+    /// True if the file was not given explicitly, and so may be missing.
     is_optional: bool,
 }
 
 impl NodeArguments {
-    /// The node that these flags name, with the process's environment.
+    /// Returns the node that the flags and the environment select.
     ///
     /// # Errors
-    /// If `--config` and `LARDER_ADMIN` name different nodes.
+    /// If `--config` and `LARDER_ADMIN` select different nodes.
     pub fn node(&self) -> anyhow::Result<NodeTarget> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.node_in(&variable)
@@ -57,13 +58,13 @@ impl NodeArguments {
         if let (Some(file), Some(other)) = (&self.config, &by_variable) {
             bail!(
                 "no node was called: --config {} and LARDER_ADMIN={other} may name different nodes; \
-                 name the admin listener with --admin, or unset LARDER_ADMIN",
+                 give the admin listener with --admin, or unset LARDER_ADMIN",
                 file.display(),
             );
         }
         let admin = self.admin.clone().or(by_variable);
         let named = self.config.clone().or_else(|| variable("LARDER_CONFIG").map(PathBuf::from));
-        // `larder run` reads no file either if the environment names the origin.
+        // With an origin in the environment, `larder run` reads no default file either.
         let default_file =
             || variable("LARDER_ORIGIN").is_none().then(|| PathBuf::from(DEFAULT_FILE));
         Ok(NodeTarget { admin, is_optional: named.is_none(), file: named.or_else(default_file) })
@@ -71,24 +72,24 @@ impl NodeArguments {
 }
 
 impl NodeTarget {
-    /// The admin listener.
+    /// Returns the address of the admin listener.
     ///
     /// # Errors
-    /// If it stands in a file that does not load, or has none.
+    /// If it is in a file that does not load, or that has none.
     pub fn address(&self) -> anyhow::Result<AdminAddress> {
         if let Some(admin) = &self.admin {
             return Ok(admin.clone());
         }
-        match self.configuration("name the admin listener with --admin")? {
+        match self.configuration("give the admin listener with --admin")? {
             Some(config) => listener(&config),
             None => Ok(AdminAddress::default_address()),
         }
     }
 
-    /// The admin listener and a token that may do this there: `token`, or else one of the file.
+    /// Returns the address and a token with this permission: `token`, or else one of the file.
     ///
     /// # Errors
-    /// Those of [`NodeTarget::address`], also if only the token stands in the file.
+    /// As [`NodeTarget::address`], also if only the token is in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,
@@ -105,12 +106,13 @@ impl NodeTarget {
         Ok((address, token.map(|token| token.secret.expose().to_owned())))
     }
 
-    /// The configuration in the node's file, if there is one and it loads.
+    /// Returns the configuration in the node's file, if it exists and loads.
     pub fn known_configuration(&self) -> Option<Config> {
         Config::load(self.file.as_ref()?, &Flags::default()).ok()
     }
 
-    /// The configuration. None if the node runs without a file, or nobody named one and there is none.
+    /// Returns the configuration, or `None` if the node has no file or the default file does not
+    /// exist.
     fn configuration(&self, advice: &str) -> anyhow::Result<Option<Config>> {
         let Some(file) = &self.file else {
             return Ok(None);
@@ -132,19 +134,18 @@ fn load_error(file: &Path, error: &ConfigError, advice: &str) -> anyhow::Error {
     anyhow!("no node was called: {file} does not load; correct it, or {advice}\n\n{error}")
 }
 
-/// The admin listener of a configuration.
+/// Returns the address of a configuration's admin listener.
 fn listener(config: &Config) -> anyhow::Result<AdminAddress> {
     let file = &config.warnings.file;
     let listen = config.admin.listen.clone().with_context(|| {
         format!(
-            "no node was called: {file} turns the admin listener off; if the node has one all the \
-             same, name it with --admin"
+            "no node was called: {file} disables the admin listener; if the node has one anyway, give its address with --admin"
         )
     })?;
     if matches!(&listen, ListenAddress::Tcp(address) if address.port() == 0) {
         bail!(
-            "no node was called: {file} leaves the port of the admin listener to the system; name \
-             the listener with --admin"
+            "no node was called: {file} does not fix the port of the admin listener; give \
+             its address with --admin"
         );
     }
     Ok(listen.into())

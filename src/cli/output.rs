@@ -1,11 +1,11 @@
-//! Standard output of commands that end.
+//! Standard output of short-lived commands.
 
 use std::io::{ErrorKind, Write as _};
 
-/// Prints a text to standard output. A reader that has gone, as `head` does, is no error.
+/// Prints to standard output. A closed reader, such as `head`, is not an error.
 ///
 /// # Errors
-/// If the text cannot be written, to a full disk for instance.
+/// If the text cannot be written, for example because the disk is full.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut to = anstream::stdout().lock();
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {

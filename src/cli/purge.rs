@@ -1,4 +1,4 @@
-//! `larder purge`: makes stored responses invalid, by a call of the admin listener.
+//! `larder purge`: purges stored responses by a call to the admin listener.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,56 +12,56 @@ use crate::{
     user::IdentitySource,
 };
 
-/// How long an acknowledgement may take.
+/// The time limit for the acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The call, and the form of its response.
+/// The path of the call, and the format of its response.
 const CALL: (&str, &str) = ("/v1/purge", "application/json");
 
 /// The flags of `larder purge`.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("selectors").required(true).multiple(true))]
 pub struct Arguments {
-    /// Purge the responses with this tag. May be repeated, as may most others.
+    /// Purge responses with this tag. Most options can be repeated.
     #[arg(long, short, value_name = "TAG", group = "selectors")]
     pub tag: Vec<String>,
     /// Purge all variants of a URL: `https://host/path`, `host/path`, or `/path` on every host.
     #[arg(long, short, value_name = "URL", group = "selectors")]
     pub url: Vec<String>,
-    /// Purge every URL that begins like this.
+    /// Purge every URL with this prefix.
     #[arg(long, value_name = "PREFIX", group = "selectors")]
     pub prefix: Vec<String>,
-    /// Purge every URL that is like this, with any text in the place of each `*`.
+    /// Purge every URL that matches this pattern; `*` matches any text.
     #[arg(long, value_name = "PATTERN", group = "selectors")]
     pub pattern: Vec<String>,
     /// Purge everything.
     #[arg(long, group = "selectors")]
     pub everything: bool,
-    /// Purge this user's responses only; all of them, if nothing else is selected.
+    /// Purge only this user's responses; all of them if nothing else is selected.
     #[arg(long, value_name = "USER", group = "selectors")]
     pub user: Vec<String>,
-    /// The issuer of the users' tokens; if left out, each that the configuration names.
+    /// The issuer of the users' tokens. Defaults to every configured issuer.
     #[arg(long, value_name = "ISSUER", requires = "user")]
     pub iss: Option<String>,
-    /// Purge responses of this route only; all of them, if nothing else is selected.
+    /// Purge only responses of this route; all of them if nothing else is selected.
     #[arg(long, value_name = "ROUTE", group = "selectors")]
     pub route: Vec<String>,
-    /// Purge responses of this `store.version` only; all of them, if nothing else is selected.
+    /// Purge only responses of this `store.version`; all of them if nothing else is selected.
     #[arg(long, value_name = "VERSION", group = "selectors")]
     pub store_version: Option<String>,
-    /// What is purged may be served once more while it is fetched anew.
+    /// Mark responses as stale, so that each can be served once more while it is refreshed.
     #[arg(long)]
     pub soft: bool,
-    /// Fetch again what is purged and was lately asked for.
+    /// Fetch purged responses again if they were requested recently.
     #[arg(long)]
     pub warm: bool,
-    /// Why, for the record.
+    /// The reason, stored in the purge log.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// The node to call.
     #[command(flatten)]
     pub node: NodeArguments,
-    /// A token that may purge. The environment variable shows it to fewer people.
+    /// A token with `purge` permission. The environment variable is safer than the flag.
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
@@ -73,8 +73,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let request = address.post(CALL, token.as_deref(), &body(arguments))?;
     let response = address.exchange(&request, TIMEOUT).with_context(|| {
         format!(
-            "no answer from {address}; name the admin listener with --admin, or its file with \
-             --config"
+            "no response from {address}; give the admin listener with --admin, or its configuration with --config"
         )
     })?;
     let receipt = receipt(&response)?;
@@ -88,7 +87,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a warning if no response belongs to users of such a name under this configuration.
+/// Returns a warning if no response can belong to users of such a name under this configuration.
 fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
     if arguments.user.is_empty() {
         return None;
@@ -110,22 +109,23 @@ fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
     }
 }
 
-/// Returns warnings about routes that the configuration does not have. Responses of a route that was renamed
-/// may still be stored: the purge goes on.
+/// Returns warnings about routes missing in the configuration.
+///
+/// The purge continues, because responses of a renamed route may still be stored.
 fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
     let table = &config.routes;
-    let known = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
-    let unknown = routes.iter().filter(|route| !known().any(|name| name == route.as_str()));
+    let names = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
+    let unknown = routes.iter().filter(|route| !names().any(|name| name == route.as_str()));
     unknown
         .map(|route| {
             let file = &config.warnings.file;
-            let meant = nearest(route, known()).map(|name| format!("; did you mean `{name}`?"));
+            let meant = nearest(route, names()).map(|name| format!("; did you mean `{name}`?"));
             format!("{file} has no route `{route}`{}", meant.unwrap_or_default())
         })
         .collect()
 }
 
-/// The body of the call.
+/// Returns the body of the call.
 fn body(arguments: &Arguments) -> String {
     let mut body = json!({
         "tags": arguments.tag,
@@ -151,7 +151,7 @@ fn body(arguments: &Arguments) -> String {
     body.to_string()
 }
 
-/// What to print, or what went wrong and what to do about it.
+/// Returns the text to print, or an error with advice.
 fn receipt(response: &AdminResponse) -> anyhow::Result<&str> {
     let document: Value = serde_json::from_str(&response.body).unwrap_or_default();
     if (200..300).contains(&response.status) && document.get("seq").is_some() {
@@ -160,12 +160,11 @@ fn receipt(response: &AdminResponse) -> anyhow::Result<&str> {
     let detail = document.get("detail").and_then(Value::as_str);
     match (response.status, detail) {
         (401, _) => anyhow::bail!(
-            "nothing was purged: the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the \
-             file that holds it with --config"
+            "nothing was purged: the token is missing or wrong; set LARDER_ADMIN_TOKEN, or give the configuration that contains it with --config"
         ),
         (status, Some(detail)) => anyhow::bail!("nothing was purged ({status}): {detail}"),
         (status, None) => anyhow::bail!(
-            "nothing was purged: the answer is {status}; is this Larder's admin listener?"
+            "nothing was purged: unexpected status {status}; is this Larder's admin listener?"
         ),
     }
 }
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_complete_and_takes_no_line_breaks() {
+    fn the_request_is_complete_and_rejects_line_breaks() {
         let address = AdminAddress::default_address();
         let request = address.post(CALL, Some("secret"), "{}").unwrap();
         let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nAccept: application/json\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
@@ -250,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_said() {
-        let said = |status, body: &str| {
+    fn errors_come_with_advice() {
+        let result = |status, body: &str| {
             let response = AdminResponse { status, body: body.to_owned() };
             receipt(&response).map(str::to_owned).map_err(|error| error.to_string())
         };
-        assert_eq!(said(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
-        assert!(said(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));
+        assert_eq!(result(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
+        assert!(result(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));
         let problem = r#"{"detail":"Redis cannot be reached."}"#;
         assert_eq!(
-            said(503, problem).unwrap_err(),
+            result(503, problem).unwrap_err(),
             "nothing was purged (503): Redis cannot be reached."
         );
         for (status, body) in [(404, "<html>"), (200, "<html>"), (200, "{}"), (204, "")] {
-            let said = said(status, body).unwrap_err();
-            assert!(said.contains("is this Larder's admin listener?"), "{said}");
+            let result = result(status, body).unwrap_err();
+            assert!(result.contains("is this Larder's admin listener?"), "{result}");
         }
     }
 }

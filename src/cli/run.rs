@@ -26,39 +26,39 @@ use crate::{
     telemetry::log::{StderrLog, unbuffered},
 };
 
-/// The file that is read where none is named.
+/// The default configuration file.
 pub(super) const DEFAULT_FILE: &str = "proxy.toml";
 
-/// The flags of `larder run`; each goes before what the file says.
+/// The flags of `larder run`. Each overrides the configuration file.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Arguments {
-    /// The configuration file; without it and --origin, ./proxy.toml.
+    /// The configuration file. Defaults to ./proxy.toml, unless --origin is given.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Where requests go: http, https or h2c. Several share the load.
+    /// The origin's URL: http, https or h2c. Several share the load.
     #[arg(
         long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
         value_parser = MaskedUrlParser::<Endpoint>::default()
     )]
     pub origin: Vec<Endpoint>,
-    /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
+    /// The address for clients: IP address and port, or `unix:` and a path. Can be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
-    /// The Redis that nodes share, as in `redis://user:password@host:6379/0`.
+    /// The Redis that nodes share, such as `redis://user:password@host:6379/0`.
     #[arg(
         long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true,
         value_parser = MaskedUrlParser::<redis::Settings>::default()
     )]
     pub redis: Option<redis::Settings>,
-    /// Where health and metrics are served.
+    /// The address for health checks and metrics.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
     pub admin: Option<ListenAddress>,
-    /// The form of the access log on standard output.
+    /// The format of the access log on standard output.
     #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
     pub access_log: Option<AccessLogFormat>,
 }
 
-/// Parses a URL, and shows it without its credentials if it is wrong.
+/// Parses a URL. Errors show it without its credentials.
 struct MaskedUrlParser<T>(PhantomData<fn() -> T>);
 
 impl<T> Default for MaskedUrlParser<T> {
@@ -96,7 +96,8 @@ where
 }
 
 impl Arguments {
-    /// The configuration file these flags name or imply; none where they suffice by themselves.
+    /// Returns the configuration file that these flags select, unless the flags suffice without
+    /// one.
     pub fn file(&self) -> Option<&Path> {
         match &self.config {
             Some(file) => Some(file),
@@ -105,7 +106,7 @@ impl Arguments {
         }
     }
 
-    /// The configuration, read anew from its file; call it again to reload.
+    /// Loads the configuration from its file. Called again on each reload.
     pub fn configuration(&self) -> LoadedConfig {
         let flags = Flags {
             listen: self.listen.clone(),
@@ -121,7 +122,7 @@ impl Arguments {
     }
 }
 
-/// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
+/// Runs the proxy until SIGTERM or SIGINT. A second signal terminates it at once.
 pub(crate) fn execute(arguments: &Arguments) -> ExitCode {
     let stderr_log = StderrLog::start();
     let _flush = FlushOnDrop(&stderr_log);
@@ -131,7 +132,7 @@ pub(crate) fn execute(arguments: &Arguments) -> ExitCode {
     })
 }
 
-/// Waits for the last messages when it is dropped, also by a panic: its message is one of them.
+/// Flushes the last messages when dropped, also after a panic, whose message is among them.
 struct FlushOnDrop<'a>(&'a StderrLog);
 
 impl Drop for FlushOnDrop<'_> {
@@ -157,7 +158,7 @@ fn run(arguments: &Arguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode
     app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(config, arguments.clone(), watch));
-    // What waits for a disk that hangs does not hold up the end.
+    // Tasks that wait for a hanging disk do not delay the exit.
     runtime.shutdown_background();
     ended
 }
@@ -176,7 +177,7 @@ async fn serve(
     let read = move || arguments.configuration();
     let watch = tokio::spawn(watch.run(Arc::clone(&node), read, hangups));
     signals.wait_for_stop(&requests).await;
-    tracing::info!("stopping: requests under way may end, new connections are refused");
+    tracing::info!("stopping: finishing current requests, refusing new connections");
     watch.abort();
     let cut = tokio::select! {
         cut = node.drain() => cut,
@@ -184,12 +185,12 @@ async fn serve(
     };
     node.flush_log();
     if cut > 0 {
-        tracing::warn!(connections = cut, "some requests did not end in time");
+        tracing::warn!(connections = cut, "some requests did not finish in time");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Standard output, or nothing if it is closed.
+/// Returns standard output, or a sink if it is closed.
 fn stdout() -> Box<dyn Write + Send> {
     match unbuffered(std::io::stdout()) {
         Ok(stdout) => Box::new(stdout),
@@ -197,7 +198,7 @@ fn stdout() -> Box<dyn Write + Send> {
     }
 }
 
-/// The signals that a node listens to.
+/// The signals that a node handles.
 struct Signals {
     hangup: Signal,
     terminate: Signal,
@@ -213,12 +214,12 @@ impl Signals {
         })
     }
 
-    /// Waits for the signal to stop; passes each SIGHUP on.
+    /// Waits for a signal to stop, and forwards each SIGHUP.
     async fn wait_for_stop(&mut self, reload: &mpsc::Sender<()>) {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
-                    // A full channel has a reload coming already.
+                    // If the channel is full, a reload is already pending.
                     let _coming = reload.try_send(());
                 }
                 _ = self.terminate.recv() => return,

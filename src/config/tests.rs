@@ -489,7 +489,10 @@ when_unsynced = "serve"
 "#;
     let store = parse(text).store;
     let redis = store.redis.unwrap();
-    assert_eq!(redis.address, redis::RedisAddress::Server("cache.internal".to_owned(), 6379));
+    assert_eq!(
+        redis.address,
+        redis::settings::RedisAddress::Server("cache.internal".to_owned(), 6379)
+    );
     assert_eq!((redis.username.as_deref(), redis.database), (Some("larder"), Some(3)));
     assert_eq!(redis.password, Some(redis::Password::new("secret")));
     assert_eq!(
@@ -515,7 +518,7 @@ fn a_hosted_redis_takes_a_token() {
 fn a_wrong_store_is_explained_without_its_password() {
     let store = |text: &str| errors(&format!("[store]\n{text}"));
     for (text, expected) in [
-        ("redis = \"memcached://host\"", "`memcached:` is not Redis"),
+        ("redis = \"memcached://host\"", "unknown scheme `memcached:`"),
         ("redis = \"redis://u:p@host\"\ntoken = \"t\"", "already has a password"),
         ("redis = \"rediss://host\"\ntls.cert = \"c\"", "`cert` and `key` must be set together"),
         ("prefix = \"a{b}\"", "without braces"),

@@ -230,15 +230,8 @@ fn entity_tag(body: &[Bytes]) -> String {
         digest.update(chunk);
     }
     let digest = digest.finish();
-    let mut tag = String::with_capacity(34);
-    tag.push('"');
-    for byte in digest.as_ref().iter().take(16) {
-        for nibble in [byte >> 4, byte & 15] {
-            tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-        }
-    }
-    tag.push('"');
-    tag
+    let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
+    format!("\"{digest}\"")
 }
 
 impl StoredResponse {

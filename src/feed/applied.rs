@@ -1,4 +1,4 @@
-//! What this node applies of the purge log, as the feed hears it.
+//! The applied purge log as a source of the feed.
 
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use crate::{
     purge::{self, LinkState, PurgeLog, SyncState},
 };
 
-/// The records of a log: those that the node has when it first follows it, at once, and then each as it
-/// is applied.
+/// The applied records of a log: a batch of the known ones, then each new one.
 pub(crate) struct AppliedRecords {
     records: purge::LogEvents,
     sync_state: watch::Receiver<SyncState>,
@@ -20,13 +19,14 @@ pub(crate) struct AppliedRecords {
 }
 
 impl AppliedRecords {
-    /// What is applied of this log.
+    /// Subscribes to the records applied from this log.
     pub(crate) fn of(log: &PurgeLog) -> Self {
         Self { records: log.subscribe(), sync_state: log.sync_state(), has_caught_up: false }
     }
 
-    /// Waits until the node has applied all there was when it came: a client that goes on from a
-    /// position in the middle would get a `reset`.
+    /// Waits until the node has caught up.
+    ///
+    /// Clients that resume during catch-up would get a `reset`.
     async fn caught_up(&mut self) -> Option<()> {
         if !self.has_caught_up {
             self.sync_state
@@ -38,7 +38,7 @@ impl AppliedRecords {
         Some(())
     }
 
-    /// What begins here, with all that is known of it.
+    /// Returns an update that starts here and contains all records known so far.
     fn begin(&mut self, mut fence: Fence, mut at: Timestamp) -> LogUpdate {
         let mut records: Vec<(LogId, Arc<PurgeRecord>)> = Vec::new();
         while let Some(update) = self.records.try_next() {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{fence::Purge, purge::WatermarkRaise};
 
-    /// The positions of what is heard, the first that of a beginning where there is one.
+    /// Sequence numbers of the records, after that of a beginning.
     fn positions(update: Option<LogUpdate>) -> (Option<u64>, Vec<u64>) {
         match update.unwrap() {
             LogUpdate::Begin { fence, records, .. } => {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_known_is_heard_at_once_and_then_each_record() {
+    async fn known_records_come_at_once_and_then_each_new_one() {
         let log = PurgeLog::in_memory();
         log.append_eventually(Purge::boundary());
         let mut applied = AppliedRecords::of(&log);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_lags_begins_anew() {
+    async fn a_lagging_source_starts_over() {
         let log = PurgeLog::in_memory();
         let mut applied = AppliedRecords::of(&log);
         assert_eq!(positions(applied.next().await), (Some(0), vec![]));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_is_gone_is_heard_of_no_more() {
+    async fn a_dropped_log_ends_the_source() {
         let log = PurgeLog::in_memory();
         let mut applied = AppliedRecords::of(&log);
         assert_eq!(positions(applied.next().await), (Some(0), vec![]));

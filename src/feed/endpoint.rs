@@ -1,15 +1,15 @@
-//! The calls of the feed: which there are, who may read the answers, and what they are.
+//! The endpoints of the feed: access control and responses.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full};
 use serde_json::json;
 
 use super::{
-    Body, Feed, Settings,
+    Feed, FeedBody, Settings,
     listener::EventListener,
     position::{InvalidSince, Since, to_rfc3339},
     reader::{Caller, ListenerClient},
@@ -22,7 +22,6 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What there is to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FeedEndpoint {
     Events,
@@ -30,16 +29,17 @@ enum FeedEndpoint {
     Version,
 }
 
-/// What a browser sends after a stream has ended, in the words of event streams.
+/// Sent by a browser that resumes an event stream.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// For how long a browser waits before it comes back, in milliseconds: at least the first, and less than
-/// the second after it, so that those whom a node sends away do not come to the next all at once.
+/// Reconnection delay of browsers in milliseconds: minimum, and random addition.
+///
+/// The addition spreads the clients of a node that shuts down.
 const RETRY_MS: (u16, u16) = (1000, 4000);
 
 impl Feed {
-    /// Answers a request for the feed; none where the path is not one of the feed's.
-    pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<Body>> {
+    /// Responds to a request for the feed; none if the path belongs to no endpoint.
+    pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<FeedBody>> {
         let endpoint = match request.uri().path() {
             "/_larder/events" => FeedEndpoint::Events,
             "/_larder/sync" => FeedEndpoint::Sync,
@@ -65,8 +65,9 @@ impl Feed {
         Some(response)
     }
 
-    /// Returns the user who reads, if users see anything of their own. Those who are not known see what
-    /// everybody sees, unless there is nothing.
+    /// Returns the user, if the feed shows tags of single users.
+    ///
+    /// Unidentified clients see the public tags, or get an error if there are none.
     fn user(
         &self,
         headers: &HeaderMap,
@@ -89,7 +90,7 @@ impl Feed {
         request: &Request<B>,
         settings: &Settings,
         (caller, user): (&Caller, Option<Arc<PartitionMember>>),
-    ) -> Response<Body> {
+    ) -> Response<FeedBody> {
         let since = match Since::of_query(request.uri().query()) {
             Ok(since) => since,
             Err(InvalidSince) => return invalid_since(),
@@ -102,14 +103,14 @@ impl Feed {
                     return stream(Empty::new().boxed_unsync());
                 }
                 let client = ListenerClient::of(caller, user.as_deref());
-                let Some(slot) = ListenerSlot::take(&self.hub, settings, client, user.as_ref())
-                else {
+                let Some(slot) = self.hub.slots.take(settings, client, user.as_ref()) else {
                     self.hub.metrics.feed.refused.inc();
                     return unavailable(
-                        "As many listen as may. Come back later, or ask `/_larder/sync`.",
+                        "The limit of event streams is reached. Retry later, or poll `/_larder/sync`.",
                     );
                 };
-                // Once more, now that the log would end the stream: nothing that it says in between is missed.
+                // Checked again: from here on a revocation ends the stream, and none in between is
+                // missed.
                 match self.user(request.headers(), caller, settings) {
                     Ok(still) if still.is_some() == user.is_some() => self.events(since, slot),
                     Ok(_) => identity_required(Reason::Recheck),
@@ -121,17 +122,17 @@ impl Feed {
         }
     }
 
-    /// The stream of a listener.
-    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<Body> {
+    /// Returns the event stream of a listener.
+    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<FeedBody> {
         let now = (self.now)();
         let (position, first) = self.hub.begin(since, now);
         let first = format!("retry: {}\n\n{first}", random_retry_ms());
         let expires = slot.channel.as_ref().and_then(|channel| channel.user.expires);
         let left = expires.map(|expires| expires.saturating_since(now));
-        stream(EventListener::new(slot, position, first, left).into_body())
+        stream(EventListener::new(Arc::clone(&self.hub), slot, position, first, left).into_body())
     }
 
-    /// What came since then; none before anything is known of a log.
+    /// Returns the purges since a position as JSON; none if no log is known yet.
     fn sync(&self, since: Option<Since>, user: Option<&PartitionMember>) -> Option<String> {
         let known = self.hub.backlog(since, (self.now)(), user)?;
         let (seq, next, reset) = (known.position.seq, known.token(), known.events.is_none());
@@ -145,7 +146,7 @@ impl Feed {
         Some(text)
     }
 
-    /// How far the log and each data version are; none before anything is known of a log.
+    /// Returns the position and the data versions as JSON; none if no log is known yet.
     fn version(&self) -> Option<String> {
         let position = self.hub.position()?;
         let poll = |version: super::DataVersion| {
@@ -158,16 +159,16 @@ impl Feed {
     }
 }
 
-/// The position that a browser was at when its stream ended. What it has from somebody else is no position.
+/// Returns the position in `Last-Event-ID`; an id of another server is `Foreign`.
 fn since_header(headers: &HeaderMap) -> Option<Since> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
     Some(text.to_str().ok().and_then(Since::parse).unwrap_or(Since::Foreign))
 }
 
-/// A document with an entity tag of its own bytes, or that it is the one the client has.
-fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<Body> {
+/// Responds with a document and its entity tag, or with 304 if the client has it.
+fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<FeedBody> {
     let Some(document) = document else {
-        return unavailable("The purge log has not been reached yet. Ask again in a moment.");
+        return unavailable("This node has not reached the purge log yet. Retry in a moment.");
     };
     let tag = etag_of(document.as_bytes());
     let known =
@@ -191,15 +192,11 @@ fn document_response<B>(document: Option<String>, request: &Request<B>) -> Respo
 
 fn etag_of(document: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, document);
-    let mut tag = String::from("\"");
-    for byte in digest.as_ref().iter().take(16) {
-        let _infallible = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
-    tag
+    let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
+    format!("\"{digest}\"")
 }
 
-/// Lets pages of allowed origins read an answer (Fetch standard, CORS protocol).
+/// Adds CORS headers for allowed origins (Fetch standard, CORS protocol).
 fn add_cors_headers(
     headers: &mut HeaderMap,
     settings: &Settings,
@@ -233,69 +230,67 @@ const ALLOWED_FIELDS: &str = "Authorization, Cache-Control, If-None-Match, Last-
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-fn preflight() -> Response<Body> {
+fn preflight() -> Response<FeedBody> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
-fn wrong_method() -> Response<Body> {
+fn wrong_method() -> Response<FeedBody> {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let mut response = problem(status, "Wrong method", "This is read with GET.");
+    let mut response = problem(status, "Wrong method", "Use GET.");
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
-fn events_disabled() -> Response<Body> {
-    let detail = "Nothing is told here: the configuration has no `[events]`.";
-    problem(StatusCode::NOT_FOUND, "No events", detail)
+fn events_disabled() -> Response<FeedBody> {
+    let detail = "Events are disabled: the configuration has no `[events]` section.";
+    problem(StatusCode::NOT_FOUND, "Events disabled", detail)
 }
 
-fn invalid_since() -> Response<Body> {
+fn invalid_since() -> Response<FeedBody> {
     let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
                   `2026-01-31T08:00:00Z`.";
-    problem(StatusCode::BAD_REQUEST, "Unreadable since", detail)
+    problem(StatusCode::BAD_REQUEST, "Invalid since", detail)
 }
 
-/// An event stream with this body.
-fn stream(body: Body) -> Response<Body> {
+/// Returns an event stream with this body.
+fn stream(body: FeedBody) -> Response<FeedBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // What nginx takes as: do not collect this.
+    // Disables response buffering in nginx.
     let unbuffered = HeaderName::from_static("x-accel-buffering");
     headers.insert(unbuffered, HeaderValue::from_static("no"));
     response
 }
 
-fn identity_required(reason: Reason) -> Response<Body> {
+fn identity_required(reason: Reason) -> Response<FeedBody> {
     let detail = match reason {
         Reason::UnverifiedToken => {
-            "The token cannot be verified: it is expired, forged or of another issuer. Sign in again."
+            "The token is expired, forged or from another issuer. Sign in again."
         }
         Reason::Recheck => {
-            "The credential was ended by a logout or a 401. Sign in again, and send a request to the API first."
+            "The credential was revoked by a logout or a 401. Sign in again, and call the API before reconnecting."
         }
-        _ => "Events here are for users. Send the token or cookie that the API takes.",
+        _ => "Events require authentication. Send the token or cookie used for the API.",
     };
     let mut response = problem(StatusCode::UNAUTHORIZED, "Identity required", detail);
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
-fn unavailable(detail: &'static str) -> Response<Body> {
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Not now", detail);
+fn unavailable(detail: &'static str) -> Response<FeedBody> {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", detail);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 
-fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Response<Body> {
+fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Response<FeedBody> {
     Problem::new(status, title, detail).into_response().map(|body| Full::new(body).boxed_unsync())
 }
 
 fn random_retry_ms() -> u16 {
-    let mut drawn = [0; 2];
-    let _without_entropy = rand::fill(&mut drawn);
-    RETRY_MS.0 + u16::from_le_bytes(drawn) % RETRY_MS.1
+    RETRY_MS.0 + fastrand::u16(..RETRY_MS.1)
 }

@@ -1,4 +1,4 @@
-//! Events as they go over the wire: encoded once, however many listen.
+//! Events in wire format, encoded once for all listeners.
 
 use std::ops::Range;
 
@@ -16,26 +16,25 @@ use crate::{
     user::PartitionMember,
 };
 
-/// A purge as clients hear of it.
+/// A purge as shown to clients.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) position: Fence,
     pub(super) at: Timestamp,
-    /// What everybody hears; none if nothing of it is for everybody.
+    /// The part for everyone; none if all of it is private.
     public: Option<EncodedEvent>,
-    /// What users hear besides.
+    /// The parts for single users.
     private: Option<Box<PrivateTags>>,
 }
 
-/// An event as it goes over the wire.
 #[derive(Debug, Clone)]
 struct EncodedEvent {
     frame: Bytes,
-    /// Where in the frame its JSON stands.
+    /// Position of the JSON within the frame.
     document: Range<usize>,
 }
 
-/// The tags for single users, and what an event for one of them is made of.
+/// Tags for single users, and the data to encode an event for one of them.
 #[derive(Debug, Clone)]
 struct PrivateTags {
     tags: Box<[(Recipient, Box<str>)]>,
@@ -55,7 +54,7 @@ struct EventDocument<'a> {
 }
 
 impl Event {
-    /// The event of the record at this position.
+    /// Creates the event of the record at this position.
     pub(super) fn new(position: Fence, record: &PurgeRecord, shown: &VisibleTags<'_>) -> Self {
         let (at, mode, everything) = (record.at, record.purge.mode, shown.everything);
         let is_public = everything || !shown.tags.is_empty();
@@ -73,28 +72,28 @@ impl Event {
         Self { position, at, public, private }
     }
 
-    /// Whether some of it is for everybody.
+    /// Returns whether part of the event is for everyone.
     pub(super) fn is_public(&self) -> bool {
         self.public.is_some()
     }
 
-    /// For whom alone some of it is.
+    /// Returns the recipients of the private parts.
     pub(super) fn recipients(&self) -> Vec<Recipient> {
         let tags = self.private.iter().flat_map(|private| private.tags.iter());
         tags.map(|(to, _)| to.clone()).collect()
     }
 
-    /// Whether this reader hears of it.
+    /// Returns whether this user may see the event.
     pub(super) fn is_for(&self, user: Option<&PartitionMember>) -> bool {
         self.is_public() || self.own_tags(user).next().is_some()
     }
 
-    /// As an event stream has it for this reader.
+    /// Returns the frame for an event stream of this user.
     pub(super) fn frame(&self, user: Option<&PartitionMember>) -> Bytes {
         self.encoded(user).map(|encoded| encoded.frame).unwrap_or_default()
     }
 
-    /// As JSON for this reader.
+    /// Returns the JSON for this user.
     pub(super) fn document(&self, user: Option<&PartitionMember>) -> Bytes {
         let encoded = self.encoded(user);
         encoded.map(|encoded| encoded.frame.slice(encoded.document)).unwrap_or_default()
@@ -107,7 +106,7 @@ impl Event {
         tags.filter(move |(to, _)| is_own(to)).map(|(_, tag)| &**tag)
     }
 
-    /// Everybody's bytes are shared; those for one user are encoded each time.
+    /// Public bytes are shared; private ones are encoded for each user.
     fn encoded(&self, user: Option<&PartitionMember>) -> Option<EncodedEvent> {
         let mut own: Vec<&str> = self.own_tags(user).collect();
         let Some(private) = self.private.as_ref().filter(|_| !own.is_empty()) else {
@@ -120,7 +119,6 @@ impl Event {
         Some(EncodedEvent::new(self.position, self.at, private.mode, (&tags, private.everything)))
     }
 
-    /// Bytes that it takes.
     pub(super) fn size(&self) -> usize {
         let public = self.public.as_ref().map_or(0, |public| public.frame.len());
         let private = self.private.as_ref().map_or(0, |private| {
@@ -148,12 +146,12 @@ impl EncodedEvent {
     }
 }
 
-/// What a client hears that has nothing to go on from.
+/// Returns the first event of a new client.
 pub(super) fn hello(position: Fence) -> String {
     named_event("hello", position)
 }
 
-/// What a client hears that may have missed something.
+/// Returns the event for a client that may have missed purges.
 pub(super) fn reset(position: Fence) -> String {
     named_event("reset", position)
 }
@@ -163,19 +161,22 @@ fn named_event(name: &str, position: Fence) -> String {
     format!("id: {seq}\nevent: {name}\ndata: {{\"seq\":{seq}}}\n\n{}", position_event(position))
 }
 
-/// Where a client stands now, as an event that nobody need listen to: its id tells the log as well, and is what
-/// the client sends back as `Last-Event-ID`. So the id of a purge is its number. It has data because there are
-/// clients that remember no id without.
+/// Returns an event that only moves the client's `Last-Event-ID`.
+///
+/// The id contains the log, while the id of a purge is its number alone. Some clients ignore ids of
+/// events without data, so that it has data.
 pub(super) fn position_event(position: Fence) -> String {
     format!("id: {}\nevent: place\ndata: {{\"seq\":{}}}\n\n", PositionToken(position), position.seq)
 }
 
-/// The last that a user hears whose credential has ended. It has no id: the client stays where it was.
+/// Returns the last event of a user with a revoked credential.
+///
+/// It has no id, so that the client keeps its position.
 pub(super) fn end_event(reason: &str) -> String {
     format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
 }
 
-/// A sign of life: a comment, and where the client stands.
+/// Returns a comment, with the position if it is known.
 pub(super) fn heartbeat(position: Option<Fence>) -> String {
     position
         .map_or_else(|| ":\n\n".to_owned(), |position| format!(":\n{}", position_event(position)))
@@ -205,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_its_number_its_document_and_where_it_leaves_the_client() {
+    fn an_event_has_a_number_a_document_and_a_position() {
         let event = event(vec!["a\nb", "c"], false);
         let document =
             r#"{"seq":7,"at":"2026-01-10T05:50:30.050Z","mode":"soft","tags":["a\nb","c"]}"#;
-        let stand = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
-        let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{stand}");
+        let position_event = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
+        let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{position_event}");
         assert_eq!(event.frame(None), frame);
         assert_eq!(event.document(None), document);
     }

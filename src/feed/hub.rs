@@ -1,4 +1,4 @@
-//! What all listeners of a node share: the last events, and the signal that there are more.
+//! State shared by all listeners of a node: recent events, and notifications of new ones.
 
 use std::sync::Arc;
 
@@ -23,13 +23,15 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Events in, listeners out. A listener holds its position and nothing else, so that a slow one costs no
-/// memory: it goes on from the ring, or is told that it missed something.
+/// Distributes the events to the listeners.
+///
+/// A listener holds only its position, so that slow ones cost no memory. It resumes from the ring
+/// buffer, or is told to reset.
 pub(super) struct Hub {
     settings: ArcSwapOption<Settings>,
     state: RwLock<HubState>,
     changed: Notify,
-    pub(super) slots: ListenerSlots,
+    pub(super) slots: Arc<ListenerSlots>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -39,44 +41,38 @@ struct HubState {
     status: HubStatus,
 }
 
-/// Who has to know of a record.
+/// The listeners to notify of a record.
 #[derive(Debug, Default)]
 struct NotifiedListeners {
-    /// Everybody has.
     is_public: bool,
-    /// These users have.
     recipients: Vec<Recipient>,
 }
 
-/// Whether anybody may listen.
+/// Whether listeners are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum HubStatus {
-    /// Nobody yet, or no more: the configuration has no `[events]`.
+    /// The configuration has no `[events]` section.
     #[default]
     Disabled,
     Active,
-    /// The node ends.
+    /// The node is shutting down.
     Closed,
 }
 
-/// What a listener does next.
 #[derive(Debug)]
 pub(super) enum NextFrame {
-    /// It sends this, and stands here then.
+    /// Send these bytes, and move to this position.
     Send(Bytes, Fence),
-    /// It waits; it stands here.
     Wait(Option<Fence>),
-    /// It waits for this node to hear of the log that it names.
+    /// Wait until this node knows the log of the position.
     WaitForLog,
-    /// It ends.
     End,
 }
 
-/// What is known since some position.
+/// The events since a position.
 pub(super) struct Backlog {
-    /// The last record.
     pub(super) position: Fence,
-    /// What came since, as JSON; none where that is not known.
+    /// The events as JSON; none if some are missing.
     pub(super) events: Option<Vec<Bytes>>,
 }
 
@@ -87,7 +83,7 @@ impl Hub {
             settings: ArcSwapOption::from_pointee(settings),
             state: RwLock::new(HubState { ring: EventRing::default(), status }),
             changed: Notify::new(),
-            slots: ListenerSlots::default(),
+            slots: Arc::new(ListenerSlots::new(Arc::clone(&metrics))),
             metrics,
         }
     }
@@ -96,8 +92,9 @@ impl Hub {
         self.settings.load_full()
     }
 
-    /// Shows something else from now on. What was shown before is forgotten where it was chosen
-    /// otherwise; nobody listens any more where there are no settings.
+    /// Replaces the settings; none ends all streams.
+    ///
+    /// If the visible tags change, events kept so far are dropped.
     pub(super) fn replace(&self, settings: Option<Settings>, now: Timestamp) {
         let mut state = self.state.write();
         let before = self.settings.swap(settings.map(Arc::new));
@@ -113,13 +110,13 @@ impl Hub {
         self.changed.notify_waiters();
     }
 
-    /// Sends everybody away, and who comes later as well.
+    /// Ends all streams, and rejects new ones.
     pub(super) fn close(&self) {
         self.state.write().status = HubStatus::Closed;
         self.changed.notify_waiters();
     }
 
-    /// Tells what was heard of the log: everybody, where it is more than that something hidden was purged.
+    /// Applies an update, and notifies the listeners. A record without visible tags notifies none.
     pub(super) fn publish(&self, update: &LogUpdate) {
         let is_news = match update {
             LogUpdate::Begin { fence, at, records } => {
@@ -129,7 +126,7 @@ impl Hub {
                     self.take(&mut state.ring, *log, record);
                 }
                 drop(state);
-                // What ended credentials may be missing.
+                // Revocations may be missing.
                 self.slots.end_all();
                 true
             }
@@ -145,7 +142,7 @@ impl Hub {
         }
     }
 
-    /// Who has to know of it.
+    /// Adds a record, and returns the listeners to notify.
     fn take(&self, ring: &mut EventRing, log: LogId, record: &PurgeRecord) -> NotifiedListeners {
         let Some(position) = ring.next_position(Fence { log, seq: record.seq }) else {
             return NotifiedListeners::default();
@@ -161,8 +158,9 @@ impl Hub {
         NotifiedListeners { is_public, recipients }
     }
 
-    /// What is next for a listener who stands here. `position` is `None` where it stands nowhere yet. One who
-    /// may be ahead of this node waits where it names a log that is not known here.
+    /// Returns what a listener at `position` does next; `None` is a new listener.
+    ///
+    /// A listener that `may_be_ahead` of this node waits if its log is unknown here.
     pub(super) fn next_frame(
         &self,
         position: Option<Fence>,
@@ -188,11 +186,11 @@ impl Hub {
         }
     }
 
-    /// Where a listener begins who wants to go on from `since`, or who is new; and what it is told first.
+    /// Returns the start position of a listener, and the first bytes of its stream.
     pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
         let state = self.state.read();
         let Some(last) = state.ring.position() else {
-            // A position is looked for as soon as there is anything to find it in.
+            // No log is known yet: the position is resolved once there is one.
             let position = since.and_then(|since| state.ring.find(since, now));
             return (position, String::new());
         };
@@ -203,7 +201,7 @@ impl Hub {
         }
     }
 
-    /// What is known since then; none before anything is known of a log.
+    /// Returns the events since a position; none if no log is known yet.
     pub(super) fn backlog(
         &self,
         since: Option<Since>,
@@ -221,19 +219,18 @@ impl Hub {
         Some(Backlog { position, events })
     }
 
-    /// The last record heard; none before anything is known of a log.
     pub(super) fn position(&self) -> Option<Fence> {
         self.state.read().ring.position()
     }
 
-    /// The signal that there may be something new: for what happens after this is called.
+    /// Returns a notification of changes after this call.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 }
 
 impl Backlog {
-    /// The position as clients send it back.
+    /// Returns the position in the form that clients send back.
     pub(super) fn token(&self) -> String {
         PositionToken(self.position).to_string()
     }

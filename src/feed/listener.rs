@@ -1,4 +1,4 @@
-//! One listener: the body of an event stream.
+//! The body of an event stream.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -11,32 +11,34 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{event, hub::NextFrame, slots::ListenerSlot};
+use super::{
+    event,
+    hub::{Hub, NextFrame},
+    slots::ListenerSlot,
+};
 use crate::fence::Fence;
 
-/// How long nothing is sent at most: proxies on the way close what is silent for longer.
+/// Maximum time between frames, because proxies close idle streams.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long a client that comes from another node may be ahead of this one: as long as a node takes to find a log
-/// that has just begun.
+/// How long a client from another node may be ahead of this one.
 const AHEAD: Duration = Duration::from_secs(3);
 
-/// Who listens, and up to where it has heard everything.
 pub(super) struct EventListener {
+    hub: Arc<Hub>,
     slot: ListenerSlot,
     position: Option<Fence>,
-    /// What it is sent first.
     first: Option<Bytes>,
-    /// Until when it may have heard of a log that this node has not heard of.
+    /// Until when its log may be unknown to this node.
     ahead_until: Instant,
-    /// When its credential ends.
     expires: Option<Instant>,
     is_over: bool,
 }
 
 impl EventListener {
-    /// A listener from this position on. Its stream ends after `left`, if its credential does.
+    /// Creates a listener at this position; its stream ends `left` from now, if given.
     pub(super) fn new(
+        hub: Arc<Hub>,
         slot: ListenerSlot,
         position: Option<Fence>,
         first: String,
@@ -45,10 +47,9 @@ impl EventListener {
         let now = Instant::now();
         let expires = left.and_then(|left| now.checked_add(left));
         let first = Some(first.into());
-        Self { slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
+        Self { hub, slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
-    /// The body that it is sent, without an end of its own.
     pub(super) fn into_body(self) -> UnsyncBoxBody<Bytes, Infallible> {
         let frames = stream::unfold(self, |mut listener| async move {
             let bytes = listener.next().await?;
@@ -64,7 +65,7 @@ impl EventListener {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        let (hub, channel) = (Arc::clone(&self.slot.hub), self.slot.channel.clone());
+        let (hub, channel) = (Arc::clone(&self.hub), self.slot.channel.clone());
         let (beat, mut is_due) = (Instant::now() + HEARTBEAT, false);
         let until = self.expires.map_or(beat, |expires| expires.min(beat));
         loop {
@@ -86,7 +87,7 @@ impl EventListener {
                     if is_due && Instant::now() >= beat {
                         return Some(event::heartbeat(self.position).into());
                     }
-                    // Once more after that: hidden purges wake no listener, and move its position.
+                    // Checked again: hidden purges move the position without waking the listener.
                     is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
                 NextFrame::WaitForLog => {
@@ -98,7 +99,7 @@ impl EventListener {
         }
     }
 
-    /// Why the stream is over, if the user's credential is.
+    /// Returns why the credential of the user has ended, if it has.
     fn ended(&self) -> Option<&'static str> {
         if self.slot.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
             return Some("revoked");
@@ -107,7 +108,7 @@ impl EventListener {
     }
 }
 
-/// Until there may be something new for everybody, or for one user.
+/// Waits for a change for everyone, or for one user.
 async fn either(changed: Notified<'_>, own: Option<Notified<'_>>) {
     match own {
         None => changed.await,

@@ -1,13 +1,13 @@
-//! The feed: clients of the public listener hear what was purged, as far as they are shown.
+//! The feed: event streams and documents of purges for clients of the public listener.
 //!
 //! ```text
-//! purge log ─► LogSource ─► Hub ─┬─► GET /_larder/events     each event as it comes
-//!                                ├─► GET /_larder/sync       what came since some position
-//! polls ─────────────────────────┴─► GET /_larder/version    how far it is
+//! purge log ─► LogSource ─► Hub ─┬─► GET /_larder/events     events as they happen
+//!                                ├─► GET /_larder/sync       events since a position
+//! polls ─────────────────────────┴─► GET /_larder/version    current position and data versions
 //! ```
 //!
-//! Nothing but tags that `[events]` shows leaves the house: no URL, no reason, no source. Tags with `{user}`
-//! are shown to that user alone.
+//! Clients see only the tags allowed by `[events]`: no URLs, reasons or sources. Tags with `{user}` are
+//! visible to that user only.
 
 mod applied;
 mod endpoint;
@@ -31,10 +31,10 @@ use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
 pub use reader::Caller;
+pub(crate) use settings::InvalidTagPattern;
+pub use settings::{CorsOrigins, Settings, TagPattern};
 pub(crate) use source::LogSource;
 pub use source::LogUpdate;
-pub use {settings::CorsOrigins, settings::Settings, settings::TagPattern};
-pub(crate) use {settings::InvalidCorsOrigin, settings::InvalidTagPattern};
 
 use crate::{
     field::Timestamp,
@@ -43,10 +43,10 @@ use crate::{
     user::{IdentifyFn, PartitionMember},
 };
 
-/// The body of what the feed answers; an event stream has no end.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of a response of the feed; that of an event stream has no end.
+pub(crate) type FeedBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What clients hear, and who listens.
+/// The feed of a node: visible purge events, and the listeners that receive them.
 pub struct Feed {
     hub: Arc<Hub>,
     versions: Box<dyn Fn() -> Vec<DataVersion> + Send + Sync>,
@@ -54,20 +54,21 @@ pub struct Feed {
     identify: Box<IdentifyFn>,
 }
 
-/// A data version that is watched.
+/// A polled data version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataVersion {
     /// The name of its poll.
     pub name: Box<str>,
-    /// The version; none where none has been seen yet.
+    /// The version; none before the first successful poll.
     pub version: Option<Box<str>>,
     /// When it was first seen.
     pub changed_at: Option<Timestamp>,
 }
 
 impl Feed {
-    /// A feed that has heard of no purge yet. Without settings nobody may listen. `versions` are the
-    /// data versions now, and `now` is the clock that clients' times are held against.
+    /// Creates a feed without a log; without settings it admits no listeners.
+    ///
+    /// `versions` returns the data versions, and `now` is the clock for times sent by clients.
     pub fn new(
         settings: Option<Settings>,
         metrics: Arc<Metrics>,
@@ -79,7 +80,7 @@ impl Feed {
         Self { hub, versions: Box::new(versions), now: Box::new(now), identify }
     }
 
-    /// Shows users tags of their own: those whom a request proves to be from, by `identify`.
+    /// Shows users their own tags, with `identify` to authenticate requests.
     #[must_use]
     pub fn with_users(
         self,
@@ -91,20 +92,22 @@ impl Feed {
         Self { identify: Box::new(identify), ..self }
     }
 
-    /// Puts other settings in force. Listeners stay, unless there are none; where other tags are shown,
-    /// those who come back later are told to begin anew.
+    /// Replaces the settings.
+    ///
+    /// Listeners stay connected unless the feed is disabled. If the visible tags change, clients
+    /// that resume later receive a `reset`.
     pub fn replace(&self, settings: Option<Settings>) {
         self.hub.replace(settings, (self.now)());
     }
 
-    /// Tells what is heard of the purge log until that ends.
+    /// Publishes the updates of a purge log until it ends.
     pub async fn follow(&self, mut records: impl LogSource) {
         while let Some(update) = records.next().await {
             self.hub.publish(&update);
         }
     }
 
-    /// Ends every event stream now and later, so that the node can end. Browsers come back to another.
+    /// Ends all event streams and rejects new ones. Browsers reconnect to another node.
     pub fn close(&self) {
         self.hub.close();
     }

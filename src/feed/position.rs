@@ -1,4 +1,4 @@
-//! Places in the feed as clients name them.
+//! Positions in the feed, as clients send them.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::{
     field::Timestamp,
 };
 
-/// Where a client wants to go on.
+/// The position at which a client resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// After this record of whatever log there is.
+    /// After this record of the current log.
     Seq(u64),
     /// After this record of this log.
     Position(Fence),
-    /// With the first record of this time.
+    /// At the first record of this time.
     Time(Timestamp),
-    /// After something that is not of this feed.
+    /// The id of another feed.
     Foreign,
 }
 
-/// A position with the log it is in: `1234-` and 16 hexadecimal digits.
+/// A position with its log: `1234-` and 16 hexadecimal digits.
 pub(super) struct PositionToken(pub(super) Fence);
 
 impl fmt::Display for PositionToken {
@@ -32,17 +32,17 @@ impl fmt::Display for PositionToken {
 }
 
 impl Since {
-    /// Reads a number, a token, or a time (RFC 3339).
+    /// Parses a number, a token, or a time (RFC 3339).
     pub(super) fn parse(text: &str) -> Option<Self> {
         number(text).map(Self::Seq).or_else(|| position(text)).or_else(|| time(text))
     }
 
-    /// What `since` of a query says; an error where it is neither.
+    /// Parses `since` in a query.
     pub(super) fn of_query(query: Option<&str>) -> Result<Option<Self>, InvalidSince> {
         let Some(value) = query.unwrap_or_default().split('&').find_map(value_of_since) else {
             return Ok(None);
         };
-        // A plus sign is one: times have them, and nothing here has spaces.
+        // A plus sign is literal: times contain it, and no value contains spaces.
         let text = percent_decode_str(value).decode_utf8().map_err(|_| InvalidSince)?;
         if text.is_empty() {
             return Ok(None);
@@ -51,7 +51,6 @@ impl Since {
     }
 }
 
-/// A `since` that names no position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidSince;
 
@@ -76,7 +75,7 @@ fn time(text: &str) -> Option<Since> {
     Some(Since::Time(Timestamp::from_millis(millis)))
 }
 
-/// A time as RFC 3339 writes it, to the millisecond.
+/// Formats a time by RFC 3339, with milliseconds.
 pub(super) fn to_rfc3339(time: Timestamp) -> String {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
     format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_name_places_by_number_token_or_time() {
+    fn clients_send_positions_as_number_token_or_time() {
         let position = Fence { log: LogId(0xabc), seq: 12 };
         assert_eq!(Since::parse("12"), Some(Since::Seq(12)));
         assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Position(position)));
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_may_say_since_when() {
+    fn the_query_may_contain_a_position() {
         let of = Since::of_query;
         assert_eq!(of(None), Ok(None));
         assert_eq!(of(Some("since=")), Ok(None));
@@ -124,13 +123,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_names_its_place(log in any::<u64>(), seq in any::<u64>()) {
+        fn a_token_contains_its_position(log in any::<u64>(), seq in any::<u64>()) {
             let position = Fence { log: LogId(log), seq };
             prop_assert_eq!(Since::parse(&PositionToken(position).to_string()), Some(Since::Position(position)));
         }
 
         #[test]
-        fn no_text_is_too_strange(text in any::<String>()) {
+        fn no_text_causes_a_panic(text in any::<String>()) {
             let _ = Since::of_query(Some(&format!("since={text}")));
             let _ = Since::parse(&text);
         }

@@ -1,4 +1,4 @@
-//! Who reads the feed, and what of it is theirs.
+//! The clients of the feed, and the events that each may see.
 
 use std::{
     net::IpAddr,
@@ -12,16 +12,16 @@ use tokio::sync::Notify;
 
 use crate::{fence::Selector, user::PartitionMember};
 
-/// Where a request for the feed comes from.
+/// The origin of a request for the feed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
     /// The peer of the connection; none over Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The client's address: the peer, or whom a trusted proxy names. None if it is not known.
+    /// The client's address: the peer, or as forwarded by a trusted proxy.
     pub client: Option<IpAddr>,
 }
 
-/// One client, as slots are counted.
+/// A client, for the limit of listeners per client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum ListenerClient {
     User(Arc<str>),
@@ -29,24 +29,24 @@ pub(super) enum ListenerClient {
 }
 
 impl ListenerClient {
-    /// Returns the client that takes a slot; none if it cannot be told from others.
+    /// Returns the client; none if it cannot be distinguished from others.
     pub(super) fn of(caller: &Caller, user: Option<&PartitionMember>) -> Option<Self> {
         let owner = user.and_then(|user| user.owner.clone()).map(Self::User);
         owner.or_else(|| caller.client.or(caller.peer).map(Self::Address))
     }
 }
 
-/// For whom alone a tag is.
+/// The recipient of a private tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recipient {
-    /// The user of this name, where `{user}` stands for it.
+    /// The user name matched by `{user}`.
     pub(super) user: Option<Box<str>>,
-    /// The owner of what was purged.
+    /// The owner of the purged responses.
     pub(super) owner: Option<Box<str>>,
 }
 
 impl Recipient {
-    /// Whether it is this user.
+    /// Returns whether this user is the recipient.
     pub(super) fn is(&self, user: &PartitionMember) -> bool {
         let is_same = |wanted: &Option<Box<str>>, given: Option<&str>| {
             wanted.as_ref().is_none_or(|wanted| given == Some(&**wanted))
@@ -55,11 +55,11 @@ impl Recipient {
     }
 }
 
-/// A user who listens, as the node wakes it and ends its stream.
+/// The connection between a listener and its user.
 pub(super) struct UserChannel {
     pub(super) user: Arc<PartitionMember>,
     credential: String,
-    /// Told when there is something for this user alone, or its credential ends.
+    /// Notified of private events and of the end of the credential.
     pub(super) changed: Notify,
     is_ended: AtomicBool,
 }
@@ -70,18 +70,17 @@ impl UserChannel {
         Self { user, credential, changed: Notify::new(), is_ended }
     }
 
-    /// Whether the log has ended its credential, or may have.
+    /// Returns whether the credential was revoked, or may have been.
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Acquire)
     }
 
-    /// Ends its stream.
     pub(super) fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    /// Whether one of these selectors ends its credential.
+    /// Returns whether one of these selectors revokes the credential.
     pub(super) fn is_ended_by(&self, selectors: &[Selector]) -> bool {
         selectors.iter().any(|selector| match selector {
             Selector::Credential(digest) => **digest == *self.credential,

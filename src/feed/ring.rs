@@ -1,4 +1,4 @@
-//! The last events, from which listeners catch up.
+//! A ring buffer of recent events, from which listeners catch up.
 
 use std::{
     collections::{VecDeque, vec_deque},
@@ -13,41 +13,42 @@ use crate::{
     user::PartitionMember,
 };
 
-/// At most so many events are kept, in at most so many bytes.
+/// Maximum number and size of the events kept.
 const MAX_EVENTS: usize = 4096;
 const MAX_BYTES: usize = 4 << 20;
 
-/// How far the clock of the log and that of whoever names a time may be apart.
+/// Assumed maximum skew between the clocks of the log and of clients.
 const SKEW: Duration = Duration::from_mins(1);
 
-/// At most so many logs are remembered before the present one.
+/// Maximum number of earlier logs remembered.
 const MAX_LOGS: usize = 64;
 
-/// The last events, without a gap, of a log and of those that it continues. What was purged and is not
-/// shown takes no position.
+/// The last events of a log and of the logs that it continues, without gaps.
+///
+/// Events without visible tags are not kept.
 #[derive(Debug)]
 pub(super) struct EventRing {
-    /// The last record heard; none before anything is known of a log.
+    /// The last record; none if no log is known yet.
     position: Option<Fence>,
-    /// The last position of each log that the present one continues, the oldest first.
+    /// Last positions of the logs that the current one continues, oldest first.
     ends: VecDeque<Fence>,
     events: EventBuffer,
-    /// Those that are for single users only: however many there are, they push out none for everybody.
+    /// Events for single users, in a buffer of their own so that they evict no public events.
     private: EventBuffer,
 }
 
-/// Events in their order, within bounds.
+/// Events in order, limited in number and size.
 #[derive(Debug, Default)]
 struct EventBuffer {
     events: VecDeque<Event>,
     bytes: usize,
-    /// All after this record is here.
+    /// All events after this record are present.
     low_watermark: u64,
-    /// All after this time is here.
+    /// All events after this time are present.
     low_watermark_at: Option<Timestamp>,
 }
 
-/// The events of both kinds in one order.
+/// The events of both buffers in one order.
 #[derive(Debug)]
 pub(super) struct EventIter<'a> {
     public: Peekable<vec_deque::Iter<'a, Event>>,
@@ -55,21 +56,20 @@ pub(super) struct EventIter<'a> {
     user: Option<&'a PartitionMember>,
 }
 
-/// What comes after a position.
+/// The events after a position.
 #[derive(Debug)]
 pub(super) enum CatchUp<'a> {
-    /// These, at least one.
     Events(EventIter<'a>),
-    /// Nothing that is shown, up to this position.
+    /// No visible event, up to this position.
     UpToDate(Option<Fence>),
-    /// Nobody knows. Who goes on from here has to begin anew.
+    /// Events are missing: the client must reset.
     Gap(Fence),
-    /// The same, for the position is in a log that was never heard of here.
+    /// The position belongs to an unknown log: the client must reset.
     OtherLog(Fence),
 }
 
 impl Default for EventRing {
-    /// Nothing is known of any log.
+    /// An empty buffer without a log.
     fn default() -> Self {
         let (ends, events, private) = Default::default();
         Self { position: None, ends, events, private }
@@ -77,15 +77,14 @@ impl Default for EventRing {
 }
 
 impl EventRing {
-    /// The last record heard.
     pub(super) fn position(&self) -> Option<Fence> {
         self.position
     }
 
-    /// Forgets what was: this is where another account begins.
+    /// Starts over at this position.
     ///
-    /// Should the same log begin before where it was, its numbers mean other records than they did. It
-    /// counts as another log then, so that nobody goes on from the old ones.
+    /// If the same log begins again at an earlier position, its numbers are reused. It then counts
+    /// as another log, so that no client resumes from an old position.
     pub(super) fn begin(&mut self, mut position: Fence, at: Timestamp) {
         if let Some(last) = self.position
             && last.log == position.log
@@ -97,12 +96,12 @@ impl EventRing {
         self.forget(position.seq, at);
     }
 
-    /// The position of a record, where it can be taken: after the last. One heard before is none.
+    /// Returns the position of a record after the last one; none if it is not new.
     pub(super) fn next_position(&self, fence: Fence) -> Option<Fence> {
         (fence.seq > self.position?.seq).then_some(fence)
     }
 
-    /// Takes the record at `position`, which was appended at this time, with what is shown of it.
+    /// Adds the record at `position`, with its visible part if there is one.
     pub(super) fn advance(&mut self, position: Fence, at: Timestamp, event: Option<Event>) {
         if let Some(last) = self.position.filter(|last| last.log != position.log) {
             self.end(last);
@@ -118,14 +117,14 @@ impl EventRing {
         }
     }
 
-    /// Keeps nothing of what was: it was chosen by other settings.
+    /// Drops all events, because they were filtered by other settings.
     pub(super) fn restart(&mut self, now: Timestamp) {
         if let Some(position) = self.position {
             self.forget(position.seq, now);
         }
     }
 
-    /// What comes after this position for this reader; after none, whatever is known is news.
+    /// Returns the events after this position for this user; after none, any event is new.
     pub(super) fn after<'a>(
         &'a self,
         since: Option<Fence>,
@@ -149,7 +148,7 @@ impl EventRing {
         CatchUp::UpToDate(Some(Fence { seq: position.seq.max(since.seq), ..position }))
     }
 
-    /// The position that a client means; none where what comes after it is not known.
+    /// Returns the position that a client means; none if events after it may be missing.
     pub(super) fn find(&self, since: Since, now: Timestamp) -> Option<Fence> {
         if let Since::Position(since) = since {
             return Some(since);
@@ -163,7 +162,7 @@ impl EventRing {
         }
     }
 
-    /// The position before the first record of this time, by the clock of the log.
+    /// Returns the position before the first record of this time, by the clock of the log.
     fn from(&self, time: Timestamp) -> Option<Fence> {
         if self.events.low_watermark_at.is_none_or(|low_watermark_at| time <= low_watermark_at) {
             return None;
@@ -176,13 +175,13 @@ impl EventRing {
         self.position_of(first.unwrap_or(self.position?.seq))
     }
 
-    /// The position after the record of this number.
+    /// Returns the position of the record with this number.
     fn position_of(&self, seq: u64) -> Option<Fence> {
         let earlier = self.ends.iter().find(|end| seq <= end.seq);
         earlier.or(self.position.as_ref()).map(|log| Fence { seq, ..*log })
     }
 
-    /// Where a log begins and where it ends; the present one has no end.
+    /// Returns the first and last position of a log; the current one has no last position.
     fn extent(&self, log: LogId) -> Option<(u64, Option<u64>)> {
         let mut start = 0;
         for end in &self.ends {
@@ -194,7 +193,7 @@ impl EventRing {
         self.position.filter(|position| position.log == log).map(|_| (start, None))
     }
 
-    /// Another log continues the one that ended here.
+    /// Ends the current log, which another one continues.
     fn end(&mut self, last: Fence) {
         self.ends.push_back(last);
         if self.ends.len() > MAX_LOGS
@@ -213,7 +212,7 @@ impl EventRing {
 }
 
 impl EventBuffer {
-    /// None so far, and none is missing after this.
+    /// Creates an empty buffer that is complete from here on.
     fn from(low_watermark: u64, at: Timestamp) -> Self {
         Self { low_watermark, low_watermark_at: Some(at), ..Self::default() }
     }
@@ -226,7 +225,7 @@ impl EventBuffer {
         }
     }
 
-    /// Keeps nothing up to this record.
+    /// Marks everything up to this record as missing.
     fn raise_low_watermark(&mut self, low_watermark: u64) {
         self.low_watermark = self.low_watermark.max(low_watermark);
         while self.events.front().is_some_and(|event| event.position.seq <= self.low_watermark) {
@@ -234,7 +233,6 @@ impl EventBuffer {
         }
     }
 
-    /// Those after this record.
     fn after(&self, seq: u64) -> Peekable<vec_deque::Iter<'_, Event>> {
         let first = self.events.partition_point(|event| event.position.seq <= seq);
         self.events.range(first..).peekable()
@@ -249,7 +247,7 @@ impl EventBuffer {
 }
 
 impl<'a> EventIter<'a> {
-    /// Passes over what is not for the reader, and returns whichever kind has the next event.
+    /// Skips events that the user may not see. Returns the buffer with the next event.
     fn skip_to_next(&mut self) -> Option<&mut Peekable<vec_deque::Iter<'a, Event>>> {
         let user = self.user;
         let hidden = move |event: &&Event| !event.is_for(user);
@@ -290,7 +288,7 @@ mod tests {
         Timestamp::from_seconds(1000 + seq)
     }
 
-    /// Takes a record of log 1; shown with this tag.
+    /// Adds a record of log 1, visible with this tag.
     fn take(ring: &mut EventRing, seq: u64, tag: Option<&str>) {
         take_of(ring, 1, seq, tag);
     }
@@ -326,15 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn who_was_here_hears_what_came_after() {
+    fn a_position_yields_the_events_after_it() {
         let ring = ring();
         assert_eq!(seqs(ring.after(Some(position(1, 10)), None)), [12, 14]);
         assert_eq!(seqs(ring.after(Some(position(1, 12)), None)), [14]);
         for seq in [14, 15] {
-            let CatchUp::UpToDate(Some(stand)) = ring.after(Some(position(1, seq)), None) else {
+            let CatchUp::UpToDate(Some(current)) = ring.after(Some(position(1, seq)), None) else {
                 panic!()
             };
-            assert_eq!(stand, position(1, 15));
+            assert_eq!(current, position(1, 15));
         }
         let CatchUp::UpToDate(Some(ahead)) = ring.after(Some(position(1, 17)), None) else {
             panic!()
@@ -343,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn who_may_have_missed_something_begins_anew() {
+    fn a_client_that_may_have_missed_events_gets_a_reset() {
         let ring = ring();
         for since in [Some(position(1, 9)), None] {
-            let CatchUp::Gap(stand) = ring.after(since, None) else { panic!("{since:?}") };
-            assert_eq!(stand, position(1, 15));
+            let CatchUp::Gap(current) = ring.after(since, None) else { panic!("{since:?}") };
+            assert_eq!(current, position(1, 15));
         }
-        let CatchUp::OtherLog(stand) = ring.after(Some(position(2, 12)), None) else { panic!() };
-        assert_eq!(stand, position(1, 15));
+        let CatchUp::OtherLog(current) = ring.after(Some(position(2, 12)), None) else { panic!() };
+        assert_eq!(current, position(1, 15));
         assert!(matches!(
             EventRing::default().after(Some(position(1, 9)), None),
             CatchUp::UpToDate(Some(_))
@@ -358,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_no_place_to_go_on_from() {
+    fn clients_cannot_resume_in_a_gap() {
         let mut ring = ring();
         take(&mut ring, 18, Some("a"));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::Gap(_)));
@@ -368,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn another_account_leaves_nobody_where_he_was() {
+    fn another_log_invalidates_all_positions() {
         let mut ring = ring();
         ring.begin(position(2, 15), at(15));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::OtherLog(_)));
@@ -385,16 +383,16 @@ mod tests {
     }
 
     #[test]
-    fn who_was_in_a_log_that_is_continued_goes_on() {
+    fn clients_resume_across_continued_logs() {
         let ring = continued();
         assert_eq!(seqs(ring.after(Some(position(1, 12)), None)), [14, 16, 18]);
         assert_eq!(seqs(ring.after(Some(position(1, 15)), None)), [16, 18]);
         assert_eq!(seqs(ring.after(Some(position(2, 15)), None)), [16, 18]);
         assert_eq!(seqs(ring.after(Some(position(2, 16)), None)), [18]);
-        let CatchUp::UpToDate(Some(stand)) = ring.after(Some(position(2, 19)), None) else {
+        let CatchUp::UpToDate(Some(current)) = ring.after(Some(position(2, 19)), None) else {
             panic!()
         };
-        assert_eq!(stand, position(2, 19));
+        assert_eq!(current, position(2, 19));
         for elsewhere in [position(1, 16), position(2, 14), position(1, 9)] {
             assert!(matches!(ring.after(Some(elsewhere), None), CatchUp::Gap(_)), "{elsewhere:?}");
         }
@@ -413,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_between_two_logs_is_no_place_to_go_on_from() {
+    fn clients_cannot_resume_in_a_gap_between_two_logs() {
         let mut ring = ring();
         take_of(&mut ring, 2, 17, Some("a"));
         assert!(matches!(ring.after(Some(position(1, 15)), None), CatchUp::OtherLog(_)));
@@ -422,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_logs_are_remembered() {
+    fn the_number_of_remembered_logs_is_limited() {
         let mut ring = ring();
         let last = MAX_LOGS as u64 + 2;
         (2..=last).for_each(|log| take_of(&mut ring, log, 14 + log, Some("a")));
@@ -441,9 +439,9 @@ mod tests {
                 "{seq}"
             );
         }
-        let CatchUp::Gap(stand) = ring.after(None, None) else { panic!() };
-        assert_eq!(stand.seq, 12);
-        assert!(matches!(ring.after(Some(stand), None), CatchUp::UpToDate(_)));
+        let CatchUp::Gap(current) = ring.after(None, None) else { panic!() };
+        assert_eq!(current.seq, 12);
+        assert!(matches!(ring.after(Some(current), None), CatchUp::UpToDate(_)));
     }
 
     #[test]
@@ -470,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_found_by_number_and_time() {
+    fn positions_are_found_by_number_and_time() {
         let ring = ring();
         let now = at(100);
         let find = |since| ring.find(since, now);

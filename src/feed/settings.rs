@@ -1,4 +1,4 @@
-//! What the configuration makes of the feed: whom it is for, and what it shows.
+//! Settings of the feed: access, and the tags that it shows.
 
 use http::{HeaderValue, header::InvalidHeaderValue};
 use url::Url;
@@ -6,89 +6,82 @@ use url::Url;
 use super::reader::Recipient;
 use crate::fence::{Purge, Selector};
 
-/// The section `[events]`.
+/// The settings of the section `[events]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Pages of which other origins may read the feed.
+    /// Web origins that may read the feed.
     pub origins: CorsOrigins,
-    /// The tags that are shown.
+    /// The tags that clients may see.
     pub tags: Vec<TagPattern>,
-    /// How many may listen at once; further ones are refused.
+    /// Maximum number of listeners.
     pub listeners: usize,
-    /// How many of them may be one client's: one user's, or from one address.
+    /// Maximum number of listeners of one user or address.
     pub per_client: usize,
 }
 
-/// Origins in the sense of browsers (RFC 6454), beside the proxy's own.
+/// Allowed web origins (RFC 6454), besides the proxy's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
-    /// Every one.
+    /// Any origin.
     Any,
-    /// These, as browsers write them in `Origin`.
+    /// These values of `Origin`.
     Only(Vec<HeaderValue>),
 }
 
-/// Which tags are shown: one, all that begin like this, or each user's own.
+/// A pattern of visible tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagPattern {
-    /// Exactly this.
+    /// This tag.
     Exact(Box<str>),
-    /// What begins like this.
+    /// All tags with this prefix.
     Prefix(Box<str>),
-    /// What has a user's name between these texts, to this user alone.
+    /// Tags with a user name between these texts, visible to that user only.
     User(Box<str>, Box<str>),
 }
 
-/// Why a text is no pattern of tags.
+/// Why a tag pattern is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTagPattern {
-    /// It is empty.
     #[error("a tag is empty")]
     Empty,
-    /// It has control characters.
     #[error("a tag has no control characters")]
     Control,
-    /// A `*` stands before its end.
-    #[error("a `*` stands at the end only")]
+    #[error("`*` is only allowed at the end")]
     Star,
-    /// It has a placeholder other than one `{user}`.
-    #[error("the only placeholder here is `{{user}}`, once: the name of the user who listens")]
+    #[error("the only placeholder is `{{user}}`, at most once")]
     Placeholder,
-    /// It has `{user}` and a `*`.
-    #[error("a tag with `{{user}}` has no `*`: it could be the tag of a user whose name is longer")]
+    #[error("`*` cannot be combined with `{{user}}`: it would match other users")]
     UserStar,
 }
 
-/// A text is no origin.
+/// The text is not a web origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is an origin, as in `https://app.example.com`, or `*`")]
+#[error("expected an origin such as `https://app.example.com`, or `*`")]
 pub struct InvalidCorsOrigin;
 
-/// What of a purge clients are shown.
+/// The part of a purge that clients may see.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct VisibleTags<'a> {
-    /// The tags, as far as they are shown.
     pub(super) tags: Vec<&'a str>,
-    /// Whether it selects everything.
     pub(super) everything: bool,
-    /// Further tags, each for one user alone.
+    /// Private tags with their recipients.
     pub(super) private: Vec<(Recipient, &'a str)>,
 }
 
 impl Settings {
-    /// Whether users see tags of their own.
+    /// Returns whether the feed shows tags of single users.
     pub fn has_user_tags(&self) -> bool {
         self.tags.iter().any(TagPattern::is_of_user)
     }
 
-    /// Whether there is nothing to see for those who are not known.
+    /// Returns whether unidentified clients see nothing.
     pub fn is_for_users_only(&self) -> bool {
         !self.tags.is_empty() && self.tags.iter().all(TagPattern::is_of_user)
     }
 
-    /// What clients are shown of a purge; none where that is nothing.
+    /// Returns the visible part of a purge, if there is one.
     ///
-    /// Everything but tags stays hidden: a URL or a prefix tells what others look at.
+    /// Only tags are visible: URLs and prefixes would reveal what other users request.
     pub(super) fn visible_tags<'a>(&self, purge: &'a Purge) -> Option<VisibleTags<'a>> {
         let mut shown = VisibleTags { tags: Vec::new(), everything: false, private: Vec::new() };
         for selector in &purge.selectors {
@@ -107,7 +100,7 @@ impl Settings {
         self.tags.iter().any(|pattern| pattern.matches(tag))
     }
 
-    /// To whom alone a tag is shown.
+    /// Returns the recipients of a private tag.
     fn private<'a>(&self, scoped_tag: &ScopedTag<'a>) -> Vec<(Recipient, &'a str)> {
         if !self.has_user_tags() {
             return Vec::new();
@@ -122,14 +115,15 @@ impl Settings {
     }
 }
 
-/// A tag that a selector is about, and whose responses with it: those for everyone where there is no owner.
+/// The tag of a selector, and the owner that it is restricted to; none for public responses.
 struct ScopedTag<'a> {
     tag: &'a str,
     owner: Option<&'a str>,
 }
 
 impl<'a> ScopedTag<'a> {
-    /// Returns what a selector says of a tag: alone, or among the responses of an owner, a route or a version.
+    /// Returns the tag of a selector that has exactly one, possibly restricted to an owner, route
+    /// or version.
     fn of(selector: &'a Selector) -> Option<Self> {
         let terms = match selector {
             Selector::All(terms) => terms,
@@ -152,7 +146,7 @@ impl<'a> ScopedTag<'a> {
 }
 
 impl TagPattern {
-    /// Reads a tag, or a prefix with a `*` after it.
+    /// Parses a tag, or a prefix followed by `*`.
     pub fn parse(text: &str) -> Result<Self, InvalidTagPattern> {
         let (tag, is_prefix) = match text.strip_suffix('*') {
             Some(prefix) => (prefix, true),
@@ -186,7 +180,7 @@ impl TagPattern {
         Ok(Self::User(before.into(), after.into()))
     }
 
-    /// Whether this tag is shown to everyone.
+    /// Returns whether everyone may see this tag.
     pub fn matches(&self, tag: &str) -> bool {
         match self {
             Self::Exact(exact) => **exact == *tag,
@@ -195,12 +189,12 @@ impl TagPattern {
         }
     }
 
-    /// Whether it shows users tags of their own.
+    /// Returns whether the pattern contains `{user}`.
     pub fn is_of_user(&self) -> bool {
         matches!(self, Self::User(..))
     }
 
-    /// Returns the user to whom alone this tag is shown.
+    /// Returns the only user who may see this tag.
     fn user_in<'a>(&self, tag: &'a str) -> Option<&'a str> {
         let Self::User(before, after) = self else { return None };
         let user = tag.strip_prefix(&**before)?.strip_suffix(&**after)?;
@@ -215,7 +209,7 @@ impl Default for CorsOrigins {
 }
 
 impl CorsOrigins {
-    /// Reads one origin into the form in which browsers write it.
+    /// Parses a web origin into the form that browsers send.
     pub fn parse(text: &str) -> Result<HeaderValue, InvalidCorsOrigin> {
         let url = Url::parse(text).map_err(|_| InvalidCorsOrigin)?;
         let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
@@ -228,7 +222,7 @@ impl CorsOrigins {
         HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidCorsOrigin)
     }
 
-    /// The `Access-Control-Allow-Origin` for a request with this `Origin`.
+    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`.
     pub(super) fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Self::Any => Some(HeaderValue::from_static("*")),
@@ -258,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tags_that_are_shown_leave_the_house() {
+    fn only_visible_tags_are_sent() {
         let settings = settings(&["tile:*", "kpi"]);
         let tag = |tag: &str| Selector::Tag(tag.into());
         let of = |selectors| purge(selectors);

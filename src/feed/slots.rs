@@ -1,19 +1,19 @@
-//! The slots of listeners: how many there are, and whose.
+//! The limit of listeners, in total and per client.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
 use super::{
-    hub::Hub,
     reader::{ListenerClient, Recipient, UserChannel},
     settings::Settings,
 };
-use crate::{fence::Selector, user::PartitionMember};
+use crate::{fence::Selector, telemetry::Metrics, user::PartitionMember};
 
-/// The listeners of this node.
-#[derive(Default)]
-pub(super) struct ListenerSlots(Mutex<SlotTable>);
+pub(super) struct ListenerSlots {
+    table: Mutex<SlotTable>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Default)]
 struct SlotTable {
@@ -23,54 +23,56 @@ struct SlotTable {
     last: u64,
 }
 
-/// A listener's position; given back when dropped.
+/// A slot of one listener, released when dropped.
 pub(super) struct ListenerSlot {
-    pub(super) hub: Arc<Hub>,
+    slots: Arc<ListenerSlots>,
     client: Option<ListenerClient>,
-    /// The channel of its user, if that is known.
+    /// The channel of its user, if identified.
     pub(super) channel: Option<Arc<UserChannel>>,
     number: u64,
 }
 
 impl ListenerSlots {
-    /// Wakes the users for whom something came.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { table: Mutex::default(), metrics }
+    }
+
+    /// Notifies the listening recipients.
     pub(super) fn wake(&self, recipients: &[Recipient]) {
         if recipients.is_empty() {
             return;
         }
-        let taken = self.0.lock();
+        let taken = self.table.lock();
         let concerned = taken.users.values();
         concerned
             .filter(|channel| recipients.iter().any(|recipient| recipient.is(&channel.user)))
             .for_each(|channel| channel.changed.notify_waiters());
     }
 
-    /// Ends the streams whose credentials these selectors end.
+    /// Ends the streams of credentials that these selectors revoke.
     pub(super) fn end(&self, selectors: &[Selector]) {
         let may_end =
             |selector: &Selector| matches!(selector, Selector::Credential(_) | Selector::All(_));
         if selectors.iter().any(may_end) {
-            let taken = self.0.lock();
+            let taken = self.table.lock();
             let ended = taken.users.values().filter(|channel| channel.is_ended_by(selectors));
             ended.for_each(|channel| channel.end());
         }
     }
 
-    /// Ends the streams of all users: which credentials were ended is not known.
+    /// Ends the streams of all users, because revocations may be missing.
     pub(super) fn end_all(&self) {
-        self.0.lock().users.values().for_each(|channel| channel.end());
+        self.table.lock().users.values().for_each(|channel| channel.end());
     }
-}
 
-impl ListenerSlot {
-    /// Takes a position for one more listener, if there is room for it and its client.
+    /// Takes a slot, if the limits allow one more listener.
     pub(super) fn take(
-        hub: &Arc<Hub>,
+        self: &Arc<Self>,
         settings: &Settings,
         client: Option<ListenerClient>,
         user: Option<&Arc<PartitionMember>>,
-    ) -> Option<Self> {
-        let mut taken = hub.slots.0.lock();
+    ) -> Option<ListenerSlot> {
+        let mut taken = self.table.lock();
         if taken.count >= settings.listeners {
             return None;
         }
@@ -88,15 +90,15 @@ impl ListenerSlot {
         if let Some(channel) = &channel {
             taken.users.insert(number, Arc::clone(channel));
         }
-        hub.metrics.feed.listeners.inc();
+        self.metrics.feed.listeners.inc();
         drop(taken);
-        Some(Self { hub: Arc::clone(hub), client, channel, number })
+        Some(ListenerSlot { slots: Arc::clone(self), client, channel, number })
     }
 }
 
 impl Drop for ListenerSlot {
     fn drop(&mut self) {
-        let mut taken = self.hub.slots.0.lock();
+        let mut taken = self.slots.table.lock();
         taken.count = taken.count.saturating_sub(1);
         taken.users.remove(&self.number);
         if let Some(client) = &self.client
@@ -107,6 +109,6 @@ impl Drop for ListenerSlot {
                 taken.by_client.remove(client);
             }
         }
-        self.hub.metrics.feed.listeners.dec();
+        self.slots.metrics.feed.listeners.dec();
     }
 }

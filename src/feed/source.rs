@@ -1,4 +1,4 @@
-//! Where the feed hears of purges from.
+//! The source of purge records for the feed.
 
 use std::{future::Future, sync::Arc};
 
@@ -9,31 +9,30 @@ use crate::{
     field::Timestamp,
 };
 
-/// The records of a purge log, as a node applies them.
+/// A stream of the records of a purge log.
 pub trait LogSource: Send + 'static {
-    /// What comes next; none where nothing will come any more.
+    /// Returns the next update; none at the end.
     fn next(&mut self) -> impl Future<Output = Option<LogUpdate>> + Send;
 }
 
-/// What is heard of a purge log.
+/// An update from a purge log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogUpdate {
-    /// What follows begins here: it has every record after `fence`, and every record since `at`. Comes
-    /// first, and again where records may be missing.
+    /// A point from which records are complete: all after `fence`, and all since `at`.
+    ///
+    /// Comes first, and again if records may be missing.
     Begin {
         /// The position before the first record that follows.
         fence: Fence,
-        /// A time after which no record was appended that does not follow.
+        /// A time such that every record appended later follows.
         at: Timestamp,
-        /// The records that follow so far, the oldest first, each with the log that it is in.
+        /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,
     },
-    /// The next record, and the log that it is in. Where that is another one it continues the last: its
-    /// numbers go on, and nothing is missing between them.
+    /// The next record and its log. Another log continues the previous one without a gap.
     Record(LogId, Arc<PurgeRecord>),
 }
 
-/// What somebody else sends.
 impl LogSource for mpsc::Receiver<LogUpdate> {
     async fn next(&mut self) -> Option<LogUpdate> {
         self.recv().await

@@ -1,37 +1,37 @@
-//! What selectors look at.
+//! The properties of a response that selectors match.
 
 use std::sync::Arc;
 
-/// A response, or one that is still to come, as selectors see it.
+/// A response, stored or expected, as selectors match it.
 #[derive(Debug, Clone, Copy)]
 pub struct PurgeCandidate<'a, Tags> {
-    /// The URL in its normal form: `host/path?query`.
+    /// The normalised URL: `host/path?query`.
     pub url: &'a [u8],
     /// The tags.
     pub tags: Tags,
-    /// What else it is known by.
+    /// Its other properties.
     pub attributes: ResponseAttributes<'a>,
 }
 
-/// What a response is known by besides URL and tags: one of each at most.
+/// Properties besides URL and tags, at most one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ResponseAttributes<'a> {
-    /// Whose it is; none where it is for everyone.
+    /// The owner; none if everyone shares it.
     pub user: Option<&'a str>,
     /// The name of the route under which it was stored.
     pub route: Option<&'a str>,
-    /// The version of the namespace in which it is stored.
+    /// The namespace version in which it is stored.
     pub version: Option<&'a str>,
 }
 
-/// [`ResponseAttributes`] that belong to nobody else.
+/// The owned form of [`ResponseAttributes`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct OwnedResponseAttributes {
-    /// Whose it is; none where it is for everyone.
+    /// The owner; none if everyone shares it.
     pub user: Option<Arc<str>>,
     /// The name of the route under which it is stored.
     pub route: Option<Arc<str>>,
-    /// The version of the namespace in which it is stored.
+    /// The namespace version in which it is stored.
     pub version: Option<Arc<str>>,
 }
 
@@ -45,7 +45,7 @@ impl From<ResponseAttributes<'_>> for OwnedResponseAttributes {
 }
 
 impl OwnedResponseAttributes {
-    /// The same, borrowed.
+    /// Borrows the attributes.
     pub fn as_attributes(&self) -> ResponseAttributes<'_> {
         ResponseAttributes {
             user: self.user.as_deref(),

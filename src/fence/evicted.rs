@@ -1,21 +1,20 @@
-//! What the table still knows of last purges that had to give up their places.
+//! A lossy summary of the selectors evicted from the table.
 
 use super::{
     last_purges::LastPurge,
     selector_index::{AttributeSet, attribute_set_of},
 };
 
-/// Buckets for each set of attributes of selectors, 8 bytes each. The more hashes share one, the more is purged
-/// that need not be.
+/// Number of buckets of an attribute set, 8 bytes each. Fewer buckets mean more false positives.
 const BUCKETS: usize = 1 << 17;
 
-/// Forgotten last purges, in buckets by their hashes: each holds the newest record of all that fell into it.
+/// Evicted selectors in buckets by hash; each bucket keeps the newest sequence number.
 ///
-/// A response is dead if one of its hashes falls into a bucket with a later record. So a hash that was
-/// purged always selects, and one that was not may. Shapes have buckets of their own: however many purges
-/// of single users' responses are evicted, responses for everyone never share a bucket with them.
+/// A response is dead if one of its hashes falls into a bucket with a later record. There are false
+/// positives and no false negatives. Each attribute set has its own buckets, so that evicted purges
+/// of single users never select responses shared by everyone.
 ///
-/// A set of attributes takes 1 MiB from its first evicted last purge on; 8 MiB all of them.
+/// An attribute set takes 1 MiB once it has an evicted selector; all of them take 8 MiB.
 #[derive(Debug, Default)]
 pub(super) struct EvictedSelectors {
     by_attribute_set: [Option<Box<[u64]>>; AttributeSet::COUNT],
@@ -23,7 +22,7 @@ pub(super) struct EvictedSelectors {
 }
 
 impl EvictedSelectors {
-    /// Takes in a last purge that gives up its place. A soft one counts as hard from now on.
+    /// Adds an evicted selector. From now on a soft purge counts as hard.
     pub(super) fn add(&mut self, hash: u64, last_purge: LastPurge) {
         let Some(buckets) = self.by_attribute_set.get_mut(attribute_set_of(hash).index()) else {
             return;
@@ -35,24 +34,22 @@ impl EvictedSelectors {
         self.count += 1;
     }
 
-    /// Returns the last record that may have selected this hash and is evicted; 0 if there is none.
+    /// Returns the last evicted record that may have selected this hash; 0 if there is none.
     pub(super) fn last(&self, hash: u64) -> u64 {
         let buckets =
             self.by_attribute_set.get(attribute_set_of(hash).index()).and_then(Option::as_ref);
         buckets.and_then(|buckets| buckets.get(bucket(hash))).copied().unwrap_or_default()
     }
 
-    /// Returns how many last purges were taken in so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Forgets all of them for good: the low watermark is above them.
+    /// Clears all buckets, once the low watermark is above them.
     pub(super) fn clear(&mut self) {
         self.by_attribute_set = Default::default();
     }
 
-    /// Returns about how many bytes all this takes.
     pub(super) fn bytes(&self) -> usize {
         self.by_attribute_set.iter().flatten().map(|buckets| size_of_val(&**buckets)).sum()
     }

@@ -1,9 +1,9 @@
-//! Texts with `*` in them.
+//! Matching of texts against patterns with `*`.
 
-/// Whether a text is what `pattern` says: each `*` stands for any text, even for none. A text that is
-/// no UTF-8 matches every pattern: nobody can say that it is not meant.
+/// Returns whether a text matches `pattern`; each `*` matches any text, including none.
 ///
-/// Takes time in proportion to the text for each `*`.
+/// A text that is not UTF-8 matches every pattern, which is the safe side for purging. Takes time
+/// in proportion to the text for each `*`.
 pub(super) fn matches(pattern: &str, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return true };
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
@@ -23,7 +23,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition, in as many steps as it may take.
+    /// A reference implementation by backtracking.
     fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -54,7 +54,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_trying_everything_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+        fn the_matcher_agrees_with_backtracking(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
             prop_assert_eq!(
                 matches(&pattern, text.as_bytes()),
                 matches_naively(pattern.as_bytes(), text.as_bytes())

@@ -1,4 +1,4 @@
-//! The last purges that applied records leave, as many as there is room for.
+//! The last purge of each selector, with a limited capacity.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,10 +7,10 @@ use std::{
 
 use super::PurgeMode;
 
-/// Names of selectors → last purges. The hashes are hashes already and are not hashed again.
+/// A map by selector hash, without hashing again.
 pub(super) type ByHash<Value> = HashMap<u64, Value, BuildHasherDefault<IdentityHasher>>;
 
-/// A hash of hashes that spread evenly: each itself.
+/// Identity hasher for evenly distributed hashes.
 #[derive(Debug, Default)]
 pub(super) struct IdentityHasher(u64);
 
@@ -30,35 +30,32 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// When something was last selected; 0 is never.
+/// When a selector was last purged; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastPurge {
-    /// The last hard record.
     pub(super) hard: u64,
-    /// The last soft record.
     pub(super) soft: u64,
-    /// The table's version with the later of both.
+    /// The table version of the later record.
     pub(super) version: u64,
 }
 
 impl LastPurge {
-    /// The later of both.
     pub(super) fn latest(self) -> u64 {
         self.hard.max(self.soft)
     }
 }
 
-/// Marks by the hashes of their selectors, and the order in which they came.
+/// The last purge by selector hash, in order of the records.
 #[derive(Debug)]
 pub(super) struct LastPurges {
     by_hash: ByHash<LastPurge>,
-    /// Sequence number and hash of each last purge, oldest first. Where a last purge was renewed, its older places
-    /// remain until they come up or are too many.
+    /// Sequence number and hash of each purge, oldest first. Outdated items stay until they reach
+    /// the front or become too many.
     order: VecDeque<(u64, u64)>,
     capacity: usize,
 }
 
-/// Places that do no harm however few last purges there are.
+/// Number of outdated items that is always tolerated.
 const ORDER_SLACK: usize = 64;
 
 impl LastPurges {
@@ -70,7 +67,7 @@ impl LastPurges {
         self.by_hash.get(&hash).copied()
     }
 
-    /// Notes that the record `seq`, the last so far, selects what has this hash.
+    /// Records that `seq`, the latest record so far, selects this hash.
     pub(super) fn set(&mut self, hash: u64, mode: PurgeMode, seq: u64, version: u64) {
         let last_purge = self.by_hash.entry(hash).or_default();
         if last_purge.latest() != seq {
@@ -87,7 +84,7 @@ impl LastPurges {
         }
     }
 
-    /// Takes the oldest last purge out, with its hash, if there are more than there is room for.
+    /// Removes and returns the oldest purge if the capacity is exceeded.
     pub(super) fn pop_excess(&mut self) -> Option<(u64, LastPurge)> {
         while self.by_hash.len() > self.capacity {
             let (seq, hash) = self.order.pop_front()?;
@@ -98,7 +95,7 @@ impl LastPurges {
         None
     }
 
-    /// Takes a last purge out.
+    /// Removes the last purge of a hash.
     pub(super) fn remove(&mut self, hash: u64) -> Option<LastPurge> {
         self.by_hash.remove(&hash)
     }
@@ -112,16 +109,16 @@ impl LastPurges {
         self.by_hash.len()
     }
 
-    /// About how many bytes all this takes, free places included.
+    /// Returns the approximate size in bytes, including spare capacity.
     pub(super) fn bytes(&self) -> usize {
-        // A hash table fills at most 7 of 8 places and spends a byte on each.
+        // A hash table fills at most 7 of 8 slots and spends a byte on each.
         let places = self.by_hash.capacity() * 8 / 7;
         places * (size_of::<(u64, LastPurge)>() + 1)
             + self.order.capacity() * size_of::<(u64, u64)>()
     }
 }
 
-/// Whether this is the place of the last purge's last record.
+/// Returns whether this is the latest purge of the hash.
 fn is_current(by_hash: &ByHash<LastPurge>, seq: u64, hash: u64) -> bool {
     by_hash.get(&hash).is_some_and(|last_purge| last_purge.latest() == seq)
 }

@@ -1,9 +1,10 @@
 //! Fences: whether a later purge selects a stored response.
 //!
-//! Whatever makes stored responses invalid is one [`PurgeRecord`] in one ordered log. A response is stored
-//! with its [`Fence`], the last record that its node had applied *before* it asked the origin, and is
-//! alive while no later record selects it. That is checked when it is read, so a purge costs the same
-//! whatever it hits, and a fetch that was under way when a purge came can never bring old data back.
+//! Every purge is a [`PurgeRecord`] in one ordered log. A response is stored with its [`Fence`]:
+//! the last record that its node had applied *before* the origin request. The response is alive
+//! while no later record selects it. The check happens on each read, so the cost of a purge does
+//! not depend on the number of responses selected. A fetch in progress during a purge cannot bring
+//! old data back.
 
 mod candidate;
 mod evicted;
@@ -15,36 +16,38 @@ mod scanned;
 mod selector;
 mod selector_index;
 mod table;
+mod url;
 
 pub(crate) use candidate::OwnedResponseAttributes;
-pub use pending::PendingPurgeId;
+pub use candidate::{PurgeCandidate, ResponseAttributes};
+pub(crate) use pending::PendingPurgeId;
 pub use record::{Purge, PurgeMode, PurgeRecord, PurgeSource};
 pub use selector::{Selector, credential_tag};
 pub use table::{PurgeTable, PurgeVerdict};
-pub use {candidate::PurgeCandidate, candidate::ResponseAttributes};
 
-/// Tells one purge log from every other: drawn at random when a log begins. A log that was flushed, or
-/// that a server restarted without, comes back as another.
+/// The id of a purge log, drawn at random when it begins.
+///
+/// A log that was flushed or lost in a restart comes back with another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LogId(pub u64);
 
-/// A place in a purge log: everything up to it was applied before the origin was asked.
+/// A position in a purge log: every record up to it was applied before the origin request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Fence {
-    /// Which log.
+    /// The log.
     pub log: LogId,
     /// The last record applied; 0 before the first.
     pub seq: u64,
 }
 
-/// A fence as a node takes it before it asks the origin, with what it means on that node alone.
+/// A fence taken before an origin request, with state that is valid on this node only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FenceStamp {
-    /// The place in the log.
+    /// The position in the log.
     pub fence: Fence,
-    /// The version of the node's [`PurgeTable`] then. It counts changes that are in no log yet, too.
+    /// The version of the node's [`PurgeTable`], which also counts pending purges.
     pub version: u64,
-    /// When the origin was asked, in milliseconds of the process's own steady clock; 0 where another
-    /// process asked.
+    /// Time of the origin request in milliseconds of the process's monotonic clock; 0 if another
+    /// process sent it.
     pub began: u64,
 }

@@ -1,4 +1,4 @@
-//! Purges that are in no log yet, but hold on the node that knows of them.
+//! Purges applied on this node that are not in the log yet.
 
 use std::collections::HashMap;
 
@@ -7,24 +7,24 @@ use super::{
     last_purges::{ByHash, LastPurge},
 };
 
-/// A purge that is applied on this node and in no log yet.
+/// The id of a pending purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PendingPurgeId(pub(super) u64);
 
-/// All of them, by the hashes of what they select.
+/// The pending purges, by selector hash.
 #[derive(Debug, Default)]
 pub(super) struct PendingPurges {
     by_hash: ByHash<PendingCounts>,
     purges: HashMap<PendingPurgeId, (PurgeMode, Box<[u64]>)>,
 }
 
-/// What pending purges say about one selector.
+/// The pending purges of one selector.
 #[derive(Debug, Default)]
 struct PendingCounts {
-    /// How many there are of each mode.
+    /// Number of purges of each mode.
     hard: usize,
     soft: usize,
-    /// `hard` and `soft` are versions of the table here, as there are no sequence numbers yet.
+    /// Here `hard` and `soft` are table versions: pending purges have no sequence number.
     last: LastPurge,
 }
 
@@ -38,7 +38,7 @@ impl PendingCounts {
 }
 
 impl PendingPurges {
-    /// Adds a purge of what has these hashes, as the table gets this version.
+    /// Adds a purge of these hashes, with the new version of the table.
     pub(super) fn add(
         &mut self,
         hashes: Box<[u64]>,
@@ -57,8 +57,10 @@ impl PendingPurges {
         id
     }
 
-    /// Takes a purge back. Where others of its mode select the same, the latest counts to the end: what
-    /// it would select too much, the record of this purge selects anyway.
+    /// Removes a purge.
+    ///
+    /// If other pending purges select the same hash, the latest version stays. The record of this
+    /// purge selects the excess anyway.
     pub(super) fn remove(&mut self, id: PendingPurgeId) {
         let Some((mode, hashes)) = self.purges.remove(&id) else { return };
         for hash in hashes {

@@ -1,130 +1,129 @@
-//! What a purge log records.
+//! Purges and the records of a purge log.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Selector;
 use crate::field::Timestamp;
 
-/// What is to be purged, before it has its place in a log. As JSON it is what the log's records hold.
+/// A purge without a position; its JSON form is the content of a record.
 ///
-/// A member that is not known here makes a record unreadable: it may say that more is to be purged.
+/// Unknown members make a record unreadable, because they may widen the purge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Purge {
-    /// Whether what it selects is gone or only stale.
+    /// Whether the selected responses are gone or stale.
     pub mode: PurgeMode,
-    /// What it selects: everything that one of these does.
+    /// The selectors, combined by *or*.
     pub selectors: Vec<Selector>,
-    /// Where it comes from.
+    /// The trigger of the purge.
     #[serde(deserialize_with = "deserialize_source")]
     pub source: PurgeSource,
-    /// Why, in the words of whoever asked for it.
+    /// The reason given by the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether nodes fetch again what it selects and was lately asked for.
+    /// Whether nodes fetch recently requested responses again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warm: bool,
 }
 
-/// A purge at its place in a log.
+/// A purge at a position in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeRecord {
-    /// Its place; each record has the next number.
+    /// Sequence number, increasing by one.
     pub seq: u64,
-    /// When it was appended, by the log's own clock.
+    /// When it was appended, by the clock of the log.
     pub at: Timestamp,
-    /// What it purges.
+    /// The purge itself.
     pub purge: Purge,
 }
 
-/// Whether what a purge selects may be used once more.
+/// Whether a purged response may still be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeMode {
-    /// It is gone.
+    /// It must not be used.
     #[default]
     Hard,
-    /// It is stale: it may be served while it is fetched anew.
+    /// It is stale, and may be served while it is revalidated.
     Soft,
 }
 
-/// Where a purge comes from.
+/// The trigger of a purge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeSource {
-    /// A call of the admin listener.
+    /// A call of the admin API.
     Api,
     /// The `PURGE` method.
     Method,
-    /// A webhook, by its name.
+    /// A webhook, by name.
     Webhook(Box<str>),
     /// A write through the proxy.
     Write,
-    /// A schedule, by its name, or its cron expression if it has none.
+    /// A schedule, by name or by cron expression.
     Schedule(Box<str>),
-    /// A data version that changed, by the poll's name.
+    /// A changed data version, by the name of its poll.
     Poll(Box<str>),
-    /// The origin, which refused credentials that it had accepted.
+    /// The origin rejected credentials that it had accepted before.
     Refusal,
-    /// A user who clears what is stored of its own.
+    /// A user cleared their own stored responses.
     Clear,
-    /// Larder itself: a log that begins, records nobody holds any more.
+    /// Larder itself, for example when a log begins or records were lost.
     Larder,
-    /// Something that only another version of Larder knows.
+    /// A source known only to another version of Larder.
     Unknown,
 }
 
-/// Another version's source changes nothing about what is purged, and is no reason not to read a record.
+/// Accepts unknown sources: they do not change what is purged.
 fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PurgeSource, D::Error> {
     let source = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(source).unwrap_or(PurgeSource::Unknown))
 }
 
-/// The reason of a record that tells of a loss.
+/// The reason of a loss record.
 const LOSS: &str = "records before this one may be lost";
 
 impl Purge {
-    /// A record that selects nothing: it marks where a log begins.
+    /// Creates a record that marks the start of a log and selects nothing.
     pub fn boundary() -> Self {
         let (mode, source) = (PurgeMode::Hard, PurgeSource::Larder);
         Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
-    /// A record that selects nothing: it tells that there may have been records before it of which not
-    /// every node has heard, nor ever will.
+    /// Creates a loss record: earlier records may be missing on some nodes. It selects nothing.
     pub fn loss() -> Self {
         Self { reason: Some(LOSS.to_owned()), ..Self::boundary() }
     }
 
-    /// Whether it tells of a [`loss`](Self::loss).
+    /// Returns whether this is a [loss record](Self::loss).
     pub fn is_loss(&self) -> bool {
         self.source == PurgeSource::Larder
             && self.selectors.is_empty()
             && self.reason.as_deref() == Some(LOSS)
     }
 
-    /// Its JSON, as [`PurgeRecord::from_json`] reads it.
+    /// Returns the JSON that [`PurgeRecord::from_json`] reads.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What a record does that cannot be read: it may have selected anything.
+    /// Returns the purge that replaces an unreadable record, which may have selected anything.
     fn unreadable() -> Self {
         Self {
             mode: PurgeMode::Hard,
             selectors: vec![Selector::Everything],
             source: PurgeSource::Unknown,
-            reason: Some("this version of Larder cannot read the record".to_owned()),
+            reason: Some("record not readable by this version of Larder".to_owned()),
             warm: false,
         }
     }
 }
 
 impl PurgeRecord {
-    /// Reads what stands in a log at this place.
+    /// Decodes the record at this position.
     ///
-    /// What cannot be read, because it is damaged or because another version of Larder wrote it with
-    /// selectors that are not known here, purges everything: to ignore it would keep what it purged.
+    /// An unreadable record purges everything. It may be damaged, or another version of Larder may
+    /// have written it with unknown selectors.
     pub fn from_json(seq: u64, at: Timestamp, json: &[u8]) -> Self {
         let purge = serde_json::from_slice(json).unwrap_or_else(|_| Purge::unreadable());
         Self { seq, at, purge }
@@ -132,7 +131,7 @@ impl PurgeRecord {
 }
 
 impl PurgeMode {
-    /// The mode as users spell it.
+    /// Returns the name used in calls and configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hard => "hard",
@@ -142,7 +141,7 @@ impl PurgeMode {
 }
 
 impl PurgeSource {
-    /// The kind of source, for metrics and logs.
+    /// Returns the kind of source, for metrics and logs.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Api => "api",
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_purges_everything() {
+    fn an_unreadable_record_purges_everything() {
         for json in [
             "",
             "{",

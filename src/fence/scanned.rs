@@ -1,14 +1,14 @@
-//! Selectors that have to be looked at one by one: patterns, and what takes several things at once.
+//! Selectors without a hash, which are matched one by one: patterns and combinations.
 
 use std::collections::VecDeque;
 
 use super::Selector;
 use crate::field::Timestamp;
 
-/// How many are remembered. A response that is older than all of them is held against each once.
+/// Maximum number of scanned selectors. Each lookup may have to match all of them.
 const MAX_SCANNED: usize = 1000;
 
-/// The selectors that no hash can stand for, in the order in which they came last.
+/// The scanned selectors, in order of their last purge.
 #[derive(Debug, Default)]
 pub(super) struct ScannedSelectors {
     selectors: VecDeque<ScannedSelector>,
@@ -19,22 +19,21 @@ pub(super) struct ScannedSelectors {
 
 #[derive(Debug)]
 struct ScannedSelector {
-    /// Under which its last purge is found.
+    /// The hash under which its last purge is stored.
     hash: u64,
-    /// The table's version with which it came last.
+    /// The table version of its last purge.
     version: u64,
-    /// When it came last.
     at: Option<Timestamp>,
     selector: Box<Selector>,
 }
 
 impl ScannedSelectors {
-    /// Notes when what comes from now on was appended.
+    /// Sets the time of the next record.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.now = Some(now);
     }
 
-    /// Notes that a selector came with this version, the latest so far.
+    /// Adds a selector, or moves it to the end, with the new table version.
     pub(super) fn insert(&mut self, hash: u64, selector: &Selector, version: u64) {
         let known = self.selectors.iter().rposition(|scanned| scanned.hash == hash);
         let scanned = known.and_then(|index| self.selectors.remove(index));
@@ -46,7 +45,7 @@ impl ScannedSelectors {
         self.selectors.push_back(scanned);
     }
 
-    /// The hashes of those that came after the version `since` and fit.
+    /// Returns the hashes of matching selectors added after the version `since`.
     pub(super) fn since(
         &self,
         since: u64,
@@ -56,7 +55,7 @@ impl ScannedSelectors {
         newer.filter(move |scanned| matches(&scanned.selector)).map(|scanned| scanned.hash)
     }
 
-    /// Takes the oldest out that need not stay, if there are too many. Returns its hash and when it came.
+    /// Removes the oldest selector that may go, if there are too many. Returns its hash and time.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -70,7 +69,7 @@ impl ScannedSelectors {
         Some((scanned.hash, scanned.at))
     }
 
-    /// Takes out what need not stay.
+    /// Keeps only the selectors that must stay.
     pub(super) fn retain(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.selectors.retain(|scanned| must_stay(scanned.hash));
         self.bytes = self.selectors.iter().map(|scanned| size(&scanned.selector)).sum();
@@ -81,7 +80,6 @@ impl ScannedSelectors {
     }
 }
 
-/// About how many bytes a selector takes.
 fn size(selector: &Selector) -> usize {
     let text = match selector {
         Selector::Tag(text)

@@ -1,44 +1,46 @@
-//! Selectors: what a purge selects.
+//! Selectors: which responses a purge selects.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     PurgeCandidate, ResponseAttributes, glob,
-    selector_index::{directory, path_of},
+    url::{has_prefix, path_of, with_trailing_slash},
 };
 
-/// What a purge selects.
+/// A selector of responses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Selector {
     /// Responses with exactly this tag.
     Tag(Box<str>),
-    /// All variants of one URL: `host/path?query` in the normal form of the cache key, without scheme
-    /// and default port; from the path on, it means this target on any host.
+    /// All variants of one URL, in the normal form `host/path?query` of the cache key.
+    ///
+    /// Without a host it selects the path on every host. Scheme and default port are omitted.
     Url(Box<str>),
-    /// Every URL whose normal form begins with this text, written like a URL.
+    /// Every URL whose normal form begins with this text.
     Prefix(Box<str>),
-    /// Every URL whose normal form is this text, where each `*` stands for any text, even for none;
-    /// from the path on, it means these targets on any host.
+    /// Every URL that matches this pattern; each `*` matches any text, including none.
+    ///
+    /// Without a host it selects the path on every host.
     Pattern(Box<str>),
     /// Every response.
     Everything,
-    /// The responses that are this user's.
+    /// The responses of this user.
     User(Box<str>),
-    /// Those stored under the route of this name.
+    /// The responses of the route with this name.
     Route(Box<str>),
-    /// Those stored in this version of the namespace.
+    /// The responses of this namespace version.
     Version(Box<str>),
-    /// What was noted of this credential, by its digest: that the origin accepts it. No response.
+    /// The acceptance of the credential with this digest. Selects no response.
     Credential(Box<str>),
-    /// What each of these selects; everything, where there are none.
+    /// Responses that all of these select. An empty list selects everything.
     All(Box<[Self]>),
 }
 
 impl Selector {
-    /// Whether it selects this response.
+    /// Returns whether this selects a response.
     ///
-    /// A [`PurgeTable`](super::PurgeTable) says the same without looking at each selector, or selects more.
+    /// A [`PurgeTable`](super::PurgeTable) gives the same result by hash, or selects more.
     pub fn selects<'a>(
         &self,
         candidate: &PurgeCandidate<'_, impl Iterator<Item = &'a str> + Clone>,
@@ -48,7 +50,7 @@ impl Selector {
         })
     }
 
-    /// The same where `has_tag` says which tags there are.
+    /// Like [`selects`](Self::selects), with a predicate in place of the tags.
     pub(super) fn matches(
         &self,
         url: &[u8],
@@ -79,7 +81,7 @@ impl Selector {
         }
     }
 
-    /// The selectors all of which it takes, none of them of several.
+    /// Returns the conjunction as a flat list.
     pub(super) fn terms(&self) -> Vec<&Self> {
         match self {
             Self::All(selectors) => selectors.iter().flat_map(Self::terms).collect(),
@@ -88,19 +90,9 @@ impl Selector {
     }
 }
 
-/// The tag of what is noted of a credential. No response has it: tags have no control characters.
+/// Returns the reserved tag of a credential.
+///
+/// Tags of responses contain no control characters.
 pub fn credential_tag(digest: &str) -> String {
     format!("\u{1}{digest}")
-}
-
-/// Whether a URL begins with a prefix; `/a` also with `/a/`, since its form has no trailing slash.
-fn has_prefix(url: &[u8], prefix: &[u8]) -> bool {
-    url.starts_with(prefix) || directory(url).is_some_and(|directory| directory == prefix)
-}
-
-/// The URL with a slash at the end of its path, if it has none.
-fn with_trailing_slash(url: &[u8]) -> Option<Vec<u8>> {
-    let mut with_trailing_slash = directory(url)?;
-    with_trailing_slash.extend_from_slice(url.get(with_trailing_slash.len() - 1..)?);
-    Some(with_trailing_slash)
 }

@@ -1,33 +1,37 @@
-//! Names of selectors: one number for each thing that can be selected.
+//! Hashes of selectors, and the hashes under which a response may be selected.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::{ResponseAttributes, Selector, credential_tag, scanned::ScannedSelectors};
+use super::{
+    ResponseAttributes, Selector, credential_tag,
+    scanned::ScannedSelectors,
+    url::{directory, path_of},
+};
 use crate::field::Timestamp;
 
-/// What kind of thing a selector looks at. A tag `x` is no URL `x`.
+/// The kind of a selector. Equal texts of different kinds have different hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SelectorKind {
     Everything,
     Tag,
     Url,
     Prefix,
-    /// Something that no hash of a response can stand for: it has to be looked at itself.
+    /// Has no hash that a response can produce; it is matched directly.
     Scanned,
 }
 
-/// Of which attributes a selector says what they have to be: a bit for each.
+/// The set of attributes that a selector restricts, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AttributeSet(u8);
 
-/// All responses, or those with certain attributes: what else a selector says holds among these.
+/// The responses with certain attribute values, or all responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scope {
     attribute_set: AttributeSet,
     hash: u64,
 }
 
-/// What a selector looks at, and its hash.
+/// The kind, attribute set and hash of a selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexedSelector {
     pub(super) kind: SelectorKind,
@@ -36,10 +40,9 @@ pub(super) struct IndexedSelector {
 }
 
 impl AttributeSet {
-    /// How many there are.
     pub(super) const COUNT: usize = 8;
 
-    /// Of which attributes anything is said here.
+    /// Returns the set of the attributes that have a value.
     fn of(attributes: ResponseAttributes<'_>) -> Self {
         let ResponseAttributes { user, route, version } = attributes;
         let bits = [user, route, version].map(|attribute| u8::from(attribute.is_some()));
@@ -50,13 +53,12 @@ impl AttributeSet {
         self.0 as usize
     }
 
-    /// Those of the selectors that may select what has these attributes.
+    /// Returns the attribute sets of selectors that may match these attributes.
     pub(super) fn subsets(attributes: ResponseAttributes<'_>) -> impl Iterator<Item = Self> {
         let all = Self::of(attributes).0;
         (0..=all).filter(move |attribute_set| attribute_set & !all == 0).map(Self)
     }
 
-    /// Of these attributes, those that this set of attributes is about.
     fn restrict(self, attributes: ResponseAttributes<'_>) -> ResponseAttributes<'_> {
         let ResponseAttributes { user, route, version } = attributes;
         let [user, route, version] = [(user, 1), (route, 2), (version, 4)]
@@ -65,22 +67,21 @@ impl AttributeSet {
     }
 }
 
-/// Gives selectors and responses their hashes.
+/// Assigns hashes to selectors and responses.
 ///
-/// A hash is a hash under keys that are drawn for each table, and in three of its 64 bits the set of attributes. So
-/// nobody outside can look for two that collide; if two do, a purge of the one selects the other, too,
-/// which is safe.
+/// A hash is keyed per table, and its bits 40 to 42 hold the attribute set. Attackers cannot search
+/// for collisions. A collision only widens a purge, which is safe.
 #[derive(Debug, Default)]
 pub(super) struct SelectorIndex {
     keys: RandomState,
-    /// Lengths of the prefixes that begin with a host, and of those that begin with a path.
+    /// Prefix lengths in use, of prefixes with a host and of those without.
     with_host: PrefixLengths,
     from_path: PrefixLengths,
     scanned: ScannedSelectors,
 }
 
 impl SelectorIndex {
-    /// The hash of what a selector selects, as the table gets this version.
+    /// Adds a selector with the new table version, and returns its hash.
     pub(super) fn insert(&mut self, selector: &Selector, version: u64) -> IndexedSelector {
         let Some((main, attributes)) = as_indexable(selector) else {
             let text = serde_json::to_vec(selector).unwrap_or_default();
@@ -110,10 +111,9 @@ impl SelectorIndex {
         IndexedSelector { kind, attribute_set, hash }
     }
 
-    /// Among all responses.
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeSet(0), hash: 0 };
 
-    /// Among the responses that share these attributes with this one, as far as the set of attributes goes.
+    /// Returns the scope of a response, restricted to this attribute set.
     pub(super) fn scope(
         &self,
         attribute_set: AttributeSet,
@@ -136,13 +136,13 @@ impl SelectorIndex {
         self.hash(SelectorKind::Tag, scope, tag.as_bytes())
     }
 
-    /// The hashes under which this URL, in normal form, can be selected: with its host and without.
+    /// Returns the hashes that may select this normalised URL, with its host and without.
     pub(super) fn urls(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let forms = [Some(url), path_of(url)].into_iter().flatten();
         forms.map(move |form| self.hash(SelectorKind::Url, scope, form))
     }
 
-    /// The hashes of all prefixes of this URL, with its host and without, that have been indexed so far.
+    /// Returns the hashes of all prefixes in use that match this URL.
     pub(super) fn prefixes(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let path = path_of(url).unwrap_or_default();
         let with_host = self.with_host.up_to(url.len()).filter_map(|length| url.get(..length));
@@ -157,8 +157,7 @@ impl SelectorIndex {
             .chain(as_directory)
     }
 
-    /// The hashes of those selectors that have to be looked at themselves, came after the version `since`,
-    /// and fit.
+    /// Returns the hashes of matching scanned selectors added after the version `since`.
     pub(super) fn scanned(
         &self,
         since: u64,
@@ -167,8 +166,7 @@ impl SelectorIndex {
         self.scanned.since(since, matches)
     }
 
-    /// Forgets the oldest of those that have to be looked at themselves, if there are too many.
-    /// Returns its hash and when it came.
+    /// Removes the oldest scanned selector if there are too many. Returns its hash and time.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -176,23 +174,21 @@ impl SelectorIndex {
         self.scanned.pop_excess(must_stay)
     }
 
-    /// Notes when what comes from now on was appended.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.scanned.advance(now);
     }
 
-    /// Looks at no selector any more, but those that must stay.
+    /// Keeps only the scanned selectors that must stay.
     pub(super) fn retain_scanned(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.scanned.retain(must_stay);
     }
 
-    /// Names no prefix any more until the next is given its hash.
+    /// Forgets the prefix lengths in use.
     pub(super) fn clear_prefixes(&mut self) {
         self.with_host = PrefixLengths::default();
         self.from_path = PrefixLengths::default();
     }
 
-    /// About how many bytes are kept to look at.
     pub(super) fn bytes(&self) -> usize {
         self.scanned.bytes()
     }
@@ -215,16 +211,16 @@ impl SelectorIndex {
     }
 }
 
-/// The lowest bit of the set of attributes in a hash. Hash tables use the bits at either end.
+/// Position of the attribute set in a hash. Hash tables use the bits at either end.
 const ATTRIBUTE_SET_SHIFT: u32 = 40;
 const ATTRIBUTE_SET_MASK: u64 = AttributeSet::COUNT as u64 - 1;
 
-/// Returns the attributes that a selector with this hash is about.
+/// Returns the attribute set stored in a hash.
 pub(super) fn attribute_set_of(hash: u64) -> AttributeSet {
     AttributeSet(u8::try_from(hash >> ATTRIBUTE_SET_SHIFT & ATTRIBUTE_SET_MASK).unwrap_or_default())
 }
 
-/// A selector as one thing among the responses with certain attributes, if that is all it says.
+/// Splits a selector into one indexable term and attributes, if it has that form.
 fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_>)> {
     let (mut main, mut attributes) = (&Selector::Everything, ResponseAttributes::default());
     for term in selector.terms() {
@@ -248,28 +244,15 @@ fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_
     Some((main, attributes))
 }
 
-/// A URL from its path on.
-pub(super) fn path_of(url: &[u8]) -> Option<&[u8]> {
-    let start = url.iter().position(|byte| *byte == b'/')?;
-    url.get(start..)
-}
-
-/// A URL up to the end of its path, with a slash there; `None` if it has one. The form of URLs has no
-/// trailing slash, but the prefix `/a/` means `/a/`, too.
-pub(super) fn directory(url: &[u8]) -> Option<Vec<u8>> {
-    let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
-    let path = url.get(..end).filter(|path| !path.is_empty() && path.last() != Some(&b'/'))?;
-    Some([path, b"/"].concat())
-}
-
-/// Longer prefixes are cut to this many bytes and then select more, which is safe.
+/// Maximum length of an indexed prefix in bytes. Longer ones are cut and select more, which is
+/// safe.
 const MAX_PREFIX: usize = 1023;
 
 fn truncate_prefix(prefix: &[u8]) -> &[u8] {
     prefix.get(..MAX_PREFIX).unwrap_or(prefix)
 }
 
-/// The lengths that occur, a bit for each: they bound how many hashes a lookup tries.
+/// The prefix lengths in use, one bit each; they limit the hashes tried by a lookup.
 #[derive(Debug, Default)]
 struct PrefixLengths([u64; (MAX_PREFIX + 1) / 64]);
 
@@ -284,13 +267,13 @@ impl PrefixLengths {
         self.0.get(length / 64).is_some_and(|word| word & 1 << (length % 64) != 0)
     }
 
-    /// The [`directory`] of a URL, if a prefix of its length occurs.
+    /// Returns the [`directory`] of a URL if its length is in use.
     fn directory(&self, url: &[u8]) -> Option<Vec<u8>> {
         let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
         if self.has(end + 1) { directory(url) } else { None }
     }
 
-    /// The lengths of at most `longest`, in order.
+    /// Returns the lengths in use up to `longest`, in order.
     fn up_to(&self, longest: usize) -> impl Iterator<Item = usize> {
         let words = self.0.iter().enumerate().map(|(place, word)| (place * 64, *word));
         words
@@ -299,7 +282,7 @@ impl PrefixLengths {
     }
 }
 
-/// The places of the bits that are set, lowest first.
+/// Returns the positions of the set bits, lowest first.
 fn bits(mut word: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = word.trailing_zeros();
@@ -313,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_come_back_in_order_up_to_the_longest_asked_for() {
+    fn lengths_are_returned_in_order_up_to_the_limit() {
         let mut lengths = PrefixLengths::default();
         for length in [1023, 0, 64, 7, 63, 7] {
             lengths.insert(length);
@@ -346,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_selection_has_one_name_however_it_is_written() {
+    fn equal_selections_have_equal_hashes() {
         let mut index = SelectorIndex::default();
         let (tag, user) = (|| Selector::Tag("t".into()), || Selector::User("u".into()));
         let hash = index.insert(&Selector::All([tag(), user()].into()), 1);

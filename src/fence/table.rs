@@ -1,4 +1,4 @@
-//! The table of what was purged last: selector → place in the log.
+//! The purge table: the last purge of each selector.
 
 use super::{
     Fence, LogId, PendingPurgeId, Purge, PurgeCandidate, PurgeMode, PurgeRecord,
@@ -10,19 +10,20 @@ use super::{
 };
 use crate::field::Timestamp;
 
-/// What was purged and when, as far as one node has applied the log.
+/// The purges applied by one node.
 ///
-/// A selector takes 50 to 110 bytes, however long it is and however often it is purged. Judging a response with four tags takes about
-/// a tenth of a microsecond once anything was purged, and each length of purged prefixes 15 ns more; as
-/// much again for each kind of attributes by which was purged. Patterns and other combinations are kept as
-/// they are, 1,000 of them, and looked at one by one.
+/// A selector takes 50 to 110 bytes, however often it is purged. After the first purge, judging a
+/// response with four tags takes about 0.1 µs. Each prefix length in use adds 15 ns, and each
+/// attribute set in use adds the same again. Patterns and other combinations are scanned, at most
+/// 1,000 of them.
 #[derive(Debug)]
 pub struct PurgeTable {
     log: LogId,
     applied: u64,
-    /// What has an older fence is dead: nobody can say any more what selects it.
+    /// Responses with an older fence are dead, because purges of them may be unknown.
     low_watermark: u64,
-    /// When the record at the low watermark was appended, or the first one after it; none before that is applied.
+    /// When the record at the low watermark, or the first one after it, was appended. None before
+    /// the first record.
     low_watermark_at: Option<Timestamp>,
     version: u64,
     index: SelectorIndex,
@@ -32,17 +33,17 @@ pub struct PurgeTable {
     last_changes: LastChanges,
 }
 
-/// The versions with which the table last changed, by what changed.
+/// The table versions of the last changes, by kind.
 #[derive(Debug, Default)]
 struct LastChanges {
     by_attribute_set: [ChangesByKind; AttributeSet::COUNT],
-    /// The newest of the selectors that have to be looked at one by one.
+    /// The last change of a scanned selector.
     scanned: u64,
-    /// The newest of all last purges that are evicted.
+    /// The latest version of an evicted purge.
     evicted: u64,
 }
 
-/// The same among the responses with certain attributes.
+/// The last changes within one attribute set.
 #[derive(Debug, Default, Clone, Copy)]
 struct ChangesByKind {
     any: u64,
@@ -68,7 +69,7 @@ impl LastChanges {
         changes.any = version;
     }
 
-    /// What changed after the version `since` among the responses that share some of these attributes.
+    /// Returns the changes after the version `since` that may concern these attributes.
     fn since(
         &self,
         since: u64,
@@ -81,19 +82,19 @@ impl LastChanges {
     }
 }
 
-/// Whether a stored response outlives the purges applied so far; the worse is the greater.
+/// Whether a stored response survives the applied purges, in increasing severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PurgeVerdict {
     /// No later record selects it.
     Alive,
-    /// A later soft purge selects it: it is stale whatever its freshness says.
+    /// A later soft purge selects it: it is stale regardless of its freshness.
     Soft,
-    /// A later hard purge selects it, or nobody can say any more: it must not be used.
+    /// It must not be used: a later hard purge selects it, or may have.
     Dead,
 }
 
 impl PurgeVerdict {
-    /// What a last purge says of a response that is older than `since`.
+    /// Returns the verdict on a response older than `since`.
     fn of(last_purge: LastPurge, since: u64) -> Self {
         if last_purge.hard > since {
             Self::Dead
@@ -106,8 +107,10 @@ impl PurgeVerdict {
 }
 
 impl PurgeTable {
-    /// A table of at most `capacity` selectors. Beyond it the oldest give up their places: what they
-    /// select stays dead, and with it a few responses that share a bucket with them.
+    /// Creates a table for `capacity` selectors.
+    ///
+    /// Beyond it the oldest are evicted. Responses that they select stay dead, and a few others
+    /// with them.
     pub fn new(capacity: usize) -> Self {
         Self {
             log: LogId::default(),
@@ -123,11 +126,10 @@ impl PurgeTable {
         }
     }
 
-    /// Follows this log from now on, as if every record up to `fence.seq` had been applied: what has an
-    /// older fence, or one of another log, is dead.
+    /// Follows this log from the fence on; older fences and other logs are dead.
     ///
-    /// Should the same log begin once more before where it was, its numbers mean other records than
-    /// they did, and all are dead until it is beyond where it was. Pending purges remain pending.
+    /// If the same log begins again at an earlier position, its numbers are reused. Then all
+    /// responses are dead until the log is beyond the old position. Pending purges are kept.
     pub fn begin(&mut self, fence: Fence) {
         self.version += 1;
         let mut low_watermark = fence.seq;
@@ -140,8 +142,10 @@ impl PurgeTable {
         self.raise_low_watermark(low_watermark, None);
     }
 
-    /// Applies the next record of the log. One that is applied already does nothing; where records are
-    /// missing before it, what has an older fence than the last of them is dead.
+    /// Applies the next record.
+    ///
+    /// A record that was applied already has no effect. If records are missing, responses with a
+    /// fence before the gap's end are dead.
     pub fn apply(&mut self, record: &PurgeRecord) {
         if record.seq <= self.applied {
             return;
@@ -170,11 +174,13 @@ impl PurgeTable {
         }
     }
 
-    /// Applies a purge that is in no log yet. It counts as later than every fence, but spares what was
-    /// asked for after it came, and what came from another process it never spares.
+    /// Applies a purge that is not in the log yet.
     ///
-    /// Its record, once it is in the log, is applied like any other. So what was asked for between the
-    /// two dies a second time: its fence does not say that it is younger than the purge.
+    /// It counts as later than every fence. It spares responses that this process requested
+    /// afterwards, but none of other processes.
+    ///
+    /// Its record is applied like any other. Responses requested between the two are purged a
+    /// second time, because their fence precedes the record.
     pub fn apply_pending(&mut self, purge: &Purge) -> PendingPurgeId {
         self.version += 1;
         let mut hashes = Vec::with_capacity(purge.selectors.len());
@@ -184,58 +190,60 @@ impl PurgeTable {
         self.pending.add(hashes.into(), purge.mode, self.version)
     }
 
-    /// Ends what [`apply_pending`](Self::apply_pending) began. To be called when the purge's record is
-    /// applied, or lies before where the log began.
+    /// Removes a pending purge.
+    ///
+    /// Call it when its record is applied, or precedes the start of the log.
     pub fn remove_pending(&mut self, pending: PendingPurgeId) {
         self.pending.remove(pending);
     }
 
-    /// The last record applied.
+    /// Returns the position of the last record applied.
     pub fn fence(&self) -> Fence {
         Fence { log: self.log, seq: self.applied }
     }
 
-    /// What has an older fence than this is dead.
+    /// Returns the low watermark: responses with an older fence are dead.
     pub fn low_watermark(&self) -> u64 {
         self.low_watermark
     }
 
-    /// Returns when the log that this table knows begins: responses whose origin was asked before are dead.
-    /// None before the first record is applied.
+    /// Returns when the known log begins: responses requested earlier are dead.
+    ///
+    /// None before the first record.
     pub fn low_watermark_at(&self) -> Option<Timestamp> {
         self.low_watermark_at
     }
 
-    /// Returns how many selectors have given up their places so far.
+    /// Returns the number of selectors evicted so far.
     pub fn evicted(&self) -> u64 {
         self.evicted.count()
     }
 
-    /// A number that changes with every change of the table that may select anything; never 0.
+    /// Returns the version, which changes with every purge; never 0.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// How many selectors the applied records have left.
+    /// Returns the number of selectors purged by records and not evicted.
     pub fn len(&self) -> usize {
         self.last_purges.len()
     }
 
-    /// Whether no applied record has left a selector.
+    /// Returns whether the table has no selector.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// About how many bytes the table takes.
+    /// Returns the approximate size in bytes.
     pub fn bytes(&self) -> usize {
         let kept = self.last_purges.bytes() + self.evicted.bytes();
         size_of::<Self>() + kept + self.pending.bytes() + self.index.bytes()
     }
 
-    /// Whether a response with this fence, found alive when the table had the version `checked`, or
-    /// asked for then, still is. 0 says that neither is known.
+    /// Judges a response with this fence.
     ///
-    /// Whatever was not purged since `checked` is not looked up.
+    /// `checked` is the table version at which it was last found alive or was requested; 0 if
+    /// unknown. Selectors that have not changed since are not looked up.
     pub fn judge<'a>(
         &self,
         fence: Fence,
@@ -257,14 +265,13 @@ impl PurgeTable {
         verdict
     }
 
-    /// Whether a record selects the credential with this digest.
+    /// Returns whether a record selects the credential with this digest.
     pub fn is_credential_revoked(&self, credential: &str) -> bool {
         let hash = self.index.tag(SelectorIndex::ALL, &credential_tag(credential));
         self.last_change(hash) > 0 || self.evicted.last(hash) > 0
     }
 
-    /// The hashes under which a response may have been selected after the version `since`, among those that
-    /// share attributes of this set of attributes with it.
+    /// Returns the hashes within an attribute set that may have been purged after `since`.
     fn hashes_of<'a, 'b>(
         &self,
         candidate: &PurgeCandidate<'b, impl Iterator<Item = &'a str> + Clone>,
@@ -284,7 +291,7 @@ impl PurgeTable {
             .chain(prefixes.into_iter().flatten())
     }
 
-    /// The worst that is said under any of these hashes.
+    /// Returns the most severe verdict on any of these hashes.
     fn judge_hashes(
         &self,
         hashes: impl Iterator<Item = u64>,
@@ -301,8 +308,7 @@ impl PurgeTable {
         verdict
     }
 
-    /// Whether any change since the version `since` may select a response of this URL and with these
-    /// attributes, whose tags are not known yet.
+    /// Returns whether a change since `since` may select this response, whatever its tags are.
     pub fn may_select(&self, since: u64, url: &[u8], attributes: ResponseAttributes<'_>) -> bool {
         let is_newer = |hash| self.last_change(hash) > since;
         let mut attribute_sets = self.last_changes.since(since, attributes);
@@ -320,20 +326,20 @@ impl PurgeTable {
             })
     }
 
-    /// The hash of a selector that comes with the version there is now.
+    /// Adds a selector at the current version.
     fn index_selector(&mut self, selector: &Selector) -> IndexedSelector {
         let indexed = self.index.insert(selector, self.version);
         self.last_changes.record(indexed, self.version);
         indexed
     }
 
-    /// Gives up the place of a last purge.
+    /// Evicts the last purge of a hash.
     fn evict(&mut self, hash: u64, last_purge: LastPurge) {
         self.evicted.add(hash, last_purge);
         self.last_changes.evicted = self.last_changes.evicted.max(last_purge.version);
     }
 
-    /// Gives up a last purge whose selector is not looked at any more: whatever has an older fence is dead.
+    /// Evicts a scanned selector: responses with a fence before its last purge are dead.
     fn evict_scanned(&mut self, hash: u64, at: Option<Timestamp>) {
         let last_purge = self.last_purges.remove(hash).unwrap_or_default();
         let last = last_purge.latest().max(self.evicted.last(hash));
@@ -352,14 +358,14 @@ impl PurgeTable {
         applied.max(pending).max(evicted).unwrap_or(PurgeVerdict::Alive)
     }
 
-    /// The version with which a selector last changed; 0 is never.
+    /// Returns the version of the last change of a selector; 0 is never.
     fn last_change(&self, hash: u64) -> u64 {
         let applied = self.last_purges.find(hash).map_or(0, |last_purge| last_purge.version);
         let pending = self.pending.find(hash).map_or(0, |last_purge| last_purge.version);
         applied.max(pending)
     }
 
-    /// Makes dead what has an older fence than this. No last purge is later, so none is needed any longer.
+    /// Raises the low watermark. No purge is later, so that all are dropped.
     fn raise_low_watermark(&mut self, low_watermark: u64, at: Option<Timestamp>) {
         (self.low_watermark, self.low_watermark_at) = (self.low_watermark.max(low_watermark), at);
         self.last_purges.clear();

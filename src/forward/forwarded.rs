@@ -1,4 +1,5 @@
-//! How the origin is trusted for which client a request is forwarded (RFC 7239 and its predecessors).
+//! Fields that identify the client and the requested target to the origin: `Forwarded` (RFC 7239)
+//! and `X-Forwarded-*`.
 
 use std::{
     fmt::Write,
@@ -10,13 +11,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     forwarded_fields::{X_FORWARDED_HOST, X_FORWARDED_PROTO, first},
-    request::RequestSource,
+    source::RequestSource,
 };
 use crate::{field::forwarded, key::OriginTarget, server::ForwardedHeaders};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Adds the fields that tell the origin of the client and of the target as it was asked for.
+/// Adds the fields that describe the client and the target as the client requested it.
 pub(super) fn add(
     outgoing: &mut HeaderMap,
     client: &HeaderMap,
@@ -50,7 +51,7 @@ pub(super) fn add(
     }
 }
 
-/// The introduction that the connection remembers, as long as the client asks for the same host.
+/// Returns the headers cached on the connection, if the client requests the same host again.
 fn cached(target: &OriginTarget<'_>, source: &RequestSource<'_>) -> ForwardedHeaders {
     let make = || forwarded_headers(target, source, "");
     let is_same = |known: &ForwardedHeaders| {
@@ -76,14 +77,14 @@ fn forwarded_headers(
     }
 }
 
-/// The addresses that trusted proxies say a request came by, the client's first.
+/// Returns the addresses in a trusted proxy's forwarding fields, the client's first.
 fn chain(client: &HeaderMap) -> String {
     let lines = client.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
     let chain = lines.collect::<Vec<_>>().join(", ");
     if chain.is_empty() { forwarded::all(client, "for").join(", ") } else { chain }
 }
 
-/// `Forwarded`: the first element says what the client asked for, the last names this hop's peer.
+/// Builds `Forwarded`: the first element names the requested host, the last one this hop's peer.
 fn forwarded(
     target: &OriginTarget<'_>,
     source: &RequestSource<'_>,
@@ -125,7 +126,8 @@ fn push_peer(text: &mut String, peer: Option<IpAddr>) -> Option<()> {
     Some(())
 }
 
-/// One address of another proxy's chain: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, or a name.
+/// Appends one address of another proxy's chain: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, or a
+/// name.
 fn push_node(text: &mut String, node: &str) {
     text.push_str("for=");
     let bare = node.trim_matches(['[', ']']);
@@ -136,7 +138,8 @@ fn push_node(text: &mut String, node: &str) {
     }
 }
 
-/// A parameter with what was trusted, or else with this value; none where that cannot be quoted.
+/// Appends a parameter: the trusted value, or `own` if there is none. Omits it if the value is
+/// empty.
 fn push_parameter(text: &mut String, name: &str, trusted: Option<&[u8]>, own: &str) {
     let value = trusted.and_then(|trusted| std::str::from_utf8(trusted).ok()).unwrap_or(own);
     if !value.is_empty() {
@@ -155,7 +158,7 @@ fn push_quoted(text: &mut String, value: &str) {
     text.push('"');
 }
 
-/// Every request that is passed on names its client twice: worth not going through `Display`.
+/// Appends an IPv4 address without going through `Display`: every forwarded request needs two.
 fn push_ipv4(text: &mut String, address: Ipv4Addr) {
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
@@ -169,7 +172,8 @@ fn push_ipv4(text: &mut String, address: Ipv4Addr) {
     }
 }
 
-/// `X-Forwarded-For` with this hop's peer at its end; none where the peer has no address.
+/// Builds `X-Forwarded-For` with this hop's peer at its end. Returns `None` if the peer has no
+/// address.
 fn address(peer: Option<IpAddr>, chain: &str) -> Option<HeaderValue> {
     let mut text = String::with_capacity(16 + chain.len());
     if !chain.is_empty() {

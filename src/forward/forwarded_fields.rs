@@ -1,4 +1,4 @@
-//! What a trusted proxy says of the target, understood once per request.
+//! Fields about the target from a trusted proxy, parsed once per request.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -10,13 +10,13 @@ use crate::{
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// CGI programs take its value for the proxy that they are to use: never passed on.
+/// Never forwarded: CGI programs read the field as the proxy that they should use.
 const PROXY: &str = "proxy";
 
 /// Returns the fields about the target that a trusted proxy sent, sorted by name.
 ///
-/// `Forwarded` is read into `X-Forwarded-Host` and `X-Forwarded-Proto` where these are missing: origins
-/// that prefer the one must not be trusted anything else than those that prefer the other.
+/// `Forwarded` fills in a missing `X-Forwarded-Host` or `X-Forwarded-Proto`. So origins that prefer
+/// one notation and origins that prefer the other see the same target.
 pub(crate) fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let is_about_target = |name: &HeaderName| {
         ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
@@ -37,7 +37,8 @@ pub(crate) fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     trusted
 }
 
-/// Returns the scheme that the client used, if the proxy says so; `X-Forwarded-Proto` comes first.
+/// Returns the scheme that the client used, if the proxy states it; `X-Forwarded-Proto` comes
+/// first.
 pub(crate) fn scheme(trusted: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
     const FIELDS: [(&str, &[u8]); 6] = [
         ("x-forwarded-proto", b"https"),
@@ -57,7 +58,7 @@ pub(crate) fn scheme(trusted: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
     Some(if is_secure { Scheme::Https } else { Scheme::Http })
 }
 
-/// The first member of a list: what the proxy nearest to the client said.
+/// Returns the first member of a list: the value set by the proxy nearest to the client.
 pub(super) fn first(value: &HeaderValue) -> &[u8] {
     value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
 }

@@ -1,9 +1,9 @@
-//! How far `OPTIONS` and `TRACE` go (RFC 9110 §7.6.2).
+//! `Max-Forwards`: how far `OPTIONS` and `TRACE` go (RFC 9110 §7.6.2).
 
 use http::{HeaderMap, Method, header};
 
-/// The number of further recipients that the request may have. None if it is not limited: for other methods the
-/// field has no meaning.
+/// Returns the number of further recipients that the request may have. `None` means no limit: for
+/// other methods the field has no meaning.
 fn remaining(method: &Method, headers: &HeaderMap) -> Option<u32> {
     if !matches!(*method, Method::OPTIONS | Method::TRACE) {
         return None;
@@ -13,12 +13,12 @@ fn remaining(method: &Method, headers: &HeaderMap) -> Option<u32> {
     is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
 }
 
-/// Whether this proxy is the request's last recipient and responds itself.
+/// Returns whether this proxy is the request's last recipient and has to respond itself.
 pub(crate) fn is_final_recipient(method: &Method, headers: &HeaderMap) -> bool {
     remaining(method, headers) == Some(0)
 }
 
-/// Counts this proxy in a request that is passed on.
+/// Decrements `Max-Forwards` of a forwarded request.
 pub(super) fn decrement(method: &Method, headers: &mut HeaderMap) {
     if let Some(remaining) = remaining(method, headers) {
         headers.insert(header::MAX_FORWARDS, remaining.saturating_sub(1).into());

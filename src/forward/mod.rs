@@ -1,7 +1,7 @@
-//! What a proxy changes in the heads that it forwards (RFC 9110 §7.6), as pure functions.
+//! Changes to the heads of forwarded messages (RFC 9110 §7.6), as pure functions.
 //!
-//! A request's method, target, `Host` and fields about the target are those of one
-//! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
+//! A request's method, target, `Host` and fields about the target come from one
+//! [`OriginTarget`](crate::key::OriginTarget), which also determines its cache key.
 
 mod forwarded;
 pub(crate) mod forwarded_fields;
@@ -9,8 +9,9 @@ pub(crate) mod max_forwards;
 pub(crate) mod request;
 pub(crate) mod request_id;
 pub(crate) mod response;
+mod source;
 mod via;
 
-pub use request::RequestSource;
+pub use source::RequestSource;
 pub use via::ViaIdentity;
 pub(crate) use via::is_loop;

@@ -1,32 +1,14 @@
-//! The head of a request as the origin gets it (RFC 9110 §7.6).
-
-use std::{net::IpAddr, sync::OnceLock};
+//! The head of a request to the origin (RFC 9110 §7.6).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{ViaIdentity, forwarded, max_forwards};
+use super::{ViaIdentity, forwarded, max_forwards, source::RequestSource};
 use crate::{
-    field::{forwarding::ForwardingKind, hop},
+    field::{forwarding::ForwardingKind, hop, list},
     key::OriginTarget,
-    server::ForwardedHeaders,
 };
 
-/// Where a request came from.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestSource<'a> {
-    /// The other end of the client's connection; none on Unix sockets.
-    pub peer: Option<IpAddr>,
-    /// The version of the request.
-    pub version: Version,
-    /// Whether its forwarding fields are believed and continued.
-    pub is_trusted: bool,
-    /// Whether it is a gateway that says who asks: fields about the client's identity go on.
-    pub is_gateway: bool,
-    /// Where it is remembered how this client is introduced.
-    pub cache: Option<&'a OnceLock<ForwardedHeaders>>,
-}
-
-/// Whether the client asks to leave HTTP on this connection, for a protocol that can be passed on.
+/// Returns whether the client requests an upgrade to a protocol that can be forwarded.
 pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
     version == Version::HTTP_11
         && headers.contains_key(header::UPGRADE)
@@ -34,14 +16,14 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Fields that a request may gain on its way.
+/// Room for the fields that forwarding adds to a request.
 const ADDED: usize = 9;
 
-/// Returns a client's fields as they go to the origin that is asked for this target.
+/// Returns a client's fields as they are sent to the origin for this target.
 ///
-/// All fields about the target are those of `target` and no others. What the client's `Connection` lists
-/// has to be gone, see [`hop::remove_listed`]; `X-Request-ID` stays as it is. On the way of every request
-/// that is passed on: one pass, into a map that need not grow.
+/// Fields about the target come from `target` only. The caller has removed the fields that the
+/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Every
+/// forwarded request passes here: one pass, into a map that need not grow.
 pub fn headers(
     client: &HeaderMap,
     target: &OriginTarget<'_>,
@@ -72,7 +54,8 @@ pub fn headers(
     outgoing
 }
 
-/// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
+/// Returns whether a field is forwarded as it is. `Host` and fields that are rebuilt are not;
+/// neither are forwarding fields of untrusted clients.
 fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
     match ForwardingKind::of(name.as_str()) {
         None => *name != header::HOST && *name != hop::LARDER_WARM,
@@ -82,7 +65,8 @@ fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
     }
 }
 
-/// What is asked of this connection and may be asked of the next one too.
+/// Repeats the hop-by-hop fields that also apply to the next connection: `Upgrade` and `TE:
+/// trailers`.
 fn continue_hop(headers: &HeaderMap, outgoing: &mut HeaderMap, version: Version) {
     let upgrade = headers.get(header::UPGRADE).filter(|_| is_upgrade(headers, version));
     if let Some(upgrade) = upgrade {
@@ -95,18 +79,16 @@ fn continue_hop(headers: &HeaderMap, outgoing: &mut HeaderMap, version: Version)
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let is_token = |part: &[u8]| {
-        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+    list::members(headers, name).any(|member| {
+        let name = member.split(|byte| *byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
-    };
-    headers
-        .get_all(name)
-        .into_iter()
-        .any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_token))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::{forward::forwarded_fields, key::uri::Scheme};
 

@@ -1,16 +1,13 @@
-//! `X-Request-ID`: the field by which one request is found in every log.
+//! `X-Request-ID`: the field that identifies one request in every log.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::origin::random;
-
-/// The field.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
+/// Gives a request without a usable `X-Request-ID` a new one.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     if from_headers(headers).is_none()
         && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
@@ -27,46 +24,25 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     id.to_str().ok().filter(|_| is_usable)
 }
 
-/// A request id that Larder makes: 32 hexadecimal digits.
+/// A generated request id: 32 hexadecimal digits.
 pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
-    /// A new one.
     pub(crate) fn random() -> Self {
-        let mut id = [0; 32];
-        let (first, second) = (random::next(), random::next());
-        let parts = [first >> 32, first, second >> 32, second];
-        for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
-            digits.copy_from_slice(&hex_digits(part & 0xffff_ffff));
-        }
-        Self(id)
+        let mut digits = [0; 32];
+        let drawn = fastrand::u128(..).to_be_bytes();
+        let _always_fits = const_hex::encode_to_slice(drawn, &mut digits);
+        Self(digits)
     }
 
-    /// Its digits.
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// Eight hexadecimal digits, all at once: every request that is passed on may need an id.
-fn hex_digits(number: u64) -> [u8; 8] {
-    let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
-    let bytes = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
-    let digits = (bytes << 4 | bytes) & 0x0f0f_0f0f_0f0f_0f0f;
-    let letters = (digits + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
-    (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_in_hexadecimal() {
-        for number in [0, 0x0123_4567, 0x89ab_cdef, 0xffff_ffff, 0x00a0_9f90] {
-            assert_eq!(hex_digits(number), format!("{number:08x}").as_bytes());
-        }
-    }
 
     #[test]
     fn request_ids_are_kept_or_made() {

@@ -1,13 +1,14 @@
-//! What changes in a response on its way to the client (RFC 9110 §7.6).
+//! Changes to the head of a response on its way to the client (RFC 9110 §7.6).
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 
 use super::ViaIdentity;
 use crate::field::{Timestamp, hop};
 
-/// Turns an origin's fields into those that go to the client. A 101 keeps what it switches to.
+/// Turns an origin's fields into those sent to the client. A 101 keeps its `Upgrade`.
 ///
-/// `Date` is added where the origin sent none (RFC 9110 §6.6.1): `now` is when the response was received.
+/// Adds `Date` if the origin sent none (RFC 9110 §6.6.1); `now` is the time at which the response
+/// was received.
 pub fn headers(
     status: StatusCode,
     headers: &mut HeaderMap,
@@ -24,7 +25,7 @@ pub fn headers(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if status == StatusCode::NO_CONTENT {
-        // It has none (RFC 9110 §8.6); clients take one over HTTP/2 for an error.
+        // A 204 has no length (RFC 9110 §8.6); HTTP/2 clients treat one as an error.
         headers.remove(header::CONTENT_LENGTH);
     }
     if !headers.contains_key(header::DATE) {
@@ -39,7 +40,7 @@ fn date(now: Timestamp) -> HeaderValue {
     HeaderValue::try_from(date).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The end of the year 9999, beyond which an HTTP-date cannot be written.
+/// The end of the year 9999: an HTTP-date cannot express later times.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]

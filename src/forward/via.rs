@@ -1,10 +1,8 @@
-//! `Via`: how this process signs the messages that it forwards, and recognises its own (RFC 9110 §7.6.3).
+//! `Via`: signs forwarded messages and detects loops (RFC 9110 §7.6.3).
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-use crate::origin::random;
-
-/// How this process signs the messages that it forwards.
+/// This process's entry in `Via`.
 #[derive(Debug, Clone)]
 pub struct ViaIdentity {
     id: String,
@@ -13,12 +11,14 @@ pub struct ViaIdentity {
 }
 
 impl ViaIdentity {
-    /// An identity that no other process has.
+    /// Creates an identity that no other process has.
     pub fn random() -> Self {
-        Self::new(&format!("{:016x}", random::next()))
+        let mut drawn = [0; 8];
+        let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
+        Self::new(&const_hex::encode(drawn))
     }
 
-    /// This identity; characters that a comment cannot have are left out.
+    /// Creates an identity from an id; drops characters that a comment cannot contain.
     pub fn new(id: &str) -> Self {
         let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
         let versions = ["1.0", "1.1", "2"];
@@ -49,7 +49,7 @@ fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderV
     }
 }
 
-/// Whether this process has forwarded the request before: the caller answers 508.
+/// Returns whether this process has forwarded the request before: the caller responds with 508.
 pub(crate) fn is_loop(headers: &HeaderMap, identity: &ViaIdentity) -> bool {
     let id = identity.id.as_bytes();
     let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);

@@ -1,42 +1,39 @@
-//! The number of connections to one server, and of requests that wait for one.
+//! Limits on the connections to one server and on the requests queued for them.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::settings::ConnectionLimits;
 
-/// How many connections a server may have, and how many requests may wait for one.
+/// Limits a server's connections, and the requests queued for one.
 pub(super) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
-    limits: ConnectionLimits,
+    pub(super) limits: ConnectionLimits,
     pending: AtomicUsize,
     rejected: AtomicU64,
 }
 
-/// The right to one connection; given back when dropped.
+/// Permission for one connection; returned when dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A request that waits for a connection.
+/// A queued request; leaves the queue when dropped.
 pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 
-/// How busy the connections to the servers of an origin are.
+/// Load of the connections to an origin's servers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct OriginLoad {
     /// Connections, idle ones included, tunnels not.
     pub connections: usize,
-    /// Requests that wait for a connection.
+    /// Requests queued for a connection.
     pub pending: usize,
-    /// Requests that got none, since the start.
+    /// Requests rejected since the start: the queue was full, or the wait too long.
     pub rejected: u64,
 }
 
@@ -46,41 +43,29 @@ impl ConnectionLimiter {
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// The number of connections allowed.
-    pub(super) fn limit(&self) -> usize {
-        self.limits.connections
-    }
-
-    /// How long a request may wait.
-    pub(super) fn queue_timeout(&self) -> Duration {
-        self.limits.pending_timeout
-    }
-
-    /// The right to open a connection, if there is one now.
+    /// Returns a permit if one is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(ConnectionPermit { _permit: Some(permit) })
     }
 
-    /// The right to open a connection, once there is one. Requests get it in the order in which they asked.
+    /// Waits for a permit. Permits are granted in the order of the calls.
     pub(super) async fn acquire(&self) -> ConnectionPermit {
         // The semaphore is never closed.
         ConnectionPermit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
     }
 
-    /// A place in the queue; none if the queue is full.
+    /// Enters the queue. Returns `None` if it is full.
     pub(super) fn enter_queue(&self) -> Option<QueuedRequest<'_>> {
         let room = |pending: usize| (pending < self.limits.pending).then_some(pending + 1);
         self.pending.fetch_update(Relaxed, Relaxed, room).ok()?;
         Some(QueuedRequest(self))
     }
 
-    /// The number of requests in the queue.
     pub(super) fn pending(&self) -> usize {
         self.pending.load(Relaxed)
     }
 
-    /// Counts a request that got no connection.
     pub(super) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }
@@ -114,6 +99,8 @@ impl std::ops::Add for OriginLoad {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -18,15 +18,16 @@ use super::{
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
-/// After this long without success the next address is tried as well (RFC 8305 §5).
+/// Delay after which the next address is tried as well (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Knows where a server is and how to speak to it.
+/// The address of a server, and the settings to connect to it.
 pub(super) struct ServerConnector {
     destination: Destination,
     scheme: OriginScheme,
-    name: Arc<str>,
-    timeout: Duration,
+    /// The server's URL.
+    pub(super) name: Arc<str>,
+    pub(super) timeout: Duration,
     tls: Option<TlsConnectors>,
 }
 
@@ -36,9 +37,8 @@ enum Destination {
 }
 
 struct TlsConnectors {
-    /// Offers every protocol that is configured.
+    /// Offers every configured protocol.
     any: TlsConnector,
-    /// Offers HTTP/1.1 only.
     http1: TlsConnector,
     name: ServerName<'static>,
 }
@@ -46,9 +46,9 @@ struct TlsConnectors {
 /// The protocols that a new connection may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AlpnOffer {
-    /// Whatever both sides prefer.
+    /// Any protocol that the settings allow.
     Any,
-    /// HTTP/1.1, for protocols that a connection is upgraded to.
+    /// HTTP/1.1 only, for requests that upgrade the connection.
     Http1,
 }
 
@@ -80,23 +80,13 @@ impl ServerConnector {
         })
     }
 
-    /// The server's URL.
-    pub(super) fn name(&self) -> Arc<str> {
-        Arc::clone(&self.name)
-    }
-
-    /// How long connecting may take.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// A new connection and the protocol it speaks. Bounded by the caller.
+    /// Opens a connection and returns it with its protocol. The caller limits the time.
     pub(super) async fn connect(
         &self,
         offer: AlpnOffer,
     ) -> Result<(Stream, Protocol), OriginError> {
         let connect =
-            |source| OriginError::Connect { server: self.name(), source: Arc::new(source) };
+            |source| OriginError::Connect { server: self.name.clone(), source: Arc::new(source) };
         let stream = match &self.destination {
             Destination::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(connect)?;
@@ -110,8 +100,10 @@ impl ServerConnector {
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
         let connected = tls.connector(offer).connect(tls.name.clone(), stream).await;
-        let stream = connected
-            .map_err(|source| OriginError::Tls { server: self.name(), source: Arc::new(source) })?;
+        let stream = connected.map_err(|source| OriginError::Tls {
+            server: self.name.clone(),
+            source: Arc::new(source),
+        })?;
         let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Client(stream))));
         let protocol = stream.agreed_protocol();
         Ok((stream, protocol))
@@ -141,7 +133,8 @@ impl TlsConnectors {
     }
 }
 
-/// The first address that answers. Each gets a head start before the next one is tried beside it.
+/// Connects to the first address that accepts. Each gets a head start before the next is tried as
+/// well.
 async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
     let mut remaining = resolver.addresses().await?.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -168,7 +161,7 @@ async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
     }
 }
 
-/// One address.
+/// Connects to one address.
 async fn attempt(resolver: &DnsResolver, address: SocketAddr) -> io::Result<TcpStream> {
     let mut attempt = Attempt { resolver, address, since: Instant::now(), has_ended: false };
     let connected = TcpStream::connect(address).await;
@@ -183,7 +176,7 @@ async fn attempt(resolver: &DnsResolver, address: SocketAddr) -> io::Result<TcpS
     connected
 }
 
-/// An attempt that counts as failed if it is given up after its head start.
+/// Counts as a failure if it is cancelled after its head start.
 struct Attempt<'a> {
     resolver: &'a DnsResolver,
     address: SocketAddr,
@@ -199,7 +192,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// Holds a connection attempt to its time.
+/// Fails with `ConnectTimeout` if connecting takes longer than `limit`.
 pub(super) async fn with_timeout<T>(
     limit: Duration,
     server: &Arc<str>,

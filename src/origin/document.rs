@@ -1,4 +1,4 @@
-//! A client for small documents on other servers: data versions, sets of keys.
+//! A client for small documents on other servers: data versions, key sets.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,33 +13,28 @@ use super::{
     settings::Settings,
 };
 
-/// The largest document that is read, in bytes.
+/// Size of the largest document that is read, in bytes.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
-/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no document. For the log.
+/// Why there is no document. `Display` is for the log.
 #[derive(Debug, Error)]
 pub(crate) enum DocumentError {
-    /// There was no response.
     #[error(transparent)]
     Origin(#[from] OriginError),
-    /// It did not arrive in time.
-    #[error("the answer took too long")]
+    #[error("the response took too long")]
     TimedOut,
-    /// The status is none of success, or that of a part. Redirects are not followed.
-    #[error("the status is {0}")]
+    /// The status is not a success, or is a 206. Redirects are not followed.
+    #[error("unexpected status {0}")]
     Status(StatusCode),
-    /// It is larger than what is read.
-    #[error("the answer is larger than 1 MiB")]
+    #[error("the response is larger than 1 MiB")]
     TooLarge,
-    /// Its body ended early.
-    #[error("the answer broke off: {0}")]
+    #[error("the response ended early: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A client for one document. Keeps its connections.
+/// A client for one document. Reuses its connections.
 pub(crate) struct DocumentClient {
     origin: Arc<Origin>,
     url: DocumentUrl,
@@ -47,7 +42,8 @@ pub(crate) struct DocumentClient {
 }
 
 impl DocumentClient {
-    /// A client that waits this long for all of a response. To be called on the runtime that it is used on.
+    /// Creates a client that waits at most `limit` for a whole response. Must be called on the
+    /// runtime that will use it.
     pub(crate) fn new(url: &DocumentUrl, limit: Duration) -> Result<Self, SetupError> {
         let settings = Settings {
             connect_timeout: CONNECT_TIMEOUT.min(limit),
@@ -58,7 +54,7 @@ impl DocumentClient {
         Ok(Self { origin: Origin::new(&settings)?, url: url.clone(), timeout: limit })
     }
 
-    /// Sends a `GET` with these fields beside the usual ones. Returns a success with all of its body, or a
+    /// Sends a `GET` with these additional fields. Returns a success with its whole body, or a
     /// `304`.
     pub(crate) async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
         timeout(self.timeout, self.exchange(fields)).await.map_err(|_| DocumentError::TimedOut)?
@@ -84,7 +80,7 @@ impl DocumentClient {
         *headers = fields;
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
-        // A cache on the way has to ask whether what it holds is still so.
+        // Caches on the way have to revalidate.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Some(authorization) = &self.url.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());

@@ -1,4 +1,4 @@
-//! A document on a server: a URL, taken apart.
+//! The URL of a document, split into server, target and credentials.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, Uri};
@@ -7,25 +7,22 @@ use url::Url;
 
 use super::{Endpoint, settings::InvalidEndpoint};
 
-/// A server and what to ask it for.
+/// A document's server, target and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentUrl {
-    /// The server.
     pub server: Endpoint,
-    /// Path and query.
     pub target: Uri,
-    /// Who asks, where the URL has a user; never shown.
+    /// Basic credentials, if the URL has a user. Never displayed.
     pub authorization: Option<HeaderValue>,
 }
 
-/// Why a text is no such URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is a URL, as in `https://data.internal/version`")]
+#[error("expected a URL such as `https://data.internal/version`")]
 pub struct InvalidDocumentUrl;
 
 impl DocumentUrl {
-    /// Reads an `http` or `https` URL. A user and password in it are sent as Basic credentials
-    /// (RFC 7617).
+    /// Parses an `http` or `https` URL. A user and password in it become Basic credentials (RFC
+    /// 7617).
     pub fn parse(text: &str) -> Result<Self, InvalidDocumentUrl> {
         let url = Url::parse(text).map_err(|_| InvalidDocumentUrl)?;
         let host = url.host_str().ok_or(InvalidDocumentUrl)?;

@@ -1,59 +1,59 @@
-//! Why an origin gave no response: a closed list.
+//! Reasons for which an origin gives no response: a closed list.
 
 use std::{io, sync::Arc};
 
 use crate::server::ClientBodyError;
 
-/// Why there is no response. Its `Display` is for the log, not for the client.
+/// Why there is no response. `Display` is for the log, not for the client.
 ///
-/// Requests that wait for one connection share its error.
+/// Requests that wait for the same connection attempt share its error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OriginError {
-    /// The server's name is unknown, or nothing listens there.
+    /// The server's name is unknown, or the connection was refused.
     #[error("cannot connect to {server}")]
     Connect {
         /// The server.
         server: Arc<str>,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The connection was not ready in time.
-    #[error("connecting to {server} took too long")]
+    /// The connection was not established in time.
+    #[error("timed out connecting to {server}")]
     ConnectTimeout {
         /// The server.
         server: Arc<str>,
     },
     /// The TLS handshake failed.
-    #[error("no TLS with {server}")]
+    #[error("TLS handshake with {server} failed")]
     Tls {
         /// The server.
         server: Arc<str>,
-        /// What TLS said.
+        /// The TLS error.
         source: Arc<io::Error>,
     },
     /// The response did not begin in time.
-    #[error("{server} did not answer in time")]
+    #[error("{server} did not respond in time")]
     FirstByteTimeout {
         /// The server.
         server: Arc<str>,
     },
-    /// The connection ended before the response began.
-    #[error("{server} closed the connection before its response")]
+    /// The connection was closed before the response began.
+    #[error("{server} closed the connection before responding")]
     Closed {
         /// The server.
         server: Arc<str>,
-        /// What the connection said.
+        /// The connection's error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// What came is not HTTP, or where it ends is ambiguous.
-    #[error("{server} does not speak HTTP: {reason}")]
+    /// The response is not valid HTTP, or its end is ambiguous.
+    #[error("invalid response from {server}: {reason}")]
     Protocol {
         /// The server.
         server: Arc<str>,
-        /// What is wrong.
+        /// The violated rule.
         reason: String,
     },
-    /// All connections that the server may have are in use, and none became free in time.
+    /// All allowed connections are in use, and none became free in time.
     #[error("all {limit} connections to {server} are in use (origin.max_connections)")]
     Overloaded {
         /// The server.
@@ -62,52 +62,52 @@ pub enum OriginError {
         limit: usize,
     },
     /// All servers fail their health checks.
-    #[error("no server is healthy")]
+    #[error("no healthy server")]
     NoHealthyServer,
-    /// The client's request body failed: the client's doing, not the origin's.
-    #[error("the request body failed")]
+    /// Reading the client's request body failed: the client's fault, not the origin's.
+    #[error("reading the request body failed")]
     RequestBody(#[source] UploadFailure),
 }
 
-/// A request to which no server has responded.
+/// A request without a response from any server.
 #[derive(Debug)]
 pub struct SendFailure {
-    /// Why, as the server that was tried last has it.
+    /// The error of the last server tried.
     pub error: OriginError,
-    /// Whether a server may have had the request, or part of it.
+    /// Whether a server may have received the request, or part of it.
     pub delivery: RequestDelivery,
-    /// Whether on every try there was no connection, or it was closed before a response began. If health checks
-    /// keep all servers from being tried, whether none of the checks got further.
+    /// Whether every attempt failed to connect, or lost its connection before a response began. If
+    /// all servers are unhealthy: whether their health checks failed in the same way.
     pub is_disconnected: bool,
 }
 
 /// Whether a request without a response may have reached an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestDelivery {
-    /// No byte of it was sent: nothing can have changed.
+    /// No byte was sent: nothing can have changed.
     Unsent,
-    /// Some of it was sent: what it has changed is unknown.
+    /// Some of it was sent: it may have had an effect.
     Possible,
 }
 
 impl RequestDelivery {
-    /// The delivery of a request that was sent twice.
+    /// Combines the deliveries of two attempts.
     #[must_use]
     pub(super) fn merge(self, other: Self) -> Self {
         if self == Self::Possible { self } else { other }
     }
 }
 
-/// How a client's request body failed.
+/// Why a client's request body failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {
     /// It is larger than allowed: 413.
-    #[error("it exceeds the limit")]
+    #[error("the body exceeds the limit")]
     TooLarge,
     /// The client stopped sending: 408.
     #[error("the client stopped sending")]
     TimedOut,
-    /// The client is gone or sent nonsense: 400, if anyone is there to read it.
+    /// The client disconnected or sent invalid data: 400, if the client can still read it.
     #[error("the client's connection failed")]
     Broken,
 }
@@ -123,7 +123,7 @@ impl From<&ClientBodyError> for UploadFailure {
 }
 
 impl OriginError {
-    /// The kind, as logs, metrics and `Cache-Status` spell it.
+    /// Returns the kind of failure for logs, metrics and `Cache-Status`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect { .. } => "connect",
@@ -138,24 +138,25 @@ impl OriginError {
         }
     }
 
-    /// Whether the client should get a 504 and not a 502.
+    /// Returns whether the client should get a 504 rather than a 502.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
     }
 
-    /// Whether no connection could be had, as opposed to no response over one.
+    /// Returns whether no connection was available, as opposed to no response over one.
     pub fn is_unreachable(&self) -> bool {
         use OriginError::{Connect, ConnectTimeout, NoHealthyServer, Tls};
         matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | NoHealthyServer)
     }
 
-    /// Whether there was no connection, or it was closed before the first byte of a response.
+    /// Returns whether there was no connection, or it was closed before the first byte of a
+    /// response.
     pub(super) fn is_disconnected(&self) -> bool {
         use OriginError::{Closed, Connect, ConnectTimeout, Tls};
         matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | Closed { .. })
     }
 
-    /// Whether the server is to blame, and not the client or the lack of servers.
+    /// Returns whether the server is at fault, rather than the client or a lack of servers.
     pub(super) fn is_server_fault(&self) -> bool {
         !matches!(self, Self::NoHealthyServer | Self::Overloaded { .. } | Self::RequestBody(_))
     }

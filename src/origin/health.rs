@@ -1,4 +1,4 @@
-//! What an origin does in the background: health checks, and closing idle connections.
+//! Background tasks of an origin: health checks, and closing idle connections.
 
 use std::{
     sync::{Arc, Weak},
@@ -8,13 +8,12 @@ use std::{
 use http::{Request, Uri};
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{body::RequestBody, outlier::CheckResult, server::OriginServer, settings};
+use super::{outlier::CheckResult, request_body::RequestBody, server::OriginServer, settings};
 
-/// Background work that ends when this is dropped.
+/// Background tasks that are aborted when dropped.
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);
 
 impl BackgroundTasks {
-    /// Ends it now.
     pub(super) fn stop(&self) {
         for task in &self.0 {
             task.abort();
@@ -28,7 +27,7 @@ impl Drop for BackgroundTasks {
     }
 }
 
-/// Starts the work on the current runtime; without one there is none.
+/// Starts the tasks on the current runtime. Does nothing outside a runtime.
 pub(super) fn start(
     servers: &[Arc<OriginServer>],
     health: Option<&(&settings::HealthCheck, Uri)>,
@@ -56,7 +55,7 @@ async fn reap(server: Weak<OriginServer>, idle: Duration) {
         let Some(server) = server.upgrade() else {
             return;
         };
-        server.pool.reap();
+        server.connections.pool.reap();
     }
 }
 
@@ -69,7 +68,7 @@ async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
             let health = probe(&server, &target, interval).await;
             let is_healthy = health == CheckResult::Healthy;
             if server.outlier_detector.record_check(health) {
-                tracing::warn!(server = %server.name(), is_healthy, "a server's health has changed");
+                tracing::warn!(server = %server.connections.name(), is_healthy, "origin server health changed");
             }
         }
         tokio::time::sleep(interval).await;

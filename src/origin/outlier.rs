@@ -1,4 +1,4 @@
-//! Whether a server is trusted with requests: passive ejection and active health.
+//! Outlier detection: passive ejection and the results of active health checks.
 
 use std::{
     sync::{
@@ -8,43 +8,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Failures in a row that eject a server.
+/// Consecutive failures that eject a server.
 const CONSECUTIVE_FAILURES: u32 = 3;
 const BASE_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_mins(1);
 
-/// A server's reputation.
-#[derive(Debug)]
+/// The health of one server.
+#[derive(Debug, Default)]
 pub(super) struct OutlierDetector {
     failures: AtomicU32,
     ejected_until: AtomicU64,
+    /// The last [`CheckResult`]; healthy until the first check.
     health: AtomicU8,
 }
 
-/// The result of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum CheckResult {
-    /// The server answered, and well.
-    Healthy,
-    /// It answered with an error, or not in time.
+    /// The server responded with a status below 400.
+    Healthy = 0,
+    /// It responded with an error, or not in time.
     Failing,
     /// There was no connection, or it was closed before a response began.
     Disconnected,
 }
 
-impl Default for OutlierDetector {
-    fn default() -> Self {
-        Self {
-            failures: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            health: AtomicU8::new(CheckResult::Healthy as u8),
-        }
-    }
-}
-
 impl OutlierDetector {
-    /// A request was answered.
     pub(super) fn record_success(&self) {
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
@@ -52,7 +41,7 @@ impl OutlierDetector {
         }
     }
 
-    /// The server failed a request; after several in a row it gets none for a while, longer each time.
+    /// Records a failure. Several in a row eject the server for a while, longer each time.
     pub(super) fn record_failure(&self, now: u64) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= CONSECUTIVE_FAILURES {
@@ -60,13 +49,13 @@ impl OutlierDetector {
         }
     }
 
-    /// Whether the server may get a request now.
+    /// Returns whether the server is not ejected.
     pub(super) fn is_available(&self, now: u64) -> bool {
         self.ejected_until.load(Relaxed) <= now
     }
 
-    /// Takes the right to send a request. While a server is on probation after an ejection, one request at a
-    /// time has it (half-open).
+    /// Takes permission to send a request. After an ejection, one request at a time has it
+    /// (half-open).
     pub(super) fn try_admit(&self, now: u64) -> bool {
         let until = self.ejected_until.load(Relaxed);
         if until == 0 {
@@ -76,18 +65,18 @@ impl OutlierDetector {
         until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
-    /// Whether the last health check found the server healthy; true without checks.
+    /// Returns whether the last health check passed; true without checks.
     pub(super) fn is_healthy(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Healthy as u8
     }
 
-    /// Whether the last health check could not reach the server.
+    /// Returns whether the last health check could not connect.
     pub(super) fn is_disconnected(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Disconnected as u8
     }
 
-    /// Notes a health check. Returns whether the server is healthy now and was not before, or the reverse. A
-    /// healthy server is forgiven its failures.
+    /// Records a health check. Returns whether the server's health changed. A passed check clears
+    /// its failures.
     pub(super) fn record_check(&self, health: CheckResult) -> bool {
         if health == CheckResult::Healthy {
             self.record_success();
@@ -97,7 +86,7 @@ impl OutlierDetector {
     }
 }
 
-/// Milliseconds since the process began to ask; at least 1.
+/// Returns milliseconds since the first call; at least 1.
 pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)

@@ -1,4 +1,4 @@
-//! Connections to one server that can take a request, kept apart by thread so that no core waits for
+//! A server's connections that are ready for a request, sharded by thread so that no core waits for
 //! another.
 
 use std::{
@@ -15,55 +15,56 @@ use parking_lot::Mutex;
 use super::{
     capacity::ConnectionLimiter,
     error::OriginError,
-    http1, http2,
+    http1::Http1Connection,
+    http2::{Http2Connection, ReservedStream},
     waiters::{PoolWaiter, Waiters},
 };
-
-pub(super) type Http1Connection = Box<http1::Connection>;
 
 /// Idle connections kept for each thread.
 const MAX_IDLE_PER_THREAD: usize = 512;
 
-/// A request that must not be sent twice takes no connection that was idle for longer, unless the origin has
-/// said for how long it keeps connections: common servers close them silently after 5 seconds.
+/// A request that must not be sent twice takes no connection that was idle for longer, unless the
+/// origin announces its own timeout. Common servers close idle connections silently after 5
+/// seconds.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(4);
 
-/// While requests of other threads wait, one of so many connections that become free is closed for them.
+/// While requests of other threads are queued, one in this many free connections is closed for
+/// them.
 const CEDE_INTERVAL: usize = 4;
 
-/// A connection that takes a request.
+/// A connection reserved for a request.
 pub(super) enum PooledConnection {
-    /// One request at a time.
-    Http1(Http1Connection),
+    /// An HTTP/1.1 connection: one request at a time.
+    Http1(Box<Http1Connection>),
     /// One stream of a shared connection.
-    Http2(http2::ReservedStream),
+    Http2(ReservedStream),
 }
 
-/// What a request needs of a connection.
+/// Requirements of a request on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionNeeds {
-    /// Only HTTP/1.1 will do.
+    /// Only HTTP/1.1 is acceptable.
     pub(super) http1_only: bool,
-    /// The request may be sent again if the connection turns out to be dead.
+    /// The request may be repeated if the connection turns out to be dead.
     pub(super) is_repeatable: bool,
 }
 
-/// A connection that is being opened for all that wait for it.
+/// A connection attempt that several requests wait for.
 pub(super) type PendingOpen = Shared<BoxFuture<'static, Result<OpenOutcome, OriginError>>>;
 
-/// What came of it.
+/// The result of a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenOutcome {
-    /// There is one more connection in the pool.
+    /// The pool has one more connection.
     Connection,
-    /// The server has as many as it may have.
+    /// The connection limit is reached.
     Full,
 }
 
 /// Connections of one server that are ready for a request.
 ///
-/// A connection belongs to the runtime that opened it, and a thread only takes what it has put here itself:
-/// with one runtime per core, a request never crosses cores.
+/// A connection belongs to the runtime that opened it, and a thread takes only connections that it
+/// has put here. With one runtime per core, a request never crosses cores.
 pub(super) struct OriginPool {
     shards: Box<[PoolShard]>,
     waiters: Arc<Waiters>,
@@ -80,11 +81,11 @@ struct PoolShard {
 #[derive(Default)]
 struct ReadyConnections {
     idle: Vec<IdleConnection>,
-    shared: Vec<http2::Connection>,
+    shared: Vec<Http2Connection>,
 }
 
 struct IdleConnection {
-    connection: Http1Connection,
+    connection: Box<Http1Connection>,
     since: Instant,
 }
 
@@ -97,7 +98,7 @@ impl OriginPool {
         Self { shards, waiters, keep_alive }
     }
 
-    /// A connection for a request, unless others have been waiting for one.
+    /// Returns a connection, unless other requests are queued for one.
     pub(super) fn take(&self, needs: ConnectionNeeds, now: Instant) -> Option<PooledConnection> {
         if self.waiters.count_on(self.shard_index()) > 0 {
             return None;
@@ -105,8 +106,8 @@ impl OriginPool {
         self.take_unqueued(needs, now)
     }
 
-    /// The same for a request whose turn it is: a stream of a shared connection, or the connection used last
-    /// of those that are still open.
+    /// Returns a stream of a shared connection, or the most recently used open connection. Ignores
+    /// the queue.
     pub(super) fn take_unqueued(
         &self,
         needs: ConnectionNeeds,
@@ -137,7 +138,8 @@ impl OriginPool {
         None
     }
 
-    /// The same, or else a stream of a connection of another thread: for a request that may open no connection.
+    /// Like [`Self::take_unqueued`], or else a stream of another thread's connection: for a request
+    /// that may not open a connection.
     pub(super) fn take_from_any(
         &self,
         needs: ConnectionNeeds,
@@ -146,19 +148,19 @@ impl OriginPool {
         self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
-    /// A stream of a connection of any thread.
+    /// Returns a stream of any thread's connection.
     pub(super) fn take_stream(&self, needs: ConnectionNeeds) -> Option<PooledConnection> {
         let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
         shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
     }
 
-    /// Keeps a connection that is ready again. If requests of other threads wait, and none of this thread, it is
-    /// closed for them.
-    pub(super) fn put(&self, connection: Http1Connection, capacity: &ConnectionLimiter) {
+    /// Returns a connection to the pool. Closes it instead if only requests of other threads are
+    /// queued.
+    pub(super) fn put(&self, connection: Box<Http1Connection>, capacity: &ConnectionLimiter) {
         let Some(shard) = self.shard() else { return };
         let here = self.waiters.count_on(self.shard_index());
         let mut ready = shard.ready.lock();
-        // Read under the lock: a request that has joined the queue looks for idle connections under it.
+        // Read under the lock: a request that has just queued looks for idle connections under it.
         let pending = capacity.pending();
         if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % CEDE_INTERVAL == 0) {
             return;
@@ -172,8 +174,8 @@ impl OriginPool {
         }
     }
 
-    /// Keeps an HTTP/2 connection for all that come. Returns the right to its first stream.
-    pub(super) fn share(&self, connection: http2::Connection) -> Option<http2::ReservedStream> {
+    /// Adds a shared HTTP/2 connection. Returns its first stream.
+    pub(super) fn share(&self, connection: Http2Connection) -> Option<ReservedStream> {
         let shard = self.shard()?;
         let first = connection.reserve();
         shard.ready.lock().shared.push(connection);
@@ -181,30 +183,30 @@ impl OriginPool {
         first
     }
 
-    /// A request of this thread joins those that wait.
     pub(super) fn wait(&self) -> Option<PoolWaiter<'_>> {
         self.waiters.join(self.shard_index())
     }
 
-    /// The requests to which the streams of a connection are offered.
+    /// Returns the queue to which free streams are offered.
     pub(super) fn waiters(&self) -> Arc<Waiters> {
         Arc::clone(&self.waiters)
     }
 
-    /// The connection that is being opened for this thread; begins one if there is none.
+    /// Returns the connection attempt of this thread; starts one if there is none.
     pub(super) fn opening(&self, begin: impl FnOnce(usize) -> PendingOpen) -> Option<PendingOpen> {
         let mut opening = self.shard()?.opening.lock();
         Some(opening.get_or_insert_with(|| begin(self.shard_index())).clone())
     }
 
-    /// The connection that was being opened for a shard has been opened, or has failed.
+    /// Ends a shard's connection attempt.
     pub(super) fn end_opening(&self, shard: usize) {
         if let Some(shard) = self.shards.get(shard) {
             *shard.opening.lock() = None;
         }
     }
 
-    /// Closes the connection that was idle for longest, of all threads. Returns whether there was one.
+    /// Closes the longest idle connection of the first shard that has one. Returns whether there
+    /// was one.
     pub(super) fn evict_idle(&self) -> bool {
         self.shards.iter().any(|shard| {
             let mut ready = shard.ready.lock();
@@ -218,7 +220,7 @@ impl OriginPool {
         })
     }
 
-    /// Closes what has been idle for too long, and what the server has closed.
+    /// Closes connections that were idle for too long, or that the server has closed.
     pub(super) fn reap(&self) {
         for shard in &self.shards {
             let mut ready = shard.ready.lock();
@@ -231,7 +233,7 @@ impl OriginPool {
         }
     }
 
-    /// Closes what is idle now.
+    /// Closes all idle connections.
     pub(super) fn clear(&self) {
         for shard in &self.shards {
             *shard.ready.lock() = ReadyConnections::default();
@@ -239,7 +241,7 @@ impl OriginPool {
     }
 
     fn limit_of(&self, idle: &IdleConnection) -> Duration {
-        idle.connection.idle_limit().map_or(self.keep_alive, |limit| limit.min(self.keep_alive))
+        idle.connection.idle_limit.map_or(self.keep_alive, |limit| limit.min(self.keep_alive))
     }
 
     fn shard(&self) -> Option<&PoolShard> {
@@ -252,26 +254,27 @@ impl OriginPool {
 }
 
 impl ReadyConnections {
-    /// The right to a stream, on the first connection that has one: so the later ones become idle first.
-    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<http2::ReservedStream> {
+    /// Reserves a stream on the first connection that has one free, so that later ones become idle
+    /// first.
+    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;
         }
         self.shared.retain_mut(|connection| !connection.is_closed());
-        let fits = |connection: &&http2::Connection| {
+        let fits = |connection: &&Http2Connection| {
             needs.is_repeatable || !connection.is_idle_for(MAX_UNSAFE_IDLE)
         };
-        self.shared.iter().filter(fits).find_map(http2::Connection::reserve)
+        self.shared.iter().filter(fits).find_map(Http2Connection::reserve)
     }
 }
 
 impl IdleConnection {
     fn unsafe_limit(&self) -> Duration {
-        self.connection.idle_limit().unwrap_or(MAX_UNSAFE_IDLE)
+        self.connection.idle_limit.unwrap_or(MAX_UNSAFE_IDLE)
     }
 }
 
-/// A small number for each thread, in the order of first use.
+/// Returns a small number for each thread, in the order of first use.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -1,7 +1,7 @@
-//! The addresses of one server: looked up rarely, and tried in an order that avoids dead ones.
+//! Resolves a server's name rarely, and orders its addresses to avoid dead ones.
 //!
-//! The system's resolver does the look-ups, so that its hosts file and settings hold. It reports no TTL;
-//! `origin.dns_refresh` says how long its answers are used.
+//! The system's resolver is used, so that its hosts file and settings apply. It reports no TTL;
+//! `origin.dns_refresh` is used instead.
 
 use std::{
     io,
@@ -13,13 +13,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::lookup_host, time::Instant};
 
-/// How long an address that could not be reached comes after the others.
+/// How long an address that failed is tried last.
 const FAILURE_MEMORY: Duration = Duration::from_mins(1);
 
-/// Addresses of a name that are used at most.
+/// Most addresses used per name.
 const MAX_ADDRESSES: usize = 16;
 
-/// Resolves the name of one server.
+/// Resolves and caches the name of one server.
 pub(super) struct DnsResolver {
     host: String,
     port: u16,
@@ -30,10 +30,10 @@ pub(super) struct DnsResolver {
 #[derive(Default)]
 struct AddressCache {
     addresses: Arc<[SocketAddr]>,
-    /// When they were looked up; none if that has to be done before they are used.
+    /// The time of the last lookup; `None` if one is needed before the next use.
     at: Option<Instant>,
     is_refreshing: bool,
-    /// Addresses that could not be reached, and when.
+    /// Addresses that failed, and when.
     failed: Vec<(SocketAddr, Instant)>,
 }
 
@@ -43,10 +43,10 @@ impl DnsResolver {
         Arc::new(Self { host: host.to_owned(), port, refresh, cache })
     }
 
-    /// The addresses in the order in which they should be tried; at least one.
+    /// Returns the addresses in the order to try; at least one.
     ///
-    /// Waits for a look-up only if there was none before or all addresses failed; older answers are
-    /// used while a task looks the name up again.
+    /// Waits for a lookup only if there was none before or all addresses failed. Otherwise a task
+    /// refreshes old addresses in the background.
     pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.port).into()]);
@@ -64,7 +64,6 @@ impl DnsResolver {
         Ok(by_preference(&addresses, &self.cache.lock().failed, Instant::now()))
     }
 
-    /// Notes an address that could be reached.
     pub(super) fn note_reached(&self, address: SocketAddr) {
         let mut cache = self.cache.lock();
         if !cache.failed.is_empty() {
@@ -72,8 +71,8 @@ impl DnsResolver {
         }
     }
 
-    /// Notes an address that could not be reached. Once all have failed, the next connection waits for a
-    /// look-up: the server may have moved.
+    /// Records a failed connection. If all addresses have failed, the next connection waits for a
+    /// lookup: the server may have moved.
     pub(super) fn note_failed(&self, address: SocketAddr) {
         let mut guard = self.cache.lock();
         let cache = &mut *guard;
@@ -86,7 +85,7 @@ impl DnsResolver {
         }
     }
 
-    /// The cached addresses, and whether this caller should look them up again in the background.
+    /// Returns the cached addresses, and whether the caller should refresh them.
     fn cached(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
         let mut cache = self.cache.lock();
         let Some(at) = cache.at else { return (None, false) };
@@ -112,7 +111,7 @@ impl DnsResolver {
         let resolver = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = resolver.look_up().await {
-                tracing::warn!(host = resolver.host, %error, "name look-up failed, keeping the previous addresses");
+                tracing::warn!(host = resolver.host, %error, "name lookup failed; keeping the previous addresses");
                 resolver.cache.lock().at = Some(Instant::now());
             }
             resolver.cache.lock().is_refreshing = false;
@@ -120,7 +119,7 @@ impl DnsResolver {
     }
 }
 
-/// The addresses with those last that failed lately; otherwise in the resolver's order.
+/// Returns the addresses in the resolver's order, with those that failed recently last.
 fn by_preference(
     addresses: &[SocketAddr],
     failed: &[(SocketAddr, Instant)],

@@ -1,32 +1,37 @@
-//! What a response in progress holds on to.
+//! Resources held by a response in progress.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
-use super::{body::UploadProgress, http1, http2, server::OriginServer};
+use super::{
+    connections::InFlightGuard,
+    http1::Http1Connection,
+    http2::{StreamPermit, UploadTask},
+    request_body::UploadProgress,
+};
 
-/// What a response in progress holds on to besides its connection: its place in the server's count, the
-/// request's body, and its stream, if the connection is shared.
+/// Resources held by a response besides its connection: its in-flight count, the request's upload
+/// and, on HTTP/2, its stream.
 pub(super) struct ResponseGuard {
     pub(super) upload: Option<Arc<UploadProgress>>,
     pub(super) in_flight: InFlightGuard,
     pub(super) stream: Option<StreamGuard>,
 }
 
-/// A stream of an HTTP/2 connection. Dropped before the response's end, it ends the request's body too.
+/// A stream of an HTTP/2 connection. Dropping it before the response ends aborts the upload too.
 pub(super) struct StreamGuard {
-    pub(super) upload_task: Option<http2::UploadTask>,
-    pub(super) _permit: Arc<http2::StreamPermit>,
+    pub(super) upload_task: Option<UploadTask>,
+    pub(super) _permit: Arc<StreamPermit>,
 }
 
 impl ResponseGuard {
-    /// The response has been read to its end: the connection, if any, may take the next request.
-    pub(super) fn release(mut self, connection: Option<Box<http1::Connection>>) {
+    /// Ends the response: its connection, if any, is ready for the next request.
+    pub(super) fn release(mut self, connection: Option<Box<Http1Connection>>) {
         if let Some(upload_task) = self.stream.as_mut().and_then(|stream| stream.upload_task.take())
         {
             upload_task.finish_in_background();
         }
         if let Some(connection) = connection {
-            self.in_flight.0.put(connection);
+            self.in_flight.put(connection);
         }
     }
 }
@@ -36,21 +41,5 @@ impl Drop for ResponseGuard {
         if let Some(upload) = &self.upload {
             upload.cancel();
         }
-    }
-}
-
-/// A request that a server is busy with.
-pub(super) struct InFlightGuard(Arc<OriginServer>);
-
-impl InFlightGuard {
-    pub(super) fn new(server: &Arc<OriginServer>) -> Self {
-        server.in_flight.fetch_add(1, Relaxed);
-        Self(Arc::clone(server))
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }

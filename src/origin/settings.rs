@@ -1,32 +1,32 @@
-//! What an origin is told: its servers, times, TLS.
+//! Settings of an origin: its servers, timeouts, TLS.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use http::{HeaderValue, uri::Authority};
 use url::Url;
 
-/// Everything an origin needs to know; plain values.
+/// Settings of an origin, as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The servers that answer for the origin; at least one.
+    /// The origin's servers; at least one.
     pub urls: Vec<Endpoint>,
-    /// Name look-up, TCP and TLS together take at most this long.
+    /// Time limit for name lookup, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// The response's head comes at most this long after the request's last byte.
+    /// Time limit from the request's last byte to the response's head.
     pub first_byte_timeout: Duration,
-    /// A response's body pauses for at most this long, unless it is a `text/event-stream`.
+    /// Longest pause in a response's body, unless it is a `text/event-stream`.
     pub idle_timeout: Duration,
-    /// An unused connection is kept for this long, or for less if the origin says so in `Keep-Alive`.
+    /// How long an idle connection is kept; shorter if the origin's `Keep-Alive` says so.
     pub keep_alive: Duration,
-    /// The largest head of a response in bytes.
+    /// The size limit of a response head, in bytes.
     pub max_header_bytes: u32,
     /// Whether HTTP/2 is offered to `https` servers.
     pub http2: bool,
-    /// Connections to each server, and requests that wait for one.
+    /// Limits on connections to each server, and on queued requests.
     pub limits: ConnectionLimits,
-    /// How long the addresses of a server's name are used before they are looked up again.
+    /// How long the addresses of a server's name are used before the next lookup.
     pub dns_refresh: Duration,
-    /// Further servers that are tried where one fails before anything was answered.
+    /// Number of further servers to try after a failure before the response began.
     pub retries: u32,
     /// Active health checks.
     pub health: Option<HealthCheck>,
@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults, for these servers.
+    /// Returns the defaults, for these servers.
     pub fn new(urls: Vec<Endpoint>) -> Self {
         Self {
             urls,
@@ -80,14 +80,14 @@ impl HostHeader {
     }
 }
 
-/// The connections to one server, and the requests that wait for one.
+/// Limits on the connections to one server, and on the requests queued for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at a time, idle ones included, tunnels not.
+    /// Connections at a time. Idle ones count, tunnels do not.
     pub connections: usize,
-    /// Requests that may wait for a connection; further ones fail at once.
+    /// Requests that may be queued; further ones fail at once.
     pub pending: usize,
-    /// How long a request may wait.
+    /// How long a request may be queued.
     pub pending_timeout: Duration,
 }
 
@@ -102,7 +102,7 @@ impl Default for ConnectionLimits {
 pub struct HealthCheck {
     /// The path, with query.
     pub path: String,
-    /// The time between two checks, which is also the time that one may take.
+    /// The time between two checks, and the time limit of one.
     pub interval: Duration,
 }
 
@@ -111,42 +111,41 @@ pub struct HealthCheck {
 pub struct OriginTls {
     /// Certificate authorities (PEM) trusted instead of the system's.
     pub ca: Option<PathBuf>,
-    /// A certificate chain (PEM) to identify with; needs `key`.
+    /// A certificate chain (PEM) to authenticate with; needs `key`.
     pub cert: Option<PathBuf>,
     /// Its private key (PEM).
     pub key: Option<PathBuf>,
-    /// The name that the server's certificate must have, where that is not the host.
+    /// The name that the server's certificate must have, if it is not the host.
     pub server_name: Option<String>,
 }
 
-/// How a server is spoken to.
+/// The protocol of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginScheme {
     /// HTTP/1.1 in plain text.
     Http,
-    /// TLS; HTTP/2 where the server agrees, else HTTP/1.1.
+    /// TLS; HTTP/2 if the server negotiates it, else HTTP/1.1.
     Https,
-    /// HTTP/2 in plain text, known to be spoken.
+    /// HTTP/2 in plain text, with prior knowledge.
     H2c,
 }
 
 /// One server: `http://host:port`, `https://…` or `h2c://…`, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// How it is spoken to.
+    /// Its protocol.
     pub scheme: OriginScheme,
-    /// Where it is.
+    /// Its address.
     pub address: ServerAddress,
     /// Host and port as in its URL; `localhost` for sockets.
     pub authority: Authority,
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerAddress {
     /// A name or address (IPv6 without brackets) and a port.
     Tcp(String, u16),
-    /// A Unix socket.
     Unix(PathBuf),
 }
 

@@ -13,17 +13,11 @@ pub enum OriginTlsError {
     /// A certificate or a key is missing or cannot be used.
     #[error(transparent)]
     Client(#[from] TlsError),
-    /// The server's name is not a name.
     #[error("{name}: {source}")]
-    Name {
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        source: InvalidDnsNameError,
-    },
+    Name { name: String, source: InvalidDnsNameError },
 }
 
-/// Clients that trust and identify as configured, apart by the protocols that they offer.
+/// TLS settings with the configured trust and identity, by the protocols that they offer.
 pub(super) struct ClientConfigs {
     /// ALPN `h2` and `http/1.1`.
     pub(super) any: Arc<ClientConfig>,
@@ -32,7 +26,6 @@ pub(super) struct ClientConfigs {
 }
 
 impl ClientConfigs {
-    /// Reads certificates and keys.
     pub(super) fn new(settings: &OriginTls) -> Result<Self, OriginTlsError> {
         let OriginTls { ca, cert, key, .. } = settings;
         let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };

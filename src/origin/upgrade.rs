@@ -8,7 +8,7 @@ use crate::server::{Tunnel, stream::Stream};
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
 ///
-/// Counts no longer as a connection to the origin: the server's limit of tunnels bounds how many there are.
+/// It no longer counts as a connection to the origin: the server's limit on tunnels applies.
 pub struct UpgradedConnection {
     stream: Stream,
 }
@@ -19,21 +19,22 @@ impl UpgradedConnection {
     }
 }
 
-/// Joins a client and an origin that have both switched protocols, until the tunnel ends.
+/// Relays bytes between a client and an origin that have both switched protocols, until the tunnel
+/// ends.
 ///
-/// To be called with `hyper::upgrade::on` of the client's request, before the 101 is passed on.
+/// `client` is `hyper::upgrade::on` of the client's request, called before the 101 is forwarded.
 pub fn join(client: OnUpgrade, origin: UpgradedConnection, tunnel: Tunnel) -> JoinHandle<()> {
     tokio::spawn(async move {
         let client = match client.await {
             Ok(client) => TokioIo::new(client),
             Err(error) => {
-                tracing::debug!(%error, "an upgrade did not happen");
+                tracing::debug!(%error, "upgrade failed");
                 return;
             }
         };
         match tunnel.relay(client, origin.stream).await {
-            Ok(end) => tracing::debug!(?end, "a tunnel ended"),
-            Err(error) => tracing::debug!(%error, "a tunnel broke"),
+            Ok(end) => tracing::debug!(?end, "tunnel closed"),
+            Err(error) => tracing::debug!(%error, "tunnel failed"),
         }
     })
 }

@@ -1,14 +1,14 @@
-//! Requests that wait for a connection to one server, kept apart by thread.
+//! Requests queued for a connection to one server, sharded by thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
-/// Requests that wait for a connection or a stream, by the shard of the pool that their thread uses.
+/// Requests queued for a connection or a stream, by the pool shard of their thread.
 pub(super) struct Waiters {
     shards: Box<[WaiterShard]>,
     all: AtomicUsize,
-    /// The shard that a free stream is offered to first.
+    /// The shard that is offered the next free stream.
     next: AtomicUsize,
 }
 
@@ -18,7 +18,7 @@ struct WaiterShard {
     freed: Notify,
 }
 
-/// A request that waits.
+/// A queued request.
 pub(super) struct PoolWaiter<'a> {
     waiters: &'a Waiters,
     shard: &'a WaiterShard,
@@ -30,12 +30,12 @@ impl Waiters {
         Self { shards, all: AtomicUsize::new(0), next: AtomicUsize::new(0) }
     }
 
-    /// The number of requests of a shard that wait.
+    /// Returns the number of queued requests of a shard.
     pub(super) fn count_on(&self, shard: usize) -> usize {
         self.shards.get(shard).map_or(0, |shard| shard.waiting.load(Relaxed))
     }
 
-    /// A request of a shard joins those that wait.
+    /// Queues a request of a shard.
     pub(super) fn join(&self, shard: usize) -> Option<PoolWaiter<'_>> {
         let shard = self.shards.get(shard)?;
         shard.waiting.fetch_add(1, Relaxed);
@@ -43,12 +43,12 @@ impl Waiters {
         Some(PoolWaiter { waiters: self, shard })
     }
 
-    /// A connection of a shard has become free: only requests of that shard can use it.
+    /// Wakes a request of this shard: a connection has become free, which other shards cannot use.
     pub(super) fn note_connection(&self, shard: usize) {
         self.notify(shard);
     }
 
-    /// A stream has become free. All threads can use it, so they take turns.
+    /// Wakes a request: a stream has become free. All threads can use it, so they take turns.
     pub(super) fn note_stream(&self) {
         if self.all.load(Relaxed) == 0 {
             return;
@@ -59,7 +59,7 @@ impl Waiters {
         order.find(|shard| self.notify(*shard));
     }
 
-    /// Several streams have become free.
+    /// Wakes all requests: several streams have become free.
     pub(super) fn note_streams(&self) {
         self.shards.iter().for_each(|shard| shard.freed.notify_waiters());
     }
@@ -72,7 +72,7 @@ impl Waiters {
 }
 
 impl PoolWaiter<'_> {
-    /// Ready when something that this request can use may have become free.
+    /// Completes when a connection or stream may have become free for this request.
     pub(super) async fn freed(&self) {
         self.shard.freed.notified().await;
     }

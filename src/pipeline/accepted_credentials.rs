@@ -1,10 +1,10 @@
-//! AcceptedCredentials credentials: those that the origin let in lately, by route.
+//! Accepted credentials: those that the origin recently accepted, by route.
 //!
-//! What is stored behind a login answers only credentials that the origin itself accepted: with a 2xx to a
-//! safe request on the same route, not longer ago than `recheck`. An acceptance is kept like a stored
-//! response: under the stamp that was taken before the origin was asked. So a logout, or a `401` seen by
-//! any node, ends it by a record of the purge log, and an answer that was under way before the record
-//! cannot bring it back.
+//! A stored response behind a login is served only to credentials that the origin itself accepted:
+//! with a 2xx to a safe request on the same route, within the last `recheck`. An acceptance is kept
+//! under the fence stamp taken before the origin request, like a stored response. A logout, or a
+//! `401` seen by any node, ends it through a record of the purge log. An origin response that was
+//! in flight before that record cannot bring it back.
 
 pub(super) mod fleet;
 
@@ -29,16 +29,16 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Acceptances remembered, about 150 bytes each. Forgetting one costs a request to the origin.
+/// Number of acceptances remembered, about 150 bytes each. A forgotten one costs an origin request.
 const CAPACITY: usize = 1 << 17;
 
-/// Targets remembered that the origin refused to one credential; 48 bytes each.
+/// Number of denied targets remembered, 48 bytes each.
 const DENIAL_CAPACITY: usize = 1 << 16;
 
-/// How long a refusal is remembered for credentials without an end of their own.
+/// How long a denial is remembered for credentials that do not expire.
 const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
-/// Credentials as a member of the partition of one route.
+/// Identifies credentials as a member of one route's partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct CredentialScope {
     credential: u128,
@@ -47,7 +47,7 @@ pub(super) struct CredentialScope {
 }
 
 impl CredentialScope {
-    /// All of it in bytes.
+    /// Returns the scope as bytes.
     fn bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let (credential, rest) = bytes.split_at_mut(16);
@@ -58,9 +58,9 @@ impl CredentialScope {
         bytes
     }
 
-    /// These credentials on the route of this name.
+    /// Returns the scope of a member on the route with this name.
     pub(super) fn of(member: &PartitionMember, route: &str) -> Self {
-        // FNV-1a: names of routes are few, and the operator's own.
+        // FNV-1a is enough: route names are few, and the operator chooses them.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let route = route.bytes().fold(0xcbf2_9ce4_8422_2325, step);
         Self { credential: member.credential, partition: member.partition_digest, route }
@@ -72,44 +72,44 @@ struct Acceptance {
     noted: RevocableFact,
 }
 
-/// The credentials that the origin accepted.
+/// The credentials that the origin accepted, and the targets that it denied to them.
 pub(super) struct AcceptedCredentials {
     acceptances: Cache<CredentialScope, Arc<Acceptance>>,
-    /// Credentials on their way to the origin, for those who wait for its word.
+    /// Credentials being checked by the origin; other requests with them wait.
     rechecks: Mutex<HashMap<CredentialScope, watch::Receiver<()>>>,
-    /// When the origin's refusal of a target to a credential is forgotten.
+    /// When the denial of a target to a credential ends.
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
-    /// Credentials that were accepted on any route, and not refused since.
+    /// Credentials accepted on any route and not refused since.
     credentials: Cache<u128, ()>,
 }
 
-/// A target that the origin refuses to a credential; both times by the node's own clock.
+/// A target that the origin denies to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// What the origin was asked before says nothing against it.
+    /// Responses to earlier origin requests do not lift the denial.
     since: Timestamp,
     until: Timestamp,
 }
 
 impl Denial {
-    /// One that counts until credentials end, by the system's clock. `now` is the time by that, and by the node's
-    /// own.
+    /// A denial until the credentials expire (`ends`, wall clock). `wall` and `steady` are the
+    /// current time by the wall clock and by the monotonic clock.
     fn until(ends: Option<Timestamp>, (wall, steady): (Timestamp, Timestamp)) -> Self {
         let left = ends.map_or(DENIAL_RETENTION, |ends| ends.saturating_since(wall));
         Self { since: steady, until: steady.saturating_add(left) }
     }
 }
 
-/// What a request with credentials that are not accepted does.
+/// The role of a request whose credentials are not accepted.
 pub(super) enum RecheckRole {
-    /// It goes to the origin, and others with the same credentials wait.
+    /// It asks the origin; others with the same credentials wait.
     Leader(RecheckLeader),
-    /// Another one has gone; it waits, and looks again.
+    /// Another request is asking the origin; this one waits and then checks again.
     Follower(watch::Receiver<()>),
 }
 
-/// The turn of the request that goes first; the others go on when it is dropped.
+/// The right to recheck credentials. Waiting requests continue when it is dropped.
 pub(super) struct RecheckLeader {
     accepted: Arc<AcceptedCredentials>,
     scope: CredentialScope,
@@ -122,28 +122,27 @@ impl Drop for RecheckLeader {
     }
 }
 
-/// A request that asks the origin about its credentials: nothing stored answers it, fresh or stale.
+/// A check of credentials at the origin: the request is not served from the store, fresh or stale.
 pub(super) struct Recheck(Option<RecheckLeader>);
 
 impl Recheck {
-    /// One for which others with the same credentials wait.
+    /// A recheck that other requests with the same credentials wait for.
     pub(super) fn leading(leader: RecheckLeader) -> Self {
         Self(Some(leader))
     }
 
-    /// One that asks for itself.
+    /// A recheck for one request.
     pub(super) fn alone() -> Self {
         Self(None)
     }
 
-    /// Ends the turn.
+    /// Ends the recheck; waiting requests continue.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
 }
 
 impl AcceptedCredentials {
-    /// None yet.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             acceptances: Cache::new(CAPACITY),
@@ -154,8 +153,10 @@ impl AcceptedCredentials {
         })
     }
 
-    /// Whether the origin accepted a member's credentials on a route, not longer than `recheck` before a request
-    /// that came at `started`, which is `now` by the node's own clock. Costs about 100 ns.
+    /// Returns whether the origin accepted a member's credentials on a route within `recheck`.
+    ///
+    /// `started` is when the request arrived, `now` the same by the monotonic clock. Costs about
+    /// 100 ns.
     pub(super) fn is_accepted(
         &self,
         (member, scope): (&PartitionMember, CredentialScope),
@@ -164,16 +165,18 @@ impl AcceptedCredentials {
         recheck: Duration,
     ) -> bool {
         let Some(acceptance) = self.acceptances.get(&scope) else { return false };
-        if !applied_purges.still_holds(&acceptance.noted, started, || credential_name(member)) {
-            // The next one is news to the fleet.
+        if !applied_purges.still_holds(&acceptance.noted, started, || member.credential_name()) {
+            // The next acceptance is announced to the fleet again.
             self.acceptances.remove_if(&scope, |known| Arc::ptr_eq(known, &acceptance));
             return false;
         }
         now.saturating_since(acceptance.at) < recheck
     }
 
-    /// Notes that the origin accepted a member's credentials, asked under this stamp at `at`, by the node's
-    /// own clock. Returns for how long nothing of the kind was known; none if something later is.
+    /// Records that the origin accepted credentials, requested under `stamp` at `at` (monotonic
+    /// clock).
+    ///
+    /// Returns the time since the previous acceptance, or `None` if a later one is recorded.
     pub(super) fn accept(
         &self,
         scope: CredentialScope,
@@ -190,18 +193,17 @@ impl AcceptedCredentials {
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
-    /// Forgets an acceptance.
     pub(super) fn forget(&self, scope: CredentialScope) {
         self.acceptances.remove(&scope);
     }
 
-    /// Notes that the origin refused a member's credentials. Returns whether it had accepted them since it last
-    /// did.
+    /// Records that the origin refused a member's credentials. Returns whether it had accepted them
+    /// since the last refusal.
     pub(super) fn refuse(&self, member: &PartitionMember) -> bool {
         self.credentials.remove(&member.credential).is_some()
     }
 
-    /// Takes a turn at asking the origin about credentials.
+    /// Joins the recheck of credentials, or starts one.
     pub(super) fn join_recheck(self: &Arc<Self>, scope: CredentialScope) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
@@ -212,8 +214,8 @@ impl AcceptedCredentials {
         RecheckRole::Leader(RecheckLeader { accepted: Arc::clone(self), scope, _waiting: sender })
     }
 
-    /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour. Returns
-    /// the name of the denial in the purge log.
+    /// Records that the origin denied a target to a member, until the credentials expire or for an
+    /// hour. Returns the denial's name in the purge log.
     pub(super) fn deny(
         &self,
         member: &PartitionMember,
@@ -226,7 +228,7 @@ impl AcceptedCredentials {
         format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes()))
     }
 
-    /// Notes a denial by its name in the purge log; nothing if it is the name of a credential.
+    /// Records a denial from its name in the purge log. Ignores names of credentials.
     pub(super) fn apply_denial(&self, name: &str, now: (Timestamp, Timestamp)) {
         let Some(name) = name.strip_prefix(DENIAL_PREFIX) else { return };
         let (name, ends) = name.split_once(':').unwrap_or((name, ""));
@@ -241,7 +243,7 @@ impl AcceptedCredentials {
         self.has_denials.store(true, Ordering::Release);
     }
 
-    /// Forgets such a denial, as the origin answered these credentials when it was asked later.
+    /// Removes a denial if the origin answered these credentials in a request sent after it.
     pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
@@ -256,7 +258,7 @@ impl AcceptedCredentials {
             self.denials.remove_if(&name, |denial: &Denial| denial.since <= requested_at);
     }
 
-    /// Whether the origin refused a target to a member's credentials lately.
+    /// Returns whether the origin recently denied a target to a member.
     pub(super) fn is_denied(
         &self,
         member: &PartitionMember,
@@ -269,18 +271,13 @@ impl AcceptedCredentials {
     }
 }
 
-/// The name of a member's credential in the purge log.
-pub(super) fn credential_name(member: &PartitionMember) -> String {
-    member.credential_name()
-}
-
-/// One number for a credential and a target.
+/// Combines a credential and a target into one key.
 fn denial_key(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
-/// Stands before the name of a denial in the purge log: `target:{denial}:{milliseconds}`, with the end of the
-/// credentials if they have one.
+/// Prefix of a denial's name in the purge log: `target:{denial}:{milliseconds}`. The last part is
+/// when the credentials expire, if they do.
 const DENIAL_PREFIX: &str = "target:";
 
 #[cfg(test)]

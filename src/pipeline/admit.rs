@@ -1,4 +1,4 @@
-//! Admission: a storable response is teed into the store while it goes to those who wait for it.
+//! Admission: tees a cacheable response into the store while clients and followers read it.
 
 use std::sync::Arc;
 
@@ -8,82 +8,83 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
+    cacheability::StorageTerms,
     collapse::FlightLeader,
-    config_snapshot::ConfigSnapshot,
-    credentials,
-    fetch::OriginFetch,
+    fetch_context::FetchContext,
     flight_result::{FlightResult, StreamingResponse},
     hit_for_miss::HitForMissReason,
-    lookup,
-    payload::{Payload, PayloadError},
-    sensitive,
+    payload::{self, Payload, PayloadError, PayloadRequest},
+    selecting_fields::{is_chosen_by_cookies, selecting_set, selecting_values},
     tee::{BudgetShare, NotKeptReason, SMALL_BODY, TeeBody, TeeReader},
 };
 use crate::{
     entry::{CompleteBody, Entry, LanguageVariant, ResponseDraft, VarySelection},
     field::list,
-    key::{
-        CacheKey, is_selected_by_cookies,
-        vary::{self, Vary, VarySet},
-    },
+    key::{CacheKey, vary},
     origin::{CompletionProof, ResponseBody},
-    policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
-    route::Route,
+    policy::{CacheResult, ResponseDirectives, stored_fields, tag},
     store::{PutOutcome, Store},
 };
 
-/// What was decided about a response that may be stored.
-pub(super) struct Admission {
-    /// How old it is, and for how long it is of use.
-    pub freshness: Freshness,
-    /// Its cache directives.
-    pub directives: ResponseDirectives,
-    /// What its body has a say in.
-    pub payload: Payload,
+/// A response to store, and the request that it was fetched for.
+pub(super) struct Admission<S> {
+    /// The request, its key and its fence stamp.
+    pub context: FetchContext<S>,
+    /// The terms on which the response is stored.
+    pub terms: StorageTerms,
+    /// The memory reserved for its body.
+    pub share: BudgetShare,
+    /// The value of `X-API-Cache` for its readers.
+    pub result: CacheResult,
 }
 
-/// A verdict, and the memory that is reserved for the body.
-pub(super) type ReservedAdmission = (Admission, BudgetShare);
-
-/// A response that is being stored, for the one who asked.
+/// A response that is being stored, as its requester receives it.
 pub(super) struct TeedResponse {
-    /// As all see it.
+    /// The part that all readers share.
     pub streaming: Arc<StreamingResponse>,
-    /// The whole header section, with what belongs to the asker alone.
+    /// The complete header section, including fields for the requester only.
     pub headers: HeaderMap,
-    /// Its body from the first byte.
+    /// Reads the body from its first byte.
     pub reader: TeeReader,
 }
 
-/// Starts to store a response, tells those who wait, and gives the asker a reader.
+impl TeedResponse {
+    /// Returns a shared response as a follower receives it.
+    pub(super) fn of_follower(streaming: Arc<StreamingResponse>, reader: TeeReader) -> Self {
+        Self { headers: streaming.headers.clone(), streaming, reader }
+    }
+}
+
+/// Starts to store a response, publishes it to followers, and returns it with a reader for the
+/// requester.
 pub(super) async fn admit<S: Store>(
-    fetch: OriginFetch<S>,
+    admission: Admission<S>,
     response: Response<ResponseBody>,
-    (admission, share): ReservedAdmission,
     mut flight: Option<FlightLeader>,
 ) -> TeedResponse {
-    let Admission { freshness, directives, payload } = admission;
+    let Admission { context, terms, share, result } = admission;
+    let StorageTerms { freshness, directives, payload } = terms;
     let (mut head, body) = response.into_parts();
-    let selecting = selecting_fields(&fetch, &head.headers).await;
+    let selecting = selecting_fields(&context, &head.headers).await;
     let (key, selection, selecting) = match selecting {
         Some((selection, values)) => {
             let set = selection.set.clone();
-            (fetch.target.variant(&values), Some(selection), Some((set, values)))
+            (context.target.variant(&values), Some(selection), Some((set, values)))
         }
-        None => (fetch.target.clone(), None, None),
+        None => (context.target.clone(), None, None),
     };
     if let Some(selection) = &selection {
-        // At once: those who wait and want another variant look for what selects theirs.
-        list_variant(&fetch, selection, &key).await;
+        // Before publishing: followers that want another variant look up what selects it.
+        list_variant(&context, selection, &key).await;
     }
-    vary::add_to_vary(&mut head.headers, fetch.config.route(fetch.route).vary.fields());
+    vary::add_to_vary(&mut head.headers, context.matched_route().vary.fields());
     let mut headers = stored_fields(&head.headers, &directives);
-    let tags = tags(&fetch, &mut headers);
-    if let Some(flight) = flight.as_mut().filter(|_| fetch.outlives_purges(&tags)) {
+    let tags = context.tags(&mut headers);
+    if let Some(flight) = flight.as_mut().filter(|_| context.outlives_purges(&tags)) {
         flight.alias(&key);
     }
     let expected = body.size_hint().exact();
-    let (tee, reader) = TeeBody::with_reader(expected, fetch.max_body_bytes(), share);
+    let (tee, reader) = TeeBody::with_reader(expected, context.max_body_bytes(), share);
     let streaming = Arc::new(StreamingResponse {
         status: head.status,
         headers: headers.clone(),
@@ -92,44 +93,48 @@ pub(super) async fn admit<S: Store>(
         tags: (payload == Payload::Unused).then(|| tags.clone().into()),
         tee: Arc::clone(&tee),
         variant: selecting,
-        by_cookies: is_chosen_by_cookies(fetch.target.text(), &freshness),
-        result: fetch.cache_result(),
+        by_cookies: is_chosen_by_cookies(context.target.text(), &freshness),
+        result,
         refusal: None,
     });
     if freshness.is_reusable_unvalidated(freshness.received_at) {
-        fetch.pipeline.hit_for_miss.forget(&fetch.key);
+        context.pipeline.hit_for_miss.forget(&context.key);
         flight
             .as_ref()
             .inspect(|flight| flight.publish(FlightResult::Streaming(Arc::clone(&streaming))));
     } else {
-        fetch.mark_hit_for_miss(HitForMissReason::Unshared, freshness.received_at, flight.as_ref());
+        context.mark_hit_for_miss(
+            HitForMissReason::Unshared,
+            freshness.received_at,
+            flight.as_ref(),
+        );
     }
-    let (stamp, requested_at) = (fetch.stamp, fetch.requested_at);
-    let (status, attributes) = (head.status, fetch.attributes());
+    let (stamp, requested_at) = (context.stamp, context.requested_at);
+    let (status, attributes) = (head.status, context.attributes());
     let draft =
         ResponseDraft { key, status, headers, freshness, tags, attributes, stamp, requested_at };
-    tokio::spawn(pump(fetch, body, tee, (draft, selection, payload), flight));
+    tokio::spawn(pump(context, body, tee, (draft, selection, payload), flight));
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
-/// Moves the body from the origin to its readers, and to the store once all of it is there.
+/// Moves the body from the origin to its readers, and to the store once it is complete.
 ///
-/// The entry is in the store before the last byte is given out, so that whoever has read the response
-/// finds it stored; but readers do not wait for tags that take long to read.
+/// The entry is stored before the last byte is delivered, so that a client that has read the
+/// response finds it stored. Slow tag extraction does not delay readers.
 async fn pump<S: Store>(
-    fetch: OriginFetch<S>,
+    context: FetchContext<S>,
     body: ResponseBody,
     tee: Arc<TeeBody>,
     (draft, selection, payload): (ResponseDraft, Option<VarySelection>, Payload),
     flight: Option<FlightLeader>,
 ) {
     let guard = FailUnlessComplete(&tee);
-    let Some(end) = read(&fetch, body, &tee, flight.as_ref()).await else { return };
+    let Some(end) = read(&context, body, &tee, flight.as_ref()).await else { return };
     let kept = tee.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
     if let (Err(cause), None) = (&kept, tee.not_kept()) {
-        fetch.note_not_kept(*cause, flight.as_ref());
+        context.note_not_kept(*cause, flight.as_ref());
     }
-    let kept = kept.ok().filter(|body| fetch.may_store(&tee, body.length()));
+    let kept = kept.ok().filter(|body| context.may_store(&tee, body.length()));
     let is_slow = payload.is_read_after_delivery(kept.as_ref().map_or(0, CompleteBody::length));
     let mut end = Some(end);
     if is_slow && let Some(end) = end.take() {
@@ -137,9 +142,9 @@ async fn pump<S: Store>(
     }
     let mut put = None;
     if let Some(body) = kept {
-        put = store(&fetch, &body, (draft, selection), payload).await;
+        put = store(&context, &body, (draft, selection), payload).await;
     }
-    // What was stored since does as well for the other nodes.
+    // A superseding entry serves the other nodes as well.
     let is_stored = matches!(put, Some((PutOutcome::Stored | PutOutcome::Superseded, _)));
     flight.as_ref().filter(|_| is_stored).inspect(|flight| flight.mark_stored());
     let stored = put.filter(|(put, _)| *put == PutOutcome::Stored).map(|(_, body)| body);
@@ -152,13 +157,13 @@ async fn pump<S: Store>(
         }
     }
     tee.stop_retaining();
-    // Until now, requests could still join.
+    // Requests could join until now.
     drop((guard, flight));
 }
 
-impl<S: Store> OriginFetch<S> {
-    /// Whether a body of this length may be stored now. Of one whose length was announced that was decided
-    /// before its first byte.
+impl<S: Store> FetchContext<S> {
+    /// Returns whether a body of this length may be stored. If the length was announced, that was
+    /// decided before the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
         let may = tee.has_known_length()
             || length <= SMALL_BODY
@@ -169,7 +174,8 @@ impl<S: Store> OriginFetch<S> {
         may
     }
 
-    /// Counts a body that was not kept for the store. One that turned out too large is not waited for again.
+    /// Counts a body that was not retained for the store. A body that is too large is marked
+    /// hit-for-miss.
     fn note_not_kept(&self, cause: NotKeptReason, flight: Option<&FlightLeader>) {
         let counter = &self.pipeline.metrics.bodies_not_kept;
         counter.with_label_values(&[cause.as_str()]).inc();
@@ -180,16 +186,17 @@ impl<S: Store> OriginFetch<S> {
     }
 }
 
-/// The end of a body, which its readers do not have yet.
+/// The end of a body, not delivered to readers yet.
 struct BodyEnd {
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,
     proof: CompletionProof,
 }
 
-/// Reads a body to its end; none if it breaks off, or if nobody wants it any more.
+/// Reads a body to its end. Returns `None` if it is truncated, or if it has no readers and is not
+/// retained.
 async fn read<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     mut body: ResponseBody,
     tee: &TeeBody,
     flight: Option<&FlightLeader>,
@@ -202,7 +209,8 @@ async fn read<S: Store>(
             Ok(chunk) => {
                 tee.add(chunk);
                 if not_kept.is_none() {
-                    not_kept = tee.not_kept().inspect(|cause| fetch.note_not_kept(*cause, flight));
+                    not_kept =
+                        tee.not_kept().inspect(|cause| context.note_not_kept(*cause, flight));
                 }
                 tee.capacity().await.ok()?;
             }
@@ -213,14 +221,14 @@ async fn read<S: Store>(
 }
 
 impl BodyEnd {
-    /// The body that ends so, with those of its trailers that may be stored beside such a head.
+    /// Builds the complete body. Keeps only those trailers that may be stored with this head.
     fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
         let kept = |fields| stored_fields(fields, &ResponseDirectives::parse(head));
         let trailers = self.trailers.as_ref().map(kept);
         CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
     }
 
-    /// Gives readers the rest: out of the stored body, if there is one.
+    /// Delivers the rest to the readers, from the stored copy if there is one.
     async fn deliver(self, tee: &TeeBody, stored: Option<Bytes>) {
         match (stored, self.last) {
             (Some(body), _) => tee.switch_to_stored(body),
@@ -232,49 +240,61 @@ impl BodyEnd {
 }
 
 async fn store<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     body: &CompleteBody,
     (mut draft, selection): (ResponseDraft, Option<VarySelection>),
     payload: Payload,
 ) -> Option<(PutOutcome, Bytes)> {
-    let further = fetch.read_body(payload, body.chunks()).await;
+    let request = PayloadRequest {
+        config: &context.config,
+        route: context.route,
+        request: &context.request,
+        readings: &context.readings,
+        user: context.user(),
+    };
+    let parsing = &context.pipeline.parsing;
+    let further = payload::read(parsing, &request, (payload, body.chunks())).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
-        fetch.count_unreadable(cause);
+        context.count_unreadable(cause);
         return None;
     }
-    if !fetch.outlives_purges(&draft.tags) {
+    if !context.outlives_purges(&draft.tags) {
         return None;
     }
     let key = draft.key.clone();
     let response = Arc::new(draft.complete(body)?);
-    let put = fetch.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
+    let put = context.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
     if put == PutOutcome::Stored {
-        fetch.note_recent_target(&key, &response);
-        if let Some(selection) = selection.filter(|_| was_delisted(fetch, &key)) {
-            list_variant(fetch, &selection, &key).await;
+        context.note_recent_target(&key, &response);
+        if let Some(selection) = selection.filter(|_| was_delisted(context, &key)) {
+            list_variant(context, &selection, &key).await;
         }
     }
     Some((put, response.body()))
 }
 
-/// Whether a variant was one too many while it arrived.
-fn was_delisted<S: Store>(fetch: &OriginFetch<S>, key: &CacheKey) -> bool {
-    match fetch.pipeline.store.peek(&fetch.target) {
+/// Returns whether a variant was evicted from its target's index while its body arrived.
+fn was_delisted<S: Store>(context: &FetchContext<S>, key: &CacheKey) -> bool {
+    match context.pipeline.store.peek(&context.target) {
         Some(Entry::Variants(variants)) => !variants.recent.contains(&key.digest()),
         _ => false,
     }
 }
 
-/// Gives a variant its place under its target.
-async fn list_variant<S: Store>(fetch: &OriginFetch<S>, selection: &VarySelection, key: &CacheKey) {
+/// Adds a variant to its target's index.
+async fn list_variant<S: Store>(
+    context: &FetchContext<S>,
+    selection: &VarySelection,
+    key: &CacheKey,
+) {
     let lost =
-        fetch.pipeline.store.add_variant(&fetch.target, selection.clone(), key.digest()).await;
-    if let Some(metrics) = fetch.config.metrics.get(fetch.route) {
+        context.pipeline.store.add_variant(&context.target, selection.clone(), key.digest()).await;
+    if let Some(metrics) = context.config.metrics.get(context.route) {
         metrics.variants_limited.inc_by(lost as u64);
     }
 }
 
-/// Adds the tags of a body to those of its head, unless that is too many.
+/// Adds tags from the body to those from the head. Fails if there are too many.
 fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadError> {
     if further.is_empty() {
         return Ok(());
@@ -285,7 +305,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 
-/// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.
+/// Fails the readers of a body when its task ends early, so that none waits forever.
 pub(super) struct FailUnlessComplete<'a>(pub &'a TeeBody);
 
 impl Drop for FailUnlessComplete<'_> {
@@ -294,32 +314,34 @@ impl Drop for FailUnlessComplete<'_> {
     }
 }
 
-/// The selecting fields of a response: those of its `Vary` and those of its route, or, where these are
-/// none, those that other responses of its target named lately. And a request's values for them.
+/// Returns the selecting fields of a response and the request's values for them.
+///
+/// The fields are those of the response's `Vary` and of its route. If there are none, those that
+/// other responses of the target recently named.
 async fn selecting_fields<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     response: &HeaderMap,
 ) -> Option<(VarySelection, Vec<u8>)> {
-    let (rule, seen) = (&fetch.config.route(fetch.route).vary, fetch.requested_at);
-    let set = selecting_set(&fetch.config, fetch.config.route(fetch.route), response);
+    let (rule, seen) = (&context.matched_route().vary, context.requested_at);
+    let set = selecting_set(&context.config, context.matched_route(), response);
     let mut selection = VarySelection { set, seen, codings: Vec::new(), languages: Vec::new() };
     if selection.set.is_empty() && rule.cookies.is_empty() {
-        selection = known_selection(fetch).await?;
+        selection = known_selection(context).await?;
     }
     selection.codings.clear();
     if selection.set.contains(&header::ACCEPT_ENCODING) {
-        selection.codings.extend(vary::canonical_codings(&fetch.request.headers).map(Into::into));
+        selection.codings.extend(vary::canonical_codings(&context.request.headers).map(Into::into));
     }
     selection.languages.clear();
     if selection.set.contains(&header::ACCEPT_LANGUAGE) {
-        selection.languages.extend(language_variant(&fetch.request.headers, response));
+        selection.languages.extend(language_variant(&context.request.headers, response));
     }
-    let values = lookup::selecting_values(&selection.set, rule, &fetch.request.headers);
+    let values = selecting_values(&selection.set, rule, &context.request.headers);
     Some((selection, values))
 }
 
-/// Returns the language of a response and the preferences that it was chosen by, if the response names
-/// exactly one language.
+/// Returns the language of a response and the preferences it was chosen by, if it names exactly one
+/// language.
 fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<LanguageVariant> {
     let mut named = list::members(response, header::CONTENT_LANGUAGE);
     let language = named.next().filter(|_| named.next().is_none())?;
@@ -327,59 +349,16 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
     Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
-/// What selects among the variants of a target, as far as that is known.
-async fn known_selection<S: Store>(fetch: &OriginFetch<S>) -> Option<VarySelection> {
-    let store = &fetch.pipeline.store;
-    let known = match store.peek(&fetch.target) {
-        // The lookup found an index, and there may be no memory to find it in.
-        None if fetch.key != fetch.target => store.get(&fetch.target).await,
+/// Returns what currently selects among the variants of a target.
+async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySelection> {
+    let store = &context.pipeline.store;
+    let known = match store.peek(&context.target) {
+        // The lookup found an index, which may not fit into memory.
+        None if context.key != context.target => store.get(&context.target).await,
         known => known,
     };
     match known? {
-        Entry::Variants(variants) => variants.current_selection(fetch.requested_at).cloned(),
+        Entry::Variants(variants) => variants.current_selection(context.requested_at).cloned(),
         Entry::Response(_) => None,
     }
-}
-
-/// Whether cookies chose the response with this key, and the origin did not make it fresh: then it has to
-/// tell caches behind this one that others may get another.
-pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
-    !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
-}
-
-/// The names of the fields that select among the responses of a route like this one. Those that its partition
-/// is made of select nothing more.
-pub(super) fn selecting_set(
-    config: &ConfigSnapshot,
-    route: &Route,
-    response: &HeaderMap,
-) -> VarySet {
-    let mut set = match Vary::parse(response) {
-        Vary::Fields(set) => without_partition_fields(config, route, set),
-        Vary::Star => VarySet::default(),
-    };
-    route.vary.headers.iter().for_each(|name| set.insert(name.clone()));
-    set
-}
-
-/// The selecting fields without those that the partition of the route is made of.
-pub(super) fn without_partition_fields(
-    config: &ConfigSnapshot,
-    route: &Route,
-    set: VarySet,
-) -> VarySet {
-    if !route.rule.partition.needs_identity() {
-        return set;
-    }
-    let names = set.iter().filter(|name| !credentials::is_partitioned_by(config, route, name));
-    names.cloned().collect()
-}
-
-/// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
-pub(super) fn tags<S: Store>(fetch: &OriginFetch<S>, headers: &mut HeaderMap) -> Vec<String> {
-    let query = fetch.request.uri.query();
-    let mut tags = fetch.config.route(fetch.route).tags_of(&fetch.readings, query, fetch.user());
-    tags.extend(tag::extract(headers, &fetch.host()));
-    tags.extend(sensitive::tag(&fetch.config, fetch.config.route(fetch.route), &fetch.url));
-    tags
 }

@@ -1,4 +1,4 @@
-//! The body of a response to a client, whichever way it comes, and the end of the request with it.
+//! The body of a response to a client, which accounts for the request when it ends.
 
 use std::{
     convert::Infallible,
@@ -20,42 +20,41 @@ use crate::origin::ResponseBody;
 
 type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A response body. Whatever happens to it, its request is counted and logged exactly once: at its
-/// end, or when the client goes away before.
-pub(crate) struct Body {
+/// A response body. Its request is counted and logged exactly once: at the end, or when the client
+/// disconnects.
+pub(crate) struct DeliveredBody {
     content: BodyContent,
     accounting: Option<Box<RequestAccounting>>,
 }
 
-/// Where a body comes from.
+/// The source of a body.
 ///
-/// Small, since every response carries one from hand to hand: what is large is boxed.
+/// Large variants are boxed, because every response moves one through several functions.
 pub(crate) enum BodyContent {
-    /// Nothing follows the head.
     Empty,
-    /// All of it is at hand.
+    /// A complete body.
     Full(Bytes),
-    /// All of it is at hand, and trailers behind it.
+    /// A complete body followed by trailers.
     FullWithTrailers(Box<(Bytes, HeaderMap)>),
-    /// It is on its way to the store as well.
+    /// A body that is also being stored.
     Tee(TeeReader),
-    /// The same, of which one range is given out.
+    /// One range of such a body.
     Range(RangeBody),
-    /// It passes through.
+    /// A body passed through from the origin.
     Origin(Box<ResponseBody>),
-    /// It is made by Larder itself as it goes, and may have no end.
+    /// A body that Larder generates, possibly without an end.
     Generated(UnsyncBoxBody<Bytes, Infallible>),
-    /// Nothing follows the head, which tells of a body this long all the same (HEAD).
+    /// No body, but a head that announces this length (HEAD).
     HeadOnly(u64),
 }
 
-impl Body {
-    /// A body without an end to report: the request is accounted for already.
+impl DeliveredBody {
+    /// Creates a body whose request is already accounted for.
     pub(crate) fn already_accounted(content: BodyContent) -> Self {
         Self { content, accounting: None }
     }
 
-    /// A body at whose end the request is accounted for.
+    /// Creates a body that accounts for its request when it ends.
     pub(crate) fn new(content: BodyContent, accounting: Box<RequestAccounting>) -> Self {
         Self { content, accounting: Some(accounting) }
     }
@@ -86,8 +85,8 @@ impl Body {
             BodyContent::Range(part) => {
                 Pin::new(part).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
-            // Without its cause: hyper would reset the client's stream with the code that the origin's was
-            // reset with, and a code may say that the request was not processed (RFC 9113 §8.7).
+            // Drops the cause: hyper would reset the client's stream with the code of the origin's
+            // reset, and some codes say that the request was not processed (RFC 9113 §8.7).
             BodyContent::Origin(body) => {
                 let frame = ready!(Pin::new(&mut **body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))
@@ -99,7 +98,7 @@ impl Body {
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for DeliveredBody {
     type Data = Bytes;
     type Error = StreamError;
 
@@ -133,7 +132,7 @@ impl HttpBody for Body {
             BodyContent::Empty => SizeHint::with_exact(0),
             BodyContent::HeadOnly(length) => SizeHint::with_exact(*length),
             BodyContent::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            // HTTP/1.1 has trailers behind chunks only.
+            // HTTP/1.1 allows trailers only after chunks.
             BodyContent::FullWithTrailers(..) => SizeHint::default(),
             BodyContent::Tee(reader) => reader.size_hint(),
             BodyContent::Range(part) => part.size_hint(),
@@ -143,15 +142,15 @@ impl HttpBody for Body {
     }
 }
 
-impl From<Bytes> for Body {
-    /// A body of Larder's own, for a request that never reached the pipeline.
+impl From<Bytes> for DeliveredBody {
+    /// Creates a body for a request that never reached the pipeline.
     fn from(bytes: Bytes) -> Self {
         Self::already_accounted(BodyContent::Full(bytes))
     }
 }
 
-impl From<UnsyncBoxBody<Bytes, Infallible>> for Body {
-    /// The same, made as it goes.
+impl From<UnsyncBoxBody<Bytes, Infallible>> for DeliveredBody {
+    /// Creates a generated body for a request that never reached the pipeline.
     fn from(body: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self::already_accounted(BodyContent::Generated(body))
     }

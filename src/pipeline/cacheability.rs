@@ -1,15 +1,15 @@
-//! The verdict on a response: whether it is stored, and for how long it is of use. Pure, so that a fetch and
-//! an explanation come to the same.
+//! Cacheability: whether a response is stored, and how long it may be used.
+//!
+//! Pure, so that a fetch and an explanation agree.
 
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
-    admit::Admission,
     config_snapshot::ConfigSnapshot,
     credentials,
-    fetch::FetchTimes,
+    fetch_times::FetchTimes,
     payload::{Payload, PayloadError},
 };
 use crate::{
@@ -27,34 +27,42 @@ use crate::{
     user::PartitionMember,
 };
 
-/// A question to the origin, as far as the answer is judged by it.
+/// The terms on which a cacheable response is stored.
+pub(super) struct StorageTerms {
+    /// Its age, and how long it may be used.
+    pub freshness: Freshness,
+    pub directives: ResponseDirectives,
+    /// Whether its body has to be read before it is stored.
+    pub payload: Payload,
+}
+
+/// The parts of an origin request that decide whether its response is cacheable.
 pub(super) struct CacheabilityCheck<'a> {
-    /// The configuration.
     pub config: &'a ConfigSnapshot,
-    /// The route.
     pub route: &'a Route,
     /// The request, as a `GET`.
     pub request: RequestHead<'a>,
-    /// Its own `Cache-Control`.
+    /// The request's `Cache-Control`.
     pub directives: &'a RequestDirectives,
-    /// Its query, as the client sent it.
+    /// The query as the client sent it.
     pub query: &'a str,
-    /// The member of the route's partition that asks.
+    /// The requesting member of the route's partition.
     pub member: Option<&'a PartitionMember>,
 }
 
-/// The length of a body, if it is known, and the largest that is stored.
+/// The length of a body, if known, and the maximum that is stored.
 pub(super) type BodyLengths = (Option<u64>, u64);
 
 impl CacheabilityCheck<'_> {
-    /// Whether a response is stored, and how. A refusal that lies in its body says what about it.
+    /// Decides whether a response is stored, and on what terms. A refusal because of the body
+    /// includes its cause.
     pub(super) fn decide(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
         directives: ResponseDirectives,
         (expected, limit): BodyLengths,
         times: FetchTimes,
-    ) -> Result<Admission, (Reason, Option<PayloadError>)> {
+    ) -> Result<StorageTerms, (Reason, Option<PayloadError>)> {
         let refused = |reason| (reason, None);
         let freshness = self.storable((status, headers), &directives, times).map_err(refused)?;
         if self.varies_by_credentials(headers) {
@@ -68,10 +76,10 @@ impl CacheabilityCheck<'_> {
         }
         let payload = Payload::of(self.route, headers, expected);
         let payload = payload.map_err(|(reason, cause)| (reason, Some(cause)))?;
-        Ok(Admission { freshness, directives, payload })
+        Ok(StorageTerms { freshness, directives, payload })
     }
 
-    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    /// Returns the freshness of a response by the monotonic clock, or why it may not be stored.
     pub(super) fn storable(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -83,8 +91,8 @@ impl CacheabilityCheck<'_> {
             return Ok(shared_refusal(received_steady));
         }
         let head = ResponseHead { status, headers, requested_at, received_at };
-        let asked = (&self.request, self.directives);
-        let freshness = storable(asked, (&head, directives), &self.route.rule)?;
+        let request = (&self.request, self.directives);
+        let freshness = storable(request, (&head, directives), &self.route.rule)?;
         let freshness = Freshness { received_at: received_steady, ..freshness };
         let is_own = self.route.rule.partition == Partition::User;
         Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {
@@ -97,7 +105,7 @@ impl CacheabilityCheck<'_> {
         })
     }
 
-    /// What those who wait for a fetch get of an error response.
+    /// Returns what followers of a fetch receive of an error response.
     pub(super) fn sharing(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -114,8 +122,8 @@ impl CacheabilityCheck<'_> {
         }
     }
 
-    /// Whether members who share a partition may get different responses by the credentials that it is made
-    /// of. A user's own partition separates them already.
+    /// Returns whether members of a shared partition may get different responses depending on their
+    /// credentials. A user's own partition already separates them.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
@@ -127,14 +135,14 @@ impl CacheabilityCheck<'_> {
         set.iter().any(varies)
     }
 
-    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    /// Returns whether a redirect repeats a parameter that is not in the key, such as a token.
     fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
         let mut locations = response.get_all(header::LOCATION).iter();
         locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
     }
 }
 
-/// The freshness of a refusal that those who wait get as well: a planted bug.
+/// The freshness of a shared refusal (a planted bug).
 #[cold]
 fn shared_refusal(received_at: Timestamp) -> Freshness {
     Freshness {

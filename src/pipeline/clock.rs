@@ -1,4 +1,4 @@
-//! The clocks that the pure rooms are told the time by.
+//! Clocks: where the pure rooms get `now` from.
 
 use std::{
     sync::{
@@ -10,17 +10,17 @@ use std::{
 
 use crate::{field::Timestamp, store::monotonic};
 
-/// Where `now` comes from.
+/// The source of the current time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     /// The system's clocks.
     #[default]
     System,
-    /// Clocks that stand still until they are moved, for tests.
+    /// Clocks that tests set.
     Manual(Arc<ManualTime>),
 }
 
-/// What manual clocks show, in milliseconds.
+/// The time that manual clocks show, in milliseconds.
 #[derive(Debug)]
 pub struct ManualTime {
     wall: AtomicU64,
@@ -28,47 +28,67 @@ pub struct ManualTime {
 }
 
 impl Clock {
-    /// Clocks that show the system's present time and stand still.
+    /// Creates manual clocks that start at the system's time.
     pub fn manual() -> Self {
         let now = || AtomicU64::new(Timestamp::from(SystemTime::now()).millis());
         Self::Manual(Arc::new(ManualTime { wall: now(), steady: now() }))
     }
 
-    /// The present, as people and origins tell it.
+    /// Returns the wall-clock time.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => SystemTime::now().into(),
-            Self::Manual(hands) => Timestamp::from_millis(hands.wall.load(Ordering::Relaxed)),
+            Self::Manual(time) => Timestamp::from_millis(time.wall.load(Ordering::Relaxed)),
         }
     }
 
-    /// The present by the node's own clock, which nobody sets: by it what is stored grows older.
+    /// Returns the monotonic time, by which stored responses age. Adjusting the wall clock does not
+    /// change it.
     pub fn steady(&self) -> Timestamp {
         self.steady_at(Instant::now())
     }
 
-    /// The same at an instant that was the present a moment ago; asks no clock.
+    /// Returns the monotonic time of a recent instant, without reading a clock.
     pub fn steady_at(&self, instant: Instant) -> Timestamp {
         match self {
             Self::System => monotonic::timestamp(instant),
-            Self::Manual(hands) => Timestamp::from_millis(hands.steady.load(Ordering::Relaxed)),
+            Self::Manual(time) => Timestamp::from_millis(time.steady.load(Ordering::Relaxed)),
         }
     }
 
-    /// Moves manual clocks forward; the system's move by themselves.
+    /// Advances manual clocks; has no effect on the system's.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(hands) = self {
+        if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            hands.wall.fetch_add(by, Ordering::Relaxed);
-            hands.steady.fetch_add(by, Ordering::Relaxed);
+            time.wall.fetch_add(by, Ordering::Relaxed);
+            time.steady.fetch_add(by, Ordering::Relaxed);
         }
     }
 
-    /// Sets a manual clock back, as an operator does with the system's.
+    /// Sets a manual wall clock back.
     pub fn set_back(&self, by: Duration) {
-        if let Self::Manual(hands) = self {
+        if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            hands.wall.fetch_sub(by, Ordering::Relaxed);
+            time.wall.fetch_sub(by, Ordering::Relaxed);
         }
+    }
+}
+
+/// When a request's head was read, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReceivedAt {
+    /// By the wall clock.
+    pub at: Timestamp,
+    /// By the process's monotonic clock.
+    pub started: Instant,
+    /// By the monotonic clock that stored responses age by, as a timestamp.
+    pub steady: Timestamp,
+}
+
+impl ReceivedAt {
+    /// Reads the clocks.
+    pub(crate) fn now(clock: &Clock) -> Self {
+        let started = Instant::now();
+        Self { at: clock.now(), started, steady: clock.steady_at(started) }
     }
 }

@@ -1,4 +1,4 @@
-//! Collapsing: of all requests that want the same response at the same time, one asks the origin.
+//! Request collapsing (singleflight): concurrent requests for one response share one fetch.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,34 +20,36 @@ use crate::{
 
 const SHARDS: usize = 64;
 
-/// The fetches under way, by key.
+/// The fetches in flight, by key.
 pub(super) struct Flights {
     shards: Arc<[FlightShard]>,
 }
 
 type FlightShard = Mutex<HashMap<u128, Flight>>;
 
-/// One fetch that others may wait for.
+/// One fetch that other requests may join.
 #[derive(Clone)]
 struct Flight {
     key: CacheKey,
-    /// In the form by which purges select it.
+    /// The URL in the form that purges select.
     url: Box<str>,
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
     result: watch::Receiver<Option<FlightResult>>,
 }
 
-/// What a request does about a key that needs the origin.
+/// The role of a request in a flight.
 pub(super) enum FlightRole {
-    /// It asks the origin, on behalf of everyone who joins.
+    /// It fetches, on behalf of all that join.
     Leader(FlightLeader),
-    /// Somebody asks already.
+    /// Another request is fetching.
     Follower(FlightFollower),
 }
 
-/// The leader's side. Dropped without [`FlightLeader::publish`], it sends the followers off on their own: a
-/// leader that dies holds nobody up, neither on this node nor on others.
+/// The leader of a flight.
+///
+/// If dropped without [`FlightLeader::publish`], followers fetch for themselves: a leader that dies
+/// blocks no request on this node or on others.
 pub(super) struct FlightLeader {
     shards: Arc<[FlightShard]>,
     keys: Vec<u128>,
@@ -57,21 +59,20 @@ pub(super) struct FlightLeader {
     lease: Mutex<Option<FetchLease>>,
 }
 
-/// A follower's side.
 pub(super) struct FlightFollower {
     result: watch::Receiver<Option<FlightResult>>,
 }
 
 impl Flights {
-    /// None under way.
     pub(super) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| FlightShard::default()).collect() }
     }
 
-    /// Joins the fetch of this key, or becomes its leader. Its response is going to have these attributes.
+    /// Joins the flight of this key, or leads a new one whose response will have these attributes.
     ///
-    /// A request that came at `started` joins no fetch that a purge since its beginning may select: it
-    /// leads one of its own, which those who come next join instead. Who waits already came before.
+    /// A request that arrived at `started` does not join a flight whose response a purge may have
+    /// selected since the flight began. It leads a new one, which later requests join; earlier
+    /// followers keep waiting for the old one.
     pub(super) fn join(
         &self,
         key: &CacheKey,
@@ -81,7 +82,8 @@ impl Flights {
     ) -> FlightRole {
         let mut flights = shard(&self.shards, key.digest()).lock();
         match flights.entry(key.digest()) {
-            // Two keys with one digest: nobody waits for the other, and the first keeps its place.
+            // Two keys share a digest: the second request fetches alone, and the listed flight
+            // stays.
             Entry::Occupied(listed) if listed.get().key != *key => {
                 FlightRole::Leader(self.new_flight(None, attributes, applied_purges.stamp()).0)
             }
@@ -132,21 +134,17 @@ impl Flight {
     }
 }
 
-impl Default for Flights {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl FlightLeader {
-    /// Tells all followers what became of the fetch. The flight stays listed until this is dropped, so
-    /// that requests which come while the body arrives still join. One that failed is joined by nobody.
+    /// Publishes the result to all followers.
+    ///
+    /// The flight stays listed until the leader is dropped, so that requests can join while the
+    /// body arrives. A failed flight is delisted at once.
     pub(super) fn publish(&self, result: FlightResult) {
         match &result {
             FlightResult::Streaming(_) => {}
             FlightResult::NotShared => self.release_lease(LeaseResult::NotShareable),
             FlightResult::Reused(reused) if reused.is_stored() => {
-                self.release_lease(LeaseResult::Stored)
+                self.release_lease(LeaseResult::Stored);
             }
             FlightResult::Reused(reused) if reused.result == CacheResult::Stale => {
                 self.release_lease(LeaseResult::Failed(
@@ -162,28 +160,29 @@ impl FlightLeader {
         self.result.send_replace(Some(result));
     }
 
-    /// Fetches for the other nodes, too, from now on.
+    /// Makes the fetch count for other nodes too.
     pub(super) fn attach_lease(&self, lease: FetchLease) {
         *self.lease.lock() = Some(lease);
     }
 
-    /// Tells the other nodes that the response is stored.
+    /// Reports to other nodes that the response is stored.
     pub(super) fn mark_stored(&self) {
         self.release_lease(LeaseResult::Stored);
     }
 
-    /// Lets another node fetch.
+    /// Releases the lease, so that another node may fetch.
     pub(super) fn yield_lease(&self) {
         self.release_lease(LeaseResult::Abandoned);
     }
 
-    fn release_lease(&self, landed: LeaseResult) {
+    fn release_lease(&self, result: LeaseResult) {
         if let Some(lease) = self.lease.lock().take() {
-            lease.release(landed);
+            lease.release(result);
         }
     }
 
-    /// Lists the flight under a further key: the response turned out to be one variant of its target.
+    /// Lists the flight under another key, after the response turned out to be a variant of its
+    /// target.
     pub(super) fn alias(&mut self, key: &CacheKey) {
         let mut flights = shard(&self.shards, key.digest()).lock();
         let result = self.result.subscribe();
@@ -215,7 +214,7 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// What became of the fetch; `None` where its leader died.
+    /// Waits for the result of the fetch. Returns `None` if the leader died.
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

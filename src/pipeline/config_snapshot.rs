@@ -1,4 +1,4 @@
-//! What a configuration makes of the pipeline; replaced as a whole on reload, while the cache stays.
+//! A snapshot of the configuration, replaced as a whole on reload. The cache stays.
 
 use std::sync::{
     Arc,
@@ -19,67 +19,64 @@ use crate::{
     user::{Authenticator, PartitionMember},
 };
 
-/// The parts of the pipeline that come out of the configuration.
+/// The parts of the pipeline that come from the configuration.
 pub(crate) struct ConfigSnapshot {
-    /// This configuration and no other.
+    /// Identifies this configuration.
     pub id: SnapshotId,
-    /// Which rule governs a request.
     pub routes: RouteTable,
-    /// The routes' metric handles, by the route's index.
+    /// Metric handles by route index.
     pub metrics: Vec<RouteMetrics>,
-    /// The version of the namespace in which responses are stored.
+    /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
-    /// Who is asked for what is not stored.
     pub origin: Arc<Origin>,
-    /// How forwarded messages are signed.
+    /// This proxy's name in `Via`.
     pub identity: ViaIdentity,
-    /// The hosts that are served.
     pub hosts: ServedHosts,
-    /// The `Host` that origins are sent.
+    /// The `Host` that origins receive.
     pub host: HostHeader,
-    /// Whose forwarding fields are believed.
+    /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// What counts as a credential.
     pub credentials: CredentialRules,
-    /// How credentials enter keys.
+    /// How credentials are digested into keys.
     pub digests: CredentialDigests,
-    /// The identities that requests prove.
+    /// Authenticates users.
     pub users: Arc<Authenticator>,
-    /// Where requests are logged, if they are.
+    /// The access log, if enabled.
     pub access_log: Option<Arc<AccessLog>>,
-    /// What may be stored of one body, in bytes.
+    /// The maximum body size that is stored, in bytes.
     pub max_object: u64,
-    /// Whether responses say where their time went (`Server-Timing`).
+    /// Whether responses carry `Server-Timing`.
     pub server_timing: ServerTiming,
 }
 
 /// The hosts that requests may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ServedHosts {
-    /// In canonical form: `api.example.com`, with or without a port, or `*.example.com`. Empty: all.
+    /// In canonical form: `api.example.com`, with or without a port, or `*.example.com`. Empty
+    /// means all.
     pub patterns: Box<[Box<str>]>,
 }
 
 impl ServedHosts {
-    /// Whether requests for this host, in canonical form, are answered.
-    pub(crate) fn includes(&self, asked: &str) -> bool {
+    /// Returns whether requests for this host (in canonical form) are served.
+    pub(crate) fn includes(&self, requested: &str) -> bool {
         let fits = |pattern: &str| {
-            let name = host::name(asked);
+            let name = host::name(requested);
             match pattern.strip_prefix('*') {
                 Some(domain) => name.len() > domain.len() && name.ends_with(domain),
-                None => pattern == asked || pattern == name,
+                None => pattern == requested || pattern == name,
             }
         };
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| fits(pattern))
     }
 }
 
-/// Tells one configuration from every other of this process.
+/// Identifies a configuration within the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SnapshotId(u64);
 
 impl SnapshotId {
-    /// An identity not given out before.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -89,15 +86,13 @@ impl SnapshotId {
 /// Whether responses carry `Server-Timing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum ServerTiming {
-    /// They do not.
     #[default]
     Off,
-    /// They do.
     On,
 }
 
 impl ConfigSnapshot {
-    /// Whether what the peer of a connection says about its own clients is believed.
+    /// Returns whether the peer is a trusted proxy, so that its forwarding fields count.
     pub(crate) fn trusts(&self, connection: &Connection) -> bool {
         !self.trusted_proxies.is_empty()
             && connection.peer.is_some_and(|peer| {
@@ -106,22 +101,20 @@ impl ConfigSnapshot {
             })
     }
 
-    /// Whether the peer of a connection is a gateway whose word about its users counts.
+    /// Returns whether the peer is a gateway that may name users.
     pub(crate) fn is_gateway(&self, connection: &Connection) -> bool {
         self.users.trusts(connection.peer.map(|peer| peer.ip()))
     }
 
-    /// The route with this index.
     pub(crate) fn route(&self, index: usize) -> &Route {
         self.routes.route(index)
     }
 
-    /// The name of the route with this index.
     pub(crate) fn route_name(&self, index: usize) -> &str {
         &self.route(index).name
     }
 
-    /// What a response stored under the route with this index is known by, for a member of its partition.
+    /// Returns the attributes of a response stored for a route and a member of its partition.
     pub(crate) fn attributes(
         &self,
         index: usize,

@@ -1,4 +1,4 @@
-//! Cookies of requests, as far as they say who asks: read once a value, and remembered.
+//! Classifies the cookies of requests, with a per-thread cache by `Cookie` value.
 
 use std::cell::RefCell;
 
@@ -7,11 +7,11 @@ use http::{HeaderMap, HeaderValue, header};
 use super::config_snapshot::{ConfigSnapshot, SnapshotId};
 use crate::{policy::credentials::CookieFindings, route::Route};
 
-/// `Cookie` values that each thread remembers, and how long each may be: at most 2 MiB.
+/// Number of `Cookie` values that each thread remembers, and their maximum length: 2 MiB at most.
 const SLOTS: usize = 1024;
 const MAX_LENGTH: usize = 2048;
 
-/// The findings about one `Cookie` value under a configuration.
+/// The cached findings about one `Cookie` value under one configuration.
 struct CachedFindings {
     config: SnapshotId,
     value: Box<[u8]>,
@@ -23,23 +23,22 @@ thread_local! {
         RefCell::new((0..SLOTS).map(|_| None).collect());
 }
 
-/// Returns what the cookies of a request come to on a route.
+/// Returns the findings about a request's cookies on a route.
 ///
-/// Clients send the same cookies over and over. Each thread remembers what a value came to, so that most
-/// requests cost a comparison of bytes.
+/// Clients repeat the same cookies, so most requests cost one comparison of bytes.
 pub(super) fn classify(
     config: &ConfigSnapshot,
     route: &Route,
     headers: &HeaderMap,
 ) -> CookieFindings {
-    let settled = &route.vary.cookies;
+    let named = &route.vary.cookies;
     let mut lines = headers.get_all(header::COOKIE).iter();
     match (lines.next(), lines.next()) {
-        (Some(line), None) if settled.is_empty() && line.len() <= MAX_LENGTH => {
-            cached(config, line, || config.credentials.inspect_cookies(headers, settled))
+        (Some(line), None) if named.is_empty() && line.len() <= MAX_LENGTH => {
+            cached(config, line, || config.credentials.inspect_cookies(headers, named))
         }
-        (_, None) => config.credentials.inspect_cookies(headers, settled),
-        // HTTP/1.1 knows one line only: servers take the first, the last, or join them somehow.
+        (_, None) => config.credentials.inspect_cookies(headers, named),
+        // HTTP/1.1 allows one line only: servers take the first, take the last, or join them.
         (_, Some(_)) => CookieFindings::AMBIGUOUS,
     }
 }
@@ -64,7 +63,7 @@ fn cached(
     })
 }
 
-/// Values of different clients mostly differ in their length or in one of these bytes.
+/// Samples bytes and the length, in which the values of different clients mostly differ.
 fn slot_of(value: &[u8]) -> usize {
     let step = (value.len() / 8).max(1);
     let sample = value.iter().rev().step_by(step);

@@ -1,19 +1,22 @@
-//! What the origin's answers say about the credentials that they were asked with: noted on this node, and told
-//! to the fleet where it ends something.
+//! Applies what origin responses say about credentials: on this node, and on the fleet when
+//! something ends.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 
 use super::{
-    Pipeline,
-    accepted_credentials::{self, CredentialScope, fleet},
+    accepted_credentials::{CredentialScope, fleet},
     config_snapshot::ConfigSnapshot,
+    credential_verdict::CredentialVerdict,
     credentials::{self, IdentityInputs},
-    fetch::{FetchTimes, OriginFetch},
+    fetch::OriginFetch,
+    fetch_times::FetchTimes,
     invalidate,
+    miss_plan::MissPlan,
     receive::Lookup,
-    request_context::{MissPlan, RequestContext},
+    request_context::RequestContext,
+    state::Pipeline,
 };
 use crate::{
     fence::{FenceStamp, PurgeSource, Selector},
@@ -25,83 +28,56 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What an answer says about the credentials that it was asked with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CredentialVerdict {
-    /// The origin accepts them.
-    Accepted,
-    /// It refuses them.
-    Refused,
-    /// It refuses them this target.
-    Denied,
-    /// Nothing.
-    None,
-}
-
-impl CredentialVerdict {
-    /// What a response with this status to a safe request says.
-    pub(super) fn of(status: StatusCode) -> Self {
-        match status {
-            StatusCode::UNAUTHORIZED => Self::Refused,
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Denied,
-            status if status.is_success() => Self::Accepted,
-            _ => Self::None,
-        }
-    }
-}
-
-/// What an answer is about.
+/// The use of credentials that a verdict is about.
 struct CredentialUse<'a> {
     config: &'a ConfigSnapshot,
-    /// The member that asked.
     member: &'a PartitionMember,
-    /// The name of the route.
     route: &'a str,
     target: &'a CacheKey,
-    /// Whether anything is stored for the target.
+    /// Whether a response is stored for the target.
     is_stored: bool,
 }
 
-/// When the origin was asked: under which stamp, and at what time by the node's own clock.
+/// The fence stamp and the monotonic time of an origin request.
 type RequestedAt = (FenceStamp, Timestamp);
 
-/// When it answered, by the system's clock and by the node's own.
+/// When the response arrived, by the wall clock and by the monotonic clock.
 type RespondedAt = (Timestamp, Timestamp);
 
 impl<S: Store> OriginFetch<S> {
-    /// Heeds what an answer says about the credentials that it was asked with. Those who wait for that go on.
+    /// Applies the verdict on the request's credentials, and ends their recheck.
     pub(super) async fn apply_credential_verdict(
         &mut self,
         verdict: CredentialVerdict,
         times: FetchTimes,
     ) {
-        let (pipeline, config) = (&self.pipeline, &self.config);
-        if let Some(member) = self.member.as_deref() {
+        let (pipeline, config) = (&self.context.pipeline, &self.context.config);
+        if let Some(member) = self.context.member.as_deref() {
             let used = CredentialUse {
                 config,
                 member,
-                route: config.route_name(self.route),
-                target: &self.target,
+                route: config.route_name(self.context.route),
+                target: &self.context.target,
                 is_stored: self.stored.is_some(),
             };
-            let answered = (times.received_at, times.received_steady);
-            record_verdict(pipeline, &used, verdict, ((self.stamp, self.requested_at), answered))
-                .await;
-        } else if config.route(self.route).rule.partition == Partition::None {
-            let peer = self.ingress_peer.0.map(|peer| peer.ip().to_canonical());
-            let identity_inputs = IdentityInputs::of(&self.request, peer, times.received_at);
-            record_refusal_without_member(pipeline, (config, &identity_inputs), verdict).await;
+            let requested = (self.context.stamp, self.context.requested_at);
+            let responded = (times.received_at, times.received_steady);
+            record_verdict(pipeline, &used, verdict, (requested, responded)).await;
+        } else if self.context.rule().partition == Partition::None {
+            let peer = self.context.ingress_peer.address();
+            let inputs = IdentityInputs::of(&self.context.request, peer, times.received_at);
+            record_refusal_without_member(pipeline, (config, &inputs), verdict).await;
         }
         if let Some(recheck) = &mut self.recheck {
             recheck.end();
         }
     }
 
-    /// Whether a response is about the credentials that were sent, and says nothing to other members of the
-    /// partition: a 401, or a denial to one that asked for the sake of its own credentials.
+    /// Returns whether a response is about the credentials only: a `401`, or a denial during a
+    /// recheck. It then says nothing to other members of the partition.
     pub(super) fn is_refusal(&self, status: StatusCode) -> bool {
-        let is_shared = self.config.route(self.route).rule.partition != Partition::User;
-        self.member.is_some()
+        let is_shared = self.context.rule().partition != Partition::User;
+        self.context.member.is_some()
             && match CredentialVerdict::of(status) {
                 CredentialVerdict::Refused => true,
                 CredentialVerdict::Denied => is_shared && self.recheck.is_some(),
@@ -111,29 +87,22 @@ impl<S: Store> OriginFetch<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Heeds what the origin says to a safe request that it answered as it is: of what the cache could have
-    /// answered, or else of what it has no part in.
+    /// Applies the verdict of a response to a safe request that was passed.
     pub(super) async fn apply_credential_verdict(
         &self,
         lookup: Option<(&Lookup, &MissPlan)>,
         status: StatusCode,
-        asked: RequestedAt,
+        requested: RequestedAt,
     ) {
         let Self { pipeline, config, route, .. } = self;
         let verdict = CredentialVerdict::of(status);
-        let Some((lookup, plan)) = lookup else {
-            return record_refusal_without_member(
-                pipeline,
-                (config, &self.identity_inputs()),
-                verdict,
-            )
-            .await;
-        };
-        let Some(member) = lookup.member.as_deref() else {
-            // What was taken off was not refused.
-            if self.rule().partition == Partition::None {
-                record_refusal_without_member(pipeline, (config, &self.identity_inputs()), verdict)
-                    .await;
+        let Some((lookup, plan, member)) =
+            lookup.and_then(|(lookup, plan)| Some((lookup, plan, lookup.member.as_deref()?)))
+        else {
+            // Credentials that were removed from the request cannot have been refused.
+            if lookup.is_none() || self.rule().partition == Partition::None {
+                let inputs = self.identity_inputs();
+                record_refusal_without_member(pipeline, (config, &inputs), verdict).await;
             }
             return;
         };
@@ -144,29 +113,29 @@ impl<S: Store> RequestContext<S> {
             target: &lookup.target,
             is_stored: plan.stored.is_some(),
         };
-        let answered = (pipeline.clock.now(), pipeline.clock.steady());
-        record_verdict(pipeline, &used, verdict, (asked, answered)).await;
+        let responded = (pipeline.clock.now(), pipeline.clock.steady());
+        record_verdict(pipeline, &used, verdict, (requested, responded)).await;
     }
 }
 
-/// Notes what an answer says about a member's credentials, and has the fleet know of it. Waits for the purge
-/// log as a write does, if there is a refusal.
+/// Records a verdict on a member's credentials and publishes it to the fleet. After a refusal it
+/// waits for the purge log, as a write does.
 async fn record_verdict<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     used: &CredentialUse<'_>,
     verdict: CredentialVerdict,
-    (asked, answered): (RequestedAt, RespondedAt),
+    (requested, responded): (RequestedAt, RespondedAt),
 ) {
     let CredentialUse { config, member, route, target, is_stored } = *used;
     let (accepted, scope) = (&pipeline.accepted, CredentialScope::of(member, route));
     match verdict {
         CredentialVerdict::Accepted => {
-            let (recheck, (stamp, requested_at)) = (config.users.recheck(), asked);
+            let (recheck, (stamp, requested_at)) = (config.users.recheck(), requested);
             let since = accepted.accept(scope, stamp, requested_at);
-            // Not each time: what other nodes know lasts for a while.
+            // Other nodes remember an acceptance for a while, so it is not announced each time.
             let is_news = since.is_some_and(|since| since > recheck / 2);
             if is_news && target.storage_scope() == StorageScope::Fleet {
-                fleet::announce(&pipeline.store, (member, scope), asked, recheck);
+                fleet::announce(&pipeline.store, (member, scope), requested, recheck);
             }
             accepted.lift_denial(member, target, requested_at);
         }
@@ -175,7 +144,7 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            let denial = accepted.deny(member, target, answered);
+            let denial = accepted.deny(member, target, responded);
             if is_stored {
                 Box::pin(publish_rate_limited(pipeline, denial)).await;
             }
@@ -184,27 +153,30 @@ async fn record_verdict<S: Store>(
     }
 }
 
-/// The same of a request whose route has no members: a refusal ends its credentials on those that have.
+/// Publishes a refusal on a route without members: it ends the credentials on routes that have
+/// some.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
-    (config, identity_inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
+    (config, inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
     verdict: CredentialVerdict,
 ) {
     if verdict == CredentialVerdict::Refused
-        && let Some(holder) = credentials::holder(config, identity_inputs)
+        && let Some(holder) = credentials::holder(config, inputs)
     {
         Box::pin(publish_refusal(pipeline, config, &holder)).await;
     }
 }
 
-/// Has the fleet know that the origin refused a member's credentials, on whatever route: at once if they were
-/// accepted since the refusal before, else soon, if strangers cannot make up any like them.
+/// Publishes that the origin refused a member's credentials, on any route.
+///
+/// At once if they were accepted since the previous refusal. Otherwise rate limited, if a stranger
+/// cannot invent such credentials.
 async fn publish_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     config: &ConfigSnapshot,
     member: &PartitionMember,
 ) {
-    let name = accepted_credentials::credential_name(member);
+    let name = member.credential_name();
     if pipeline.accepted.refuse(member) {
         let selectors = vec![Selector::Credential(name.into())];
         let _at_least_here = invalidate::append(pipeline, selectors, PurgeSource::Refusal).await;
@@ -213,15 +185,14 @@ async fn publish_refusal<S: Store>(
     }
 }
 
-/// Has all nodes know of a refusal. None is dropped, since another node may have seen the credential accepted
-/// since the one before.
+/// Publishes a refusal, rate limited. None is dropped: another node may have seen the credential
+/// accepted since.
 async fn publish_rate_limited<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     let used = (None, vec![Selector::Credential(name.into())]);
     let _now_or_soon = invalidate::purge_rate_limited(pipeline, used, PurgeSource::Refusal).await;
 }
 
-/// Notes what nodes say about targets that the origin denied to credentials, for as long as the purge log is
-/// there.
+/// Applies denials that other nodes published, for as long as the purge log exists.
 pub(crate) async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {

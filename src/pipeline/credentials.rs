@@ -1,4 +1,4 @@
-//! What a request says about who asks: found once, when it is received.
+//! Identifies the requester: credentials and partition member, found once per request.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -23,35 +23,33 @@ use crate::{
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// A request, as far as it says who asks.
+/// The parts of a request that may identify the requester.
 #[derive(Clone, Copy)]
 pub(super) struct IdentityInputs<'a> {
-    /// The query.
     pub query: Option<&'a str>,
-    /// The fields.
     pub headers: &'a HeaderMap,
-    /// Which of them there are.
+    /// Which fields are present.
     pub presence: FieldPresence,
     /// The address of the connection's peer.
     pub peer: Option<IpAddr>,
-    /// When the request came, by the system's clock.
+    /// When the request arrived, by the wall clock.
     pub now: Timestamp,
 }
 
 impl<'a> IdentityInputs<'a> {
-    /// A request from this peer that came at `now`.
+    /// Reads the inputs of a request from this peer that arrived at `now`.
     pub(super) fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
         let (query, headers) = (request.uri.query(), &request.headers);
         Self { query, headers, presence: FieldPresence::of(headers), peer, now }
     }
 }
 
-/// Who asks, as far as the partition of a route needs it.
+/// The requester, as far as the partition of a route needs it.
 #[derive(Debug, Clone)]
 pub(super) struct RequestIdentity {
-    /// The credentials that still count, beside those that the partition is made of.
+    /// Credentials that count beside those that the partition is made of.
     pub credentials: Credentials,
-    /// The member of the partition that asks; none if the route does not tell members apart.
+    /// The requesting member of the partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     partition: PartitionKey,
     storage_scope: StorageScope,
@@ -59,22 +57,22 @@ pub(super) struct RequestIdentity {
 }
 
 impl RequestIdentity {
-    /// Finds out who asks, or why the request takes no part in the cache: its cookies are ambiguous, or its
-    /// route needs an identity that it does not prove.
+    /// Identifies the requester, or returns why the cache is bypassed: ambiguous cookies, or an
+    /// identity that the route needs and the request lacks.
     ///
-    /// Costs nothing for requests without credentials on routes without a partition.
+    /// Free for requests without credentials on routes without a partition.
     pub(super) fn of(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         match &route.rule.partition {
-            Partition::None => Self::unpartitioned(config, route, identity_inputs),
-            Partition::Everyone => Self::anyone(config, route, identity_inputs),
+            Partition::None => Self::unpartitioned(config, route, inputs),
+            Partition::Everyone => Self::anyone(config, route, inputs),
             partition if config.users.is_configured() => {
-                Self::verified((config, route), partition, identity_inputs)
+                Self::verified((config, route), partition, inputs)
             }
-            Partition::User => Self::exact(config, route, identity_inputs),
+            Partition::User => Self::exact(config, route, inputs),
             Partition::Authenticated | Partition::Claims(_) => Err(Reason::NoIdentity),
         }
     }
@@ -82,14 +80,14 @@ impl RequestIdentity {
     fn unpartitioned(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         let rules = &config.credentials;
-        let (headers, presence) = (identity_inputs.headers, identity_inputs.presence);
+        let (headers, presence) = (inputs.headers, inputs.presence);
         let in_fields =
             rules.credentials_in_fields(headers, presence, &route.vary.headers, |_| false);
-        let credentials = in_query(rules, &route.query, identity_inputs.query).with(in_fields);
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query).with(in_fields);
+        let findings = unambiguous_cookies(config, route, inputs)?;
         Ok(Self {
             credentials: credentials.with(findings.credentials()),
             is_selecting: route.rule.has_ttl() && findings.has_selecting(),
@@ -97,42 +95,34 @@ impl RequestIdentity {
         })
     }
 
-    /// Of a resource that is for everyone only what stands in the query counts: the rest is
-    /// [taken off](make_anonymous).
+    /// On a public resource only credentials in the query count; the rest is
+    /// [removed](make_anonymous).
     fn anyone(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let findings = unambiguous_cookies(config, route, inputs)?;
         Ok(Self {
-            credentials: in_query(&config.credentials, &route.query, identity_inputs.query),
+            credentials: in_query(&config.credentials, &route.query, inputs.query),
             is_selecting: route.rule.has_ttl() && findings.has_selecting(),
             ..Self::anonymous()
         })
     }
 
-    /// One whose identity is verified, and who carries no second credential.
+    /// A requester with a verified identity and no second credential.
     fn verified(
         (config, route): (&ConfigSnapshot, &Route),
         partition: &Partition,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
-        let member = config.users.identify(
-            partition,
-            (identity_inputs.headers, identity_inputs.peer),
-            identity_inputs.now,
-        )?;
+        let member = config.users.identify(partition, (inputs.headers, inputs.peer), inputs.now)?;
         let (rules, separated) = (&config.credentials, &*route.vary.headers);
         let is_read = |name: &HeaderName| config.users.uses_field(name);
-        let in_fields = rules.credentials_in_fields(
-            identity_inputs.headers,
-            identity_inputs.presence,
-            separated,
-            is_read,
-        );
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
-        let credentials = in_query(rules, &route.query, identity_inputs.query)
+        let in_fields =
+            rules.credentials_in_fields(inputs.headers, inputs.presence, separated, is_read);
+        let findings = unambiguous_cookies(config, route, inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query)
             .with(in_fields)
             .with(findings.credentials_without_token());
         if credentials.has(SECOND) {
@@ -146,8 +136,7 @@ impl RequestIdentity {
         };
         if is_own && credentials.has(Credentials::UNKNOWN_COOKIE) {
             let is_unknown = |kind| kind == Some(CookieKind::Unknown);
-            let cookies =
-                rules.cookies_of_kind(identity_inputs.headers, &route.vary.cookies, is_unknown);
+            let cookies = rules.cookies_of_kind(inputs.headers, &route.vary.cookies, is_unknown);
             part.extend_from_slice(&config.users.digest(&cookies.join(&b';')));
         }
         Ok(Self {
@@ -163,30 +152,25 @@ impl RequestIdentity {
         })
     }
 
-    /// One who is known by exact credentials: all fields and cookies that may say who asks, harmless ones
-    /// aside, and those of the query.
+    /// A requester identified by exact credentials: fields, query parameters, and cookies that are
+    /// not harmless.
     fn exact(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         let (rules, separated) = (&config.credentials, &*route.vary.headers);
-        let in_fields = rules.credentials_in_fields(
-            identity_inputs.headers,
-            identity_inputs.presence,
-            separated,
-            |_| false,
-        );
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
-        let credentials = in_query(rules, &route.query, identity_inputs.query)
+        let in_fields =
+            rules.credentials_in_fields(inputs.headers, inputs.presence, separated, |_| false);
+        let findings = unambiguous_cookies(config, route, inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query)
             .with(in_fields)
             .with(findings.credentials());
         if !credentials.has(SECOND.with(Credentials::AUTHORIZATION)) {
             return Err(Reason::NoIdentity);
         }
-        let part = config.digests.key.digest(&exact_credentials(config, route, identity_inputs));
-        let member =
-            PartitionMember { partition_digest: part, ..login_member(config, identity_inputs) };
+        let part = config.digests.key.digest(&exact_credentials(config, route, inputs));
+        let member = PartitionMember { partition_digest: part, ..login_member(config, inputs) };
         Ok(Self {
             credentials: credentials.only(Credentials::SIGNATURE.with(Credentials::PARAMETER)),
             partition: of_identity(&part),
@@ -196,7 +180,7 @@ impl RequestIdentity {
         })
     }
 
-    /// Nobody in particular.
+    /// An anonymous requester.
     fn anonymous() -> Self {
         Self {
             credentials: Credentials::NONE,
@@ -207,8 +191,8 @@ impl RequestIdentity {
         }
     }
 
-    /// The key of a target that this one asks for: the cookies that choose what is shown are part of it
-    /// where they count.
+    /// Returns the key of a target for this requester. Cookies that select what is shown are part
+    /// of it.
     pub(super) fn key<'a>(
         &'a self,
         (config, route): (&ConfigSnapshot, &Route),
@@ -232,50 +216,51 @@ impl RequestIdentity {
     }
 }
 
-/// Credentials of which none may stand beside the one that an identity is made of.
+/// Credentials that may not accompany the one that proves the identity.
 const SECOND: Credentials = Credentials::AUTHORIZATION
     .with(Credentials::FIELD)
     .with(Credentials::SESSION_COOKIE)
     .with(Credentials::PARAMETER);
 
-/// All that says who asks on a route: its credentials, and every cookie that is not harmless.
+/// Encodes everything that identifies the requester on a route: credentials, and all cookies that
+/// are not harmless.
 fn exact_credentials(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Vec<u8> {
-    let (rules, headers) = (&config.credentials, identity_inputs.headers);
+    let (rules, headers) = (&config.credentials, inputs.headers);
     let mut pieces = credential_fields(rules, headers, &route.vary.headers);
     let counts = |kind: Option<CookieKind>| kind.is_some_and(|kind| kind != CookieKind::Harmless);
     let cookies = rules.cookies_of_kind(headers, &route.vary.cookies, counts);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
-    pieces.extend(credential_parameters(rules, identity_inputs.query));
+    pieces.extend(credential_parameters(rules, inputs.query));
     encode_pairs(pieces)
 }
 
-/// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
-/// cookies. What is stored under them belongs to them, and a logout with them ends it.
-fn login_member(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> PartitionMember {
-    member_of_login(config, login_credentials(config, identity_inputs))
+/// Returns the member identified by login credentials on any route: `Authorization`, fields and
+/// session cookies. A logout with them ends what is stored for the member.
+fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> PartitionMember {
+    member_of_login(config, login_credentials(config, inputs))
 }
 
-/// The credentials that a login gives out; if there are none, the keys and tokens of the query.
+/// Returns the credentials that a login issues or, without any, the keys and tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'a>,
+    inputs: &IdentityInputs<'a>,
 ) -> CredentialPairs<'a> {
-    let (rules, headers) = (&config.credentials, identity_inputs.headers);
+    let (rules, headers) = (&config.credentials, inputs.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
     let cookies = rules.cookies_of_kind(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
     if pieces.is_empty() {
-        pieces.extend(credential_parameters(rules, identity_inputs.query));
+        pieces.extend(credential_parameters(rules, inputs.query));
     }
     pieces
 }
 
-/// A member by these credentials.
+/// Returns the member identified by these credentials.
 pub(super) fn member_of_login(
     config: &ConfigSnapshot,
     pieces: CredentialPairs<'_>,
@@ -291,7 +276,7 @@ pub(super) fn member_of_login(
     }
 }
 
-/// Names and values that say who asks.
+/// Names and values that identify a requester.
 pub(super) type CredentialPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
@@ -315,8 +300,8 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Pieces in one order, each after its length, so that no two lists are written alike. The lines of one field
-/// keep theirs: servers take the first or the last.
+/// Encodes the pairs in a canonical order, each value after its length, so that no two lists
+/// collide. Lines of one field keep their order: servers take the first or the last.
 fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
@@ -327,48 +312,47 @@ fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The user on whose behalf a request changes something, whatever its route keeps apart.
+/// Returns the user on whose behalf a request writes, whatever the route's partition is.
 pub(super) fn writer(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
     if config.users.is_configured() {
-        let request = (identity_inputs.headers, identity_inputs.peer);
-        return config.users.identify(&Partition::User, request, identity_inputs.now).ok();
+        let request = (inputs.headers, inputs.peer);
+        return config.users.identify(&Partition::User, request, inputs.now).ok();
     }
-    let has_any = identity_inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
-    has_any.then(|| Arc::new(login_member(config, identity_inputs)))
+    let has_any = inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
+    has_any.then(|| Arc::new(login_member(config, inputs)))
 }
 
-/// The holder of the credentials that a request carries, whatever its route keeps apart.
+/// Returns the holder of a request's credentials, whatever the route's partition is.
 pub(super) fn holder(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
-    let request = (identity_inputs.headers, identity_inputs.peer);
-    writer(config, identity_inputs)
-        .or_else(|| config.users.identify_in_any_partition(request, identity_inputs.now))
+    let request = (inputs.headers, inputs.peer);
+    writer(config, inputs).or_else(|| config.users.identify_in_any_partition(request, inputs.now))
 }
 
-/// Where credentials that a login gives out may be.
+/// Fields in which login credentials can be.
 const WITH_LOGIN: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
-/// By whom purges select what a request changes on a route: the owner of the partition that it takes part in.
-/// None if the route does not tell users apart, or if the user is unknown: then the write is for all.
+/// Returns the owner whose responses a write on this route invalidates. `None` if the route does
+/// not separate users or the user is unknown: the write then invalidates for all.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<str>> {
     if !matches!(route.rule.partition, Partition::User | Partition::Claims(_)) {
         return None;
     }
-    RequestIdentity::of(config, route, identity_inputs).ok()?.member?.owner.clone()
+    RequestIdentity::of(config, route, inputs).ok()?.member?.owner.clone()
 }
 
-/// Takes off a request what says who asks, if its route is for everyone: its credential fields, and all
-/// cookies but those that choose what is shown. Credentials in the query stay; they are part of the key.
+/// Removes credentials from a request if its route is public: credential fields, and all cookies
+/// except selecting ones. Credentials in the query stay, since they are part of the key.
 pub(super) fn make_anonymous(
     config: &ConfigSnapshot,
     route: &Route,
@@ -394,7 +378,7 @@ pub(super) fn make_anonymous(
     }
 }
 
-/// Takes off an answer what is for one client alone, if its route is for everyone.
+/// Removes fields meant for one client from a response, if its route is public.
 pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     if route.rule.partition == Partition::Everyone && !PlantedBug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
@@ -402,8 +386,8 @@ pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the partition of a route is made of what stands in a request field, so that a `Vary` on it is
-/// satisfied by the partition.
+/// Returns whether the route's partition is made of this field, so that it satisfies a `Vary` on
+/// it.
 pub(super) fn is_partitioned_by(
     config: &ConfigSnapshot,
     route: &Route,
@@ -419,7 +403,7 @@ pub(super) fn is_partitioned_by(
     };
     match &route.rule.partition {
         Partition::None | Partition::Everyone => false,
-        // All cookies that count are in the key, or the request passes.
+        // All cookies that count are in the key; otherwise the request passes.
         Partition::User => *field == header::COOKIE || is_read(),
         Partition::Authenticated | Partition::Claims(_) => is_read(),
     }
@@ -434,22 +418,23 @@ fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut 
     };
 }
 
-/// What the cookies of a request come to. Refuses those that servers may read differently.
+/// Returns the findings about a request's cookies. Refuses cookies that servers may parse
+/// differently.
 fn unambiguous_cookies(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Result<CookieFindings, Reason> {
-    if !identity_inputs.presence.has(FieldPresence::COOKIE) {
+    if !inputs.presence.has(FieldPresence::COOKIE) {
         return Ok(CookieFindings::default());
     }
-    let findings = cookies::classify(config, route, identity_inputs.headers);
+    let findings = cookies::classify(config, route, inputs.headers);
     let counts = route.rule.has_ttl() || route.rule.partition.needs_identity();
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
 
-/// What a query carries. A credential that reaches the origin and is not in the key separates nothing by
-/// itself: it counts as one in a field.
+/// Returns the credentials in a query. One that reaches the origin but is not in the key counts
+/// like one in a field.
 fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
     let found = rules.credentials_in_query(query);
     if !found.has(Credentials::PARAMETER) || rule.forwarding == QueryForwarding::Kept {
@@ -461,8 +446,8 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
     if are_keyed { found } else { found.with(Credentials::FIELD) }
 }
 
-/// The query with a digest in place of each credential; `None` if it has none. Without a key there is no
-/// digest either: that is the form of all of them.
+/// Replaces each credential in a query by a digest, or by a fixed mark without a `key`. Returns
+/// `None` if the query has none.
 pub(super) fn mask_credentials(
     query: &str,
     rules: &CredentialRules,
@@ -489,7 +474,7 @@ pub(super) fn mask_credentials(
     Some(masked)
 }
 
-/// The query of a target in the form by which purges select it: as far as its route keeps it, and without
+/// Returns the query of a target as purges select it: only what the route keeps, without
 /// credentials.
 pub(super) fn purge_query<'a>(
     config: &ConfigSnapshot,
@@ -500,7 +485,7 @@ pub(super) fn purge_query<'a>(
     Some(mask_credentials(&kept, &config.credentials, None).map_or(kept, Cow::Owned))
 }
 
-/// The rules by which cookies choose among the responses of a route, if they do.
+/// Returns the rules for selecting cookies on a route, if it uses them.
 pub(super) fn selecting_rules<'a>(
     config: &'a ConfigSnapshot,
     route: &Route,

@@ -1,4 +1,4 @@
-//! Delivery: what the client gets, and how it is told where it came from.
+//! Delivery: builds the response to the client, with the fields that describe the cache's decision.
 
 use std::cell::RefCell;
 
@@ -7,13 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body as _;
 
 use super::{
-    admit::is_chosen_by_cookies,
-    body::{Body, BodyContent},
+    body::{BodyContent, DeliveredBody},
+    body_slice::detached_slice,
+    clock::ReceivedAt,
     config_snapshot::{ConfigSnapshot, ServerTiming},
-    finish::{self, CacheOutcome, ReceivedAt, RequestAccounting},
+    finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
     head_cache,
-    range_body::{RangeBody, detached_slice},
+    range_body::RangeBody,
+    selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
 };
 use crate::{
@@ -38,58 +40,43 @@ use crate::{
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// Fields that a delivery may add to a stored header section.
+/// Number of fields that delivery may add to a stored header section.
 const ADDED: usize = 7;
 
-/// What the client is told about where its response came from.
+/// The cache's decision about a request, as `Cache-Status` and `X-API-Cache` report it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CacheDecision {
-    /// What `X-API-Cache` says.
+    /// The value of `X-API-Cache`.
     pub result: CacheResult,
-    /// Why the origin was asked, if it was.
+    /// Why the request was forwarded, if it was.
     pub forward: Option<ForwardReason>,
-    /// What it answered.
+    /// The origin's status.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
     pub stored: StoreDecision,
-    /// Whether the request waited for another's fetch.
+    /// Whether the request shared another's fetch.
     pub collapsed: Collapsed,
-    /// The detail.
     pub reason: Option<Reason>,
 }
 
 impl CacheDecision {
-    /// The origin was asked for this reason.
+    /// A request that was forwarded.
     pub(super) fn forwarded(
         result: CacheResult,
         forward: ForwardReason,
         reason: Option<Reason>,
     ) -> Self {
-        let forward = Some(forward);
-        Self {
-            result,
-            forward,
-            origin_status: None,
-            stored: StoreDecision::No,
-            collapsed: Collapsed::No,
-            reason,
-        }
+        Self { forward: Some(forward), ..Self::hit(result, reason) }
     }
 
-    /// The store answered.
+    /// A request answered from the store.
     pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
-        Self {
-            result,
-            forward,
-            origin_status,
-            stored: StoreDecision::No,
-            collapsed: Collapsed::No,
-            reason,
-        }
+        let (stored, collapsed) = (StoreDecision::No, Collapsed::No);
+        Self { result, forward, origin_status, stored, collapsed, reason }
     }
 
-    /// The same for a request that waited for another's fetch.
+    /// Marks the request as collapsed.
     pub(super) fn collapsed(self) -> Self {
         Self { collapsed: Collapsed::Yes, ..self }
     }
@@ -114,14 +101,14 @@ impl CacheDecision {
     }
 }
 
-/// Values of `Cache-Status` that each thread remembers.
+/// Number of `Cache-Status` values that each thread remembers.
 const CACHED_VALUES: usize = 16;
 
 thread_local! {
     static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The value of `Cache-Status`; of a response that is not stored it is one of a few, written once.
+/// Returns the value of `Cache-Status`. Values without a TTL are few, and are formatted once.
 fn cached_value(status: CacheStatus) -> HeaderValue {
     if status.ttl.is_some() {
         return status.header_value();
@@ -139,14 +126,14 @@ fn cached_value(status: CacheStatus) -> HeaderValue {
     })
 }
 
-/// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.
+/// Responds with a fresh stored response. The hot path: no await, no full copy, no lock.
 pub(super) fn hit<B>(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
     request: &Request<B>,
     (presence, stored): (FieldPresence, &StoredResponse),
-) -> Response<Body> {
+) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
     let responder = Responder { config, route, received, method, headers };
@@ -161,39 +148,36 @@ pub(super) fn hit<B>(
     };
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
-    head.map(|()| Body::already_accounted(content))
+    head.map(|()| DeliveredBody::already_accounted(content))
 }
 
-/// Who is answered.
+/// The request that is responded to.
 pub(super) struct Responder<'a> {
-    /// The configuration in force.
     pub config: &'a ConfigSnapshot,
-    /// The route's index.
     pub route: usize,
-    /// When it asked.
     pub received: ReceivedAt,
-    /// How.
     pub method: &'a Method,
-    /// With which fields.
     pub headers: &'a HeaderMap,
 }
 
 impl Responder<'_> {
-    /// Answers with a stored response, fresh or not.
+    /// Responds with a stored response, fresh or stale.
     pub(super) fn stored(
         &self,
         response: &StoredResponse,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let (head, content, _) = self.select_stored(response, decision);
         accounting.record_response(decision.outcome(), head.status());
-        head.map(|()| Body::new(content, accounting))
+        head.map(|()| DeliveredBody::new(content, accounting))
     }
 
-    /// Answers with a response that is on its way to the store. `headers` are those this client may
-    /// see. A client that has this very representation already, or wants a range or the head alone, is
-    /// spared the rest.
+    /// Responds with a response that is still being stored; `headers` are those that this client
+    /// may see.
+    ///
+    /// Sends no body if the client has the representation or wants only the head, and a part of it
+    /// for a range.
     pub(super) fn streaming(
         &self,
         streaming: &StreamingResponse,
@@ -201,7 +185,7 @@ impl Responder<'_> {
         reader: TeeReader,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let received = self.received.steady;
         let (status, content) = self.select_streaming(streaming.status, &mut headers, reader);
         if streaming.by_cookies {
@@ -209,61 +193,60 @@ impl Responder<'_> {
         }
         self.describe_passed(&mut headers, decision, Some(streaming.freshness.ttl(received)));
         accounting.record_response(decision.outcome(), status);
-        response(status, headers).map(|()| Body::new(content, accounting))
+        response(status, headers).map(|()| DeliveredBody::new(content, accounting))
     }
 
-    /// Answers with what the origin sent to this client alone.
+    /// Responds with a response for this client only.
     pub(super) fn passed(
         &self,
         origin: Response<ResponseBody>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let (mut head, body) = origin.into_parts();
         self.describe_passed(&mut head.headers, decision, None);
         accounting.record_response(decision.outcome(), head.status);
-        // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
+        // A `HEAD` for a stored response was sent as a `GET`, so the origin's response has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
-        Response::from_parts(head, Body::new(content, accounting))
+        Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 
-    /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
-    /// for `ttl` seconds.
+    /// Responds to a write with a response that is also being stored, and stays fresh for `ttl`
+    /// seconds.
     pub(super) fn written(
         &self,
         (status, mut headers): (StatusCode, HeaderMap),
         (reader, ttl): (TeeReader, i64),
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.describe_passed(&mut headers, decision, Some(ttl));
         accounting.record_response(decision.outcome(), status);
-        response(status, headers).map(|()| Body::new(BodyContent::Tee(reader), accounting))
+        response(status, headers).map(|()| DeliveredBody::new(BodyContent::Tee(reader), accounting))
     }
 
-    /// Answers with a problem document of Larder's own.
     pub(super) fn problem(
         &self,
         problem: Problem,
         decision: CacheDecision,
         accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.local(problem.into_response(), decision, accounting)
     }
 
-    /// Answers with a response of Larder's own.
+    /// Responds with a response that Larder generated.
     pub(super) fn local(
         &self,
         mut response: Response<Bytes>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         decision.write(response.headers_mut(), None);
         self.add_server_timing(response.headers_mut(), decision);
         accounting.record_response(decision.outcome(), response.status());
-        response.map(|bytes| Body::new(BodyContent::Full(bytes), accounting))
+        response.map(|bytes| DeliveredBody::new(BodyContent::Full(bytes), accounting))
     }
 
     fn route(&self) -> &Route {
@@ -291,7 +274,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// The head of a hit on all of a response; the same for everyone who asks within a second.
+    /// Returns the head of a hit on a complete response. It stays the same for a second.
     fn hit_head(&self, stored: &StoredResponse, decision: CacheDecision) -> HeaderMap {
         let now = self.received.steady;
         let key = head_cache::HeadKey {
@@ -302,7 +285,7 @@ impl Responder<'_> {
         };
         head_cache::get_or_make(key, || {
             let mut headers = stored.detached_fields().unpack(ADDED);
-            // The server writes the length of a whole body by itself.
+            // The server writes the length of a complete body itself.
             headers.remove(header::CONTENT_LENGTH);
             self.describe_stored(stored, decision, now, &mut headers);
             for (name, value) in &mut headers {
@@ -329,8 +312,8 @@ impl Responder<'_> {
         (response(status, headers), content, length)
     }
 
-    /// The same of a response that is on its way. A range of it can be told only where its length is
-    /// known; otherwise all of it is the answer (RFC 9110 §14.2).
+    /// Selects what to send of a streaming response. A range needs a known length; otherwise the
+    /// whole body is sent (RFC 9110 §14.2).
     fn select_streaming(
         &self,
         status: StatusCode,
@@ -361,7 +344,7 @@ impl Responder<'_> {
         }
     }
 
-    /// What the request asks for of a stored response: all of it, a range, or only whether it changed.
+    /// Selects what to send of a stored response: the whole body, a range, or `304`.
     fn select(
         &self,
         stored: &StoredResponse,
@@ -415,7 +398,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// Keeps what belongs to a partition out of the caches behind this one.
+    /// Marks responses of a partition as private for downstream caches.
     fn keep_private(&self, headers: &mut HeaderMap) {
         if self.route().rule.partition.needs_identity() {
             downstream::make_private(headers);
@@ -431,7 +414,7 @@ impl Responder<'_> {
     }
 }
 
-/// The whole body of a stored response, and its trailers.
+/// Returns the complete body of a stored response, with its trailers.
 fn full_body(stored: &StoredResponse) -> BodyContent {
     if stored.has_trailers() {
         BodyContent::FullWithTrailers(Box::new((stored.body(), stored.trailers())))
@@ -440,7 +423,7 @@ fn full_body(stored: &StoredResponse) -> BodyContent {
     }
 }
 
-/// Tells caches behind this one that cookies choose the response.
+/// Adds `Vary: Cookie` for downstream caches.
 fn vary_by_cookie(headers: &mut HeaderMap) {
     let says_so = list::members(headers, header::VARY)
         .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
@@ -466,7 +449,7 @@ fn slice(body: &Bytes, range: ByteRange) -> Bytes {
     detached_slice(body, first..last.saturating_add(1).clamp(first, body.len()))
 }
 
-/// How long this node took, for the front end's tools.
+/// Formats the time spent in this node as `Server-Timing`.
 fn server_timing(result: CacheResult, elapsed: std::time::Duration) -> HeaderValue {
     let millis = elapsed.as_secs_f64() * 1e3;
     let text = format!("cache;desc=\"{}\", larder;dur={millis:.2}", result.as_str());

@@ -1,40 +1,36 @@
-//! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
-//! verdict on what came back.
+//! Fetches responses from the origin for the cache, conditionally if one is stored.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::{
-    ConfigSnapshot, Pipeline,
     accepted_credentials::Recheck,
-    admit::{self, Admission, ReservedAdmission, TeedResponse},
-    cacheability::CacheabilityCheck,
+    admit::{self, Admission, TeedResponse},
+    cacheability::StorageTerms,
     collapse::FlightLeader,
-    credential_feedback::CredentialVerdict,
+    credential_verdict::CredentialVerdict,
     credentials,
-    fetch_failure::{ErrorResponse, outage_of},
+    fetch_context::FetchContext,
+    fetch_times::FetchTimes,
     flight_result::{FetchFailure, FlightResult, Retry, ReusedResponse},
-    hit_for_miss::{CredentialClass, HitForMissReason},
+    hit_for_miss::HitForMissReason,
     lookup::{self, ForcedStaleness, LookupCriteria, StoredMatch, Tier, TierLookup},
     payload,
-    recent_targets::{self, IngressPeer},
-    request_head,
-    tee::{self, BudgetShare, NotKeptReason},
+    selecting_fields::{selecting_set, without_partition_fields},
+    send::send,
+    tee::{BudgetShare, DrainOutcome},
 };
 use crate::{
     entry::{Entry, StoredResponse},
-    fence::{FenceStamp, OwnedResponseAttributes, PurgeVerdict},
     field::{Timestamp, presence::FieldPresence},
-    forward::response,
-    key::{CacheKey, uri::PathReadings, vary::Vary},
+    key::{CacheKey, vary::Vary},
     origin::{RequestBody, ResponseBody, SendFailure},
     policy::{
-        CacheResult, CacheRule, Credentials, Partition, Reason, RequestDirectives, RequestHead,
-        ResponseDirectives, Reuse,
+        CacheResult, Reason, ResponseDirectives, Reuse,
         cache_status::Collapsed,
         failure::is_transient,
         reuse, stale,
@@ -42,97 +38,72 @@ use crate::{
         stored_fields, tag,
         validation::{self, Conditionality, EtagOrigin},
     },
-    purge::ExpectedResponse,
     purge::planted::PlantedBug,
     server::InterimSender,
     store::{FetchClaim, LeaseResult, OriginFailure, Store},
-    user::PartitionMember,
 };
 
-/// How long the response to a request that no client waits for waits for memory to be stored.
+/// How long a background response waits for memory before it is fetched without being stored.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often this node lines up behind another that then brings nothing.
+/// How often this node queues behind another node's fetch that brings nothing.
 const MAX_CLAIMS: usize = 3;
 
-/// One question to the origin whose answer the cache may keep. Kept boxed: it goes through many hands.
+/// A request to the origin whose response may be stored. Boxed, because it moves through many
+/// functions.
 pub(super) struct OriginFetch<S> {
-    /// Whose question it is.
-    pub pipeline: Arc<Pipeline<S>>,
-    /// The configuration in force when it was asked.
-    pub config: Arc<ConfigSnapshot>,
-    /// The route's index.
-    pub route: usize,
-    /// The request as it is sent: the client's, as a `GET`.
-    pub request: Arc<Parts>,
-    /// The same as the origin is to see it; taken when it is sent.
+    /// What the response is judged and stored by.
+    pub context: FetchContext<S>,
+    /// The request as the origin receives it; taken when it is sent.
     pub origin_request: Request<RequestBody>,
-    /// The readings of its path.
-    pub readings: PathReadings<'static>,
-    /// Its URL in the form by which purges select it.
-    pub url: Box<str>,
-    /// Its own `Cache-Control`.
-    pub directives: RequestDirectives,
-    /// What it says about who asks.
-    pub credentials: Credentials,
-    /// The member of the route's partition that asks, if the route keeps them apart.
-    pub member: Option<Arc<PartitionMember>>,
-    /// Its turn, if the origin is to say whether it accepts the credentials; ends with its answer.
+    /// The recheck of the credentials, if there is one; ends with the response.
     pub recheck: Option<Recheck>,
-    /// The key of its target.
-    pub target: CacheKey,
-    /// What had been purged before the origin was asked.
-    pub stamp: FenceStamp,
-    /// When that was, by the node's own clock.
-    pub requested_at: Timestamp,
-    /// The key under which others wait: the target's, or that of the variant asked for.
-    pub key: CacheKey,
-    /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
+    /// The stored response, if any: validated by the request, and a fallback if the origin fails.
     pub stored: Option<StoredMatch>,
-    /// By which way it came.
-    pub ingress_peer: IngressPeer,
-    /// Where interim responses go.
+    /// Where interim responses are sent.
     pub interim: Option<InterimSender>,
-    /// Whether those who wait may try once more if it fails.
+    /// Whether a follower may retry if the fetch fails.
     pub retry: Retry,
-    /// Who waits for the answer.
+    /// Whether a client waits for the response.
     pub requester: Requester,
 }
 
-/// Who waits for the answer of the origin.
+/// Whether a client waits for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requester {
-    /// A client.
+    /// A client waits.
     Client,
-    /// No one: it is a refresh in the background, or a warm-up.
+    /// A refresh in the background, or a warm-up.
     Background,
 }
 
-/// What came of a question.
+/// The outcome of a fetch.
 pub(super) enum FetchOutcome {
     /// A response that is being stored.
     Streaming(TeedResponse),
-    /// What is stored may be used after all.
+    /// A stored response that may be used after all.
     Reused(ReusedResponse),
-    /// A response for the asker alone.
+    /// A response for this requester only.
     NotShared(Response<ResponseBody>, Reason),
-    /// No response that this asker may have.
+    /// A failure, without a response for this requester.
     Failed(FetchFailure),
 }
 
-/// What became of a response that no client waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DrainOutcome {
-    /// All of it was read, if there was anything to read.
-    Complete,
-    /// It is not kept for the store.
-    NotKept,
-    /// It broke off.
-    Truncated,
-}
-
 impl FetchOutcome {
-    /// Reads a response that no client waits for, as long as it is kept for the store.
+    /// Publishes the outcome to the followers of a flight.
+    pub(super) fn published(self, flight: Option<&FlightLeader>) -> Self {
+        if let Some(flight) = flight {
+            flight.publish(match &self {
+                Self::Streaming(teed) => FlightResult::Streaming(Arc::clone(&teed.streaming)),
+                Self::Reused(reused) => FlightResult::Reused(reused.clone()),
+                Self::NotShared(..) => FlightResult::NotShared,
+                Self::Failed(failure) => FlightResult::Failed(failure.clone()),
+            });
+        }
+        self
+    }
+
+    /// Reads a background response as long as it is retained for the store.
     pub(super) async fn drain(self) -> DrainOutcome {
         match self {
             Self::Streaming(teed) => teed.reader.drain().await,
@@ -143,31 +114,33 @@ impl FetchOutcome {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
-    /// task of its own, whoever reads it.
+    /// Fetches, and publishes the result to the followers of `flight`. The body of a stored
+    /// response is read in a task of its own.
     pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
         if let Some(flight) = &flight {
             match Box::pin(self.claim(flight)).await {
                 ClaimResult::Fetch => {}
-                ClaimResult::Reused(reused) => return publish_reused(reused, Some(flight)),
+                ClaimResult::Reused(reused) => {
+                    return FetchOutcome::Reused(reused).published(Some(flight));
+                }
                 ClaimResult::Failed(failure) => {
                     return self
                         .on_error_of_other_node(FetchFailure::of_other_node(failure), flight);
                 }
             }
-            self.stamp = self.pipeline.log.applied_purges().stamp();
-            self.requested_at = self.pipeline.clock.steady();
+            self.context.stamp = self.context.pipeline.log.applied_purges().stamp();
+            self.context.requested_at = self.context.pipeline.clock.steady();
         }
-        // Purged since it was found, it must not come back as current under a fence from after its purge.
-        if self.stored.as_ref().is_some_and(|stored| self.pipeline.is_purged(&stored.response)) {
-            self.stored = None;
-        }
+        // A response purged since the lookup must not be validated under a fence taken after the
+        // purge.
+        let pipeline = &self.context.pipeline;
+        self.stored = self.stored.take().filter(|stored| !pipeline.is_purged(&stored.response));
         let began = Instant::now();
         let sent = self.request_origin().await;
         let took = began.elapsed();
         self.note_outage(&sent, took);
         if PlantedBug::LateFence.is_planted() {
-            self.stamp = self.pipeline.log.applied_purges().stamp();
+            self.context.stamp = self.context.pipeline.log.applied_purges().stamp();
         }
         match sent {
             Ok(origin_response) => self.on_response(origin_response, took, flight).await,
@@ -175,33 +148,37 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Agrees with the other nodes who asks. Gives what another node has fetched, if that answers this
-    /// question too; otherwise this node asks. After a failure one node at a time tries again, once.
+    /// Agrees with other nodes on which one fetches.
+    ///
+    /// Returns another node's result if it answers this request too. After a failure one node
+    /// retries, once.
     async fn claim(&mut self, flight: &FlightLeader) -> ClaimResult {
         for _ in 0..MAX_CLAIMS {
-            let landed = match self.pipeline.store.claim_fetch(&self.key).await {
+            let result = match self.context.pipeline.store.claim_fetch(&self.context.key).await {
                 FetchClaim::Uncoordinated => return ClaimResult::Fetch,
                 FetchClaim::Lead(lease) => {
                     flight.attach_lease(lease);
-                    // Another node may have landed between the look into the store and the claim.
+                    // Another node may have stored a response between the lookup and the claim.
                     LeaseResult::Stored
                 }
                 FetchClaim::Follow(following) => following.result().await,
             };
-            match landed {
+            match result {
                 LeaseResult::Stored => match self.find_in_shared_tier().await {
                     SharedTierResult::Reused(reused) => return ClaimResult::Reused(reused),
-                    // What was fetched is another variant. Who asks for this one agrees anew.
-                    SharedTierResult::Missing(key) if key != self.key && self.stored.is_none() => {
+                    // The other node stored another variant: claim this one.
+                    SharedTierResult::Missing(key)
+                        if key != self.context.key && self.stored.is_none() =>
+                    {
                         flight.mark_stored();
-                        self.key = key;
+                        self.context.key = key;
                     }
                     SharedTierResult::Missing(_) => return ClaimResult::Fetch,
                 },
                 LeaseResult::NotShareable => {
-                    self.mark_hit_for_miss(
+                    self.context.mark_hit_for_miss(
                         HitForMissReason::Unshared,
-                        self.pipeline.clock.steady(),
+                        self.context.pipeline.clock.steady(),
                         Some(flight),
                     );
                     return ClaimResult::Fetch;
@@ -215,60 +192,53 @@ impl<S: Store> OriginFetch<S> {
         ClaimResult::Fetch
     }
 
-    /// Whether this node tries after another one failed: it may reach the origin on another way.
+    /// Returns whether this node retries after another node's fetch failed. It may reach the origin
+    /// by another path.
     fn may_retry_after(&mut self, failure: OriginFailure) -> bool {
         let is_first = std::mem::replace(&mut self.retry, Retry::No) == Retry::Once;
         is_first && failure.retry_after.is_none()
     }
 
-    /// What stands in the shared tier now, if it answers this request without the origin.
+    /// Returns the response in the shared tier, if it can be used without the origin.
     async fn find_in_shared_tier(&self) -> SharedTierResult {
+        let FetchContext { pipeline, config, request, target, .. } = &self.context;
         let criteria = LookupCriteria {
-            vary: &self.config.route(self.route).vary,
-            headers: &self.request.headers,
-            presence: FieldPresence::of(&self.request.headers),
-            applied_purges: self.pipeline.log.applied_purges(),
+            vary: &self.context.matched_route().vary,
+            headers: &request.headers,
+            presence: FieldPresence::of(&request.headers),
+            applied_purges: pipeline.log.applied_purges(),
             started: Instant::now(),
-            version: &self.config.version,
+            version: &config.version,
         };
-        let store = (&self.pipeline.store, Tier::Shared);
-        let stored = match lookup::find(store, &self.target, &criteria).await {
+        let stored = match lookup::find((&pipeline.store, Tier::Shared), target, &criteria).await {
             TierLookup::Found(stored) => stored,
             TierLookup::Absent { key, .. } => return SharedTierResult::Missing(key),
         };
-        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.steady());
-        let reuse = reuse(freshness, &self.directives, self.credentials, self.rule(), now);
+        let (freshness, now) = (&stored.response.freshness, pipeline.clock.steady());
+        let (directives, credentials) = (&self.context.directives, self.context.credentials);
+        let reuse = reuse(freshness, directives, credentials, self.context.rule(), now);
         if stored.forced_staleness == ForcedStaleness::None && reuse == Reuse::Fresh {
-            self.note_recent_target(&stored.key, &stored.response);
-            SharedTierResult::Reused(ReusedResponse::fetched_by_other_node(
-                &stored,
-                self.cache_result(),
-            ))
+            self.context.note_recent_target(&stored.key, &stored.response);
+            let result = self.cache_result();
+            SharedTierResult::Reused(ReusedResponse::fetched_by_other_node(&stored, result))
         } else {
             SharedTierResult::Missing(stored.key)
         }
     }
 
-    /// What a response that comes now is, seen from what is stored.
+    /// The cache result of a response that arrives now.
     pub(super) fn cache_result(&self) -> CacheResult {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
-    pub(super) fn rule(&self) -> &CacheRule {
-        &self.config.route(self.route).rule
-    }
-
-    fn head(&self) -> RequestHead<'_> {
-        request_head(&self.request, self.credentials)
-    }
-
-    /// Asks conditionally where something is stored, and once more without a condition where the answer
-    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4), or to depend on
-    /// more than it.
+    /// Sends the request, conditionally if a response is stored.
+    ///
+    /// Sends it again without the condition if the `304` is about another representation (RFC 9111
+    /// §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
         let (origin_request, _no_body) = std::mem::take(&mut self.origin_request).into_parts();
         let (uri, mut headers) = (origin_request.uri, origin_request.headers);
-        if self.config.route(self.route).reads_body() {
+        if self.context.matched_route().reads_body() {
             payload::narrow_codings(&mut headers);
         }
         validation::make_unconditional(&mut headers);
@@ -288,23 +258,23 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Whether a 304 is about what is stored, for all that it answers: the same representation, selected by no
-    /// more fields than are known to select it.
+    /// Returns whether a `304` confirms the stored response: the same representation, selected by
+    /// no other fields.
     fn confirms_stored(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
-        if self.cacheability_check().varies_by_credentials(update) {
+        if self.context.cacheability_check().varies_by_credentials(update) {
             return false;
         }
-        let (config, route) = (&self.config, self.config.route(self.route));
-        let known = admit::selecting_set(config, route, stored);
+        let (config, route) = (&self.context.config, self.context.matched_route());
+        let known = selecting_set(config, route, stored);
         let named = match Vary::parse(update) {
-            Vary::Fields(set) => Vary::Fields(admit::without_partition_fields(config, route, set)),
+            Vary::Fields(set) => Vary::Fields(without_partition_fields(config, route, set)),
             Vary::Star => Vary::Star,
         };
         validation::confirms(stored, update) && named.is_within(&known)
     }
 
-    /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a
-    /// new version begins with new representations.
+    /// Returns the fields to validate with, and who assigned their tag. Responses of a previous
+    /// version are not validated.
     fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
         let stored = self
             .stored
@@ -318,13 +288,14 @@ impl<S: Store> OriginFetch<S> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let requested_at = self.pipeline.clock.now();
-        let sent = send(&self.pipeline, &self.config, request, self.interim.as_ref()).await;
+        let FetchContext { pipeline, config, .. } = &self.context;
+        let requested_at = pipeline.clock.now();
+        let sent = send(pipeline, config, request, self.interim.as_ref()).await;
         let (mut response, received_at) = sent?;
-        let route = self.config.route(self.route);
+        let route = self.context.matched_route();
         credentials::make_response_anonymous(route, response.headers_mut());
-        let times =
-            FetchTimes { requested_at, received_at, received_steady: self.pipeline.clock.steady() };
+        let received_steady = pipeline.clock.steady();
+        let times = FetchTimes { requested_at, received_at, received_steady };
         Ok(OriginResponse { response, times, is_validation: false })
     }
 
@@ -336,7 +307,7 @@ impl<S: Store> OriginFetch<S> {
     ) -> FetchOutcome {
         let is_failure = origin_response.is_failure();
         let verdict = origin_response.credential_verdict();
-        if self.member.is_some() || verdict == CredentialVerdict::Refused {
+        if self.context.member.is_some() || verdict == CredentialVerdict::Refused {
             Box::pin(self.apply_credential_verdict(verdict, origin_response.times)).await;
         }
         let OriginResponse { response, times, is_validation } = origin_response;
@@ -344,146 +315,63 @@ impl<S: Store> OriginFetch<S> {
             let freshened = self.freshen(stored, response.headers(), times);
             let reused = Box::pin(freshened).await;
             if !reused.response.freshness.is_reusable_unvalidated(times.received_steady) {
-                self.mark_hit_for_miss(
+                self.context.mark_hit_for_miss(
                     HitForMissReason::Unshared,
                     times.received_steady,
                     flight.as_ref(),
                 );
                 return FetchOutcome::Reused(reused);
             }
-            return publish_reused(reused, flight.as_ref());
+            return FetchOutcome::Reused(reused).published(flight.as_ref());
         }
         if is_failure {
-            if self.is_representative() {
-                self.pipeline.backoff.note(&self.key, response.headers(), times);
+            if self.context.is_representative() {
+                self.context.pipeline.backoff.note(&self.context.key, response.headers(), times);
             }
             let failed = (Outage::Error, Some(response.status()));
             if let Some(reused) = self.stale_on_error(failed, times.received_steady) {
-                return publish_reused(reused, flight.as_ref());
+                return FetchOutcome::Reused(reused).published(flight.as_ref());
             }
         }
-        let verdict = self.cacheability(&response, times);
-        let is_fresh = |it: &Admission| it.freshness.is_reusable_unvalidated(times.received_steady);
+        let verdict = self.context.cacheability(&response, times);
+        let is_fresh =
+            |it: &StorageTerms| it.freshness.is_reusable_unvalidated(times.received_steady);
         if let Some(flight) = &flight
             && is_transient(response.status())
             && !verdict.as_ref().is_ok_and(is_fresh)
         {
-            let sharing =
-                self.cacheability_check().sharing((response.status(), response.headers()), times);
+            let head = (response.status(), response.headers());
+            let sharing = self.context.cacheability_check().sharing(head, times);
             let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
-            return self.share_error(
-                ErrorResponse { response, times, reason },
-                (sharing, took),
-                flight,
-            );
+            return self.share_error((response, times), reason, (sharing, took), flight);
         }
         let verdict = match verdict {
-            Ok(admission) => Box::pin(self.with_budget(admission, &response)).await,
+            Ok(terms) => Box::pin(self.reserve(&response)).await.map(|share| (terms, share)),
             Err(reason) => Err(reason),
         };
         match verdict {
-            Ok(admitted) => {
-                let teed = admit::admit(*self, response, admitted, flight);
+            Ok((terms, share)) => {
+                let result = self.cache_result();
+                let admission = Admission { context: self.context, terms, share, result };
+                let teed = admit::admit(admission, response, flight);
                 FetchOutcome::Streaming(Box::pin(teed).await)
             }
             Err(reason) => {
-                let came = (response, times.received_steady);
-                self.finish_not_shared(came, reason, flight.as_ref()).await
+                let received = (response, times.received_steady);
+                self.finish_not_shared(received, reason, flight.as_ref()).await
             }
         }
     }
 
-    /// What a response to this question is known by.
-    pub(super) fn attributes(&self) -> OwnedResponseAttributes {
-        self.config.attributes(self.route, self.member.as_deref())
-    }
-
-    /// The user whose own the response is, for its tags.
-    pub(super) fn user(&self) -> Option<&str> {
-        let is_own = self.rule().partition == Partition::User;
-        self.member.as_deref().filter(|_| is_own)?.user.as_deref()
-    }
-
-    /// Whether a response is stored, and how.
-    pub(super) fn cacheability(
-        &self,
-        response: &Response<ResponseBody>,
-        times: FetchTimes,
-    ) -> Result<Admission, Reason> {
-        let limit = self.max_body_bytes() as u64;
-        let expected = http_body::Body::size_hint(response.body()).exact();
-        let directives = ResponseDirectives::parse(response.headers());
-        let head = (response.status(), response.headers());
-        let verdict = self.cacheability_check().decide(head, directives, (expected, limit), times);
-        verdict.map_err(|(reason, cause)| {
-            if let Some(cause) = cause {
-                self.count_unreadable(cause);
-            }
-            reason
-        })
-    }
-
-    /// What is to be stored, with memory for it.
-    async fn with_budget(
-        &self,
-        admission: Admission,
-        response: &Response<ResponseBody>,
-    ) -> Result<ReservedAdmission, Reason> {
-        let share = match self.requester {
-            Requester::Client => return self.with_budget_now(admission, response),
-            Requester::Background => {
-                let expected = http_body::Body::size_hint(response.body()).exact();
-                self.pipeline.fill_budget.reserve_within(expected, BUDGET_TIMEOUT).await
-            }
-        };
-        self.require_share(admission, share)
-    }
-
-    /// The same without waiting for memory.
-    pub(super) fn with_budget_now(
-        &self,
-        admission: Admission,
-        response: &Response<ResponseBody>,
-    ) -> Result<ReservedAdmission, Reason> {
-        let expected = http_body::Body::size_hint(response.body()).exact();
-        let is_large = expected.is_some_and(|bytes| bytes > tee::SMALL_BODY as u64);
-        if is_large && self.pipeline.store.is_over_pinned_limit() {
-            return self.require_share(admission, None);
-        }
-        self.require_share(admission, self.pipeline.fill_budget.reserve(expected))
-    }
-
-    fn require_share(
-        &self,
-        admission: Admission,
-        share: Option<BudgetShare>,
-    ) -> Result<ReservedAdmission, Reason> {
-        if let Some(share) = share {
-            return Ok((admission, share));
-        }
-        let counter = &self.pipeline.metrics.bodies_not_kept;
-        counter.with_label_values(&[NotKeptReason::Budget.as_str()]).inc();
-        Err(Reason::FillBudget)
-    }
-
-    fn cacheability_check(&self) -> CacheabilityCheck<'_> {
-        CacheabilityCheck {
-            config: &self.config,
-            route: self.config.route(self.route),
-            request: self.head(),
-            directives: &self.directives,
-            query: self.request.uri.query().unwrap_or_default(),
-            member: self.member.as_deref(),
+    /// Reserves memory for the body; background requests wait for it.
+    async fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
+        match self.requester {
+            Requester::Client => self.context.reserve(response),
+            Requester::Background => self.context.reserve_within(response, BUDGET_TIMEOUT).await,
         }
     }
 
-    /// The largest body that is kept for the store.
-    pub(super) fn max_body_bytes(&self) -> usize {
-        let configured = usize::try_from(self.config.max_object).unwrap_or(usize::MAX);
-        configured.min(self.pipeline.store.max_entry_size())
-    }
-
-    /// The origin says that what is stored still stands (RFC 9111 §4.3.4).
+    /// Freshens the stored response after a `304` (RFC 9111 §4.3.4).
     async fn freshen(
         &self,
         stored: &StoredMatch,
@@ -496,19 +384,20 @@ impl<S: Store> OriginFetch<S> {
         let headers = validation::freshen(&old.fields().unpack(0), fields, times.received_at);
         let directives = ResponseDirectives::parse(&headers);
         let verdict =
-            self.cacheability_check().storable((old.status, &headers), &directives, times);
+            self.context.cacheability_check().storable((old.status, &headers), &directives, times);
         let is_request_specific = verdict.is_err_and(Reason::is_request_specific);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &directives);
-            let tags = tag::extract(&mut headers, &self.host());
-            let attributes = self.attributes();
-            old.freshened(headers, freshness, tags, (self.stamp, self.requested_at, attributes))
+            let tags = tag::extract(&mut headers, &self.context.host());
+            let attributes = self.context.attributes();
+            let FetchContext { stamp, requested_at, .. } = self.context;
+            old.freshened(headers, freshness, tags, (stamp, requested_at, attributes))
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
-            self.note_recent_target(&stored.key, &response);
+            self.context.note_recent_target(&stored.key, &response);
             let entry = Entry::Response(Arc::clone(&response));
-            self.pipeline.store.put(&stored.key, entry).await;
+            self.context.pipeline.store.put(&stored.key, entry).await;
             response
         } else {
             if !is_request_specific {
@@ -520,60 +409,23 @@ impl<S: Store> OriginFetch<S> {
         ReusedResponse { response, result, reason: None, origin_status, collapsed }
     }
 
-    /// Notes that this was asked for, and is going to be stored.
-    pub(super) fn note_recent_target(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
-        let (request, ingress_peer, credentials) =
-            (&*self.request, self.ingress_peer, self.credentials);
-        let repeatable = recent_targets::RepeatableRequest {
-            request,
-            ingress_peer,
-            credentials,
-            config: &self.config,
-            route: self.route,
-        };
-        self.pipeline.note_recent_target(&repeatable, (key, response));
-    }
-
-    /// The host that the client asked for, in canonical form.
-    pub(super) fn host(&self) -> Box<str> {
-        let target = self.target.origin_target();
-        target.map(|target| target.requested_host.into()).unwrap_or_default()
-    }
-
-    /// Whether no purge since the origin was asked selects a response with these tags.
-    pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
-        let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url.as_bytes());
-        let attributes = self.attributes();
-        let expected =
-            ExpectedResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
-        applied_purges.judge_fetched(&self.stamp, &expected, tags) != PurgeVerdict::Dead
-    }
-
-    /// Removes what was stored, as the origin has said of the resource that it is no more, unless this
-    /// request is not one to say so, or something that was asked for later has taken its place.
+    /// Removes a stored response after the origin said that the resource has changed or gone.
+    ///
+    /// Does nothing if the request is not representative, or if a response requested later is
+    /// stored.
     async fn remove_stored(&self, stored: &StoredMatch) {
-        if !self.is_representative() {
+        if !self.context.is_representative() {
             return;
         }
-        let store = &self.pipeline.store;
+        let store = &self.context.pipeline.store;
         let known = match store.peek(&stored.key) {
             None => store.get(&stored.key).await,
             known => known,
         };
-        let is_newer = |known: &StoredResponse| known.requested_at > self.requested_at;
+        let is_newer = |known: &StoredResponse| known.requested_at > self.context.requested_at;
         if !matches!(known, Some(Entry::Response(known)) if is_newer(&known)) {
             store.remove(&stored.key).await;
         }
-    }
-
-    /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
-    /// a one may take away what they use, or hold up its renewal: a rate limit may be for one client.
-    pub(super) fn is_representative(&self) -> bool {
-        self.credential_class() == CredentialClass::Anonymous && !self.directives.no_store
-    }
-
-    fn credential_class(&self) -> CredentialClass {
-        CredentialClass::of(self.credentials, self.rule())
     }
 
     async fn finish_not_shared(
@@ -592,81 +444,60 @@ impl<S: Store> OriginFetch<S> {
                 Some(stored) => Box::pin(self.remove_stored(stored)).await,
                 None => {}
             }
-            self.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
+            self.context.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
         } else if let Some(flight) = flight {
-            // This says nothing about the target: it stays stored, and worth waiting for.
+            // The response says nothing about the target, which stays stored and collapsible.
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
         FetchOutcome::NotShared(response, reason)
     }
 
-    /// Has every node that still has the stored response, and asks the fleet's store before it uses it
-    /// stale, know that the origin took it back. Costs one write, the first time.
+    /// Marks a stored response as revoked by the origin, for nodes that would serve it stale. Costs
+    /// one write, the first time.
     async fn take_back(&self, stored: &StoredMatch, now: Timestamp) {
-        let (store, response) = (&self.pipeline.store, &stored.response);
-        if !self.is_representative() || stale::is_revoked(&response.freshness) {
+        let (store, response) = (&self.context.pipeline.store, &stored.response);
+        if !self.context.is_representative() || stale::is_revoked(&response.freshness) {
             return;
         }
         let freshness = stale::revoked(&response.freshness, now);
-        let gone = Arc::new(response.with_freshness(freshness, self.stamp, self.requested_at));
+        let gone = Arc::new(response.with_freshness(
+            freshness,
+            self.context.stamp,
+            self.context.requested_at,
+        ));
         store.put(&stored.key, Entry::Response(gone)).await;
-    }
-
-    /// Sends those who wait off to ask for themselves, and those who come next at once.
-    pub(super) fn mark_hit_for_miss(
-        &self,
-        reason: HitForMissReason,
-        now: Timestamp,
-        flight: Option<&FlightLeader>,
-    ) {
-        if !self.directives.no_store {
-            self.pipeline.hit_for_miss.remember((&self.key, self.credential_class()), reason, now);
-        }
-        if let Some(flight) = flight {
-            if self.credential_class() == CredentialClass::Identified {
-                flight.yield_lease();
-            }
-            flight.publish(FlightResult::NotShared);
-        }
     }
 }
 
-/// What the nodes agreed on.
+/// The result of claiming a fetch among the nodes.
 enum ClaimResult {
-    /// This node asks the origin.
+    /// This node fetches.
     Fetch,
-    /// Another node has asked, and this is what it got.
+    /// Another node has fetched this response.
     Reused(ReusedResponse),
-    /// Other nodes have asked, and the origin failed.
+    /// Other nodes have fetched, and the origin failed.
     Failed(OriginFailure),
 }
 
-/// What another node has fetched.
+/// The result of looking into the shared tier.
 enum SharedTierResult {
-    /// It answers this question.
+    /// A response that answers the request.
     Reused(ReusedResponse),
-    /// Nothing that does. This key is what is missing.
+    /// No such response; this is the key to fetch.
     Missing(CacheKey),
 }
 
-impl<S> Pipeline<S> {
-    /// Whether a stored response must not be used any more.
-    pub(super) fn is_purged(&self, stored: &StoredResponse) -> bool {
-        self.log.applied_purges().judge(stored, Instant::now()) == PurgeVerdict::Dead
-    }
-}
-
-/// What the origin answered.
+/// A response from the origin.
 pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
-    /// Whether it says that what is stored still stands.
+    /// Whether it confirms the stored response.
     is_validation: bool,
 }
 
 impl OriginResponse {
-    /// What it says about credentials: a 304 comes in the place of a 2xx (RFC 9110 §13.2.1).
+    /// Returns its verdict on the credentials. A `304` stands for a 2xx (RFC 9110 §13.2.1).
     fn credential_verdict(&self) -> CredentialVerdict {
         if self.is_validation {
             CredentialVerdict::Accepted
@@ -679,69 +510,9 @@ impl OriginResponse {
         self.response.status() == StatusCode::NOT_MODIFIED
     }
 
-    /// Whether a stale response may take its place: an error, or a 304 to a request without a
-    /// condition.
+    /// Returns whether a stale response may replace it: an error, or a `304` to an unconditional
+    /// request.
     pub(super) fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
-    }
-}
-
-/// When the origin was asked, and when it had answered, by the system's clock.
-#[derive(Clone, Copy)]
-pub(super) struct FetchTimes {
-    /// When it was asked.
-    pub requested_at: Timestamp,
-    /// When its head had come.
-    pub received_at: Timestamp,
-    /// The same by the node's own clock, by which what is stored grows older.
-    pub received_steady: Timestamp,
-}
-
-/// Lands what is stored, and may be used after all.
-pub(super) fn publish_reused(
-    reused: ReusedResponse,
-    flight: Option<&FlightLeader>,
-) -> FetchOutcome {
-    if let Some(flight) = flight {
-        flight.publish(FlightResult::Reused(reused.clone()));
-    }
-    FetchOutcome::Reused(reused)
-}
-
-/// A response, and when its head had come.
-pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
-
-/// Sends a request to the origin, counts how that went, and makes the response's head Larder's own:
-/// nothing of the origin's connection is left in it.
-pub(super) async fn send<S>(
-    pipeline: &Pipeline<S>,
-    config: &ConfigSnapshot,
-    request: Request<RequestBody>,
-    interim: Option<&InterimSender>,
-) -> Result<SentResponse, SendFailure> {
-    let started = Instant::now();
-    let metrics = &pipeline.metrics;
-    match config.origin.send(request, interim).await {
-        Ok(mut response) => {
-            let (status, version, now) =
-                (response.status(), response.version(), pipeline.clock.now());
-            let headers = response.headers_mut();
-            response::headers(status, headers, version, &config.identity, now);
-            // Larder's own towards its clients, whatever the origin's is (RFC 9110 §2.5).
-            *response.version_mut() = Version::HTTP_11;
-            metrics.record_origin_response(response.status(), started.elapsed());
-            pipeline.outages.origin_answered();
-            Ok((response, now))
-        }
-        Err(failure) => {
-            let error = &failure.error;
-            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
-            metrics.origin_errors.with_label_values(&[error.kind()]).inc();
-            if error.is_unreachable() {
-                let failure = (outage_of(&failure), started.elapsed());
-                pipeline.outages.note_origin(failure, pipeline.clock.steady());
-            }
-            Err(failure)
-        }
     }
 }

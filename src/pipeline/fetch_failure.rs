@@ -1,4 +1,4 @@
-//! What becomes of a fetch that failed: a stale response stands in, or those who wait share the failure.
+//! Failed fetches: a stale response is served instead, or followers share the failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,15 +7,17 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
-    Pipeline, admit,
-    admit::TeedResponse,
+    admit::{FailUnlessComplete, TeedResponse},
     collapse::FlightLeader,
-    fetch::{FetchOutcome, FetchTimes, OriginFetch, OriginResponse, publish_reused},
+    fetch::{FetchOutcome, OriginFetch, OriginResponse},
+    fetch_times::FetchTimes,
     flight_result::{
         FailureCause, FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse,
     },
-    lookup::{self, StoredMatch},
-    outages::is_slow,
+    lookup::StoredMatch,
+    outages::{is_slow, outage_of},
+    selecting_fields::{selecting_set, selecting_values},
+    state::Pipeline,
     tee::TeeBody,
 };
 use crate::{
@@ -29,18 +31,12 @@ use crate::{
     store::Store,
 };
 
-/// A failure that took longer than this is not tried again: nobody waits for long twice.
+/// A failure that took longer than this is not retried, so that no client waits twice.
 const RETRY_WITHIN: Duration = Duration::from_secs(2);
 
-/// An error response that is not stored, and why.
-pub(super) struct ErrorResponse {
-    pub response: Response<ResponseBody>,
-    pub times: FetchTimes,
-    pub reason: Reason,
-}
-
 impl<S> Pipeline<S> {
-    /// Returns what is stored, if it may stand in for an origin that fails (RFC 5861 §4, RFC 9111 §4.2.4).
+    /// Returns the stored response if it may be served while the origin fails (RFC 5861 §4, RFC
+    /// 9111 §4.2.4).
     pub(super) fn stale_on_error(
         &self,
         stored: Option<&StoredMatch>,
@@ -48,7 +44,7 @@ impl<S> Pipeline<S> {
         (outage, origin_status): (Outage, Option<StatusCode>),
         now: Timestamp,
     ) -> Option<ReusedResponse> {
-        // A purge may have come while the origin was asked.
+        // A purge may have arrived during the origin request.
         let stored = stored.filter(|stored| !self.is_purged(&stored.response))?;
         let known = (stored.response.status, &stored.response.freshness);
         let reason = stale::stale_on_error(known, outage, directives, rule, now)?;
@@ -57,72 +53,72 @@ impl<S> Pipeline<S> {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Notes whether fetches of this key fail, for those who ask next. `took` is how long this one needed.
+    /// Records whether fetches of this key fail. `took` is how long this one needed.
     pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
-        let outages = &self.pipeline.outages;
+        let outages = &self.context.pipeline.outages;
         let outage = match sent {
             Ok(origin_response) if !origin_response.is_failure() => {
-                return outages.forget(&self.key);
+                return outages.forget(&self.context.key);
             }
             Ok(_) if is_slow(took) => Outage::Error,
             Ok(_) => return,
             Err(origin_failure) => outage_of(origin_failure),
         };
-        if self.stored.is_some() && self.is_representative() {
-            outages.note_key(&self.key, (outage, took), self.pipeline.clock.steady());
+        if self.stored.is_some() && self.context.is_representative() {
+            let now = self.context.pipeline.clock.steady();
+            outages.note_key(&self.context.key, (outage, took), now);
         }
     }
 
-    /// There was no response.
+    /// Handles an origin request without a response.
     pub(super) fn on_error(
         self,
         origin_failure: SendFailure,
         flight: Option<&FlightLeader>,
     ) -> FetchOutcome {
         let outage = outage_of(&origin_failure);
-        if let Some(reused) = self.stale_on_error((outage, None), self.pipeline.clock.steady()) {
-            return publish_reused(reused, flight);
+        if let Some(reused) =
+            self.stale_on_error((outage, None), self.context.pipeline.clock.steady())
+        {
+            return FetchOutcome::Reused(reused).published(flight);
         }
         let cause = FailureCause::Error(Arc::new(origin_failure.error));
         let failure = FetchFailure { cause, outage, response: None, retry: Retry::No };
-        if let Some(flight) = flight {
-            flight.publish(FlightResult::Failed(failure.clone()));
-        }
-        FetchOutcome::Failed(failure)
+        FetchOutcome::Failed(failure).published(flight)
     }
 
-    /// Another node's fetch failed, and those who wait here get no better.
+    /// Handles the failure of another node's fetch, for this node's followers.
     pub(super) fn on_error_of_other_node(
         self,
         failure: FetchFailure,
         flight: &FlightLeader,
     ) -> FetchOutcome {
         let known = (failure.outage, failure.origin_status());
-        if let Some(reused) = self.stale_on_error(known, self.pipeline.clock.steady()) {
-            return publish_reused(reused, Some(flight));
+        if let Some(reused) = self.stale_on_error(known, self.context.pipeline.clock.steady()) {
+            return FetchOutcome::Reused(reused).published(Some(flight));
         }
-        flight.publish(FlightResult::Failed(failure.clone()));
-        FetchOutcome::Failed(failure)
+        FetchOutcome::Failed(failure).published(Some(flight))
     }
 
-    /// Returns what is stored, if it may stand in for an origin that fails.
+    /// Returns the stored response if it may be served while the origin fails.
     pub(super) fn stale_on_error(
         &self,
         failed: (Outage, Option<StatusCode>),
         now: Timestamp,
     ) -> Option<ReusedResponse> {
         let stored = self.stored.as_ref().filter(|_| self.recheck.is_none());
-        self.pipeline.stale_on_error(stored, (&self.directives, self.rule()), failed, now)
+        let request = (&self.context.directives, self.context.rule());
+        self.context.pipeline.stale_on_error(stored, request, failed, now)
     }
 
-    /// Gives a passing failure to those who wait for it, as far as they may have it.
+    /// Publishes a transient error to followers, as far as they may have it.
     pub(super) fn share_error(
         self,
-        error: ErrorResponse,
+        (response, times): (Response<ResponseBody>, FetchTimes),
+        reason: Reason,
         (sharing, took): (FailureSharing, Duration),
         flight: &FlightLeader,
     ) -> FetchOutcome {
-        let ErrorResponse { response, times, reason } = error;
         let wait = retry_after(response.headers(), times.received_at).map(|wait| wait.as_secs());
         let retry_after = wait.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
         let status = response.status();
@@ -145,18 +141,18 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Streaming(teed)
     }
 
-    /// Reads an error response for all who get it. Nothing of it is stored.
+    /// Reads an error response for all that share it. Nothing of it is stored.
     fn tee(
         &self,
         (response, times): (Response<ResponseBody>, FetchTimes),
         why: Reason,
     ) -> TeedResponse {
         let (mut head, body) = response.into_parts();
-        let (config, route) = (&self.config, self.config.route(self.route));
-        let set = admit::selecting_set(config, route, &head.headers);
+        let (config, route) = (&self.context.config, self.context.matched_route());
+        let set = selecting_set(config, route, &head.headers);
         let is_variant = !set.is_empty() || !route.vary.cookies.is_empty();
         let variant = is_variant.then(|| {
-            let values = lookup::selecting_values(&set, &route.vary, &self.request.headers);
+            let values = selecting_values(&set, &route.vary, &self.context.request.headers);
             (set, values)
         });
         vary::add_to_vary(&mut head.headers, route.vary.fields());
@@ -167,10 +163,10 @@ impl<S: Store> OriginFetch<S> {
             requested_at: times.requested_at,
             received_at: times.received_at,
         };
-        let (freshness, _) = Freshness::on_receipt(&received, &directives, self.rule());
-        let share = self.pipeline.fill_budget.share();
+        let (freshness, _) = Freshness::on_receipt(&received, &directives, self.context.rule());
+        let share = self.context.pipeline.fill_budget.share();
         let (tee, reader) =
-            TeeBody::with_reader(body.size_hint().exact(), self.max_body_bytes(), share);
+            TeeBody::with_reader(body.size_hint().exact(), self.context.max_body_bytes(), share);
         let streaming = Arc::new(StreamingResponse {
             status: head.status,
             headers: stored_fields(&head.headers, &directives),
@@ -190,7 +186,7 @@ impl<S: Store> OriginFetch<S> {
 
 /// Moves an error's body to its readers.
 async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
-    let guard = admit::FailUnlessComplete(&tee);
+    let guard = FailUnlessComplete(&tee);
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return };
@@ -209,15 +205,10 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
     drop(guard);
 }
 
-/// How an origin that gave no response failed.
-pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
-    if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
-}
-
-/// Whether one of those who wait for an error response tries once more before all of them get it.
+/// Returns whether one follower retries before all of them receive the error response.
 ///
-/// The request that brought it may have caused it: by a field that crashes the origin, or by its client's
-/// share of a rate limit. But an origin that says when to come again is heeded.
+/// The leader's request may have caused the error: a field that crashes the origin, or its client's
+/// share of a rate limit. A `Retry-After` is respected.
 fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
     let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
     let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;

@@ -1,55 +1,34 @@
-//! The end of a request: one metric update and one access-log line, whatever became of it.
+//! The end of a request: one metric update and one access-log line.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, Request, StatusCode};
+
+use super::{
+    clock::ReceivedAt, config_snapshot::ConfigSnapshot, ingress::requested_host,
+    sensitive::shown_path, state::Pipeline,
 };
-
-use http::{HeaderMap, Method, Request, StatusCode, header};
-
-use super::{Pipeline, clock::Clock, config_snapshot::ConfigSnapshot, sensitive::shown_path};
 use crate::{
-    field::Timestamp,
     forward::request_id::{self, RequestId},
     key::uri::{PathReadings, Scheme, host},
     policy::{CacheResult, Reason},
     telemetry::{AccessLogEntry, RequestObservation},
 };
 
-/// The status that stands in the access log where the client went away before there was one, as in
-/// nginx's.
+/// Status in the access log if the client disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// When a request's head had been read, on both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReceivedAt {
-    /// By the system's clock.
-    pub at: Timestamp,
-    /// By the monotonic clock.
-    pub started: Instant,
-    /// The same as a timestamp: by the node's own clock, by which what is stored grows older.
-    pub steady: Timestamp,
-}
-
-impl ReceivedAt {
-    /// Now.
-    pub(crate) fn now(clock: &Clock) -> Self {
-        let started = Instant::now();
-        Self { at: clock.now(), started, steady: clock.steady_at(started) }
-    }
-}
-
-/// What became of a request, as far as clients and operators are told.
+/// What the cache did with a request, for clients and operators.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CacheOutcome {
-    /// What `X-API-Cache` says.
+    /// The value of `X-API-Cache`.
     pub result: CacheResult,
     /// Why it was not a hit.
     pub reason: Option<Reason>,
 }
 
-/// A request under way. Reports it when dropped: at the end of its response's body, or when its client
-/// goes away.
+/// A request in progress. Reports it when dropped: at the end of the response body, or when the
+/// client disconnects.
 pub(crate) struct RequestAccounting {
     config: Arc<ConfigSnapshot>,
     route: usize,
@@ -60,7 +39,7 @@ pub(crate) struct RequestAccounting {
     logged: Option<Box<LoggedRequest>>,
 }
 
-/// What the access log needs of the request's head, kept only where there is a log.
+/// The parts of a request that the access log needs, kept only if there is a log.
 struct LoggedRequest {
     request_id: String,
     method: Method,
@@ -69,7 +48,7 @@ struct LoggedRequest {
 }
 
 impl RequestAccounting {
-    /// Begins to account for a request.
+    /// Starts accounting for a request.
     pub(crate) fn begin<B>(
         config: Arc<ConfigSnapshot>,
         route: usize,
@@ -90,13 +69,12 @@ impl RequestAccounting {
         Self { config, route, received, outcome, status: None, bytes: 0, logged }
     }
 
-    /// Notes what the client is told.
+    /// Records the response that the client receives.
     pub(crate) fn record_response(&mut self, outcome: CacheOutcome, status: StatusCode) {
         self.outcome = outcome;
         self.status = Some(status);
     }
 
-    /// Counts body bytes.
     pub(crate) fn record_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
@@ -125,7 +103,7 @@ impl Drop for RequestAccounting {
     }
 }
 
-/// Reports a request whose whole response is at hand. The hot path: borrows everything.
+/// Reports a request whose complete response is available. The hot path: borrows everything.
 pub(super) fn record_hit<B>(
     config: &ConfigSnapshot,
     route: usize,
@@ -160,54 +138,49 @@ pub(super) fn record_hit<B>(
     });
 }
 
-/// A request that never reached the pipeline: the server refused it, or an endpoint of Larder's own answered.
+/// A request that never reached the pipeline: refused by the server, or answered by an endpoint of
+/// Larder.
 #[derive(Debug)]
 pub(crate) struct LocalResponse<'a> {
     /// The request's `X-Request-ID`, if it is usable.
     pub request_id: Option<&'a str>,
-    /// The method; none of a request that could not be read.
+    /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
-    /// The host asked for.
     pub host: &'a str,
-    /// The path asked for.
     pub path: &'a str,
-    /// What answered: the name of an endpoint, or nothing.
+    /// The name of the endpoint; empty if there is none.
     pub route: &'a str,
-    /// The status.
     pub status: StatusCode,
-    /// Body bytes sent.
     pub bytes: u64,
-    /// How long it took.
     pub duration: Duration,
-    /// Why it was refused.
     pub reason: Option<&'static str>,
 }
 
 impl<S> Pipeline<S> {
-    /// Writes the access-log line of a request that this pipeline has not handled.
-    pub(crate) fn log_local_response(&self, answer: &LocalResponse<'_>) {
+    /// Writes the access-log line of a request that did not reach the pipeline.
+    pub(crate) fn log_local_response(&self, response: &LocalResponse<'_>) {
         let log = self.config.with(|config| {
             let log = config.access_log.clone()?;
-            // What a sensitive route governs is in no log, whatever answers it.
-            let host = host::canonical(answer.host, Scheme::Http);
-            let path = PathReadings::of(answer.path);
+            // Paths of sensitive routes are never logged.
+            let host = host::canonical(response.host, Scheme::Http);
+            let path = PathReadings::of(response.path);
             let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
-            Some((log, shown_path(route, answer.path).into_owned()))
+            Some((log, shown_path(route, response.path).into_owned()))
         });
         let Some((log, path)) = log else { return };
         let made = RequestId::random();
         log.write(&AccessLogEntry {
             at: self.clock.now(),
-            request_id: answer.request_id.unwrap_or(made.as_str()),
-            method: answer.method,
-            host: answer.host,
+            request_id: response.request_id.unwrap_or(made.as_str()),
+            method: response.method,
+            host: response.host,
             path: &path,
-            route: answer.route,
-            status: answer.status.as_u16(),
-            bytes: answer.bytes,
-            duration: answer.duration,
+            route: response.route,
+            status: response.status.as_u16(),
+            bytes: response.bytes,
+            duration: response.duration,
             cache: None,
-            reason: answer.reason,
+            reason: response.reason,
         });
     }
 }
@@ -220,9 +193,4 @@ fn observation(
 ) -> RequestObservation {
     let duration = received.started.elapsed();
     RequestObservation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
-}
-
-/// The host a request asks for. Its target is in origin form by now.
-pub(super) fn requested_host(headers: &HeaderMap) -> &str {
-    headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -1,14 +1,10 @@
-//! What a fetch brings to those who wait for it.
+//! The result of a flight, as its followers receive it.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::{
-    lookup::{self, StoredMatch},
-    problems,
-    tee::TeeBody,
-};
+use super::{lookup::StoredMatch, problems, selecting_fields, tee::TeeBody};
 use crate::{
     entry::StoredResponse,
     key::{
@@ -25,54 +21,51 @@ use crate::{
     store::OriginFailure,
 };
 
-/// How a fetch ended, for those who wait for it.
+/// The result of a flight, for its followers.
 #[derive(Clone)]
 pub(super) enum FlightResult {
-    /// A response that is being stored; its body may still be on its way.
+    /// A response that is being stored; its body may still be arriving.
     Streaming(Arc<StreamingResponse>),
-    /// What is stored may be used after all.
+    /// A stored response that may be used after all.
     Reused(ReusedResponse),
-    /// The response belongs to the one who asked. The others ask for themselves.
+    /// The response is for its requester only; followers fetch for themselves.
     NotShared,
     /// The origin failed.
     Failed(FetchFailure),
 }
 
-/// How a fetch failed, for all who wait for it.
+/// A failed fetch, as followers receive it.
 #[derive(Clone)]
 pub(super) struct FetchFailure {
-    /// What happened.
     pub cause: FailureCause,
-    /// How the origin failed, as far as it decides about stale responses.
+    /// How the origin failed, which decides about stale responses.
     pub outage: Outage,
-    /// The error response, if others than its client may have it.
+    /// The error response, if it may be shared.
     pub response: Option<Arc<StreamingResponse>>,
-    /// Whether one of those who wait tries once more, for all others.
+    /// Whether one follower retries for all.
     pub retry: Retry,
 }
 
 /// Why a fetch brought nothing to store.
 #[derive(Clone)]
 pub(super) enum FailureCause {
-    /// There was no response.
+    /// No response.
     Error(Arc<OriginError>),
-    /// The response was an error.
     Response {
-        /// Its status.
         status: StatusCode,
         /// Its `Retry-After`, in seconds.
         retry_after: Option<u32>,
-        /// Why it is not stored, or not shared.
+        /// Why it is not stored or not shared.
         reason: Reason,
     },
 }
 
-/// Whether a failed fetch is tried once more.
+/// Whether a failed fetch is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// By one of those who wait.
+    /// By one follower.
     Once,
-    /// By none of them.
+    /// Not at all.
     No,
 }
 
@@ -86,7 +79,7 @@ impl FetchFailure {
         Self { cause, outage, response: None, retry: Retry::No }
     }
 
-    /// The failure for which a stale response was served to another request.
+    /// The failure for which another request was served a stale response.
     pub(super) fn behind_stale(reused: &ReusedResponse) -> Self {
         let status = reused.origin_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let is_disconnected = reused.reason == Some(Reason::StaleIfDisconnected);
@@ -94,18 +87,18 @@ impl FetchFailure {
         Self::of_other_node(OriginFailure { status, retry_after, is_disconnected })
     }
 
-    /// The same for other nodes.
+    /// Returns the failure as other nodes receive it.
     pub(super) fn for_other_nodes(&self) -> OriginFailure {
         let is_disconnected = self.outage == Outage::Disconnected;
         let (status, retry_after) = match &self.cause {
-            // They may have connections to spare.
+            // Other nodes may have connections to spare.
             FailureCause::Error(error) => (problems::origin_error(error).status, None),
             FailureCause::Response { status, retry_after, .. } => (*status, *retry_after),
         };
         OriginFailure { status, retry_after, is_disconnected }
     }
 
-    /// The status that the origin sent.
+    /// Returns the status that the origin sent.
     pub(super) fn origin_status(&self) -> Option<StatusCode> {
         match self.cause {
             FailureCause::Error(_) => None,
@@ -114,55 +107,50 @@ impl FetchFailure {
     }
 }
 
-/// A response on its way to the store and to all who wait for it.
+/// A response on its way to the store and to all requests that share it.
 pub(super) struct StreamingResponse {
-    /// Its status.
     pub status: StatusCode,
-    /// Its header section as stored: nothing in it belongs to one client alone.
+    /// Its header section as stored, without fields for one client only.
     pub headers: HeaderMap,
-    /// How long it stays fresh.
     pub freshness: Freshness,
-    /// Whether it is stored: that may be for its body to say.
+    /// Whether it is stored, as far as that is known before its body ends.
     pub stored: Stores,
-    /// Names by which it can be purged; none as long as some are still to be read out of its body.
+    /// Its purge tags; `None` while some have to be read from its body.
     pub tags: Option<Box<[String]>>,
-    /// Its body.
     pub tee: Arc<TeeBody>,
-    /// Whom it answers, where it is one variant of several: the selecting fields and the canonical
-    /// text of those in the request it was fetched with.
+    /// The selecting fields and the request's values for them, if it is one of several variants.
     pub variant: Option<Variant>,
-    /// Whether cookies chose it, and only the route's `ttl` makes it fresh.
+    /// Whether cookies selected it and its freshness comes from the route alone.
     pub by_cookies: bool,
-    /// What its readers find in `X-API-Cache`.
+    /// The `X-API-Cache` of its readers.
     pub result: CacheResult,
-    /// Why it is not stored, if it is only shared among those who wait.
+    /// Why it is not stored, if it is only shared.
     pub refusal: Option<Reason>,
 }
 
-/// A set of selecting fields, and the canonical text of a request's values for them.
+/// Selecting fields, and the canonical text of a request's values for them.
 pub(super) type Variant = (VarySet, Vec<u8>);
 
 /// A stored response that a fetch allowed to use.
 #[derive(Clone)]
 pub(super) struct ReusedResponse {
-    /// The stored response.
     pub response: Arc<StoredResponse>,
     /// `Revalidated` or `Stale`.
     pub result: CacheResult,
     /// Why it is used although it is stale.
     pub reason: Option<Reason>,
-    /// What the origin answered, if it did.
+    /// The origin's status, if it responded.
     pub origin_status: Option<StatusCode>,
-    /// Whether another node has fetched it.
+    /// Whether another node fetched it.
     pub collapsed: Collapsed,
 }
 
 impl StreamingResponse {
-    /// Whether this response answers a request with these fields (RFC 9111 §4.1).
+    /// Returns whether this response answers a request with these fields (RFC 9111 §4.1).
     pub(super) fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
         let language = self.headers.get(header::CONTENT_LANGUAGE);
         let same = |(set, values): &Variant| {
-            lookup::selecting_values(set, rule, headers) == *values
+            selecting_fields::selecting_values(set, rule, headers) == *values
                 && !language
                     .is_some_and(|language| is_in_other_language(set, headers, language.as_bytes()))
         };
@@ -170,20 +158,20 @@ impl StreamingResponse {
     }
 }
 
-/// Whether the language is another one than a request with these fields would be answered in.
+/// Returns whether the request prefers another language.
 fn is_in_other_language(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> bool {
     set.contains(&header::ACCEPT_LANGUAGE) && vary::ties_with_earlier_language(headers, language)
 }
 
 impl ReusedResponse {
-    /// A response that somebody else has stored in the meantime.
+    /// A response that was stored in the meantime.
     pub(super) fn found(stored: &StoredMatch) -> Self {
         let response = Arc::clone(&stored.response);
         let (result, collapsed) = (CacheResult::Hit, Collapsed::No);
         Self { response, result, reason: None, origin_status: None, collapsed }
     }
 
-    /// A stale response in the place of an origin that fails; `origin_status` is what it answered.
+    /// A stale response served while the origin fails; `origin_status` is the origin's status.
     pub(super) fn stale_on_error(
         response: &Arc<StoredResponse>,
         reason: Reason,
@@ -194,12 +182,12 @@ impl ReusedResponse {
         Self { response, result, reason, origin_status, collapsed }
     }
 
-    /// Whether this is what stands under a key: not a variant, where the key is that of all.
+    /// Returns whether the response is stored under exactly this key, not under that of a variant.
     pub(super) fn is_stored_at(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()
     }
 
-    /// Whether it is in another language than a request with these fields would be answered in.
+    /// Returns whether a request with these fields may be answered in another language.
     pub(super) fn ties_with_earlier_language(&self, headers: &HeaderMap) -> bool {
         let language = self.response.fields();
         language
@@ -207,12 +195,12 @@ impl ReusedResponse {
             .is_some_and(|it| vary::ties_with_earlier_language(headers, it))
     }
 
-    /// Whether the fleet's store has what the fetch was to bring.
+    /// Returns whether the fleet's store has the response that the fetch was for.
     pub(super) fn is_stored(&self) -> bool {
         self.result == CacheResult::Revalidated || self.collapsed == Collapsed::Yes
     }
 
-    /// A response that another node has fetched and stored while this one waited.
+    /// A response that another node fetched and stored while this one waited.
     pub(super) fn fetched_by_other_node(stored: &StoredMatch, result: CacheResult) -> Self {
         Self { result, collapsed: Collapsed::Yes, ..Self::found(stored) }
     }

@@ -1,4 +1,4 @@
-//! Response heads of what is asked for often, ready to be sent.
+//! A per-thread cache of response heads for hits.
 
 use std::cell::RefCell;
 
@@ -7,19 +7,18 @@ use http::HeaderMap;
 use super::config_snapshot::SnapshotId;
 use crate::entry::ResponseId;
 
-/// Heads kept by each thread, about 2 KiB each: users have responses of their own.
+/// Number of heads that each thread keeps, about 2 KiB each. Personal responses take slots of their own.
 const SLOTS: usize = 1024;
 
-/// What a head depends on. As long as all of it is the same, so is the head.
+/// What a head depends on. Equal keys have equal heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadKey {
-    /// The stored response.
     pub response: ResponseId,
-    /// The configuration and the route in it.
+    /// The configuration, and the route in it.
     pub route: (SnapshotId, usize),
-    /// The age it tells, in seconds.
+    /// The `Age`, in seconds.
     pub age: u32,
-    /// The remaining freshness it tells, in seconds.
+    /// The remaining freshness, in seconds.
     pub ttl: i64,
 }
 
@@ -28,11 +27,11 @@ thread_local! {
         RefCell::new((0..SLOTS).map(|_| None).collect());
 }
 
-/// The head of a hit: a copy of the one made before, or one made now and kept for the next second.
+/// Returns a copy of the cached head, or makes one for the next second.
 ///
-/// Building a head costs several times as much as copying one, and values that a thread has for
-/// itself are not counted on a cache line that other cores want. `make` gives a head that shares
-/// nothing with the stored response, so that no head keeps an evicted body in memory.
+/// Building a head costs several times as much as copying one. Values that belong to one thread
+/// have no reference count on a shared cache line. `make` returns a head that shares nothing with
+/// the stored response, so that it does not keep an evicted body in memory.
 pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
     HEADS.with_borrow_mut(|heads| {
         let Some(slot) = heads.get_mut(key.response.number() % SLOTS) else { return make() };

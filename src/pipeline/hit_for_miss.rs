@@ -1,5 +1,5 @@
-//! Hit-for-miss: a short memory of targets whose responses could not be shared, so that requests for
-//! them do not queue behind one another only to learn the same again.
+//! Hit-for-miss: remembers briefly which responses cannot be shared, so that requests for them do
+//! not queue behind one another.
 
 use std::time::Duration;
 
@@ -11,37 +11,37 @@ use crate::{
     policy::{CacheRule, Credentials},
 };
 
-/// Targets remembered; 48 bytes each.
+/// Number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. Short: all that a wrong memory costs is collapsing.
+/// How long a target is remembered. Short: a wrong entry costs only collapsing.
 const RETENTION: Duration = Duration::from_secs(30);
 
-/// What could not be done with a response.
+/// Why a target is hit-for-miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HitForMissReason {
-    /// It was stored, but answers nobody unasked: those who need it do not wait for one another.
+    /// The response was stored but has to be validated: requests do not collapse.
     Unshared,
-    /// It was not stored: the store need not be asked over the network.
+    /// The response was not stored: the shared tier is not read.
     Unstored,
 }
 
-/// A kind of request: what one kind shows is not remembered for the other.
+/// The class of a request. Each class is remembered separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
-    /// Somebody without credentials: the answer is what anyone gets.
+    /// No credentials: the response is the one that any client gets.
     Anonymous,
-    /// Somebody who says who it is.
+    /// With credentials.
     Identified,
 }
 
 impl CredentialClass {
-    /// Who asks with these credentials.
+    /// Returns the class of a request with these credentials.
     pub(super) fn of(credentials: Credentials, rule: &CacheRule) -> Self {
         if credentials.need_own_fetch(rule) { Self::Identified } else { Self::Anonymous }
     }
 
-    /// Where what is known of a key is kept for this kind.
+    /// Returns the slot of a key for this class.
     fn slot(self, key: &CacheKey) -> u128 {
         match self {
             Self::Anonymous => key.digest(),
@@ -50,18 +50,17 @@ impl CredentialClass {
     }
 }
 
-/// Targets that are not worth waiting for.
+/// Targets whose requests do not collapse.
 pub(super) struct HitForMiss {
     targets: Cache<u128, (Timestamp, HitForMissReason)>,
 }
 
 impl HitForMiss {
-    /// None known.
     pub(super) fn new() -> Self {
         Self { targets: Cache::new(CAPACITY) }
     }
 
-    /// Remembers what could not be done with a response under this key.
+    /// Remembers why responses under this key cannot be shared.
     pub(super) fn remember(
         &self,
         (key, class): (&CacheKey, CredentialClass),
@@ -84,7 +83,7 @@ impl HitForMiss {
         self.targets.remove(&CredentialClass::Identified.slot(key));
     }
 
-    /// What could lately not be done with responses under this key to such a request.
+    /// Returns why responses under this key could recently not be shared in this class.
     pub(super) fn reason(
         &self,
         (key, class): (&CacheKey, CredentialClass),
@@ -92,11 +91,5 @@ impl HitForMiss {
     ) -> Option<HitForMissReason> {
         let (until, reason) = self.targets.get(&class.slot(key))?;
         (now < until).then_some(reason)
-    }
-}
-
-impl Default for HitForMiss {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -1,4 +1,4 @@
-//! Who asks for what is Larder's own: the identity of a request without a route.
+//! Identifies users for Larder's own endpoints, which have no route.
 
 use std::{
     net::IpAddr,
@@ -9,9 +9,7 @@ use std::{
 use http::HeaderMap;
 
 use super::{
-    Pipeline,
-    accepted_credentials::{self, CredentialScope},
-    config_snapshot::ConfigSnapshot,
+    accepted_credentials::CredentialScope, config_snapshot::ConfigSnapshot, state::Pipeline,
 };
 use crate::{
     policy::{Partition, Reason},
@@ -19,10 +17,10 @@ use crate::{
 };
 
 impl<S> Pipeline<S> {
-    /// Returns the user whom a request proves to be from, or why it proves none.
+    /// Returns the user whose identity a request proves, or why it proves none.
     ///
-    /// A credential that a logout or a `401` has ended counts again only once the origin has accepted it
-    /// since, on a route that keeps users apart.
+    /// A credential ended by a logout or a `401` counts again once the origin has accepted it
+    /// since, on a route that separates users.
     pub(crate) fn identify(
         &self,
         request: (&HeaderMap, Option<IpAddr>),
@@ -32,14 +30,14 @@ impl<S> Pipeline<S> {
                 return Err(Reason::NoIdentity);
             }
             let member = config.users.identify(&Partition::User, request, self.clock.now())?;
-            let name = accepted_credentials::credential_name(&member);
+            let name = member.credential_name();
             let is_ended = self.log.applied_purges().is_revoked(&name)
                 && !self.is_accepted_since(config, &member);
             if is_ended { Err(Reason::Recheck) } else { Ok(member) }
         })
     }
 
-    /// Whether the origin has accepted the member's credential after all that ended it.
+    /// Returns whether the origin has accepted the credential since it was last ended.
     fn is_accepted_since(&self, config: &ConfigSnapshot, member: &PartitionMember) -> bool {
         let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);

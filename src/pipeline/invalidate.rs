@@ -1,4 +1,4 @@
-//! Invalidation: what a write through the proxy purges, and how long its answer waits for that.
+//! Invalidation: what a write purges, and how long its response waits for the purge.
 
 use std::{
     sync::Arc,
@@ -10,13 +10,13 @@ use http::{HeaderMap, Method};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
-    Pipeline,
     config_snapshot::ConfigSnapshot,
     credentials::{self, IdentityInputs},
+    ingress::Ingress,
     logout,
     purge_rate::{PurgeSlot, PurgeSubject},
-    receive::Ingress,
     sensitive,
+    state::Pipeline,
 };
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
@@ -30,37 +30,40 @@ use crate::{
     store::Store,
 };
 
-/// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
-/// nodes well that takes a millisecond or two; nodes that are short of processors take longer, and the
-/// writer's next read may go to one of them.
+/// How long the response to a write waits for other nodes once its purge is in the log. Healthy
+/// nodes take a millisecond or two. Overloaded nodes take longer, and the client's next read may go
+/// to one of them.
 const ACKNOWLEDGE_TIMEOUT: AckTimeout =
     AckTimeout { live: Duration::from_millis(500), lost: Duration::from_millis(25) };
 
-/// How long it waits for the log itself: clients hardly notice that Redis hangs.
+/// How long it waits for the log itself. Clients hardly notice if Redis hangs.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 
-/// What became of the purge of a write.
+/// The outcome of a write's purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PurgeOutcome {
     /// It purges nothing.
     NotNeeded,
-    /// It is in the log, and holds wherever an appended purge does.
+    /// It is in the log, and applies as any appended purge does.
     Appended(PurgeReceipt),
-    /// It holds on this node, and goes to the others as soon as that is possible.
+    /// It applies on this node, and is sent to others as soon as possible.
     LocalOnly,
 }
 
-/// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
-/// as far as they are on this host, may be stored, and the route does not say that its requests change nothing
-/// (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
-/// the request counts as done, the tags that its route names, or that of another reading of its path.
+/// Returns what an unsafe request invalidates (RFC 9111 §4.4).
 ///
-/// Where a route keeps users apart, its targets become invalid for the one who asks: each of them has a cache
-/// of its own. After a logout all that belongs to the user becomes invalid, and the credential is refused.
+/// - Its own target, `Location` and `Content-Location`: if they are on this host, are cacheable,
+///   and the route's requests change something.
+/// - The groups that the response names (RFC 9875).
+/// - If the request succeeded, the tags that its route names, or the route of another reading of
+///   its path.
+///
+/// On routes that separate users, targets are invalidated for the writing user only. A logout
+/// invalidates all responses of the user and ends the credential.
 pub(super) fn selectors(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
-    (request, identity_inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
+    (request, inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
     outcome: &UnsafeRequestOutcome<'_>,
 ) -> Vec<Selector> {
     let mut selectors = Vec::new();
@@ -73,12 +76,12 @@ pub(super) fn selectors(
         let is_done = outcome.is_processed(request);
         let (path, query) = path_and_query(request.target);
         let readings = PathReadings::of(path);
-        let writer = credentials::writer(config, identity_inputs);
+        let writer = credentials::writer(config, inputs);
         for route in config.routes.select_each(request.method, &ingress.host, &readings) {
             invalidates |= route.writes_invalidate;
-            // Whatever page it leads to: that of a login is what most lead to.
+            // Whatever page it leads to: most pages lead to the login.
             if route.is_logout(request.method) {
-                selectors.extend(logout::selectors(config, identity_inputs));
+                selectors.extend(logout::selectors(config, inputs));
             }
             if is_done {
                 let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
@@ -88,27 +91,28 @@ pub(super) fn selectors(
         }
     }
     if invalidates {
-        let identity_inputs = (!is_for_everyone).then_some(identity_inputs);
+        let inputs = (!is_for_everyone).then_some(inputs);
         for target in invalidation::invalidated_targets(request, outcome) {
-            selectors.extend(url(config, ingress, &target, identity_inputs));
+            selectors.extend(url(config, ingress, &target, inputs));
         }
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors
 }
 
-/// The groups that a response says have changed, as tags: those of its own host.
+/// Returns the groups that a response invalidates, as tags of its own host.
 fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     let groups = invalidation::invalidated_groups(response);
     groups.iter().map(|group| tag::group_tag(group, &ingress.host)).collect()
 }
 
-/// A target as purges select it; none where it is not cached. Without `asking` it is purged for everyone.
+/// Returns the selector of a target; `None` if it is not cached. Without `inputs` it is
+/// purged for all users.
 fn url(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
     target: &str,
-    identity_inputs: Option<&IdentityInputs<'_>>,
+    inputs: Option<&IdentityInputs<'_>>,
 ) -> Option<Selector> {
     let (path, query) = path_and_query(target);
     let readings = PathReadings::of(path);
@@ -119,14 +123,10 @@ fn url(
     let query = credentials::purge_query(config, route, query);
     let url = purge_url::of(&ingress.host, &readings, query.as_deref());
     let url = sensitive::write_selector(config, route, url);
-    Some(
-        match identity_inputs
-            .and_then(|identity_inputs| credentials::owner(config, route, identity_inputs))
-        {
-            Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
-            None => url,
-        },
-    )
+    Some(match inputs.and_then(|inputs| credentials::owner(config, route, inputs)) {
+        Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
+        None => url,
+    })
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
@@ -136,12 +136,13 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Purges what a write has changed, in one record, and waits until that holds for the fleet: 40 ms for the
-/// log and then half a second for nodes that are slow, but not for nodes that are gone, and not at all
-/// while the log cannot be reached: the write is done, and its answer must go out.
+/// Purges what a write has changed, in one record, and waits until the fleet has applied it.
 ///
-/// On this node it holds before anything is waited for. What is not in the log when this returns, or
-/// when its caller goes away, gets there later.
+/// Waits 40 ms for the log, then half a second for slow nodes, but not for dead nodes, and not at
+/// all if the log is unreachable: the write is done, and its response must be sent.
+///
+/// The purge applies on this node before anything is awaited. If it is not in the log when this
+/// returns, or when the caller is dropped, it is appended later.
 pub(super) async fn purge<S: Store>(
     pipeline: &Pipeline<S>,
     selectors: Vec<Selector>,
@@ -153,8 +154,8 @@ pub(super) async fn purge<S: Store>(
     purged
 }
 
-/// The same for a purge from elsewhere, which is not counted. Returns what became of it, and that in a word;
-/// nothing if nothing is selected.
+/// Appends a purge from another source than a write, which is not counted. Returns its outcome and
+/// a label for it, or `None` if nothing is selected.
 pub(super) async fn append<S: Store>(
     pipeline: &Pipeline<S>,
     selectors: Vec<Selector>,
@@ -189,10 +190,10 @@ pub(super) async fn append<S: Store>(
     })
 }
 
-/// The log does not say in time what became of a purge.
+/// The log did not respond in time.
 struct LogTimeout;
 
-/// Waits for the log, and once the purge is in it for the nodes.
+/// Waits for the log and, once the purge is in it, for the nodes.
 async fn wait_for_log(
     mut appending_task: JoinHandle<Result<PurgeReceipt, LogUnavailable>>,
     mut has_entered: oneshot::Receiver<()>,
@@ -205,8 +206,10 @@ async fn wait_for_log(
     Ok(ended.unwrap_or(Err(LogUnavailable)))
 }
 
-/// Purges as [`purge`] or [`append`] does, but no more than once a second for one subject: what comes within
-/// the second is purged at its end, even if the node stops. Returns when it is.
+/// Purges like [`purge`] or [`append`], at most once a second for each subject.
+///
+/// Later purges within the second are merged into one at its end, even if the node stops. Returns
+/// when that is.
 pub(super) async fn purge_rate_limited<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     subject: PurgeSubject,
@@ -221,7 +224,7 @@ pub(super) async fn purge_rate_limited<S: Store>(
     slot
 }
 
-/// Leaves a purge for later, so that no client waits for it.
+/// Defers a purge to a task, so that no client waits for it.
 fn purge_later<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     time: Instant,
@@ -251,12 +254,12 @@ async fn purge_from<S: Store>(
     }
 }
 
-/// Counts a purge that is written together with another.
+/// Counts a purge that was merged into another.
 pub(super) fn count_merged<S>(pipeline: &Pipeline<S>) {
     pipeline.metrics.purging.writes.with_label_values(&["merged"]).inc();
 }
 
-/// Appends a purge; where that fails, it holds on this node and waits for the log.
+/// Appends a purge. If that fails, it applies on this node and waits for the log.
 async fn append_or_record(
     log: Arc<PurgeLog>,
     purge: Purge,

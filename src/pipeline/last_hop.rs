@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
 
-/// Fields that are traced back: those that show the way of a request. All others may hold secrets (§9.3.8).
+/// Fields that `TRACE` returns: those that show the request's path. Others may hold secrets
+/// (§9.3.8).
 const TRACED: [HeaderName; 3] = [header::HOST, header::VIA, header::MAX_FORWARDS];
 
-/// An empty response; to `TRACE`, the request as it arrived.
+/// Returns an empty response or, for `TRACE`, the request as received.
 pub(super) fn response(request: &Parts) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();

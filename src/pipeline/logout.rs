@@ -1,35 +1,31 @@
-//! Logout: what it ends, by the credentials that came with it.
+//! Logout: what it ends, by the credentials of the request.
 
 use super::{
-    accepted_credentials,
     config_snapshot::ConfigSnapshot,
     credentials::{self, IdentityInputs},
 };
 use crate::{fence::Selector, user::PartitionMember};
 
-/// Credentials in one logout of which each combination is ended: each doubles what is written.
+/// Number of credentials of which every combination is ended; each doubles the number of selectors.
 const MAX_COMBINED: usize = 4;
 
-/// What a logout ends: all that belongs to the user, and what was noted of the credentials that came. Of a
-/// token that names no user only the latter.
+/// Returns what a logout ends: all responses of the user, and the acceptance of the credentials.
+/// For a token that names no user, only the latter.
 ///
-/// Exact credentials belong together as they are sent. A browser sends a logout more of them than other
-/// requests (a cookie whose path is that of the logout), so each combination of those that came is ended.
-pub(super) fn selectors(
-    config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'_>,
-) -> Vec<Selector> {
+/// Exact credentials count as a set. A browser sends more of them with a logout than with other
+/// requests (a cookie limited to the logout's path), so every combination is ended.
+pub(super) fn selectors(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<Selector> {
     if !config.users.is_configured() {
-        return logins(config, identity_inputs).iter().flat_map(selectors_of).collect();
+        return logins(config, inputs).iter().flat_map(selectors_of).collect();
     }
-    match credentials::writer(config, identity_inputs) {
+    match credentials::writer(config, inputs) {
         // A gateway names its user again after the next login, in the same words.
         Some(member) if !config.users.end_at_logout() => {
             user_selector(&member).into_iter().collect()
         }
         Some(member) => selectors_of(&member).collect(),
         None => {
-            let holder = credentials::holder(config, identity_inputs);
+            let holder = credentials::holder(config, inputs);
             holder.as_deref().map(credential_selector).into_iter().collect()
         }
     }
@@ -44,13 +40,13 @@ fn user_selector(member: &PartitionMember) -> Option<Selector> {
 }
 
 fn credential_selector(member: &PartitionMember) -> Selector {
-    Selector::Credential(accepted_credentials::credential_name(member).into())
+    Selector::Credential(member.credential_name().into())
 }
 
-/// The members by each combination of the credentials that came; where these are very many, by all of them
-/// and by each.
-fn logins(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
-    let pieces = credentials::login_credentials(config, identity_inputs);
+/// Returns a member for each combination of the credentials. If there are many, one for all of them
+/// and one for each.
+fn logins(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
+    let pieces = credentials::login_credentials(config, inputs);
     let count = pieces.len();
     let combinations = if count <= MAX_COMBINED {
         (1..1_u64 << count).collect()

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, header};
 
+use super::selecting_fields::{selecting_values, selecting_values_with};
 use crate::{
     entry::{Entry, StoredResponse, VarySelection},
     fence::PurgeVerdict,
-    field::{coding, cookie, presence::FieldPresence},
+    field::{coding, presence::FieldPresence},
     key::{
         CacheKey,
         vary::{self, Preferences, VarySet},
@@ -18,62 +19,57 @@ use crate::{
     store::Store,
 };
 
-/// What stands under a request's key.
+/// The result of a lookup in one tier.
 pub(super) enum TierLookup {
     /// A response, fresh or stale.
     Found(StoredMatch),
-    /// None that may be used. A fetch for this request is known by `key`.
+    /// No usable response.
     Absent {
-        /// The key of the target, or of the variant asked for.
+        /// The key to fetch under: the target's, or that of the requested variant.
         key: CacheKey,
-        /// Whether the target or only the variant is missing.
+        /// Whether the target is missing, or only the variant.
         forward: ForwardReason,
-        /// Why.
         reason: Reason,
     },
 }
 
-/// A stored response that no hard purge selects, and the key under which it stands.
+/// A stored response that no hard purge selects.
 #[derive(Clone)]
 pub(super) struct StoredMatch {
-    /// The key of the target, or of the variant.
+    /// The key it is stored under: the target's, or the variant's.
     pub key: CacheKey,
-    /// The response.
     pub response: Arc<StoredResponse>,
-    /// Whether it is stale whatever its freshness says.
+    /// Whether it is stale regardless of its freshness.
     pub forced_staleness: ForcedStaleness,
 }
 
-/// Whether something makes a stored response stale that its freshness does not tell of.
+/// Why a stored response is stale regardless of its freshness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForcedStaleness {
-    /// Nothing does.
+    /// It is not.
     None,
     /// A soft purge selects it.
     SoftPurged,
-    /// It is of the version of the namespace before.
+    /// It belongs to the previous version of the namespace.
     PreviousVersion,
 }
 
-/// What a stored response is looked up by, besides its key.
+/// The criteria of a lookup, besides the key.
 #[derive(Clone, Copy)]
 pub(super) struct LookupCriteria<'a> {
-    /// What its route adds to `Vary`.
+    /// What the route adds to `Vary`.
     pub vary: &'a VaryRule,
-    /// The request's fields.
     pub headers: &'a HeaderMap,
-    /// Which of them there are.
+    /// Which fields are present.
     pub presence: FieldPresence,
-    /// What was purged.
+    /// The purges that this node has applied.
     pub applied_purges: &'a AppliedPurges,
-    /// When the request came.
     pub started: Instant,
-    /// The version of the namespace that is in force.
     pub version: &'a str,
 }
 
 impl LookupCriteria<'_> {
-    /// Whether the request accepts the coding of a stored response.
+    /// Returns whether the request accepts the coding of a stored response.
     fn accepts(&self, response: &StoredResponse) -> bool {
         if !self.presence.has(FieldPresence::ACCEPT_ENCODING) {
             return true;
@@ -86,8 +82,8 @@ impl LookupCriteria<'_> {
         lines.all(|(_, line)| coding::accepts(self.headers, Some(line)))
     }
 
-    /// Whether a stored response is in the language that the request would be answered in, as far as can be
-    /// seen, if responses of its target vary by language.
+    /// Returns whether a stored response is in the language that the origin would choose, if its
+    /// target varies by language.
     fn is_answered_in_language(&self, set: &VarySet, response: &StoredResponse) -> bool {
         !set.contains(&header::ACCEPT_LANGUAGE)
             || !response
@@ -96,8 +92,8 @@ impl LookupCriteria<'_> {
                 .is_some_and(|language| vary::ties_with_earlier_language(self.headers, language))
     }
 
-    /// Whether a set of selecting fields has those that the route names: what was stored before it did has
-    /// not.
+    /// Returns whether the selecting fields include those of the route. Responses stored before a
+    /// reload may lack some.
     fn is_covered_by(&self, set: &VarySet) -> bool {
         self.vary.headers.iter().all(|name| set.contains(name))
     }
@@ -110,21 +106,30 @@ impl LookupCriteria<'_> {
 /// Where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tier {
-    /// In what is at hand.
+    /// This node's memory.
     Memory,
-    /// In what the fleet shares.
+    /// The tier that the fleet shares.
     Shared,
 }
 
-/// Finds the stored response to a request for `target`. Of several that match, the latest is taken
-/// (RFC 9111 §4.1).
+/// What a request already knows of this node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MemoryState {
+    /// Nothing is stored under the key of its target.
+    Absent,
+    /// A usable response may be found.
+    Unknown,
+}
+
+/// Finds the stored response to a request for `target`. If several match, returns the latest (RFC
+/// 9111 §4.1).
 pub(super) async fn find<S: Store>(
     (store, tier): (&S, Tier),
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
 ) -> TierLookup {
     let variants = match read_entry((store, tier), target).await {
-        None => return absent(target.clone(), ForwardReason::UriMiss, Reason::Cold),
+        None => return TierLookup::cold(target),
         Some(Entry::Response(response))
             if criteria.accepts(&response) && criteria.vary.is_empty() =>
         {
@@ -139,13 +144,12 @@ pub(super) async fn find<S: Store>(
     for selection in variants.selections.iter().filter(|it| criteria.is_covered_by(&it.set)) {
         let key =
             target.variant(&selecting_values(&selection.set, criteria.vary, criteria.headers));
-        match find_variant((store, tier), key.clone(), (&selection.set, criteria)).await {
-            Some(found) => latest = Some(later_of(latest, found)),
-            None => {
-                latest = find_by_wider_coding((store, tier), target, (selection, criteria), latest)
-                    .await;
-                latest = by_language((store, tier), target, (selection, criteria), latest).await;
-            }
+        let from = (store, tier);
+        if let Some(found) = find_variant(from, key.clone(), (&selection.set, criteria)).await {
+            latest = Some(later_of(latest, found));
+        } else {
+            latest = find_by_wider_coding(from, target, (selection, criteria), latest).await;
+            latest = by_language(from, target, (selection, criteria), latest).await;
         }
         missing = missing.or(Some(key));
     }
@@ -156,10 +160,10 @@ pub(super) async fn find<S: Store>(
     absent(key, ForwardReason::VaryMiss, Reason::VaryMismatch)
 }
 
-/// A stored response and the key under which it is stored.
+/// A stored response and its key.
 type KeyedResponse = (CacheKey, Arc<StoredResponse>);
 
-/// The later of two that match.
+/// Returns the later of two matches.
 fn later_of(known: Option<KeyedResponse>, found: KeyedResponse) -> KeyedResponse {
     match known {
         Some(known) if known.1.freshness.received_at >= found.1.freshness.received_at => known,
@@ -167,8 +171,8 @@ fn later_of(known: Option<KeyedResponse>, found: KeyedResponse) -> KeyedResponse
     }
 }
 
-/// The response under a variant's key. One that was fetched with another `Accept-Encoding` has to have a
-/// coding that the request accepts; for the same one the origin itself has chosen.
+/// Returns the response under a variant's key. If it was fetched with another `Accept-Encoding`,
+/// its coding has to be acceptable; otherwise the origin chose it.
 async fn find_variant<S: Store>(
     from: (&S, Tier),
     key: CacheKey,
@@ -185,7 +189,7 @@ async fn find_variant<S: Store>(
     found.filter(|(_, response)| criteria.is_answered_in_language(set, response))
 }
 
-/// The response under a variant's key, if the request accepts its coding.
+/// Returns the response under a variant's key, if the request accepts its coding.
 async fn find_acceptable<S: Store>(
     from: (&S, Tier),
     key: CacheKey,
@@ -197,8 +201,8 @@ async fn find_acceptable<S: Store>(
     }
 }
 
-/// What was fetched by a client that accepts all the codings that this one does, and more: its origin chose
-/// one of those that this one accepts, too.
+/// Returns a response fetched by a client that accepts more codings, if this request accepts the
+/// one that was chosen.
 async fn find_by_wider_coding<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
@@ -221,8 +225,8 @@ async fn find_by_wider_coding<S: Store>(
     latest
 }
 
-/// The response in the language that this client prefers to all others, fetched for other preferences. An
-/// origin that has this language would send it to this client, too (RFC 9111 §4.1).
+/// Returns the response in the client's preferred language, fetched with other preferences. An
+/// origin with that language would send it to this client too (RFC 9111 §4.1).
 async fn by_language<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
@@ -237,7 +241,11 @@ async fn by_language<S: Store>(
     let Some(known) = known else { return latest };
     let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
     let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
-    match find_acceptable(from, target.variant(&values), criteria).await {
+    // Another response may have taken the place of the one that was fetched for these preferences.
+    let is_favourite = |found: &KeyedResponse| {
+        found.1.fields().first("content-language").is_some_and(|it| *it == *favourite)
+    };
+    match find_acceptable(from, target.variant(&values), criteria).await.filter(is_favourite) {
         Some(found) => Some(later_of(latest, found)),
         None => latest,
     }
@@ -269,18 +277,25 @@ fn check_fences(
     TierLookup::Found(StoredMatch { key, response, forced_staleness })
 }
 
+impl TierLookup {
+    /// Returns the result for a target that is not stored.
+    pub(super) fn cold(target: &CacheKey) -> Self {
+        absent(target.clone(), ForwardReason::UriMiss, Reason::Cold)
+    }
+}
+
 fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
     TierLookup::Absent { key, forward, reason }
 }
 
-/// The stored response to a request, if it is at hand and no purge selects it: a fresh one is answered
-/// with at once. Looks under the request's own values only; [`find`] looks further.
+/// Returns the stored response in memory that no purge selects. Looks only under the request's own
+/// values; [`find`] looks further.
 pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
-) -> Option<Arc<StoredResponse>> {
-    let response = match store.peek(target)? {
+) -> Result<Arc<StoredResponse>, MemoryState> {
+    let response = match store.peek(target).ok_or(MemoryState::Absent)? {
         Entry::Response(response) => {
             Some(response).filter(|response| criteria.vary.is_empty() && criteria.accepts(response))
         }
@@ -298,36 +313,42 @@ pub(super) fn find_in_memory<S: Store>(
                     Entry::Variants(_) => None,
                 }
             });
-            // Of several the first is the one that was named last.
+            // Selections are ordered by last use: of several matches the first wins.
             matching.reduce(|first, other| {
                 let is_later = other.freshness.received_at > first.freshness.received_at;
                 if is_later { other } else { first }
             })
         }
     };
-    response.filter(|response| {
+    let is_alive = |response: &Arc<StoredResponse>| {
         criteria.applied_purges.judge(response, criteria.started) == PurgeVerdict::Alive
-    })
+    };
+    response.filter(is_alive).ok_or(MemoryState::Unknown)
 }
 
-/// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
-/// that its route names.
-pub(super) fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    selecting_values_with(set, rule, headers, Preferences::default())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        key::{OriginTarget, uri::Scheme},
+        store::MemoryStore,
+    };
 
-/// The same with other preferences than those of the request.
-fn selecting_values_with(
-    set: &VarySet,
-    rule: &VaryRule,
-    headers: &HeaderMap,
-    other: Preferences<'_>,
-) -> Vec<u8> {
-    let mut values = set.selecting_value_with(headers, other);
-    for name in &rule.cookies {
-        // As it was sent: servers that mind the spelling take another one for another cookie.
-        values.extend_from_slice(b"\ncookie ");
-        values.extend_from_slice(cookie::find(headers, name).unwrap_or(name.as_bytes()));
+    #[test]
+    fn an_empty_memory_is_known_after_one_look() {
+        let (store, vary) = (MemoryStore::new(1 << 20, 1 << 20), VaryRule::default());
+        let (headers, applied_purges) = (HeaderMap::new(), AppliedPurges::standalone());
+        let criteria = LookupCriteria {
+            vary: &vary,
+            headers: &headers,
+            presence: FieldPresence::default(),
+            applied_purges: &applied_purges,
+            started: Instant::now(),
+            version: "1",
+        };
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        let found = find_in_memory(&store, &target, &criteria);
+        assert_eq!(found.err(), Some(MemoryState::Absent));
+        assert!(!store.is_shared(&target), "a second tier would be looked into next");
     }
-    values
 }

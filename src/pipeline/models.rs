@@ -1,7 +1,8 @@
-//! The body tee and the table of flights under a scheduler that tries the orders in which threads may run:
+//! The tee and the table of flights, tested under a scheduler that explores thread interleavings:
 //! `cargo test --features models --lib models::`.
 //!
-//! The scheduler finds deadlocks and lost wake-ups by itself; the tests assert what readers and followers get.
+//! The scheduler finds deadlocks and lost wake-ups by itself. The tests assert what readers and
+//! followers receive.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,16 +26,16 @@ use crate::{
     purge::AppliedPurges,
 };
 
-/// How many orders each test tries.
+/// Number of interleavings that each test tries.
 const ORDERS: usize = 2_000;
 
-/// More than half of what a body that is not kept may run ahead of its slowest reader.
+/// More than half of the window of a body that is not retained.
 static BYTES: [u8; 600_000] = [0; 600_000];
 
-/// The chunks of a body, told apart by their lengths.
+/// The chunks of a body, told apart by length.
 const LENGTHS: [usize; 4] = [600_000, 599_999, 599_998, 599_997];
 
-/// Runs a test in many orders: random ones, and those in which few threads are held back for long.
+/// Runs a test in random interleavings, and in those that hold back few threads for long.
 fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(test, ORDERS);
     shuttle::check_pct(test, ORDERS, 3);
@@ -61,7 +62,7 @@ fn produce(tee: Arc<TeeBody>, end: BodyEnd) -> JoinHandle<()> {
     })
 }
 
-/// Reads up to so many chunks, and returns their lengths and whether the body broke off.
+/// Reads up to `most` chunks. Returns their lengths and whether the body was truncated.
 async fn read(mut reader: TeeReader, most: usize) -> (Vec<usize>, bool) {
     let mut lengths = Vec::new();
     while lengths.len() < most {
@@ -74,7 +75,7 @@ async fn read(mut reader: TeeReader, most: usize) -> (Vec<usize>, bool) {
     (lengths, false)
 }
 
-/// One producer, a reader from the beginning, one that goes away early, and one that comes late.
+/// One producer, with a reader from the start, one that leaves early, and one that joins late.
 fn one_body_with_three_readers(limit: usize, end: BodyEnd) {
     let budget = FillBudget::new(1 << 30);
     let (tee, first) = TeeBody::with_reader(None, limit, budget.share());
@@ -132,14 +133,14 @@ fn key(path: &str) -> CacheKey {
     OriginTarget::plain(Scheme::Http, "a.test", path).key()
 }
 
-/// The fetches of one key that are under way, and how many there were.
+/// The number of fetches of one key in progress, and in all.
 #[derive(Debug, Default)]
 struct Fetches {
     now: usize,
     all: usize,
 }
 
-/// What a request for this key does: it fetches, or waits for the one that does.
+/// Fetches this key, or waits for the request that does.
 async fn request(
     flights: Arc<Flights>,
     applied_purges: Arc<AppliedPurges>,
@@ -267,7 +268,7 @@ fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
     });
 }
 
-/// A purge of everything, with this number.
+/// A purge of everything, with this sequence number.
 fn everything(seq: u64) -> PurgeRecord {
     let purge = Purge {
         mode: PurgeMode::Hard,
@@ -276,5 +277,5 @@ fn everything(seq: u64) -> PurgeRecord {
         reason: None,
         warm: false,
     };
-    Record { seq, at: Timestamp::from_millis(1), purge }
+    PurgeRecord { seq, at: Timestamp::from_millis(1), purge }
 }

@@ -1,5 +1,5 @@
-//! Fetches that failed a moment ago. Until one succeeds, requests get what is stored and may stand in at
-//! once, and do not wait for the same failure again; now and then one fetch in the background probes.
+//! Outages: keys whose fetches failed recently. Until one succeeds, a stale response is served at
+//! once where allowed, and a background fetch probes at intervals.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -9,33 +9,33 @@ use std::{
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use crate::{field::Timestamp, key::CacheKey, policy::stale::Outage};
+use crate::{field::Timestamp, key::CacheKey, origin::SendFailure, policy::stale::Outage};
 
-/// Keys remembered; 56 bytes each.
+/// Number of keys remembered, 56 bytes each.
 const CAPACITY: usize = 16_384;
 
-/// The least time between two probes, and between a failure and the first.
+/// Minimum time between two probes, and between a failure and the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a failure is remembered without a probe, beside the time that it took: a probe takes as long.
+/// How long a failure is remembered without a probe, in addition to the time that it took. A probe
+/// takes as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
-/// An error status that comes sooner than this costs requests so little that each may ask again.
+/// An error status that arrives faster than this is cheap enough for each request to try again.
 const SLOW_ERROR: Duration = Duration::from_millis(250);
 
-/// Keys whose fetches failed lately, and whether the origin as a whole does.
+/// Keys whose fetches failed recently, and whether the whole origin fails.
 pub(super) struct Outages {
     origin: Mutex<Option<FailedFetch>>,
-    /// Whether `origin` holds anything: spares a lock.
+    /// Whether `origin` is set; avoids a lock.
     is_origin_failing: AtomicBool,
     keys: Cache<u128, FailedFetch>,
 }
 
-/// A failed fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FailedFetch {
     outage: Outage,
-    /// When it failed, or the last probe began.
+    /// When it failed, or when the last probe began.
     at: Timestamp,
     remembered_for: Duration,
 }
@@ -49,19 +49,23 @@ impl FailedFetch {
         now.saturating_since(self.at) < self.remembered_for
     }
 
-    /// The same with a probe that begins now, if it is time for one.
+    /// Returns this failure with a probe starting now, if one is due.
     fn probed(self, now: Timestamp) -> Option<Self> {
         (now.saturating_since(self.at) >= PROBE_INTERVAL).then_some(Self { at: now, ..self })
     }
 }
 
-/// Whether an error status is worth remembering that came after this time.
+/// Returns whether an error status that took this long is worth remembering.
 pub(super) fn is_slow(took: Duration) -> bool {
     took >= SLOW_ERROR
 }
 
+/// Classifies a failure for stale responses.
+pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
+    if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
+}
+
 impl Outages {
-    /// None known.
     pub(super) fn new() -> Self {
         Self {
             origin: Mutex::default(),
@@ -70,19 +74,19 @@ impl Outages {
         }
     }
 
-    /// Notes that a fetch of this key failed, and how long that took.
+    /// Records that a fetch of this key failed, and how long it took.
     pub(super) fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
         self.keys.insert(key.digest(), FailedFetch::new(failure, now));
     }
 
-    /// Notes that no server could be reached, and how long it took to find out.
+    /// Records that no server could be reached, and how long it took to find out.
     pub(super) fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
         *self.origin.lock() = Some(FailedFetch::new(failure, now));
         self.is_origin_failing.store(true, Ordering::Release);
     }
 
-    /// Notes that the origin answered, if only with an error.
-    pub(super) fn origin_answered(&self) {
+    /// Records that the origin responded, even with an error.
+    pub(super) fn note_response(&self) {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             *origin = None;
@@ -90,21 +94,21 @@ impl Outages {
         }
     }
 
-    /// Notes that a fetch succeeded.
+    /// Records that a fetch succeeded.
     pub(super) fn forget(&self, key: &CacheKey) {
         if !self.keys.is_empty() {
             self.keys.remove(&key.digest());
         }
     }
 
-    /// Returns how fetches of a key fail at present, if they do.
+    /// Returns how fetches of a key currently fail, if they do.
     pub(super) fn current(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
         let failed = self.origin_failure().filter(|failed| failed.is_remembered(now));
         let failed = failed.or_else(|| self.keys.get(&key.digest()));
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
-    /// Whether a fetch in the background may begin now. While fetches fail, one at a time has this right.
+    /// Returns whether a background fetch may start now. During an outage one at a time may.
     pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
@@ -127,12 +131,6 @@ impl Outages {
 
     fn origin_failure(&self) -> Option<FailedFetch> {
         if self.is_origin_failing.load(Ordering::Acquire) { *self.origin.lock() } else { None }
-    }
-}
-
-impl Default for Outages {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -165,7 +163,7 @@ mod tests {
         assert_eq!(outages.current(&a, at(12_000)), None);
         assert!(outages.allows_fetch(&a, at(12_000)));
         outages.note_origin((Outage::Disconnected, took), at(13_000));
-        outages.origin_answered();
+        outages.note_response();
         assert_eq!(outages.current(&a, at(13_000)), None);
     }
 
@@ -185,7 +183,7 @@ mod tests {
             Some(Outage::Error),
             "a probe may take as long"
         );
-        outages.origin_answered();
+        outages.note_response();
         assert_eq!(outages.current(&a, at(44_999)), Some(Outage::Error));
         outages.forget(&a);
         assert_eq!(outages.current(&a, at(44_999)), None);

@@ -1,16 +1,11 @@
-//! Passing: the origin answers, and Larder only carries.
+//! Passing: forwards a request to the origin without the cache.
 
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    ClientRequest,
-    body::Body,
-    credentials,
-    deliver::CacheDecision,
-    fetch, problems,
-    receive::Lookup,
-    request_context::{MissPlan, RequestContext},
+    body::DeliveredBody, client_request::ClientRequest, credentials, deliver::CacheDecision,
+    miss_plan::MissPlan, problems, receive::Lookup, request_context::RequestContext, send::send,
 };
 use crate::{
     field::hop::LARDER_WARM,
@@ -24,16 +19,16 @@ use crate::{
 };
 
 impl<S: Store> ClientRequest<S> {
-    /// Carries a request to the origin and its response back, bodies streamed both ways.
+    /// Forwards a request to the origin and returns its response, streaming both bodies.
     ///
-    /// Of what the cache could have answered, the origin is asked for what its key says; otherwise for what
-    /// the client sent.
+    /// A request that the cache could have answered is sent as its key says; others are sent as
+    /// received.
     pub(super) async fn pass(
         mut self,
         body: Incoming,
         mut decision: CacheDecision,
         lookup: Option<(&Lookup, &MissPlan)>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         if self.context.is_unsafe() {
             return self.write(body, decision).await;
         }
@@ -44,8 +39,8 @@ impl<S: Store> ClientRequest<S> {
         let upgrade = self.upgrade.take();
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
-        let asked = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let sent = fetch::send(pipeline, config, forwarded, Some(&connection.interim)).await;
+        let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let sent = send(pipeline, config, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
             Err(failure) => return self.respond_origin_error(&failure.error, decision),
@@ -55,7 +50,7 @@ impl<S: Store> ClientRequest<S> {
             let route = config.route(self.context.route);
             credentials::make_response_anonymous(route, response.headers_mut());
         }
-        self.context.apply_credential_verdict(lookup, response.status(), asked).await;
+        self.context.apply_credential_verdict(lookup, response.status(), requested).await;
         if join_upgrade(upgrade, &mut response, &connection.tunnels) == Upgrade::Refused {
             return self.respond_problem(problems::too_many_tunnels(), decision);
         }
@@ -67,7 +62,7 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// The request as the origin is sent it: what the key says, or without one what the client sent.
+    /// Returns the request to forward: as the key says, or without a key as received.
     pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
         *forwarded.method_mut() = self.request.method.clone();
@@ -75,8 +70,8 @@ impl<S: Store> RequestContext<S> {
         forwarded
     }
 
-    /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to
-    /// wait for it: then this takes until all is fetched, bounded.
+    /// Queues the requests that the route's `on_success` warms. If the client asked to wait,
+    /// returns a summary of their outcomes; the wait is bounded.
     pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
         let Self { pipeline, config, route, request, connection, .. } = self;
         let wanted = warm::requests_on_success(config.route(*route), request, status, connection);
@@ -92,16 +87,16 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// What became of a client's wish for another protocol.
+/// The result of an upgrade request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upgrade {
-    /// The response goes to the client as it is.
+    /// The response is passed to the client.
     Passed,
-    /// There are as many tunnels as may be; the origin's connection is closed.
+    /// The limit on tunnels is reached; the origin's connection is closed.
     Refused,
 }
 
-/// Joins the client's connection to the origin's, where both have switched protocols.
+/// Joins the client's connection to the origin's, if both have switched protocols.
 pub(super) fn join_upgrade(
     client: Option<OnUpgrade>,
     response: &mut Response<ResponseBody>,
@@ -116,7 +111,7 @@ pub(super) fn join_upgrade(
     Upgrade::Passed
 }
 
-/// What a client is told whose request passes.
+/// Returns the decision for a request that passes.
 pub(super) fn decision(reason: Reason) -> CacheDecision {
     let forward = match reason {
         Reason::MethodNotCacheable => ForwardReason::Method,

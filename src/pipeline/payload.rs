@@ -1,5 +1,4 @@
-//! What response bodies have a say in: the tags of a response, and whether it is stored at all. The JSON is
-//! read once for both.
+//! Response payloads: reads JSON once for tags and for `store_unless`.
 
 use std::{
     borrow::Cow,
@@ -9,74 +8,71 @@ use std::{
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde_json::Value;
 
-use super::fetch::OriginFetch;
+use super::config_snapshot::ConfigSnapshot;
 use crate::{
     field::{list, preference::preferences},
     key::uri::PathReadings,
-    parsing::{self, ParseError},
+    parsing::{self, ParseError, ParseQueue},
     policy::{Reason, cache_status::StoreDecision},
     route::Route,
-    store::Store,
 };
 
-/// The longest JSON that is read, in bytes, once it is decoded. While it is read it takes many times as
-/// much memory.
+/// Maximum length of JSON that is read, in bytes after decoding. Parsing takes many times as much
+/// memory.
 const MAX_JSON: usize = 1 << 20;
 
-/// Up to this many bytes are read by the way. More is read elsewhere, after clients have all of it.
+/// Bodies up to this many bytes are read inline. Larger ones are read elsewhere, after clients have
+/// received them.
 const INLINE_BYTES: usize = 16 << 10;
 
-/// What the body of a response has a say in.
+/// Whether the body of a response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// Nothing: it is no JSON, or its route does not read it.
+    /// It is not: it is not JSON, or the route does not read it.
     Unused,
-    /// It is JSON, in this coding, and is to be read.
+    /// It is JSON in this coding.
     Json(Coding, MediaKind),
 }
 
-/// How JSON may be coded so that it can still be read here.
+/// A content coding that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// Not at all.
     Identity,
-    /// With gzip.
     Gzip,
 }
 
-/// What a response says that its body is.
+/// The media type of a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MediaKind {
-    /// JSON, or nothing at all.
+    /// JSON, or no type.
     Json,
-    /// The JSON of GraphQL (`application/graphql-response+json`).
+    /// GraphQL over HTTP (`application/graphql-response+json`).
     Graphql,
-    /// Something else, which some frameworks say of their JSON, too: it is read if it can be.
+    /// Another type, which some frameworks use for JSON: read if possible.
     Unclear,
-    /// An image, a sound, a film or a font.
+    /// An image, audio, video or font.
     Media,
 }
 
-/// Why a response is not stored after all, once its body is known.
+/// Why a response is not stored because of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PayloadError {
-    /// It has a content coding that is not understood here.
+    /// Its content coding is not supported.
     Coding,
     /// It is too long.
     TooLong,
-    /// It is no JSON although it says so, or is not coded as it says.
+    /// It is not valid JSON, or not coded as declared.
     Malformed,
-    /// It has too many tags, or too long ones.
+    /// It has too many tags, or tags that are too long.
     Tags,
-    /// It has what the route's `store_unless` looks for, or errors of GraphQL.
+    /// It matches the route's `store_unless`, or contains GraphQL errors.
     Excluded,
 }
 
 impl PayloadError {
-    /// As the metric's label has it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Coding => "coding",
@@ -89,8 +85,8 @@ impl PayloadError {
 }
 
 impl Payload {
-    /// What the body of a response with these fields has a say in on this route. `expected` is its
-    /// length, where that was announced. A refusal says why such a body cannot be read.
+    /// Returns whether the body of a response with these fields is read on this route. `expected`
+    /// is its announced length. An error says why the body cannot be read.
     pub(super) fn of(
         route: &Route,
         headers: &HeaderMap,
@@ -114,8 +110,8 @@ impl Payload {
         }
     }
 
-    /// What can be said of storing the response before its body is there, which has this length if that
-    /// is known.
+    /// Returns whether the response is stored, as far as that is known before its body arrives.
+    /// `expected` is its length.
     pub(super) fn stored(self, expected: Option<u64>) -> StoreDecision {
         match (self, expected) {
             (Self::Unused, Some(_)) => StoreDecision::Yes,
@@ -124,7 +120,7 @@ impl Payload {
         }
     }
 
-    /// Whether clients are given all of such a body of this length before it is read.
+    /// Returns whether a body of this length is delivered to clients before it is read.
     pub(super) fn is_read_after_delivery(self, length: usize) -> bool {
         self != Self::Unused && length > INLINE_BYTES
     }
@@ -150,7 +146,7 @@ impl MediaKind {
 
 const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
 
-/// How a body with these fields is coded, where it can be read.
+/// Returns the coding of a body with these fields, if it can be read.
 fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, PayloadError> {
     if expected.is_some_and(|length| length > MAX_JSON as u64) {
         return Err(PayloadError::TooLong);
@@ -164,39 +160,39 @@ fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Payloa
     }
 }
 
-impl<S: Store> OriginFetch<S> {
-    /// The tags in a body, all of which is there; an error where that keeps it from being stored.
-    pub(super) async fn read_body(
-        &self,
-        payload: Payload,
-        chunks: &[Bytes],
-    ) -> Result<Vec<String>, PayloadError> {
-        let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
-        if is_short(coding, chunks) {
-            let (route, query) = (self.config.route(self.route), self.request.uri.query());
-            let request = (&self.readings, (query, self.user()));
-            return tags(route, request, (coding, kind), chunks);
-        }
-        let (config, request) = (Arc::clone(&self.config), Arc::clone(&self.request));
-        let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
-        let user = self.user().map(str::to_owned);
-        let reading = move || {
-            let request = (&readings, (request.uri.query(), user.as_deref()));
-            tags(config.route(route), request, (coding, kind), &chunks)
-        };
-        let read = self.pipeline.parsing.run(reading).await;
-        read.unwrap_or(Err(PayloadError::Malformed))
-    }
-
-    /// Counts a response that is not stored because of what its body has or because that is not known.
-    pub(super) fn count_unreadable(&self, cause: PayloadError) {
-        let labels = &[self.config.route_name(self.route), cause.as_str()];
-        self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
-    }
+/// The request that a payload responds to.
+pub(super) struct PayloadRequest<'a> {
+    pub config: &'a Arc<ConfigSnapshot>,
+    pub route: usize,
+    pub request: &'a Arc<Parts>,
+    pub readings: &'a PathReadings<'static>,
+    /// The user that the response belongs to.
+    pub user: Option<&'a str>,
 }
 
-/// Leaves of the codings that a client accepts those that can be read here: it gets a plain response
-/// rather than one that cannot be stored.
+/// Returns the tags in a complete body, or why it may not be stored.
+pub(super) async fn read(
+    parsing: &ParseQueue,
+    request: &PayloadRequest<'_>,
+    (payload, chunks): (Payload, &[Bytes]),
+) -> Result<Vec<String>, PayloadError> {
+    let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
+    if is_short(coding, chunks) {
+        let (route, query) = (request.config.route(request.route), request.request.uri.query());
+        return tags(route, (request.readings, (query, request.user)), (coding, kind), chunks);
+    }
+    let (config, head) = (Arc::clone(request.config), Arc::clone(request.request));
+    let (route, readings, chunks) = (request.route, request.readings.clone(), chunks.to_vec());
+    let user = request.user.map(str::to_owned);
+    let reading = move || {
+        let request = (&readings, (head.uri.query(), user.as_deref()));
+        tags(config.route(route), request, (coding, kind), &chunks)
+    };
+    parsing.run(reading).await.unwrap_or(Err(PayloadError::Malformed))
+}
+
+/// Reduces `Accept-Encoding` to the codings that can be read: an uncompressed response is better
+/// than one that cannot be stored.
 pub(super) fn narrow_codings(headers: &mut HeaderMap) {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for line in headers.get_all(header::ACCEPT_ENCODING) {
@@ -226,11 +222,11 @@ fn length(chunks: &[Bytes]) -> usize {
     chunks.iter().map(Bytes::len).sum()
 }
 
-/// The tags that the JSON in these bytes has for the response to a request with this path, query and user, if
-/// it may be stored.
+/// Returns the tags in a JSON body for a request with this path, query and user, or why the
+/// response may not be stored.
 pub(super) fn tags(
     route: &Route,
-    (path, asked): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
+    (path, query_and_user): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
     (coding, kind): (Coding, MediaKind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, PayloadError> {
@@ -247,12 +243,12 @@ pub(super) fn tags(
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, asked, &document).map_err(|_| PayloadError::Tags)
+    route.body_tags_of(path, query_and_user, &document).map_err(|_| PayloadError::Tags)
 }
 
-/// The JSON in these bytes; none where there are none.
+/// Parses JSON; returns `None` if there is none.
 fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
-    // Some editors put a byte order mark before it.
+    // Some editors write a byte order mark.
     let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     if json.is_empty() {
         return Ok(None);
@@ -264,7 +260,7 @@ fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     }
 }
 
-/// Whether a response of GraphQL, or one of a batch of them, has errors (GraphQL §7.1.2).
+/// Returns whether a GraphQL response, or one in a batch, has errors (GraphQL §7.1.2).
 fn has_errors(document: &Value) -> bool {
     match document {
         Value::Array(batch) => batch.iter().any(has_errors),
@@ -276,7 +272,7 @@ fn has_errors(document: &Value) -> bool {
     }
 }
 
-/// Whether a document is read by the way: decoded, it is not long.
+/// Returns whether a decoded document is short enough to be read inline.
 fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
     let is_short = length(chunks) <= INLINE_BYTES;
     match coding {
@@ -347,7 +343,7 @@ mod tests {
         Payload::of(&route("{$.id}"), &headers(fields), None).map_err(|(_, cause)| cause)
     }
 
-    /// The same on a route without tags out of the body, with or without `store_unless`.
+    /// The same on a route without tags from the body, with or without `store_unless`.
     fn checked(
         is_route: bool,
         fields: &[(&'static str, &'static str)],

@@ -1,4 +1,4 @@
-//! Causes into responses: the one place where a failure becomes what a client reads.
+//! Problem documents: the one place where failures become responses to clients.
 
 use http::StatusCode;
 
@@ -7,10 +7,10 @@ use crate::{
     problem::Problem,
 };
 
-/// The problem document for a request that got no response from the origin: `504` if it was too slow, `503` if
-/// it has no connection to spare, else `502`; and what is wrong with the client's own request body, if that
-/// is why.
-/// Names no address and no cause that an outsider has no use for; those are in the log.
+/// The problem document if the origin did not respond: `504` if it timed out, `503` if it has no
+/// free connection, otherwise `502`. If the client's own body was the cause, describes that.
+///
+/// Contains no address and no internal cause; those are in the log.
 pub(super) fn origin_error(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return upload_failure(*failure);
@@ -21,24 +21,23 @@ pub(super) fn origin_error(error: &OriginError) -> Problem {
         return Problem { retry_after: Some(BUSY_SECONDS), ..problem };
     }
     if error.is_timeout() {
-        let detail = "The API behind this proxy did not answer in time. Try again later.";
+        let detail = "The API behind this proxy did not respond in time. Try again later.";
         return Problem::new(StatusCode::GATEWAY_TIMEOUT, "The origin is too slow", detail);
     }
     let detail = "The API behind this proxy could not be reached. Try again later.";
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
 }
 
-/// When a client may try again that found all connections to the origin in use.
+/// `Retry-After` if all connections to the origin are in use.
 const BUSY_SECONDS: u32 = 1;
 
-/// What a client is told whose request waited for another one's, to which the origin responded with an error
-/// that is not for others.
+/// The problem document for a follower whose leader received an error that may not be shared.
 pub(super) fn shared_origin_error(status: StatusCode, retry_after: Option<u32>) -> Problem {
     let detail = "The API behind this proxy failed. Try again later.";
     Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }
 }
 
-/// What a client is told whose request body could not be passed on whole.
+/// The problem document for a request body that could not be forwarded.
 fn upload_failure(failure: UploadFailure) -> Problem {
     let (status, title, detail) = match failure {
         UploadFailure::TooLarge => (
@@ -49,47 +48,48 @@ fn upload_failure(failure: UploadFailure) -> Problem {
         UploadFailure::TimedOut => (
             StatusCode::REQUEST_TIMEOUT,
             "The request is too slow",
-            "The request's content stopped coming before its end. Send it again.",
+            "The request's content did not arrive in time. Send it again.",
         ),
         UploadFailure::Broken => (
             StatusCode::BAD_REQUEST,
-            "Broken content",
-            "The request's content broke off or is malformed. Send it again, whole.",
+            "Invalid content",
+            "The request's content is truncated or malformed. Send it again.",
         ),
     };
     Problem::new(status, title, detail)
 }
 
-/// What a client is told whose request Larder itself failed.
+/// The problem document for an internal error.
 pub(super) fn internal_error() -> Problem {
-    let detail = "This proxy failed to answer. Try again; its log says more.";
+    let detail = "This proxy failed to process the request. Try again; its log has details.";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The proxy failed", detail)
 }
 
-/// What a client is told that asked for a stored response only (RFC 9111 §5.2.1.7).
+/// The problem document for `only-if-cached` without a stored response (RFC 9111 §5.2.1.7).
 pub(super) fn only_if_cached() -> Problem {
-    let detail = "Nothing stored answers this request, and it says only-if-cached.";
+    let detail = "No stored response is usable, and the request says only-if-cached.";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "Not in the cache", detail)
 }
 
-/// What a client is told that asks for a host which is not served here (RFC 9110 §15.5.20).
+/// The problem document for a host that is not served (RFC 9110 §15.5.20).
 pub(super) fn misdirected() -> Problem {
     let detail =
-        "This proxy serves other hosts only: those that its configuration lists as `hosts`.";
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
+        "This proxy does not serve the requested host. The setting `hosts` lists those it serves.";
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, "Host not served", detail)
 }
 
-/// What a client is told whose request would open one tunnel too many.
+/// The problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
-    let detail = "As many WebSockets and other upgrades are open as may be. Try again later.";
+    let detail =
+        "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 
-/// What a client is told whose request comes round in a circle (RFC 5842 §7.2).
+/// The problem document for a forwarding loop (RFC 5842 §7.2).
 pub(super) fn loop_detected() -> Problem {
-    let detail = "This request has been through this proxy before. Check that the origin's address \
+    let detail = "This request has already passed through this proxy. Check that the origin's address \
                   does not lead back to it.";
-    Problem::new(StatusCode::LOOP_DETECTED, "The request goes in a circle", detail)
+    Problem::new(StatusCode::LOOP_DETECTED, "Forwarding loop", detail)
 }
 
 #[cfg(test)]

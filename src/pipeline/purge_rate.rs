@@ -1,9 +1,8 @@
-//! The rate of purges that clients can bring about at will: one a second for each subject.
+//! Rate limit for purges that clients can trigger at will: one a second for each subject.
 //!
-//! A write without a response purges as a success does, and a refused credential has all nodes know. Clients
-//! bring both about by leaving in the middle of a request, or by asking again and again. That must not fill
-//! the purge log: of one subject at most one such purge a second is written. Later ones within the second are
-//! merged into one at its end, and none is dropped.
+//! A write without a response purges like a success, and a refused credential is published to all
+//! nodes. Clients can cause both by disconnecting or by repeating a request, and that must not fill
+//! the purge log. Purges within the second are merged into one at its end; none is dropped.
 
 use std::{
     collections::HashMap,
@@ -15,13 +14,13 @@ use parking_lot::Mutex;
 
 use crate::fence::Selector;
 
-/// The time between two purges of one subject.
+/// Minimum time between two purges of one subject.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Subjects that are remembered at the same time; of further ones, each purge is written.
+/// Number of subjects remembered. Purges of further ones are not limited.
 const SUBJECTS: usize = 4096;
 
-/// A client, by its address if that counts, and what is purged.
+/// The client's address, if it counts, and what is purged.
 pub(super) type PurgeSubject = (Option<IpAddr>, Vec<Selector>);
 
 /// Recent purges, by subject.
@@ -33,23 +32,22 @@ pub(super) struct PurgeRate {
 /// The second after a purge.
 struct RateWindow {
     ends: Instant,
-    /// Whether another purge is to be written at its end.
+    /// Whether another purge follows at its end.
     is_followed: bool,
 }
 
 /// When a purge is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgeSlot {
-    /// At once.
     Now,
-    /// At this time; the caller then calls [`PurgeRate::begin_window`] and writes it.
+    /// At this time: the caller calls [`PurgeRate::begin_window`] and writes it.
     At(Instant),
-    /// Together with one that is going to be written already.
+    /// Together with one already scheduled.
     Merged,
 }
 
 impl PurgeRate {
-    /// Returns when a purge of a subject is written that is asked for at `now`.
+    /// Returns when a purge requested at `now` is written.
     pub(super) fn reserve(&self, subject: &PurgeSubject, now: Instant) -> PurgeSlot {
         let mut windows = self.windows.lock();
         match windows.get_mut(subject) {
@@ -69,7 +67,7 @@ impl PurgeRate {
         PurgeSlot::Now
     }
 
-    /// Begins the next window of a subject, whose purge is written now.
+    /// Starts the next window of a subject whose purge is written now.
     pub(super) fn begin_window(&self, subject: &PurgeSubject, now: Instant) {
         if let Some(window) = self.windows.lock().get_mut(subject) {
             *window = RateWindow::from(now);

@@ -1,7 +1,6 @@
-//! A range of a body that is still arriving.
+//! One range of a body that is still arriving.
 
 use std::{
-    ops::RangeBounds,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -9,21 +8,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::tee::TeeReader;
+use super::{body_slice::detached_slice, tee::TeeReader};
 use crate::field::range::ByteRange;
 
-/// Parts of up to this many bytes are copied.
-const SHORT: usize = 16 << 10;
-
-/// A part of a body. A short one is a copy: its client may take it late, and would keep all of the body in
-/// memory until then.
-pub(super) fn detached_slice(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
-    let part = body.slice(range);
-    let is_copied = part.len() <= SHORT && part.len() < body.len() / 2;
-    if is_copied { Bytes::copy_from_slice(&part) } else { part }
-}
-
-/// The bytes of one range, given out as they come; what lies before is skipped.
+/// The bytes of one range as they arrive. Bytes before it are skipped.
 pub(crate) struct RangeBody {
     reader: TeeReader,
     skip: u64,
@@ -31,12 +19,12 @@ pub(crate) struct RangeBody {
 }
 
 impl RangeBody {
-    /// This range of what the reader reads from its first byte.
+    /// Reads a range of the body.
     pub(crate) fn new(reader: TeeReader, range: ByteRange) -> Self {
         Self { reader, skip: range.first(), left: range.len() }
     }
 
-    /// What of the next chunk belongs to the range.
+    /// Returns the part of the next chunk that belongs to the range.
     fn cut(&mut self, chunk: &Bytes) -> Bytes {
         let first = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
         self.skip -= first as u64;
@@ -76,21 +64,5 @@ impl Body for RangeBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_short_part_keeps_no_large_body_in_memory() {
-        let body = Bytes::from(vec![b'x'; 1 << 20]);
-        let part = detached_slice(&body, 7..7 + SHORT);
-        assert_eq!(part.len(), SHORT);
-        assert!(body.is_unique());
-        let large = detached_slice(&body, ..=SHORT);
-        assert_eq!(large.len(), SHORT + 1);
-        assert!(!body.is_unique(), "a large part is not copied");
     }
 }

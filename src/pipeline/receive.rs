@@ -1,60 +1,70 @@
-//! The first step: which rule governs a request, and whether the cache is asked at all.
+//! Receive: selects the route of a request, and decides whether the cache is consulted.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Request};
 use http_body::Body;
 
 use super::{
     config_snapshot::ConfigSnapshot,
-    credentials::{IdentityInputs, RequestIdentity, mask_credentials},
-    finish,
+    credentials::{IdentityInputs, RequestIdentity},
+    ingress::Ingress,
 };
 use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
-    forward::{self, forwarded_fields},
-    key::{
-        CacheKey, OriginTarget, StorageScope,
-        uri::{PathReadings, QueryForwarding, QueryRule, Scheme, host},
-    },
+    forward,
+    key::{CacheKey, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
     route::{Agreement, Route},
     server::Connection,
     user::PartitionMember,
 };
 
-/// What is to be done with a request.
+/// The action for a request.
 pub(super) enum RequestAction {
-    /// It came through this node before: a loop.
+    /// A loop: the request has already passed through this node.
     Loop,
-    /// Its host is none of those that are served here.
+    /// The requested host is not served.
     Misdirected,
-    /// The origin answers it; the cache is not consulted.
+    /// Forward to the origin, without the cache.
     Pass(Reason),
-    /// The cache may know the answer.
+    /// Look for a stored response.
     Lookup(Lookup),
-    /// The origin answers it, and the answer takes the place of what is stored.
+    /// Fetch, and replace what is stored.
     Refresh(Lookup),
+}
+
+impl RequestAction {
+    /// Returns why the cache has no part in the request, if it has none.
+    pub(super) fn bypass_reason(&self) -> Option<Reason> {
+        match self {
+            Self::Loop => Some(Reason::Loop),
+            Self::Misdirected => Some(Reason::Misdirected),
+            Self::Pass(reason) => Some(*reason),
+            Self::Refresh(_) => Some(Reason::RuleBypass),
+            Self::Lookup(_) => None,
+        }
+    }
 }
 
 /// A request that the cache may answer.
 pub(super) struct Lookup {
-    /// The key of its target.
     pub target: CacheKey,
-    /// Its own `Cache-Control`, as far as the route lets clients speak.
+    /// The request's `Cache-Control`, as far as the route permits it.
     pub directives: RequestDirectives,
-    /// What it says about who asks, besides its target and its partition.
+    /// The request's credentials, besides those in the target and in the partition.
     pub credentials: Credentials,
-    /// The member of the route's partition that asks, if the route keeps them apart.
+    /// The requesting member of the route's partition, if it has members.
     pub member: Option<Arc<PartitionMember>>,
-    /// Which fields it carries.
+    /// Which fields are present.
     pub presence: FieldPresence,
 }
 
-/// Removes the fields that must not decide anything, and says which ones are left: what `Connection` lists,
-/// forwarding fields of strangers, and names that origins may take for others.
+/// Removes fields that must not influence anything, and returns which fields are left.
 ///
-/// Done before anything else looks at a request. Costs one pass over the names of most requests.
+/// Removes what `Connection` lists, forwarding fields from untrusted peers, and names that origins
+/// may confuse with others. Runs before any other code sees the request. Costs one pass over the
+/// names of most requests.
 pub(super) fn sanitize_fields(
     config: &ConfigSnapshot,
     headers: &mut HeaderMap,
@@ -89,7 +99,7 @@ pub(super) fn sanitize_fields(
     others
 }
 
-/// The route (by index) and the verdict on a request whose fields are settled. Pure.
+/// Returns the route's index and the action for a sanitised request. Pure.
 pub(super) fn plan<B: Body>(
     config: &ConfigSnapshot,
     request: &Request<B>,
@@ -123,9 +133,8 @@ pub(super) fn plan<B: Body>(
         RequestDirectives::default()
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    let identity_inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
-    let (identity, target) = match identify((config, route), &ingress, uri.path(), &identity_inputs)
-    {
+    let inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
+    let (identity, target) = match identify((config, route), &ingress, uri.path(), &inputs) {
         Ok(identified) => identified,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };
@@ -140,22 +149,25 @@ pub(super) fn plan<B: Body>(
     }
 }
 
-/// Who asks, and the key of a `GET` of the request's target; or why the cache has no business with it.
+/// Identifies the requester and returns the key of a `GET` for the target, or why the cache is
+/// bypassed.
 pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
     path: &str,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Result<(RequestIdentity, CacheKey), Reason> {
-    let identity = RequestIdentity::of(config, route, identity_inputs)?;
+    let identity = RequestIdentity::of(config, route, inputs)?;
     let rules = (&route.query, identity.credentials);
-    let target = ingress.target(config, (path, identity_inputs.query), rules);
-    let key = identity.key((config, route), identity_inputs.headers, target);
+    let target = ingress.target(config, (path, inputs.query), rules);
+    let key = identity.key((config, route), inputs.headers, target);
     Ok((identity, key))
 }
 
-/// Whether the answer to a request that bypasses the cache is what any other request for the same key would
-/// have got: nothing that made it bypass reaches the origin, and it might have led the fetch of that key.
+/// Returns whether the response to a bypassing request can replace the stored one.
+///
+/// The origin must not see what made the request bypass, and the request could have led the flight
+/// of its key.
 fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool {
     let matched = route.bypass.matching_conditions(request.uri().query(), request.headers());
     matched.is_hidden_from_origin(&route.query)
@@ -164,102 +176,7 @@ fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool 
         && !lookup.credentials.need_own_fetch(&route.rule)
 }
 
-/// How a request reached this node: what it asks the origin for, besides its path and query.
-pub(super) struct Ingress<'a> {
-    scheme: Scheme,
-    /// The host that the client asked for, in canonical form.
-    pub host: Cow<'a, str>,
-    /// What a trusted proxy before this one says of the target.
-    told: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl<'a> Ingress<'a> {
-    /// The way of a request with these fields on this connection.
-    pub(super) fn of(
-        config: &ConfigSnapshot,
-        headers: &'a HeaderMap,
-        connection: &'a Connection,
-    ) -> Self {
-        let told =
-            if config.trusts(connection) { forwarded_fields::of(headers) } else { Vec::new() };
-        let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
-        let host = match (headers.get(header::HOST), forwarded_fields::scheme(&told)) {
-            (None, _) => Cow::Borrowed(""),
-            (Some(_), Some(asked)) if asked != scheme => {
-                host::canonical(finish::requested_host(headers), asked)
-            }
-            (Some(given), _) => {
-                connection.canonical_host(given, |given| host::canonical(given, scheme))
-            }
-        };
-        Self { scheme, host, told }
-    }
-
-    /// What the origin is asked for by a request that the cache has no part in: the target as it came.
-    pub(super) fn into_target(
-        self,
-        config: &'a ConfigSnapshot,
-        method: &'a Method,
-        uri: &'a Uri,
-    ) -> OriginTarget<'a> {
-        OriginTarget {
-            method,
-            scheme: self.scheme,
-            host: config.host.of(&self.host).to_owned().into(),
-            requested_host: self.host,
-            path: uri.path().into(),
-            query: uri.query().map(Cow::Borrowed),
-            sent_query: None,
-            storage_scope: StorageScope::Fleet,
-            forwarded_fields: self.told,
-            partition: Cow::Borrowed(&[]),
-        }
-    }
-
-    /// What the origin is asked for by a `GET` of a target that the cache may answer.
-    fn target<'b>(
-        &'b self,
-        config: &'b ConfigSnapshot,
-        (path, query): (&'b str, Option<&'b str>),
-        (rule, credentials): (&QueryRule, Credentials),
-    ) -> OriginTarget<'b> {
-        let kept = query.and_then(|query| rule.kept(query));
-        let mut target = OriginTarget {
-            method: &Method::GET,
-            scheme: self.scheme,
-            requested_host: Cow::Borrowed(&self.host),
-            host: config.host.of(&self.host).into(),
-            path: path.into(),
-            query: kept,
-            sent_query: query
-                .filter(|_| rule.forwarding == QueryForwarding::All)
-                .map(Cow::Borrowed),
-            storage_scope: StorageScope::Fleet,
-            forwarded_fields: self.told.clone(),
-            partition: Cow::Borrowed(&[]),
-        };
-        if credentials.has(Credentials::PARAMETER) {
-            mask_query(config, &mut target);
-        }
-        target
-    }
-}
-
-/// Puts digests in the place of credentials in the query of a key. Responses under a digest that only this
-/// process can make stay in this node's memory.
-fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
-    let Some(query) = target.query.take() else { return };
-    match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
-        None => target.query = Some(query),
-        Some(masked) => {
-            target.sent_query = target.sent_query.take().or(Some(query));
-            (target.query, target.storage_scope) =
-                (Some(masked.into()), config.digests.storage_scope);
-        }
-    }
-}
-
-/// Why the cache has no business with a request, whatever the route says.
+/// Returns why the cache is bypassed on any route.
 fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option<Reason> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return Some(Reason::MethodNotCacheable);
@@ -273,4 +190,23 @@ fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option
         return Some(Reason::AmbiguousTarget);
     }
     presence.has(FieldPresence::ORIGIN_CONDITION).then_some(Reason::Precondition)
+}
+
+/// Returns the reason to report if a request passes because nothing is stored; `None` if it is
+/// fetched for the cache.
+///
+/// The response to a request that shares no fetch is for its client only, so the origin may
+/// evaluate the client's condition.
+pub(super) fn pass_reason_on_miss(
+    method: &Method,
+    lookup: &Lookup,
+    (is_shared, reason): (bool, Reason),
+) -> Option<Reason> {
+    if *method == Method::HEAD {
+        return Some(reason);
+    }
+    if lookup.presence.has(FieldPresence::RANGE) {
+        return Some(Reason::Range);
+    }
+    (lookup.presence.has(FieldPresence::CONDITION) && !is_shared).then_some(reason)
 }

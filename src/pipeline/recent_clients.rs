@@ -1,11 +1,11 @@
-//! Who lately asked: hosts, and what their clients say about themselves. For what is fetched ahead of them.
+//! Recent clients by host, for warming: which fields they send.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-use super::warmer::is_target_field;
+use super::ingress::is_target_field;
 use crate::{
     forward::forwarded_fields,
     key::uri::{Scheme, host},
@@ -13,30 +13,30 @@ use crate::{
     warm::{ClientProfile, WarmHost},
 };
 
-/// Hosts remembered.
+/// Number of hosts remembered.
 const HOSTS: usize = 32;
 
-/// Kinds of clients remembered of one host.
+/// Number of client groups remembered for each host.
 const KINDS: usize = 8;
 
-/// Kinds of clients for which a target is fetched that none of them lately asked for.
+/// Number of client groups that a target without recent clients is warmed for.
 const CLIENTS_PER_TARGET: usize = 4;
 
-/// Bytes that the fields of one kind may take.
+/// Maximum bytes of one group's fields.
 const MAX_FIELD_BYTES: usize = 2048;
 
-/// Requests of one host after which all counts are halved.
+/// Number of requests of one host after which all counts are halved.
 const HALVED_AT: u32 = 4096;
 
-/// Fields by which origins choose among responses, and which many clients send alike.
+/// Fields by which origins select responses, and which many clients share.
 const SELECTING: [HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
-/// The `Accept-Encoding` of browsers, sent as long as no client has come.
+/// The `Accept-Encoding` of browsers, used until a client has come.
 const BROWSER_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
 
-/// The hosts that clients lately asked for with success, and the kinds of clients that did. Bounded: what is
-/// asked for least makes room.
+/// Hosts with recent successful requests, and their groups of clients. Bounded: the least
+/// requested is evicted.
 #[derive(Default)]
 pub(super) struct RecentClients(Mutex<Vec<RecentHost>>);
 
@@ -47,22 +47,20 @@ struct RecentHost {
     kinds: Vec<ClientGroup>,
 }
 
-/// Clients that connect by the same scheme and send the same selecting fields.
+/// Clients with the same scheme and the same selecting fields.
 struct ClientGroup {
     client: ClientProfile,
     requests: u32,
 }
 
 impl RecentClients {
-    /// Notes a request for this host, in canonical form, that the origin answered with success.
+    /// Records a successful request for this host, in canonical form.
     pub(super) fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
         let headers = selecting(headers);
         if size(&headers) > MAX_FIELD_BYTES {
             return;
         }
-        let (peer, secure) = (connection.peer, connection.secure);
-        let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-        let client = ClientProfile { connection, host: name.into(), headers };
+        let client = ClientProfile::new((connection.peer, connection.secure), name, headers);
         let mut hosts = self.0.lock();
         let index = hosts.iter().position(|host| *host.name == *name);
         let host = index.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
@@ -74,8 +72,8 @@ impl RecentClients {
         }
     }
 
-    /// Returns the clients for which a target of this host is fetched, those that came most often first; of
-    /// the host that most of them asked for if none is given. None if no host is known.
+    /// Returns the clients to warm a target of this host for, the most frequent first. Without a
+    /// host, uses the busiest one. Empty if no host is known.
     pub(super) fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
         let hosts = self.0.lock();
         let Some(wanted) = host else {
@@ -122,7 +120,7 @@ impl RecentHost {
     }
 }
 
-/// What is counted, so that the least makes room.
+/// A counted item; the least requested is evicted.
 trait RequestCount {
     fn requests(&self) -> u32;
 }
@@ -139,7 +137,7 @@ impl RequestCount for ClientGroup {
     }
 }
 
-/// Adds an item, in the place of the least if there is no room. Returns its place.
+/// Adds an item, replacing the least requested if there is no room. Returns its index.
 fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
     if items.len() < capacity {
         items.push(item);
@@ -153,14 +151,14 @@ fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
     index
 }
 
-/// The fields that select responses, and those of trusted proxies about the target.
+/// Returns the selecting fields, and the forwarding fields about the target.
 fn selecting(headers: &HeaderMap) -> HeaderMap {
     let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_target_field(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Fields that are sent again although they did not select the response: the next one may depend on them. Many
-/// origins name them in `Vary` only if they made a difference.
+/// Returns whether a field is always repeated. Many origins list it in `Vary` only if it made a
+/// difference.
 pub(super) fn is_sent_again(name: &HeaderName) -> bool {
     *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
 }
@@ -169,18 +167,18 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// The scheme by which a client asks: what a trusted proxy says, else that of its connection.
+/// Returns the scheme that a client uses: as a trusted proxy says, otherwise that of its
+/// connection.
 pub(super) fn scheme_of(client: &ClientProfile) -> Scheme {
     let own = if client.connection.secure { Scheme::Https } else { Scheme::Http };
     forwarded_fields::scheme(&forwarded_fields::of(&client.headers)).unwrap_or(own)
 }
 
-/// A client like a browser, of a host for which none has come.
+/// Returns a browser-like client for a host without recent clients.
 fn default_client(host: &WarmHost, name: &str) -> ClientProfile {
     let secure = host.scheme.unwrap_or(host.default_scheme) == Scheme::Https;
-    let connection = Arc::new(Connection { secure, ..Connection::default() });
     let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, BROWSER_CODINGS)]);
-    ClientProfile { connection, host: name.into(), headers }
+    ClientProfile::new((None, secure), name, headers)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! What clients lately asked for, so that it can be fetched again once it is purged.
+//! Recent targets: the requests to repeat after a purge.
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Weak},
 };
 
@@ -10,8 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
 use super::{
-    Pipeline, admit, config_snapshot::ConfigSnapshot, credentials::selecting_rules, finish,
-    recent_clients::is_sent_again, warmer::is_target_field,
+    config_snapshot::ConfigSnapshot,
+    credentials::selecting_rules,
+    ingress::{self, IngressPeer, is_target_field},
+    recent_clients::is_sent_again,
+    selecting_fields,
 };
 use crate::{
     entry::StoredResponse,
@@ -19,25 +21,23 @@ use crate::{
     field::cookie,
     key::{CacheKey, vary::VarySet},
     policy::{CredentialRules, Credentials},
-    server::Connection,
-    store::Store,
     warm::{ClientProfile, WarmClient, WarmRequest},
 };
 
-/// How many targets are remembered.
+/// Number of targets remembered.
 const CAPACITY: usize = 1000;
 
-/// For how many variants of a target a request that names no client is sent.
+/// Number of variants of a target that are warmed if the request names no client.
 const VARIANTS: usize = 16;
 
-/// How many bytes the fields of one may take, and how many its URL and its tags together.
+/// Maximum bytes of one request's fields, and of its URL and tags together.
 const MAX_BYTES: usize = 4096;
 
-/// The requests to which stored responses were fetched: those that were asked for since, before the others.
+/// The requests whose responses were stored; recently used ones come first.
 ///
-/// A request is noted when its response is fetched. Hits leave a mark at the stored response, once, and
-/// otherwise cost nothing here. Where there is no room left, what has no mark makes some (the clock
-/// algorithm), so that many targets that are asked for once do not wash out those in use.
+/// A request is recorded when its response is fetched. A hit marks the stored response once and
+/// otherwise costs nothing here. Unmarked requests are evicted first (the clock algorithm), so that
+/// targets requested once do not displace those in use.
 #[derive(Default)]
 pub(super) struct RecentTargets(Mutex<ClockRing>);
 
@@ -55,35 +55,31 @@ struct RecentTarget {
     url: Box<[u8]>,
     tags: Box<[Box<str>]>,
     attributes: OwnedResponseAttributes,
-    /// What was fetched; it is the store's to keep.
+    /// The stored response; owned by the store.
     response: Weak<StoredResponse>,
     is_recently_used: bool,
 }
 
-/// A request that may be made again, and what it needs for that.
+/// A request that may be repeated.
 pub(super) struct RepeatableRequest<'a> {
-    /// Its head.
     pub request: &'a Parts,
-    /// By which way it came.
+    /// How it reached this node.
     pub ingress_peer: IngressPeer,
-    /// The credentials that it carries.
     pub credentials: Credentials,
-    /// The configuration in force when it came.
     pub config: &'a ConfigSnapshot,
-    /// The route's index.
     pub route: usize,
 }
 
-/// The cookies that choose among the responses of a route.
+/// The cookies that select among the responses of a route.
 struct SelectingCookies<'a> {
-    /// Those that the route names.
+    /// The cookies that the route names.
     named: &'a [Box<str>],
-    /// By which others are found, where they count.
+    /// The rules that find others, if they count.
     rules: Option<&'a CredentialRules>,
 }
 
 impl SelectingCookies<'_> {
-    /// Those in a request, as sent.
+    /// Returns the selecting cookies of a request, as sent.
     fn of<'a>(&self, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
         let named = self.named.iter().filter_map(|name| cookie::find(headers, name));
         let others = self.rules.map(|rules| rules.selecting_cookies(headers, self.named));
@@ -91,12 +87,29 @@ impl SelectingCookies<'_> {
     }
 }
 
-/// By which way a client came.
-pub(super) type IngressPeer = (Option<SocketAddr>, bool);
-
 impl RecentTargets {
-    /// Notes a request and the response to it, under the digest of its key.
-    pub(super) fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
+    /// Records a request whose response is stored under this key, unless it is personal.
+    pub(super) fn note(
+        &self,
+        repeatable: &RepeatableRequest<'_>,
+        (key, response): (&CacheKey, &Arc<StoredResponse>),
+    ) {
+        let RepeatableRequest { request, ingress_peer, credentials, config, .. } = *repeatable;
+        let route = config.route(repeatable.route);
+        let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
+        if is_own || route.rule.sensitive {
+            return;
+        }
+        let set = selecting_fields::selecting_set(config, route, &response.fields().unpack(0));
+        let cookies =
+            SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
+        if let Some(request) = repeated_request(request, ingress_peer, &set, &cookies) {
+            self.insert(key.digest(), request, response);
+        }
+    }
+
+    /// Records a request and the response to it, under the digest of its key.
+    fn insert(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
         if response.url().len() + response.tags().map(str::len).sum::<usize>() > MAX_BYTES {
             return;
         }
@@ -112,8 +125,8 @@ impl RecentTargets {
         self.0.lock().note(recent);
     }
 
-    /// The clients that lately asked for a target of this host, those whose responses were asked for since
-    /// first; one of each variant.
+    /// Returns the recent clients of a target on this host, one for each variant; recently used
+    /// ones first.
     pub(super) fn clients_of(&self, host: &str, target: &str) -> Vec<ClientProfile> {
         let mut ring = self.0.lock();
         let targets = ring.targets.iter_mut().filter_map(|recent| {
@@ -125,7 +138,7 @@ impl RecentTargets {
         clients.into_iter().take(VARIANTS).map(|(_, client)| client).collect()
     }
 
-    /// The requests whose responses a purge selects; those that were asked for since, first.
+    /// Returns the requests whose responses a purge selects; recently used ones first.
     pub(super) fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
         let mut ring = self.0.lock();
         let selected = ring.targets.iter_mut().filter(|recent| recent.is_selected_by(purge));
@@ -133,35 +146,6 @@ impl RecentTargets {
             selected.map(|recent| (!recent.is_recently_used(), recent.request.clone())).collect();
         selected.sort_by_key(|(is_cold, _)| *is_cold);
         selected.into_iter().map(|(_, request)| request).collect()
-    }
-}
-
-impl<S: Store> Pipeline<S> {
-    /// Notes that a client who came this way asked for what is now stored.
-    pub(super) fn note_recent_target(
-        &self,
-        repeatable: &RepeatableRequest<'_>,
-        (key, response): (&CacheKey, &Arc<StoredResponse>),
-    ) {
-        let RepeatableRequest { request, ingress_peer, credentials, config, .. } = *repeatable;
-        let route = config.route(repeatable.route);
-        let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
-        if is_own || route.rule.sensitive {
-            return;
-        }
-        let set = admit::selecting_set(config, route, &response.fields().unpack(0));
-        let cookies =
-            SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
-        if let Some(request) = repeated_request(request, ingress_peer, &set, &cookies) {
-            self.recent_targets.note(key.digest(), request, response);
-        }
-    }
-
-    /// Has fetched again what a purge selects and clients lately asked for, as the budget allows.
-    pub(crate) fn warm_again(&self, purge: &Purge) {
-        for request in self.recent_targets.selected_by(purge) {
-            let _known_or_dropped = self.warm_queue.push(request);
-        }
     }
 }
 
@@ -184,7 +168,7 @@ impl ClockRing {
         }
     }
 
-    /// The next place without a mark. Takes the marks away on its way, so that it ends.
+    /// Returns the next unmarked slot. Clears marks on the way, so it terminates.
     fn evict(&mut self) -> usize {
         for _ in 0..2 * CAPACITY {
             self.hand = (self.hand + 1) % CAPACITY;
@@ -225,18 +209,18 @@ impl RecentTarget {
     }
 }
 
-/// The request that fetches the same response again; none where it is not for everyone, or was not asked
-/// for with `GET`.
+/// Returns a request that fetches the same response again. `None` if the response is personal or
+/// the method is not `GET`.
 ///
-/// It has the fields that say where it was sent, those that selected the response, and those that may select
-/// the next one; and no others.
+/// It has the fields about the target, those that selected the response, and those that may select
+/// the next one.
 fn repeated_request(
     request: &Parts,
-    (peer, secure): IngressPeer,
+    IngressPeer { peer, secure }: IngressPeer,
     set: &VarySet,
     cookies: &SelectingCookies<'_>,
 ) -> Option<WarmRequest> {
-    // Where the route names cookies, these are what is sent again.
+    // If the route names cookies, those are repeated instead.
     let is_personal = |name: &HeaderName| {
         (*name == header::COOKIE && cookies.named.is_empty()) || *name == header::AUTHORIZATION
     };
@@ -259,9 +243,8 @@ fn repeated_request(
     if size + target.len() > MAX_BYTES {
         return None;
     }
-    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let host = finish::requested_host(&request.headers).into();
-    let client = ClientProfile { connection, host, headers };
+    let host = ingress::requested_host(&request.headers);
+    let client = ClientProfile::new((peer, secure), host, headers);
     Some(WarmRequest { client: WarmClient::One(client), target: target.into(), report: None })
 }
 
@@ -318,13 +301,13 @@ mod tests {
         let cookies_named: Vec<Box<str>> = cookies.iter().map(|name| (*name).into()).collect();
         let rules = CredentialRules::default();
         let cookies = SelectingCookies { named: &cookies_named, rules: Some(&rules) };
-        repeated_request(request, (None, true), &set, &cookies)
+        repeated_request(request, IngressPeer { peer: None, secure: true }, &set, &cookies)
     }
 
     fn note(recent_targets: &RecentTargets, path: &str, tag: &str) -> Arc<StoredResponse> {
         let response = response(path, tag);
         let request = repeated(&request_head(path, &[]), &[], &[]).unwrap();
-        recent_targets.note(key(path).digest(), request, &response);
+        recent_targets.insert(key(path).digest(), request, &response);
         response
     }
 
@@ -408,7 +391,7 @@ mod tests {
             let fields = [("accept-language", language)];
             let request =
                 repeated(&request_head("/a", &fields), &["accept-language"], &[]).unwrap();
-            recent_targets.note(key(&format!("/a{language}")).digest(), request, &response);
+            recent_targets.insert(key(&format!("/a{language}")).digest(), request, &response);
             response
         });
         stored[1].mark_used();

@@ -1,179 +1,53 @@
-//! One request and what it takes to answer it: what is stored for it, who fetches the same, and the
-//! question that goes to the origin.
+//! One request in progress, and its lookup in the tiers of the store.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, Uri, header, request::Parts};
+use http::request::Parts;
 use tokio::time::timeout;
 
 use super::{
-    ConfigSnapshot, Pipeline,
     accepted_credentials::{CredentialScope, Recheck, RecheckRole, fleet},
-    collapse::{FlightLeader, FlightRole},
+    clock::ReceivedAt,
+    config_snapshot::ConfigSnapshot,
     credentials::IdentityInputs,
-    fetch::{DrainOutcome, OriginFetch, Requester},
-    finish::ReceivedAt,
-    flight_result::{FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse},
-    hit_for_miss::{CredentialClass, HitForMissReason},
-    lookup::{self, ForcedStaleness, LookupCriteria, StoredMatch, Tier, TierLookup},
-    receive::{Ingress, Lookup},
-    recent_targets::{self, IngressPeer},
-    tee::TeeReader,
+    hit_for_miss::CredentialClass,
+    ingress::{Ingress, IngressPeer},
+    lookup::{self, ForcedStaleness, LookupCriteria, MemoryState, StoredMatch, Tier, TierLookup},
+    miss_plan::{LookupOutcome, MissPlan},
+    receive::Lookup,
+    recent_targets::RepeatableRequest,
+    state::Pipeline,
 };
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::FieldPresence},
-    forward::{self, RequestSource},
-    key::{
-        CacheKey, OriginTarget, StorageScope,
-        uri::{PathReadings, normal_path},
-    },
-    origin::RequestBody,
+    key::{CacheKey, StorageScope},
     policy::{
-        CacheRule, Credentials, ForwardReason, Freshness, Reason, RequestDirectives,
-        ResponseDirectives, Reuse, failure::credential_refusal, invalidation, reuse, stale,
+        CacheRule, Credentials, ForwardReason, Reason, Reuse, invalidation, reuse, stale,
         stale::Outage,
     },
-    purge::planted::{self, PlantedBug},
     server::Connection,
     store::Store,
     user::PartitionMember,
 };
 
-/// How often a request joins a fetch that turns out to bring another variant.
-const MAX_JOINS: usize = 3;
-
-/// How long a request waits for what the origin says to another one with the same credentials.
+/// How long a request waits for the recheck of another with the same credentials.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request that the store may answer, or the origin.
+/// A request that the cache or the origin answers.
 pub(super) struct RequestContext<S> {
-    /// Where it is answered.
     pub pipeline: Arc<Pipeline<S>>,
-    /// The configuration in force when it came.
     pub config: Arc<ConfigSnapshot>,
-    /// The route's index.
     pub route: usize,
-    /// When it came.
     pub received: ReceivedAt,
-    /// By which connection.
     pub connection: Arc<Connection>,
-    /// Its head.
     pub request: Arc<Parts>,
-    /// Which fields that has.
+    /// Which fields are present.
     pub presence: FieldPresence,
 }
 
-/// What a stored response is good for.
-pub(super) enum LookupOutcome {
-    /// It may be used.
-    Fresh(StoredMatch),
-    /// It may be used although it is stale, for this reason.
-    Stale(StoredMatch, Reason),
-    /// The origin has to be asked.
-    Miss(MissPlan),
-}
-
-impl LookupOutcome {
-    /// Whether the fleet's store may have something better. What fails this node's fetches may not fail those of
-    /// others.
-    fn may_be_better_in_shared_tier(&self) -> bool {
-        match self {
-            Self::Fresh(_) => false,
-            Self::Stale(_, reason) => is_stale_on_error(*reason),
-            Self::Miss(plan) => plan.hit_for_miss != Some(HitForMissReason::Unstored),
-        }
-    }
-
-    /// The same for credentials that the origin has not accepted lately: they go there first.
-    fn with_recheck(self, recheck: Recheck) -> Self {
-        let plan = match self {
-            Self::Fresh(stored) | Self::Stale(stored, _) => MissPlan::of_recheck(stored),
-            Self::Miss(plan) => plan,
-        };
-        Self::Miss(MissPlan { recheck: Some(recheck), ..plan })
-    }
-}
-
-/// What became of waiting with others.
-pub(super) enum FlightOutcome {
-    /// Nobody asks yet: this request does, for all.
-    Leader(MissPlan, FlightLeader),
-    /// Another request's response answers this one too.
-    Streaming(Arc<StreamingResponse>, TeeReader),
-    /// What is stored may be used after all.
-    Reused(ReusedResponse),
-    /// The origin failed the one who asked it.
-    Failed(FetchFailure),
-    /// What came is for somebody else alone.
-    NotShared(MissPlan),
-}
-
-/// Why the origin has to be asked, and about what.
-pub(super) struct MissPlan {
-    /// The key under which others who need the same wait.
-    pub key: CacheKey,
-    /// What may be revalidated.
-    pub stored: Option<StoredMatch>,
-    /// What `Cache-Status` says.
-    pub forward: ForwardReason,
-    /// The detail.
-    pub reason: Reason,
-    /// What could lately not be done with responses under the key.
-    pub hit_for_miss: Option<HitForMissReason>,
-    /// The turn of credentials that the origin has not accepted lately.
-    pub recheck: Option<Recheck>,
-    /// Whether those who wait for the fetch may try once more if it fails.
-    pub retry: Retry,
-}
-
-impl MissPlan {
-    /// Whether this request may wait for, or lead, a fetch that answers others too.
-    pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
-        let directives = &lookup.directives;
-        !lookup.credentials.need_own_fetch(rule)
-            && !directives.no_cache
-            && !directives.no_store
-            && self.hit_for_miss.is_none()
-            && self.recheck.is_none()
-    }
-
-    /// The cache is bypassed: whatever is stored under this key, the origin is asked.
-    pub(super) fn of_bypass(key: CacheKey) -> Self {
-        let (forward, reason) = (ForwardReason::Bypass, Reason::RuleBypass);
-        Self {
-            key,
-            stored: None,
-            forward,
-            reason,
-            hit_for_miss: None,
-            recheck: None,
-            retry: Retry::Once,
-        }
-    }
-
-    /// A stored response has to be renewed.
-    pub(super) fn of_stale(stored: StoredMatch, reason: Reason) -> Self {
-        let (key, forward) = (stored.key.clone(), ForwardReason::Stale);
-        Self {
-            key,
-            stored: Some(stored),
-            forward,
-            reason,
-            hit_for_miss: None,
-            recheck: None,
-            retry: Retry::Once,
-        }
-    }
-
-    /// The origin is asked about the credentials first, and about what is stored.
-    fn of_recheck(stored: StoredMatch) -> Self {
-        Self { forward: ForwardReason::Request, ..Self::of_stale(stored, Reason::Recheck) }
-    }
-}
-
 impl<S> RequestContext<S> {
-    /// The same, for a task that outlives its client.
+    /// Returns the same context for a task that outlives its client.
     pub(super) fn share(&self) -> Self {
         Self {
             pipeline: Arc::clone(&self.pipeline),
@@ -186,7 +60,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// The request, as far as it says who asks.
+    /// Returns the parts of the request that may identify the requester.
     pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.request.uri.query(),
@@ -197,7 +71,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Whether it may change what is stored.
+    /// Returns whether the request may change what is stored.
     pub(super) fn is_unsafe(&self) -> bool {
         let method = &self.request.method;
         invalidation::is_unsafe(method, self.presence)
@@ -206,21 +80,24 @@ impl<S> RequestContext<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// What is stored for it, and what that is good for. Credentials that the origin has not accepted lately
-    /// go there first, whatever is stored.
-    pub(super) async fn look_up(&self, lookup: &Lookup) -> LookupOutcome {
+    /// Looks the request up. Credentials that the origin has not accepted recently need the origin
+    /// first, whatever is stored.
+    pub(super) async fn look_up(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
         let Some(member) = lookup.member.as_deref() else {
-            return self.look_up_in_tiers(lookup).await;
+            return self.look_up_in_tiers(lookup, memory).await;
         };
-        let Some(recheck) = self.recheck(member, lookup).await else {
-            return self.look_up_in_tiers(lookup).await;
-        };
-        self.look_up_in_tiers(lookup).await.with_recheck(recheck)
+        let recheck = self.recheck(member, lookup).await;
+        // The recheck may have taken a while.
+        let outcome = self.look_up_in_tiers(lookup, MemoryState::Unknown).await;
+        match recheck {
+            Some(recheck) => outcome.with_recheck(recheck),
+            None => outcome,
+        }
     }
 
-    /// What [`Self::look_up`] would come to now. Takes no turn from another request, and waits for none.
+    /// Returns what [`Self::look_up`] would return now, without joining or starting a recheck.
     pub(super) async fn preview_lookup(&self, lookup: &Lookup) -> LookupOutcome {
-        let outcome = self.look_up_in_tiers(lookup).await;
+        let outcome = self.look_up_in_tiers(lookup, MemoryState::Unknown).await;
         let Some(member) = lookup.member.as_deref() else { return outcome };
         if self.is_accepted(member, lookup) {
             return outcome;
@@ -228,8 +105,10 @@ impl<S: Store> RequestContext<S> {
         outcome.with_recheck(Recheck::alone())
     }
 
-    /// Whether a member's credentials have to be rechecked by this request; waits if another one does, but not
-    /// for long: the other may ask for what takes a minute, or never ends.
+    /// Returns the recheck that this request has to do, if any.
+    ///
+    /// Waits for a recheck in progress, but not for long: its response may take a minute or never
+    /// end.
     async fn recheck(&self, member: &PartitionMember, lookup: &Lookup) -> Option<Recheck> {
         let accepted = &self.pipeline.accepted;
         if accepted.is_denied(member, &lookup.target, self.received.steady) {
@@ -261,7 +140,7 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.is_accepted(config, config.route_name(self.route), (member, lookup), received)
     }
 
-    /// Whether another node knows that the origin accepts these credentials.
+    /// Returns whether another node has seen the origin accept these credentials.
     async fn is_accepted_elsewhere(&self, scope: CredentialScope) -> bool {
         let (pipeline, received) = (&self.pipeline, self.received);
         let known = (&*pipeline.accepted, &pipeline.store);
@@ -271,20 +150,26 @@ impl<S: Store> RequestContext<S> {
         fleet::adopt(known, scope, applied_purges, at, recheck).await
     }
 
-    /// What is stored for it, and what that is good for. The shared tier is asked if what is at hand does not
-    /// do, or only stands in for an origin that fails, unless it is known that nothing can be stored.
-    async fn look_up_in_tiers(&self, lookup: &Lookup) -> LookupOutcome {
-        let near = self.find(Tier::Memory, lookup).await;
+    /// Looks in memory, then in the shared tier.
+    ///
+    /// The shared tier is read if memory has no usable response, or only one that covers for an
+    /// outage, unless the target is known not to be stored.
+    async fn look_up_in_tiers(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
+        let near = match memory {
+            MemoryState::Absent => TierLookup::cold(&lookup.target),
+            MemoryState::Unknown => self.find(Tier::Memory, lookup).await,
+        };
         let outcome = self.evaluate(lookup, near);
-        if !outcome.may_be_better_in_shared_tier() {
+        let is_shared = self.pipeline.store.is_shared(&lookup.target);
+        if !is_shared || !outcome.may_be_better_in_shared_tier() {
             return outcome;
         }
-        // Boxed: if nothing is far, no request should carry it.
+        // Boxed, so that requests answered from memory do not carry it.
         let far = Box::pin(self.find(Tier::Shared, lookup)).await;
         self.evaluate(lookup, far)
     }
 
-    /// What the stored response is good for, if there is one.
+    /// Evaluates what the stored response may be used for.
     fn evaluate(&self, lookup: &Lookup, found: TierLookup) -> LookupOutcome {
         let stored = match found {
             TierLookup::Found(stored) => stored,
@@ -335,11 +220,11 @@ impl<S: Store> RequestContext<S> {
     ) -> MissPlan {
         let class = CredentialClass::of(lookup.credentials, self.rule());
         let hit_for_miss = self.pipeline.hit_for_miss.reason((&key, class), self.received.steady);
-        MissPlan { key, stored, forward, reason, hit_for_miss, recheck: None, retry: Retry::Once }
+        MissPlan { hit_for_miss, ..MissPlan::new(key, stored, forward, reason) }
     }
 
-    /// Why a stale response is served without asking: the origin has said when it wants to be asked again, or
-    /// fetches for it failed a moment ago. A client that insists on validation gets it.
+    /// Returns why a stale response is served without a fetch: during a backoff or an outage. A
+    /// client that insists on validation gets it.
     fn stale_on_error_reason(
         &self,
         lookup: &Lookup,
@@ -357,115 +242,6 @@ impl<S: Store> RequestContext<S> {
         stale::stale_on_error(known, outage, &lookup.directives, self.rule(), now)
     }
 
-    /// Waits with whoever asks for the same, or takes the lead. After a failure one of those who wait leads
-    /// once more, if that is of use.
-    pub(super) async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
-        let mut retry = Retry::Once;
-        for left in (0..MAX_JOINS).rev() {
-            let follower = match self.join_or_lead(lookup, &plan.key) {
-                FlightRole::Leader(flight) => {
-                    return FlightOutcome::Leader(MissPlan { retry, ..plan }, flight);
-                }
-                FlightRole::Follower(follower) => follower,
-            };
-            if let Some(metrics) = self.config.metrics.get(self.route) {
-                metrics.collapsed.inc();
-            }
-            match follower.result().await {
-                Some(FlightResult::Reused(reused)) if reused.is_stored_at(&plan.key) => {
-                    let freshness = reused.response.freshness;
-                    let is_other = reused.ties_with_earlier_language(&self.request.headers);
-                    return if is_other || self.is_withheld(&freshness, lookup) {
-                        FlightOutcome::NotShared(plan)
-                    } else {
-                        self.reuse_if_allowed(lookup, reused)
-                    };
-                }
-                Some(FlightResult::Failed(failure)) => {
-                    let may_try = failure.retry == Retry::Once && retry == Retry::Once && left > 0;
-                    match self.after_failure(lookup, &plan, failure) {
-                        FlightOutcome::Failed(_) | FlightOutcome::Streaming(..) if may_try => {
-                            retry = Retry::No
-                        }
-                        joined => return joined,
-                    }
-                }
-                Some(FlightResult::Streaming(streaming)) if self.is_answered_by(&streaming) => {
-                    return match streaming.tee.reader() {
-                        Some(reader) if !self.is_withheld(&streaming.freshness, lookup) => {
-                            FlightOutcome::Streaming(streaming, reader)
-                        }
-                        _ => FlightOutcome::NotShared(plan),
-                    };
-                }
-                // It turned out to be a variant, and another one perhaps; now the own variant's key is
-                // known.
-                Some(FlightResult::Streaming(_) | FlightResult::Reused(_)) => {
-                    match self.look_up(lookup).await {
-                        LookupOutcome::Fresh(stored) => {
-                            return FlightOutcome::Reused(ReusedResponse::found(&stored));
-                        }
-                        LookupOutcome::Stale(stored, reason) if is_stale_on_error(reason) => {
-                            let reused =
-                                ReusedResponse::stale_on_error(&stored.response, reason, None);
-                            return FlightOutcome::Reused(reused);
-                        }
-                        LookupOutcome::Stale(stored, reason) => {
-                            plan = MissPlan::of_stale(stored, reason)
-                        }
-                        LookupOutcome::Miss(own) => plan = own,
-                    }
-                }
-                Some(FlightResult::NotShared) | None => return FlightOutcome::NotShared(plan),
-            }
-        }
-        FlightOutcome::NotShared(plan)
-    }
-
-    /// What another request's fetch settled. If that bridges a failure because its own request allowed it,
-    /// this one gets the failure.
-    fn reuse_if_allowed(&self, lookup: &Lookup, reused: ReusedResponse) -> FlightOutcome {
-        let (now, stored) = (self.pipeline.clock.steady(), &reused.response);
-        let outage = match reused.reason {
-            Some(Reason::StaleIfError) => Outage::Error,
-            Some(Reason::StaleIfDisconnected) => Outage::Disconnected,
-            _ => return FlightOutcome::Reused(reused),
-        };
-        let known = (stored.status, &stored.freshness);
-        match stale::stale_on_error(known, outage, &lookup.directives, self.rule(), now) {
-            Some(_) => FlightOutcome::Reused(reused),
-            None => FlightOutcome::Failed(FetchFailure::behind_stale(&reused)),
-        }
-    }
-
-    /// What this request gets after another one's fetch for it failed: what is stored, if that may stand in;
-    /// else the error response, as far as it is for others too; else word of the failure.
-    fn after_failure(
-        &self,
-        lookup: &Lookup,
-        plan: &MissPlan,
-        failure: FetchFailure,
-    ) -> FlightOutcome {
-        let (outage, now) = (failure.outage, self.pipeline.clock.steady());
-        let (asked, failed) =
-            ((&lookup.directives, self.rule()), (outage, failure.origin_status()));
-        if let Some(reused) = self.pipeline.stale_on_error(plan.stored.as_ref(), asked, failed, now)
-        {
-            return FlightOutcome::Reused(reused);
-        }
-        let response = failure.response.as_ref().filter(|it| self.may_have_error(lookup, it));
-        match response.and_then(|it| Some((Arc::clone(it), it.tee.reader()?))) {
-            Some((response, reader)) => FlightOutcome::Streaming(response, reader),
-            None => FlightOutcome::Failed(failure),
-        }
-    }
-
-    fn may_have_error(&self, lookup: &Lookup, response: &StreamingResponse) -> bool {
-        let directives = ResponseDirectives::parse(&response.headers);
-        self.is_answered_by(response)
-            && credential_refusal(lookup.credentials, &directives).is_none()
-    }
-
     async fn find(&self, tier: Tier, lookup: &Lookup) -> TierLookup {
         let criteria = LookupCriteria {
             vary: &self.config.route(self.route).vary,
@@ -478,216 +254,33 @@ impl<S: Store> RequestContext<S> {
         lookup::find((&self.pipeline.store, tier), &lookup.target, &criteria).await
     }
 
-    fn join_or_lead(&self, lookup: &Lookup, key: &CacheKey) -> FlightRole {
-        let attributes = self.config.attributes(self.route, lookup.member.as_deref());
-        let applied_purges = self.pipeline.log.applied_purges();
-        let shared = PlantedBug::CollapseWithoutPartition
-            .is_planted()
-            .then(|| key_without_partition(key))
-            .flatten();
-        let key = shared.as_ref().unwrap_or(key);
-        self.pipeline.flights.join(key, &attributes, applied_purges, self.received.started)
-    }
-
-    /// Whether this request may not have what another fetched, or its token has ended while it waited.
-    fn is_withheld(&self, freshness: &Freshness, lookup: &Lookup) -> bool {
-        let has_ended = lookup.member.as_deref().is_some_and(|member| {
-            member.expires.is_some_and(|end| end <= self.pipeline.clock.now())
-        });
-        has_ended || freshness.sharing_refusal(lookup.credentials).is_some()
-    }
-
-    fn is_answered_by(&self, streaming: &StreamingResponse) -> bool {
-        streaming.answers(&self.config.route(self.route).vary, &self.request.headers)
-    }
-
-    /// The rule of its route.
     pub(super) fn rule(&self) -> &CacheRule {
         &self.config.route(self.route).rule
     }
 
-    /// Renews a stored response in the background, unless somebody does already, the origin wants to be left
-    /// alone, or it fails and it is not yet time for another probe. It is Larder's own request: what the client's directives say does not concern it.
-    pub(super) fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
-        let (pipeline, now) = (&self.pipeline, self.received.steady);
-        let backoff = &pipeline.backoff;
-        if backoff.is_backing_off(&stored.key, now)
-            || backoff.is_postponed(&stored.key, now)
-            || !pipeline.outages.allows_fetch(&stored.key, now)
-        {
-            return;
-        }
-        let FlightRole::Leader(flight) = self.join_or_lead(lookup, &stored.key) else { return };
-        let plan = MissPlan::of_stale(stored.clone(), reason);
-        let request = if lookup.presence.has(FieldPresence::DIRECTIVES) {
-            without_directives(&self.request)
-        } else {
-            Arc::clone(&self.request)
-        };
-        let request = if PlantedBug::RefreshForAnother.is_planted() {
-            with_other_credentials(&request)
-        } else {
-            request
-        };
-        let mut fetch = self.new_fetch(lookup, plan, (&request, RequestDirectives::default()));
-        fetch.requester = Requester::Background;
-        let (pipeline, key) = (Arc::clone(&self.pipeline), stored.key.clone());
-        tokio::spawn(async move {
-            // What is left unread is stored only if it fits into memory as a whole.
-            if fetch.run(Some(flight)).await.drain().await == DrainOutcome::NotKept {
-                pipeline.backoff.postpone(&key, pipeline.clock.steady());
-            }
-        });
-    }
-
-    /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
+    /// Records a hit that was not in memory: each one if the node has memory, otherwise a sample.
     pub(super) fn note_shared_hit(&self, stored: &StoredMatch, credentials: Credentials) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
         if is_at_hand || response.id.number().is_multiple_of(SAMPLE_RATE) {
-            let repeatable = recent_targets::RepeatableRequest {
+            let repeatable = RepeatableRequest {
                 request: &self.request,
-                ingress_peer: self.ingress_peer(),
+                ingress_peer: IngressPeer::of(&self.connection),
                 credentials,
                 config: &self.config,
                 route: self.route,
             };
-            self.pipeline.note_recent_target(&repeatable, (key, response));
+            self.pipeline.recent_targets.note(&repeatable, (key, response));
         }
     }
 
-    /// Notes how this client asked, for what is fetched ahead of others like it.
+    /// Records the client's fields, for warming.
     pub(super) fn note_client(&self) {
         let Self { pipeline, config, connection, request, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
         pipeline.recent_clients.note(&ingress.host, connection, &request.headers);
     }
-
-    fn ingress_peer(&self) -> IngressPeer {
-        (self.connection.peer, self.connection.secure)
-    }
-
-    /// The same where no client waits for the answer.
-    pub(super) fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
-        let mut fetch = self.origin_fetch(lookup, plan);
-        fetch.requester = Requester::Background;
-        fetch
-    }
-
-    /// What the origin is asked.
-    pub(super) fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
-        self.new_fetch(lookup, plan, (&self.request, lookup.directives))
-    }
-
-    fn new_fetch(
-        &self,
-        lookup: &Lookup,
-        plan: MissPlan,
-        (request, directives): (&Arc<Parts>, RequestDirectives),
-    ) -> Box<OriginFetch<S>> {
-        let target = lookup.target.origin_target();
-        let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
-        Box::new(OriginFetch {
-            pipeline: Arc::clone(&self.pipeline),
-            config: Arc::clone(&self.config),
-            route: self.route,
-            origin_request: self.origin_request_of(request, target),
-            readings: PathReadings::of(request.uri.path()).into_owned(),
-            url,
-            credentials: lookup.credentials,
-            member: lookup.member.clone(),
-            recheck: plan.recheck,
-            directives,
-            request: as_get(request),
-            stamp: self.pipeline.log.applied_purges().stamp(),
-            requested_at: self.pipeline.clock.steady(),
-            target: lookup.target.clone(),
-            key: plan.key,
-            stored: plan.stored,
-            ingress_peer: self.ingress_peer(),
-            interim: Some(self.connection.interim.clone()),
-            retry: plan.retry,
-            requester: Requester::Client,
-        })
-    }
-
-    /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
-    /// cache has no part in it.
-    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
-        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
-    }
-
-    fn origin_request_of(
-        &self,
-        request: &Parts,
-        target: Option<OriginTarget<'_>>,
-    ) -> Request<RequestBody> {
-        let Parts { method, uri, headers, version, .. } = request;
-        let as_sent = || {
-            let ingress = Ingress::of(&self.config, headers, &self.connection);
-            ingress.into_target(&self.config, method, uri)
-        };
-        let target = target.unwrap_or_else(as_sent);
-        let source = RequestSource {
-            peer: self.connection.peer.map(|peer| peer.ip()),
-            version: *version,
-            is_trusted: self.config.trusts(&self.connection),
-            is_gateway: self.config.is_gateway(&self.connection),
-            cache: Some(&self.connection.forwarded),
-        };
-        let mut origin_request = Request::new(RequestBody::Empty);
-        *origin_request.method_mut() = target.method.clone();
-        *origin_request.uri_mut() = uri_of(&target, uri);
-        *origin_request.headers_mut() =
-            forward::request::headers(headers, &target, &source, &self.config.identity);
-        origin_request
-    }
-}
-
-/// The request that is sent where the cache asks: a `GET`, whatever its client asked.
-fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
-    if request.method == Method::GET {
-        return Arc::clone(request);
-    }
-    let mut request = Parts::clone(request);
-    request.method = Method::GET;
-    Arc::new(request)
-}
-
-/// The key of the same target for anyone: a planted bug.
-#[cold]
-fn key_without_partition(key: &CacheKey) -> Option<CacheKey> {
-    let target = key.origin_target()?;
-    Some(OriginTarget { partition: Cow::Borrowed(&[]), ..target }.key())
-}
-
-/// The same request with the credentials of another one: a planted bug.
-#[cold]
-pub(super) fn with_other_credentials(request: &Parts) -> Arc<Parts> {
-    let mut request = request.clone();
-    if let Some(credentials) = request.headers.get_mut(header::AUTHORIZATION) {
-        planted::swap_credentials(credentials);
-    }
-    Arc::new(request)
-}
-
-fn without_directives(request: &Parts) -> Arc<Parts> {
-    let mut request = request.clone();
-    request.headers.remove(header::CACHE_CONTROL);
-    request.headers.remove(header::PRAGMA);
-    Arc::new(request)
-}
-
-/// The target as it is sent. Parameters that are left out leave a valid one.
-fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
-    if PlantedBug::NormalisedTarget.is_planted() {
-        return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();
-    }
-    if *target.path == *sent.path() && target.query_to_send() == sent.query() {
-        return sent.clone();
-    }
-    Uri::try_from(&*target.path_and_query()).unwrap_or_else(|_| sent.clone())
 }
 
 fn forward_of(reason: Reason) -> ForwardReason {
@@ -699,12 +292,7 @@ fn forward_of(reason: Reason) -> ForwardReason {
     }
 }
 
-/// Whether a stale response stands in for an origin that fails.
-fn is_stale_on_error(reason: Reason) -> bool {
-    matches!(reason, Reason::StaleIfError | Reason::StaleIfDisconnected)
-}
-
-/// What a stored response is good for, purges aside.
+/// Evaluates what a stored response may be used for, apart from purges.
 pub(super) fn evaluate_reuse(
     stored: &StoredResponse,
     lookup: &Lookup,

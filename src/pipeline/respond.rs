@@ -1,11 +1,11 @@
-//! Answering: from what a request came to, to the response its client gets.
+//! Responding: turns outcomes into responses for the client.
 
 use http::{HeaderMap, Response};
 
 use super::{
-    ClientRequest,
     admit::TeedResponse,
-    body::Body,
+    body::DeliveredBody,
+    client_request::ClientRequest,
     deliver::{CacheDecision, Responder},
     fetch::FetchOutcome,
     finish::RequestAccounting,
@@ -27,12 +27,25 @@ use crate::{
 };
 
 impl<S: Store> ClientRequest<S> {
-    /// Answers with what a fetch brought.
-    pub(super) fn respond(self, fetched: FetchOutcome, decision: CacheDecision) -> Response<Body> {
+    /// Responds with the outcome of a fetch.
+    pub(super) fn respond(
+        self,
+        fetched: FetchOutcome,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
         if is_stored_success(&fetched) {
             self.context.note_client();
         }
-        match fetched {
+        self.respond_shared(fetched, decision)
+    }
+
+    /// Responds with the outcome of a fetch, which may be another request's.
+    pub(super) fn respond_shared(
+        self,
+        outcome: FetchOutcome,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
+        match outcome {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
@@ -46,14 +59,14 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Answers with a response that is still arriving.
-    pub(super) fn respond_streaming(
+    /// Responds with a streaming response.
+    fn respond_streaming(
         self,
         streaming: &StreamingResponse,
         headers: HeaderMap,
         reader: TeeReader,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let origin_status = Some(streaming.status);
         let stored = streaming.stored;
         let result = match decision.result {
@@ -67,12 +80,12 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Answers a write with what the origin sent, which is being stored.
+    /// Responds to a write with a response that is being stored.
     pub(super) fn respond_written(
         self,
         stored: WriteThroughResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let WriteThroughResponse { status, headers, reader, freshness, kept } = stored;
         let ttl = freshness.ttl(self.context.received.steady);
         let decision = CacheDecision { stored: kept, ..decision };
@@ -81,12 +94,12 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Answers with what a fetch allowed to use.
-    pub(super) fn respond_reused(
+    /// Responds with a stored response that a fetch allowed to use.
+    fn respond_reused(
         self,
         reused: &ReusedResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let reason = reused.reason.or(decision.reason);
         let ReusedResponse { result, origin_status, .. } = *reused;
         let decision =
@@ -95,43 +108,43 @@ impl<S: Store> ClientRequest<S> {
         self.respond_stored(&reused.response, decision)
     }
 
-    /// Answers with a stored response.
+    /// Responds with a stored response.
     pub(super) fn respond_stored(
         self,
         response: &StoredResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.stored(response, decision, accounting))
     }
 
     fn deliver(
         self,
-        answer: impl FnOnce(&Responder<'_>, Box<RequestAccounting>) -> Response<Body>,
-    ) -> Response<Body> {
+        build: impl FnOnce(&Responder<'_>, Box<RequestAccounting>) -> Response<DeliveredBody>,
+    ) -> Response<DeliveredBody> {
         let Self {
             context: RequestContext { config, route, received, request, .. },
             accounting,
             ..
         } = self;
         let (method, headers) = (&request.method, &request.headers);
-        answer(&Responder { config: &config, route, received, method, headers }, accounting)
+        build(&Responder { config: &config, route, received, method, headers }, accounting)
     }
 
-    /// Answers with the origin's own response.
+    /// Responds with the origin's own response.
     pub(super) fn respond_passed(
         self,
         response: Response<ResponseBody>,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
     }
 
-    /// Answers for an origin that failed another request for the same.
-    pub(super) fn respond_fetch_failure(
+    /// Responds after a shared fetch failed.
+    fn respond_fetch_failure(
         self,
         failure: &FetchFailure,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         match &failure.cause {
             FailureCause::Error(error) => self.respond_origin_error(error, decision),
             FailureCause::Response { status, retry_after, reason } => {
@@ -145,34 +158,33 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Answers for an origin that gave no answer.
+    /// Responds if there was no response from the origin.
     pub(super) fn respond_origin_error(
         self,
         error: &OriginError,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let decision = CacheDecision { reason: Some(Reason::OriginError), ..decision };
         self.respond_problem(problems::origin_error(error), decision)
     }
 
-    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
-    pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<Body> {
+    /// Responds to a request that must not be forwarded: empty, or the request itself for `TRACE`.
+    pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<DeliveredBody> {
         let response = last_hop::response(&self.context.request);
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
     }
 
-    /// Answers with a problem document.
     pub(super) fn respond_problem(
         self,
         problem: Problem,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.problem(problem, decision, accounting))
     }
 }
 
-/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
-/// as origins mind hosts.
+/// Returns whether a successful response is stored. Invented hosts have none, as far as the origin
+/// checks hosts.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

@@ -1,7 +1,7 @@
-//! Sensitive routes: their URLs stand in the memory of nodes, and nowhere else.
+//! Sensitive routes: their URLs are kept in the memory of nodes only.
 //!
-//! Purges go through a log that stands in Redis and is shown to operators. So where a purge would name such
-//! a URL, it names a tag instead: a keyed digest of the URL, which the stored response carries.
+//! The purge log is stored in Redis and shown to operators. A purge of such a URL therefore names a
+//! tag: a keyed digest of the URL, which the stored response carries.
 
 use std::borrow::Cow;
 
@@ -15,13 +15,13 @@ use crate::{
     route::Route,
 };
 
-/// What the tags begin with.
+/// Prefix of the tags.
 const PREFIX: &str = "larder:url:";
 
-/// The partition of a response on a sensitive route, which is otherwise in this one.
+/// Returns the partition of a response on a sensitive route, which would otherwise be `known`.
 ///
-/// It differs from the one that the response has while its route is not sensitive, or another digest key is
-/// in force: then responses lack the tag by which they would be purged.
+/// It differs from the partition while the route is not sensitive, or under another digest key:
+/// such responses lack the tag to purge them by.
 pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> PartitionKey {
     let mark = config.digests.key.digest(b"larder: sensitive");
     if known.is_empty() {
@@ -32,8 +32,8 @@ pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> Partit
     part
 }
 
-/// The tag that stands for a URL, in the form by which purges select it. `None` if the route is not
-/// sensitive, or if other nodes cannot make the same: without `user.digest_key`.
+/// Returns the tag that stands for a URL in purges. `None` if the route is not sensitive, or
+/// without `user.digest_key`: other nodes could not compute it.
 pub(super) fn tag(config: &ConfigSnapshot, route: &Route, url: &str) -> Option<String> {
     if !route.rule.sensitive || config.digests.storage_scope == StorageScope::Node {
         return None;
@@ -42,7 +42,7 @@ pub(super) fn tag(config: &ConfigSnapshot, route: &Route, url: &str) -> Option<S
     Some(format!("{PREFIX}{}", digest::hex(config.digests.key.digest(text.as_bytes()))))
 }
 
-/// What a write purges of this URL: the URL, the tag that stands for it, or else all of its route.
+/// Returns what a write purges for this URL: the URL, its tag, or the whole route.
 pub(super) fn write_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
     match tag(config, route, &url) {
         Some(tag) => Selector::Tag(tag.into()),
@@ -51,14 +51,14 @@ pub(super) fn write_selector(config: &ConfigSnapshot, route: &Route, url: Box<st
     }
 }
 
-/// What an operator purges by this URL: the same, but the URL itself if no tag can stand for it.
+/// Returns what an operator's purge of this URL selects: the URL, or its tag if there is one.
 pub(super) fn operator_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
-    // A path on every host is no URL of which there is a digest.
+    // A path on every host is not a URL with a digest.
     let tag = if url.starts_with('/') { None } else { tag(config, route, &url) };
     tag.map_or_else(|| Selector::Url(url), |tag| Selector::Tag(tag.into()))
 }
 
-/// The path of a request as logs may have it: the pattern of its route, if that is sensitive.
+/// Returns the path to log: the pattern if the route is sensitive.
 pub(super) fn shown_path<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
     if !route.rule.sensitive {
         return Cow::Borrowed(path);

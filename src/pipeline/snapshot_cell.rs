@@ -1,4 +1,4 @@
-//! The configuration in force, read on every request and replaced hardly ever.
+//! Holds the current configuration, which is read on every request and rarely replaced.
 
 use std::{
     cell::RefCell,
@@ -12,13 +12,13 @@ use arc_swap::ArcSwap;
 
 use super::config_snapshot::ConfigSnapshot;
 
-/// A site that can be replaced while it is read.
+/// A configuration snapshot that can be replaced while it is read.
 ///
-/// Each thread keeps the site it read last: as long as it is the current one, reading it costs the look
-/// at one number that is written only on reload, and no count that other cores change too.
+/// Each thread keeps the snapshot that it read last. Reading it costs one load of a version that
+/// changes only on reload, and no reference count shared with other cores.
 pub(super) struct SnapshotCell {
     config: ArcSwap<ConfigSnapshot>,
-    /// Unique among all sites of all pipelines of the process.
+    /// Unique among all snapshots of all pipelines in the process.
     version: AtomicU64,
 }
 
@@ -29,20 +29,18 @@ thread_local! {
 }
 
 impl SnapshotCell {
-    /// This site, for the beginning.
     pub(super) fn new(config: ConfigSnapshot) -> Self {
         Self { config: ArcSwap::from_pointee(config), version: AtomicU64::new(next_version()) }
     }
 
-    /// Replaces the site for the requests that come from now on. A thread may keep the old one until its
-    /// next request, so what works in the background of the old one is stopped here.
+    /// Replaces the snapshot for new requests. Stops the background work of the old one, since a
+    /// thread may keep it until its next request.
     pub(super) fn replace(&self, config: ConfigSnapshot) {
         let old = self.config.swap(Arc::new(config));
         self.version.store(next_version(), Ordering::Release);
         old.origin.retire();
     }
 
-    /// Reads the site.
     pub(super) fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {
         let version = self.version.load(Ordering::Acquire);
         LAST_READ.with_borrow_mut(|last| {

@@ -1,4 +1,4 @@
-//! A response body on its way from the origin to a store and to everyone who waits for it.
+//! Tees a response body from the origin to the store and to all its readers.
 
 mod budget;
 
@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{fetch::DrainOutcome, range_body::detached_slice};
+use super::body_slice::detached_slice;
 use crate::{
     origin::CompletionProof,
     sync::{Mutex, with_timeout},
@@ -25,21 +25,23 @@ use crate::{
 
 pub(crate) use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
 
-/// How far the producer may run ahead of the slowest reader once nothing is kept for the store. Where the
-/// budget is exceeded, by one chunk.
+/// How far the producer may be ahead of the slowest reader if the body is not retained. One chunk
+/// if the budget is exceeded.
 const WINDOW: usize = 256 << 10;
 
-/// How long a slow reader of a window may hold up others.
+/// How long a slow reader of a window may stall others.
 const MAX_STALL: Duration = Duration::from_secs(5);
 
-/// One body, written once and read by any number of readers at their own pace.
+/// One body with one producer and any number of readers.
 ///
-/// While it is *kept*, every chunk stays until the end, for the store and for readers that join late;
-/// the producer never waits. Once it is stored, readers go on in the stored copy, and its share of the
-/// budget is free. A body that outgrows the limit, or the node's budget for bodies on their way, turns into
-/// a *window*: chunks go once every reader has had them, and the producer is held back by the slowest
-/// reader; one that holds up others for long is cut off. So memory is bounded whatever the origin sends and
-/// however slowly clients read.
+/// While it is *retained*, every chunk stays until the end, for the store and for late readers, and
+/// the producer never waits. Once it is stored, readers continue in the stored copy and its share
+/// of the budget is released.
+///
+/// A body that exceeds the limit or the budget becomes a *window*: a chunk is released once every
+/// reader has had it, and the slowest reader holds back the producer. A reader that stalls others
+/// for long is cut off. Memory is therefore bounded, whatever the origin sends and however slowly
+/// clients read.
 pub(super) struct TeeBody {
     shared: Mutex<TeeInner>,
     expected: Option<u64>,
@@ -48,11 +50,11 @@ pub(super) struct TeeBody {
 
 struct TeeInner {
     chunks: VecDeque<Bytes>,
-    /// The number of chunks that are gone from the front.
+    /// The number of chunks released from the front.
     gone: usize,
     /// Bytes in `chunks`.
     held: usize,
-    /// All of the body, once it is stored: then there are no chunks, and readers are at bytes of it.
+    /// The complete body once it is stored. `chunks` is then empty, and readers count bytes.
     stored: Option<Bytes>,
     mode: TeeMode,
     share: BudgetShare,
@@ -63,31 +65,30 @@ struct TeeInner {
 }
 
 struct ReaderState {
-    /// The number of chunks it has had; of a stored body, the number of bytes.
+    /// The number of chunks read; of a stored body, the number of bytes.
     position: usize,
     waker: Option<Waker>,
-    /// It has held up others for too long.
+    /// It has stalled others for too long.
     is_cut_off: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TeeMode {
     Retain,
-    /// With the cause, unless it is merely not stored although it was kept.
+    /// With the cause, unless it was retained and merely not stored.
     Window(Option<NotKeptReason>),
 }
 
-/// Why a body is not kept for the store.
+/// Why a body is not retained for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotKeptReason {
-    /// It is larger than what is stored.
+    /// It exceeds the maximum size.
     TooLarge,
-    /// Bodies on their way to the store take all the memory that they may.
+    /// The memory budget is used up.
     Budget,
 }
 
 impl NotKeptReason {
-    /// As the metric's label has it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too-large",
@@ -102,13 +103,13 @@ enum TeeState {
     Failed,
 }
 
-/// Why a producer may stop: no reader is left and nothing is kept.
+/// The body has no readers and is not retained, so the producer may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoReaders;
 
 impl TeeBody {
-    /// An empty body that is kept up to `limit` bytes, and as far as its share of the budget can grow.
-    /// `expected` is the length the origin announced.
+    /// Creates an empty body that is retained up to `limit` bytes, as far as its share can grow.
+    /// `expected` is the announced length.
     pub(super) fn new(expected: Option<u64>, limit: usize, share: BudgetShare) -> Arc<Self> {
         let shared = TeeInner {
             chunks: VecDeque::new(),
@@ -125,7 +126,7 @@ impl TeeBody {
         Arc::new(Self { shared: Mutex::new(shared), expected, limit })
     }
 
-    /// The same with its first reader.
+    /// Creates an empty body with its first reader.
     pub(super) fn with_reader(
         expected: Option<u64>,
         limit: usize,
@@ -137,7 +138,7 @@ impl TeeBody {
         (tee, reader)
     }
 
-    /// A reader from the first byte; `None` where the first bytes are gone already.
+    /// Adds a reader from the first byte. Returns `None` if the first bytes are already released.
     pub(super) fn reader(self: &Arc<Self>) -> Option<TeeReader> {
         let mut shared = self.shared.lock();
         if shared.gone > 0 {
@@ -147,14 +148,14 @@ impl TeeBody {
         Some(TeeReader { tee: Arc::clone(self), slot })
     }
 
-    /// Adds a chunk; waits for the slowest reader where the body is a window. Cancel safe: a chunk is
-    /// added before it waits.
+    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe: the chunk is added
+    /// first.
     pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
         self.add(chunk);
         self.capacity().await
     }
 
-    /// Waits for the slowest reader where the body is a window.
+    /// Waits for the slowest reader of a window.
     pub(super) async fn capacity(&self) -> Result<(), NoReaders> {
         loop {
             let capacity = std::future::poll_fn(|context| self.poll_capacity(context));
@@ -165,12 +166,12 @@ impl TeeBody {
         }
     }
 
-    /// Whether the origin announced its length.
+    /// Returns whether the origin announced the length.
     pub(super) fn has_known_length(&self) -> bool {
         self.expected.is_some()
     }
 
-    /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.
+    /// Returns the chunks of a retained body, followed by a last chunk that was not added.
     pub(super) fn kept(&self, last: Option<&Bytes>) -> Result<Vec<Bytes>, NotKeptReason> {
         let shared = self.shared.lock();
         match shared.mode {
@@ -182,7 +183,7 @@ impl TeeBody {
         }
     }
 
-    /// Why it is not kept, if so.
+    /// Returns why the body is not retained, if it is not.
     pub(super) fn not_kept(&self) -> Option<NotKeptReason> {
         match self.shared.lock().mode {
             TeeMode::Retain => None,
@@ -190,8 +191,8 @@ impl TeeBody {
         }
     }
 
-    /// Lets readers go on in the stored copy of the body, and gives its share of the budget back. To be
-    /// called with all of the body, which was kept.
+    /// Continues readers in the stored copy, and releases the share of the budget. The copy has to
+    /// be complete, and the body retained.
     pub(super) fn switch_to_stored(&self, body: Bytes) {
         let mut shared = self.shared.lock();
         if shared.mode == TeeMode::Retain && shared.stored.is_none() {
@@ -203,12 +204,12 @@ impl TeeBody {
         }
     }
 
-    /// Lets chunks go as readers have had them: the body is not stored.
+    /// Releases chunks as readers have had them, since the body is not stored.
     pub(super) fn stop_retaining(&self) {
         self.shared.lock().stop_retaining();
     }
 
-    /// Ends the body, all of which has come.
+    /// Ends a complete body.
     pub(super) fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
         let mut shared = self.shared.lock();
         shared.state = TeeState::Complete(trailers);
@@ -217,7 +218,7 @@ impl TeeBody {
         wake_all(wakers);
     }
 
-    /// Ends the body short of its end: readers fail, so that no client takes it for complete.
+    /// Fails the readers, so that no client takes the body for complete.
     pub(super) fn fail(&self) {
         let mut shared = self.shared.lock();
         if matches!(shared.state, TeeState::Open) {
@@ -229,7 +230,7 @@ impl TeeBody {
         wake_all(wakers);
     }
 
-    /// Adds a chunk; [`Self::capacity`] says when the next one may come.
+    /// Adds a chunk. [`Self::capacity`] waits until the next one may follow.
     pub(super) fn add(&self, chunk: Bytes) {
         let mut shared = self.shared.lock();
         shared.held += chunk.len();
@@ -264,7 +265,7 @@ impl TeeBody {
         Poll::Pending
     }
 
-    /// Cuts off the slowest readers, if others wait for what comes next.
+    /// Cuts off the slowest readers, if others wait for the next chunk.
     fn cut_off_slow_readers(&self) {
         let mut shared = self.shared.lock();
         let wakers = shared.cut_off_slow_readers();
@@ -274,7 +275,7 @@ impl TeeBody {
 }
 
 impl TeeInner {
-    /// A place for a reader from the first byte that is still there.
+    /// Adds a reader at the first byte.
     fn attach(&mut self) -> usize {
         self.readers.insert(ReaderState { position: 0, waker: None, is_cut_off: false })
     }
@@ -283,7 +284,7 @@ impl TeeInner {
         self.readers.iter().all(|(_, reader)| reader.is_cut_off)
     }
 
-    /// Has the share cover what is held.
+    /// Resizes the share to what is held.
     fn resize_share(&mut self) {
         let is_reserved = self.mode == TeeMode::Retain && self.held <= self.share.bytes();
         if !is_reserved {
@@ -298,7 +299,7 @@ impl TeeInner {
         }
     }
 
-    /// Lets go of what no reader needs any more, once nothing is kept.
+    /// Releases chunks that no reader needs, unless the body is retained.
     fn trim(&mut self) {
         if self.mode == TeeMode::Retain {
             return;
@@ -330,7 +331,7 @@ impl TeeInner {
         self.producer.take()
     }
 
-    /// Has the readers count bytes in place of chunks.
+    /// Converts readers' positions from chunks to bytes.
     fn move_readers(&mut self) {
         let mut ends = vec![0];
         let mut end = 0;
@@ -339,7 +340,7 @@ impl TeeInner {
             end
         }));
         for (_, reader) in &mut self.readers {
-            // One that has had everything has no place any more.
+            // A reader that has read everything has no position.
             if let Some(end) = ends.get(reader.position) {
                 reader.position = *end;
             }
@@ -368,12 +369,23 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
     wakers.into_iter().for_each(Waker::wake);
 }
 
-/// The origin's body broke off, and so must every copy of it; or this reader was too slow for the others.
+/// How reading a background response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DrainOutcome {
+    /// It was read to the end, or had no body.
+    Complete,
+    /// It is not retained for the store.
+    NotKept,
+    /// It was truncated.
+    Truncated,
+}
+
+/// The origin's response was truncated, or this reader was too slow for the others.
 #[derive(Debug, thiserror::Error)]
-#[error("the origin's response broke off")]
+#[error("the response from the origin was truncated")]
 pub(crate) struct TruncatedBody;
 
-/// One reader of a [`TeeBody`].
+/// A reader of a [`TeeBody`].
 pub(crate) struct TeeReader {
     tee: Arc<TeeBody>,
     slot: usize,
@@ -402,7 +414,7 @@ impl Body for TeeReader {
 type PolledFrame = (Option<Result<Frame<Bytes>, TruncatedBody>>, Option<Waker>);
 
 impl TeeReader {
-    /// Reads to the end, as long as the body is kept for the store.
+    /// Reads to the end, as long as the body is retained for the store.
     pub(crate) async fn drain(mut self) -> DrainOutcome {
         while let Some(frame) = self.frame().await {
             if frame.is_err() {

@@ -1,27 +1,31 @@
-//! Fetching ahead of clients, by the same steps as for a client and with nobody to answer.
+//! Warming: fetches ahead of clients, by the same steps as for a client.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 use ipnet::IpNet;
 use quick_cache::sync::Cache;
 
 use super::{
-    Pipeline,
     admit::TeedResponse,
+    clock::ReceivedAt,
     credentials,
-    fetch::{DrainOutcome, FetchOutcome},
-    finish::ReceivedAt,
+    fetch::FetchOutcome,
+    ingress::is_target_field,
+    join_flight::FlightOutcome,
+    lookup::MemoryState,
+    miss_plan::{LookupOutcome, MissPlan},
     receive::{self, Lookup, RequestAction},
     recent_clients::scheme_of,
-    request_context::{
-        FlightOutcome, LookupOutcome, MissPlan, RequestContext, with_other_credentials,
-    },
+    refresh::with_other_credentials,
+    request_context::RequestContext,
+    state::Pipeline,
+    tee::DrainOutcome,
 };
 use crate::{
-    field::{Timestamp, forwarding::ForwardingKind, presence::FieldPresence},
+    field::{Timestamp, presence::FieldPresence},
     forward::request_id,
     policy::{CacheResult, Reason, cache_status::StoreDecision},
     purge::LogEvent,
@@ -31,37 +35,31 @@ use crate::{
     warm::{ClientProfile, WarmClient, WarmFetcher, WarmHost, WarmOutcome, WarmRequest},
 };
 
-/// Whether a field says of a request what target its client asked for: it is part of the key. Those of
-/// strangers are gone by now.
-pub(super) fn is_target_field(name: &HeaderName) -> bool {
-    ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
-}
-
-/// Fetches through a pipeline what no client has asked for yet.
+/// Fetches requests from the warm-up queue through a pipeline.
 pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
-    /// Targets whose responses to requests with credentials were not stored, by the digests of their keys: when
-    /// that was seen, and why.
+    /// Targets whose responses to credentials were not stored, by key digest, with the time and the
+    /// reason.
     not_stored: Cache<u128, (Timestamp, &'static str)>,
 }
 
-/// Targets remembered whose responses were not stored.
+/// Number of such targets remembered.
 const NOT_STORED_CAPACITY: usize = 4096;
 
-/// How long that is remembered.
+/// How long they are remembered.
 const NOT_STORED_RETENTION: Duration = Duration::from_mins(5);
 
-/// Requests that one target makes at most.
+/// Maximum number of requests for one target.
 const MAX_REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
-    /// Fetches through this pipeline.
+    /// Creates a warmer over this pipeline.
     pub(crate) fn new(pipeline: Arc<Pipeline<S>>) -> Self {
         Self { pipeline, not_stored: Cache::new(NOT_STORED_CAPACITY) }
     }
 
-    /// The requests for a target, one for each client that lately asked for it or, if there were none, for
-    /// each kind of client of its host. None if no host is known.
+    /// Returns the requests for a target: one for each recent client or, if there are none, for
+    /// each client group of its host. Empty if no host is known.
     fn requests_of_recent(
         &self,
         (host, headers): (Option<&WarmHost>, &HeaderMap),
@@ -94,8 +92,8 @@ impl<S: Store> Warmer<S> {
         requests.into_iter().map(request).collect()
     }
 
-    /// Fields about the target count if they come from a trusted proxy: a client that has them and no address
-    /// of its own comes from one.
+    /// Gives clients with forwarding fields the address of a trusted proxy, since the fields count
+    /// only from one.
     fn place_behind_proxy(&self, clients: &mut [ClientProfile]) {
         let proxy =
             self.pipeline.config.with(|config| config.trusted_proxies.first().map(IpNet::addr));
@@ -109,14 +107,14 @@ impl<S: Store> Warmer<S> {
         }
     }
 
-    /// Fetches a target as clients lately asked for it: the first of the requests now, and the others in
-    /// their turn, since what comes shows whether they ask for the same.
+    /// Fetches a target as recent clients requested it. The first request is sent now. The others
+    /// are queued, since its response shows whether they differ.
     async fn fetch_as_recent(
         &self,
-        asked: (Option<&WarmHost>, &HeaderMap),
+        client: (Option<&WarmHost>, &HeaderMap),
         target: &str,
     ) -> WarmOutcome {
-        let mut requests = self.requests_of_recent(asked, target).into_iter();
+        let mut requests = self.requests_of_recent(client, target).into_iter();
         let Some(first) = requests.next() else {
             tracing::warn!(
                 target,
@@ -134,7 +132,7 @@ impl<S: Store> Warmer<S> {
         outcome
     }
 
-    /// The request on its way through the pipeline, or why it does not get there.
+    /// Plans a warm-up request, or returns why it is skipped.
     fn context(
         &self,
         client: ClientProfile,
@@ -154,22 +152,15 @@ impl<S: Store> Warmer<S> {
     ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
         let presence = FieldPresence::of(request.headers());
         let (config, route, action) = self.pipeline.config.with(|config| {
-            let came = (&*connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, came);
+            let arrival = (&*connection, received.at);
+            let (route, action) = receive::plan(config, &request, presence, arrival);
             let headers = request.headers_mut();
             credentials::make_anonymous(config, config.route(route), headers, presence);
             (Arc::clone(config), route, action)
         });
-        let lookup = match action {
-            RequestAction::Lookup(lookup) => lookup,
-            RequestAction::Pass(reason) => return Err(WarmOutcome::Skipped(reason.as_str())),
-            RequestAction::Refresh(_) => {
-                return Err(WarmOutcome::Skipped(Reason::RuleBypass.as_str()));
-            }
-            RequestAction::Loop => return Err(WarmOutcome::Skipped(Reason::Loop.as_str())),
-            RequestAction::Misdirected => {
-                return Err(WarmOutcome::Skipped(Reason::Misdirected.as_str()));
-            }
+        let reason = action.bypass_reason().map_or("", Reason::as_str);
+        let RequestAction::Lookup(lookup) = action else {
+            return Err(WarmOutcome::Skipped(reason));
         };
         if config.route(route).rule.sensitive {
             return Err(WarmOutcome::Skipped("sensitive"));
@@ -187,10 +178,10 @@ impl<S: Store> Warmer<S> {
 
     async fn fetch_as(&self, client: ClientProfile, target: &str) -> WarmOutcome {
         let (context, lookup) = match self.context(client, target) {
-            Ok(asked) => asked,
+            Ok(planned) => planned,
             Err(outcome) => return outcome,
         };
-        let plan = match context.look_up(&lookup).await {
+        let plan = match context.look_up(&lookup, MemoryState::Unknown).await {
             LookupOutcome::Fresh(_) => return WarmOutcome::Fresh,
             LookupOutcome::Stale(stored, reason) => MissPlan::of_stale(stored, reason),
             LookupOutcome::Miss(plan) => plan,
@@ -198,7 +189,7 @@ impl<S: Store> Warmer<S> {
         if !lookup.credentials.need_own_fetch(context.rule()) {
             return outcome(fetch_missing(&context, &lookup, plan).await).await;
         }
-        // Each login has the same fetched: the origin is not asked again for what cannot be shared.
+        // Every login warms the same targets: do not repeat those that cannot be shared.
         let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
         if let Some(reason) = self.why_not_stored(key, now) {
             return WarmOutcome::Skipped(reason);
@@ -216,7 +207,7 @@ impl<S: Store> Warmer<S> {
     }
 }
 
-/// The request as a client would send it; none if it cannot be sent.
+/// Builds the request as a client would send it; `None` if it is invalid.
 fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty<Bytes>>> {
     let mut request = Request::builder().uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = headers;
@@ -225,7 +216,7 @@ fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty
     Some(request)
 }
 
-/// A client with these fields in place of its own, once for each combination of their values.
+/// Returns the client with these fields replaced, once for each combination of values.
 fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     let mut clients = vec![client.clone()];
     for name in headers.keys() {
@@ -244,15 +235,16 @@ fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     clients
 }
 
-/// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
-/// the log is there. One such run is enough.
+/// Warms what purges with `warm` select, for as long as the purge log exists. Run once.
 pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {
         if let LogEvent::Record { record, .. } = records.next().await
             && record.purge.warm
         {
-            pipeline.warm_again(&record.purge);
+            for request in pipeline.recent_targets.selected_by(&record.purge) {
+                let _known_or_dropped = pipeline.warm_queue.push(request);
+            }
         }
     }
 }
@@ -268,7 +260,7 @@ impl<S: Store> WarmFetcher for Warmer<S> {
     }
 }
 
-/// What came of a fetch, once its body has ended.
+/// Returns the outcome of a fetch, once its body has ended.
 async fn outcome(fetched: FetchOutcome) -> WarmOutcome {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) if streaming.refusal.is_some() => {
@@ -300,7 +292,7 @@ fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Asks the origin, unless somebody does already.
+/// Fetches, or joins a flight in progress.
 async fn fetch_missing<S: Store>(
     context: &RequestContext<S>,
     lookup: &Lookup,
@@ -314,10 +306,6 @@ async fn fetch_missing<S: Store>(
             context.background_fetch(lookup, plan).run(Some(flight)).await
         }
         FlightOutcome::NotShared(plan) => context.background_fetch(lookup, plan).run(None).await,
-        FlightOutcome::Streaming(streaming, reader) => {
-            FetchOutcome::Streaming(TeedResponse { headers: HeaderMap::new(), streaming, reader })
-        }
-        FlightOutcome::Reused(reused) => FetchOutcome::Reused(reused),
-        FlightOutcome::Failed(failure) => FetchOutcome::Failed(failure),
+        FlightOutcome::Shared(outcome) => outcome,
     }
 }

@@ -1,9 +1,9 @@
-//! Unsafe requests: carried to their end in a task of their own, whatever their client does.
+//! Writes: unsafe requests, run to completion in a task of their own.
 //!
-//! What such a request changes does not depend on who waits for its answer. So it goes on once its body has
-//! come whole, and what it invalidates is purged (RFC 9111 §4.4), although its client is gone. A body that
-//! breaks off breaks the request off, too. Where no final response comes and some of the request was sent,
-//! its outcome is unknown, and it purges as a success does.
+//! The effect of a write does not depend on its client. Once its body is complete it continues, and
+//! what it invalidates is purged (RFC 9111 §4.4), even if the client has disconnected. A truncated
+//! body cancels the request. If there is no final response and part of the request was sent, the
+//! outcome is unknown, and it purges like a success.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -12,16 +12,16 @@ use http::{Request, Response};
 use tokio::sync::oneshot;
 
 use super::{
-    ClientRequest,
-    body::Body,
+    body::DeliveredBody,
+    client_request::ClientRequest,
     deliver::CacheDecision,
-    fetch, invalidate,
+    ingress::{Ingress, request_head},
+    invalidate,
     pass::{Upgrade, join_upgrade},
     problems,
     purge_rate::PurgeSlot,
-    receive::Ingress,
     request_context::RequestContext,
-    request_head,
+    send::send,
     write_through::{WriteStart, WriteThroughResponse},
     write_tracker::WriteGuard,
 };
@@ -36,32 +36,32 @@ use crate::{
     store::Store,
 };
 
-/// What came of a write.
+/// The result of a write.
 enum WriteResult {
-    /// A response for its client alone.
+    /// A response for its client only.
     Passed(Response<ResponseBody>),
-    /// A response that is stored as well.
+    /// A response that is also being stored.
     Stored(WriteThroughResponse),
     /// No response.
     Failed(OriginError),
 }
 
-/// A write under way.
+/// A write in progress.
 struct WriteTask<S> {
     context: RequestContext<S>,
     start: WriteStart,
-    /// How its body comes; none if it has no body.
+    /// The progress of its body; `None` without one.
     upload: Option<Arc<UploadProgress>>,
     _running: WriteGuard,
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Carries an unsafe request to the origin, and its response back.
+    /// Forwards an unsafe request to the origin and returns its response.
     pub(super) async fn write(
         mut self,
         body: Incoming,
         mut decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let upgrade = self.upgrade.take();
         match self.context.start_write(body).await {
             Ok(WriteResult::Passed(mut response)) => {
@@ -91,12 +91,12 @@ impl<S: Store> RequestContext<S> {
             _running: self.pipeline.writes.begin(),
             context: self.share(),
         };
-        let (answer, written) = oneshot::channel();
-        tokio::spawn(write.run(request, answer));
+        let (sender, written) = oneshot::channel();
+        tokio::spawn(write.run(request, sender));
         written
     }
 
-    /// What an outcome of this request makes invalid.
+    /// Returns what this request invalidates, given its outcome.
     fn invalidated_by(&self, outcome: &UnsafeRequestOutcome<'_>) -> Vec<Selector> {
         let Self { config, request, connection, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
@@ -106,9 +106,9 @@ impl<S: Store> RequestContext<S> {
 }
 
 impl<S: Store> WriteTask<S> {
-    /// A panic leaves the outcome unknown, and the client with an answer.
-    async fn run(self, request: Request<RequestBody>, answer: oneshot::Sender<WriteResult>) {
-        let carried = AssertUnwindSafe(self.forward(request, answer)).catch_unwind().await;
+    /// Runs the write. After a panic the outcome counts as unknown, and the client gets a response.
+    async fn run(self, request: Request<RequestBody>, sender: oneshot::Sender<WriteResult>) {
+        let carried = AssertUnwindSafe(self.forward(request, sender)).catch_unwind().await;
         if carried.is_err() {
             self.purge_unknown().await;
         }
@@ -117,33 +117,33 @@ impl<S: Store> WriteTask<S> {
     async fn forward(
         &self,
         request: Request<RequestBody>,
-        mut answer: oneshot::Sender<WriteResult>,
+        mut sender: oneshot::Sender<WriteResult>,
     ) {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;
-            sent = fetch::send(pipeline, config, request, Some(&connection.interim)) => sent,
-            () = self.abandoned(&mut answer) => {
+            sent = send(pipeline, config, request, Some(&connection.interim)) => sent,
+            () = self.abandoned(&mut sender) => {
                 let delivery = self.upload.as_ref().map(|upload| upload.delivery());
-                return self.unanswered(delivery.unwrap_or(RequestDelivery::Possible)).await;
+                return self.on_no_response(delivery.unwrap_or(RequestDelivery::Possible)).await;
             }
         };
         let written = match sent {
-            Ok((response, _)) => self.answered(response).await,
+            Ok((response, _)) => self.on_response(response).await,
             Err(SendFailure { error, delivery, .. }) => {
-                self.unanswered(delivery).await;
+                self.on_no_response(delivery).await;
                 WriteResult::Failed(error)
             }
         };
-        let _client_is_gone = answer.send(written);
+        let _client_is_gone = sender.send(written);
     }
 
-    /// Ready when the outcome is not waited for any longer: the node stops, or the client is gone while too
-    /// many such writes go on.
-    async fn abandoned(&self, answer: &mut oneshot::Sender<WriteResult>) {
+    /// Resolves when the outcome is no longer awaited: the node stops, or the client is gone and
+    /// too many such writes continue.
+    async fn abandoned(&self, sender: &mut oneshot::Sender<WriteResult>) {
         let writes = &self.context.pipeline.writes;
         let orphaned = async {
-            answer.closed().await;
+            sender.closed().await;
             if let Some(_place) = writes.keep_orphan() {
                 std::future::pending::<()>().await;
             }
@@ -154,14 +154,14 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    /// Purges what a response says has changed, and stores the response where it may be.
-    async fn answered(&self, mut response: Response<ResponseBody>) -> WriteResult {
+    /// Purges what the response invalidates, and stores the response if allowed.
+    async fn on_response(&self, mut response: Response<ResponseBody>) -> WriteResult {
         let status = response.status();
         let candidate = self.context.candidate(&self.start, &mut response);
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
         let selectors = self.context.invalidated_by(&outcome);
         let purged = invalidate::purge(&self.context.pipeline, selectors).await;
-        // Not before: what is fetched ahead would be selected, too.
+        // After the purge, which would select the warmed responses too.
         let warmed = Box::pin(self.context.warm(status)).await;
         if let Some(candidate) = candidate.and_then(|candidate| candidate.confirmed_by(&purged)) {
             return WriteResult::Stored(candidate.admit(response).await);
@@ -172,14 +172,14 @@ impl<S: Store> WriteTask<S> {
         WriteResult::Passed(response)
     }
 
-    async fn unanswered(&self, delivery: RequestDelivery) {
+    async fn on_no_response(&self, delivery: RequestDelivery) {
         if delivery == RequestDelivery::Possible {
             self.purge_unknown().await;
         }
     }
 
-    /// Purges as a success would; at the end of a second, where that was done for the same client and target
-    /// within it.
+    /// Purges like a success. Within a second of the previous such purge for the same client and
+    /// target, waits for its end.
     async fn purge_unknown(&self) {
         let pipeline = &self.context.pipeline;
         let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());

@@ -1,4 +1,4 @@
-//! The writes under way on this node, each in a task of its own, and what ends them early.
+//! The writes in progress on this node, and what cancels them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,26 +9,25 @@ use tokio::{
 
 use super::purge_rate::PurgeRate;
 
-/// Writes that go on although their clients are gone; further ones are given up, their outcome unknown.
+/// Number of writes that continue after their clients have disconnected. Further ones are cancelled
+/// with an unknown outcome.
 const ORPHANS: usize = 1024;
 
-/// How long writes that are cut may take to purge.
+/// How long cancelled writes may take to purge.
 const LAST_PURGES: Duration = Duration::from_secs(1);
 
-/// The writes under way.
 pub(super) struct WriteTracker {
-    /// How often they purge for an unknown outcome.
+    /// Limits purges for unknown outcomes.
     pub rate: PurgeRate,
     running: watch::Sender<usize>,
     cut: watch::Sender<bool>,
     orphans: Semaphore,
 }
 
-/// A write under way, or a purge that one has left to do; over when dropped.
+/// A write in progress, or its pending purge. Ends when dropped.
 pub(super) struct WriteGuard(Arc<WriteTracker>);
 
 impl WriteTracker {
-    /// None under way.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             rate: PurgeRate::default(),
@@ -38,25 +37,24 @@ impl WriteTracker {
         })
     }
 
-    /// Counts a write in.
     pub(super) fn begin(self: &Arc<Self>) -> WriteGuard {
         self.running.send_modify(|running| *running += 1);
         WriteGuard(Arc::clone(self))
     }
 
-    /// A place for a write whose client is gone; none while too many have one.
+    /// Returns a permit for a write without client; `None` if too many have one.
     pub(super) fn keep_orphan(&self) -> Option<SemaphorePermit<'_>> {
         self.orphans.try_acquire().ok()
     }
 
-    /// Waits until the node stops and waits for no write any longer.
+    /// Waits until the node stops and cancels writes.
     pub(super) async fn cancelled(&self) {
         let mut cut = self.cut.subscribe();
         let _always_there = cut.wait_for(|is_cut| *is_cut).await;
     }
 
-    /// Waits until no write is under way, at most for `deadline`; then those that are left are cut, and
-    /// purge as writes whose outcome is unknown.
+    /// Waits until no write is in progress, at most for `deadline`. The remaining writes are then
+    /// cancelled, and purge as writes with an unknown outcome.
     pub(super) async fn drain(&self, deadline: Duration) {
         if timeout(deadline, self.none_running()).await.is_err() {
             self.cut.send_replace(true);

@@ -1,4 +1,4 @@
-//! What this node has applied of the purge log, as the pipeline asks for it on every request.
+//! The purges that this node has applied, checked by the pipeline on every request.
 
 use std::{
     sync::{
@@ -23,68 +23,68 @@ use crate::{
     purge::planted::PlantedBug,
 };
 
-/// Selectors remembered one by one; 50 to 110 bytes each. Beyond it the oldest share buckets.
+/// Maximum number of selectors tracked exactly, 50 to 110 bytes each. Beyond it the oldest share
+/// buckets.
 const MAX_SELECTORS: usize = 1 << 18;
 
-/// How long a node that does not hear the log may use anything at all. After that the others forget it.
+/// Time after which an unsynced node serves nothing. Other nodes then drop it from the membership.
 pub(super) const NODE_EXPIRY: Duration = Duration::from_mins(10);
 
-/// In the place of an instant: this node never had a lease, so that no other knows of it.
+/// Sentinel for `synced_until`: no lease yet, so no other node waits for this one.
 const NEVER_LEASED: u64 = 0;
-/// In the place of an instant: this node has signed off, and no other waits for it any more.
+/// Sentinel for `synced_until`: the node has signed off, so no other node waits for it.
 const SIGNED_OFF: u64 = 1;
 
-/// What a node that does not hear the log may use.
+/// What a node may serve while it does not follow the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnsyncedPolicy {
-    /// Only what this node asked the origin for less than this ago, and after ten minutes nothing.
+    /// Only responses fetched more recently than this; nothing after ten minutes.
     Bounded(Duration),
-    /// Whatever is fresh: without the guarantee that purged means gone.
+    /// Any fresh response, without the guarantee that purged responses are gone.
     Serve,
 }
 
-/// The node's place in the log, and its table.
+/// The node's position in the log, and its purge table.
 ///
-/// A stored response remembers the version of the table at which it was last found alive. As long as
-/// nothing was purged since, asking again costs two comparisons and no lock.
+/// A stored response remembers the table version at which it last passed the check. Until the next
+/// purge, another check costs two comparisons and no lock.
 pub struct AppliedPurges {
-    /// The table's version, readable without its lock.
+    /// A copy of the table's version that is readable without the lock.
     version: AtomicU64,
-    /// Until when this node surely knows every record, in [`now`]'s milliseconds.
+    /// The end of the lease, in milliseconds of [`millis`].
     synced_until: AtomicU64,
     table: RwLock<PurgeTable>,
     unsynced_policy: UnsyncedPolicy,
-    /// Records applied.
     applied: AtomicU64,
-    /// When this node began to follow the log, in milliseconds by the system's clock.
+    /// When this node began to follow the log, in milliseconds of the system clock.
     begun: AtomicU64,
-    /// How often the low watermark rose, by cause.
+    /// Number of low watermark raises, by cause.
     raises: [AtomicU64; WatermarkRaise::ALL.len()],
     recent: Arc<RecentRecords>,
     propagations: PropagationTracker,
 }
 
-/// A response that is still to come, or not all of it has come.
+/// A response that has not arrived yet, or only in part.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedResponse<'a> {
-    /// Its URL in normal form.
+    /// The normalised URL.
     pub url: &'a [u8],
-    /// What else it is known by.
+    /// The other attributes that selectors match.
     pub attributes: ResponseAttributes<'a>,
-    /// Its tags, once they are known.
+    /// The tags, if they are known already.
     pub tags: Option<&'a [String]>,
 }
 
-/// Something that was learned of the origin and is true until a record says otherwise.
+/// A statement of the origin that holds until a purge record revokes it.
 #[derive(Debug)]
 pub struct RevocableFact {
     stamp: FenceStamp,
-    /// The version of the table at which it was last found true.
+    /// The table version at which it last passed the check.
     checked: AtomicU64,
 }
 
 impl RevocableFact {
-    /// Something that the origin said when it was asked under this stamp.
+    /// Creates a fact learned from a request with this stamp.
     pub fn new(stamp: FenceStamp) -> Self {
         Self { stamp, checked: AtomicU64::new(stamp.version) }
     }
@@ -94,7 +94,7 @@ fn system_now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Milliseconds of the process's own steady clock, beyond [`NEVER_LEASED`] and [`SIGNED_OFF`].
+/// Milliseconds of the process's monotonic clock, offset past [`NEVER_LEASED`] and [`SIGNED_OFF`].
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = at.saturating_duration_since(*START);
@@ -102,12 +102,12 @@ fn millis(at: Instant) -> u64 {
 }
 
 impl AppliedPurges {
-    /// The applied purges of a node that is alone: it always knows every record.
+    /// Creates the state of a standalone node, which is always synced.
     pub fn standalone() -> Self {
         Self { synced_until: AtomicU64::new(u64::MAX), ..Self::in_fleet(UnsyncedPolicy::Serve) }
     }
 
-    /// The applied purges of a node that hears the log from elsewhere, and has not heard of it yet.
+    /// Creates the state of a fleet node that has not reached the log yet.
     pub fn in_fleet(unsynced_policy: UnsyncedPolicy) -> Self {
         let _start = millis(Instant::now());
         let table = PurgeTable::new(MAX_SELECTORS);
@@ -124,14 +124,14 @@ impl AppliedPurges {
         }
     }
 
-    /// To be taken before the origin is asked, and kept with what it answers.
+    /// Returns the stamp to take before the origin request and to store with the response.
     pub fn stamp(&self) -> FenceStamp {
         let began = millis(Instant::now());
         let table = self.table.read();
         FenceStamp { fence: table.fence(), version: table.version(), began }
     }
 
-    /// Whether a stored response may be used for a request that came at `started`.
+    /// Returns whether a request received at `started` may use a stored response.
     #[inline]
     pub fn judge(&self, response: &StoredResponse, started: Instant) -> PurgeVerdict {
         if self.is_synced(started) && response.is_checked_at(self.version.load(Ordering::Acquire)) {
@@ -140,10 +140,11 @@ impl AppliedPurges {
         self.look_up(response, started)
     }
 
-    /// Whether what was noted of the credential with this digest counts for a request that came at
-    /// `started`: as a stored response does, it dies by a later record that selects it.
+    /// Returns whether a fact about the credential with this digest still holds.
     ///
-    /// Costs two comparisons and no lock, unless something was purged since.
+    /// Like a stored response, it is revoked by a later record that selects it. `started` is the
+    /// time of the request. Costs two comparisons and no lock, unless something was purged since
+    /// the last check.
     pub fn still_holds(
         &self,
         fact: &RevocableFact,
@@ -170,13 +171,14 @@ impl AppliedPurges {
         still_holds
     }
 
-    /// Whether a record that is known here ended the credential with this digest. May say so of a few
-    /// others once very many selectors are remembered.
+    /// Returns whether a known record revoked the credential with this digest.
+    ///
+    /// False positives are possible once the table has evicted selectors.
     pub fn is_revoked(&self, digest: &str) -> bool {
         self.table.read().is_credential_revoked(digest)
     }
 
-    /// Whether a request that came at `started` may share what a fetch with this stamp brings.
+    /// Returns whether a request received at `started` may join the fetch with this stamp.
     pub fn may_join(
         &self,
         stamp: &FenceStamp,
@@ -195,7 +197,7 @@ impl AppliedPurges {
         !self.table.read().may_select(stamp.version, expected.url, expected.attributes)
     }
 
-    /// Whether a response to a request with this stamp and these tags outlives what was purged since.
+    /// Returns whether a fetched response with these tags survives the purges since its stamp.
     pub fn judge_fetched(
         &self,
         stamp: &FenceStamp,
@@ -210,8 +212,10 @@ impl AppliedPurges {
         self.table.read().judge(stamp.fence, stamp.version, &candidate)
     }
 
-    /// Whether no record between the place `since` and the one at `own` may select a response like this.
-    /// Where its tags are not known, any purge of a tag may. False where nobody can say.
+    /// Returns whether no record between the positions `since` and `own` may select this response.
+    ///
+    /// Without known tags, any purge of a tag may select it. Also false if the records in between
+    /// are not all available.
     pub fn is_untouched(&self, since: Fence, own: u64, expected: &ExpectedResponse<'_>) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
         let records = self.recent.between(since.log, since.seq, own);
@@ -230,34 +234,35 @@ impl AppliedPurges {
         table.judge(since, before, &candidate) == PurgeVerdict::Alive
     }
 
-    /// The last record applied.
+    /// Returns the position of the last record applied.
     pub fn fence(&self) -> Fence {
         self.table.read().fence()
     }
 
-    /// Whether this node surely knows every record that was acknowledged before `started`.
+    /// Returns whether this node has every record acknowledged before `started`.
     #[inline]
     pub fn is_synced(&self, started: Instant) -> bool {
         let until = self.synced_until.load(Ordering::Acquire);
         until == u64::MAX || millis(started) < until || PlantedBug::IgnoredLease.is_planted()
     }
 
-    /// Notes that this node has the `lease` that it asked for at `asked`, and has applied every record
-    /// there was then. Whoever purges later waits for this node, or until the lease has ended.
-    pub fn renew_lease(&self, asked: Instant, lease: Duration) {
+    /// Extends the lease requested at `requested_at`, after every record known at that time was applied.
+    ///
+    /// Later purges wait for this node until the lease ends.
+    pub fn renew_lease(&self, requested_at: Instant, lease: Duration) {
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let until = millis(asked).saturating_add(lease);
+        let until = millis(requested_at).saturating_add(lease);
         let later = |known| (known != SIGNED_OFF).then(|| until.max(known));
         let (order, load) = (Ordering::AcqRel, Ordering::Acquire);
         let _unless_it_left = self.synced_until.fetch_update(order, load, later);
     }
 
-    /// Uses nothing any more that was stored, and shares no fetch: from now on nobody waits for this node.
+    /// Stops serving stored responses and joining fetches, so that no purge waits for this node.
     pub fn leave(&self) {
         self.synced_until.store(SIGNED_OFF, Ordering::Release);
     }
 
-    /// How long ago the origin may have been asked at most, on a node that does not hear the log.
+    /// Returns the maximum age of an origin request that an unsynced node may still use.
     pub fn unsynced_ttl(&self) -> Duration {
         match self.unsynced_policy {
             UnsyncedPolicy::Bounded(ttl) => ttl,
@@ -265,11 +270,11 @@ impl AppliedPurges {
         }
     }
 
-    /// Follows a log from here: what has an older fence, or one of another log, is dead. `raise` is why,
-    /// where there may be anything that dies.
+    /// Starts following a log at this position; responses with an older fence or another log are
+    /// invalid.
     ///
-    /// Those who hear of each record hear no more than that where this place is the one after the last,
-    /// and the log goes on under another name.
+    /// `raise` is the cause, if stored responses may become invalid. Subscribers see no gap if the
+    /// numbers continue under a new log id.
     pub fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         let before = self.change(|table| {
             let before = table.fence();
@@ -290,7 +295,7 @@ impl AppliedPurges {
         let (is_full, place) = self.change(|table| {
             let low_watermark = table.low_watermark();
             table.apply(record);
-            // A purge of everything raises the low watermark, too, and leaves the table empty.
+            // A purge of everything also raises the low watermark, but leaves the table empty.
             (table.low_watermark() > low_watermark && !table.is_empty(), table.fence())
         });
         let log = place.log;
@@ -302,55 +307,54 @@ impl AppliedPurges {
         }
     }
 
-    /// Applies a purge that has no place in the log yet.
+    /// Applies a purge that has no position in the log yet.
     pub fn apply_pending(&self, purge: &Purge) -> PendingPurgeId {
         self.change(|table| table.apply_pending(purge))
     }
 
-    /// Ends what [`apply_pending`](Self::apply_pending) began, once the purge's record is applied.
+    /// Removes a pending purge, once its record is applied.
     pub fn remove_pending(&self, pending: PendingPurgeId) {
         self.change(|table| table.remove_pending(pending));
     }
 
-    /// The records applied last.
     pub(super) fn recent_records(&self) -> &Arc<RecentRecords> {
         &self.recent
     }
 
-    /// When which node applied the record at this place, if it is one of the last 1,000.
+    /// Returns the propagation of a record, if it is among the last 1,000.
     pub(super) fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.propagations.find(seq)
     }
 
-    /// Another node has come this far.
+    /// Records that another node has applied everything up to this position.
     pub(super) fn peer_reached(&self, node: NodeId, place: Fence) {
         self.propagations.node_reached(node, place, SystemTime::now().into());
     }
 
-    /// The record at this place holds everywhere, and whoever asked for it is told so.
+    /// Records that the purge at this position was acknowledged to its sender.
     pub(super) fn mark_acknowledged(&self, place: Fence) {
         self.propagations.record_acknowledged(place, SystemTime::now().into());
     }
 
-    /// Returns how far back the log reaches on this node: what was asked for earlier than that is dead.
+    /// Returns how far back the log reaches. Responses requested earlier are invalid.
     pub fn reach(&self, now: Timestamp) -> Duration {
         let begun = Timestamp::from_millis(self.begun.load(Ordering::Relaxed));
         let low_watermark_at = self.table.read().low_watermark_at();
         now.saturating_since(low_watermark_at.map_or(begun, |at| at.min(begun)))
     }
 
-    /// Returns how many selectors are remembered one by one, and how many gave up their places so far.
+    /// Returns the number of selectors tracked exactly, and of selectors evicted so far.
     pub fn selectors(&self) -> (usize, u64) {
         let table = self.table.read();
         (table.len(), table.evicted())
     }
 
-    /// How many records were applied.
+    /// Returns the number of records applied.
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::Relaxed)
     }
 
-    /// How often the low watermark rose for this cause.
+    /// Returns the number of low watermark raises with this cause.
     pub fn raises(&self, raise: WatermarkRaise) -> u64 {
         self.raises.get(raise as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -386,7 +390,7 @@ impl AppliedPurges {
         verdict
     }
 
-    /// Whether a node that does not hear the log may use what was asked for then.
+    /// Returns whether an unsynced node may use a response requested at `began`.
     fn is_recent(&self, began: u64, started: Instant) -> bool {
         match self.unsynced_policy {
             UnsyncedPolicy::Serve => true,
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsynced_node_uses_only_what_it_asked_for_lately_and_after_ten_minutes_nothing() {
+    fn an_unsynced_node_uses_only_recent_responses_and_none_after_ten_minutes() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Bounded(TTL));
         let start = Instant::now();
         applied_purges.renew_lease(start, Duration::ZERO);
@@ -442,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_nobody_knows_uses_nothing() {
+    fn a_node_unknown_to_the_fleet_serves_nothing() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Bounded(TTL));
         let now = Instant::now();
         let may_join = || applied_purges.may_join(&asked_at(&applied_purges, now), &EXPECTED, now);
@@ -456,14 +460,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_serves_unsynced_asks_for_no_age() {
+    fn a_node_that_serves_unsynced_needs_no_age() {
         let applied_purges = AppliedPurges::in_fleet(UnsyncedPolicy::Serve);
         let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
         assert!(applied_purges.may_join(&asked_at(&applied_purges, start), &EXPECTED, late));
     }
 
     #[test]
-    fn a_response_is_untouched_by_what_selects_another() {
+    fn a_response_is_untouched_by_purges_of_others() {
         let applied_purges = AppliedPurges::standalone();
         let since = Fence { log: LogId(1), seq: 5 };
         applied_purges.begin(since, None);

@@ -1,4 +1,4 @@
-//! The purge log of a node that is alone: numbers, and what else nodes would ask each other.
+//! The in-memory purge log of a standalone node, with its leases and values.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -8,15 +8,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{AppliedPurges, DedupOutcome, PurgeReceipt, random};
+use super::{AppliedPurges, DedupOutcome, PurgeReceipt, identifier::random_id};
 use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
-/// Keys that are remembered; then those that are over are forgotten, and if that is not enough, all.
+/// Maximum number of keys. Beyond it expired keys are dropped, then all of them.
 const MAX_KEYS: usize = 100_000;
-/// How long it is remembered that a purge was appended.
+/// How long an idempotency key is remembered.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
-/// The last place taken, and what is remembered.
+/// The last sequence number, and the state that a fleet would keep in Redis.
 pub(super) struct MemoryLog {
     last: Mutex<u64>,
     appended: ExpiringKeys<u64>,
@@ -25,10 +25,10 @@ pub(super) struct MemoryLog {
     leaders: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
-/// What was done under which key, for a time.
+/// Results by key, each until its expiry.
 struct ExpiringKeys<T>(Mutex<HashMap<Box<str>, (Instant, T)>>);
 
-/// A role that somebody in this process has.
+/// A leader lease within this process.
 #[derive(Debug)]
 pub(super) struct MemoryLeaderLease {
     name: Box<str>,
@@ -36,9 +36,9 @@ pub(super) struct MemoryLeaderLease {
 }
 
 impl MemoryLog {
-    /// A log that begins with this process, as its stored responses do.
+    /// Creates a log with a random id: stored responses do not outlive the process either.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
-        applied_purges.begin(Fence { log: LogId(random()), seq: 0 }, None);
+        applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {
             last: Mutex::new(0),
             appended: ExpiringKeys::default(),
@@ -98,7 +98,7 @@ impl<T> Default for ExpiringKeys<T> {
 }
 
 impl<T: Copy> ExpiringKeys<T> {
-    /// What was done under this key, or else is now, to be remembered for this long.
+    /// Returns the result stored under `key`, or runs `act` and stores its result for `ttl`.
     fn or_insert_with(&self, key: &str, ttl: Duration, act: impl FnOnce() -> T) -> T {
         let (mut keys, now) = (self.0.lock(), Instant::now());
         if let Some((until, done)) = keys.get(key)
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_had_once_until_it_is_over() {
+    fn a_key_is_new_again_after_its_expiry() {
         let memory = MemoryLog::begin(&AppliedPurges::standalone());
         let hour = Duration::from_hours(1);
         assert!(memory.dedup("a", hour) && memory.dedup("b", hour));

@@ -1,40 +1,43 @@
-//! Bugs that tests have to find: the checker of the purge log and the random requests of `tests/it/sharing`. In builds with the feature
-//! `planted-bugs`, `LARDER_PLANTED` names the one that is in force; in all others there are none.
+//! Deliberate bugs that the tests must find.
+//!
+//! The purge checker and the randomised requests of `tests/it/sharing` run against them. In builds
+//! with the feature `planted-bugs`, `LARDER_PLANTED` activates one of them; other builds contain
+//! none.
 
 use std::sync::LazyLock;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-/// A bug, as it could be.
+/// A deliberate bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlantedBug {
-    /// The fence is taken when the origin has answered: what was purged meanwhile selects nothing.
+    /// The fence is taken after the origin responded, so purges in between are missed.
     LateFence,
-    /// A node goes by what it has stored after its lease has ended.
+    /// A node serves stored responses after its lease has ended.
     IgnoredLease,
-    /// What was stored under another log counts as alive where this one begins.
+    /// A new log does not invalidate responses stored under the previous one.
     KeptLowWatermark,
-    /// The target is brought into normal form on its way to the origin.
+    /// The origin receives the normalised target instead of the one requested.
     NormalisedTarget,
-    /// The key of a stored response does not say whose it is.
+    /// The cache key omits the partition.
     KeyWithoutPartition,
-    /// Those who ask for the same target wait for one fetch, whoever they are.
+    /// Requests of different partitions share one fetch.
     CollapseWithoutPartition,
-    /// A refresh in the background goes by the credentials of whoever came before.
+    /// A background refresh uses the credentials of the previous request.
     RefreshForAnother,
-    /// What is fetched ahead goes by the credentials of whoever came before.
+    /// A prefetch uses the credentials of the previous request.
     WarmForAnother,
-    /// The end of a token ends the freshness of what it fetched, and not its use as a stale response.
+    /// A response may still be served stale after its token has expired.
     ExpiredWhileStale,
-    /// What everyone shares sets the cookies of the first one who asked.
+    /// A shared response sets the cookies of the first client.
     CookieForEveryone,
-    /// A `401` to the one who asks answers those who wait as well.
+    /// A `401` to the leader of a fetch is sent to the followers as well.
     SharedRefusal,
 }
 
 impl PlantedBug {
-    /// Each of them.
+    /// All planted bugs.
     pub const ALL: [Self; 11] = [
         Self::LateFence,
         Self::IgnoredLease,
@@ -49,7 +52,7 @@ impl PlantedBug {
         Self::SharedRefusal,
     ];
 
-    /// As `LARDER_PLANTED` names it.
+    /// Returns the name used in `LARDER_PLANTED`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::LateFence => "late-fence",
@@ -66,7 +69,7 @@ impl PlantedBug {
         }
     }
 
-    /// Whether this is the one in force.
+    /// Returns whether this bug is active.
     #[inline]
     pub fn is_planted(self) -> bool {
         cfg!(feature = "planted-bugs") && self.is_selected()
@@ -80,7 +83,7 @@ impl PlantedBug {
     }
 }
 
-/// Puts the credentials of whoever came before in the place of these, for bugs that mix them up.
+/// Replaces the credentials by those of the previous call.
 #[cold]
 pub(crate) fn swap_credentials(credentials: &mut HeaderValue) {
     static PREVIOUS: Mutex<Option<HeaderValue>> = Mutex::new(None);
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_planted_unless_it_is_named() {
+    fn no_bug_is_planted_unless_selected() {
         assert!(PlantedBug::ALL.into_iter().all(|bug| !bug.is_planted()));
     }
 }

@@ -1,4 +1,4 @@
-//! When which node applied a record, as far as this node knows.
+//! When each node applied a record, as far as this node knows.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,39 +10,39 @@ use crate::{
     field::Timestamp,
 };
 
-/// Of how many records this is known: the last ones.
+/// Number of recent records that are tracked.
 const MAX_RECORDS: usize = 1000;
 
-/// Of how many other nodes it is known for each record.
+/// Maximum number of other nodes tracked for a record.
 const MAX_NODES: usize = 256;
 
-/// What is known of one record's way through the fleet.
+/// The progress of one record through the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
-    /// When this node had applied it.
+    /// When this node applied it.
     pub applied: Timestamp,
-    /// Other nodes, and when this node had heard that they have applied it: at once where it appended the
-    /// record itself, and else within about a second.
+    /// When this node learned that each other node had applied it.
+    ///
+    /// That is immediate for records appended by this node, and takes up to a second otherwise.
     pub others: Vec<(NodeId, Timestamp)>,
-    /// When this node gave its acknowledgement, if it appended the record.
+    /// When this node acknowledged the record, if it appended it.
     pub acknowledged: Option<Timestamp>,
 }
 
-/// What is known of the last records, by their places in the log.
+/// The propagation of the last records, by sequence number.
 #[derive(Debug, Default)]
 pub(super) struct PropagationTracker(Mutex<TrackedRecords>);
 
 #[derive(Debug, Default)]
 struct TrackedRecords {
     log: LogId,
-    /// In the order of their places.
     propagations: VecDeque<(u64, Propagation)>,
-    /// How far other nodes have come.
+    /// The last position reported by each other node.
     node_positions: HashMap<NodeId, u64>,
 }
 
 impl PropagationTracker {
-    /// This node has applied a record.
+    /// Records that this node has applied a record.
     pub(super) fn record_applied(&self, at: Fence, now: Timestamp) {
         let mut known = self.0.lock();
         if known.log != at.log {
@@ -51,7 +51,7 @@ impl PropagationTracker {
         if known.propagations.back().is_some_and(|(last, _)| *last >= at.seq) {
             return;
         }
-        // Others may have been quicker.
+        // Other nodes may have applied it before this one.
         let others = known.node_positions.iter().filter(|(_, position)| **position >= at.seq);
         let others = others.map(|(node, _)| (*node, now)).collect();
         let propagation = Propagation { applied: now, others, acknowledged: None };
@@ -61,7 +61,7 @@ impl PropagationTracker {
         }
     }
 
-    /// Another node has applied all records up to this position.
+    /// Records that another node has applied everything up to this position.
     pub(super) fn node_reached(&self, node: NodeId, position: Fence, now: Timestamp) {
         let mut known = self.0.lock();
         if known.log != position.log {
@@ -72,7 +72,7 @@ impl PropagationTracker {
         }
         for (seq, propagation) in known.propagations.iter_mut().rev() {
             if propagation.others.iter().any(|(known, _)| *known == node) {
-                // Whoever has applied one has applied those before it, and that was noted then.
+                // Earlier records were marked when this one was.
                 return;
             }
             if *seq <= position.seq && propagation.others.len() < MAX_NODES {
@@ -81,7 +81,7 @@ impl PropagationTracker {
         }
     }
 
-    /// This node has said that the record at this position holds everywhere.
+    /// Records that this node acknowledged the record at this position.
     pub(super) fn record_acknowledged(&self, position: Fence, now: Timestamp) {
         let mut known = self.0.lock();
         if known.log != position.log {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn each_node_is_noted_once_and_for_all_records_up_to_where_it_is() {
+    fn each_node_is_recorded_once_for_all_records_up_to_its_position() {
         let propagations = after(3);
         propagations.node_reached(NodeId(7), at(1), second(10));
         propagations.node_reached(NodeId(7), at(2), second(11));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_quicker_is_noted_when_this_node_is_there() {
+    fn a_faster_node_is_recorded_when_this_node_applies_the_record() {
         let propagations = after(1);
         propagations.node_reached(NodeId(7), at(2), second(5));
         propagations.record_applied(at(2), second(6));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_thousand_of_one_log_are_known() {
+    fn the_last_thousand_records_of_one_log_are_tracked() {
         let propagations = after(1001);
         assert!(propagations.find(1).is_none() && propagations.find(2).is_some());
         propagations.record_applied(Fence { log: LogId(2), seq: 5 }, second(1));

@@ -1,69 +1,68 @@
-//! What whoever purges is told: where the record is, and which nodes have applied it.
+//! Receipts of purges: the position of the record, and which nodes have applied it.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-/// One node of a fleet, drawn at random when its process starts. Written as 16 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u64);
+use super::NodeId;
 
-impl fmt::Display for NodeId {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{:016x}", self.0)
-    }
-}
-
-/// A purge that is in the log, and applied on this node.
+/// A purge that is in the log and applied on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeReceipt {
-    /// Its place in the log.
+    /// Sequence number of the record.
     pub seq: u64,
-    /// Nodes that have applied it, this one included.
+    /// Number of nodes that have applied it, including this one.
     pub applied: u32,
-    /// Nodes that are known and have not signed off. One that is gone counts for ten minutes.
+    /// Number of known nodes that have not signed off. A node that vanished counts for ten minutes.
     pub total: u32,
-    /// Nodes that may still use what it selects.
+    /// Nodes that may still use the purged responses.
     pub missing: Vec<NodeId>,
-    /// Whether what it selects is gone everywhere.
+    /// Whether the purged responses are gone from the whole fleet.
     pub acknowledgement: Acknowledgement,
 }
 
-/// Whether a purge holds in the whole fleet.
+/// Whether a purge is effective in the whole fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledgement {
-    /// No node uses a response any more whose origin request began before the purge.
+    /// No node uses a response that was requested from the origin before the purge.
     Given,
-    /// Some may: those that the receipt names, or, within three seconds of the log's beginning, those
-    /// that nobody knows any more.
+    /// Some node may: one listed in the receipt, or an unknown one in the first three seconds of a
+    /// log.
     Pending,
 }
 
-/// What came of a purge that may have been asked for before.
+/// The result of a purge with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DedupOutcome {
-    /// It is purged now.
+    /// The key is new, and the purge was appended.
     Appended(PurgeReceipt),
-    /// It was purged already, and nothing was done. The receipt is about the first one's record.
+    /// The key was used before, and nothing was appended. The receipt is that of the first purge.
     Duplicate(PurgeReceipt),
 }
 
+/// The log is unreachable or did not respond in time.
+///
+/// The purge may or may not be in the log. Callers should retry: purging twice is harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the purge log is unreachable")]
+pub struct LogUnavailable;
+
 impl PurgeReceipt {
-    /// How long an acknowledgement may take if nobody says otherwise.
+    /// Default acknowledgement timeout.
     pub const DEFAULT_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// The receipt of a node that is alone.
+    /// Creates the receipt of a standalone node.
     pub(super) fn standalone(seq: u64) -> Self {
         let acknowledgement = Acknowledgement::Given;
         Self { seq, applied: 1, total: 1, missing: Vec::new(), acknowledgement }
     }
 
-    /// Whether no node uses what it selects any more.
+    /// Returns whether no node uses the purged responses any more.
     pub fn is_acknowledged(&self) -> bool {
         self.acknowledgement == Acknowledgement::Given
     }
 }
 
 impl DedupOutcome {
-    /// The receipt.
+    /// Returns the receipt.
     pub fn into_receipt(self) -> PurgeReceipt {
         match self {
             Self::Appended(receipt) | Self::Duplicate(receipt) => receipt,

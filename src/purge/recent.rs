@@ -1,4 +1,4 @@
-//! The last records applied: for whoever asks what was purged, and for those who want to hear of each.
+//! The last records applied: a list for queries, and subscriptions to each record.
 
 use std::{
     collections::VecDeque,
@@ -14,36 +14,36 @@ use crate::{
     field::Timestamp,
 };
 
-/// How many records are kept.
+/// Maximum number of records kept.
 const MAX_RECORDS: usize = 4096;
 
-/// How many bytes they may have as JSON; the last record is kept whatever it has.
+/// Maximum size of the records as JSON. The last record is always kept.
 const MAX_BYTES: usize = 16 << 20;
 
-/// How far the clock of the log and this node's may be apart.
+/// Assumed maximum skew between the clocks of the log and of this node.
 const SKEW: Duration = Duration::from_mins(1);
 
-/// The records that this node applied last, within bounds. A node that starts applies what it finds in
-/// the log, so they may be older than the node.
+/// The records applied last, bounded in number and size.
+///
+/// At startup a node applies the records found in the log, so they may be older than the node.
 #[derive(Debug)]
 pub(super) struct RecentRecords {
     kept: Mutex<RecordBuffer>,
-    /// How many items there were.
+    /// Number of items pushed so far.
     count: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct RecordBuffer {
-    /// The oldest first.
     items: VecDeque<BufferedEvent>,
     bytes: usize,
-    /// How many there were before them.
-    gone: u64,
+    /// Number of items dropped before these.
+    evicted: u64,
 }
 
 #[derive(Debug)]
 enum BufferedEvent {
-    /// Here records may be missing.
+    /// Records may be missing before this point.
     Begin {
         fence: Fence,
         at: Timestamp,
@@ -55,34 +55,36 @@ enum BufferedEvent {
     },
 }
 
-/// The records as they are applied, each once and in order. It holds no records itself, so it costs
-/// nothing to lag behind.
+/// A subscription to the applied records, each once and in order.
+///
+/// It buffers nothing, so that a slow subscriber costs no memory.
 #[derive(Debug)]
 pub struct LogEvents {
     recent: Arc<RecentRecords>,
     count: watch::Receiver<u64>,
-    /// How many items there were before the next.
+    /// Number of items passed so far.
     passed: u64,
     has_begun: bool,
 }
 
-/// What somebody who hears of records hears next.
+/// An item of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
-    /// What follows begins here: every record after `fence`, and every record since `at`, of this log
-    /// and of those that continue it without a gap. Comes first, and again where records may be missing,
-    /// because nobody knows them or because the reader was too slow.
+    /// A point from which records are complete: all after `fence`, and all since `at`.
+    ///
+    /// They belong to this log and to logs that continue it without a gap. It comes first, and
+    /// again if records may be missing because they were lost or the subscriber was too slow.
     Begin {
-        /// The place before the first record that follows.
+        /// The position before the first record that follows.
         fence: Fence,
-        /// A time after which no record was appended that does not follow.
+        /// A time such that every record appended later follows.
         at: Timestamp,
     },
-    /// The next record, and the log that it is in.
+    /// The next record.
     Record {
-        /// Which log.
+        /// The log that contains it.
         log: LogId,
-        /// The record.
+        /// The record itself.
         record: Arc<PurgeRecord>,
     },
 }
@@ -94,13 +96,13 @@ impl Default for RecentRecords {
 }
 
 impl RecentRecords {
-    /// From here on nothing is missing; before it something may be.
+    /// Marks a point before which records may be missing.
     pub(super) fn begin(&self, fence: Fence) {
         let at = Timestamp::from(SystemTime::now()).saturating_add(SKEW);
         self.take(BufferedEvent::Begin { fence, at });
     }
 
-    /// The next record of this log.
+    /// Adds the next record of this log.
     pub(super) fn push(&self, log: LogId, record: &PurgeRecord) {
         let size = record.purge.to_json().len();
         self.take(BufferedEvent::Record { log, size, record: Arc::new(record.clone()) });
@@ -114,7 +116,6 @@ impl RecentRecords {
         self.count.send_replace(count);
     }
 
-    /// The latest first.
     pub(super) fn list(&self) -> Vec<Arc<PurgeRecord>> {
         self.kept
             .lock()
@@ -126,7 +127,7 @@ impl RecentRecords {
             .collect()
     }
 
-    /// Those that are kept of a log between these two places.
+    /// Returns the records kept of a log between two positions, exclusive.
     pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<PurgeRecord>> {
         let kept = self.kept.lock();
         let of_log = kept.items.iter().rev().filter_map(|item| item.record_of(log));
@@ -137,29 +138,29 @@ impl RecentRecords {
         between
     }
 
-    /// The place of the oldest.
+    /// Returns the sequence number of the oldest record kept.
     pub(super) fn oldest_seq(&self) -> Option<u64> {
         self.kept.lock().items.iter().find_map(BufferedEvent::record).map(|record| record.seq)
     }
 
-    /// Those that are kept, and those that come.
+    /// Subscribes to the records kept and to all further ones.
     pub(super) fn subscribe(self: &Arc<Self>) -> LogEvents {
-        let (count, passed) = (self.count.subscribe(), self.kept.lock().gone);
+        let (count, passed) = (self.count.subscribe(), self.kept.lock().evicted);
         LogEvents { recent: Arc::clone(self), count, passed, has_begun: false }
     }
 }
 
 impl RecordBuffer {
-    /// How many there were then.
+    /// Adds an item, evicts the oldest ones, and returns the number of items pushed so far.
     fn take(&mut self, item: BufferedEvent) -> u64 {
         self.bytes += item.size();
         self.items.push_back(item);
         while self.items.len() > MAX_RECORDS || (self.bytes > MAX_BYTES && self.items.len() > 1) {
             let oldest = self.items.pop_front();
             self.bytes -= oldest.map_or(0, |oldest| oldest.size());
-            self.gone += 1;
+            self.evicted += 1;
         }
-        self.gone + self.items.len() as u64
+        self.evicted + self.items.len() as u64
     }
 }
 
@@ -187,25 +188,25 @@ impl BufferedEvent {
 }
 
 impl LogEvents {
-    /// What is next, as soon as there is something. Nothing is lost where this is cancelled.
+    /// Returns the next item when there is one. Cancel-safe.
     pub async fn next(&mut self) -> LogEvent {
         loop {
             self.count.mark_unchanged();
             if let Some(event) = self.try_next() {
                 return event;
             }
-            // What is told of lives as long as this does.
+            // The sender lives as long as `self.recent`.
             let _told = self.count.changed().await;
         }
     }
 
-    /// What is next, if there is something.
+    /// Returns the next item, if there is one.
     pub fn try_next(&mut self) -> Option<LogEvent> {
         let kept = self.recent.kept.lock();
-        if self.passed < kept.gone {
-            (self.passed, self.has_begun) = (kept.gone, false);
+        if self.passed < kept.evicted {
+            (self.passed, self.has_begun) = (kept.evicted, false);
         }
-        let index = usize::try_from(self.passed - kept.gone).unwrap_or(usize::MAX);
+        let index = usize::try_from(self.passed - kept.evicted).unwrap_or(usize::MAX);
         let has_begun = std::mem::replace(&mut self.has_begun, true);
         Some(match kept.items.get(index) {
             None => {
@@ -253,7 +254,7 @@ mod tests {
         recent.list().iter().map(|record| record.seq).collect()
     }
 
-    /// What is event: places, and whether they are beginnings.
+    /// Drains the subscription: sequence numbers, and whether each is a beginning.
     fn drain(records: &mut LogEvents) -> Vec<(u64, bool)> {
         std::iter::from_fn(|| records.try_next())
             .map(|event| match event {
@@ -264,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_are_kept_the_latest_first() {
+    fn the_last_records_are_kept_latest_first() {
         let recent = recent(1..=MAX_RECORDS as u64 + 1);
         assert_eq!(kept(&recent), (2..=MAX_RECORDS as u64 + 1).rev().collect::<Vec<_>>());
         assert_eq!(recent.oldest_seq(), Some(2));
     }
 
     #[test]
-    fn fewer_are_kept_where_they_are_large_but_always_the_last() {
+    fn fewer_records_are_kept_if_they_are_large_but_always_the_last() {
         let recent = RecentRecords::default();
         (1..=17).for_each(|seq| recent.push(LOG, &record(seq, 1 << 20)));
         assert_eq!(kept(&recent), (3..=17).rev().collect::<Vec<_>>());
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn those_between_two_places_are_found() {
+    fn records_between_two_positions_are_found() {
         let recent = recent(1..=5);
         recent.begin(Fence { log: LogId(8), seq: 5 });
         recent.push(LogId(8), &record(6, 1));
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_record_is_heard_of_once_and_in_order() {
+    async fn each_record_is_delivered_once_and_in_order() {
         let recent = Arc::new(RecentRecords::default());
         let mut records = recent.subscribe();
         assert_eq!(records.try_next(), None);
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_slow_learns_from_where_to_go_on() {
+    fn a_slow_subscriber_gets_a_new_beginning() {
         let recent = recent(1..=1);
         let mut slow = recent.subscribe();
         assert_eq!(drain(&mut slow), [(0, true), (1, false)]);
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_missing_is_told_in_its_place() {
+    fn possible_gaps_are_marked_in_order() {
         let recent = recent(1..=2);
         recent.begin(Fence { log: LogId(8), seq: 20 });
         recent.push(LogId(8), &record(21, 1));
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_with_old_records_knows_what_came_since_the_first() {
+    fn a_beginning_with_old_records_starts_at_the_first_one() {
         let recent = Arc::new(RecentRecords::default());
         recent.begin(Fence { log: LOG, seq: 3 });
         let at = |recent: &Arc<RecentRecords>| match recent.subscribe().try_next().unwrap() {

@@ -1,31 +1,31 @@
-//! For how long the log in Redis keeps its records.
+//! Retention of the records in Redis.
 
 use std::time::Duration;
 
-/// Which records stay in Redis: a response that is older than the oldest of them is dead.
+/// Which records stay in Redis. Responses older than the oldest record are invalid.
 ///
-/// A record takes about 300 bytes of Redis, with two selectors.
+/// A record with two selectors takes about 300 bytes in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRetention {
-    /// How many stay however old they are, roughly.
+    /// Approximate number of records kept regardless of age.
     pub min_records: u64,
-    /// How many stay at most, roughly.
+    /// Approximate maximum number of records.
     pub max_records: u64,
-    /// For how long those in between stay: the longest that a response is used.
+    /// Age up to which other records are kept: the longest time that a response may be used.
     pub lifetime: Duration,
 }
 
 impl LogRetention {
-    /// For responses that are used for up to this long, or a day.
+    /// Returns the retention for responses used up to this long, at least a day.
     pub fn of(lifetime: Duration) -> Self {
         let lifetime = lifetime.max(Self::DAY).saturating_add(Self::SLACK);
         Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
-    /// Origins may say more than any route does; a day is the most that is common.
+    /// Origins may set a longer lifetime than any route; a day covers the usual ones.
     const DAY: Duration = Duration::from_hours(24);
 
-    /// How late a response may be asked for that does not know a record yet.
+    /// Allowance for origin requests of nodes that have not applied a record yet.
     const SLACK: Duration = Duration::from_mins(10);
 }
 

@@ -1,26 +1,26 @@
-//! Why the low watermark rises.
+//! Causes of a low watermark raise.
 
-/// Why everything stored before is given up: nobody can say any more what of it was purged.
+/// Why everything stored earlier is invalid: purges of it may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatermarkRaise {
     /// The log was gone: flushed, evicted, or never there.
     Empty,
-    /// The server that keeps the log restarted, or another took over: its last records may be missing.
+    /// The Redis server restarted or failed over, so its last records may be missing.
     Restart,
-    /// It is another log than the one that was followed, or somebody else has written into it.
+    /// The log is not the one followed before, or contains foreign entries.
     Foreign,
     /// Records were trimmed before this node had applied them.
     Gap,
-    /// More was purged than the table holds.
+    /// The purge table is full.
     Capacity,
 }
 
 impl WatermarkRaise {
-    /// Each of them, in the order of their declaration.
+    /// All causes, in declaration order.
     pub const ALL: [Self; 5] =
         [Self::Empty, Self::Restart, Self::Foreign, Self::Gap, Self::Capacity];
 
-    /// As metrics, logs and the stream itself spell it.
+    /// Returns the name used in metrics, log events and the stream.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -31,13 +31,14 @@ impl WatermarkRaise {
         }
     }
 
-    /// Whether the log that begins continues the one before, where its numbers do: what was lost, if
-    /// anything was, is told by those who had it.
+    /// Returns whether the new log continues the numbers of the previous one.
+    ///
+    /// Nodes that applied a lost record append a loss record.
     pub(super) fn continues(self) -> bool {
         matches!(self, Self::Empty | Self::Restart)
     }
 
-    /// The cause of this name; a name nobody knows is foreign.
+    /// Returns the cause of this name; an unknown name is foreign.
     pub(super) fn from_name(name: &str) -> Self {
         Self::ALL.into_iter().find(|raise| raise.as_str() == name).unwrap_or(Self::Foreign)
     }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_place_and_its_name() {
+    fn every_cause_has_its_index_and_name() {
         for (index, raise) in WatermarkRaise::ALL.into_iter().enumerate() {
             assert_eq!(raise as usize, index);
             assert_eq!(WatermarkRaise::from_name(raise.as_str()), raise);

@@ -1,4 +1,4 @@
-//! Clients: made anew as often as it takes, and gone when they are dropped.
+//! Redis clients, which are replaced rather than repaired.
 
 use std::{ops::Deref, pin::pin, sync::Arc, time::Duration};
 
@@ -19,18 +19,18 @@ use tokio::{sync::watch, task::AbortHandle};
 use super::{
     clock::ServerClocks,
     inline,
-    settings::{Password, RedisAddress, Settings},
-    tls::{self, TlsError},
+    settings::{Password, RedisAddress, Settings, TlsSettings},
 };
-/// Commands that may wait in one client. Beyond it they fail at once: a cache that has got that far
-/// behind is of no use.
+use crate::tls::{self, PemFiles, TlsError};
+
+/// Maximum number of queued commands of a client; beyond it commands fail at once.
 const MAX_QUEUED_COMMANDS: usize = 10_000;
-/// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+/// How long sent bytes may stay unacknowledged before the kernel closes the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Milliseconds from one attempt to connect again to the next, at least and at most.
+/// Minimum and maximum delay between reconnection attempts, in milliseconds.
 const RECONNECT: (u32, u32) = (50, 2_000);
 
-/// Makes clients of one Redis. Cheap to clone.
+/// Creates clients of one Redis deployment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisConnector {
     config: Config,
@@ -39,26 +39,28 @@ pub struct RedisConnector {
     clocks: Arc<ServerClocks>,
 }
 
-/// What a client is for.
+/// The purpose of a client, which determines reconnection and timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisClientKind {
-    /// Many short commands from many tasks. It connects again by itself, for ever; until it has, each
-    /// command fails after its deadline.
+    /// Many short commands from many tasks.
+    ///
+    /// It reconnects indefinitely. Meanwhile each command fails after its deadline.
     Commands,
-    /// A session whose owner has to know when it ends: it never connects again, and each command fails
-    /// from then on.
+    /// A session whose owner must notice its end: it never reconnects, and later commands fail.
     Session,
-    /// The same, for commands that block: they may take this much longer than others.
+    /// A session with blocking commands, which may take this much longer than others.
     Blocking(Duration),
-    /// A session whose owner watches each answer itself: each command fails after this long, and an
-    /// error that the server answers with is an answer, whatever it says.
+    /// A session whose owner checks each reply.
+    ///
+    /// Commands fail after this long. An error reply does not end the session.
     Supervised(Duration),
-    /// The same, for a session that messages come to.
+    /// A supervised session that also receives messages.
     Subscriber(Duration),
 }
 
-/// A client, and the task that drives its connection. When it is dropped the connection is closed,
-/// even if the server hangs, and commands under way fail.
+/// A client and the task that drives its connection.
+///
+/// Dropping it closes the connection, even if the server hangs; commands in progress fail.
 #[derive(Debug)]
 pub struct RedisClient {
     fred: fred::clients::Client,
@@ -67,11 +69,11 @@ pub struct RedisClient {
 }
 
 impl RedisConnector {
-    /// Reads the certificates that the settings name.
+    /// Creates a connector, and reads the certificates named by the settings.
     pub fn new(settings: &Settings) -> Result<Self, TlsError> {
         let config = Config {
             fail_fast: false,
-            // They go out within an inline `HELLO`.
+            // Quoted, because they are sent in an inline `HELLO`.
             username: settings.username.as_deref().map(inline::quoted),
             password: settings.password.as_ref().map(|it| inline::quoted(it.expose())),
             database: settings.database,
@@ -91,41 +93,41 @@ impl RedisConnector {
         })
     }
 
-    /// How long the answer to a command may take.
+    /// Returns the timeout of a command.
     pub fn command_deadline(&self) -> Duration {
         self.command_deadline
     }
 
-    /// How long connecting may take.
+    /// Returns the timeout of connecting.
     pub fn connect_deadline(&self) -> Duration {
         self.connect_deadline
     }
 
-    /// The clocks of the servers that its clients talk to.
+    /// Returns the clock estimates of the servers.
     pub fn clocks(&self) -> &Arc<ServerClocks> {
         &self.clocks
     }
 
-    /// Whether keys stand on several servers, so that one command cannot name any two of them.
+    /// Returns whether keys are distributed over several servers.
     pub fn is_cluster(&self) -> bool {
         matches!(self.config.server, ServerConfig::Clustered { .. })
     }
 
-    /// A client that begins to connect now. [`ClientLike::wait_for_connect`] tells how that went.
+    /// Creates a client that starts to connect; see [`ClientLike::wait_for_connect`].
     ///
-    /// It has to be called inside a runtime; its connection is served there.
+    /// Requires a runtime, which then serves the connection.
     pub fn client(&self, kind: RedisClientKind) -> RedisClient {
         RedisClient::spawn(self.unconnected(kind))
     }
 
-    /// A client that has connected. Dropped before, it leaves nothing behind.
+    /// Returns a connected client. Cancel-safe.
     ///
-    /// It has to be called inside a runtime; its connection is served there.
+    /// Requires a runtime, which then serves the connection.
     pub async fn connect(&self, kind: RedisClientKind) -> Result<RedisClient, Error> {
         let fred = self.unconnected(kind);
         let waiting = fred.clone();
         let mut connected = pin!(waiting.wait_for_connect());
-        // What it waits for is told but once: it has to listen before there is anything to hear.
+        // The event is sent once, so that the waiter must be registered before connecting.
         let _nothing_yet = futures_util::poll!(connected.as_mut());
         let client = RedisClient::spawn(fred);
         connected.await?;
@@ -155,7 +157,7 @@ impl RedisConnector {
         ConnectionConfig {
             connection_timeout: self.connect_deadline,
             internal_command_timeout: self.connect_deadline,
-            // A command that may have run is never sent again: whoever asked decides.
+            // Never retry a command that may have run; the caller decides.
             max_command_attempts: 1,
             max_command_buffer_len: MAX_QUEUED_COMMANDS,
             reconnect_on_auth_error: true,
@@ -189,8 +191,9 @@ impl RedisClientKind {
         (!self.is_session()).then(|| ReconnectPolicy::new_exponential(0, min, max, 2))
     }
 
-    /// Messages, and news of the connection, that may wait. Each client keeps room for as many of eight
-    /// kinds: a thousand take a megabyte.
+    /// Capacity of the message and event channels.
+    ///
+    /// Each client preallocates eight channels; a capacity of 1,000 takes 1 MB.
     fn channel_capacity(self) -> usize {
         match self {
             Self::Subscriber(_) => 1024,
@@ -219,18 +222,18 @@ impl RedisClient {
         Self { fred, task, alive }
     }
 
-    /// Closes the connection now. Commands under way fail.
+    /// Closes the connection now. Commands in progress fail.
     pub fn close(&self) {
         self.task.abort();
     }
 
-    /// Waits until its connection is gone for good.
+    /// Waits until the connection is closed for good.
     pub async fn closed(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
 
-    /// Whether its connection is gone for good.
+    /// Returns whether the connection is closed for good.
     pub fn is_closed(&self) -> bool {
         self.task.is_finished()
     }
@@ -254,10 +257,11 @@ fn exposed(password: &Password) -> String {
     password.expose().to_owned()
 }
 
-fn connector(settings: &super::settings::TlsSettings) -> Result<TlsConfig, TlsError> {
-    let config = tls::client_config(settings)?;
-    let connector = TlsConnector::Rustls(tokio_rustls::TlsConnector::from(Arc::clone(&config)));
-    // A cluster tells its nodes by address; their certificates name the host that was asked for.
+fn connector(TlsSettings { ca, cert, key }: &TlsSettings) -> Result<TlsConfig, TlsError> {
+    let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
+    let config = Arc::new(tls::client_config(files)?);
+    let connector = TlsConnector::Rustls(tokio_rustls::TlsConnector::from(config));
+    // Cluster nodes are announced by address, but their certificates name the configured host.
     Ok(TlsConfig { connector, hostnames: TlsHostMapping::DefaultHost })
 }
 

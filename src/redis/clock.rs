@@ -1,29 +1,28 @@
-//! Redis' own clocks, as far as this node knows them.
+//! Estimates of the clocks of Redis servers.
 //!
-//! A script is sent with a deadline by the clock of the server that runs it, so that it has no effect
-//! once its sender has given up. Round trips show how far that clock is ahead of this node's steady one:
-//! the server's time was taken after the call was sent and before its answer came.
+//! A script carries a deadline by the clock of the server that runs it, so that it has no effect
+//! once its sender has given up. Each round trip bounds the offset between that clock and this
+//! node's monotonic clock: the server read its clock between request and reply.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Hash slots that share an estimate in a cluster. A shard mostly has its slots in a row.
+/// Number of adjacent hash slots that share an estimate. Most shards own consecutive slots.
 const SLOTS_PER_RANGE: usize = 64;
-/// Ranges of slots in a cluster.
+/// Number of slot ranges in a cluster.
 const SLOT_RANGES: usize = 16_384 / SLOTS_PER_RANGE;
-/// How long an estimate holds. Clocks drift by less than a millisecond meanwhile.
+/// How long an estimate is valid. Clocks drift less than a millisecond in that time.
 const MAX_AGE: Duration = Duration::from_mins(1);
 
-/// Estimates of the clocks of all servers behind one address: one of a single server, one for each range
-/// of slots in a cluster.
+/// Clock estimates: one for a single server, one per slot range in a cluster.
 #[derive(Debug)]
 pub struct ServerClocks {
     started: Instant,
     ranges: Box<[Mutex<Option<ClockOffset>>]>,
 }
 
-/// Bounds on how far a server's clock is ahead of this node's, in milliseconds.
+/// Bounds on the offset of a server's clock, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ClockOffset {
     min: i64,
@@ -31,36 +30,34 @@ struct ClockOffset {
     measured: Instant,
 }
 
-/// When a call was sent, and when its answer came.
+/// The times of a request and of its reply.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundTrip {
-    /// Before the call was sent.
     pub sent: Instant,
-    /// After the answer came.
     pub answered: Instant,
 }
 
 impl ServerClocks {
-    /// Clocks that nothing is known of.
     pub fn new(is_cluster: bool) -> Self {
         let ranges = if is_cluster { SLOT_RANGES } else { 1 };
         let unknown = std::iter::repeat_with(Mutex::default);
         Self { started: Instant::now(), ranges: unknown.take(ranges).collect() }
     }
 
-    /// Returns an instant as the server of this key tells the time, in milliseconds, or `None` if nothing
-    /// recent is known of its clock. Never earlier than the server's own time at that instant.
+    /// Converts an instant to the clock of this key's server, in milliseconds.
+    ///
+    /// None without a recent estimate. Never earlier than the server's own time at that instant.
     pub fn deadline(&self, key: &[u8], at: Instant) -> Option<i64> {
         let offset = (*self.range(key)?.lock())?;
         let is_recent = offset.measured.elapsed() < MAX_AGE;
         is_recent.then(|| self.millis(at).saturating_add(offset.max))
     }
 
-    /// Takes in the time that the server of this key told during a round trip, in milliseconds.
+    /// Updates the estimate with a server time in milliseconds, read during a round trip.
     pub fn record(&self, key: &[u8], server_time: i64, trip: RoundTrip) {
         let Some(range) = self.range(key) else { return };
         let measured = ClockOffset {
-            // Both sides tell whole milliseconds.
+            // Both clocks are truncated to milliseconds.
             min: server_time.saturating_sub(self.millis(trip.answered)).saturating_sub(1),
             max: server_time.saturating_sub(self.millis(trip.sent)).saturating_add(1),
             measured: trip.answered,
@@ -83,14 +80,14 @@ impl ServerClocks {
 }
 
 impl ClockOffset {
-    /// What both bounds say; the later ones alone if they contradict, since a clock was set then.
+    /// Returns the intersection, or the new bounds if a clock was set in between.
     fn intersect(self, measured: Self) -> Self {
         let (min, max) = (self.min.max(measured.min), self.max.min(measured.max));
         if min <= max { Self { min, max, ..measured } } else { measured }
     }
 }
 
-/// The hash slot of a key (Redis cluster specification, "Hash tags").
+/// Returns the hash slot of a key (Redis cluster specification, "Hash tags").
 fn slot(key: &[u8]) -> u16 {
     fred::util::redis_keyslot(key)
 }
@@ -101,7 +98,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A round trip of these milliseconds after the start.
+    /// A round trip at these milliseconds after the start.
     fn trip(clocks: &ServerClocks, sent: u64, answered: u64) -> RoundTrip {
         let at = |millis| clocks.started + Duration::from_millis(millis);
         RoundTrip { sent: at(sent), answered: at(answered) }
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_that_is_told_overflows() {
+    fn no_server_time_overflows() {
         let clocks = ServerClocks::new(false);
         for server_time in [i64::MIN, i64::MAX, 0] {
             clocks.record(b"k", server_time, trip(&clocks, 5, 9));

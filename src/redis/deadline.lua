@@ -1,5 +1,5 @@
--- Ends a script that begins after its deadline: nobody waits for it any more.
--- ARGV: what the script takes, then the deadline in milliseconds.
+-- Aborts a script that starts after its deadline.
+-- ARGV: the arguments of the script, then the deadline in milliseconds.
 local deadline = tonumber(table.remove(ARGV))
 do
   local time = redis.call('TIME')

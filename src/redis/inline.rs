@@ -1,13 +1,13 @@
-//! Inline commands: a line of words, as Redis splits it.
+//! Quoting for inline commands.
 
 use std::fmt::Write as _;
 
-/// Returns a word as Redis reads it back from an inline command, whatever is in it.
+/// Quotes a word so that Redis reads it back unchanged from an inline command.
 ///
-/// fred sends credentials within an inline `HELLO`, and sends them as they are: a blank would end the word,
-/// and a quote would begin another kind of it. Within double quotes Redis takes any byte as `\xHH` (Redis
-/// serialization protocol, "Inline commands"; `sdssplitargs`). A word without such bytes stays as it is, for
-/// services that read inline commands less thoroughly.
+/// fred sends credentials verbatim in an inline `HELLO`, so that spaces and quotes in them would be
+/// misread. Within double quotes Redis accepts any byte as `\xHH` (Redis serialization protocol,
+/// "Inline commands"; `sdssplitargs`). A word without special characters stays unquoted, because
+/// some hosted services parse inline commands less completely.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     if !word.is_empty() && word.bytes().all(is_plain) {
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_only_where_it_matters() {
+    fn words_are_quoted_only_if_necessary() {
         let words = [
             ("secret", "secret"),
             ("p@ss:w/rd%1#", "p@ss:w/rd%1#"),

@@ -1,6 +1,6 @@
-//! Scripts: steps that must not be seen half done, nor happen when nobody waits for them any more.
+//! Lua scripts: atomic steps that do not run after their deadline.
 
-use std::{fmt::Write as _, time::Instant};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
@@ -13,51 +13,44 @@ use fred::{
 
 use super::clock::{RoundTrip, ServerClocks};
 
-/// Ends a script that begins after its deadline, which is the last argument. Whatever else a script takes
-/// comes before it.
+/// Aborts a script that starts after its deadline, which is the last argument.
 const PRELUDE: &str = include_str!("deadline.lua");
-/// What an error begins with that says so. The server's time follows, in milliseconds.
+/// Prefix of the error of an expired script. The server's time in milliseconds follows.
 const OVERDUE: &str = "OVERDUE ";
-/// Tells what time it is at the server of a key.
+/// Reads the clock of a key's server.
 const TIME: &str = "return redis.call('TIME')";
-/// How often a deadline is computed again because the server's clock was not what it seemed.
+/// Number of retries after a wrong clock estimate.
 const MAX_CORRECTIONS: usize = 1;
 
-/// A script and the digest by which Redis knows it.
+/// A script and its digest.
 ///
-/// It is called by its digest, and sent only if the server does not know it yet. All its keys have one
-/// hash slot.
+/// It is called by digest, and loaded if the server does not have it. All its keys share one hash
+/// slot.
 #[derive(Debug)]
 pub(crate) struct Script {
     text: String,
     digest: String,
 }
 
-/// What a script works on.
+/// The keys and arguments of a script call.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ScriptCall {
-    /// All of one hash slot. The first one says whose clock counts.
+    /// Keys of one hash slot. The first one selects the clock estimate.
     pub keys: Vec<Bytes>,
-    /// Its arguments.
     pub arguments: Vec<Value>,
 }
 
 impl Script {
-    /// A script of these parts.
     pub(crate) fn new(parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().concat();
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut hexadecimal = String::with_capacity(2 * digest.as_ref().len());
-        for byte in digest.as_ref() {
-            let _always_fits = write!(hexadecimal, "{byte:02x}");
-        }
-        Self { text, digest: hexadecimal }
+        Self { text, digest: const_hex::encode(digest) }
     }
 
-    /// Runs it, unless the server gets to it only after `until`: then it has no effect, and this fails with
-    /// an [overdue](is_overdue) error.
+    /// Runs the script, unless it would start after `until`.
     ///
-    /// One round trip, and one more if the server's clock is not known yet or was set.
+    /// In that case it has no effect, and the call fails with an [overdue](is_overdue) error. Costs
+    /// one round trip, and another one if the server's clock is unknown or was set.
     pub(crate) async fn run<R: FromValue>(
         &self,
         session: &Client,
@@ -91,7 +84,7 @@ impl Script {
         deadline: i64,
     ) -> Result<R, Error> {
         arguments.push(deadline.into());
-        // The client's futures are large.
+        // Boxed: the client's futures are large.
         let known =
             Box::pin(session.evalsha(self.digest.as_str(), keys.clone(), arguments.clone())).await;
         match known {
@@ -103,21 +96,21 @@ impl Script {
     }
 }
 
-/// Asks the server of this key for its time. Returns it in milliseconds, and notes it.
+/// Reads the clock of this key's server, in milliseconds, and updates the estimate.
 pub(crate) async fn time(
     session: &Client,
     clocks: &ServerClocks,
     key: &Bytes,
 ) -> Result<i64, Error> {
     let sent = Instant::now();
-    let asked = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
-    let (seconds, micros) = Box::pin(asked).await?;
+    let reply = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
+    let (seconds, micros) = Box::pin(reply).await?;
     let server_time = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     clocks.record(key, server_time, RoundTrip { sent, answered: Instant::now() });
     Ok(server_time)
 }
 
-/// The deadline by the clock of the server of this key, which has to be asked for it.
+/// Returns the deadline by the server's clock, after reading that clock.
 async fn measured(
     session: &Client,
     clocks: &ServerClocks,
@@ -128,7 +121,7 @@ async fn measured(
     Ok(clocks.deadline(key, until).unwrap_or(server_time))
 }
 
-/// Returns whether an error says that a script began after its deadline, and had no effect.
+/// Returns whether a script was aborted because it started after its deadline.
 pub(crate) fn is_overdue(error: &Error) -> bool {
     overdue(error).is_some()
 }
@@ -145,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_overdue_script_tells_the_servers_time() {
+    fn an_overdue_error_contains_the_servers_time() {
         let of = |text: &'static str| overdue(&Error::new(ErrorKind::Unknown, text));
         assert_eq!(of("OVERDUE 1700000000000"), Some(1_700_000_000_000));
         assert_eq!(of("OVERDUE 12 script: f"), Some(12));

@@ -1,69 +1,66 @@
-//! Where Redis is, who asks, and how long an answer may take.
+//! Settings of Redis connections, and the parser of Redis URLs.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// What a client needs to know to reach Redis.
+/// The settings of a Redis connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it listens.
+    /// The address.
     pub address: RedisAddress,
-    /// How its certificate is checked; without it the connection is in the clear.
+    /// TLS settings; without them the connection is in plain text.
     pub tls: Option<TlsSettings>,
-    /// The ACL user; the default one if it is left out.
+    /// The ACL user; the default user if absent.
     pub username: Option<String>,
-    /// The user's password, or the token of a hosted Redis.
+    /// The password of the user, or the token of a hosted Redis.
     pub password: Option<Password>,
-    /// The database, where it is not the first; a cluster has no other.
+    /// The database number, if not 0. Clusters have no other.
     pub database: Option<u8>,
-    /// How long connecting may take, with the TLS handshake and everything said before the first
-    /// command.
+    /// Timeout of connecting, including the TLS handshake and authentication.
     pub connect_deadline: Duration,
-    /// How long the answer to a command may take.
+    /// Timeout of a command.
     pub command_deadline: Duration,
 }
 
-/// Where Redis listens.
+/// The address of a Redis deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisAddress {
-    /// One server, by host and port.
+    /// A single server, by host and port.
     Server(String, u16),
-    /// One server on this machine, by its socket.
+    /// A server on this machine, by its Unix socket.
     Socket(PathBuf),
-    /// Nodes of a cluster; the others are found through them.
+    /// Nodes of a cluster, from which the others are discovered.
     Cluster(Vec<(String, u16)>),
-    /// The primary that sentinels agree on.
+    /// The primary elected by sentinels.
     Sentinel {
-        /// The sentinels known from the start.
         sentinels: Vec<(String, u16)>,
-        /// The name under which they watch the primary.
+        /// The service name of the primary.
         service: String,
-        /// The ACL user of the sentinels themselves.
+        /// The ACL user of the sentinels.
         username: Option<String>,
-        /// The password of the sentinels themselves.
         password: Option<Password>,
     },
 }
 
-/// How TLS is set up.
+/// TLS settings of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsSettings {
-    /// Trust these authorities only, a PEM file; those of the system if it is left out.
+    /// PEM file of trusted authorities; those of the system if absent.
     pub ca: Option<PathBuf>,
-    /// The client certificate and what leads to its authority, a PEM file.
+    /// PEM file of the client certificate and its chain.
     pub cert: Option<PathBuf>,
-    /// The client certificate's key, a PEM file.
+    /// PEM file of the client certificate's key.
     pub key: Option<PathBuf>,
 }
 
-/// A password; its `Debug` never shows it.
+/// A password, redacted in its `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Box<str>);
 
 impl Password {
-    /// Keeps this text secret.
+    /// Creates a password.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
@@ -79,64 +76,56 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Why a URL says nothing that one could connect to. It never repeats a password.
+/// Why a Redis URL is invalid. Never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Not a URL at all.
-    #[error("it is not a URL: {0}")]
+    #[error("invalid URL: {0}")]
     Url(#[from] url::ParseError),
-    /// A scheme of something else.
     #[error(
-        "`{0}:` is not Redis: use redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
+        "unknown scheme `{0}:`, expected redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
     )]
     Scheme(String),
-    /// No host.
-    #[error("it names no host")]
+    #[error("missing host")]
     Host,
-    /// No path to a socket.
-    #[error("it names no path to a socket")]
+    #[error("missing path of the socket")]
     Socket,
-    /// A database that is not a number from 0 to 255.
-    #[error("`{0}` is not the number of a database")]
+    #[error("invalid database `{0}`, expected a number from 0 to 255")]
     Database(String),
-    /// A cluster has no databases.
-    #[error("a cluster has no databases")]
+    #[error("a cluster has database 0 only")]
     ClusterDatabase,
-    /// `node=` without `host:port`.
-    #[error("`node={0}` is not host:port")]
+    #[error("invalid `node={0}`, expected `host:port`")]
     Node(String),
-    /// A sentinel without a service.
-    #[error("sentinels need the name of the service they watch: `?service=…`")]
+    #[error("missing service name of the sentinels: add `?service=…`")]
     Service,
-    /// A parameter that nothing reads.
-    #[error("the parameter `{0}` means nothing here")]
+    #[error("unknown parameter `{0}`")]
     Parameter(String),
-    /// Credentials end at a `/`, `?` or `#`, and what follows them does not.
-    #[error("a `/`, `?` or `#` in user or password has to be percent-encoded: `%2F`, `%3F`, `%23`")]
+    #[error(
+        "`/`, `?` and `#` in user name or password must be percent-encoded: `%2F`, `%3F`, `%23`"
+    )]
     Credentials,
-    /// Text that is not UTF-8.
-    #[error("the text behind `%` is not UTF-8")]
+    #[error("the percent-encoded text is not UTF-8")]
     Text,
 }
 
 impl Settings {
-    /// How long connecting may take if nobody says otherwise.
+    /// Default timeout of connecting.
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-    /// How long an answer may take if nobody says otherwise.
+    /// Default timeout of a command.
     pub const COMMAND_DEADLINE: Duration = Duration::from_millis(250);
 
-    /// Reads a URL, its credentials percent-encoded:
+    /// Parses a URL with percent-encoded credentials.
+    ///
     /// - `redis[s]://[user:password@]host[:6379][/database]`
     /// - `redis[s]-cluster://[user:password@]host[:6379][?node=host:port…]`
     /// - `redis[s]-sentinel://[user:password@]host[:26379][/database]?service=name[&node=host:port…]`
     ///   with `sentinel_username=` and `sentinel_password=` for the sentinels themselves
     /// - `redis+unix://[user:password@]/path/of/socket[?database=1]`
-    /// - `unix:/path/of/socket`, the same in short
+    /// - `unix:/path/of/socket`, short form of the previous one
     ///
-    /// `valkey` is as good as `redis` in all of them. The deadlines are the usual ones.
+    /// The schemes may start with `valkey` instead of `redis`. The timeouts are the default ones.
     pub fn parse(url: &str) -> Result<Self, SettingsError> {
         let url = match Url::parse(url) {
-            // Credentials need a host behind them. For a socket it counts for nothing.
+            // Credentials require a host in URL syntax. For a socket it is ignored.
             Err(url::ParseError::EmptyHost) if url.contains("+unix:") => {
                 Url::parse(&url.replacen("@/", "@localhost/", 1))?
             }
@@ -165,7 +154,6 @@ impl FromStr for Settings {
     }
 }
 
-/// What the scheme of a URL says.
 #[derive(Clone, Copy)]
 struct UrlScheme {
     deployment: Deployment,
@@ -203,7 +191,6 @@ impl UrlScheme {
     }
 }
 
-/// What stands behind the `?`.
 #[derive(Default)]
 struct UrlParameters {
     nodes: Vec<(String, u16)>,
@@ -219,7 +206,7 @@ impl UrlParameters {
         for (name, value) in url.query_pairs() {
             match (&*name, deployment) {
                 ("node", Deployment::Cluster | Deployment::Sentinel) => {
-                    parameters.nodes.push(node(&value)?)
+                    parameters.nodes.push(node(&value)?);
                 }
                 ("service", Deployment::Sentinel) => parameters.service = Some(value.into_owned()),
                 ("sentinel_username", Deployment::Sentinel) => {
@@ -273,7 +260,7 @@ fn node(text: &str) -> Result<(String, u16), SettingsError> {
     if host.is_empty() { Err(invalid()) } else { Ok((without_brackets(host).to_owned(), port)) }
 }
 
-/// An IPv6 address as resolvers read it.
+/// Removes the brackets of an IPv6 address.
 fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
@@ -292,19 +279,19 @@ fn database(
     }
     let number = text.parse().map_err(|_| without_credentials(text, SettingsError::Database))?;
     match (deployment, number) {
-        // Where every connection begins.
+        // The default database.
         (_, 0) => Ok(None),
         (Deployment::Cluster, _) => Err(SettingsError::ClusterDatabase),
         _ => Ok(Some(number)),
     }
 }
 
-/// An error that shows this text, unless a part of a password may be in it.
+/// Creates an error that contains this text, unless it may be part of a password.
 fn without_credentials(text: &str, error: fn(String) -> SettingsError) -> SettingsError {
     if text.contains('@') { SettingsError::Credentials } else { error(text.to_owned()) }
 }
 
-/// The text without its percent encoding; nothing where it is empty.
+/// Percent-decodes a text; none if it is empty.
 fn decode_non_empty(encoded: &str) -> Result<Option<String>, SettingsError> {
     let text = percent_decode_str(encoded).decode_utf8().map_err(|_| SettingsError::Text)?;
     Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
@@ -385,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused() {
+    fn invalid_urls_are_rejected() {
         use SettingsError as Error;
         let refused = [
             ("host:6379", Error::Scheme("host".to_owned())),

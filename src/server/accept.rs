@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -21,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::{
     Drain, Handler, Settings,
     drain::{DrainGuard, DrainPhase},
+    encode,
     file_reserve::FileReserve,
     listener::{BoundSocket, Listener, OpenConnection},
     protocol::ListenerContext,
@@ -28,35 +27,36 @@ use super::{
     stream::{Protocol, Stream, Transport},
 };
 
-/// Waits after a failure to accept, doubled up to the second.
+/// Delays after a failure to accept, doubled up to the maximum.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long a connection that is turned away may take to read why, and one that has only just connected may
-/// be silent once the drain has begun.
+/// How long a rejected connection may take to read its response, and a new connection may be silent
+/// once the drain has begun.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
-/// Connections in their farewell at once; beyond them they are just closed.
+/// Rejected connections that still read their response, at most. Further ones are just closed.
 const MAX_REJECTIONS: usize = 64;
 
-/// Accepts clients on the current runtime until the drain begins, and lets `handler` answer them.
+/// Accepts clients on the current runtime until the drain begins; `handler` responds to their
+/// requests.
 ///
-/// Connections open at the drain's beginning go on by themselves: [`Drain::finished`] waits for them.
+/// Connections that are open then continue in their own tasks: [`Drain::finished`] waits for them.
 ///
 /// # Errors
-/// Only where the socket cannot be used on this runtime at all; failures to accept are logged and retried.
+/// If the socket cannot be used on this runtime. Failures to accept are logged and retried.
 pub async fn serve<H: Handler>(
     listener: Listener,
     handler: Arc<H>,
     settings: Arc<Settings>,
     drain: Drain,
 ) -> io::Result<()> {
-    // Counted out once the socket is closed, and its file removed: it is dropped before.
+    // Dropped after the listener, that is, once the socket is closed and its file removed.
     let _listener_guard = drain.register_listener();
     let listener = listener;
     let socket = AsyncListener::new(&listener.socket)?;
     let tls = match &listener.socket {
         BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
-        // What never leaves the machine needs no TLS.
+        // Unix sockets do not leave the machine.
         BoundSocket::Unix(..) => None,
     };
     let acceptor = Arc::new(Acceptor {
@@ -89,7 +89,7 @@ pub async fn serve<H: Handler>(
             Err(error) if is_out_of_descriptors(&error) && reserve.release_one() => {}
             Err(error) => {
                 acceptor.context.counters.accept_errors.fetch_add(1, Relaxed);
-                tracing::warn!(%error, "cannot accept connections; trying again");
+                tracing::warn!(%error, "cannot accept connections; retrying");
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(MAX_BACKOFF);
             }
@@ -100,7 +100,7 @@ pub async fn serve<H: Handler>(
 /// A client's stream, and its address if it has one.
 type AcceptedStream = (Transport, Option<SocketAddr>);
 
-/// Accepts a client that waits already; `WouldBlock` if none does.
+/// Accepts a client from the queue; fails with `WouldBlock` if it is empty.
 fn try_accept(socket: &BoundSocket) -> io::Result<AcceptedStream> {
     match socket {
         BoundSocket::Tcp(socket) => {
@@ -147,7 +147,7 @@ impl AsyncListener {
     }
 }
 
-/// Whether accepting failed only because the client has gone already.
+/// Returns whether accepting failed only because the client has disconnected.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -158,7 +158,7 @@ fn is_connection_error(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the process, or the system, has no file descriptor left.
+/// Returns whether the process, or the system, has no file descriptor left.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     let error = rustix::io::Errno::from_io_error(error);
     matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
@@ -170,7 +170,7 @@ struct Acceptor<H> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// Takes in the clients that have connected already: closing the socket would reset them.
+    /// Accepts the clients in the queue: closing the socket would reset them.
     fn accept_queued(self: &Arc<Self>, socket: &BoundSocket) {
         loop {
             match try_accept(socket) {
@@ -190,7 +190,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Says why, where that takes no handshake and not too many are being told already.
+    /// Responds with 503, unless that takes a TLS handshake or too many clients are being rejected.
     fn reject(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(open_connection) =
             self.context.counters.acquire_for_rejection(limit.saturating_add(MAX_REJECTIONS))
@@ -204,7 +204,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Reads from a client what tells its protocol.
+    /// Determines the protocol: by the TLS handshake, or from the first bytes.
     async fn negotiate(
         &self,
         transport: Transport,
@@ -225,7 +225,7 @@ impl<H: Handler> Acceptor<H> {
         open_connection: OpenConnection,
     ) {
         let open_connection = Arc::new(open_connection);
-        // Counted from here on: a drain waits for the first bytes of those who have just connected.
+        // From here on a drain waits for the first bytes of a new connection.
         let drain_guard = self.context.register().await;
         let negotiated = tokio::select! {
             negotiated = self.negotiate(transport) => negotiated,
@@ -246,7 +246,7 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-/// Waits until a client that has said nothing has been waited for long enough, once the drain has begun.
+/// Completes a grace period after the drain has begun: the client has sent nothing.
 async fn grace_after_drain(drain_guard: &DrainGuard) {
     poll_fn(|_| {
         if drain_guard.has_reached(DrainPhase::Draining) { Poll::Ready(()) } else { Poll::Pending }
@@ -257,7 +257,7 @@ async fn grace_after_drain(drain_guard: &DrainGuard) {
 
 async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<(Stream, Protocol)> {
     let Transport::Tcp(stream) = transport else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is for TCP only"));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS requires TCP"));
     };
     let stream = acceptor.accept(stream).await?;
     let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Server(stream))));
@@ -272,29 +272,9 @@ async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
 }
 
 async fn send_overloaded(mut transport: Transport) -> io::Result<()> {
-    transport.write_all(&encode(&RequestRefusal::Overloaded.response())).await?;
+    transport.write_all(&encode::closing_response(&RequestRefusal::Overloaded.response())).await?;
     transport.shutdown().await?;
     let mut unread = [0; 1024];
     while transport.read(&mut unread).await? > 0 {}
     Ok(())
-}
-
-pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
-    let status = response.status();
-    let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
-        response.body().len()
-    )
-    .into_bytes();
-    for (name, value) in response.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(response.body());
-    bytes
 }

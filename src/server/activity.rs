@@ -1,4 +1,4 @@
-//! What the parts of one connection tell one another, and the watch over silence.
+//! State shared by the parts of one connection, and the timer for idle connections.
 
 use std::{
     pin::Pin,
@@ -11,11 +11,11 @@ use tokio::time::{Instant, Sleep};
 
 use super::{Pressure, refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
 
-/// Counters of one connection, written by its I/O and its service, read by its watch.
+/// Counters of one connection: written by its I/O and its service, read by its timer.
 ///
-/// On HTTP/1.1 all three run in one task, so that relaxed loads and stores suffice. On HTTP/2 requests begin
-/// in the connection's task and end in their own.
-#[derive(Debug)]
+/// On HTTP/1.1 all three run in one task, so relaxed loads and stores suffice. On HTTP/2 requests
+/// begin in the connection's task and end in their own.
+#[derive(Debug, Default)]
 pub(super) struct ConnectionActivity {
     protocol: Protocol,
     heads: AtomicU32,
@@ -27,31 +27,18 @@ pub(super) struct ConnectionActivity {
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
-    /// Bytes of large request heads under way.
+    /// Bytes of large request heads in progress.
     pub(super) large_head_bytes: AtomicUsize,
-    /// Bytes of responses in the connection's queue. HTTP/2 only.
+    /// Bytes of responses queued on the connection. HTTP/2 only.
     pub(super) queued: QueuedBytes,
 }
 
 impl ConnectionActivity {
     pub(super) fn new(protocol: Protocol) -> Self {
-        Self {
-            protocol,
-            heads: AtomicU32::default(),
-            refused: AtomicU64::default(),
-            requests: AtomicU32::default(),
-            active: AtomicU32::default(),
-            unfinished_head: AtomicU32::default(),
-            blocked_write: AtomicU32::default(),
-            tunnel: AtomicBool::default(),
-            linger: AtomicBool::default(),
-            reset: AtomicBool::default(),
-            large_head_bytes: AtomicUsize::default(),
-            queued: QueuedBytes::default(),
-        }
+        Self { protocol, ..Self::default() }
     }
 
-    /// Notes how far the raw bytes have been followed.
+    /// Records how many heads the framing validator has seen, and which one it refused.
     pub(super) fn set_heads(&self, heads: u32, refused: Option<(u32, RequestRefusal)>) {
         if let Some((head, refusal)) = refused {
             self.refused.store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
@@ -59,17 +46,17 @@ impl ConnectionActivity {
         self.heads.store(heads, Relaxed);
     }
 
-    /// Notes the number of the head that has begun and is not complete; zero for none.
+    /// Records the number of an incomplete head; zero for none.
     pub(super) fn set_unfinished_head(&self, number: u32) {
         self.unfinished_head.store(number, Relaxed);
     }
 
-    /// Notes that the client does not take what is written; zero for: it does. Each blockage has a number.
+    /// Records that a write is blocked, with a new number for each blockage; zero if none is.
     pub(super) fn set_blocked_write(&self, number: u32) {
         self.blocked_write.store(number, Relaxed);
     }
 
-    /// What the raw bytes said against the request that is `number`-th on this connection.
+    /// Returns why the framing validator refused the connection's `number`-th request.
     pub(super) fn refusal(&self, number: u32) -> Option<RequestRefusal> {
         let refused = self.refused.load(Relaxed);
         if refused >> 8 == u64::from(number) {
@@ -79,13 +66,13 @@ impl ConnectionActivity {
         (!was_followed).then_some(RequestRefusal::Framing)
     }
 
-    /// Why the request after the last one that was begun cannot be answered.
+    /// Returns why the request after the last one cannot be handled.
     pub(super) fn refusal_of_next_request(&self) -> RequestRefusal {
         let next = self.requests.load(Relaxed).wrapping_add(1);
         self.refusal(next).unwrap_or(RequestRefusal::Framing)
     }
 
-    /// Counts a request in; gives its number on this connection (the first is 1).
+    /// Counts a request and returns its number on this connection, from 1.
     pub(super) fn begin(&self) -> u32 {
         match self.protocol {
             Protocol::Http1 => {
@@ -100,7 +87,6 @@ impl ConnectionActivity {
         number
     }
 
-    /// A request that was counted in is over.
     pub(super) fn end(&self) {
         match self.protocol {
             Protocol::Http1 => {
@@ -112,44 +98,43 @@ impl ConnectionActivity {
         }
     }
 
-    /// The number of requests so far; `None` while one of them is being answered.
+    /// Returns the number of requests so far; `None` while one is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
     }
 
-    /// The connection leaves HTTP.
     pub(super) fn become_tunnel(&self) {
         self.tunnel.store(true, Relaxed);
     }
 
-    /// Whether the connection has left HTTP.
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Relaxed)
     }
 
-    /// The client may still be sending when the connection closes; what it sends must be read, or the
-    /// reset that answers it destroys the response (RFC 9112 §9.6).
+    /// Makes the close read what the client is still sending. Otherwise the reset would destroy the
+    /// response (RFC 9112 §9.6).
     pub(super) fn linger_at_close(&self) {
         self.linger.store(true, Relaxed);
     }
 
-    /// Whether unread bytes are to be expected at the close.
+    /// Returns whether unread bytes are expected at the close.
     pub(super) fn should_linger(&self) -> bool {
         self.linger.load(Relaxed)
     }
 
-    /// A response broke off whose end only the close of the connection tells: a clean close would make it
-    /// complete (RFC 9112 §8).
+    /// Makes the connection close with a reset. Only its close marks the end of the response that
+    /// failed, and a clean one would make it complete (RFC 9112 §8).
     pub(super) fn reset_at_close(&self) {
         self.reset.store(true, Relaxed);
     }
 
-    /// Whether the connection ends with a reset.
+    /// Returns whether the connection must close with a reset.
     pub(super) fn should_reset(&self) -> bool {
         self.reset.load(Relaxed)
     }
 
-    /// The number of the head that has begun, or has to: the first one is awaited from the start.
+    /// Returns the number of the head that is incomplete or due. The first one is due from the
+    /// start.
     fn awaited_head(&self) -> Option<u32> {
         match self.unfinished_head.load(Relaxed) {
             0 if self.requests.load(Relaxed) == 0 => Some(FIRST_HEAD),
@@ -168,38 +153,38 @@ impl ConnectionActivity {
     }
 }
 
-/// A period in which nothing happens on a connection, with the number that tells it from the next one.
+/// A period without progress on a connection, with a number that distinguishes it from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IdlePeriod {
     Idle(u32),
     Blocked(u32),
 }
 
-/// Why a connection should end.
+/// Why a connection has to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
-    /// A head did not arrive in time.
+    /// A head was not completed in time.
     Header,
-    /// No request for a long time.
+    /// No request for the idle timeout.
     Idle,
     /// The client does not read its response.
     Write,
 }
 
-/// Finds silent connections with one timer that is reset only when it fires.
+/// Detects idle connections with one timer that is reset only when it fires.
 ///
-/// A period of silence is noticed at one tick and ends the connection a few ticks later, so that nothing
-/// on the way of a request ever reads a clock.
+/// An idle period is noticed at one tick and ends the connection a few ticks later. So requests
+/// never read a clock.
 pub(super) struct IdleTimer {
     sleep: Pin<Box<Sleep>>,
     header_timeout: Duration,
     tick: Duration,
-    /// The unfinished head that the timer is set for; the first one before it begins.
+    /// The incomplete head that the timer runs for.
     head: Option<u32>,
     idle_period: Option<IdlePeriod>,
     ticks: u32,
     pressure: Pressure,
-    /// Whether the timer knows the connection's task, which is always the same one.
+    /// Whether the timer will wake the connection's task.
     is_set: bool,
 }
 
@@ -226,7 +211,7 @@ impl IdleTimer {
         }
     }
 
-    /// Ready when the connection has been silent for too long.
+    /// Completes when the connection has been idle for too long.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -237,7 +222,7 @@ impl IdleTimer {
             self.head = head;
             self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
-        // A timer that is set wakes this task by itself: asking it again would only cost time.
+        // A running timer wakes this task by itself: polling it again would only cost time.
         if self.is_set && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
@@ -261,7 +246,7 @@ impl IdleTimer {
             self.ticks = 0;
         }
         self.ticks += 1;
-        // The tick that noticed the silence came after its beginning: it does not count.
+        // The tick that noticed the period came after its beginning, so it does not count.
         match idle_period? {
             IdlePeriod::Blocked(_) if self.ticks > 1 && self.pressure.is_high() => {
                 Some(TimeoutKind::Write)

@@ -10,17 +10,17 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-/// What a request body may be.
+/// Limits on a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// At most this many bytes.
+    /// Most bytes of the body.
     pub bytes: u64,
-    /// At most this long without any byte while bytes are wanted.
+    /// Longest wait for the next bytes.
     pub idle_timeout: Duration,
 }
 
 impl Default for BodyLimits {
-    /// No limit on bytes, a minute of silence.
+    /// No limit on bytes; an idle timeout of one minute.
     fn default() -> Self {
         Self { bytes: u64::MAX, idle_timeout: Duration::from_mins(1) }
     }
@@ -29,20 +29,21 @@ impl Default for BodyLimits {
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientBodyError {
-    /// It has more bytes than allowed: 413.
+    /// The body is larger than allowed: 413.
     #[error("the request body exceeds the limit")]
     TooLarge,
     /// The client stopped sending: 408.
     #[error("the client stopped sending the request body")]
     TimedOut,
-    /// The client's connection failed.
+    /// Reading from the client failed.
     #[error("the client's connection failed")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A body that is cut off with an error where it breaks its limits.
+/// A body that fails if it exceeds its limits.
 ///
-/// The server refuses a too large `Content-Length` by itself; bodies without one are only counted here.
+/// The server refuses a `Content-Length` above the limit itself. Bodies without one are only
+/// limited here.
 pub struct LimitedBody<B> {
     body: B,
     left: u64,
@@ -51,7 +52,7 @@ pub struct LimitedBody<B> {
 }
 
 impl<B> LimitedBody<B> {
-    /// The body under these limits.
+    /// Applies limits to a body.
     pub fn new(body: B, limits: BodyLimits) -> Self {
         Self { body, left: limits.bytes, idle_timeout: limits.idle_timeout, timer: None }
     }

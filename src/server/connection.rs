@@ -1,4 +1,4 @@
-//! What is known of a client's connection while its requests are answered.
+//! A client connection, as handlers see it.
 
 use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
@@ -9,34 +9,33 @@ use super::{BodyLimits, InterimSender, TunnelLimiter};
 /// One client connection.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// The other end; absent on Unix sockets.
+    /// The client's address; `None` on Unix sockets.
     pub peer: Option<SocketAddr>,
-    /// Whether the connection is TLS, that is, whether its requests are `https`.
+    /// Whether the connection uses TLS, so that its requests are `https`.
     pub secure: bool,
     /// Sends 1xx responses ahead of the final one.
     pub interim: InterimSender,
-    /// What its request bodies have to be held to while they are read, see [`super::LimitedBody`].
+    /// The limits of its request bodies, see [`super::LimitedBody`].
     pub body: BodyLimits,
-    /// How its client is introduced to origins; made with its first request that goes to one.
+    /// Forwarding headers that describe the client; made for its first forwarded request.
     pub forwarded: OnceLock<ForwardedHeaders>,
-    /// The host that its first request asked for.
+    /// The host of its first request.
     pub host: OnceLock<RequestedHost>,
-    /// Lets it become a tunnel.
+    /// Permits to turn the connection into a tunnel.
     pub tunnels: TunnelLimiter,
 }
 
-/// A host as a connection's requests ask for it: nearly always the same.
+/// A requested host, cached: most requests of a connection name the same one.
 #[derive(Debug, Clone)]
 pub struct RequestedHost {
-    /// The value of `Host`.
     pub raw: Box<str>,
-    /// Its canonical form under the connection's own scheme.
+    /// Its canonical form under the connection's scheme.
     pub canonical: Box<str>,
 }
 
 impl Connection {
-    /// The canonical form of this `Host`, if it is the one that is remembered; else what `find` says, which
-    /// is remembered if nothing is yet.
+    /// Returns the canonical form of this `Host`, from the cache or computed by `find`. Caches the
+    /// first one.
     pub fn canonical_host<'a>(
         &'a self,
         given: &'a HeaderValue,
@@ -57,14 +56,13 @@ impl Connection {
     }
 }
 
-/// How a client is introduced to origins: the same for all its requests on one connection that ask for
+/// Headers that describe a client to origins. They are the same for all requests on a connection to
 /// the same host.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
-    /// The `Host` that it asks for.
     pub host: Option<HeaderValue>,
-    /// The element of `Forwarded` that tells of it.
+    /// The element of `Forwarded`.
     pub element: Option<HeaderValue>,
-    /// Its address as `X-Forwarded-For` has it.
+    /// The address for `X-Forwarded-For`.
     pub address: Option<HeaderValue>,
 }

@@ -1,15 +1,15 @@
-//! Joins the `Cookie` fields that HTTP/2 clients send apart (RFC 9113 §8.2.3). Pure.
+//! Joins the `Cookie` fields that HTTP/2 clients split (RFC 9113 §8.2.3). Pure.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
 /// Joins several `Cookie` fields into one with `"; "`; leaves one or none as they are.
 ///
-/// Empty fields hold no cookie and are left out: some parsers stop at an empty pair.
+/// Empty fields are left out: some parsers stop at an empty pair.
 ///
-/// Only for HTTP/2, where clients split the field for the sake of compression. HTTP/1.1 knows no such
-/// split: there the lines of a client stay as they were sent. The joined field takes fewer bytes than
-/// the fields did in the header list, which counts 32 for each, so every limit on bytes still holds.
+/// Only for HTTP/2: its clients split the field for compression. Over HTTP/1.1 the fields stay as
+/// they were sent. In the header list each field counts 32 bytes extra, so the joined field is
+/// smaller and every size limit still holds.
 pub(super) fn join(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
@@ -23,7 +23,7 @@ pub(super) fn join(headers: &mut HeaderMap) {
         joined.extend_from_slice(crumb.as_bytes());
         is_sensitive |= crumb.is_sensitive();
     }
-    // Values with a separator of visible characters between them are a value.
+    // Valid values joined by visible characters are a valid value.
     if let Ok(mut cookie) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         cookie.set_sensitive(is_sensitive);
         headers.insert(header::COOKIE, cookie);

@@ -1,4 +1,4 @@
-//! Ending well: no new connections, the open ones finish what they are doing.
+//! Graceful shutdown: no new connections; open ones finish their requests.
 
 use std::{
     collections::HashMap,
@@ -13,20 +13,18 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// How far the end of a process has come.
+/// Phase of the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum DrainPhase {
-    /// Not at all.
-    Serving,
-    /// Balancers are told to send requests elsewhere. New connections are accepted; each HTTP/1.1 response is
-    /// the last of its connection, and HTTP/2 connections get a GOAWAY.
-    Leaving,
-    /// Listeners are closed; what is under way may end.
+    /// Clients should go elsewhere. New connections are accepted; each HTTP/1.1 response is the
+    /// last one of its connection, and HTTP/2 connections get a GOAWAY.
+    Leaving = 1,
+    /// Listeners are closed; requests in flight may finish.
     Draining,
 }
 
-/// A signal shared by the listeners and connections of a process; clones are the same signal.
+/// A shutdown signal shared by the listeners and connections of a process.
 #[derive(Clone, Default)]
 pub struct Drain {
     state: Arc<DrainState>,
@@ -34,6 +32,7 @@ pub struct Drain {
 
 #[derive(Default)]
 struct DrainState {
+    /// The [`DrainPhase`]; zero before the shutdown.
     phase: AtomicU8,
     listeners: AtomicUsize,
     open: Mutex<OpenConnections>,
@@ -48,29 +47,30 @@ struct OpenConnections {
 }
 
 impl Drain {
-    /// A signal not given yet.
+    /// Creates a signal for a process that is not shutting down.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Prepares clients: the phase [`DrainPhase::Leaving`] begins.
+    /// Begins the phase [`DrainPhase::Leaving`].
     pub fn leave(&self) {
         self.state.enter_phase(DrainPhase::Leaving);
     }
 
-    /// Gives the signal: listeners stop accepting, each connection ends after the request at hand.
+    /// Begins the drain: listeners stop accepting, and each connection closes after its current
+    /// request.
     pub fn start(&self) {
         self.state.enter_phase(DrainPhase::Draining);
         self.state.started.notify_waiters();
         self.state.emptied.notify_waiters();
     }
 
-    /// Whether the end has begun: clients should go elsewhere. One relaxed load.
+    /// Returns whether clients should go elsewhere. One relaxed load.
     pub fn is_leaving(&self) -> bool {
         self.state.has_reached(DrainPhase::Leaving)
     }
 
-    /// Waits for the signal.
+    /// Waits until the drain begins.
     pub async fn started(&self) {
         loop {
             let mut started = std::pin::pin!(self.state.started.notified());
@@ -82,20 +82,21 @@ impl Drain {
         }
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.state.open.lock().connections.len()
     }
 
-    /// Counts a listener in until the guard is dropped.
+    /// Counts a listener until the guard is dropped.
     pub(super) fn register_listener(&self) -> ListenerGuard {
         self.state.listeners.fetch_add(1, Ordering::Relaxed);
         ListenerGuard(Arc::clone(&self.state))
     }
 
-    /// Waits until no listener and no connection is open, at most for `deadline`; gives how many are left.
+    /// Waits until no listener and no connection is open, for at most `deadline`. Returns the
+    /// number of connections left.
     ///
-    /// Upgraded connections (WebSocket) count: they get the same time as requests under way.
+    /// Upgraded connections (WebSocket) count: they get the same time as requests in flight.
     pub async fn finished(&self, deadline: Duration) -> usize {
         let emptied = async {
             loop {
@@ -111,7 +112,7 @@ impl Drain {
         self.open()
     }
 
-    /// Counts a connection in; its task is woken at the signal.
+    /// Counts a connection until the guard is dropped; phase changes wake its task.
     pub(super) fn register(&self, waker: &Waker) -> DrainGuard {
         let mut open = self.state.open.lock();
         let id = open.next;
@@ -121,7 +122,6 @@ impl Drain {
     }
 }
 
-/// A listener that has been counted in; counted out when dropped.
 pub(super) struct ListenerGuard(Arc<DrainState>);
 
 impl Drop for ListenerGuard {
@@ -131,7 +131,6 @@ impl Drop for ListenerGuard {
     }
 }
 
-/// A connection that has been counted in; counted out when dropped.
 pub(super) struct DrainGuard {
     state: Arc<DrainState>,
     id: u64,

@@ -1,15 +1,15 @@
-//! File descriptors kept for one listener, so that it is reached where the process has no others left.
+//! File descriptors reserved for one listener, so that it accepts clients when the process has no
+//! others left.
 
 use std::{fs::File, path::Path};
 
-/// Descriptors held open for nothing but to be closed when one is needed.
+/// Open descriptors whose only use is to be closed when one is needed.
 pub(super) struct FileReserve {
     held: Vec<File>,
     size: usize,
 }
 
 impl FileReserve {
-    /// A reserve of this many descriptors.
     pub(super) fn new(size: usize) -> Self {
         let mut reserve = Self { held: Vec::with_capacity(size), size };
         reserve.refill();
@@ -21,7 +21,7 @@ impl FileReserve {
         self.held.pop().is_some()
     }
 
-    /// Takes back what was released, as far as there are descriptors again.
+    /// Reopens released descriptors, as far as the process can.
     pub(super) fn refill(&mut self) {
         while self.held.len() < self.size {
             let Ok(file) = File::open(Path::new("/dev/null")) else { return };

@@ -1,14 +1,18 @@
-//! Where HTTP/1.1 requests begin and end on the wire, told from the raw bytes (RFC 9112).
+//! Finds the boundaries of HTTP/1.1 requests in the raw bytes (RFC 9112).
 //!
-//! hyper parses the requests; this watches the same bytes go by, because hyper repairs silently what must
-//! be refused: it drops `Content-Length` beside `Transfer-Encoding`, and a proxy that forwards the repaired
-//! request may disagree with its neighbours about where the next one begins (request smuggling).
+//! hyper parses the requests, and silently repairs some that must be refused: it drops
+//! `Content-Length` beside `Transfer-Encoding`. If a proxy forwards the repaired request, its
+//! neighbours may disagree about the start of the next one (request smuggling). So this validator
+//! reads the same bytes.
 
 use std::io::BufRead;
 
-use super::refusal::RequestRefusal;
+use super::{
+    message_length::{ChunkState, content_length},
+    refusal::RequestRefusal,
+};
 
-/// How much of a head is tolerated before its request is refused.
+/// Limits on a request head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadLimits {
     pub(super) header_bytes: usize,
@@ -16,16 +20,17 @@ pub(super) struct HeadLimits {
     pub(super) target_bytes: usize,
 }
 
-/// Longer field sections are not remembered.
+/// Longer field sections are not cached.
 const MAX_REPEATED_BYTES: usize = 2048;
 
-/// Follows the requests of one connection; keeps at most one unfinished line of them, and the fields of one.
+/// Follows the requests of one connection. Buffers at most one incomplete line, and the fields of
+/// one request.
 #[derive(Debug)]
 pub(super) struct FramingValidator {
     limits: HeadLimits,
     state: FramingState,
-    /// The field section, with the empty line, of the last request that had nothing wrong and no body. The
-    /// next one nearly always has the same, and then it need not be looked at again.
+    /// The field section of the last valid request without a body, with the empty line. The next
+    /// request mostly repeats it, and then needs no validation.
     repeated_fields: Vec<u8>,
     head: HeadScan,
     line: Vec<u8>,
@@ -38,26 +43,11 @@ enum FramingState {
     Head,
     Body(u64),
     Chunked(ChunkState),
-    /// Nothing that follows is looked at: a refused request, a lost boundary, or a tunnel.
+    /// Ignores everything that follows: after a refused request, a lost boundary, or in a tunnel.
     Off,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChunkState {
-    FirstDigit,
-    Size(u64),
-    Extension(u64),
-    SizeEnd(u64),
-    Data(u64),
-    DataCr,
-    DataLf,
-    TrailerStart,
-    Trailer,
-    TrailerEnd,
-    End,
-}
-
-/// What has been learnt of the head being read.
+/// Findings about the current head.
 #[derive(Debug, Default)]
 struct HeadScan {
     bytes: usize,
@@ -80,7 +70,7 @@ impl FramingValidator {
         }
     }
 
-    /// Takes the next bytes of the connection.
+    /// Feeds the next bytes of the connection.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
@@ -95,33 +85,33 @@ impl FramingValidator {
         }
     }
 
-    /// How many heads have been completed, wrapping.
+    /// Returns the number of complete heads, wrapping.
     pub(super) fn head_count(&self) -> u32 {
         self.heads
     }
 
-    /// The number of the refused head (the first is 1) and why it is refused.
+    /// Returns the number of the refused head, from 1, and the reason.
     pub(super) fn refused(&self) -> Option<(u32, RequestRefusal)> {
         self.refused
     }
 
-    /// Whether a head is what comes next, or goes on.
+    /// Returns whether the next byte belongs to a head.
     pub(super) fn expects_head(&self) -> bool {
         self.state == FramingState::Head
     }
 
-    /// Whether a head has begun that is not complete.
+    /// Returns whether a head is incomplete.
     pub(super) fn is_inside_head(&self) -> bool {
         self.state == FramingState::Head && self.head.bytes > 0
     }
 
-    /// From now on the connection is a tunnel.
+    /// Stops validating: the connection becomes a tunnel.
     pub(super) fn stop(&mut self) {
         self.state = FramingState::Off;
         self.line = Vec::new();
     }
 
-    /// Takes a head whose fields are the usual ones; else its first line.
+    /// Takes a whole head if its fields repeat the last ones; otherwise only its first line.
     fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut fields = bytes;
         let taken = fields.skip_until(b'\n').unwrap_or(0);
@@ -143,7 +133,7 @@ impl FramingValidator {
         rest
     }
 
-    /// Takes the first line of a head; and the others where they are all there, to remember them.
+    /// Takes the first line of a head. Takes the others as well if all are there, to cache them.
     fn feed_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let heads = self.heads;
         let fields = self.feed_head(bytes);
@@ -192,7 +182,8 @@ impl FramingValidator {
         rest
     }
 
-    /// The head is too large already: it gets its answer if hyper sees its end, otherwise hyper's 431.
+    /// Refuses a head that is too large already. The client gets this refusal if hyper reads the
+    /// whole head, otherwise hyper's 431.
     fn refuse_unfinished(&mut self) {
         let refusal = if self.head.lines == 0 {
             RequestRefusal::TargetTooLong
@@ -206,7 +197,7 @@ impl FramingValidator {
 
     fn take_line(&mut self, line: &[u8]) {
         if matches!(line, b"\r\n" | b"\n") {
-            // Only a stray empty line that arrived in two parts before the request.
+            // An empty line before the request that arrived in two parts.
             if self.head.lines == 0 {
                 self.head = HeadScan::default();
             } else {
@@ -242,43 +233,19 @@ impl FramingValidator {
     fn feed_chunk<'b>(&mut self, chunk: ChunkState, bytes: &'b [u8]) -> &'b [u8] {
         if let ChunkState::Data(left) = chunk {
             let (left, rest) = skip(left, bytes);
-            let next = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
-            self.state = FramingState::Chunked(next);
+            self.state = FramingState::Chunked(ChunkState::data(left));
             return rest;
         }
         let Some((byte, rest)) = bytes.split_first() else {
             return &[];
         };
         self.state = match chunk.step(*byte) {
-            Some(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
-            Some(next) => FramingState::Chunked(next),
-            // hyper refuses the same body; no later request of this connection is believed.
-            None => FramingState::Off,
+            Ok(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
+            Ok(next) => FramingState::Chunked(next),
+            // hyper rejects the same body; later requests of this connection are refused.
+            Err(_) => FramingState::Off,
         };
         rest
-    }
-}
-
-impl ChunkState {
-    /// The state after one byte outside of chunk data; none where the byte is not allowed.
-    /// `End` leads to itself: the message is over.
-    fn step(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Self::FirstDigit, _) => Self::Size(hex(byte)?),
-            (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
-            (Self::Size(size), b' ' | b'\t' | b';') => Self::Extension(size),
-            (Self::Size(size), _) => Self::Size(size.checked_mul(16)?.checked_add(hex(byte)?)?),
-            (Self::Extension(_), b'\n') => return None,
-            (Self::Extension(size), _) => Self::Extension(size),
-            (Self::SizeEnd(0) | Self::TrailerEnd, b'\n') => Self::TrailerStart,
-            (Self::SizeEnd(size), b'\n') => Self::Data(size),
-            (Self::DataCr, b'\r') => Self::DataLf,
-            (Self::DataLf, b'\n') => Self::FirstDigit,
-            (Self::TrailerStart, b'\r') | (Self::End, b'\n') => Self::End,
-            (Self::Trailer, b'\r') => Self::TrailerEnd,
-            (Self::TrailerStart | Self::Trailer, byte) if byte != b'\n' => Self::Trailer,
-            _ => return None,
-        })
     }
 }
 
@@ -324,7 +291,7 @@ impl HeadScan {
     }
 
     fn take_length(&mut self, value: &[u8]) {
-        let length = decimal(value);
+        let length = content_length(value);
         if length.is_none() || self.length.is_some() {
             self.refuse(RequestRefusal::Length);
         }
@@ -352,7 +319,8 @@ impl HeadScan {
     }
 }
 
-/// The value of the field if the line is the named one; empty, which is never right, if it is malformed.
+/// Returns the value if the line is the named field. A malformed field has an empty value, which is
+/// never valid.
 fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if !start.eq_ignore_ascii_case(name) {
@@ -365,26 +333,12 @@ fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     }
 }
 
-/// Without the optional whitespace of RFC 9110 §5.6.3, which is less than Rust's idea of it.
+/// Trims the optional whitespace of RFC 9110 §5.6.3, which is less than what Rust trims.
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
     value
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-fn hex(digit: u8) -> Option<u64> {
-    char::from(digit).to_digit(16).map(u64::from)
 }
 
 fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {

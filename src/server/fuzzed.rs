@@ -1,20 +1,20 @@
-//! What fuzz targets see of this room: where the validator of requests finds their heads.
+//! Entry points for fuzz targets: the request boundaries that the validator finds.
 
 use std::ops::Range;
 
 use super::framing::{FramingValidator, HeadLimits};
 
-/// The heads of a connection's bytes, as far as requests are believed.
+/// The heads found in a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heads {
-    /// Where each complete head begins and ends, the refused one included.
+pub struct Heads {
+    /// The range of each complete head, including the refused one.
     pub ranges: Vec<Range<usize>>,
-    /// The number of the refused head; the first is 1.
+    /// The number of the refused head, from 1.
     pub refused: Option<usize>,
 }
 
-/// Finds the heads in the bytes of one connection, which arrive one by one.
-pub(crate) fn heads(bytes: &[u8]) -> Heads {
+/// Returns the heads in the bytes of one connection, fed one by one.
+pub fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
     for (at, byte) in bytes.iter().enumerate() {
@@ -32,8 +32,8 @@ pub(crate) fn heads(bytes: &[u8]) -> Heads {
     heads
 }
 
-/// Returns the number of heads and the refused one, of bytes that arrive in pieces of this size.
-pub(crate) fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
+/// Returns the number of heads and the refused one, fed in pieces of this size.
+pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {
         framing.feed(piece);

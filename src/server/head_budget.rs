@@ -1,7 +1,8 @@
-//! Memory for large request heads of requests that are not answered yet.
+//! Limits the memory of large request heads in progress.
 //!
-//! HPACK (RFC 7541) lets a few bytes on the wire stand for kilobytes, and one HTTP/2 connection has many
-//! requests under way. Small heads are not counted: their number is bounded by connections and streams.
+//! HPACK (RFC 7541) expands a few bytes on the wire to kilobytes, and one HTTP/2 connection has
+//! many requests in progress. Small heads are not counted: the limits on connections and streams
+//! bound their number.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -9,28 +10,28 @@ use http::HeaderMap;
 
 use super::{ListenerCounters, activity::ConnectionActivity};
 
-/// Heads of more bytes than this count.
+/// Larger heads are counted.
 const LARGE_HEAD_BYTES: usize = 4 << 10;
 
-/// Bytes of large heads under way on one connection, but for one head.
+/// Limit on bytes of large heads on one connection. A single head may exceed it.
 const MAX_BYTES_PER_CONNECTION: usize = 256 << 10;
 
-/// Bytes of large heads under way on all connections.
+/// Limit on bytes of large heads on all connections.
 const MAX_TOTAL_BYTES: usize = 16 << 20;
 
-/// A large head of a request under way. Its bytes are free when it is dropped.
+/// Memory of a large head; freed when dropped.
 pub(super) struct HeadReservation {
     counters: Arc<ListenerCounters>,
     activity: Arc<ConnectionActivity>,
     bytes: usize,
 }
 
-/// There is no memory for this head now.
+/// The budget is exhausted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OverBudget;
 
 impl HeadReservation {
-    /// Counts a head; `None` for a small one.
+    /// Reserves memory for a head; `None` for a small one.
     pub(super) fn acquire(
         headers: &HeaderMap,
         counters: &Arc<ListenerCounters>,

@@ -1,4 +1,5 @@
-//! The I/O under hyper's HTTP/1: watches where requests begin, writes interim responses, closes gently.
+//! The byte stream below hyper's HTTP/1: validates framing, writes interim responses, lingers at
+//! the close.
 
 use std::{
     cell::RefCell,
@@ -23,28 +24,28 @@ use super::{
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Slices that are together this short are joined before they are written: copying a small response is
-/// cheaper than what the kernel does for a vector of slices.
+/// Slices of this total length are joined before they are written. Copying a small response is
+/// cheaper than a vectored write.
 const COALESCE_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static COALESCE_BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COALESCE_BYTES));
 }
 
-/// A client's byte stream as hyper's HTTP/1 sees it.
+/// The byte stream of a client that hyper's HTTP/1 reads and writes.
 pub(super) struct Http1Io {
     stream: Stream,
     framing: FramingValidator,
     activity: Arc<ConnectionActivity>,
     channel: Arc<InterimChannel>,
-    /// Held for as long as the stream is open, also once it has left HTTP.
+    /// Held until the stream is closed, also after it has left HTTP.
     _drain_guard: Arc<DrainGuard>,
-    /// Interim bytes being written; nothing of hyper's may come between them.
+    /// Bytes of Larder's own being written: no bytes of hyper's may come between them.
     outgoing: Vec<u8>,
     written: usize,
     block_count: u32,
     is_blocked: bool,
-    /// The requests that were answered when all that was written for them had gone out.
+    /// The number of requests whose responses have been written completely.
     answered: u32,
     close: CloseState,
 }
@@ -93,7 +94,7 @@ impl Http1Io {
         }
     }
 
-    /// Tells the watch where the client stops or starts taking what is written.
+    /// Records whether writes to the client are blocked.
     fn note_blocked(&mut self, is_blocked: bool) {
         if is_blocked == self.is_blocked {
             return;
@@ -103,8 +104,8 @@ impl Http1Io {
         self.activity.set_blocked_write(if is_blocked { self.block_count } else { 0 });
     }
 
-    /// The response to send in place of these bytes, if hyper writes them of its own accord: outside a tunnel,
-    /// and after all of the responses to the requests so far. Content may look like such a response, too.
+    /// Returns a replacement if these bytes are hyper's own error response. hyper writes one
+    /// outside a tunnel, after all responses so far. A body may contain the same bytes.
     fn parse_error_response(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let response = parse_error::replacement_for(bytes)?;
         let is_hyper_response = self.activity.requests_answered() == Some(self.answered);
@@ -125,7 +126,7 @@ impl Http1Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what the client is still sending, until it has seen that we are done.
+    /// Reads what the client is still sending, until the client closes or a limit is reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let CloseState::Lingering { until, left } = &mut self.close else {
             return Poll::Ready(());
@@ -224,8 +225,8 @@ impl AsyncWrite for Http1Io {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls this when its own buffer is empty: between two responses, or while a request is being
-    /// answered and nothing of its final response is written. Here, and only here, interim responses go out.
+    /// hyper calls this when its own buffer is empty: between two responses, or before a final
+    /// response. Only here can interim responses be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;

@@ -1,4 +1,4 @@
-//! Bodies as hyper receives them, complete only if their end was seen.
+//! Request bodies from hyper, with a check that they are complete.
 
 use std::{
     pin::Pin,
@@ -12,11 +12,11 @@ use hyper::body;
 
 use super::stream::Protocol;
 
-/// A body that hyper receives, and that fails unless its own end is seen.
+/// A body from hyper that fails unless its own end was received.
 ///
-/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1). hyper also ends it without an error if the
-/// stream is reset, or the connection goes away, with `NO_ERROR`. An HTTP/1.1 body ends with its last
-/// chunk, or at its length (RFC 9112 §8).
+/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1). hyper also ends it without an error if
+/// the stream or the connection ends with `NO_ERROR`. An HTTP/1.1 body ends with its last chunk, or
+/// at its length (RFC 9112 §8).
 pub struct Incoming {
     body: body::Incoming,
     protocol: Protocol,
@@ -25,16 +25,16 @@ pub struct Incoming {
 /// Why a received body is not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {
-    /// The connection or the stream failed, or what came is not HTTP.
+    /// The connection or the stream failed, or the data is not HTTP.
     #[error(transparent)]
     Failed(#[from] hyper::Error),
-    /// It stopped before its end.
+    /// The body stopped before its end.
     #[error("the body stopped before its end")]
     Truncated,
 }
 
 impl Incoming {
-    /// The body of a message that came with this version of HTTP.
+    /// Wraps the body of a request in this version of HTTP.
     pub(crate) fn new(body: body::Incoming, version: Version) -> Self {
         let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         Self { body, protocol }

@@ -1,4 +1,4 @@
-//! Interim (1xx) responses towards clients, which hyper's server cannot send by itself.
+//! Interim (1xx) responses to clients, which hyper's server cannot send itself.
 
 use std::{
     fmt,
@@ -13,12 +13,14 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bytes that may wait in the queue; further interim responses of the request are dropped.
+use super::encode;
+
+/// Limit on queued bytes; further interim responses of the request are dropped.
 const QUEUE_BYTES: usize = 64 * 1024;
 
-/// Sends 1xx responses ahead of the final one, where the protocol allows it (HTTP/1.1).
+/// Sends 1xx responses ahead of the final one, if the protocol allows it (HTTP/1.1).
 ///
-/// On other protocols (HTTP/1.0, HTTP/2) interim responses are dropped, as RFC 9110 §15.2 allows.
+/// On other protocols (HTTP/1.0, HTTP/2) they are dropped, as RFC 9110 §15.2 allows.
 #[derive(Clone, Default)]
 pub struct InterimSender {
     channel: Option<Arc<InterimChannel>>,
@@ -30,8 +32,8 @@ impl InterimSender {
         Self { channel: Some(channel), request: None }
     }
 
-    /// This sender, for the request being answered now and no later one on the connection: what outlives
-    /// the request (a callback, a task) must hold one of these.
+    /// Returns a sender for the current request only. Callbacks and tasks that may outlive the
+    /// request must use one.
     #[must_use]
     pub fn for_current_request(&self) -> Self {
         let open = self.channel.as_ref().map_or(CLOSED, |channel| channel.open());
@@ -39,7 +41,7 @@ impl InterimSender {
         Self { channel, request: Some(self.request.unwrap_or(open)) }
     }
 
-    /// Whether what is sent now may reach the client.
+    /// Returns whether a response sent now may reach the client.
     pub fn is_open(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| {
             let open = channel.open();
@@ -47,10 +49,10 @@ impl InterimSender {
         })
     }
 
-    /// Queues an interim response for the request at hand; never blocks.
+    /// Queues an interim response for the current request; never blocks.
     ///
-    /// Statuses other than 102 to 199 are dropped: hyper answers `Expect` with 100 itself, and 101 is final.
-    /// Hop-by-hop fields have to be gone.
+    /// Statuses other than 102 to 199 are dropped: hyper sends 100 itself, and 101 is final. The
+    /// caller has removed hop-by-hop fields.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
         if let Some(channel) = &self.channel
             && (102..=199).contains(&status.as_u16())
@@ -59,7 +61,7 @@ impl InterimSender {
         }
     }
 
-    /// Waits until all that was queued is on the wire; at once where nothing was queued.
+    /// Waits until all queued responses have been written.
     pub async fn flushed(&self) {
         if let Some(channel) = &self.channel {
             channel.flushed().await;
@@ -77,8 +79,8 @@ const CLOSED: u32 = 0;
 
 /// The queue between the senders and the connection's I/O.
 ///
-/// Opened and closed for each request by the service and emptied by the I/O, which run in the same task:
-/// what is queued for a request can only be written while that request has no final response yet.
+/// The service opens and closes it for each request, and the I/O empties it, in the same task. So a
+/// queued response can only be written before the final response of its request.
 #[derive(Default)]
 pub(super) struct InterimChannel {
     open: AtomicU32,
@@ -95,27 +97,27 @@ struct InterimQueue {
 }
 
 impl InterimChannel {
-    /// Tells which task has to be woken to write.
+    /// Sets the task to wake when something is queued.
     pub(super) fn set_connection(&self, waker: &Waker) {
         let _ = self.connection.set(waker.clone());
     }
 
-    /// The request with this number may have interim responses from now on.
+    /// Allows interim responses for the request with this number.
     pub(super) fn open_for(&self, request: u32) {
         self.open.store(request, Ordering::Release);
     }
 
-    /// The final response is about to be written.
+    /// Closes the queue: the final response is about to be written.
     pub(super) fn close(&self) {
         self.open.store(CLOSED, Ordering::Release);
     }
 
-    /// Whether anything waits: all that an unused channel costs.
+    /// Returns whether anything is queued. The only cost of an unused channel.
     pub(super) fn is_queued(&self) -> bool {
         self.is_queued.load(Ordering::Relaxed)
     }
 
-    /// What is to be written now; empty where it was meant for a request that is over.
+    /// Takes the bytes to write. Empty if their request is over.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut queue = self.queue.lock();
         if queue.request != self.open() {
@@ -124,7 +126,7 @@ impl InterimChannel {
         std::mem::take(&mut queue.bytes)
     }
 
-    /// What was taken is on the wire, or never will be.
+    /// Records that the bytes taken have been written, or never will be.
     pub(super) fn mark_written(&self) {
         let is_empty = {
             let queue = self.queue.lock();
@@ -139,7 +141,7 @@ impl InterimChannel {
         }
     }
 
-    /// The connection is gone.
+    /// Closes the queue for good: the connection is closed.
     pub(super) fn abandon(&self) {
         self.close();
         self.queue.lock().bytes.clear();
@@ -161,7 +163,7 @@ impl InterimChannel {
             queue.bytes.clear();
         }
         if queue.bytes.len() < QUEUE_BYTES {
-            encode(&mut queue.bytes, status, headers);
+            encode::interim_response(&mut queue.bytes, status, headers);
             self.is_queued.store(true, Ordering::Relaxed);
         }
         drop(queue);
@@ -179,21 +181,6 @@ impl InterimChannel {
             }
         }
     }
-}
-
-fn encode(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
-    bytes.extend_from_slice(b"HTTP/1.1 ");
-    bytes.extend_from_slice(status.as_str().as_bytes());
-    bytes.push(b' ');
-    bytes.extend_from_slice(status.canonical_reason().unwrap_or("Interim").as_bytes());
-    bytes.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Bound sockets: TCP and Unix, shareable among threads that accept on their own.
+//! Listening sockets: TCP and Unix, shared by several accepting threads.
 
 use std::{
     fmt,
@@ -23,10 +23,10 @@ use super::refusal::RequestRefusal;
 
 const BACKLOG: i32 = 4096;
 
-/// A socket that accepts clients.
+/// A listening socket.
 ///
-/// Clones accept on the same socket, so that several runtimes can share it. The limit on connections holds
-/// over all that share their [`ListenerCounters`]: its clones, and other listeners where they are told to.
+/// Clones accept on the same socket, so that several runtimes can share it. All listeners with the
+/// same [`ListenerCounters`] share one limit on connections.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
@@ -42,13 +42,14 @@ pub(super) enum BoundSocket {
 /// Options of a TCP socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpOptions {
-    /// Whether an IPv6 address takes no IPv4 clients, for which another socket listens on the same port.
+    /// Whether an IPv6 socket rejects IPv4 clients, because another socket listens for them on the
+    /// same port.
     pub only_v6: bool,
-    /// Whether sockets of other processes may listen on the same address (`SO_REUSEPORT`).
+    /// Whether other processes may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
 }
 
-/// Where a listener can be reached.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BoundAddress {
     /// An address and port.
@@ -66,38 +67,37 @@ impl fmt::Display for BoundAddress {
     }
 }
 
-/// What has happened on a listener, or on several together, since they were bound.
+/// Counters of a listener, or of several that share them.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
-    /// Connections open now.
+    /// Open connections.
     pub open: AtomicUsize,
-    /// Connections accepted.
+    /// Accepted connections.
     pub accepted: AtomicU64,
-    /// Connections turned away because too many were open.
+    /// Connections rejected by the limit.
     pub refused: AtomicU64,
-    /// TLS handshakes that failed or took too long.
+    /// TLS handshakes that failed or timed out.
     pub handshakes_failed: AtomicU64,
     /// Failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
-    /// Tunnels open now.
+    /// Open tunnels.
     pub tunnels: AtomicUsize,
-    /// Upgrades refused because too many tunnels were open.
+    /// Upgrades rejected by the limit on tunnels.
     pub tunnels_refused: AtomicU64,
-    /// Responses given up because their clients did not take them.
+    /// Responses aborted because the client did not read them.
     pub stalled: AtomicU64,
-    /// Bytes of large request heads under way.
+    /// Bytes of large request heads in progress.
     pub(super) large_head_bytes: AtomicUsize,
     refused_requests: [AtomicU64; RequestRefusal::ALL.len()],
 }
 
 impl ListenerCounters {
-    /// The requests that the server refused by itself, by reason.
+    /// Returns the requests that the server refused, by reason.
     pub fn refused_requests(&self) -> impl Iterator<Item = (RequestRefusal, u64)> {
         let counts = self.refused_requests.iter().map(|count| count.load(Relaxed));
         RequestRefusal::ALL.into_iter().zip(counts)
     }
 
-    /// Counts a request that is refused.
     pub(super) fn count_refusal(&self, refusal: RequestRefusal) {
         let index = RequestRefusal::ALL.iter().position(|known| *known == refusal);
         if let Some(count) = index.and_then(|index| self.refused_requests.get(index)) {
@@ -105,12 +105,12 @@ impl ListenerCounters {
         }
     }
 
-    /// Counts a response whose client did not take it.
+    /// Counts a response that the client did not read.
     pub(super) fn count_stalled(&self) {
         self.stalled.fetch_add(1, Relaxed);
     }
 
-    /// Counts a connection in, unless `limit` are open.
+    /// Counts a connection, unless `limit` are open.
     pub(super) fn acquire(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
         let open_connection = OpenConnection(Arc::clone(self));
         self.accepted.fetch_add(1, Relaxed);
@@ -121,14 +121,14 @@ impl ListenerCounters {
         None
     }
 
-    /// Counts in a connection that has been refused and is only told why, unless `limit` are open.
+    /// Counts a rejected connection while it reads its response, unless `limit` are open.
     pub(super) fn acquire_for_rejection(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
         let open_connection = OpenConnection(Arc::clone(self));
         (self.open.fetch_add(1, Relaxed) < limit).then_some(open_connection)
     }
 }
 
-/// A connection that has been counted in; counted out when dropped.
+/// Counts a connection as open until dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection(Arc<ListenerCounters>);
 
@@ -144,7 +144,7 @@ impl Listener {
         Self::bind_tcp_with(address, TcpOptions::default())
     }
 
-    /// The same with options.
+    /// Binds a TCP socket with options.
     pub fn bind_tcp_with(address: SocketAddr, options: TcpOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -154,7 +154,7 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // What it accepts inherits this: a client that has vanished is noticed, even in a tunnel.
+        // Accepted connections inherit this: it detects vanished clients, even in a tunnel.
         socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -162,27 +162,29 @@ impl Listener {
         Ok(Self::new(BoundSocket::Tcp(socket.into())))
     }
 
-    /// Binds a Unix socket with these permissions. The file of a process that is gone is replaced; that of one
-    /// that listens, or a file of another kind, is an error.
+    /// Binds a Unix socket with these permissions.
+    ///
+    /// Replaces a stale socket file. Fails if a process listens on it, or if the file is of another
+    /// kind.
     pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&socket2::SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
-        // Before anybody can connect.
+        // Set before clients can connect.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self::new(BoundSocket::Unix(socket.into(), Arc::new(file))))
     }
 
-    /// Counts with others from now on, and shares their limit on connections.
+    /// Shares these counters, and with them the limit on connections.
     #[must_use]
     pub fn sharing(self, counters: &Arc<ListenerCounters>) -> Self {
         Self { counters: Arc::clone(counters), ..self }
     }
 
-    /// Another handle on the same socket.
+    /// Returns another handle to the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             BoundSocket::Tcp(socket) => BoundSocket::Tcp(socket.try_clone()?),
@@ -193,7 +195,7 @@ impl Listener {
         Ok(Self { socket, counters: Arc::clone(&self.counters) })
     }
 
-    /// Where clients reach it, with the port that the system chose.
+    /// Returns the bound address, with the port that the system chose.
     pub fn local_addr(&self) -> io::Result<BoundAddress> {
         match &self.socket {
             BoundSocket::Tcp(socket) => socket.local_addr().map(BoundAddress::Tcp),
@@ -201,7 +203,7 @@ impl Listener {
         }
     }
 
-    /// What has happened on it, its clones, and those it shares with.
+    /// Returns the counters of this listener and all that share them.
     pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.counters
     }
@@ -211,7 +213,7 @@ impl Listener {
     }
 }
 
-/// A silent peer is asked for a sign of life after two minutes, and given up half a minute later.
+/// Probes a silent peer after two minutes, and drops it half a minute later.
 fn keep_alive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_mins(2))
@@ -219,7 +221,7 @@ fn keep_alive() -> TcpKeepalive {
         .with_retries(3)
 }
 
-/// A socket file of ours; removed when dropped, unless another process has put its own in its place.
+/// A socket file; removed when dropped, unless another process has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -240,18 +242,19 @@ impl Drop for SocketFile {
     }
 }
 
-/// Device and number of a file.
+/// Returns device and inode of a file.
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Removes a socket file that nothing listens on. A file of another kind stays: binding fails then.
+/// Removes a socket file that no process listens on. Leaves other files alone, so that binding
+/// fails.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => {}
         _ => return Ok(()),
     }
-    // Not blocking: a listener whose queue is full keeps others waiting.
+    // Not blocking: a listener with a full queue would make this wait.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&socket2::SockAddr::unix(path)?) {

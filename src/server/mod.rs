@@ -1,8 +1,8 @@
-//! Client connections: listeners, TLS, HTTP/1.1 and HTTP/2, limits, drain. Knows nothing of caching.
+//! Client connections: listeners, TLS, HTTP/1.1 and HTTP/2, limits, drain. Independent of caching.
 //!
-//! A request that reaches a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a target in
-//! origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits. Over HTTP/2 it has
-//! at most one `Cookie` field.
+//! A request passed to a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a
+//! target in origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits.
+//! Over HTTP/2 it has at most one `Cookie` field.
 
 mod accept;
 mod activity;
@@ -10,14 +10,18 @@ pub(crate) mod body_limits;
 pub(crate) mod connection;
 mod cookie_crumbs;
 pub(crate) mod drain;
+mod encode;
 mod file_reserve;
 mod framing;
+#[cfg(fuzzing)]
 pub(crate) mod fuzzed;
+mod handler;
 mod head_budget;
 mod http1_io;
 mod incoming;
 pub(crate) mod interim;
 pub(crate) mod listener;
+pub(crate) mod message_length;
 mod parse_error;
 mod pressure;
 mod protocol;
@@ -32,38 +36,18 @@ pub(crate) mod tls;
 pub(crate) mod tunnel;
 mod validate;
 
-use std::{future::Future, sync::Arc};
-
-use bytes::Bytes;
-use http::{Request, Response};
-
 pub use accept::serve;
 pub(crate) use body_limits::BodyLimits;
 pub use connection::Connection;
 pub(crate) use connection::ForwardedHeaders;
 pub use drain::Drain;
+pub use handler::Handler;
 pub use incoming::Incoming;
-pub(crate) use incoming::IncomingError;
-pub use interim::InterimSender;
+pub(crate) use interim::InterimSender;
 pub(crate) use listener::TcpOptions;
-pub use pressure::Pressure;
-pub(crate) use refusal::{RefusalObserver, RefusedRequest, RequestRefusal};
+pub(crate) use pressure::Pressure;
+pub(crate) use refusal::{RefusalObserver, RefusedRequest};
 pub use settings::Settings;
 pub(crate) use tunnel::{Tunnel, TunnelLimiter};
 pub use {body_limits::ClientBodyError, body_limits::LimitedBody};
 pub use {listener::BoundAddress, listener::Listener, listener::ListenerCounters};
-
-/// What answers requests: the pipeline on the public listener, the route table on the admin listener.
-pub trait Handler: Send + Sync + 'static {
-    /// The body of its responses.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Send
-        + 'static;
-
-    /// Answers one request. Dropped where the client goes away first.
-    fn handle(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        connection: &Arc<Connection>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
-}

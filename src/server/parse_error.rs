@@ -1,18 +1,18 @@
-//! hyper responds itself, without a word, to a head that it cannot parse. Here that response gets its reason.
+//! Replaces hyper's bare response to an unparsable head with a problem document.
 
 use http::{Response, StatusCode};
 
-use super::accept::encode;
+use super::encode;
 use crate::problem::Problem;
 
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n";
 
-/// Longer than all that hyper writes of such a response.
+/// Larger than any such response of hyper's.
 const MAX_RESPONSE_BYTES: usize = 128;
 
-/// The response to send in place of these bytes, if they are such a bare response.
+/// Returns the response to send in place of these bytes, if they are a bare response.
 ///
-/// All responses of a handler have more fields. Nearly all calls end with a look at one byte.
+/// All responses of a handler have more fields. Nearly all calls return after a look at one byte.
 pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.get(9) != Some(&b'4') || !is_bare(bytes) {
         return None;
@@ -21,7 +21,7 @@ pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
                   `` ` `` and blanks have to be percent-encoded.";
     let problem = Problem::new(StatusCode::BAD_REQUEST, "Malformed request", detail);
     let response: Response<_> = problem.into_response();
-    Some(encode(&response))
+    Some(encode::closing_response(&response))
 }
 
 fn is_bare(bytes: &[u8]) -> bool {

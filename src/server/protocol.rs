@@ -1,4 +1,4 @@
-//! Drives one connection with hyper, under the watch of its timers and of the drain.
+//! Drives one connection with hyper, under its timers and the drain.
 
 use std::{
     future::{Future, poll_fn},
@@ -30,19 +30,19 @@ use super::{
     validate::ValidatedHost,
 };
 
-/// hyper panics below this.
+/// hyper panics below this size.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// Up to so many header lines hyper needs no allocation.
+/// Up to this many header lines, hyper does not allocate.
 const INLINE_HEADERS: usize = 100;
 
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// What one stream may queue beyond what its client has taken.
+/// Bytes that one stream may queue beyond what its client has read.
 const SEND_BUFFER: usize = 32 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What all connections of a listener have in common.
+/// Shared by all connections of a listener.
 pub(super) struct ListenerContext<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<Settings>,
@@ -51,7 +51,7 @@ pub(super) struct ListenerContext<H> {
 }
 
 impl<H: Handler> ListenerContext<H> {
-    /// Serves one connection to its end.
+    /// Serves one connection until it ends.
     pub(super) async fn drive(
         &self,
         (stream, protocol): (Stream, Protocol),
@@ -115,7 +115,7 @@ impl<H: Handler> ListenerContext<H> {
         let end =
             self.watch(connection, (close, DrainPhase::Draining), &activity, &drain_guard).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
-            // hyper has answered what it cannot read.
+            // hyper has responded to a head that it cannot parse.
             let refusal = activity.refusal_of_next_request();
             self.counters.count_refusal(refusal);
             self.settings.report_unread_refusal(refusal);
@@ -137,19 +137,21 @@ impl<H: Handler> ListenerContext<H> {
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
         let activity = Arc::clone(&service.activity);
-        // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
+        // First a GOAWAY that allows all streams, then one for those that arrived meanwhile (RFC
+        // 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
         let end =
             self.watch(connection, (close, DrainPhase::Leaving), &activity, drain_guard).await;
         log_end(end);
     }
 
-    /// Counts the current task's connection in.
+    /// Registers the current task's connection with the drain.
     pub(super) async fn register(&self) -> Arc<DrainGuard> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection to its end, which the drain from a phase on and the timers may bring about.
+    /// Polls the connection until it ends. Closes it when the drain reaches `phase` or a timer
+    /// fires.
     async fn watch<C>(
         &self,
         connection: C,
@@ -166,7 +168,7 @@ impl<H: Handler> ListenerContext<H> {
         let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
             loop {
-                // What was read ahead of the first poll is a request that has to be answered.
+                // Bytes read ahead may be a request, which the first poll has to serve.
                 if is_begun && !is_closing && drain_guard.has_reached(phase) {
                     is_closing = true;
                     close(connection.as_mut());
@@ -180,7 +182,7 @@ impl<H: Handler> ListenerContext<H> {
                 let Poll::Ready(timeout) = timer.poll(cx, activity) else {
                     return Poll::Pending;
                 };
-                tracing::debug!(?timeout, "closing a silent connection");
+                tracing::debug!(?timeout, "closing a connection after a timeout");
                 if timeout == TimeoutKind::Write {
                     self.counters.count_stalled();
                 }
@@ -195,7 +197,8 @@ impl<H: Handler> ListenerContext<H> {
     }
 }
 
-/// hyper's own limits are twice ours: what exceeds ours still gets a problem document.
+/// hyper's limits are twice Larder's, so that requests above Larder's limits still get a problem
+/// document.
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -209,7 +212,7 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
     builder
 }
 
-/// hyper's guards against rapid resets (CVE-2023-44487) stay as they are.
+/// hyper's own limits against rapid resets (CVE-2023-44487) apply.
 fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);
@@ -228,6 +231,6 @@ fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builde
 
 fn log_end(end: hyper::Result<()>) {
     if let Err(error) = end {
-        tracing::debug!(%error, "a client connection ended early");
+        tracing::debug!(%error, "client connection failed");
     }
 }

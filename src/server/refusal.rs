@@ -1,4 +1,4 @@
-//! The closed list of reasons for which the server itself says no, before any handler is asked.
+//! Reasons for which the server itself refuses a request: a closed list.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// Why a request is answered by the server and not by its handler: a closed list.
+/// Why the server refuses a request before it reaches a handler: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RequestRefusal {
-    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): where the message ends is ambiguous.
+    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): the end of the message is
+    /// ambiguous.
     LengthAndEncoding = 1,
     /// `Transfer-Encoding` other than exactly `chunked`, or given twice.
     Encoding,
@@ -19,9 +20,9 @@ pub enum RequestRefusal {
     Length,
     /// A line that ends in a bare line feed, is folded, or has no proper field name.
     Line,
-    /// What is no HTTP, or a message whose boundaries could not be followed.
+    /// Data that is not HTTP, or a message with unclear boundaries.
     Framing,
-    /// A request target that is none of the forms of RFC 9112 §3.2, or has a fragment.
+    /// A request target in none of the forms of RFC 9112 §3.2, or with a fragment.
     Target,
     /// `Host` is missing, repeated, invalid, or contradicts `:authority`.
     Host,
@@ -31,42 +32,41 @@ pub enum RequestRefusal {
     HeaderTooLarge,
     /// The request line is longer than allowed.
     TargetTooLong,
-    /// The announced body is larger than allowed.
+    /// The declared body is larger than allowed.
     BodyTooLarge,
-    /// The listener has no room for another connection.
+    /// The limit on connections is reached.
     Overloaded,
-    /// Too many large heads are under way, on this connection or altogether.
+    /// Too many large heads are in progress, on this connection or in total.
     TooManyLargeHeads,
 }
 
-/// A request that the server has refused by itself.
+/// A request that the server refused.
 #[derive(Debug)]
 pub struct RefusedRequest<'a> {
-    /// Why.
     pub refusal: RequestRefusal,
-    /// The method; none of a request that could not be read.
+    /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
-    /// The path asked for, without the query; empty if it could not be read.
+    /// The requested path, without the query; empty if the request could not be parsed.
     pub path: &'a str,
-    /// The fields; none of a request that could not be read.
+    /// The fields; `None` if the request could not be parsed.
     pub headers: Option<&'a HeaderMap>,
-    /// The status that the client gets.
+    /// The status of the response.
     pub status: StatusCode,
-    /// Body bytes that the client gets.
+    /// The size of the response body, in bytes.
     pub bytes: u64,
 }
 
-/// Called with each request that is refused.
+/// Called with each refused request.
 pub(crate) type RefusalObserver = Arc<dyn Fn(&RefusedRequest<'_>) + Send + Sync>;
 
 impl RefusedRequest<'_> {
-    /// One of which nothing but the refusal is known.
+    /// Describes a request that could not be parsed.
     pub(super) fn unread(refusal: RequestRefusal) -> Self {
         let status = refusal.problem().status;
         Self { refusal, method: None, path: "", headers: None, status, bytes: 0 }
     }
 
-    /// The host asked for, as far as that is clear.
+    /// Returns the requested host; empty if it is unclear.
     pub fn host(&self) -> &str {
         let host = self.headers.and_then(|headers| headers.get(header::HOST));
         host.and_then(|host| host.to_str().ok()).unwrap_or_default()
@@ -74,7 +74,6 @@ impl RefusedRequest<'_> {
 }
 
 impl RequestRefusal {
-    /// Every reason.
     pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
         Self::Encoding,
@@ -91,7 +90,7 @@ impl RequestRefusal {
         Self::TooManyLargeHeads,
     ];
 
-    /// The reason as metrics spell it.
+    /// Returns the reason as spelled in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LengthAndEncoding => "length-and-encoding",
@@ -110,12 +109,12 @@ impl RequestRefusal {
         }
     }
 
-    /// The reason with this number, as `self as u8` gives it.
+    /// Returns the reason with this number, the inverse of `self as u8`.
     pub(super) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }
 
-    /// The problem document that tells the client.
+    /// Returns the problem document for the client.
     fn problem(self) -> Problem {
         let (status, title, detail) = match self {
             Self::LengthAndEncoding => (
@@ -126,7 +125,7 @@ impl RequestRefusal {
             Self::Encoding => (
                 StatusCode::BAD_REQUEST,
                 "Unsupported transfer coding",
-                "The only transfer coding that is understood is a single `chunked`.",
+                "The only supported transfer coding is a single `chunked`.",
             ),
             Self::Length => (
                 StatusCode::BAD_REQUEST,
@@ -136,12 +135,12 @@ impl RequestRefusal {
             Self::Line => (
                 StatusCode::BAD_REQUEST,
                 "Malformed header line",
-                "Lines must end in CR LF, must not be folded, and have no space before the colon.",
+                "Lines must end in CR LF, must not be folded, and must not have a space before the colon.",
             ),
             Self::Framing => (
                 StatusCode::BAD_REQUEST,
                 "Malformed message",
-                "The boundaries of the requests on this connection could not be followed.",
+                "The boundaries between the requests on this connection are unclear.",
             ),
             Self::Target => (
                 StatusCode::BAD_REQUEST,
@@ -174,18 +173,18 @@ impl RequestRefusal {
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many connections",
-                "The server has no room for another connection; try again shortly.",
+                "The server has reached its connection limit; try again shortly.",
             ),
             Self::TooManyLargeHeads => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many large requests at once",
-                "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
+                "Too many requests with large header fields are in progress; send shorter fields, or fewer requests at once.",
             ),
         };
         Problem::new(status, title, detail)
     }
 
-    /// The whole response, dated, closing an HTTP/1.1 connection.
+    /// Returns the whole response, with a `Date`.
     pub(super) fn response(self) -> Response<Bytes> {
         let mut response = self.problem().into_response();
         let date = httpdate::fmt_http_date(SystemTime::now());

@@ -1,8 +1,9 @@
-//! Pieces of HTTP/2 responses that wait in the queue of their connection.
+//! Accounts for response data queued on an HTTP/2 connection.
 //!
-//! A stream is watched by its own task (`server/stall.rs`), which is over once the end of the response is
-//! queued: from then on, what a client does not take stays for as long as its connection. So only some bytes may
-//! be queued with the end behind them; the ends of other responses wait until what stands before them was sent.
+//! Each stream's task watches its client (`server/stall.rs`), but ends once the end of the response
+//! is queued. Data that the client does not read after that stays for as long as its connection. So
+//! the ends of responses are queued behind a limited number of bytes only; others wait until their
+//! data has been sent.
 
 use std::{
     sync::{
@@ -15,23 +16,23 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
-/// Smaller pieces are not counted: their number is bounded by connections and streams.
+/// Smaller chunks are not counted: the limits on connections and streams bound their number.
 const MIN_COUNTED_BYTES: usize = 1 << 10;
 
-/// Bytes that responses which have ended may have in the queue of one connection.
+/// Limit on the queued bytes of ended responses, for one connection.
 const MAX_BYTES_PER_CONNECTION: usize = 64 << 10;
 
-/// The pieces of one stream that are in its connection's queue.
+/// The queued chunks of one stream.
 #[derive(Debug, Default)]
 pub(super) struct QueuedChunks {
     count: AtomicUsize,
     sent: AtomicWaker,
 }
 
-/// Bytes of all streams that are in the queue of one connection.
+/// Queued bytes of all streams of one connection.
 pub(super) type QueuedBytes = Arc<AtomicUsize>;
 
-/// A piece in the queue. It is dropped once it was sent, or its stream was reset.
+/// A queued chunk. Dropped once it is sent, or its stream is reset.
 struct QueuedChunk {
     bytes: Bytes,
     stream: Arc<QueuedChunks>,
@@ -39,7 +40,7 @@ struct QueuedChunk {
 }
 
 impl QueuedChunks {
-    /// Counts a piece that is about to be queued.
+    /// Counts a chunk that is about to be queued.
     pub(super) fn queue(self: &Arc<Self>, bytes: Bytes, all: &QueuedBytes) -> Bytes {
         if bytes.len() < MIN_COUNTED_BYTES {
             return bytes;
@@ -49,12 +50,12 @@ impl QueuedChunks {
         Bytes::from_owner(QueuedChunk { bytes, stream: Arc::clone(self), all: Arc::clone(all) })
     }
 
-    /// Whether the response may end behind what is queued of it.
+    /// Returns whether the end of the response may be queued now.
     pub(super) fn may_end(&self, all: &QueuedBytes) -> bool {
         self.count.load(Relaxed) == 0 || all.load(Relaxed) <= MAX_BYTES_PER_CONNECTION
     }
 
-    /// Waits until it may end.
+    /// Waits until the end of the response may be queued.
     pub(super) fn poll_may_end(&self, cx: &Context<'_>, all: &QueuedBytes) -> Poll<()> {
         if self.may_end(all) {
             return Poll::Ready(());

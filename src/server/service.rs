@@ -1,4 +1,4 @@
-//! From hyper's service to a [`Handler`]: what has to hold for every request, whatever answers it.
+//! Connects hyper to a [`Handler`]: checks that apply to every request.
 
 use std::{
     convert::Infallible,
@@ -29,7 +29,7 @@ use super::{
 /// The value of `Connection` in the last response of a connection.
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// One connection's requests on their way to the handler.
+/// Handles the requests of one connection.
 pub(super) struct Service<H> {
     pub(super) handler: Arc<H>,
     pub(super) connection: Arc<Connection>,
@@ -42,14 +42,14 @@ pub(super) struct Service<H> {
     pub(super) channel: Option<Arc<InterimChannel>>,
 }
 
-/// A request being answered; over when the response's body is dropped.
+/// A request in progress; ends when the response's body is dropped.
 pub(super) struct RequestGuard<H> {
     service: Arc<Service<H>>,
     version: Version,
 }
 
 impl<H> RequestGuard<H> {
-    /// The response breaks off. HTTP/1.0 has no chunks to tell.
+    /// Records that the response failed. In HTTP/1.0 only a reset can signal that.
     fn abort(&self) {
         if self.version < Version::HTTP_11 {
             self.service.activity.reset_at_close();
@@ -64,10 +64,10 @@ impl<H> Drop for RequestGuard<H> {
 }
 
 impl<H: Handler> Service<H> {
-    /// Answers a request. To be called in the order of arrival: requests are counted when it is called, and
-    /// not when the future is polled.
+    /// Handles a request. Must be called in the order of arrival: requests are counted by the call,
+    /// not by polling the future.
     ///
-    /// The request is moved as little as can be; this is on the way of every hit.
+    /// Moves the request as little as possible: every hit passes here.
     pub(super) fn call(
         self: &Arc<Self>,
         mut request: Request<body::Incoming>,
@@ -102,7 +102,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Checks the request that is `number`-th on this connection, and opens the way for its interim responses.
+    /// Checks the connection's `number`-th request, and opens the channel for its interim
+    /// responses.
     fn validate(
         &self,
         request: &mut Request<body::Incoming>,
@@ -128,13 +129,13 @@ impl<H: Handler> Service<H> {
         Ok(head)
     }
 
-    /// Checks what the watch over raw bytes has checked on HTTP/1.1.
+    /// Makes the checks that the framing validator makes on HTTP/1.1.
     fn validate_http2(
         &self,
         request: &mut Request<body::Incoming>,
     ) -> Result<Option<HeadReservation>, RequestRefusal> {
         cookie_crumbs::join(request.headers_mut());
-        // HTTP/1.1 has been checked before.
+        // Checked by the framing validator on HTTP/1.1.
         if request.headers().len() > self.settings.header_count {
             return Err(RequestRefusal::HeaderTooLarge);
         }
@@ -142,7 +143,8 @@ impl<H: Handler> Service<H> {
         head.map_err(|OverBudget| RequestRefusal::TooManyLargeHeads)
     }
 
-    /// Notes that the head of a response is ready, if its stream is watched: on HTTP/2.
+    /// Records that the head of a response is ready. Returns `None` unless its stream is watched,
+    /// as on HTTP/2.
     fn paced_stream(&self) -> Option<Box<PacedStream>> {
         let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
         progress.note_sent();
@@ -169,12 +171,12 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// Bytes of a body that are given to HTTP/2 at once: a client has to take most of them before it gets more,
-/// so that a response holds little memory in the queue of its connection.
+/// Size of the chunks given to HTTP/2. The client has to read most of one before it gets more, so a
+/// response holds little memory in its connection's queue.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Takes the next piece of what is left. The last one is a copy: it may wait in the connection's queue after
-/// the rest of the response is gone, and would keep all of it in memory.
+/// Takes the next chunk. The last one is copied: it may be queued after the response is gone, and
+/// would keep all of it in memory.
 fn next_chunk(rest: &mut Bytes) -> Bytes {
     if rest.len() > CHUNK_BYTES {
         return rest.split_to(CHUNK_BYTES);
@@ -182,22 +184,22 @@ fn next_chunk(rest: &mut Bytes) -> Bytes {
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
-/// A stream whose response is given out in chunks, and how far it has got.
+/// A response given out in chunks, and its progress.
 pub(super) struct PacedStream {
     progress: Arc<StreamProgress>,
-    /// What is left of the data at hand.
+    /// The rest of the current data.
     rest: Bytes,
 }
 
 impl PacedStream {
-    /// Whether the response may end behind what was given of it.
+    /// Returns whether the end of the response may be queued now.
     fn may_end(&self, queued: &QueuedBytes) -> bool {
         self.rest.is_empty() && self.progress.chunks.may_end(queued)
     }
 }
 
 pin_project_lite::pin_project! {
-    /// The body of a response: the handler's, or a problem document of the server's own.
+    /// The body of a response: the handler's, or the server's own problem document.
     #[project = ServedBodyProjection]
     pub(super) enum ServedBody<H: Handler> {
         Handler {

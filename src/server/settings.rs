@@ -1,4 +1,4 @@
-//! What a listener is told: limits, times, TLS.
+//! Settings of a listener: limits, timeouts, TLS.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,53 +7,54 @@ use super::{
     refusal::{RefusalObserver, RefusedRequest, RequestRefusal},
 };
 
-/// Everything the server needs to know; plain values, checked by whoever reads the configuration.
+/// Settings of a listener, as plain values. The configuration has validated them.
 #[derive(Clone)]
 pub struct Settings {
-    /// TLS with these certificates on TCP; plain text without, and on Unix sockets.
+    /// TLS with these certificates on TCP. Without them, and on Unix sockets, plain text.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Connections open at once on all listeners that share their counters; beyond them clients get a 503.
+    /// Limit on open connections of all listeners that share counters; beyond it 503.
     pub connections: usize,
-    /// Bytes of a request's head, or of an HTTP/2 header list; beyond them 431.
+    /// Limit on a request's head, or an HTTP/2 header list, in bytes; beyond it 431.
     pub header_bytes: usize,
-    /// Header lines in a request; beyond them 431.
+    /// Limit on a request's header lines; beyond it 431.
     pub header_count: usize,
-    /// Bytes of a request line; beyond them 414. HTTP/1.1 only.
+    /// Limit on a request line in bytes; beyond it 414. HTTP/1.1 only.
     pub target_bytes: usize,
-    /// Bytes of a request body; beyond them 413. `u64::MAX` means no limit.
+    /// Limit on a request body in bytes; beyond it 413. `u64::MAX` means no limit.
     pub body_bytes: u64,
-    /// A request body may be silent for this long.
+    /// Longest pause in a request body.
     pub body_timeout: Duration,
-    /// A TLS handshake takes at most this long.
+    /// Time limit of a TLS handshake.
     pub handshake_timeout: Duration,
-    /// A request's head takes at most this long from its first byte.
+    /// Time limit of a request's head, from its first byte.
     pub header_timeout: Duration,
-    /// A connection without a request, or whose client does not read, is closed after this long (up to
-    /// a quarter more).
+    /// Closes a connection without a request, or with a client that does not read, after this time
+    /// (up to a quarter more).
     pub idle_timeout: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Limit on concurrent requests of one HTTP/2 connection.
     pub streams: u32,
-    /// Tunnels (WebSocket and other upgrades) open at once; beyond them upgrades get a 503.
+    /// Limit on open tunnels (WebSocket and other upgrades); beyond it 503.
     pub tunnels: usize,
-    /// A tunnel through which nothing goes is closed after this long (up to a quarter more).
+    /// Closes a tunnel without traffic after this time (up to a quarter more).
     pub tunnel_idle_timeout: Duration,
-    /// Whether memory or connections to the origin are short.
+    /// Whether memory or origin connections are scarce.
     pub pressure: Pressure,
-    /// File descriptors kept for this listener: it accepts clients where the process has no others left.
+    /// File descriptors reserved for this listener: it accepts clients when the process has no
+    /// others left.
     pub reserved_files: usize,
-    /// Called with each request that is refused before any handler is asked.
+    /// Called with each request that the server refuses.
     pub on_refusal: Option<RefusalObserver>,
 }
 
 impl Settings {
-    /// Tells of a request that is refused.
+    /// Reports a refused request to the observer.
     pub(super) fn report_refusal(&self, refused: &RefusedRequest<'_>) {
         if let Some(observer) = &self.on_refusal {
             observer(refused);
         }
     }
 
-    /// Tells of a request that could not be read.
+    /// Reports a request that could not be parsed.
     pub(super) fn report_unread_refusal(&self, refusal: RequestRefusal) {
         self.report_refusal(&RefusedRequest::unread(refusal));
     }

@@ -1,8 +1,8 @@
-//! HTTP/2 streams whose client does not take its response are reset.
+//! Resets HTTP/2 streams if their client does not read the response.
 //!
-//! On HTTP/1.1 a client that does not read blocks its connection, and the connection's own timer closes that.
-//! On HTTP/2 other streams go on, so each stream has to be watched: a window of 0 keeps a response, and what
-//! it is made of, in memory for as long as its client likes.
+//! On HTTP/1.1 such a client blocks its connection, which the connection's own timer closes. On
+//! HTTP/2 other streams continue, so each stream has to be watched. With a window of 0 a client
+//! could keep a response in memory for as long as it likes.
 
 use std::{
     future::Future,
@@ -26,37 +26,37 @@ tokio::task_local! {
     static STREAM: Arc<StreamProgress>;
 }
 
-/// How often a stream that waits for its client is looked at.
+/// Interval of the checks on a stream that waits for its client.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a client may keep the server waiting while memory or connections to the origin are short.
+/// The timeout while memory or origin connections are scarce.
 const PRESSURE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How far a response has got on one HTTP/2 stream.
+/// Progress of a response on one HTTP/2 stream.
 ///
-/// Twice the number of pieces that were given to the protocol, and one more while it is the client's
-/// turn: it has to take what was given before the body is asked for more.
+/// `state` is twice the number of pieces given to the protocol. It is odd while the client has to
+/// read before the body is polled again.
 #[derive(Debug, Default)]
 pub(super) struct StreamProgress {
     state: AtomicU64,
-    /// What of the response is queued.
+    /// The queued chunks of the response.
     pub(super) chunks: Arc<QueuedChunks>,
 }
 
 const WAITS_FOR_CLIENT: u64 = 1;
 
 impl StreamProgress {
-    /// That of the stream whose task runs.
+    /// Returns the progress of the current task's stream.
     pub(super) fn current() -> Option<Arc<Self>> {
         STREAM.try_with(Arc::clone).ok()
     }
 
-    /// The head of the response, or a piece of its body, was given to the protocol.
+    /// Records that the head of the response, or a piece of its body, was given to the protocol.
     pub(super) fn note_sent(&self) {
         self.state.store((self.state.load(Relaxed) | WAITS_FOR_CLIENT).wrapping_add(2), Relaxed);
     }
 
-    /// The body has nothing to give: what is waited for is not the client.
+    /// Records that the body has no data: the stream does not wait for its client.
     pub(super) fn note_body_pending(&self) {
         self.state.store(self.state.load(Relaxed) & !WAITS_FOR_CLIENT, Relaxed);
     }
@@ -66,14 +66,12 @@ impl StreamProgress {
     }
 }
 
-/// How long clients may keep streams waiting.
+/// How long a stream may wait for its client.
 #[derive(Clone)]
 pub(super) struct StallPolicy {
-    /// Without pressure.
+    /// The timeout without pressure.
     pub(super) idle_timeout: Duration,
-    /// Whether memory or connections to the origin are short.
     pub(super) pressure: Pressure,
-    /// Where resets are counted.
     pub(super) counters: Arc<ListenerCounters>,
 }
 
@@ -84,7 +82,7 @@ impl StallPolicy {
     }
 }
 
-/// Runs the tasks of a connection's streams.
+/// Spawns the tasks of a connection's streams.
 #[derive(Clone)]
 pub(super) struct StreamExecutor(pub(super) StallPolicy);
 
@@ -101,8 +99,8 @@ where
 }
 
 pin_project_lite::pin_project! {
-    /// The task of a stream. Dropping it early resets the stream with CANCEL, and frees what was queued
-    /// for it.
+    /// The task of a stream. Dropping it early resets the stream with CANCEL, and frees its queued
+    /// chunks.
     struct StreamTask<F> {
         #[pin]
         future: Option<TaskLocalFuture<Arc<StreamProgress>, F>>,
@@ -124,12 +122,12 @@ impl<F: Future> Future for StreamTask<F> {
     }
 }
 
-/// Finds a stream that waits for its client for too long.
+/// Detects a stream that waits too long for its client.
 struct StallDetector {
     progress: Arc<StreamProgress>,
     policy: StallPolicy,
     seen: u64,
-    /// Since when nothing has changed.
+    /// The time of the last progress.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -155,7 +153,7 @@ impl StallDetector {
         while timer.as_mut().poll(cx).is_ready() {
             if now.saturating_duration_since(self.since) >= self.policy.timeout() {
                 self.policy.counters.count_stalled();
-                tracing::debug!("resetting a stream whose client does not take its response");
+                tracing::debug!("resetting a stream: the client does not read its response");
                 return Poll::Ready(());
             }
             timer.as_mut().reset(now + tick);

@@ -1,4 +1,4 @@
-//! One byte stream for all transports, which can give back bytes that were read ahead.
+//! A byte stream over any transport. Bytes that were read ahead can be read again.
 
 use std::{
     io::{self, IoSlice},
@@ -16,29 +16,29 @@ use tokio_rustls::TlsStream;
 
 use super::syscall;
 
-/// The 24 bytes with which an HTTP/2 client begins (RFC 9113 §3.4).
+/// The 24 bytes that start an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes read ahead at most: usually the whole first request.
+/// Most bytes to read ahead: usually the whole first request.
 const AHEAD_BYTES: usize = 4096;
 
-/// A connection, whatever carries it.
+/// A connection over any transport.
 pub(crate) struct Stream {
     transport: Transport,
     ahead: Vec<u8>,
     given_back: usize,
 }
 
-/// What carries a connection.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The protocol that a connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The protocol of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Protocol {
+    #[default]
     Http1,
     Http2,
 }
@@ -50,7 +50,7 @@ impl From<Transport> for Stream {
 }
 
 impl Stream {
-    /// The protocol that TLS has agreed on; HTTP/1.1 where it has not.
+    /// Returns the protocol negotiated by TLS; otherwise HTTP/1.1.
     pub(crate) fn agreed_protocol(&self) -> Protocol {
         match &self.transport {
             Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -60,7 +60,7 @@ impl Stream {
         }
     }
 
-    /// The protocol that the client speaks, told from its first bytes, which can be read again.
+    /// Returns the client's protocol according to its first bytes, which can be read again.
     pub(super) async fn sniff(&mut self) -> io::Result<Protocol> {
         loop {
             let known = self.ahead.len().min(PREFACE.len());
@@ -80,7 +80,7 @@ impl Stream {
         }
     }
 
-    /// Reads what may be a request's head: a few kilobytes at most, as cheaply as can be.
+    /// Reads a possible request head: a few kilobytes at most, with the cheapest system call.
     pub(super) fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -95,7 +95,8 @@ impl Stream {
         }
     }
 
-    /// Receives what there is of a response's head, and what stands behind it; gives how much, 0 at the end.
+    /// Receives available bytes of a response's head and what follows. Returns their number, 0 at
+    /// the end.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -109,8 +110,7 @@ impl Stream {
         pin!(self.read_buf(received)).poll(cx)
     }
 
-    /// Whether it is open, and nothing has come. Asks the system only where it has told that something
-    /// happened.
+    /// Returns whether it is open and empty. Makes a system call only after a readiness event.
     pub(crate) fn is_idle(&mut self) -> bool {
         if let (Transport::Tcp(stream), true) = (&self.transport, self.ahead.is_empty()) {
             return syscall::is_idle(stream);
@@ -120,7 +120,7 @@ impl Stream {
         Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    /// Whether it is open, and nothing has come. Always asks the system, at the cost of one call.
+    /// Returns whether it is open and empty. Always makes a system call.
     pub(crate) fn is_open_and_empty(&self) -> bool {
         self.ahead.is_empty()
             && match &self.transport {
@@ -130,15 +130,15 @@ impl Stream {
             }
     }
 
-    /// Gives bytes back that were read: they come again.
+    /// Puts bytes back, to be read again.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
         let left = self.ahead.split_off(self.given_back);
         self.ahead = [bytes, &*left].concat();
         self.given_back = 0;
     }
 
-    /// Has the connection end with a reset when it is dropped. No clean close may come before: neither FIN
-    /// nor TLS's `close_notify`.
+    /// Makes the connection close with a reset when dropped. No clean close may come before:
+    /// neither FIN nor TLS's `close_notify`.
     pub(super) fn reset_at_close(&self) {
         let tcp = match &self.transport {
             Transport::Tcp(stream) => stream,
@@ -146,7 +146,7 @@ impl Stream {
             Transport::Unix(_) => return,
         };
         if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "a broken response ends with a clean close");
+            tracing::debug!(%error, "cannot reset the connection of a failed response");
         }
     }
 

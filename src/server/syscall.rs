@@ -1,5 +1,5 @@
-//! `send` and `recv` on TCP sockets, without what libc does around each so that a thread can be
-//! cancelled in it: two locked operations that a process of several threads pays on every call.
+//! `send` and `recv` on TCP sockets without libc's support for thread cancellation, which costs a
+//! process with several threads two locked operations a call.
 
 use std::{
     cell::RefCell,
@@ -14,14 +14,14 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-/// A request's head is read through a buffer of this size; it is copied once.
+/// Size of the buffer that heads are received into; they are copied once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static HEAD_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_BYTES]);
 }
 
-/// Sends what the socket takes.
+/// Sends as much as the socket takes.
 pub(super) fn poll_send(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -38,7 +38,8 @@ pub(super) fn poll_send(
     }
 }
 
-/// Whether the socket is open and empty, as far as the system has told. Nothing is taken from it.
+/// Returns whether the socket is open and empty, according to the last readiness event. Consumes
+/// nothing.
 pub(super) fn is_idle(stream: &TcpStream) -> bool {
     let peek = || {
         let mut byte = [0];
@@ -48,17 +49,19 @@ pub(super) fn is_idle(stream: &TcpStream) -> bool {
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether the socket is open and empty. Always asks the system: a close that it has not reported yet counts.
+/// Returns whether the socket is open and empty. Always makes a system call, so it also detects a
+/// close that was not reported yet.
 pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
     let mut byte = [0];
     let peeked = recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
     peeked.is_err_and(|error| error == Errno::AGAIN || error == Errno::WOULDBLOCK)
 }
 
-/// Receives up to `room` bytes, and [`HEAD_BYTES`] at most, and gives how many `take` has been shown.
+/// Receives up to `room` bytes, at most [`HEAD_BYTES`], and passes them to `take`. Returns their
+/// number.
 ///
-/// A short read means that the socket is empty: like tokio's own, this then takes it for not readable
-/// any more, which saves a second call that would only say so.
+/// A short read means that the socket is empty. Like tokio, this then clears the readiness, which
+/// saves a call that would only return `WouldBlock`.
 pub(super) fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,

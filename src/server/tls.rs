@@ -1,40 +1,28 @@
-//! TLS towards clients: certificates that can be replaced while connections are accepted.
+//! TLS towards clients, with certificates that can be replaced at run time.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 
+use crate::tls::{self, TlsError};
+
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file cannot be read or holds no PEM of the right kind.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// A file without any certificate.
-    #[error("{0}: no certificate in it")]
-    NoCertificate(PathBuf),
-    /// The key is of an unknown kind, or does not belong to the certificate.
+    #[error(transparent)]
+    File(#[from] TlsError),
+    /// The key's type is unknown, or it does not belong to the certificate.
     #[error("the certificate and its key cannot be used: {0}")]
     Key(#[from] rustls::Error),
 }
 
-/// A certificate chain with its key, which can be replaced while connections are accepted.
+/// A certificate chain with its key, which can be replaced at run time.
 pub struct Certificates {
     current: ArcSwap<CertifiedKey>,
 }
@@ -46,7 +34,7 @@ impl Certificates {
         Ok(Arc::new(Self { current }))
     }
 
-    /// Reads these files for the handshakes to come; on an error the current ones stay.
+    /// Replaces the certificates for further handshakes. On an error the current ones stay.
     pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read(chain, key)?));
         Ok(())
@@ -65,7 +53,8 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`, no client certificates.
+/// Returns a configuration for TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`,
+/// and no client certificates.
 pub fn server_config(
     certificates: Arc<Certificates>,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
@@ -79,20 +68,8 @@ pub fn server_config(
 }
 
 fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
-    let in_file = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| CertificateError::File { path, source }
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(chain)
-        .map_err(in_file(chain))?
-        .collect::<Result<_, _>>()
-        .map_err(in_file(chain))?;
-    if certificates.is_empty() {
-        return Err(CertificateError::NoCertificate(chain.to_path_buf()));
-    }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
-    let certified = CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())?;
-    Ok(certified)
+    let (chain, key) = (tls::certificates(chain)?, tls::private_key(key)?);
+    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
 #[cfg(test)]
@@ -109,7 +86,7 @@ mod tests {
     fn a_failed_reload_keeps_the_certificate() {
         let folder = tempfile::tempdir().unwrap();
         let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        assert!(matches!(Certificates::load(&chain, &key), Err(CertificateError::File { .. })));
+        assert!(matches!(Certificates::load(&chain, &key), Err(CertificateError::File(_))));
         write(folder.path());
         let certificates = Certificates::load(&chain, &key).unwrap();
         let first = certificates.current.load_full();

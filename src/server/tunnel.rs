@@ -1,4 +1,4 @@
-//! Connections that leave HTTP: WebSocket and its like (RFC 9110 §7.8).
+//! Connections that leave HTTP, such as WebSocket (RFC 9110 §7.8).
 
 use std::{
     io,
@@ -15,21 +15,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::{ListenerCounters, Settings, listener::OpenConnection};
 
-/// Looks at a tunnel in an idle time-out.
+/// Checks on a tunnel in one idle timeout.
 const TICKS: u32 = 4;
 
-/// What a connection needs to become a tunnel.
+/// Limits the number of tunnels; one for each connection.
 #[derive(Debug, Default)]
 pub struct TunnelLimiter {
-    /// The connection's own place among those that are open.
+    /// The connection's own count.
     open_connection: Weak<OpenConnection>,
     counters: Arc<ListenerCounters>,
     limit: usize,
     idle_timeout: Duration,
 }
 
-/// A connection that is, or is about to become, a tunnel. It stays counted among the open connections, and
-/// among the tunnels, until this is dropped.
+/// A connection that is, or becomes, a tunnel. Until it is dropped it counts among open connections
+/// and tunnels.
 #[derive(Debug)]
 pub struct Tunnel {
     _open_connection: Option<Arc<OpenConnection>>,
@@ -37,12 +37,11 @@ pub struct Tunnel {
     idle_timeout: Duration,
 }
 
-/// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TunnelEnd {
     /// Both directions have ended.
     Closed,
-    /// Nothing went through it for too long.
+    /// No bytes passed for the idle timeout.
     Idle,
 }
 
@@ -60,7 +59,7 @@ impl TunnelLimiter {
         }
     }
 
-    /// A place for one more tunnel; `None` if there are as many as may be.
+    /// Counts a further tunnel. Returns `None` if the limit is reached.
     pub fn open(&self) -> Option<Tunnel> {
         let tunnel = Tunnel {
             _open_connection: self.open_connection.upgrade(),
@@ -82,8 +81,10 @@ impl Drop for Tunnel {
 }
 
 impl Tunnel {
-    /// Carries bytes both ways until both directions have ended, or nothing has come for the idle time-out
-    /// (up to a quarter longer). The end of one direction is passed on at once, the other one goes on.
+    /// Relays bytes both ways until both directions have ended, or the idle timeout has passed (up
+    /// to a quarter more).
+    ///
+    /// The end of one direction is forwarded at once; the other direction continues.
     pub async fn relay<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -101,12 +102,12 @@ impl Tunnel {
     }
 }
 
-/// Counts the times at which bytes went through a tunnel.
+/// Counts the reads and writes of a tunnel.
 #[derive(Default)]
 struct TunnelActivity(AtomicU64);
 
 impl TunnelActivity {
-    /// Waits until nothing has happened for this long.
+    /// Waits until the tunnel has been idle for this long.
     async fn wait_idle(&self, idle_timeout: Duration) {
         let tick = (idle_timeout / TICKS).max(Duration::from_millis(1));
         let (mut seen, mut ticks) = (self.0.load(Relaxed), 0);
@@ -119,7 +120,7 @@ impl TunnelActivity {
     }
 }
 
-/// One side of a tunnel. Bytes that are read or written are a sign of life.
+/// One side of a tunnel, which records its traffic.
 struct Metered<'a, S> {
     stream: S,
     activity: &'a TunnelActivity,

@@ -1,4 +1,4 @@
-//! What a request must be before a handler sees it (RFC 9112 §3.2, RFC 9113 §8.3.1), as a pure function.
+//! Checks and normalises a request before a handler gets it (RFC 9112 §3.2, RFC 9113 §8.3.1). Pure.
 
 use std::{net::Ipv6Addr, sync::OnceLock};
 
@@ -6,8 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::refusal::RequestRefusal;
 
-/// The first valid host of a connection: its other requests nearly always name the same one, and then it
-/// need not be checked again.
+/// The first valid host of a connection, cached: most other requests name the same one.
 #[derive(Debug, Default)]
 pub(super) struct ValidatedHost(OnceLock<HeaderValue>);
 
@@ -18,7 +17,7 @@ impl ValidatedHost {
             return true;
         }
         let is_valid = is_host(host);
-        // A copy: the value itself would keep the whole buffer that it was read into.
+        // A copy: the value itself would keep its whole read buffer in memory.
         if is_valid
             && known.is_none()
             && let Ok(copy) = HeaderValue::from_bytes(host)
@@ -28,7 +27,7 @@ impl ValidatedHost {
         is_valid
     }
 
-    /// The host as a field's value, where it is one.
+    /// Returns the host as a field value, if it is valid.
     fn value(&self, host: &[u8]) -> Result<HeaderValue, RequestRefusal> {
         if !self.is_host(host) {
             return Err(RequestRefusal::Host);
@@ -40,7 +39,7 @@ impl ValidatedHost {
     }
 }
 
-/// Checks the target and the host, and brings them into one form: a target in origin form and a `Host`.
+/// Checks target and host, and normalises them: a target in origin form and a `Host`.
 ///
 /// The authority of an absolute-form target, or `:authority`, wins over `Host` (RFC 9112 §3.2.2).
 pub(super) fn validate<B>(
@@ -112,9 +111,9 @@ fn single_host<'h>(
     is_valid.then_some(Some(host)).ok_or(RequestRefusal::Host)
 }
 
-/// Whether these bytes are `uri-host [ ":" port ]` (RFC 9110 §7.2) with a host that is not empty.
+/// Returns whether these bytes are `uri-host [ ":" port ]` (RFC 9110 §7.2) with a non-empty host.
 ///
-/// Narrower than RFC 3986 in one point: `%` and the sub-delimiters that no host name has are refused too.
+/// Stricter than RFC 3986: `%` and sub-delimiters, which no host name contains, are invalid.
 fn is_host(host: &[u8]) -> bool {
     let (name, port) = if let Some((b'[', rest)) = host.split_first() {
         let Some(end) = rest.iter().position(|byte| *byte == b']') else {

@@ -36,6 +36,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// hand; where there is but one tier, that of [`Store::peek`].
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
+    /// Returns whether the fleet shares a tier that may hold this key. If not, [`Store::get`] returns
+    /// what [`Store::peek`] does.
+    fn is_shared(&self, key: &CacheKey) -> bool;
+
     /// Puts an entry under a key, in place of what is stored there, unless that
     /// [supersedes](Entry::is_superseded_by) it.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = PutOutcome> + Send;

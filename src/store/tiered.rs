@@ -95,6 +95,10 @@ impl Store for TieredStore {
         }
     }
 
+    fn is_shared(&self, key: &CacheKey) -> bool {
+        self.redis_for(key).is_some()
+    }
+
     async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let in_memory = match &self.memory {
             Some(memory) => memory.put(key, entry.clone()).await,

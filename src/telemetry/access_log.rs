@@ -1,4 +1,4 @@
-//! The access log: one line a request, written by a thread of its own, never waited for.
+//! The access log: one line a request, written by a dedicated thread without blocking requests.
 
 use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
@@ -11,55 +11,59 @@ use crate::{
     policy::cache_status::CacheResult,
 };
 
-/// Usual lines have about 250 bytes; the longest have a path of many kilobytes.
+/// The limits of the queue. Typical lines have about 250 bytes, the longest a path of many
+/// kilobytes.
 const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccessLogEncoding {
     /// One JSON object a line.
     Json,
-    /// `key=value` pairs for people.
+    /// `key=value` pairs.
     Text,
 }
 
-/// The access log in one format. A line that cannot be written is dropped and counted: a slow disk or a full
-/// pipe slows no request down.
+/// The access log in one format.
+///
+/// Lines that cannot be written are dropped and counted, so that a slow disk or a full pipe delays
+/// no request.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
     format: AccessLogEncoding,
     queue: Arc<LogQueue>,
 }
 
-/// What is logged of one request. No query, no header values, no body: they may hold personal data.
+/// The logged properties of a request.
+///
+/// They exclude query, field values and bodies, which may hold personal data.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLogEntry<'a> {
-    /// When the request's head had been read.
+    /// When the head of the request was complete.
     pub at: Timestamp,
-    /// The request's `X-Request-ID`, if it has one.
+    /// The request's `X-Request-ID`, or empty.
     pub request_id: &'a str,
-    /// The method; none of a request that could not be read.
+    /// The method, if the request could be parsed.
     pub method: Option<&'a Method>,
-    /// The host asked for.
+    /// The value of `Host`.
     pub host: &'a str,
     /// The path, without the query.
     pub path: &'a str,
-    /// The route's name.
     pub route: &'a str,
-    /// The status; 499 where the client went away before there was one.
+    /// The status, or 499 if the client disconnected before there was one.
     pub status: u16,
     /// Body bytes sent.
     pub bytes: u64,
-    /// From the request's head to the end of the response.
+    /// The time from the request's head to the end of the response.
     pub duration: Duration,
-    /// The outcome clients read in `X-API-Cache`; none if Larder itself answered, without its cache.
+    /// The outcome in `X-API-Cache`, or `None` if one of Larder's own endpoints responded.
     pub cache: Option<CacheResult>,
-    /// Why it was not a hit, or why it was refused: a word of a closed list.
+    /// The reason for a miss or rejection, from a closed list.
     pub reason: Option<&'static str>,
 }
 
 impl AccessLog {
-    /// Starts the thread that writes the lines of all access logs of a process, whatever their format.
+    /// Starts the writer thread, which all access logs of a process share.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -76,7 +80,6 @@ impl AccessLog {
         LogQueue::start("access-log", to, (LIMITS, dropped), drop_reporter).map(Arc::new)
     }
 
-    /// A log that writes its lines there.
     pub(crate) fn new(format: AccessLogEncoding, queue: Arc<LogQueue>) -> Self {
         Self { format, queue }
     }

@@ -1,18 +1,18 @@
-//! The metrics of the feed: who listens to purges, and what they were told.
+//! The metrics of the event feed: listeners and events.
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
-/// Their handles.
+/// The metric handles of the feed.
 pub struct FeedMetrics {
-    /// Who listens now.
+    /// Current listeners.
     pub listeners: IntGauge,
     /// Events sent, over all listeners.
     pub sent: IntCounter,
-    /// Listeners told that they may have missed something.
+    /// Resets sent to listeners that may have missed events.
     pub resets: IntCounter,
-    /// Listeners refused because there were too many.
+    /// Listeners rejected by the limit.
     pub refused: IntCounter,
 }
 
@@ -20,18 +20,18 @@ impl FeedMetrics {
     pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
         Self {
             listeners: catalogue
-                .gauge("larder_event_listeners", "Clients that listen to /_larder/events now."),
+                .gauge("larder_event_listeners", "Clients connected to /_larder/events."),
             sent: catalogue.counter(
                 "larder_events_sent_total",
-                "Events sent to clients: each counts once for every client that it was sent to.",
+                "Events sent to clients, counted once for each client.",
             ),
             resets: catalogue.counter(
                 "larder_event_resets_total",
-                "Clients of /_larder/events told to begin anew, because they may have missed purges.",
+                "Resets sent to clients of /_larder/events that may have missed purges.",
             ),
             refused: catalogue.counter(
                 "larder_event_listeners_refused_total",
-                "Requests for /_larder/events refused because as many listened as may.",
+                "Requests for /_larder/events rejected by the events.listeners limit.",
             ),
         }
     }

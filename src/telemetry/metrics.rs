@@ -1,4 +1,4 @@
-//! The metric catalogue: every metric there is, with the sentence that explains it.
+//! The metric catalogue: every metric with its help text.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,11 +7,12 @@ use std::{
 
 use http::StatusCode;
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 use super::{
+    catalogue::Catalogue,
     feed::FeedMetrics,
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
@@ -22,14 +23,10 @@ use super::{
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
-/// From a memory hit to the slowest analytics query.
-const SECONDS: &[f64] = &[
-    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    30.0, 60.0, 120.0,
-];
-
-/// Every metric of this process. Labels are names out of the configuration or closed lists, never a
-/// path, key, tag or user.
+/// All metrics of this process.
+///
+/// Labels are configured names or closed lists, never a path, key, tag or user. [`Metrics::new`] has
+/// the help text of each metric.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -40,70 +37,40 @@ pub struct Metrics {
     variants_limited: IntCounterVec,
     origin_requests: [IntCounter; STATUS_CLASSES.len()],
     origin_duration: Histogram,
-    /// Requests to the origin that brought no response, by kind.
-    pub origin_errors: IntCounterVec,
-    /// Connections to the origin.
-    pub origin_connections: IntGauge,
-    /// Requests that wait for one.
-    pub origin_pending: IntGauge,
-    /// Requests that got none.
-    pub origin_rejected: IntCounter,
-    /// Client connections open now.
-    pub connections: IntGauge,
-    /// Client connections refused because the limit was reached.
-    pub connections_refused: IntCounter,
-    /// Failures to accept a connection.
-    pub accept_errors: IntCounter,
-    /// Tunnels open now.
-    pub tunnels: IntGauge,
-    /// Upgrades refused because the limit of tunnels was reached.
-    pub tunnels_refused: IntCounter,
-    /// Responses given up because their clients did not read.
-    pub stalled_responses: IntCounter,
-    /// 1 while memory or connections to the origin are short.
-    pub pressure: IntGauge,
-    /// Requests that the server refused by itself, by reason.
-    pub refused_requests: IntCounterVec,
-    /// Entries held, by tier.
-    pub store_entries: IntGaugeVec,
-    /// Bytes held, by tier.
-    pub store_bytes: IntGaugeVec,
-    /// Entries let go, by tier and cause.
-    pub evictions: IntCounterVec,
-    /// The last record of the purge log that is applied here.
-    pub purge_log_seq: IntGauge,
-    /// 1 while this node surely knows every purge.
-    pub purge_log_synced: IntGauge,
-    /// How far back the purge log reaches here, in seconds.
-    pub purge_log_reach: IntGauge,
-    /// Selectors of purges that are remembered one by one.
-    pub purge_selectors: IntGauge,
-    /// Selectors that are no longer remembered one by one.
-    pub purge_selectors_evicted: IntCounter,
-    /// Records of the purge log applied.
-    pub purge_records: IntCounter,
-    /// Purges applied here that are in no log yet.
-    pub purge_pending: IntGauge,
-    /// Times at which everything stored before was given up, by cause.
-    pub purge_floor_rises: IntCounterVec,
-    /// Nodes of the fleet, by whether they are there.
+    pub(crate) origin_errors: IntCounterVec,
+    pub(crate) origin_connections: IntGauge,
+    pub(crate) origin_pending: IntGauge,
+    pub(crate) origin_rejected: IntCounter,
+    pub(crate) connections: IntGauge,
+    pub(crate) connections_refused: IntCounter,
+    pub(crate) accept_errors: IntCounter,
+    pub(crate) tunnels: IntGauge,
+    pub(crate) tunnels_refused: IntCounter,
+    pub(crate) stalled_responses: IntCounter,
+    pub(crate) pressure: IntGauge,
+    pub(crate) refused_requests: IntCounterVec,
+    pub(crate) store_entries: IntGaugeVec,
+    pub(crate) store_bytes: IntGaugeVec,
+    pub(crate) evictions: IntCounterVec,
+    pub(crate) purge_log_seq: IntGauge,
+    pub(crate) purge_log_synced: IntGauge,
+    pub(crate) purge_log_reach: IntGauge,
+    pub(crate) purge_selectors: IntGauge,
+    pub(crate) purge_selectors_evicted: IntCounter,
+    pub(crate) purge_records: IntCounter,
+    pub(crate) purge_pending: IntGauge,
+    pub(crate) purge_floor_rises: IntCounterVec,
+    /// Nodes of the fleet, by state.
     pub purge_nodes: IntGaugeVec,
-    /// Bytes of response bodies on their way to a store.
-    pub filling_bytes: IntGauge,
-    /// Bytes of large responses that were evicted and are still being read.
-    pub pinned_bytes: IntGauge,
-    /// Response bodies that were not kept for the store, by cause.
-    pub bodies_not_kept: IntCounterVec,
-    /// Who listens to purges.
+    pub(crate) filling_bytes: IntGauge,
+    pub(crate) pinned_bytes: IntGauge,
+    pub(crate) bodies_not_kept: IntCounterVec,
+    /// The event feed.
     pub feed: FeedMetrics,
-    /// Purging and webhooks.
-    pub purging: PurgeMetrics,
-    /// Access-log lines dropped.
-    pub access_log_dropped: IntCounter,
-    /// The keys that verify tokens.
-    pub jwks: JwksMetrics,
-    /// Schedules, polls, warming up.
-    pub triggers: TriggerMetrics,
+    pub(crate) purging: PurgeMetrics,
+    pub(crate) access_log_dropped: IntCounter,
+    pub(crate) jwks: JwksMetrics,
+    pub(crate) triggers: TriggerMetrics,
     own_requests: IntCounterVec,
     store: StoreMetricFamilies,
     reload_successful: IntGauge,
@@ -112,30 +79,30 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A fresh catalogue in a registry of its own.
+    /// Creates the metrics in a new registry.
     #[expect(clippy::too_many_lines, reason = "a list, and best read as one")]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         let catalogue = Catalogue(&registry);
         let build = catalogue.gauges(
             "larder_build_info",
-            "Always 1; the labels tell what runs.",
+            "Always 1, with the version as a label.",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // The process has one log, whether or not there are metrics.
+        // There is one log per process, independent of metrics.
         for counter in [&*DROPPED, &*SUPPRESSED] {
             catalogue.register(Ok(counter.clone()));
         }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
-            "Requests the origin answered, by status class.",
+            "Responses of the origin, by status class.",
             &["class"],
         );
         let metrics = Self {
             requests: catalogue.counters(
                 "larder_requests_total",
-                "Requests answered, each counted once: by route, X-API-Cache outcome and status class. Where the client went away before the answer, the class is `aborted`.",
+                "Finished requests, by route, X-API-Cache outcome and status class; `aborted` if the client disconnected before the response.",
                 &["route", "cache", "class"],
             ),
             duration: catalogue.histograms(
@@ -150,12 +117,12 @@ impl Metrics {
             ),
             uncached: catalogue.counters(
                 "larder_uncached_total",
-                "Requests that were not answered from the cache, by the reason in Cache-Status.",
+                "Requests not served from the cache, by the reason in Cache-Status.",
                 &["route", "reason"],
             ),
             collapsed: catalogue.counters(
                 "larder_collapsed_requests_total",
-                "Requests that waited for another request's fetch instead of asking the origin.",
+                "Requests that waited for another request's fetch instead of going to the origin.",
                 &["route"],
             ),
             variants_limited: catalogue.counters(
@@ -171,12 +138,12 @@ impl Metrics {
             ),
             origin_errors: catalogue.counters(
                 "larder_origin_errors_total",
-                "Requests to the origin that brought no response, by kind.",
+                "Failed requests to the origin, by kind.",
                 &["kind"],
             ),
             origin_connections: catalogue.gauge(
                 "larder_origin_connections",
-                "Connections to the origin, idle ones and tunnels included.",
+                "Open connections to the origin, including idle ones and tunnels.",
             ),
             origin_pending: catalogue.gauge(
                 "larder_origin_pending_requests",
@@ -186,10 +153,10 @@ impl Metrics {
                 "larder_origin_rejected_requests_total",
                 "Requests rejected because no connection to the origin was free.",
             ),
-            connections: catalogue.gauge("larder_connections", "Client connections open now."),
+            connections: catalogue.gauge("larder_connections", "Open client connections."),
             connections_refused: catalogue.counter(
                 "larder_connections_refused_total",
-                "Client connections refused because the limit was reached.",
+                "Client connections refused by the connection limit.",
             ),
             accept_errors: catalogue.counter(
                 "larder_accept_errors_total",
@@ -197,77 +164,77 @@ impl Metrics {
             ),
             tunnels: catalogue.gauge(
                 "larder_tunnels",
-                "Tunnels (WebSocket and other upgrades) open now.",
+                "Open tunnels (WebSocket and other upgrades).",
             ),
             tunnels_refused: catalogue.counter(
                 "larder_tunnels_refused_total",
-                "Upgrades refused because the limit of tunnels was reached.",
+                "Upgrades refused by the tunnel limit.",
             ),
             stalled_responses: catalogue.counter(
                 "larder_stalled_responses_total",
-                "Responses given up because their clients did not read them.",
+                "Responses dropped because their clients did not read them.",
             ),
             pressure: catalogue.gauge(
                 "larder_pressure",
-                "1 while memory is short, or requests wait for connections to the origin, so that clients that do not read lose their responses after seconds; else 0.",
+                "1 while memory or connections to the origin are short, and unread responses are dropped after seconds; else 0.",
             ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",
-                "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
+                "Requests rejected before routing, by reason; not included in larder_requests_total.",
                 &["reason"],
             ),
             own_requests: catalogue.counters(
                 "larder_own_requests_total",
-                "Requests that Larder answers itself on the public listener, by endpoint and status class; none of them is in larder_requests_total.",
+                "Requests to Larder's own endpoints on the public listener, by endpoint and status class; not included in larder_requests_total.",
                 &["endpoint", "class"],
             ),
-            store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
+            store_entries: catalogue.gauges("larder_store_entries", "Stored entries, by tier.", &["tier"]),
             store_bytes: catalogue.gauges(
                 "larder_store_bytes",
-                "Bytes held, by tier: keys, fields, tags, bodies and overhead.",
+                "Stored bytes, by tier: keys, fields, tags, bodies and overhead.",
                 &["tier"],
             ),
             evictions: catalogue.counters(
                 "larder_evictions_total",
-                "Entries let go, by tier and cause.",
+                "Evicted entries, by tier and cause.",
                 &["tier", "cause"],
             ),
             purge_log_seq: catalogue.gauge(
                 "larder_purge_log_seq",
-                "The last record of the purge log that this node has applied.",
+                "Sequence number of the last purge record that this node has applied.",
             ),
             purge_log_synced: catalogue.gauge(
                 "larder_purge_log_synced",
-                "1 while this node surely knows every purge, else 0.",
+                "1 while this node is in sync with the purge log, else 0.",
             ),
             purge_log_reach: catalogue.gauge(
                 "larder_purge_log_reach_seconds",
-                "How far back the purge log reaches on this node; responses older than that are not used.",
+                "Seconds that the purge log reaches back on this node; older responses are not served.",
             ),
             purge_selectors: catalogue.gauge(
                 "larder_purge_selectors",
-                "Selectors of purges that this node remembers one by one.",
+                "Purge selectors that this node remembers individually.",
             ),
             purge_selectors_evicted: catalogue.counter(
                 "larder_purge_selectors_evicted_total",
-                "Selectors of purges that gave up their places because there were too many.",
+                "Purge selectors evicted because there were too many to remember individually.",
             ),
             purge_records: catalogue.counter(
                 "larder_purge_records_total",
-                "Records of the purge log that this node has applied.",
+                "Purge records that this node has applied.",
             ),
             purge_pending: catalogue.gauge(
                 "larder_purge_pending",
-                "Purges applied on this node that wait for their place in the log.",
+                "Purges applied on this node that are not in the log yet.",
             ),
             purge_floor_rises: catalogue.counters(
                 "larder_purge_floor_rises_total",
-                "Times at which this node gave up everything stored before, because purges may be missing, by cause.",
+                "Number of times that this node invalidated all stored responses because purges might be missing, by cause.",
                 &["cause"],
             ),
             purge_nodes: catalogue.gauges(
                 "larder_purge_nodes",
-                "Nodes that purges wait for, as this node knows them, by state.",
+                "Nodes that purges wait for, as seen by this node, by state.",
                 &["state"],
             ),
             filling_bytes: catalogue.gauge(
@@ -280,15 +247,15 @@ impl Metrics {
             ),
             bodies_not_kept: catalogue.counters(
                 "larder_bodies_not_kept_total",
-                "Response bodies that could have been stored and were not kept for the store, by cause.",
+                "Storable response bodies that were not kept for the store, by cause.",
                 &["cause"],
             ),
             feed: FeedMetrics::new(&catalogue),
             purging: PurgeMetrics::new(&catalogue),
-            store: catalogue.store(),
+            store: StoreMetricFamilies::new(&catalogue),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
-                "Access-log lines dropped because standard output did not take them fast enough, or failed.",
+                "Access-log lines dropped because standard output was too slow or failed.",
             ),
             reload_successful: catalogue.gauge(
                 "larder_config_last_reload_successful",
@@ -296,7 +263,7 @@ impl Metrics {
             ),
             reload_timestamp: catalogue.seconds(
                 "larder_config_last_reload_success_timestamp_seconds",
-                "When the configuration in use was loaded, in seconds since the Unix epoch.",
+                "When the current configuration was loaded, in seconds since the Unix epoch.",
             ),
             jwks: JwksMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
@@ -307,14 +274,14 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// Counts a request that Larder itself has answered.
+    /// Counts a response of one of Larder's own endpoints.
     pub fn count_local_response(&self, endpoint: &str, status: StatusCode) {
         if let Some(class) = CLASSES.get(class_of(Some(status))) {
             self.own_requests.with_label_values(&[endpoint, class]).inc();
         }
     }
 
-    /// Notes how an attempt to load the configuration ended.
+    /// Records the result of loading a configuration.
     pub fn record_reload(&self, reload: ReloadResult) {
         self.reload_successful.set(i64::from(reload == ReloadResult::Succeeded));
         if reload == ReloadResult::Succeeded {
@@ -323,7 +290,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a response head of the origin, `after` the request was sent.
+    /// Counts a response head from the origin, received `after` the request was sent.
     pub fn record_origin_response(&self, status: StatusCode, after: Duration) {
         self.origin_duration.observe(after.as_secs_f64());
         if let Some(class) = self.origin_requests.get(class_of(Some(status))) {
@@ -331,7 +298,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of one route, so that a request never looks a metric up by label.
+    /// Returns the handles of one route, so that requests look up no metric by label.
     pub fn for_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
             collapsed: self.collapsed.with_label_values(&[route]),
@@ -343,12 +310,12 @@ impl Metrics {
         }
     }
 
-    /// The handles of the store in Redis.
+    /// Returns the handles of the Redis store.
     pub fn for_redis(&self) -> Arc<StoreMetrics> {
         Arc::new(self.store.of("redis"))
     }
 
-    /// The exposition (Prometheus text format 0.0.4).
+    /// Renders all metrics in Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
         self.process.refresh();
         let mut text = Vec::new();
@@ -359,18 +326,18 @@ impl Metrics {
     }
 }
 
-/// How an attempt to load the configuration ended.
+/// The result of loading a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadResult {
-    /// The new configuration is in use.
+    /// The new configuration is active.
     Succeeded,
-    /// The old configuration stays in use.
+    /// The previous configuration stays active.
     Failed,
 }
 
 /// The metric handles of one route.
 pub struct RouteMetrics {
-    /// Requests that waited for another's fetch.
+    /// Requests that waited for another request's fetch.
     pub collapsed: IntCounter,
     /// Variants dropped because their target had too many.
     pub variants_limited: IntCounter,
@@ -388,26 +355,25 @@ struct ResultMetrics {
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Status classes; the last stands for "the client went away before the answer".
+/// Status classes. The last one counts requests aborted by the client before a response.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
-/// What a finished request adds to the metrics.
+/// The contribution of a finished request to the metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestObservation {
-    /// The outcome clients read in `X-API-Cache`.
+    /// The outcome in `X-API-Cache`.
     pub result: CacheResult,
-    /// Why it was not a hit.
+    /// The reason why it was not a hit.
     pub reason: Option<Reason>,
-    /// The status; `None` where the client went away before there was one.
+    /// The status, or `None` if the client disconnected before there was one.
     pub status: Option<StatusCode>,
     /// Body bytes sent.
     pub bytes: u64,
-    /// From the request's head to the end of the response.
+    /// The time from the request's head to the end of the response.
     pub duration: Duration,
 }
 
 impl RouteMetrics {
-    /// The route's name.
     pub fn route(&self) -> &str {
         &self.route
     }
@@ -446,99 +412,4 @@ impl RouteMetrics {
 fn class_of(status: Option<StatusCode>) -> usize {
     let Some(status) = status else { return CLASSES.len() - 1 };
     usize::from(status.as_u16() / 100).clamp(1, 5) - 1
-}
-
-/// Registers metrics under names and label sets that are fixed in this file, so that none can fail.
-pub(super) struct Catalogue<'a>(&'a Registry);
-
-#[expect(clippy::expect_used, reason = "names, labels and buckets are constants of this file")]
-impl Catalogue<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
-        let metric = metric.expect("a valid metric");
-        self.0.register(Box::new(metric.clone())).expect("a name used once");
-        metric
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn store(&self) -> StoreMetricFamilies {
-        StoreMetricFamilies {
-            operations: self.counters(
-                "larder_store_operations_total",
-                "What a store over the network was asked for, and what came of it.",
-                &["tier", "op", "result"],
-            ),
-            duration: self.histograms(
-                "larder_store_duration_seconds",
-                "Seconds that a store over the network took.",
-                &["tier", "op"],
-            ),
-            dropped: self.counters(
-                "larder_store_writes_dropped_total",
-                "Writes given up untried, by cause.",
-                &["tier", "op", "cause"],
-            ),
-            breaker_open: self.gauges(
-                "larder_store_breaker_open",
-                "1 while a store is not asked because it does not answer.",
-                &["tier"],
-            ),
-            breaker_opened: self.counters(
-                "larder_store_breaker_opened_total",
-                "How often a store stopped to answer.",
-                &["tier"],
-            ),
-            refusing_writes: self.gauges(
-                "larder_store_refusing_writes",
-                "1 for the reason why a store refuses writes.",
-                &["tier", "reason"],
-            ),
-            queue_writes: self.gauges(
-                "larder_store_queue_writes",
-                "Writes that wait for a store.",
-                &["tier"],
-            ),
-            queue_bytes: self.gauges(
-                "larder_store_queue_bytes",
-                "Bytes of the entries that wait for a store.",
-                &["tier"],
-            ),
-        }
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help))
-    }
-
-    pub(super) fn seconds_total(&self, name: &str, help: &str) -> Counter {
-        self.register(Counter::new(name, help))
-    }
-
-    pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
-        self.register(Gauge::new(name, help))
-    }
-
-    pub(super) fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.register(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(HistogramVec::new(options, labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(Histogram::with_opts(options))
-    }
 }

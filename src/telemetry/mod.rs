@@ -1,6 +1,7 @@
-//! What an operator sees: the metric catalogue and the access log.
+//! Observability: the metric catalogue, the access log, and log output.
 
 mod access_log;
+mod catalogue;
 mod feed;
 pub(crate) mod log;
 mod metrics;
@@ -11,10 +12,7 @@ mod trigger;
 mod user;
 
 pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
-pub use feed::FeedMetrics;
 pub use metrics::Metrics;
-pub use purging::PurgeMetrics;
+pub(crate) use metrics::{ReloadResult, RequestObservation, RouteMetrics};
 pub(crate) use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};
-pub use trigger::TriggerMetrics;
-pub use user::JwksMetrics;
-pub(crate) use {metrics::ReloadResult, metrics::RequestObservation, metrics::RouteMetrics};
+pub(crate) use user::JwksMetrics;

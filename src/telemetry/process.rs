@@ -4,13 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Counter, Gauge, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
-/// Linux counts processor time for `/proc` in hundredths of a second on every supported platform.
+/// The unit of processor time in `/proc`: a hundredth of a second on all supported platforms.
 const TICKS_PER_SECOND: f64 = 100.0;
 const PAGE: i64 = 4096;
 
-/// What Prometheus clients of all languages say about their process.
+/// The process metrics that Prometheus clients of all languages export.
 pub(super) struct ProcessMetrics {
     cpu: Counter,
     resident: IntGauge,
@@ -23,13 +23,13 @@ impl ProcessMetrics {
         let process = Self {
             cpu: catalogue.seconds_total(
                 "process_cpu_seconds_total",
-                "User and system processor time spent, in seconds.",
+                "User and system CPU time spent, in seconds.",
             ),
             resident: catalogue.gauge("process_resident_memory_bytes", "Resident memory in bytes."),
             open_files: catalogue.gauge("process_open_fds", "Open file descriptors."),
             start: catalogue.seconds(
                 "process_start_time_seconds",
-                "When the process started, in seconds since the Unix epoch.",
+                "Start time of the process, in seconds since the Unix epoch.",
             ),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -37,7 +37,7 @@ impl ProcessMetrics {
         process
     }
 
-    /// Reads the current values; keeps the last ones where `/proc` is not there.
+    /// Reads the current values. Keeps the last ones if `/proc` is unavailable.
     pub(super) fn refresh(&self) {
         if let Some(seconds) = cpu_seconds() {
             self.cpu.inc_by((seconds - self.cpu.get()).max(0.0));
@@ -53,7 +53,7 @@ impl ProcessMetrics {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name may hold anything; the fields count from its closing parenthesis.
+    // The command name may contain anything, so fields are counted from its closing parenthesis.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;

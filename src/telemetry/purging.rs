@@ -1,21 +1,16 @@
-//! The metrics of purging, of webhooks, and of tags.
+//! The metrics of purging, webhooks and tags.
 
 use prometheus::IntCounterVec;
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
-/// What was asked for, and what came of it.
-pub struct PurgeMetrics {
-    /// Purges asked for, by source, mode and result.
-    pub purges: IntCounterVec,
-    /// Deliveries to webhooks, by webhook and result.
-    pub deliveries: IntCounterVec,
-    /// Tags of webhooks that a delivery had no value for.
-    pub unfilled: IntCounterVec,
-    /// Purges by writes through the proxy, by what had become of them when the answer went out.
-    pub writes: IntCounterVec,
-    /// Responses not stored because the tags in their bodies are not known, by route and cause.
-    pub untagged: IntCounterVec,
+/// The metric handles of purging.
+pub(crate) struct PurgeMetrics {
+    pub(crate) purges: IntCounterVec,
+    pub(crate) deliveries: IntCounterVec,
+    pub(crate) unfilled: IntCounterVec,
+    pub(crate) writes: IntCounterVec,
+    pub(crate) untagged: IntCounterVec,
 }
 
 impl PurgeMetrics {
@@ -23,27 +18,27 @@ impl PurgeMetrics {
         Self {
             purges: catalogue.counters(
                 "larder_purges_total",
-                "Purges asked for, by source, mode and result.",
+                "Purges, by source, mode and result.",
                 &["source", "mode", "result"],
             ),
             deliveries: catalogue.counters(
                 "larder_webhook_deliveries_total",
-                "Deliveries to webhooks, by webhook and result.",
+                "Webhook deliveries, by webhook and result.",
                 &["webhook", "result"],
             ),
             unfilled: catalogue.counters(
                 "larder_webhook_unfilled_total",
-                "Tags of webhooks that a delivery's payload had no value for.",
+                "Webhook tags without a value in the payload.",
                 &["webhook"],
             ),
             writes: catalogue.counters(
                 "larder_write_purges_total",
-                "Purges by writes through the proxy, by what had become of them when the answer went out.",
+                "Purges by writes through the proxy, by their state when the response was sent.",
                 &["result"],
             ),
             untagged: catalogue.counters(
                 "larder_untagged_responses_total",
-                "Responses that were not stored because of their JSON, or because it could not be read, by cause.",
+                "Responses not stored because of their JSON, or because it could not be parsed, by cause.",
                 &["route", "cause"],
             ),
         }

@@ -1,28 +1,30 @@
-//! The metrics of a store that is reached over a network.
+//! The metrics of a networked store.
 
 use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-/// What a store is asked for.
+use super::catalogue::Catalogue;
+
+/// An operation of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreOperation {
-    /// An entry.
+    /// Read an entry.
     Get,
-    /// To keep an entry.
+    /// Store an entry.
     Put,
-    /// To forget an entry.
+    /// Remove an entry.
     Remove,
-    /// Who fetches an entry.
+    /// Claim the fetch of an entry.
     Claim,
-    /// To tell the fleet what came of a fetch.
+    /// Publish the result of a fetch to the fleet.
     Publish,
 }
 
 impl StoreOperation {
     const COUNT: usize = 5;
 
-    /// The operation as the metrics spell it.
+    /// Returns the metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -34,37 +36,37 @@ impl StoreOperation {
     }
 }
 
-/// What came of it.
+/// The outcome of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreOperationOutcome {
-    /// The entry was there.
+    /// The entry was found.
     Hit,
-    /// It was not.
+    /// The entry was not found.
     Miss,
-    /// It is done.
+    /// The operation succeeded.
     Ok,
-    /// What was there could not be read.
+    /// The entry could not be decoded.
     Damaged,
-    /// What was there is encrypted by a secret that is not known, or not as it should be.
+    /// The entry is encrypted with an unknown secret, or was altered.
     Undecryptable,
-    /// The store is known to be away and was not asked.
+    /// The circuit breaker was open.
     Open,
-    /// The answer did not come in time.
+    /// The response did not arrive in time.
     TimedOut,
     /// The connection broke.
     Disconnected,
-    /// Too much was asked at once.
+    /// The queue was full.
     Full,
-    /// The store refused.
+    /// The store refused the operation.
     Refused,
-    /// The answer made no sense.
+    /// The response was invalid.
     Error,
 }
 
 impl StoreOperationOutcome {
     const COUNT: usize = 11;
 
-    /// The outcome as the metrics spell it.
+    /// Returns the metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -82,38 +84,83 @@ impl StoreOperationOutcome {
     }
 }
 
-/// The metrics of one tier.
+/// The metric handles of one tier.
 pub struct StoreMetrics {
     tier: &'static str,
     operations: IntCounterVec,
     handles: [[OnceLock<IntCounter>; StoreOperationOutcome::COUNT]; StoreOperation::COUNT],
     duration: [Histogram; StoreOperation::COUNT],
     dropped: IntCounterVec,
-    /// 1 while nothing is asked because nothing was answered.
+    /// 1 while the circuit breaker is open.
     pub breaker_open: IntGauge,
-    /// How often that began.
+    /// Number of times the circuit breaker opened.
     pub breaker_opened: IntCounter,
     refusing_writes: IntGaugeVec,
-    /// Writes that wait.
+    /// Queued writes.
     pub queue_writes: IntGauge,
-    /// Bytes of the entries among them, and of those on their way.
+    /// Bytes of entries that are queued or being written.
     pub queue_bytes: IntGauge,
 }
 
-/// The families of metrics that every tier's are made of.
+/// The metric families of all tiers.
 pub(super) struct StoreMetricFamilies {
-    pub(super) operations: IntCounterVec,
-    pub(super) duration: HistogramVec,
-    pub(super) dropped: IntCounterVec,
-    pub(super) breaker_open: IntGaugeVec,
-    pub(super) breaker_opened: IntCounterVec,
-    pub(super) refusing_writes: IntGaugeVec,
-    pub(super) queue_writes: IntGaugeVec,
-    pub(super) queue_bytes: IntGaugeVec,
+    operations: IntCounterVec,
+    duration: HistogramVec,
+    dropped: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    refusing_writes: IntGaugeVec,
+    queue_writes: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
 }
 
 impl StoreMetricFamilies {
-    /// The handles of one tier.
+    pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
+        Self {
+            operations: catalogue.counters(
+                "larder_store_operations_total",
+                "Operations of a networked store, by operation and result.",
+                &["tier", "op", "result"],
+            ),
+            duration: catalogue.histograms(
+                "larder_store_duration_seconds",
+                "Duration of a networked store's operations, in seconds.",
+                &["tier", "op"],
+            ),
+            dropped: catalogue.counters(
+                "larder_store_writes_dropped_total",
+                "Writes dropped before they were tried, by cause.",
+                &["tier", "op", "cause"],
+            ),
+            breaker_open: catalogue.gauges(
+                "larder_store_breaker_open",
+                "1 while the circuit breaker of a store is open.",
+                &["tier"],
+            ),
+            breaker_opened: catalogue.counters(
+                "larder_store_breaker_opened_total",
+                "Number of times the circuit breaker of a store opened.",
+                &["tier"],
+            ),
+            refusing_writes: catalogue.gauges(
+                "larder_store_refusing_writes",
+                "1 for the reason why a store refuses writes.",
+                &["tier", "reason"],
+            ),
+            queue_writes: catalogue.gauges(
+                "larder_store_queue_writes",
+                "Queued writes to a store.",
+                &["tier"],
+            ),
+            queue_bytes: catalogue.gauges(
+                "larder_store_queue_bytes",
+                "Bytes of the entries queued for a store.",
+                &["tier"],
+            ),
+        }
+    }
+
+    /// Returns the handles of one tier.
     pub(super) fn of(&self, tier: &'static str) -> StoreMetrics {
         let all = [
             StoreOperation::Get,
@@ -147,7 +194,7 @@ impl StoreMetrics {
         }
     }
 
-    /// The same for one that took this long.
+    /// Counts an operation and its duration.
     pub fn observe(
         &self,
         operation: StoreOperation,
@@ -160,12 +207,12 @@ impl StoreMetrics {
         }
     }
 
-    /// Counts a write that was given up before it was tried.
+    /// Counts a write that was dropped before it was tried.
     pub fn count_dropped(&self, operation: StoreOperation, cause: DropCause) {
         self.dropped.with_label_values(&[self.tier, operation.as_str(), cause.as_str()]).inc();
     }
 
-    /// Says for which reason of all there are writes are refused, if they are.
+    /// Records the reason why writes are refused, or `None`.
     pub fn set_refusing_writes(
         &self,
         reasons: impl Iterator<Item = &'static str>,
@@ -178,12 +225,12 @@ impl StoreMetrics {
     }
 }
 
-/// Why a write was not tried.
+/// The reasons why a write was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropCause {
-    /// Too much waits already.
+    /// The queue was full.
     Full,
-    /// The store is away.
+    /// The circuit breaker was open.
     Open,
 }
 

@@ -1,29 +1,21 @@
-//! The metrics of what purges and fetches without being asked: schedules, polls, warming up.
+//! The metrics of schedules, polls and warming.
 
 use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
-/// Their handles. Labels are names and cron expressions out of the configuration, or closed lists.
-pub struct TriggerMetrics {
-    /// Runs of schedules, by schedule and result.
-    pub schedule_runs: IntCounterVec,
-    /// When a schedule last ran, in seconds since the Unix epoch.
-    pub schedule_last_run: GaugeVec,
-    /// Polls, by poll and result.
-    pub polls: IntCounterVec,
-    /// When a poll's version last changed, in seconds since the Unix epoch.
-    pub poll_last_change: GaugeVec,
-    /// Seconds since a poll's version last changed.
-    pub poll_version_age: GaugeVec,
-    /// Whether that is longer than `alert_after`.
-    pub poll_overdue: IntGaugeVec,
-    /// Requests to be fetched ahead, by what became of them.
-    pub warm_requests: IntCounterVec,
-    /// Requests that were fetched ahead, by outcome and reason.
-    pub warm_outcomes: IntCounterVec,
-    /// Requests that wait to be fetched ahead.
-    pub warm_waiting: IntGauge,
+/// The metric handles of triggers. Labels are configured names and cron expressions, or closed
+/// lists.
+pub(crate) struct TriggerMetrics {
+    pub(crate) schedule_runs: IntCounterVec,
+    pub(crate) schedule_last_run: GaugeVec,
+    pub(crate) polls: IntCounterVec,
+    pub(crate) poll_last_change: GaugeVec,
+    pub(crate) poll_version_age: GaugeVec,
+    pub(crate) poll_overdue: IntGaugeVec,
+    pub(crate) warm_requests: IntCounterVec,
+    pub(crate) warm_outcomes: IntCounterVec,
+    pub(crate) warm_waiting: IntGauge,
 }
 
 impl TriggerMetrics {
@@ -36,7 +28,7 @@ impl TriggerMetrics {
             ),
             schedule_last_run: catalogue.seconds_by(
                 "larder_schedule_last_run_timestamp_seconds",
-                "The last time for which a schedule has run, in seconds since the Unix epoch.",
+                "Scheduled time of the last run, in seconds since the Unix epoch.",
                 &["schedule"],
             ),
             polls: catalogue.counters(
@@ -61,16 +53,15 @@ impl TriggerMetrics {
             ),
             warm_requests: catalogue.counters(
                 "larder_warm_requests_total",
-                "Requests to be fetched ahead, by what became of them.",
+                "Requests queued for warming, by result.",
                 &["result"],
             ),
             warm_outcomes: catalogue.counters(
                 "larder_warm_outcomes_total",
-                "Requests that were fetched ahead, by outcome and the reason for it.",
+                "Warmed requests, by outcome and reason.",
                 &["outcome", "reason"],
             ),
-            warm_waiting: catalogue
-                .gauge("larder_warm_waiting", "Requests that wait to be fetched ahead."),
+            warm_waiting: catalogue.gauge("larder_warm_waiting", "Requests that wait for warming."),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use prometheus::{IntCounterVec, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
-/// Handles for the keys that an issuer publishes.
+/// The metric handles of an issuer's published keys.
 #[derive(Clone)]
 pub struct JwksMetrics {
     keys: IntGauge,
@@ -16,7 +16,7 @@ impl JwksMetrics {
         Self {
             keys: catalogue.gauge(
                 "larder_jwks_keys",
-                "Keys of user.jwt.jwks in force; 0 while none are known, or without jwks.",
+                "Usable keys of user.jwt.jwks; 0 if none are known or jwks is not configured.",
             ),
             fetches: catalogue.counters(
                 "larder_jwks_fetches_total",
@@ -26,7 +26,7 @@ impl JwksMetrics {
         }
     }
 
-    /// Counts a fetch, and notes how many keys are in force after it.
+    /// Counts a fetch, and records the number of usable keys after it.
     pub fn record_fetch(&self, succeeded: bool, keys: usize) {
         let result = if succeeded { "succeeded" } else { "failed" };
         self.fetches.with_label_values(&[result]).inc();

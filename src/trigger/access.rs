@@ -1,64 +1,65 @@
-//! Who may do what: bearer tokens.
+//! Bearer tokens and the operations that they allow.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, header};
 
-/// What a call takes.
+/// The permission that an endpoint requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anyone may: health checks.
+    /// No token required: health checks.
     Open,
-    /// A token that may read; anyone where there are no tokens at all.
+    /// A token with `read`, or no token if none are configured.
     Read,
-    /// A token that may purge.
+    /// A token with `purge`.
     Purge,
 }
 
-/// A bearer token and what it may do.
+/// A bearer token and its permissions.
 #[derive(Clone)]
 pub(crate) struct Token {
     secret: String,
     granted: Vec<Access>,
 }
 
-/// The tokens of the admin listener. Without any, it may be read by whoever reaches it (it is bound to
-/// loopback unless configured otherwise), and nobody may purge.
+/// The tokens of the admin listener.
+///
+/// Without tokens every client may read, because the listener is bound to loopback by default, and
+/// no client may purge.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens(Vec<Token>);
 
-/// Whether a request may make a call.
+/// The result of checking a request's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Authorization {
-    /// It may.
     Granted,
-    /// It carries no token, or none that is known.
+    /// The request carries no valid token.
     Unauthenticated,
-    /// Its token may do other things only.
+    /// The token is valid but lacks the permission.
     Forbidden,
-    /// There is no token that may.
+    /// No configured token has the permission.
     Unconfigured,
 }
 
 impl Token {
-    /// A token that may do these things.
     pub(crate) fn new(secret: impl Into<String>, granted: Vec<Access>) -> Self {
         Self { secret: secret.into(), granted }
     }
 
-    /// A token that may do everything.
+    /// Creates a token with all permissions.
+    #[cfg(test)]
     pub(crate) fn full_access(secret: impl Into<String>) -> Self {
         Self::new(secret, vec![Access::Read, Access::Purge])
     }
 }
 
 impl Tokens {
-    /// These tokens.
     pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens)
     }
 
-    /// Whether a request with these fields may make a call that takes `access`. Compares in constant
-    /// time, and every token whichever matches.
+    /// Checks if a request with these fields has the permission `access`.
+    ///
+    /// Compares with every token in constant time, also after a match.
     pub(crate) fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
         if access == Access::Open || (access == Access::Read && self.0.is_empty()) {
             return Authorization::Granted;
@@ -77,26 +78,26 @@ impl Tokens {
         })
     }
 
-    /// Whether there is no token at all.
+    /// Returns true if no token is configured.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether there is a token that gives this access.
+    /// Returns true if a configured token has this permission.
     pub(crate) fn any_grants(&self, access: Access) -> bool {
         self.0.iter().any(|token| token.granted.contains(&access))
     }
 }
 
-/// What clients of Fastly send a token in.
+/// The field in which Fastly's clients send their token.
 const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
-/// The token that a request carries: that of `Authorization: Bearer`, else that of `Fastly-Key`.
+/// Returns the token in `Authorization: Bearer`, or else in `Fastly-Key`.
 fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer_token(headers).or_else(|| Some(headers.get(FASTLY_KEY)?.as_bytes().trim_ascii()))
 }
 
-/// The token of `Authorization: Bearer`.
+/// Returns the token in `Authorization: Bearer`.
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7)?;
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_allows_what_it_may() {
+    fn a_token_allows_exactly_its_permissions() {
         let reader = Token::new("reader", vec![Access::Read]);
         let tokens = Tokens::new(vec![reader.clone(), Token::full_access("both")]);
         assert_eq!(authorize(&tokens, Access::Purge, "Bearer both"), Authorization::Granted);
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_stand_where_clients_of_fastly_put_it() {
+    fn the_token_may_be_in_the_field_of_fastlys_clients() {
         let tokens = Tokens::new(vec![Token::full_access("secret")]);
         let authorize =
             |lines: &[(&'static str, &str)]| tokens.authorize(Access::Purge, &headers(lines));
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_all_may_read_and_nobody_may_purge() {
+    fn without_tokens_reading_is_open_and_purging_forbidden() {
         let tokens = Tokens::default();
         assert_eq!(authorize(&tokens, Access::Read, "Bearer x"), Authorization::Granted);
         assert_eq!(authorize(&tokens, Access::Purge, "Bearer "), Authorization::Unconfigured);

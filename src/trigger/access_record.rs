@@ -1,4 +1,4 @@
-//! The account of a request that an endpoint of Larder's own answers, given when its response ends.
+//! Access records of requests to Larder's own endpoints, reported when the response ends.
 
 use std::{
     convert::Infallible,
@@ -11,52 +11,47 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
-use super::{
-    clear,
-    purge_method::PURGE,
-    router::{StreamingBody, WEBHOOK_PREFIX},
-};
+use super::{clear, purge_method::PURGE, webhook::PATH_PREFIX};
 
-/// The status of a request whose client went away before there was one, as in nginx's log.
+/// A body produced while it is sent.
+pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The status logged if the client disconnects before there is a response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// One request to an endpoint, and its outcome.
 #[derive(Debug)]
 pub(crate) struct AccessRecord {
-    /// Which endpoint it was: a word of a closed list.
+    /// The name of the endpoint, from a closed list.
     pub endpoint: &'static str,
-    /// The method.
     pub method: Method,
-    /// The target.
     pub uri: Uri,
-    /// The fields.
     pub headers: HeaderMap,
-    /// When its head had been read.
+    /// When the head of the request was complete.
     pub started: Instant,
-    /// The status.
     pub status: StatusCode,
     /// Body bytes sent.
     pub bytes: u64,
 }
 
 impl AccessRecord {
-    /// The host asked for.
+    /// Returns the value of `Host`.
     pub(crate) fn host(&self) -> &str {
         let host = self.headers.get(header::HOST);
         host.and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 }
 
-/// Tells of a request when it is dropped: at the end of its response, or when its client goes away.
+/// Reports a request when dropped: at the end of the response, or when the client disconnects.
 pub(super) struct AccessReporter {
     record: AccessRecord,
     observer: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
 impl AccessReporter {
-    /// Begins the account of a request.
+    /// Starts the record of a request.
     pub(super) fn begin<B>(
         request: &Request<B>,
         observer: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
@@ -73,14 +68,14 @@ impl AccessReporter {
         Self { record, observer }
     }
 
-    /// The response is at hand as a whole.
+    /// Records a response whose body is complete.
     pub(super) fn finish(mut self, response: Response<Bytes>) -> Response<Bytes> {
         self.record.status = response.status();
         self.record.bytes = response.body().len() as u64;
         response
     }
 
-    /// The response goes on for a while; the account is given when its body is dropped.
+    /// Records a streaming response. The report follows when its body is dropped.
     pub(super) fn finish_with_body(
         mut self,
         response: Response<StreamingBody>,
@@ -103,7 +98,7 @@ fn endpoint_of(method: &Method, path: &str) -> &'static str {
         "/_larder/sync" => "sync",
         "/_larder/version" => "version",
         clear::PATH => "clear",
-        path if path.starts_with(WEBHOOK_PREFIX) => "webhook",
+        path if path.starts_with(PATH_PREFIX) => "webhook",
         _ => "unknown",
     }
 }

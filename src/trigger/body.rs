@@ -1,4 +1,4 @@
-//! Reading what is sent to Larder itself: whole, within a limit, and within a budget for all at once.
+//! Reads request bodies for Larder's own endpoints, within a limit for each and a budget for all.
 
 use std::{collections::HashMap, iter, net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -13,28 +13,29 @@ use crate::{
     server::{BodyLimits, ClientBodyError, LimitedBody},
 };
 
-/// The largest body that Larder reads for itself, in bytes.
+/// The size limit of a body, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// How long a body may take altogether.
+/// The time limit for reading a whole body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of all bodies that are held at the same time.
+/// The byte budget of all bodies held at the same time.
 const TOTAL_BYTES: usize = 16 * MAX_BODY_BYTES;
 
-/// The part of them that callers may use who have proven nothing yet.
+/// The part of the budget for unauthenticated callers.
 const UNAUTHENTICATED_BYTES: usize = 12 * MAX_BODY_BYTES;
 
-/// The part that unauthenticated callers of one webhook may use.
+/// The part of the budget for unauthenticated callers of one webhook.
 const BYTES_PER_WEBHOOK: usize = 4 * MAX_BODY_BYTES;
 
-/// The part that one unauthenticated client may use.
+/// The part of the budget for one unauthenticated client.
 const BYTES_PER_CLIENT: usize = 2 * MAX_BODY_BYTES;
 
-/// A budget in bytes for all bodies that are held at the same time.
+/// A byte budget for all bodies held at the same time.
 ///
-/// Callers whose body is the proof, as with signatures, have a part of it, and in that each webhook and each
-/// client another one: bodies that never end stop nobody else's.
+/// Callers that are authenticated only by their body, such as senders with a signature, share a
+/// part of it. In that part each webhook and each client has a quota, so that bodies that never end
+/// cannot block other senders.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BodyBudget {
     usage: Arc<Mutex<BudgetUsage>>,
@@ -53,16 +54,16 @@ enum Quota {
     Client(IpAddr),
 }
 
-/// Whose body is read.
+/// The sender of a body.
 #[derive(Debug, Clone)]
 pub(crate) enum EndpointCaller<'a> {
-    /// Someone who has proven to be allowed to send it.
+    /// A caller whose fields prove that it may send the body.
     Authenticated,
-    /// Someone who delivers to this webhook, from this address, and has proven nothing yet.
+    /// A caller of this webhook, from this address, that is not authenticated yet.
     Unauthenticated(&'a str, Option<IpAddr>),
 }
 
-/// A body that was read, and the part of the budget that it takes.
+/// A complete body and its share of the budget.
 #[derive(Debug)]
 pub(crate) struct BufferedBody {
     bytes: Vec<u8>,
@@ -70,21 +71,21 @@ pub(crate) struct BufferedBody {
     budget: BodyBudget,
 }
 
-/// Why a body was not read.
+/// The reasons why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyReadError {
-    /// It is larger than [`MAX_BODY_BYTES`]: 413.
+    /// The body is larger than [`MAX_BODY_BYTES`]: 413.
     TooLarge,
-    /// It did not come in time: 408.
+    /// The body did not arrive in time: 408.
     TimedOut,
-    /// It ended early: 400.
+    /// The body ended early: 400.
     Incomplete,
-    /// The budget is used up: 503.
+    /// The budget is exhausted: 503.
     OverBudget,
 }
 
 impl BodyBudget {
-    /// Reads a body to its end. `idle_timeout` is how long it may pause.
+    /// Reads a body to its end. `idle_timeout` is the longest allowed pause.
     pub(crate) async fn read<B>(
         &self,
         body: B,
@@ -109,7 +110,7 @@ impl BodyBudget {
 }
 
 impl EndpointCaller<'_> {
-    /// The quotas of the budget that the body is counted in as well; `None` for none.
+    /// Returns the quotas that the body counts against, or `None` for an authenticated caller.
     fn quotas(&self) -> Option<Vec<Quota>> {
         match self {
             Self::Authenticated => None,
@@ -210,11 +211,11 @@ impl From<ClientBodyError> for BodyReadError {
 }
 
 impl BodyReadError {
-    /// What the sender is told.
+    /// Returns the response to the sender.
     pub(crate) fn problem(self) -> Problem {
         let (status, title, detail) = match self {
             Self::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "At most 1 MiB is read.")
+                (StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "The limit is 1 MiB.")
             }
             Self::TimedOut => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -229,7 +230,7 @@ impl BodyReadError {
             Self::OverBudget => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too busy",
-                "Too much is being sent at the same time; send it again in a moment.",
+                "Too many bodies are being received; send it again in a moment.",
             ),
         };
         Problem::new(status, title, detail)

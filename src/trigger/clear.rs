@@ -1,4 +1,4 @@
-//! `POST /_larder/clear`: a user makes invalid what is stored of its own.
+//! `POST /_larder/clear`: purges all stored responses of the user that sends the request.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,49 +16,49 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Where it is asked for.
+/// The path of the endpoint.
 pub(super) const PATH: &str = "/_larder/clear";
 
-/// One user purges no more often than this: what is asked for in between is purged together.
+/// The minimum interval between two purges of a user. Requests in between share one purge.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Users remembered before those that are over are forgotten.
+/// The number of tracked users above which finished entries are removed.
 const MAX_TRACKED_USERS: usize = 1024;
 
-/// A field that no form sends, and no page of another origin without leave.
+/// A field that forms cannot send, and pages of other origins only after a preflight.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// Users who clear what is stored of theirs, or did so within the last second.
+/// Users with a clear request in progress or within the last second.
 #[derive(Default)]
 pub(super) struct ClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
 
-/// One user's turn.
+/// The time and receipt of a user's last purge, locked while one is in progress.
 #[derive(Default)]
 struct LastClear(tokio::sync::Mutex<Option<(Instant, PurgeReceipt)>>);
 
-/// What a request asks for, apart from who sends it.
+/// A request to clear, without its user.
 pub(super) struct ClearRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) headers: &'a HeaderMap,
-    /// Pages of which other origins may ask.
+    /// Other origins whose pages may clear.
     pub(super) origins: &'a [HeaderValue],
 }
 
-/// Whether a page sent the request, and whether it may.
+/// The result of the check against cross-site request forgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginCheck {
-    /// One of this host or of an origin that is listed.
+    /// The request comes from the same host or an allowed origin, or not from a page.
     Allowed,
-    /// One of another origin, or nothing tells.
+    /// The request comes from another origin, or its origin is unknown.
     Forbidden,
 }
 
 impl ClearRequest<'_> {
-    /// Whether another origin's page cannot have made a browser send this without its user's will.
+    /// Checks that the request was not forged by a page of another origin.
     ///
-    /// Browsers send cookies along, and some gateways make a field of them; they send no `Authorization` by
-    /// themselves.
+    /// Browsers attach cookies to such requests, and a gateway may turn a cookie into a trusted
+    /// field. They never attach `Authorization` by themselves.
     fn check_origin(&self) -> OriginCheck {
         let is_own = match self.headers.get(header::ORIGIN) {
             Some(origin) => self.is_same_host(origin) || self.origins.contains(origin),
@@ -75,12 +75,12 @@ impl ClearRequest<'_> {
         origin.is_some_and(|(_, name)| host == Some(name.as_bytes()))
     }
 
-    /// Whether the browser is to drop what it keeps of this host, too.
+    /// Returns true if the browser should clear its own cache for this host as well.
     fn clears_browser(&self) -> bool {
         self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "site_data=cache"))
     }
 
-    /// Answers a request of this user, or of an unknown one.
+    /// Responds to a request from this user, or from an unidentified one.
     pub(super) async fn respond(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
@@ -122,7 +122,8 @@ impl ClearRequest<'_> {
         response
     }
 
-    /// Lets pages of listed origins read the response (Fetch standard, CORS protocol). Nobody stores it.
+    /// Allows pages of the listed origins to read the response (Fetch standard, CORS protocol), and
+    /// forbids storing it.
     fn add_cors_headers(&self, headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -140,8 +141,10 @@ impl ClearRequest<'_> {
 }
 
 impl ClearThrottle {
-    /// Purges what belongs to an owner. Requests that come while another waits share its purge, which begins
-    /// after all of them came.
+    /// Purges all responses of an owner.
+    ///
+    /// Requests that arrive while another one waits share its purge, which begins after all of them
+    /// have arrived.
     async fn clear(
         &self,
         owner: &Arc<str>,
@@ -172,7 +175,7 @@ impl ClearThrottle {
 }
 
 impl LastClear {
-    /// Whether a request uses it, or its interval is not over.
+    /// Returns true while a request uses the entry or its interval has not elapsed.
     fn is_running(&self, now: Instant) -> bool {
         match self.0.try_lock() {
             Ok(last) => last.as_ref().is_some_and(|(started, _)| now < *started + MIN_INTERVAL),
@@ -197,15 +200,16 @@ fn identity_required(reason: Reason) -> Response<Bytes> {
         Reason::UnverifiedToken => {
             "The token cannot be verified: it is expired, forged or of another issuer."
         }
-        _ => "Send the token or cookie that the API takes: what is cleared is the user's own.",
+        _ => {
+            "Send the token or cookie that the API accepts: only the user's own responses are cleared."
+        }
     };
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "Identity required", detail);
     super::purge_method::with_bearer_challenge(problem.into_response())
 }
 
 fn forbidden() -> Response<Bytes> {
-    let detail = "A page of another origin may not clear what is stored. Send `X-Requested-With`, or list \
-                  the page's origin in `events.allow_origins`.";
+    let detail = "Pages of other origins may not clear stored responses. Send `X-Requested-With`, or list the page's origin in `events.allow_origins`.";
     Problem::new(StatusCode::FORBIDDEN, "Origin not allowed", detail).into_response()
 }
 
@@ -217,7 +221,7 @@ fn preflight() -> Response<Bytes> {
 }
 
 fn wrong_method() -> Response<Bytes> {
-    let detail = "What is stored is cleared with POST.";
+    let detail = "Use POST to clear stored responses.";
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
     let mut response = problem.into_response();
     response.headers_mut().insert(header::ALLOW, METHODS);
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_clears_what_is_its_own() {
+    async fn a_user_clears_only_its_own_responses() {
         let fields = [("authorization", "Bearer x")];
         let (response, log) = ask((Method::POST, PATH), &fields, Ok(member())).await;
         assert_eq!(response.status(), 200);
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_known_user_clears_and_only_with_post() {
+    async fn clearing_requires_an_identified_user_and_post() {
         let fields = [("authorization", "Bearer x")];
         for reason in [Reason::NoIdentity, Reason::UnverifiedToken, Reason::Recheck] {
             let (response, log) = ask((Method::POST, PATH), &fields, Err(reason)).await;

@@ -1,4 +1,4 @@
-//! Which client a request comes from, for rights that an address gives. Pure.
+//! The address of the client, for permissions that depend on it. Pure.
 
 use std::net::IpAddr;
 
@@ -9,10 +9,10 @@ use crate::field::list;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Fields by which proxies name themselves.
+/// Fields that proxies add about themselves.
 const PROXY_MARKS: [&str; 5] = ["via", "cdn-loop", "cf-ray", "x-amz-cf-id", "front-end-https"];
 
-/// How the names of fields end that hold a client's address, as proxies, CDNs and clouds spell them.
+/// Suffixes of field names that carry a client address, as proxies, CDNs and clouds spell them.
 const ADDRESS_SUFFIXES: [&str; 12] = [
     "forwarded-for",
     "client-ip",
@@ -28,12 +28,12 @@ const ADDRESS_SUFFIXES: [&str; 12] = [
     "external-address",
 ];
 
-/// What a field says about the way of a request.
+/// What a field reveals about the path of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProxyHint {
-    /// The address of a client; servers that read the field believe it.
+    /// The address of a client, trusted by servers that read the field.
     Address,
-    /// A proxy was on the way.
+    /// A proxy forwarded the request.
     Proxy,
 }
 
@@ -67,7 +67,8 @@ pub(super) fn address(
     others.all(|(_, value)| agrees(value)).then_some(client)
 }
 
-/// The client that a trusted peer names in `X-Forwarded-For`, in `Forwarded`, or in both alike.
+/// Returns the client that a trusted peer names in `X-Forwarded-For`, in `Forwarded`, or equally in
+/// both.
 fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let chain = |name: HeaderName, read: fn(&[u8]) -> Option<IpAddr>| {
         headers.contains_key(&name).then(|| {
@@ -82,8 +83,8 @@ fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -
     }
 }
 
-/// The last hop that is not trusted, or the first of all hops if all of them are. None if a hop that
-/// counts has no address.
+/// Returns the last hop that is not trusted, or the first hop if all are trusted. `None` if that
+/// hop has no address.
 fn first_untrusted(
     hops: &[Option<IpAddr>],
     is_trusted: &impl Fn(IpAddr) -> bool,
@@ -98,7 +99,8 @@ fn first_untrusted(
     client
 }
 
-/// What the name of a field says. Servers that read CGI variables take `_` for `-`.
+/// Classifies a field by its name. `_` counts as `-`, because CGI variables do not distinguish
+/// them.
 fn hint(name: &HeaderName) -> Option<ProxyHint> {
     let name = name.as_str().replace('_', "-");
     let is_address = ADDRESS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
@@ -111,14 +113,15 @@ fn hint(name: &HeaderName) -> Option<ProxyHint> {
     }
 }
 
-/// An address without port, as in `X-Forwarded-For`.
+/// Parses an address without a port, as in `X-Forwarded-For`.
 fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// The address in the `for` parameter of one element of `Forwarded` (RFC 7239 §4), without a port. None
-/// if there is not exactly one, if it is obfuscated, or if the element has an escape.
+/// Parses the `for` parameter of a `Forwarded` element (RFC 7239 §4), without its port.
+///
+/// `None` if there is not exactly one, if it is obfuscated, or if the element has an escape.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let element = std::str::from_utf8(element).ok().filter(|element| !element.contains('\\'))?;
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_peers_or_what_trusted_proxies_name() {
+    fn the_address_is_the_peer_or_named_by_trusted_proxies() {
         let forwarded = "x-forwarded-for";
         assert_eq!(client("1.2.3.4", &[]), "1.2.3.4");
         assert_eq!(client("::ffff:1.2.3.4", &[]), "1.2.3.4");

@@ -1,4 +1,5 @@
-//! For tests: a fleet in memory that can be cut off, a clock that can jump, and what was done.
+//! Test doubles: an in-memory fleet that can be disconnected, a clock that can jump, and a log of
+//! fetches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Fleet, Lease, TaskContext, WallClock};
+use super::{Fleet, Lease, TaskContext, task_context::WallClock};
 use crate::{
     fence::Purge,
     field::Timestamp,
@@ -23,7 +24,7 @@ use crate::{
     warm::{Budget, WarmFetcher, WarmOutcome, WarmPlan, WarmQueue, WarmRequest, WarmTarget},
 };
 
-/// What the nodes share.
+/// The state that the nodes share.
 #[derive(Default)]
 pub(super) struct FakeRedis {
     pub(super) purges: Mutex<Vec<Purge>>,
@@ -34,7 +35,7 @@ pub(super) struct FakeRedis {
     pub(super) refuses_purges: AtomicBool,
 }
 
-/// One node's way to the others.
+/// One node's connection to the shared state.
 pub(super) struct FakeNode(pub(super) Arc<FakeRedis>);
 
 impl FakeNode {
@@ -97,7 +98,7 @@ impl Fleet for FakeNode {
     }
 }
 
-/// A clock that goes with tokio's, and can be moved ahead of it.
+/// A clock that follows tokio's and can be moved ahead of it.
 pub(super) struct ManualClock {
     base: Timestamp,
     began: Instant,
@@ -105,7 +106,7 @@ pub(super) struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows this time of day (RFC 3339) now.
+    /// Creates a clock that shows this time (RFC 3339).
     pub(super) fn at(text: &str) -> Arc<Self> {
         let base = text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
         let base = Timestamp::from_millis(u64::try_from(base).unwrap());
@@ -117,13 +118,13 @@ impl ManualClock {
         self.base.saturating_add(self.began.elapsed() + ahead)
     }
 
-    /// Time passes for the clock and not for timers, as while a machine sleeps.
+    /// Advances the clock but no timers, as happens while a machine is suspended.
     pub(super) fn jump(&self, by: Duration) {
         self.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap(), Relaxed);
     }
 }
 
-/// What was fetched ahead.
+/// The targets fetched ahead.
 #[derive(Default)]
 pub(super) struct FetchLog(pub(super) Mutex<Vec<String>>);
 
@@ -134,13 +135,13 @@ impl WarmFetcher for FetchLog {
     }
 }
 
-/// These targets as what is fetched ahead.
+/// Returns a plan to warm these targets.
 pub(super) fn plan(targets: &[&str]) -> WarmPlan {
     let target = |text: &&str| WarmTarget::parse(text, Scheme::Http).unwrap();
     WarmPlan { targets: targets.iter().map(target).collect(), ..WarmPlan::default() }
 }
 
-/// A node with this clock, in this fleet.
+/// Creates the context of a node with this clock in this fleet.
 pub(super) fn node(redis: &Arc<FakeRedis>, clock: &Arc<ManualClock>) -> TaskContext<FakeNode> {
     let metrics = Metrics::new();
     let clock = Arc::clone(clock);

@@ -1,5 +1,5 @@
-//! What schedules and polls need of the other nodes: the purge log, turns, leases, and a few remembered
-//! words.
+//! The interface of schedules and polls to the fleet: purges, de-duplication, leases, shared
+//! values.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -11,37 +11,36 @@ use crate::{
 
 /// The nodes that share one purge log.
 pub(crate) trait Fleet: Send + Sync + 'static {
-    /// A role that one node at a time has.
+    /// A lease that one node at a time holds.
     type Lease: Lease;
 
-    /// Appends a purge; when this returns, this node has applied it.
+    /// Appends a purge, and returns once this node has applied it.
     fn purge(&self, purge: Purge) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 
-    /// The same, but nothing is appended where a purge was with this key in the last 24 hours, by
-    /// whichever node.
+    /// Appends a purge unless any node appended one with this key in the last 24 hours.
     fn purge_deduplicated(
         &self,
         purge: Purge,
         key: &str,
     ) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 
-    /// Whether this node is the first to ask with this key within this time.
+    /// Returns true if no node has used this key within this time.
     fn dedup(
         &self,
         key: &str,
         within: Duration,
     ) -> impl Future<Output = Result<bool, LogUnavailable>> + Send;
 
-    /// The role of this name, unless another node has it or nobody can say.
+    /// Acquires the lease of this name. `None` if another node holds it or Redis is unreachable.
     fn acquire_lease(&self, name: &str) -> impl Future<Output = Option<Self::Lease>> + Send;
 
-    /// What some node remembered last under this name.
+    /// Returns the value that any node stored last under this name.
     fn value(
         &self,
         name: &str,
     ) -> impl Future<Output = Result<Option<String>, LogUnavailable>> + Send;
 
-    /// Has all nodes remember this, until another value takes its place.
+    /// Stores a value under this name for all nodes.
     fn set_value(
         &self,
         name: &str,
@@ -49,19 +48,18 @@ pub(crate) trait Fleet: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 }
 
-/// A role that this node has; given up when dropped.
+/// A lease held by this node, released on drop.
 pub(crate) trait Lease: Send + Sync + 'static {
-    /// Whether it is still this node's.
+    /// Returns true while this node holds the lease.
     fn is_held(&self) -> bool;
 }
 
-/// The fleet as its purge log knows it.
+/// A fleet that is implemented by the purge log.
 pub(crate) struct LogFleet {
     purger: Arc<Purger>,
 }
 
 impl LogFleet {
-    /// The nodes that share the log of this purger.
     pub(crate) fn new(purger: Arc<Purger>) -> Self {
         Self { purger }
     }

@@ -1,10 +1,11 @@
-//! What drives purging: the `PURGE` method and webhooks on the public listener, and what the admin
-//! listener shares with them; and, without any request, the clock and data versions elsewhere ([`Tasks`]).
+//! Sources of purges: the `PURGE` method, webhooks, and scheduled or polled [`Tasks`].
+//!
+//! The admin listener shares tokens, selectors and the [`Purger`] with them.
 //!
 //! ```text
 //! request ──► EndpointRouter ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
-//!                             ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
-//!                             └─ anything else ─► the pipeline, untouched
+//!                             ├─ PURGE, if enabled ─► method ──────────────────┴─► Purger ─► purge log
+//!                             └─ anything else ─► the pipeline, unchanged
 //! ```
 
 pub(crate) mod access;
@@ -21,6 +22,7 @@ mod purger;
 mod router;
 pub(crate) mod schedule;
 pub(crate) mod selector;
+mod task_context;
 mod tasks;
 pub(crate) mod webhook;
 
@@ -29,14 +31,10 @@ pub(crate) use access_record::AccessRecord;
 pub(crate) use fleet::{Fleet, Lease, LogFleet};
 pub(crate) use poll::{Poll, PollState, Polls};
 pub(crate) use purge_method::PurgeAccess;
-pub(crate) use purger::{
-    Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
-    with_retry_after,
-};
-pub(crate) use router::{
-    EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody,
-};
-pub use schedule::Schedule;
-pub(crate) use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
-pub(crate) use tasks::{TaskContext, Tasks, WallClock};
-pub use webhook::Webhook;
+pub(crate) use purger::{Purger, json_response, log_unavailable, receipt_status, with_retry_after};
+pub(crate) use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings};
+pub(crate) use schedule::Schedule;
+pub(crate) use selector::{SelectorError, SelectorResolver};
+pub(crate) use task_context::TaskContext;
+pub(crate) use tasks::Tasks;
+pub(crate) use webhook::Webhook;

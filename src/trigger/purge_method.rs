@@ -1,4 +1,4 @@
-//! The `PURGE` method on the public listener, as nginx, Varnish and Fastly have it. Pure.
+//! The `PURGE` method on the public listener, compatible with nginx, Varnish and Fastly. Pure.
 
 use std::net::IpAddr;
 
@@ -18,37 +18,36 @@ use crate::{
     problem::Problem,
 };
 
-/// The method.
 pub(crate) const PURGE: &str = "PURGE";
 
-/// Tags to purge hard, beside the fields that responses have.
+/// A request field with tags to purge hard.
 const XKEY_PURGE: HeaderName = HeaderName::from_static("xkey-purge");
 
-/// Tags to purge soft.
+/// A request field with tags to purge soft.
 const XKEY_SOFT: HeaderName = HeaderName::from_static("xkey-softpurge");
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 const FASTLY_SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
 
-/// Who may send `PURGE`.
+/// The clients that may send `PURGE`.
 #[derive(Clone, Default)]
 pub(crate) struct PurgeAccess {
     /// The tokens of the admin listener.
     pub tokens: Tokens,
-    /// Addresses that need none.
+    /// Networks that need no token.
     pub networks: Vec<IpNet>,
-    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are trusted.
     pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PurgeAccess {
-    /// Whether anybody may. Otherwise `PURGE` is a method like any other, and the origin's.
+    /// Returns true if any client may purge. Otherwise `PURGE` requests are passed to the origin.
     pub(crate) fn is_enabled(&self) -> bool {
         !self.networks.is_empty() || self.tokens.any_grants(Access::Purge)
     }
 
-    /// Whether a request with these fields, from this address, may; or what it is told.
+    /// Checks if a request from this address may purge. Returns the response if it may not.
     pub(crate) fn authorize(
         &self,
         peer: Option<IpAddr>,
@@ -67,8 +66,7 @@ impl PurgeAccess {
             }
             Authorization::Forbidden | Authorization::Unconfigured => {
                 let detail = "Neither this address (`admin.purge_from`) nor this token may purge. \
-                              What comes through a proxy has the right of the client that a trusted \
-                              proxy names in `X-Forwarded-For`.";
+                              Behind a proxy, the address is the client that a trusted proxy names in `X-Forwarded-For`.";
                 let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed to purge", detail);
                 Err(Box::new(problem.into_response()))
             }
@@ -76,31 +74,31 @@ impl PurgeAccess {
     }
 }
 
-/// What is said of a call without a token that is known. Its answer has a [`with_bearer_challenge`].
+/// The problem document for a missing or invalid token. Send it [`with_bearer_challenge`].
 pub(crate) fn token_required() -> Problem {
-    let detail = "Send `Authorization: Bearer` with an admin token that may do this.";
+    let detail = "Send `Authorization: Bearer` with an admin token that has this permission.";
     Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)
 }
 
-/// Says in a response how to come with a token (RFC 9110 §11.6.1).
+/// Adds a `WWW-Authenticate` field that requests a bearer token (RFC 9110 §11.6.1).
 pub(crate) fn with_bearer_challenge(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
-/// Whether clients of Fastly ask for a soft purge.
+/// Returns true if `Fastly-Soft-Purge` requests a soft purge.
 pub(crate) fn is_fastly_soft_purge(headers: &HeaderMap) -> bool {
     headers.get(&FASTLY_SOFT).is_some_and(|value| value == "1")
 }
 
-/// The tags of `Surrogate-Key`, separated by spaces or commas.
+/// Returns the tags of `Surrogate-Key`, separated by spaces or commas.
 pub(crate) fn surrogate_keys(headers: &HeaderMap) -> Vec<String> {
     let mut keys = Vec::new();
     tag::read_spaced(headers, &SURROGATE_KEY, &mut keys);
     keys
 }
 
-/// What a `PURGE` request asks for: the tags that its fields name, or else its target on its host.
+/// Converts a `PURGE` request to a purge of the tags in its fields, or else of its URL.
 pub(crate) fn plan(
     target: &TargetUri<'_>,
     headers: &HeaderMap,
@@ -122,13 +120,13 @@ fn tags(headers: &HeaderMap) -> Result<Vec<Selector>, Box<Problem>> {
     tag::read_spaced(headers, &XKEY_SOFT, &mut tags);
     let fail = |detail: String| Box::new(Problem::new(StatusCode::BAD_REQUEST, "No purge", detail));
     if tags.is_empty() {
-        return Err(fail("A field for tags is there, and no tag is in it.".to_owned()));
+        return Err(fail("The field for tags contains no tag.".to_owned()));
     }
     let selector = |tag: &String| selector::tag(tag);
     tags.iter()
         .map(selector)
         .collect::<Result<_, _>>()
-        .map_err(|error| fail(format!("A tag cannot be meant: {error}.")))
+        .map_err(|error| fail(format!("Invalid tag: {error}.")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Purging on somebody's behalf: appending to the log, counting, and what the caller is told.
+//! Appends purges to the log, counts them, and builds responses to callers.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// What purges are handed to, wherever they come from.
+/// Submits purges from all sources to the log.
 pub(crate) struct Purger {
     log: Arc<PurgeLog>,
     metrics: Arc<Metrics>,
@@ -23,7 +23,7 @@ pub(crate) struct Purger {
 }
 
 impl Purger {
-    /// A purger for this log. `resolver` says what URLs and users mean in selectors.
+    /// Creates a purger for this log. `resolver` resolves URLs and users in selectors.
     pub(crate) fn new(
         log: Arc<PurgeLog>,
         metrics: Arc<Metrics>,
@@ -32,8 +32,9 @@ impl Purger {
         Self { log, metrics, resolver }
     }
 
-    /// Appends a purge, waits for the other nodes, and counts it. Nothing that it selects is used any more
-    /// once the receipt says that it is acknowledged.
+    /// Appends a purge, waits for the other nodes, and counts it.
+    ///
+    /// If the receipt is acknowledged, no node can serve a purged response.
     pub(crate) async fn purge(&self, purge: Purge) -> Result<PurgeReceipt, LogUnavailable> {
         let (source, mode) = (purge.source.clone(), purge.mode);
         let result = self.log.append(purge, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
@@ -41,7 +42,7 @@ impl Purger {
         result
     }
 
-    /// The same, unless a purge was appended under this key in the last 24 hours by whichever node.
+    /// Appends a purge unless any node appended one with this key in the last 24 hours.
     pub(crate) async fn purge_deduplicated(
         &self,
         purge: Purge,
@@ -59,8 +60,8 @@ impl Purger {
         result
     }
 
-    /// The same for a purge that its sender may ask for again, and calls `id` then: that is purged once.
-    /// Without an id each is.
+    /// Appends a purge once for each `id` of its sender, which may send it again. Without an id,
+    /// always.
     pub(crate) async fn purge_with_id(
         &self,
         purge: Purge,
@@ -75,7 +76,7 @@ impl Purger {
         }
     }
 
-    /// Purges, and answers whoever asked for it; once, where it has an id.
+    /// Purges, at most once for each `id`, and returns the response to the caller.
     pub(crate) async fn purge_and_respond(
         &self,
         purge: Purge,
@@ -85,37 +86,32 @@ impl Purger {
         result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
-    /// The selector of a URL as people write it.
+    /// Parses the selector of a URL.
     pub(crate) fn url(&self, text: &str) -> Result<Selector, SelectorError> {
         selector::url(text, self.normalizer())
     }
 
-    /// The purges that this node applied last, the latest first.
+    /// Returns the latest purges that this node applied, newest first.
     pub(crate) fn recent(&self) -> Vec<Arc<PurgeRecord>> {
         self.log.recent_records()
     }
 
-    /// The normal form of URLs.
     pub(crate) fn normalizer(&self) -> &UrlNormalizer {
         &*self.resolver.normalize
     }
 
-    /// The owners that users come to.
     pub(crate) fn owners(&self) -> &OwnerLookup {
         &*self.resolver.owners
     }
 
-    /// What selectors mean.
     pub(crate) fn resolver(&self) -> &SelectorResolver {
         &self.resolver
     }
 
-    /// The purge log.
     pub(crate) fn log(&self) -> &PurgeLog {
         &self.log
     }
 
-    /// The counters.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -126,30 +122,28 @@ impl Purger {
     }
 }
 
-/// What tells one purge from every other: a digest of the id that its sender gave it, and of all that it
-/// purges. Another purge under the same id is another.
+/// Returns a digest of the sender's id and of all that the purge selects.
+///
+/// Different purges with the same id get different keys.
 fn dedup_key(id: &str, purge: &Purge) -> String {
     let text = format!("{} {id} {}", id.len(), purge.to_json());
-    let mut key = String::with_capacity(32);
-    for byte in digest(&SHA256, text.as_bytes()).as_ref().iter().take(16) {
-        let _infallible = write!(key, "{byte:02x}");
-    }
-    key
+    let digest = digest(&SHA256, text.as_bytes());
+    const_hex::encode(digest.as_ref().get(..16).unwrap_or_default())
 }
 
-/// What came of a purge that is in the log, as the metrics spell it.
+/// Returns the metric label for a purge in the log.
 fn result_label(receipt: &PurgeReceipt) -> &'static str {
     if receipt.is_acknowledged() { "appended" } else { "pending" }
 }
 
-/// What a caller gets for a purge.
+/// The response document of a purge.
 #[derive(Serialize)]
 struct ReceiptDocument {
     seq: u64,
     nodes: NodeCounts,
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicate: Option<bool>,
-    /// Nodes that may still use what was purged.
+    /// Nodes that may still serve purged responses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
 }
@@ -160,8 +154,9 @@ struct NodeCounts {
     total: u32,
 }
 
-/// The receipt of a purge as a response: 202 where it is not acknowledged. That of an earlier one is a
-/// success, too: who sends again does so until it is told of one.
+/// Returns the receipt of a purge as a response.
+///
+/// A duplicate gets the receipt of the first purge, so that senders stop repeating it.
 pub(crate) fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
     let (receipt, duplicate) = match once {
         DedupOutcome::Appended(receipt) => (receipt, None),
@@ -174,15 +169,15 @@ pub(crate) fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
     json_response(status, &ReceiptDocument { seq, nodes, duplicate, missing })
 }
 
-/// `200` once no node uses any more what was purged, `202` where some still may.
+/// Returns 200 if all nodes have applied the purge, or else 202.
 pub(crate) fn receipt_status(receipt: &PurgeReceipt) -> StatusCode {
     if receipt.is_acknowledged() { StatusCode::OK } else { StatusCode::ACCEPTED }
 }
 
-/// A document as a response that nobody stores.
+/// Returns a JSON response with `Cache-Control: no-store`.
 pub(crate) fn json_response(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
     let Ok(body) = serde_json::to_vec(document) else {
-        let detail = "The answer could not be written.";
+        let detail = "The response could not be serialized.";
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         return Problem::new(status, "Internal error", detail).into_response();
     };
@@ -194,19 +189,18 @@ pub(crate) fn json_response(status: StatusCode, document: &impl Serialize) -> Re
     response
 }
 
-/// What is said where the log cannot be reached.
+/// The problem document for an unreachable purge log.
 pub(crate) fn log_unavailable() -> Problem {
-    let detail = "The purge is not confirmed: the purge log in Redis cannot be reached, or did not answer. \
-                  Send it again: to purge twice does no harm. `/readyz` and the metrics tell about Redis.";
+    let detail = "The purge is not confirmed: the purge log in Redis is unreachable or did not respond. Send it again: purging twice is harmless. `/readyz` and the metrics show the state of Redis.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Purge log unavailable", detail)
 }
 
-/// The answer where the log cannot be reached: senders that retry do so.
+/// Returns a 503 response with `Retry-After`.
 pub(crate) fn unavailable_response() -> Response<Bytes> {
     with_retry_after(log_unavailable().into_response())
 }
 
-/// Says in a response that it is worth asking again.
+/// Adds `Retry-After` to a response.
 pub(crate) fn with_retry_after(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
@@ -217,7 +211,7 @@ mod tests {
     use super::*;
     use crate::purge::{Acknowledgement, NodeId};
 
-    /// A receipt of three nodes, without those that are missing.
+    /// Returns the receipt of three nodes, without those that are missing.
     fn receipt(missing: &[u64]) -> PurgeReceipt {
         let acknowledgement = match missing {
             [] => Acknowledgement::Given,
@@ -229,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_names_who_is_missing() {
+    fn a_receipt_lists_the_missing_nodes() {
         let response = receipt_response(DedupOutcome::Appended(receipt(&[10])));
         assert_eq!(response.status(), 202);
         let body = r#"{"seq":1234,"nodes":{"applied":2,"total":3},"missing":["000000000000000a"]}"#;
@@ -237,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_documents_that_nobody_stores() {
+    fn responses_are_json_and_forbid_storing() {
         let response = receipt_response(DedupOutcome::Appended(receipt(&[])));
         assert_eq!(response.status(), 200);
         assert_eq!(response.body(), &r#"{"seq":1234,"nodes":{"applied":3,"total":3}}"#);

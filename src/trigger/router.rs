@@ -1,21 +1,20 @@
-//! What stands before the pipeline on the public listener and answers what is Larder's own.
+//! Routes requests on the public listener to Larder's own endpoints or to the pipeline.
 
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Either};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
-    access_record::{AccessRecord, AccessReporter},
+    access_record::{AccessRecord, AccessReporter, StreamingBody},
     body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
     clear::{self, ClearRequest, ClearThrottle},
     client,
     purge_method::{self, PURGE, PurgeAccess},
     purger::{Purger, json_response, receipt_response, unavailable_response},
-    webhook::{Delivery, DeliveryAction, DeliveryError, HeaderProof, MappedPurges, Webhook},
+    webhook::{self, Delivery, DeliveryAction, DeliveryError, HeaderProof, MappedPurges, Webhook},
 };
 use crate::{
     field::Timestamp,
@@ -27,19 +26,18 @@ use crate::{
     user::IdentifyFn,
 };
 
-/// Where everything of Larder's own begins on the public listener.
+/// The path prefix of Larder's own endpoints on the public listener.
 const ENDPOINT_PREFIX: &str = "/_larder/";
 
-pub(super) const WEBHOOK_PREFIX: &str = "/_larder/webhooks/";
-
-/// Up to this many bytes of a delivery are read by the way.
+/// The size up to which deliveries are parsed on the connection's own thread.
 const INLINE_BYTES: usize = 4 << 10;
 
-/// How long a delivery may wait to be read, and be read.
+/// The time limit for a delivery to wait for its turn and be parsed.
 const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers webhooks and `PURGE`, and hands every other request to `H` as it came. That costs a look at
-/// the method and at the second byte of the path.
+/// Handles webhooks and `PURGE`, and passes all other requests unchanged to `H`.
+///
+/// Passing costs a look at the method and at the second byte of the path.
 pub(crate) struct EndpointRouter<H> {
     handler: Arc<H>,
     endpoints: Arc<Endpoints>,
@@ -47,29 +45,25 @@ pub(crate) struct EndpointRouter<H> {
     on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
-/// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
-/// as far as they are known.
+/// Additional endpoints. Receives the request and the addresses of peer and client, if known, and
+/// returns `None` for other paths.
 pub(crate) type ExtraEndpoints = Box<
     dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
         + Send
         + Sync,
 >;
 
-/// A body that is made as it goes.
-pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
-
-/// What the configuration makes of it; replaced as a whole on reload.
+/// The configurable part, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
-    /// The webhooks.
     pub webhooks: Vec<Arc<Webhook>>,
-    /// Who may send `PURGE`.
+    /// The clients that may send `PURGE`.
     pub purge_access: PurgeAccess,
-    /// Whether users may clear what is stored of their own, and pages of which other origins for them.
+    /// The other origins whose pages may clear for their users. `None` disables clearing.
     pub clear_origins: Option<Box<[HeaderValue]>>,
 }
 
-/// What answers, apart from what it stands before.
+/// The endpoints, without the handler behind them.
 struct Endpoints {
     purger: Arc<Purger>,
     settings: ArcSwap<Settings>,
@@ -80,24 +74,23 @@ struct Endpoints {
     parsing: ParseQueue,
 }
 
-/// What a front asks besides its settings.
+/// The collaborators of a router.
 pub(crate) struct RouterDependencies {
-    /// Purges what is asked for.
     pub purger: Arc<Purger>,
-    /// What else is Larder's own.
+    /// Additional endpoints.
     pub extra: ExtraEndpoints,
-    /// Which user a request is from.
+    /// Identifies the user of a request.
     pub identify: Box<IdentifyFn>,
-    /// The clock that signatures are held against.
+    /// The clock for checking signatures.
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// The turn to read long documents.
+    /// The queue for parsing large documents.
     pub parsing: ParseQueue,
-    /// Called with each request that was handled here, once its response has ended.
+    /// Called for each request handled here, when its response has ended.
     pub on_response: Box<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
 impl<H> EndpointRouter<H> {
-    /// A router in front of `handler`, which asks `extra` about every request for Larder itself first.
+    /// Creates a router in front of `handler`. `extra` is tried first.
     pub(crate) fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
         let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
         let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
@@ -112,7 +105,7 @@ impl<H> EndpointRouter<H> {
         })
     }
 
-    /// Puts other settings in force for the requests that come from now on.
+    /// Replaces the settings for subsequent requests.
     pub(crate) fn replace(&self, settings: Settings) {
         self.endpoints.settings.store(Arc::new(settings));
     }
@@ -148,7 +141,7 @@ where
 }
 
 impl Endpoints {
-    /// Whether a request is for Larder itself.
+    /// Returns true if the request is for one of Larder's own endpoints.
     #[inline]
     fn is_endpoint(&self, method: &Method, uri: &Uri) -> bool {
         let path = uri.path();
@@ -156,7 +149,7 @@ impl Endpoints {
             || (method.as_str() == PURGE && self.settings.load().purge_access.is_enabled())
     }
 
-    /// The addresses of the peer and of the client.
+    /// Returns the addresses of the peer and of the client.
     fn addresses(&self, headers: &HeaderMap, connection: &Connection) -> [Option<IpAddr>; 2] {
         let peer = connection.peer.map(|peer| peer.ip().to_canonical());
         let settings = self.settings.load();
@@ -171,14 +164,17 @@ impl Endpoints {
         if request.method().as_str() == PURGE {
             return self.purge(&request, connection).await;
         }
-        if let Some(name) = request.uri().path().strip_prefix(WEBHOOK_PREFIX).map(str::to_owned) {
+        if let Some(name) =
+            request.uri().path().strip_prefix(webhook::PATH_PREFIX).map(str::to_owned)
+        {
             return self.webhook(&name, request, connection).await;
         }
         if request.uri().path() == clear::PATH {
             return self.clear(request, connection).await;
         }
-        let detail = "Larder has nothing at this path. Webhooks are at `/_larder/webhooks/{name}`.";
-        Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response()
+        let detail =
+            "Larder has no endpoint at this path. Webhooks are at `/_larder/webhooks/{name}`.";
+        Problem::new(StatusCode::NOT_FOUND, "No such endpoint", detail).into_response()
     }
 
     async fn purge<B>(&self, request: &Request<B>, connection: &Connection) -> Response<Bytes> {
@@ -200,9 +196,8 @@ impl Endpoints {
     async fn clear(&self, request: Request<Incoming>, connection: &Connection) -> Response<Bytes> {
         let settings = self.settings.load_full();
         let Some(origins) = &settings.clear_origins else {
-            let detail =
-                "Users are not known here: the configuration has no `jwt` or `header` in `[user]`.";
-            return Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response();
+            let detail = "Users cannot be identified: the configuration has neither `jwt` nor `header` in `[user]`.";
+            return Problem::new(StatusCode::NOT_FOUND, "No such endpoint", detail).into_response();
         };
         let (head, _body) = request.into_parts();
         let user = (self.identify)(&head.headers, connection.peer.map(|peer| peer.ip()));
@@ -220,7 +215,7 @@ impl Endpoints {
         let settings = self.settings.load_full();
         let Some(webhook) = settings.webhooks.iter().find(|webhook| *webhook.name == *name) else {
             self.count("unknown", "unknown");
-            let detail = "No `[[webhook]]` of the configuration has this name.";
+            let detail = "No `[[webhook]]` in the configuration has this name.";
             return Problem::new(StatusCode::NOT_FOUND, "No such webhook", detail).into_response();
         };
         if request.method() != Method::POST {
@@ -259,8 +254,10 @@ impl Endpoints {
         error.problem().into_response()
     }
 
-    /// What a delivery comes to. One that is not short is read on another thread: paths of the configuration
-    /// are evaluated over all of it.
+    /// Plans what a delivery purges.
+    ///
+    /// Large deliveries are parsed on another thread, because configured paths are evaluated over
+    /// all of them.
     async fn plan(
         &self,
         webhook: Arc<Webhook>,
@@ -280,8 +277,9 @@ impl Endpoints {
         planned.ok().flatten().unwrap_or(Err(DeliveryError::Busy))
     }
 
-    /// Purges what a delivery came to, and answers it. What was not purged is not remembered: the
-    /// sender is to send it again.
+    /// Purges what a delivery selects, and builds the response.
+    ///
+    /// Failed purges are not remembered, so that the sender can deliver again.
     async fn deliver(&self, name: &str, mapped: MappedPurges, id: Option<&str>) -> Response<Bytes> {
         let unfilled = u64::try_from(mapped.unfilled).unwrap_or(u64::MAX);
         let metrics = &self.purger.metrics().purging;
@@ -305,11 +303,11 @@ impl Endpoints {
             return receipt_response(once);
         }
         let (result, why) = match mapped.rules {
-            0 => ("ignored", "no rule is for this event"),
+            0 => ("ignored", "no rule matches this event"),
             _ => ("empty", "the payload has no value for any tag"),
         };
         self.count(name, result);
-        // A success, so that nobody sends it again.
+        // A success, so that the sender does not deliver it again.
         json_response(StatusCode::ACCEPTED, &serde_json::json!({ "ignored": why }))
     }
 
@@ -319,20 +317,20 @@ impl Endpoints {
     }
 }
 
-/// The host that a request names; the server has made sure that there is one at most.
+/// Returns the value of `Host`. The server has rejected requests with several.
 fn host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 fn wrong_method() -> Response<Bytes> {
-    let detail = "Webhooks are delivered with POST.";
+    let detail = "Use POST to deliver webhooks.";
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
     let mut response = problem.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
 
-/// What two purges of one delivery come to: a repetition only where both are.
+/// Merges the outcomes of a delivery's purges. Only duplicates merge to a duplicate.
 fn merge(before: DedupOutcome, once: DedupOutcome) -> DedupOutcome {
     match (&before, &once) {
         (DedupOutcome::Appended(_), DedupOutcome::Duplicate(_)) => before,

@@ -1,4 +1,4 @@
-//! Selectors as people write them, in the form in which purges compare them. Pure.
+//! Parses selectors into the form that purges are compared in. Pure.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -11,63 +11,66 @@ use crate::{
     policy::tag,
 };
 
-/// The longest URL or prefix, in bytes.
+/// The length limit of a URL or prefix, in bytes.
 const MAX_URL_BYTES: usize = 8 << 10;
 
-/// The longest pattern: each is held against URLs.
+/// The length limit of a pattern, in bytes. Each one is matched against URLs.
 const MAX_PATTERN_BYTES: usize = 1 << 10;
 
-/// What no request has as it is. The rest of ASCII stays: what is encoded there means something.
+/// Characters that no request carries unencoded. The rest of ASCII stays, because its encoding is
+/// significant.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
-/// A selector that cannot be meant.
+/// The reasons why a selector is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum SelectorError {
-    /// There is no text.
     #[error("it is empty")]
     Empty,
-    /// More bytes than any response has.
-    #[error("it is longer than any tag or URL that is stored")]
+    /// The text is longer than any tag or URL of a response.
+    #[error("it is longer than any stored tag or URL")]
     TooLong,
-    /// A control character.
-    #[error("it has a control character")]
+    /// The text has a control character.
+    #[error("it contains a control character")]
     Control,
-    /// No URL of an API.
-    #[error("write `https://host/path`, `host/path`, or `/path` for every host")]
+    /// The text is not a URL of an API.
+    #[error("expected `https://host/path`, `host/path`, or `/path` for every host")]
     Url,
-    /// A pattern.
+    /// The pattern is a prefix.
     #[error(
-        "a prefix needs no `*`: everything that begins with it is meant; patterns are for more"
+        "a prefix takes no `*`, because it matches everything that starts with it; use a pattern instead"
     )]
     Wildcard,
-    /// A pattern without anything to fill in.
-    #[error("a pattern has a `*`, for any text; without one it is a URL")]
+    /// The pattern has no wildcard.
+    #[error("a pattern needs a `*`, which matches any text; without one, use a URL")]
     NoWildcard,
 }
 
-/// What selects a URL: its normal form as keys have it, `host/path?query`, under the route that governs it,
-/// or what stands for that if the route is sensitive.
+/// Returns the selector of a URL.
+///
+/// That is its normal form as in keys, `host/path?query`, under the route that governs it. If the
+/// route is sensitive, it is the substitute that the key stores.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
 
-/// Returns the owners of responses that belong to a user, by issuer and claim: keyed digests. Without an
-/// issuer, those of the user under each issuer that the configuration names.
+/// Returns the owners of a user's responses, by issuer and claim: keyed digests.
+///
+/// Without an issuer, returns the user's owners under each configured issuer.
 pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
-/// What selectors mean under the configuration in force.
+/// Resolves selectors under the current configuration.
 pub(crate) struct SelectorResolver {
-    /// The form of URLs.
+    /// Normalizes URLs.
     pub normalize: Box<UrlNormalizer>,
-    /// The owners that users come to.
+    /// Maps users to owners.
     pub owners: Box<OwnerLookup>,
 }
 
-/// A tag, compared byte by byte.
+/// Parses a tag, compared byte by byte.
 pub(crate) fn tag(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Tag(text.into()))
 }
 
-/// A URL on one host, or a path on all of them.
+/// Parses a URL on one host, or a path on all hosts.
 pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorError> {
     validate(text, MAX_URL_BYTES)?;
     let text = percent_encoded(text);
@@ -81,7 +84,7 @@ pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, Sel
     Ok(normalize(&target))
 }
 
-/// All URLs on one host, or on all of them, that begin so.
+/// Parses a URL prefix on one host, or a path prefix on all hosts.
 pub(crate) fn prefix(text: &str) -> Result<Selector, SelectorError> {
     validate(text, MAX_URL_BYTES)?;
     if text.ends_with('*') {
@@ -90,14 +93,14 @@ pub(crate) fn prefix(text: &str) -> Result<Selector, SelectorError> {
     Ok(Selector::Prefix(normalized_prefix(text, Wildcards::Denied)?))
 }
 
-/// All URLs on one host, or on all of them, that are this text with anything in the place of each `*`.
+/// Parses a URL pattern on one host, or a path pattern on all hosts. Each `*` matches any text.
 pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
     validate(text, MAX_PATTERN_BYTES)?;
     if !text.contains('*') {
         return Err(SelectorError::NoWildcard);
     }
     if text.starts_with('*') {
-        // It may stand for host and path as well: there is no host in front of it to be read.
+        // A leading wildcard may match host and path, so there is no host to normalize.
         let text = percent_encoded(text);
         let path = text.find('/').unwrap_or(text.len());
         let (before, path) = text.split_at(path);
@@ -109,8 +112,9 @@ pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
     Ok(Selector::Pattern(normalized_prefix(text, Wildcards::Allowed)?))
 }
 
-/// All responses of this user, whom the claim or a gateway calls so. The selectors hold no name, only
-/// digests; each of them selects the user under another issuer.
+/// Returns selectors of all responses of a user, one for each issuer.
+///
+/// They hold only digests of the name, which is that of the claim or of the gateway's field.
 pub(crate) fn user(
     text: &str,
     issuer: Option<&str>,
@@ -120,26 +124,26 @@ pub(crate) fn user(
     Ok(owners(issuer, text).iter().map(|owner| Selector::User((**owner).into())).collect())
 }
 
-/// All responses that are stored under this route.
+/// Parses a route name, which selects all responses stored under it.
 pub(crate) fn route(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Route(text.into()))
 }
 
-/// All responses that are stored in this version of the namespace.
+/// Parses a namespace version, which selects all responses stored in it.
 pub(crate) fn version(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Version(text.into()))
 }
 
-/// Whether a `*` may stand in a host.
+/// Whether the host may contain a `*`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wildcards {
     Denied,
     Allowed,
 }
 
-/// The normal form of a URL of which not all may be there.
+/// Returns the normal form of a URL that may be incomplete.
 fn normalized_prefix(text: &str, wildcards: Wildcards) -> Result<Box<str>, SelectorError> {
     let text = percent_encoded(text);
     let parts = UrlParts::read(&text, wildcards).ok_or(SelectorError::Url)?;
@@ -162,7 +166,7 @@ fn validate(text: &str, longest: usize) -> Result<(), SelectorError> {
     if text.contains(char::is_control) { Err(SelectorError::Control) } else { Ok(()) }
 }
 
-/// The text as requests carry it: blanks and what is not ASCII are percent-encoded.
+/// Percent-encodes spaces and non-ASCII characters, as requests carry them.
 fn percent_encoded(text: &str) -> Cow<'_, str> {
     percent_encoding::utf8_percent_encode(text, ENCODED).into()
 }
@@ -170,7 +174,7 @@ fn percent_encoded(text: &str) -> Cow<'_, str> {
 /// A URL in parts.
 struct UrlParts<'a> {
     scheme: Scheme,
-    /// Empty: any.
+    /// Empty for all hosts.
     host: &'a str,
     /// Path, query and fragment.
     rest: &'a str,
@@ -198,7 +202,7 @@ impl<'a> UrlParts<'a> {
         if !host.bytes().all(is_host) || (needs_host && host.is_empty()) {
             return None;
         }
-        // Without a scheme both default ports mean nothing.
+        // Without a scheme both default ports are dropped.
         let https = host.ends_with(":443");
         let scheme = scheme.unwrap_or(if https { Scheme::Https } else { Scheme::Http });
         Some(Self { scheme, host, rest })
@@ -210,7 +214,7 @@ mod tests {
     use super::*;
     use crate::key::uri::PathReadings;
 
-    /// The form where no route says anything about parameters.
+    /// Normalizes a URL for a route without parameter rules.
     fn plain(target: &TargetUri<'_>) -> Selector {
         let host = host::canonical(target.host, target.scheme);
         Selector::Url(purge_url::of(&host, &PathReadings::of(target.path), target.query))
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_selectors_are_rejected() {
         for text in ["ftp://h/a", "https:///a", "?q", "user@h/a", "h h/a", "*", "h*/a"] {
             assert_eq!(url_of(text), Err(SelectorError::Url), "{text}");
         }

@@ -1,47 +1,20 @@
-//! The schedules and polls of a configuration, at work.
-
-use std::{sync::Arc, time::Duration};
+//! The running schedules and polls of a configuration.
 
 use tokio::task::JoinSet;
 
-use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
-use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::WarmQueue};
+use super::{Fleet, Poll, Polls, Schedule, TaskContext, poll, schedule};
+use crate::origin::SetupError;
 
-/// Where the time of day comes from.
-pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// What schedules and polls work with.
-pub(crate) struct TaskContext<F> {
-    /// The other nodes, and the purge log.
-    pub fleet: Arc<F>,
-    /// What fetches ahead.
-    pub warm: WarmQueue,
-    /// The wall clock.
-    pub now: WallClock,
-    /// Where runs and polls are counted.
-    pub metrics: Arc<Metrics>,
-}
-
-impl<F> Clone for TaskContext<F> {
-    fn clone(&self) -> Self {
-        Self {
-            fleet: Arc::clone(&self.fleet),
-            warm: self.warm.clone(),
-            now: Arc::clone(&self.now),
-            metrics: Arc::clone(&self.metrics),
-        }
-    }
-}
-
-/// The schedules and polls of one configuration at work; dropped, they end. Nothing is lost by that:
-/// what was done is remembered by the fleet, not here.
+/// The running schedules and polls of one configuration, stopped on drop.
+///
+/// Stopping loses nothing: their state is stored in the fleet.
 pub(crate) struct Tasks {
     polls: Polls,
     _running: JoinSet<()>,
 }
 
 impl Tasks {
-    /// Sets all of them to work on the current runtime. Nothing runs where one of them cannot be set up.
+    /// Starts all of them on the current runtime. If one cannot be set up, none runs.
     pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],
@@ -59,31 +32,28 @@ impl Tasks {
         Ok(Self { polls: states, _running: running })
     }
 
-    /// The versions that polls have found.
     pub(crate) fn polls(&self) -> &Polls {
         &self.polls
     }
 }
 
-/// How long to wait before something that failed this often, at least once, is tried again.
-pub(super) fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(max)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use jiff::tz::TimeZone;
 
     use super::*;
     use crate::{
+        field::Timestamp,
         key::uri::TargetUri,
         purge::PurgeLog,
+        telemetry::Metrics,
         trigger::{LogFleet, Purger, SelectorResolver},
-        warm::Budget,
+        warm::{Budget, WarmQueue},
     };
 
-    /// A node that is alone, its log, and a clock that goes with tokio's.
+    /// Returns a node without a fleet, its log, and a clock that follows tokio's.
     fn single_node() -> (TaskContext<LogFleet>, Arc<PurgeLog>) {
         let (log, metrics) = (Arc::new(PurgeLog::in_memory()), Metrics::new());
         let resolver = SelectorResolver {
@@ -143,17 +113,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn polls_are_known_before_they_have_found_anything() {
+    async fn polls_are_listed_before_their_first_result() {
         let (context, _) = single_node();
         let tasks = Tasks::start(&[], &[poll()], &context).unwrap();
         let states = tasks.polls().states();
         assert_eq!((states.len(), &*states[0].name, &states[0].version), (1, "sales", &None));
-    }
-
-    #[test]
-    fn failures_are_waited_out_ever_longer() {
-        let (first, max) = (Duration::from_secs(1), Duration::from_mins(1));
-        let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, max));
-        assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
     }
 }

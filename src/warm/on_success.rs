@@ -1,18 +1,16 @@
-//! What a successful response has warmed: `on_success = { warm = […] }`. Pure.
-
-use std::sync::Arc;
+//! Warming after a successful response: `on_success = { warm = […] }`. Pure.
 
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::{ClientProfile, WarmClient, WarmRequest};
+use super::request::{ClientProfile, WarmClient, WarmRequest};
 use crate::{
     field::{forwarding::OVERRIDES, hop},
     route::Route,
     server::Connection,
 };
 
-/// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
-/// names begin with `content-` and `if-`, and [override fields](OVERRIDES).
+/// Fields about the original request rather than its client. Fields that begin with `content-` or
+/// `if-` and [override fields](OVERRIDES) are dropped as well.
 const REQUEST_FIELDS: [HeaderName; 8] = [
     hop::LARDER_WARM,
     header::HOST,
@@ -24,11 +22,10 @@ const REQUEST_FIELDS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// The requests to be sent ahead now that this one was answered with this status; none unless that is
-/// a success.
+/// Returns the requests to warm after a response with this status; none unless it is a success.
 ///
-/// They are the caller's own: by the same way, to the same host, with the same credentials and whatever
-/// else the caller says about itself, so that only what the caller may see is fetched.
+/// They have the client's connection, host, credentials and other fields, so that only what the
+/// client may see is fetched.
 pub(crate) fn requests_on_success(
     route: &Route,
     request: &Parts,
@@ -42,10 +39,8 @@ pub(crate) fn requests_on_success(
         return Vec::new();
     };
     let targets = route.targets_to_warm(request.uri.path(), request.uri.query());
-    let (peer, secure) = (connection.peer, connection.secure);
-    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let client =
-        ClientProfile { connection, host: host.into(), headers: callers_fields(&request.headers) };
+    let peer = (connection.peer, connection.secure);
+    let client = ClientProfile::new(peer, host, callers_fields(&request.headers));
     let request = |target: String| WarmRequest {
         client: WarmClient::One(client.clone()),
         target: target.into(),

@@ -1,4 +1,4 @@
-//! What becomes of requests that are fetched ahead, and what a client that waits for them reads of it.
+//! Outcomes of warm-up requests, and the summary for clients that wait for them.
 
 use std::{fmt, time::Duration};
 
@@ -10,24 +10,23 @@ use tokio::{
 
 use crate::field::hop::LARDER_WARM;
 
-/// How long a response is held back for what is fetched ahead.
+/// How long a response is delayed for its warm-up requests.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What became of a request that was to be fetched ahead.
+/// The outcome of a warm-up request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WarmOutcome {
-    /// The origin was asked, and its response is stored.
+    /// The response was fetched and stored.
     Stored,
-    /// It was stored already, and is fresh.
+    /// A fresh response was already stored.
     Fresh,
-    /// Its response may not be stored, for this reason.
+    /// The response may not be stored, for this reason.
     Skipped(&'static str),
-    /// The origin gave no response, or one that is an error, for this reason.
+    /// No response, or an error, for this reason.
     Failed(&'static str),
 }
 
 impl WarmOutcome {
-    /// The label of the metric.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -37,7 +36,7 @@ impl WarmOutcome {
         }
     }
 
-    /// Why; empty if there is nothing to explain.
+    /// Returns the reason; empty if there is none.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Stored | Self::Fresh => "",
@@ -46,12 +45,12 @@ impl WarmOutcome {
     }
 }
 
-/// Where one outcome is reported to.
+/// Receives the outcome of a request.
 #[derive(Clone)]
 pub struct OutcomeSender(UnboundedSender<WarmOutcome>);
 
 impl OutcomeSender {
-    /// Reports an outcome. Nobody may wait for it any more.
+    /// Reports an outcome. The receiver may be gone.
     pub fn send(&self, outcome: WarmOutcome) {
         let _nobody_waits = self.0.send(outcome);
     }
@@ -63,7 +62,7 @@ impl fmt::Debug for OutcomeSender {
     }
 }
 
-/// The requests that one response has had fetched ahead, for a client that waits for them.
+/// The warm-up requests of one response, for a client that waits for them.
 pub(crate) struct Batch {
     report: OutcomeSender,
     outcomes: UnboundedReceiver<WarmOutcome>,
@@ -71,7 +70,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// The batch of a request that asks to wait (`X-Larder-Warm: wait`).
+    /// Creates a batch if the request asks to wait (`X-Larder-Warm: wait`).
     pub(crate) fn of(request: &HeaderMap) -> Option<Self> {
         let value = request.get(LARDER_WARM)?;
         let (sender, outcomes) = unbounded_channel();
@@ -79,14 +78,13 @@ impl Batch {
         value.as_bytes().eq_ignore_ascii_case(b"wait").then_some(batch)
     }
 
-    /// Takes a request into the batch: its outcome is to be reported here.
+    /// Adds a request to the batch. Returns the sender for its outcome.
     pub(crate) fn add(&mut self) -> OutcomeSender {
         self.requests += 1;
         self.report.clone()
     }
 
-    /// Waits until all is fetched, for two seconds at most, and returns the value of the response field: how
-    /// many of the requests were fetched, and what became of each.
+    /// Waits for all outcomes, two seconds at most, and returns the value of the response field.
     pub(crate) async fn summary(self) -> HeaderValue {
         let Self { report, mut outcomes, requests } = self;
         drop(report);
@@ -99,7 +97,7 @@ impl Batch {
     }
 }
 
-/// The dictionary (RFC 9651 §3.2) of what became of so many requests.
+/// Formats the outcomes as a dictionary (RFC 9651 §3.2).
 fn text(known: &[WarmOutcome], requests: usize) -> String {
     let count = |name| known.iter().filter(|outcome| outcome.as_str() == name).count();
     let [stored, fresh, skipped, failed] = ["stored", "fresh", "skipped", "failed"].map(count);

@@ -1,4 +1,4 @@
-//! The queue of what is to be fetched, and the budget that keeps it from being a burden.
+//! The queue of warm-up requests, and its budget.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -16,27 +16,30 @@ use tokio::{
 };
 
 use super::{
-    ClientProfile, OutcomeSender, WarmClient, WarmFetcher, WarmOutcome, WarmPlan, WarmRequest,
+    outcome::{OutcomeSender, WarmOutcome},
+    request::{ClientProfile, WarmClient, WarmRequest},
+    target::WarmPlan,
 };
 use crate::telemetry::Metrics;
 
-/// How much warming up there may be at once.
+/// Limits of the warm-up queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
-    /// Fetches at the same time; at least one.
+    /// Number of concurrent fetches, at least one.
     pub concurrency: usize,
-    /// The time from the beginning of one fetch to that of the next; more than zero.
+    /// Time between the starts of two fetches; more than zero.
     pub pace: Duration,
-    /// How long one fetch may take.
+    /// Timeout of one fetch.
     pub timeout: Duration,
-    /// Requests that wait.
+    /// Maximum number of queued requests.
     pub requests: usize,
-    /// Bytes of targets and fields that wait.
+    /// Maximum bytes of queued targets and fields.
     pub bytes: usize,
 }
 
 impl Default for Budget {
-    /// Four at a time and 50 a second, so that no origin notices; 4,096 requests or 8 MiB of them wait.
+    /// Four fetches at a time, 50 a second, and 4,096 queued requests or 8 MiB: little load for any
+    /// origin.
     fn default() -> Self {
         Self {
             concurrency: 4,
@@ -48,18 +51,26 @@ impl Default for Budget {
     }
 }
 
-/// What becomes of a request that is pushed.
+/// Fetches requests from the queue: the pipeline.
+pub(crate) trait WarmFetcher: Send + Sync + 'static {
+    /// Fetches the response unless a fresh one is stored, reads it to its end, and returns the
+    /// outcome.
+    ///
+    /// Warmed responses do not warm others. Dropped if it takes too long.
+    fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
+}
+
+/// The outcome of pushing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushOutcome {
-    /// It waits for its turn.
     Queued,
-    /// The same request waits already, or is being fetched.
+    /// The same request is queued or being fetched.
     Duplicate,
-    /// There is no room: it is dropped.
+    /// The queue is full; the request is dropped.
     Full,
 }
 
-/// Requests that wait to be fetched; its clones are the same queue.
+/// The queue of warm-up requests. Clones share it.
 #[derive(Clone)]
 pub(crate) struct WarmQueue(Arc<WarmQueueState>);
 
@@ -75,13 +86,12 @@ struct WarmQueueState {
 struct PendingRequests {
     requests: VecDeque<(WarmRequest, u64)>,
     bytes: usize,
-    /// Digests of what waits and of what is being fetched. Two requests that share one by accident are
-    /// no harm: one of them is not fetched ahead.
+    /// Digests of queued requests and of those being fetched. A collision only drops a warm-up
+    /// request.
     known: HashSet<u64>,
 }
 
 impl WarmQueue {
-    /// An empty queue.
     pub(crate) fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(WarmQueueState {
             waiting: Mutex::default(),
@@ -92,7 +102,7 @@ impl WarmQueue {
         }))
     }
 
-    /// Has a request fetched when its turn comes. Never waits.
+    /// Queues a request. Never waits.
     pub(crate) fn push(&self, request: WarmRequest) -> PushOutcome {
         let digest = self.0.digest(&request);
         let report = request.report.clone();
@@ -108,19 +118,20 @@ impl WarmQueue {
         pushed
     }
 
-    /// Has fetched all that a schedule or a poll names. Never waits.
+    /// Queues everything that a schedule or a poll names. Never waits.
     pub(crate) fn push_all(&self, plan: &WarmPlan) {
         for request in plan.requests() {
             let _known_or_dropped = self.push(request);
         }
     }
 
-    /// Requests that wait now.
+    /// Returns the number of queued requests.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.0.waiting.lock().requests.len()
     }
 
-    /// Fetches what is pushed, within the budget, until dropped. One such run is enough.
+    /// Fetches queued requests within the budget, until dropped. Run once.
     pub(crate) async fn run<F: WarmFetcher>(self, fetch: Arc<F>) {
         let slots = Arc::new(Semaphore::new(self.0.budget.concurrency.max(1)));
         let mut pace = interval(self.0.budget.pace.max(Duration::from_millis(1)));
@@ -171,7 +182,7 @@ impl WarmQueueState {
         state.finish()
     }
 
-    /// Counts a request that is not fetched, and reports it.
+    /// Counts and reports a request that is not fetched.
     fn refuse(&self, result: &'static str, report: Option<OutcomeSender>) {
         self.count(result);
         if let Some(report) = report {
@@ -206,7 +217,7 @@ impl PendingRequests {
     }
 }
 
-/// A request that is being fetched; once it is not, the same may be pushed again.
+/// Marks a request as being fetched; until dropped, the same one is not queued again.
 struct DedupGuard {
     digest: u64,
     shared: Arc<WarmQueueState>,
@@ -235,7 +246,7 @@ impl Drop for DedupGuard {
     }
 }
 
-/// Bytes that a waiting request takes, about.
+/// Returns the approximate size of a queued request in bytes.
 fn size(request: &WarmRequest) -> usize {
     let fields = |headers: &HeaderMap| -> usize {
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()

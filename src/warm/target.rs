@@ -1,71 +1,60 @@
-//! What an operator writes to have something fetched ahead: `/path?query`, `host/path`,
-//! `https://host/path`.
+//! Warm-up targets as operators write them: `/path?query`, `host/path`, `https://host/path`.
 
 use std::fmt;
 
 use http::{HeaderMap, uri::PathAndQuery};
 
-use super::{WarmClient, WarmRequest};
 use crate::key::uri::Scheme;
 
-/// A response to be fetched ahead of clients.
+/// A response to warm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmTarget {
-    /// The host that clients ask for; without one it is the host that most of them lately asked for.
+    /// The requested host; without one, the host with the most recent requests.
     pub host: Option<WarmHost>,
-    /// Path and query.
     pub target: Box<str>,
 }
 
 /// A host, and how clients connect to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WarmHost {
-    /// The scheme; without one it is the scheme by which clients lately came.
+    /// The scheme; without one, the scheme of recent clients.
     pub scheme: Option<Scheme>,
-    /// The scheme if no client has come yet.
+    /// The scheme if there are no recent clients.
     pub default_scheme: Scheme,
     /// The host and, if not the default, the port.
     pub name: Box<str>,
 }
 
-/// What a schedule or a poll has fetched ahead.
+/// What a schedule or a poll warms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WarmPlan {
-    /// Whether what the purge selects and clients lately asked for is fetched again.
+    /// Whether recent targets that the purge selects are warmed.
     pub purged: bool,
-    /// Further responses.
     pub targets: Box<[WarmTarget]>,
-    /// Request fields sent in place of those of clients. Each value of a name makes a request of its own.
+    /// Fields that replace the clients' own. Each value of a name makes a separate request.
     pub headers: HeaderMap,
 }
 
-impl WarmPlan {
-    /// The requests for all targets.
-    pub fn requests(&self) -> impl Iterator<Item = WarmRequest> {
-        self.targets.iter().map(|target| target.request(&self.headers))
-    }
-}
-
-/// Why a text names nothing that can be fetched.
+/// Why a text is not a warm-up target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
-    /// There is no path.
-    #[error("a path begins with `/`, as in `/dashboard?range=7d` or `api.example.com/dashboard`")]
+    /// It has no path.
+    #[error("expected a path, such as `/dashboard?range=7d` or `api.example.com/dashboard`")]
     Path,
-    /// The path has characters that none has.
-    #[error("this cannot be sent as a path: write it as clients do, as in `/a%20b`")]
+    /// The path has invalid characters.
+    #[error("invalid character in the path: encode it, such as `/a%20b`")]
     Characters,
-    /// What precedes the path is no host.
-    #[error("what precedes the path is a host, as in `api.example.com/dashboard`")]
+    /// The text before the path is not a host.
+    #[error("expected a host before the path, such as `api.example.com/dashboard`")]
     Host,
     /// The scheme is neither `http` nor `https`.
-    #[error("clients come by `http` or `https`")]
+    #[error("expected `http` or `https` as the scheme")]
     Scheme,
 }
 
 impl WarmTarget {
-    /// Parses a path, with its host or a whole URL in front of it. `usual` is the scheme of a host without
-    /// one, as long as no client has come.
+    /// Parses a path, optionally after a host or an origin URL. `default_scheme` applies if there
+    /// is no scheme and no recent client.
     pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, rest) = scheme(text)?;
         let slash = rest.find('/').ok_or(InvalidTarget::Path)?;
@@ -80,16 +69,10 @@ impl WarmTarget {
         };
         Ok(Self { host, target: target.into() })
     }
-
-    /// The request for it, as clients lately sent such requests, with these fields in place of theirs.
-    pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
-        let client = WarmClient::Recent { host: self.host.clone(), headers: headers.clone() };
-        WarmRequest { client, target: self.target.clone(), report: None }
-    }
 }
 
 impl WarmHost {
-    /// Parses `host`, `host:port`, or either with `http://` or `https://` in front of it.
+    /// Parses `host`, `host:port`, or either after `http://` or `https://`.
     pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, host) = scheme(text)?;
         Self::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)
@@ -101,7 +84,7 @@ impl WarmHost {
     }
 }
 
-/// The scheme in front of a text, and the rest.
+/// Splits the scheme off a text.
 fn scheme(text: &str) -> Result<(Option<Scheme>, &str), InvalidTarget> {
     match text.split_once("://") {
         Some(("http", rest)) => Ok((Some(Scheme::Http), rest)),

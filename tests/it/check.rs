@@ -65,7 +65,7 @@ fn a_valid_file_shows_its_routes() {
     checkout   /api/checkout/**             not cached  -         -                       -               -                      -
     unmatched  (anything else)              -           origin    -                       10m             10m                    -
 
-    Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+    Without a partition, a ttl applies only to requests without credentials and unknown cookies; other responses are shared only if the origin allows it: docs/credentials.md
 
     proxy.toml: valid, 3 routes, 0 warnings
     ");
@@ -92,10 +92,10 @@ ttl = { "404" = "10s" }
     assert_eq!(text(&output.stderr), "");
     insta::assert_snapshot!(text(&output.stdout), @"
     name       match            ttl                              ttl_from  stale_while_revalidate  stale_if_error  stale_if_disconnected  details
-    graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               10m                    query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
-    unmatched  (anything else)  -                                origin    -                       -               10m                    query without nocache; bypass by query nocache=true; a bypass refreshes
+    graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               10m                    query without nocache; bypass by query nocache=true; bypass refreshes the cache; not stored with $.errors[0]; clients no-cache
+    unmatched  (anything else)  -                                origin    -                       -               10m                    query without nocache; bypass by query nocache=true; bypass refreshes the cache
 
-    Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+    Without a partition, a ttl applies only to requests without credentials and unknown cookies; other responses are shared only if the origin allows it: docs/credentials.md
 
     proxy.toml: valid, 1 route, 0 warnings
     ");

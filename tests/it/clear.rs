@@ -1,4 +1,4 @@
-//! `POST /_larder/clear`: users make invalid what is stored of their own, by real tokens.
+//! `POST /_larder/clear`: users purge their own responses, with real tokens.
 
 use serde_json::Value;
 

@@ -276,9 +276,9 @@ async fn an_explanation_says_why_no_user_is_known() {
         let gateway = file("[user]\nheader = { name = \"x-user-id\", from = \"10.0.0.1\" }");
         let directory = directory(&[("gateway.toml", &gateway), ("exact.toml", &file(""))]);
         for (name, header, expected) in [
-            ("gateway.toml", "x-user-id: 7", "only a gateway in `user.header.from` may say this"),
-            ("gateway.toml", "x-user-id: 7", "say `--from`"),
-            ("exact.toml", "cookie: lang=de", "unknown: none of the above says who asks for sure"),
+            ("gateway.toml", "x-user-id: 7", "only a gateway in `user.header.from` may set this"),
+            ("gateway.toml", "x-user-id: 7", "pass `--from`"),
+            ("exact.toml", "cookie: lang=de", "unknown: nothing above identifies the user with certainty"),
             ("exact.toml", "cookie: lang=de", "send a session cookie or a key"),
         ] {
             let line = ["explain", "GET", "/a", "--config", name, "-H", header];

@@ -1,4 +1,4 @@
-//! Who hears of each record goes on where the log goes on, and is told where records may be missing.
+//! Subscribers to the records continue with a continuing log, and learn of possible gaps.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::support::{
 
 const KEY: &str = "larder:log";
 
-/// The next record that selects something; a panic where something may be missing before it.
+/// Returns the next record with selectors; panics if records may be missing before it.
 async fn next(records: &mut LogEvents) -> (LogId, u64, Purge) {
     loop {
         match records.next().await {
@@ -32,12 +32,12 @@ async fn next(records: &mut LogEvents) -> (LogId, u64, Purge) {
     }
 }
 
-/// Waits until something may be missing.
+/// Waits for a possible gap.
 async fn breaks(records: &mut LogEvents) {
     while !matches!(records.next().await, LogEvent::Begin { .. }) {}
 }
 
-/// What is heard from now on.
+/// Subscribes to future records.
 async fn from_now_on(node: &LogNode) -> LogEvents {
     let mut records = node.log.subscribe();
     breaks(&mut records).await;
@@ -45,7 +45,7 @@ async fn from_now_on(node: &LogNode) -> LogEvents {
     records
 }
 
-/// Purges as soon as the log can be reached.
+/// Purges as soon as the log is reachable.
 async fn purge(node: &LogNode, tag: &str) -> u64 {
     loop {
         match node.log.append(tag_purge(tag), Duration::ZERO).await {
@@ -75,7 +75,7 @@ async fn nodes_that_knew_everything_go_on_in_the_log_of_an_empty_server() {
     .await;
 }
 
-/// Puts the log into another run of the server, as a restart that keeps everything does.
+/// Gives the server a new run id, as a restart that keeps all data does.
 async fn another_run(redis: &Redis, node: &LogNode) {
     let old = node.fence();
     let (id, log) = (format!("{}-0", old.seq + 1), format!("{:016x}", old.log.0));
@@ -148,7 +148,7 @@ async fn a_node_that_does_not_come_back_with_the_server_may_have_known_more() {
     .await;
 }
 
-/// What the admin listener of a node says to a `GET`.
+/// Returns the JSON response of a node's admin listener to a `GET`.
 async fn get_json(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
     let fields = [("authorization", "Bearer secret")];
     let answer = Wire::connect(address).await.exchange(request("GET", target, &fields)).await;

@@ -1,4 +1,4 @@
-//! Clients hear what is purged: over each protocol, many of them, and until the node ends.
+//! Event streams over each protocol, with many listeners, until the node shuts down.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::support::{
     within, within_seconds,
 };
 
-/// A feed behind a server, and what is told to it.
+/// A feed behind a server, and the source of its records.
 struct Station {
     feed: Arc<Feed>,
     serving: TestServer,
@@ -34,7 +34,7 @@ struct Station {
 }
 
 impl Station {
-    /// One that shows every tag, and has heard of a log without records.
+    /// Starts a feed that shows every tag, with an empty log.
     async fn start(listeners: usize) -> Self {
         let tags = vec![TagPattern::parse("*").unwrap()];
         let settings =
@@ -72,7 +72,7 @@ impl Station {
         self.records.send(LogUpdate::Record(LogId(1), Arc::new(record))).await.unwrap();
     }
 
-    /// A listener that has been greeted.
+    /// Connects a listener, and skips its first event.
     async fn listener(&self) -> Wire {
         let mut wire = Wire::connect(self.serving.address).await;
         wire.write(request("GET", "/_larder/events", &[])).await;
@@ -80,7 +80,7 @@ impl Station {
         wire
     }
 
-    /// Waits until this many listen.
+    /// Waits until there are this many listeners.
     async fn listened_to_by(&self, count: i64) {
         while self.metrics.feed.listeners.get() != count {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -172,7 +172,7 @@ async fn a_drain_ends_streams_and_nothing_is_cut_off() {
     .await;
 }
 
-/// Five thousand, where so many sockets may be open.
+/// Five thousand listeners, if the limit of open files permits.
 #[tokio::test]
 async fn thousands_listen_on_one_node() {
     within_seconds(60, async {
@@ -198,7 +198,7 @@ async fn thousands_listen_on_one_node() {
     .await;
 }
 
-/// How many files this process may have open.
+/// Returns the limit of open files of this process.
 fn open_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
@@ -222,7 +222,7 @@ async fn a_node_answers_for_events_itself_or_says_that_it_does_not() {
 
 const EVENTS: &str = "admin.token = \"secret\"\n[events]\ntags = [\"tile:*\"]\n";
 
-/// Purges by a call, and gives the place in the log.
+/// Purges by a call, and returns the sequence number.
 async fn purge(address: std::net::SocketAddr, body: &str) -> u64 {
     let fields = [("authorization", "Bearer secret")];
     let call = request_with_body("POST", "/v1/purge", &fields, body);
@@ -232,7 +232,7 @@ async fn purge(address: std::net::SocketAddr, body: &str) -> u64 {
     receipt["seq"].as_u64().unwrap()
 }
 
-/// Purges by a call that is made again until it is answered, and gives the place in the log.
+/// Repeats a purge call until it succeeds, and returns the sequence number.
 async fn again_and_again(address: std::net::SocketAddr, body: &str) -> u64 {
     loop {
         let call =
@@ -247,7 +247,7 @@ async fn again_and_again(address: std::net::SocketAddr, body: &str) -> u64 {
     }
 }
 
-/// What a node says to `GET` of this target.
+/// Returns the JSON response to a `GET` of this target.
 async fn get_json(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
     let answer = Wire::connect(address).await.exchange(request("GET", target, &[])).await;
     assert_eq!(answer.status(), 200, "{target}: {answer:?}");

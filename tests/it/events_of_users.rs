@@ -1,4 +1,4 @@
-//! Users hear what is purged of theirs, by real tokens, as long as these count.
+//! Private events of users with real tokens, for as long as the tokens are valid.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ fn configuration(events: &str) -> String {
     format!("{events}{routes}{logout}")
 }
 
-/// A stream that has been greeted.
+/// Opens a stream, and skips its first event.
 async fn listen(proxy: &Proxy, field: (&str, &str)) -> Wire {
     let mut wire = proxy.connect().await;
     wire.write(request("GET", "/_larder/events", &[field])).await;
@@ -127,7 +127,8 @@ async fn the_stream_of_a_user_ends_when_its_token_is_refused_or_logged_out() {
             proxy.send(method, target, &[("authorization", &zoe)]).await;
             let received = wire.read_until("\r\n0\r\n\r\n").await;
             assert!(received.contains("{\"reason\":\"revoked\"}"), "{method} {target}: {received}");
-            // The token is nobody's until the origin takes it again: what everybody sees is left.
+            // Until the origin accepts the token again, it identifies no user, and only public
+            // events are visible.
             let mut again = listen(&proxy, ("authorization", &zoe)).await;
             purge(&proxy, "stocks:zoe").await;
             purge(&proxy, "tile:a").await;

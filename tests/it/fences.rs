@@ -1,4 +1,4 @@
-//! Purged means gone: what purges select is not used again, whatever was under way when they came.
+//! Purged means gone: purged responses are not used again, whatever was in progress.
 
 use crate::support::{
     gate::Gate,
@@ -8,7 +8,7 @@ use crate::support::{
     within,
 };
 
-/// An origin whose answers count how often each target was asked for, with the tag `t` and its path.
+/// An origin that counts the requests for each target, with the tag `t` and the path as tags.
 async fn counting() -> ScriptedOrigin {
     ScriptedOrigin::start(|request| {
         let tags = format!("t {}", &request.target[1..]);
@@ -26,7 +26,7 @@ async fn purge(proxy: &Proxy, json: &str) -> Reply {
     Wire::connect(proxy.admin_address()).await.exchange(call).await
 }
 
-/// How many requests have joined another's fetch.
+/// Returns the number of requests that joined another fetch.
 async fn waiting_for_others(proxy: &Proxy) -> u64 {
     let metrics = request("GET", "/metrics", &[("authorization", "Bearer secret")]);
     let reported = Wire::connect(proxy.admin_address()).await.exchange(metrics).await;
@@ -68,7 +68,7 @@ async fn what_was_being_fetched_when_the_purge_came_is_never_served_after_it() {
             before.write(request("GET", "/a", &[])).await;
             origin.wait_for_requests(1).await;
             purge(&proxy, selector).await;
-            // It came after the purge: it must not join the fetch that began before it.
+            // It was requested after the purge, and must not join the fetch that began before.
             assert_eq!(proxy.get("/a").await.summary(), "200 MISS 1", "{selector}");
             gate.open();
             assert_eq!(before.read_reply().await.body, "0", "it asked before the purge");

@@ -1,5 +1,5 @@
-//! Nodes that share a Redis: one fetches for all, what one stores all have, and what one purges is gone
-//! everywhere.
+//! Nodes that share a Redis: one fetches for all, stored responses are shared, and purges reach
+//! every node.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const CLAIMS: &str = "larder_store_operations_total";
 
 // ── One fetches for all ──
 
-/// An origin whose answers to `/a` wait for the gate, and say how often it was asked before.
+/// An origin that holds back its responses to `/a` until the gate opens, and counts its requests.
 async fn slow(
     gate: &Gate,
     response: impl Fn(usize) -> OriginResponse + Send + Sync + 'static,
@@ -30,8 +30,8 @@ async fn slow(
     ScriptedOrigin::start(move |request| response(request.before).after(&gate)).await
 }
 
-/// Waits until this many requests wait for another's fetch on the same node, and these many nodes have
-/// asked who is to fetch.
+/// Waits until this many requests wait for a fetch on the same node, and this many nodes have
+/// claimed the fetch.
 async fn until_waiting(fleet: &Fleet, followers: u64, claims: u64) {
     while fleet.total("larder_collapsed_requests_total", "").await < followers {
         short_sleep().await;
@@ -41,7 +41,7 @@ async fn until_waiting(fleet: &Fleet, followers: u64, claims: u64) {
     }
 }
 
-/// The node that fetches for all.
+/// Returns the node that fetches for all.
 async fn leader(fleet: &Fleet) -> usize {
     for node in 0..NODES {
         if fleet.metric(node, CLAIMS, "op=\"claim\",result=\"miss\"").await > 0 {
@@ -95,7 +95,7 @@ async fn when_the_node_that_fetches_dies_one_other_fetches_for_all_that_are_left
     .await;
 }
 
-/// Clients that have asked the nodes in turn for `/a`, each with one of these colors, and wait.
+/// Clients that request `/a` from the nodes in turn, each with one of these colors.
 async fn colored(fleet: &Fleet, colors: &[&'static str]) -> Vec<(&'static str, Wire)> {
     let mut waiting = Vec::new();
     for (number, color) in colors.iter().cycle().take(10 * NODES * colors.len()).enumerate() {
@@ -204,9 +204,9 @@ async fn with_redis_away_each_node_asks_once() {
     .await;
 }
 
-// ── What one stores all have ──
+// ── Stored responses are shared ──
 
-/// An origin whose answers count how often each target was asked for, with the tag `t`.
+/// An origin that counts the requests for each target, with the tag `t`.
 async fn counting() -> ScriptedOrigin {
     ScriptedOrigin::start(|request| {
         OriginResponse::fresh(request.before.to_string()).with("surrogate-key", "t")
@@ -214,7 +214,7 @@ async fn counting() -> ScriptedOrigin {
     .await
 }
 
-/// Has every node hold the answer to `/a`, fetched once.
+/// Stores one response to `/a` on every node.
 async fn fill(fleet: &Fleet, redis: &Redis) {
     fleet.get(0, "/a").await;
     while redis.keys("larder:v1:e:*").await.is_empty() {
@@ -225,7 +225,7 @@ async fn fill(fleet: &Fleet, redis: &Redis) {
     }
 }
 
-/// Asks for `/a` until it is a hit: a thread that has not asked Redis before may find it slow.
+/// Requests `/a` until it is a hit: the first call of a thread to Redis may be slow.
 async fn until_hit(fleet: &Fleet, node: usize) {
     loop {
         match &*fleet.get(node, "/a").await.summary() {
@@ -304,9 +304,9 @@ async fn nodes_that_start_before_redis_pick_it_up_when_it_comes() {
     .await;
 }
 
-// ── What one purges is gone everywhere ──
+// ── Purges reach every node ──
 
-/// How long until every node has asked for `/a` anew.
+/// Returns the time until every node has fetched `/a` again.
 async fn gone(fleet: &Fleet, stored: &str) -> Duration {
     let begin = Instant::now();
     for node in 0..NODES {
@@ -336,7 +336,7 @@ async fn what_one_node_purges_is_gone_from_all_of_them_at_once() {
             assert!(took < Duration::from_secs(1), "{purge}: {took:?}");
             all += took;
         }
-        // Told, not found out by looking now and then.
+        // Notified, not polled.
         assert!(all < Duration::from_secs(2), "{all:?}");
         assert_eq!(origin.requests(), 13);
     })
@@ -374,7 +374,7 @@ async fn a_write_through_one_node_makes_all_ask_anew() {
         assert_eq!(fleet.get(0, "/a").await.body, "1", "the node that it went through");
         let took = gone(&fleet, "0").await;
         assert!(took < Duration::from_secs(1), "{took:?}");
-        // What the first node fetches before its write has a place in the log is for itself alone.
+        // Fetches of the first node before its write has a position in the log are for itself only.
         let fetches = origin.received().iter().filter(|request| request.method == "GET").count();
         assert!((2..=3).contains(&fetches), "{fetches}");
     })

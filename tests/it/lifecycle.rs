@@ -49,8 +49,8 @@ impl File {
     }
 }
 
-pub(crate) const IN_FORCE: &str = "the new configuration is in force";
-pub(crate) const KEPT: &str = "the old configuration stays in force";
+pub(crate) const IN_FORCE: &str = "configuration reloaded";
+pub(crate) const KEPT: &str = "keeping the previous configuration";
 
 #[tokio::test]
 async fn sigterm_lets_requests_end_and_takes_no_new_ones() {
@@ -107,7 +107,7 @@ async fn a_drain_has_an_end() {
         wire.write(request("GET", "/a", &[])).await;
         origin.wait_for_requests(1).await;
         process.signal("TERM");
-        process.wait_for_message("some requests did not end in time").await;
+        process.wait_for_message("some requests did not finish in time").await;
         assert!(process.ended().await.success());
     })
     .await;

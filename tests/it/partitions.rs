@@ -715,6 +715,48 @@ async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
 }
 
 #[tokio::test]
+async fn only_a_purge_of_everything_ends_the_acceptance_of_credentials() {
+    within(async {
+        let origin = ScriptedOrigin::start(stamped).await;
+        let end = now() + 600;
+        let [zoe, renewed] = [bearer_until("zoe", "r", end), bearer_until("zoe", "r", end + 1)];
+        let bob = bearer("bob", "r");
+        for (partition, other, by_user) in
+            [("user", &renewed, "MISS purged"), ("authenticated", &bob, "HIT -")]
+        {
+            let toml = format!("admin.token = \"admin\"\n{}", by_token(partition));
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let get = async |token: &str| {
+                outcome(&proxy.get_with("/a", &[("authorization", token)]).await)
+            };
+            let purge = async |body: &str| {
+                let mut admin = super::support::wire::Wire::connect(proxy.admin_address()).await;
+                let fields =
+                    [("content-type", "application/json"), ("authorization", "Bearer admin")];
+                let request =
+                    super::support::proxy::request_with_body("POST", "/v1/purge", &fields, body);
+                assert_eq!(admin.exchange(request).await.status(), 200, "{body}");
+            };
+            for token in [&zoe, other] {
+                get(token).await;
+                assert_eq!(get(token).await, "HIT -", "{partition}");
+            }
+            purge("{\"user\":\"zoe\"}").await;
+            assert_eq!(get(&zoe).await, by_user, "{partition}");
+            for body in ["{\"user\":\"zoe\"}", "{\"urls\":[\"/a\"]}", "{\"routes\":[\"a\"]}"] {
+                purge(body).await;
+                get(other).await;
+                assert_eq!(get(&zoe).await, "HIT -", "{partition} {body}");
+            }
+            purge("{\"everything\":true}").await;
+            get(other).await;
+            assert_eq!(get(&zoe).await, "EXPIRED recheck", "{partition}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_end_beyond_all_time_is_no_end() {
     within(async {
         let redis = Redis::start().await;

@@ -1,4 +1,4 @@
-//! The purge log in Redis: nodes that share it, and whatever may happen to it.
+//! The purge log in Redis, shared by several nodes, with all kinds of faults.
 
 use std::{
     sync::Arc,
@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 const KEY: &str = "larder:log";
-/// How soon a hung server has to be noticed.
+/// Time limit for detecting a hung server.
 const NOTICED: Duration = Duration::from_millis(1_800);
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn records_that_were_trimmed_before_they_were_read_raise_the_floor() {
     .await;
 }
 
-/// The fields of the last entry, by name.
+/// Returns the fields of the last entry by name.
 async fn last_entry(redis: &Redis) -> Vec<(String, String)> {
     let reply = redis.command(&["XREVRANGE", KEY, "+", "-", "COUNT", "1"]).await;
     let fields = reply.members()[0].members()[1].members();
@@ -248,7 +248,7 @@ async fn last_field(redis: &Redis, name: &str) -> String {
     fields.find_map(|(given, value)| (given == name).then_some(value)).unwrap()
 }
 
-/// Puts another log in the place of the one there, at once.
+/// Replaces the log atomically by another one.
 async fn plant(redis: &Redis, id: &str, log: &str, run: &str) {
     const SCRIPT: &str = "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], ARGV[1], \
         'log', ARGV[2], 'run', ARGV[3], 'nonce', '0000000000000001', 'at', '1', 'record', '{}')";
@@ -271,7 +271,7 @@ async fn a_foreign_log_kills_everything_wherever_it_stands() {
             assert!(!node.may_use(before, "c"), "{id}");
             assert!(!node.raises().is_empty(), "{id}");
             let seq = node.purge("c").await;
-            // Where its own last record is not there any more the node tells so, in one more record.
+            // If the node's own last record is missing, it appends a loss record.
             let more = if matches!(id, "1-0" | "3-0") { 2 } else { 1 };
             assert_eq!(format!("{}-0", seq - more), id);
             assert_eq!(node.fence().log.0, 0xff, "{id}");
@@ -466,7 +466,7 @@ async fn the_log_needs_no_more_than_what_is_documented() {
     .await;
 }
 
-/// Lets the server take up again what it has on disk, as a restart does, but in the same run.
+/// Reloads the server's data from disk, as a restart does, without a new run id.
 async fn reload(redis: &Redis) {
     assert_eq!(redis.command(&["DEBUG", "RELOAD", "NOSAVE"]).await.text(), "OK");
 }
@@ -534,7 +534,7 @@ async fn a_log_that_is_dropped_leaves_no_connection() {
     within(async {
         let redis = Redis::start().await;
         let node = LogNode::start(&redis.url()).await;
-        // The node's two, and the one that asks.
+        // The two connections of the node, and this one.
         assert_eq!(redis.info("clients", "connected_clients").await, "3");
         drop(node);
         while redis.info("clients", "connected_clients").await != "1" {}
@@ -555,7 +555,7 @@ async fn what_redis_executes_late_is_not_in_the_log() {
         let once = node.log.dedup("daily", Duration::from_hours(1));
         let (appended, turn) = tokio::join!(append, once);
         assert_eq!((appended, turn), (Err(LogUnavailable), Err(LogUnavailable)));
-        // Redis has a clock of its own, and gets to it after the time that an append may take.
+        // Redis executes it by its own clock, after the deadline of the append.
         tokio::time::sleep_until((sent + Duration::from_millis(2_200)).into()).await;
         redis.cont();
         assert_eq!(redis.command(&["XLEN", KEY]).await.text(), entries);
@@ -594,7 +594,7 @@ async fn a_backlog_of_large_records_is_read_in_pieces() {
         for number in 0..40 {
             last = one.purge(&format!("{number}{}", "x".repeat(512 << 10))).await;
         }
-        // A client to which more than this is to be sent at once is thrown out.
+        // Redis disconnects clients with a larger output buffer.
         let limit = ["CONFIG", "SET", "client-output-buffer-limit", "normal 4mb 0 0"];
         assert_eq!(redis.command(&limit).await.text(), "OK");
         let other = LogNode::of(&Settings::parse(&redis.url()).unwrap());
@@ -632,7 +632,7 @@ async fn a_hundred_nodes_acknowledge_many_purges_at_once() {
             });
         }
         node.wait_for_seq(first + PURGES).await;
-        // All of them tell of each purge at once, in one turn of the server.
+        // All nodes report each purge at once, in one step of the server.
         let channel = {
             let channels = redis.command(&["PUBSUB", "CHANNELS", "*:node:*"]).await;
             channels.members()[0].text()

@@ -1,5 +1,4 @@
-//! How far back the purge log reaches: which records stay in Redis, and what a node that starts late
-//! still knows.
+//! How far back the purge log reaches: the records kept in Redis, and those known to a late node.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +20,7 @@ async fn length(redis: &Redis) -> u64 {
     redis.command(&["XLEN", KEY]).await.text().parse().unwrap()
 }
 
-/// A node alone with its records.
+/// Starts a node with this retention.
 async fn keeping(redis: &Redis, retention: LogRetention) -> LogNode {
     let node = LogNode::with_retention(&Settings::parse(&redis.url()).unwrap(), retention);
     node.wait_until_following().await;
@@ -50,7 +49,7 @@ async fn records_stay_as_long_as_responses_and_a_few_however_old_they_are() {
         );
         let node = node.await;
         purge_often(&node, 20).await;
-        // Redis gives up a hundred at a time.
+        // Redis trims a hundred entries at a time.
         let left = length(&redis).await;
         assert!((200..=400).contains(&left), "{left}");
         assert_eq!((young.raises(), node.raises()), (vec![], vec![]));
@@ -73,7 +72,7 @@ async fn there_are_never_more_records_than_memory_was_meant_for() {
     .await;
 }
 
-/// Writes the records of 1,000 users who write `ARGV[1]` times, 20 ms apart and up to now.
+/// Appends the records of 1,000 users with `ARGV[1]` writes each, 20 ms apart, up to now.
 const TEN_MINUTES: &str = r#"
     local count, now = tonumber(ARGV[1]), tonumber(ARGV[2])
     for seq = 1, count do
@@ -104,7 +103,7 @@ async fn a_node_that_starts_after_thirty_thousand_writes_keeps_what_they_did_not
         let log = LogId(0xaa);
         assert_eq!(node.fence(), Fence { log, seq: WRITES });
 
-        // What was stored in Redis before the first write, by a node that is gone.
+        // A response stored in Redis before the first write, by a node that has ended.
         let stored = FenceStamp { fence: Fence { log, seq: 0 }, version: 0, began: 0 };
         let is_kept = |user: Option<&str>, url: &str, tag: &str| {
             let attributes = ResponseAttributes { user, ..ResponseAttributes::default() };

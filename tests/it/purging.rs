@@ -1,4 +1,4 @@
-//! Purging from every side: the admin listener, `PURGE`, webhooks, the command line.
+//! Purging by every trigger: the admin API, `PURGE`, webhooks, the command line.
 
 use std::{fmt::Write as _, net::SocketAddr, process::Command};
 
@@ -33,7 +33,7 @@ event = "changed"
 purge = ["tile:{$.items[*].tile}"]
 "#;
 
-/// An origin whose responses stay fresh for a minute and differ each time.
+/// An origin with responses that stay fresh for a minute and differ each time.
 async fn origin() -> ScriptedOrigin {
     ScriptedOrigin::start(|request| {
         OriginResponse::fresh(format!("{} {}", request.target, request.before))
@@ -58,7 +58,7 @@ async fn call(proxy: &Proxy, token: &str, body: &str) -> Reply {
     send(proxy.admin_address(), ("POST", "/v1/purge"), &fields, body).await
 }
 
-/// Delivers to the shop's webhook, signed with this secret.
+/// Delivers an event to the shop's webhook, signed with this secret.
 async fn deliver(proxy: &Proxy, secret: &str, event: &str, body: &str) -> Reply {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body.as_bytes());
     let mut signature = "sha256=".to_owned();
@@ -67,7 +67,7 @@ async fn deliver(proxy: &Proxy, secret: &str, event: &str, body: &str) -> Reply 
     send(proxy.address, ("POST", "/_larder/webhooks/shop"), &fields, body).await
 }
 
-/// Stores these targets, and makes sure that they are.
+/// Stores these targets, and checks that they are hits.
 async fn fill(proxy: &Proxy, targets: &[&str]) {
     for target in targets {
         proxy.get(target).await;
@@ -75,7 +75,7 @@ async fn fill(proxy: &Proxy, targets: &[&str]) {
     }
 }
 
-/// What the cache says of each target.
+/// Returns the cache result of each target.
 async fn cached(proxy: &Proxy, targets: &[&str]) -> Vec<String> {
     let mut words = Vec::new();
     for target in targets {
@@ -84,7 +84,7 @@ async fn cached(proxy: &Proxy, targets: &[&str]) -> Vec<String> {
     words
 }
 
-/// What a node that is alone says of a purge.
+/// Returns the receipt of a standalone node.
 fn receipt_of(seq: usize) -> String {
     format!(r#"{{"seq":{seq},"nodes":{{"applied":1,"total":1}}}}"#)
 }
@@ -142,7 +142,8 @@ async fn a_call_that_cannot_be_meant_or_is_not_allowed_purges_nothing() {
             let refused = call(&proxy, "all", body).await;
             assert_eq!(refused.status(), 400, "{body}");
             assert_eq!(refused.header("content-type"), Some("application/problem+json"));
-            assert!(refused.body.contains("elect"), "{}", refused.body);
+            let advice = ["selector", "`tags[0]` is invalid"];
+            assert!(advice.iter().any(|text| refused.body.contains(text)), "{}", refused.body);
         }
         let large = format!(r#"{{"tags":["{}"]}}"#, "x".repeat(1 << 20));
         assert_eq!(call(&proxy, "all", &large).await.status(), 413);
@@ -197,7 +198,7 @@ async fn purge_is_a_method_where_somebody_may_use_it() {
     .await;
 }
 
-/// Fields by which proxies name a client or themselves, with a value that would have the right.
+/// Fields in which proxies name a client or themselves, with a value that would be authorised.
 const NAMING: [(&str, &str); 22] = [
     ("x-forwarded-for", "127.0.0.1"),
     ("forwarded", "for=127.0.0.1"),
@@ -302,7 +303,7 @@ async fn a_signed_delivery_purges_what_its_payload_names() {
     .await;
 }
 
-/// A signature, by nobody: without one a body is not read.
+/// An invalid signature; without any signature a body is not read.
 const SIGNED: (&str, &str) = ("x-signature", "sha256=00");
 
 #[tokio::test]
@@ -391,7 +392,7 @@ async fn the_command_line_purges_and_says_what_went_wrong() {
         node.kill();
         let (code, printed) = run(&["--token", "secret"]);
         assert_eq!(code, Some(1));
-        assert!(printed.contains("no answer from") && printed.contains("--admin"), "{printed}");
+        assert!(printed.contains("no response from") && printed.contains("--admin"), "{printed}");
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! Purges and fills race on several nodes that share a Redis: whoever reads after a purge reads nothing
-//! that the origin was asked for before it.
+//! Races between purges and fills on nodes that share a Redis: no read after a purge returns an
+//! older response.
 
 use std::{
     collections::BTreeMap,
@@ -30,20 +30,20 @@ const TAGS: usize = 3;
 const READERS: usize = 24;
 const PURGERS: usize = 3;
 const PURGES: usize = 150;
-/// The longest that the origin takes for an answer: long enough for purges to come meanwhile.
+/// Maximum response time of the origin: long enough for purges in between.
 const SLOWEST: usize = 20;
 
-/// What the origin's answers say.
+/// The number in the origin's responses.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// The number of the request that they answer: each request has one greater than those before it.
+    /// The number of the request, which increases by one.
     True,
-    /// The number of the request before for the same target: an answer older than the question, which is
-    /// what a fence taken after the fetch makes of every answer.
+    /// The number of the previous request for the target: an outdated response, as if the fence
+    /// were taken after the fetch.
     Behind,
 }
 
-/// What was seen.
+/// The reads and purges of a run.
 #[derive(Default)]
 struct History {
     reads: Mutex<Vec<Read>>,
@@ -60,12 +60,12 @@ struct Read {
     cache: String,
 }
 
-/// A purge that a node knows of.
+/// A purge that a node has applied.
 struct Purge {
     node: usize,
     what: What,
     known: Instant,
-    /// The last number that the origin had given before the purge was asked for.
+    /// The origin's last number before the purge was requested.
     last: u64,
 }
 
@@ -104,7 +104,7 @@ impl What {
 }
 
 impl History {
-    /// Each read that got what was purged before it, as far as its node knew.
+    /// Returns the reads that returned responses purged before on their node.
     fn violations(&self) -> Vec<String> {
         let (reads, purges) = (self.reads.lock().unwrap(), self.purges.lock().unwrap());
         let mut violations = Vec::new();
@@ -136,10 +136,10 @@ impl History {
     }
 }
 
-/// What the tasks share.
+/// State shared by the tasks.
 struct Race {
     fleet: Fleet,
-    /// The last number that the origin has given.
+    /// The last number issued by the origin.
     last: Arc<AtomicU64>,
     history: History,
     is_over: AtomicBool,
@@ -227,7 +227,7 @@ async fn origin(kind: Origin, seed: u64, last: &Arc<AtomicU64>) -> ScriptedOrigi
     .await
 }
 
-/// What became of reads and purges on a fleet with this store.
+/// Runs reads and purges on a fleet with this store.
 async fn race(kind: Origin, seed: u64, store: &str) -> Arc<Race> {
     let last = Arc::default();
     let (origin, redis) = (origin(kind, seed, &last).await, Redis::start().await);

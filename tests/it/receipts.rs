@@ -1,4 +1,4 @@
-//! What a receipt says holds: nodes that share a log, and some that are killed, cut off, or gone.
+//! Receipts are true: nodes that share a log, some of them killed, disconnected or gone.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const NODES: &str = "{larder:log}:nodes";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Three nodes, the last of them on a bridge, with a log that is old enough to know all.
+/// Three nodes, the last one behind a fault proxy, with a log old enough to know all nodes.
 struct Three {
     redis: Redis,
     bridge: FaultProxy,
@@ -48,7 +48,7 @@ impl Three {
         Self { redis, bridge, nodes }
     }
 
-    /// What was asked for now on the last node.
+    /// Returns the stamp of a response requested now by the last node.
     fn stamp(&self) -> FenceStamp {
         self.nodes[2].stamp()
     }
@@ -57,13 +57,13 @@ impl Three {
         self.nodes[0].log.append(tag_purge("a"), TIMEOUT).await.unwrap()
     }
 
-    /// Whether the last node may use what has the tag that is purged.
+    /// Returns whether the last node may use a response with the purged tag.
     fn uses(&self, stamp: FenceStamp) -> bool {
         self.nodes[2].may_use(stamp, "a")
     }
 }
 
-/// Has the log begun long ago, as far as Redis knows.
+/// Backdates the start of the log in Redis.
 async fn grow_old(redis: &Redis, node: &LogNode) {
     let began = format!("{:016x} 1", node.fence().log.0);
     assert!(!redis.command(&["HSET", NODES, "log", &began]).await.is_error());
@@ -104,7 +104,7 @@ async fn an_acknowledgement_takes_milliseconds() {
         }
         times.sort_unstable();
         println!("acknowledged by 3 nodes: p50 {:?}, p99 {:?}", times[100], times[198]);
-        // Far from what it takes, near enough to notice a poll.
+        // Far above the usual time, and low enough to detect polling.
         assert!(times[100] < Duration::from_millis(100), "{:?}", times[100]);
     })
     .await;
@@ -120,7 +120,7 @@ async fn a_node_that_was_killed_is_waited_for_until_its_lease_ends() {
         assert_eq!(counts(&receipt), (2, 3));
         assert!(!applied_purges.is_synced(Instant::now()));
         assert!(!may_use(&applied_purges, stamp, "a"));
-        // Its lease is over: from now on it takes the time that an unsynced node has.
+        // Its lease has ended: from now on the limit for unsynced nodes applies.
         let asked = Instant::now();
         assert_eq!(counts(&one.log.append(tag_purge("a"), TIMEOUT).await.unwrap()), (2, 3));
         assert!(asked.elapsed() >= UNSYNCED_TTL);
@@ -139,7 +139,7 @@ async fn a_node_that_is_cut_off_uses_nothing_older_once_a_purge_is_acknowledged(
             assert!(three.uses(stamp));
             assert_eq!(counts(&three.purge().await), (2, 3));
             assert!(!three.uses(stamp));
-            // Once more, with what it asked for while it is without a lease.
+            // Again, with a response requested without a lease.
             let stamp = three.stamp();
             assert!(three.uses(stamp));
             assert_eq!(counts(&three.purge().await), (2, 3));
@@ -206,7 +206,7 @@ async fn a_flushed_redis_forgets_nobody() {
         grow_old(&three.redis, &three.nodes[0]).await;
         let stamp = three.stamp();
         assert!(three.uses(stamp));
-        // A node that has never seen the one that is cut off hears of it.
+        // A node that has never seen the disconnected one learns of it.
         let fresh = LogNode::start(&three.redis.url()).await;
         assert_eq!(counts(&fresh.log.append(tag_purge("a"), TIMEOUT).await.unwrap()), (3, 4));
         assert!(!three.uses(stamp));
@@ -274,7 +274,7 @@ async fn a_lease_is_never_longer_than_a_lease_whatever_the_clock_of_redis_was() 
         let value = three.redis.command(&["HGET", NODES, &node]).await.text();
         three.bridge.block();
         let (_, rest) = value.split_once(' ').unwrap();
-        // By a clock that was a hundred years ahead.
+        // Written by a clock a hundred years ahead.
         let ahead = format!("4900000000000 {rest}");
         three.redis.command(&["HSET", NODES, &node, &ahead]).await;
         let asked = Instant::now();
@@ -289,7 +289,7 @@ async fn a_node_that_may_not_renew_its_lease_has_none() {
     within(async {
         let three = Three::start().await;
         three.redis.refuse_writes(WriteRefusal::Memory).await;
-        // With a lease that is renewed each second it is synced for more than a second.
+        // With a lease that is renewed each second, it stays synced for more than a second.
         let applied_purges = three.nodes[0].log.applied_purges();
         while applied_purges.is_synced(Instant::now() + Duration::from_secs(1)) {
             three.redis.command(&["PING"]).await;
@@ -328,7 +328,7 @@ async fn a_node_without_its_lease_names_no_other_node_live() {
     .await;
 }
 
-// ── What nodes agree on ──
+// ── Coordination of the fleet ──
 
 #[tokio::test]
 async fn a_purge_under_one_key_is_appended_once_in_the_fleet() {
@@ -381,7 +381,7 @@ async fn a_role_goes_to_another_node_when_it_is_given_up_or_its_holder_dies() {
             }
         };
         drop(two);
-        // Nobody renews it: it is over at the latest after a lease.
+        // Without renewal the lease ends after its duration at the latest.
         let taken = Instant::now();
         let next = loop {
             redis.command(&["PING"]).await;
@@ -439,7 +439,8 @@ async fn every_node_hears_of_every_record_in_one_order() {
 
 // ── Whole nodes ──
 
-/// Three processes that share a Redis, and a webhook through which anybody may purge the tag `t`.
+/// Three processes that share a Redis, with a webhook that purges the tag `t` without
+/// authentication.
 async fn processes(redis: &Redis, origin: &str) -> Fleet {
     let webhook = "[[webhook]]\nname = \"shop\"\nscheme = \"bearer\"\nsecrets = [\"secret\"]\n\
                    [[webhook.on]]\npurge = [\"t\"]\n";
@@ -471,7 +472,7 @@ async fn processes_hang_and_go_and_no_purge_is_acknowledged_too_early() {
         let origin = ScriptedOrigin::start(move |request| counted(request)).await;
         let redis = Redis::start().await;
         let fleet = processes(&redis, &origin.url()).await;
-        // An answer tells how many requests the origin had before it.
+        // A response contains the number of earlier origin requests.
         let number =
             async |node: usize| -> usize { fleet.get(node, "/a").await.body.parse().unwrap() };
         for node in 0..3 {
@@ -483,14 +484,14 @@ async fn processes_hang_and_go_and_no_purge_is_acknowledged_too_early() {
         for node in [2, 1, 0] {
             assert!(number(node).await >= before);
         }
-        // One hangs: when it goes on it has the older response still, and no lease.
+        // One node hangs. When it resumes it still has the older response, but no lease.
         fleet.nodes[2].signal("STOP");
         let before = origin.requests();
         let (status, nodes) = deliver(&fleet.nodes[0]).await;
         assert_eq!((status, &*nodes), (200, r#"{"applied":2,"total":3"#));
         fleet.nodes[2].signal("CONT");
         assert!(number(2).await >= before);
-        // One goes in order.
+        // One node shuts down gracefully.
         fleet.nodes[1].signal("TERM");
         assert!(fleet.nodes[1].ended().await.success());
         let (status, nodes) = deliver(&fleet.nodes[0]).await;

@@ -1,5 +1,5 @@
-//! Who Larder is to Redis: passwords with any text in them, and users that may do no more than the
-//! documents say.
+//! Access to Redis: passwords with special characters, and users with the documented minimum of
+//! rights.
 
 use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
@@ -22,7 +22,7 @@ const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 const REDIS: &str = include_str!("../../docs/redis.md");
 const PURGE_LOG: &str = include_str!("../../docs/purge-log.md");
 
-/// Any text in a URL.
+/// Percent-encodes a text for a URL.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         write!(encoded, "%{byte:02X}").unwrap();
@@ -30,7 +30,7 @@ fn encoded(text: &str) -> String {
     })
 }
 
-/// Passwords that mean something to inline commands, URLs, or a configuration file.
+/// Passwords with special characters of inline commands, URLs and configuration files.
 const PASSWORDS: [&str; 9] = [
     "two words",
     "a\ttab",
@@ -81,7 +81,7 @@ async fn the_default_users_password_may_have_any_text_in_it() {
     .await;
 }
 
-/// The ACL line of a document that follows a text, for this user, with the default prefix.
+/// Returns the ACL line that follows a text in a document, for this user and the default prefix.
 fn rules(document: &str, follows: &str, user: &str) -> Vec<String> {
     let (_, rest) = document.split_once(follows).unwrap_or_else(|| panic!("no {follows:?}"));
     let (_, line) = rest.split_once("```text\nACL SETUSER larder ").expect("an ACL line");
@@ -96,13 +96,13 @@ async fn admit(redis: &Redis, rules: &[String]) {
     redis.run(&rules.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
-/// That nothing was refused to anybody.
+/// Checks that Redis denied no command.
 async fn nothing_was_refused(redis: &Redis) {
     let log = redis.command(&["ACL", "LOG"]).await;
     assert_eq!(log.members(), [], "{log:?}");
 }
 
-/// Everything that uses Redis.
+/// A configuration that uses every feature based on Redis.
 fn everything(origin: &str, store: &str) -> String {
     format!(
         "user.digest_key = \"a digest key of at least thirty-two bytes\"\n\
@@ -150,7 +150,7 @@ async fn call(fleet: &Fleet, node: usize, path: &str, body: &str) -> Reply {
     Wire::connect(fleet.nodes[node].admin).await.exchange(call).await
 }
 
-/// Has a fleet do all that it can do with Redis.
+/// Exercises every feature based on Redis.
 async fn do_everything(fleet: &mut Fleet) {
     let ada = bearer("ada", "read");
     let token = [("authorization", &*ada)];
@@ -185,7 +185,7 @@ async fn do_everything(fleet: &mut Fleet) {
     while fleet.total("larder_polls_total", "").await == 0 {
         short_sleep().await;
     }
-    // A node of another version finds what this one has stored; the one in its place signs off.
+    // A node of another version uses the stored responses; its predecessor signs off.
     fleet.rewrite("version = \"v1\"", "version = \"v2\"");
     fleet.nodes[1].signal("TERM");
     fleet.nodes[1].ended().await;
@@ -196,7 +196,7 @@ async fn do_everything(fleet: &mut Fleet) {
     fleet.get(1, "/a").await;
 }
 
-/// What one node stores answers the other.
+/// Checks that the other node serves a response stored by one node.
 async fn is_shared(fleet: &Fleet, origin: &ScriptedOrigin) {
     for number in 0.. {
         let target = format!("/shared/{number}");
@@ -341,6 +341,6 @@ async fn a_cluster_has_a_password() {
 #[test]
 fn every_acl_line_of_the_documents_is_run_by_a_test() {
     let lines = |text: &str| text.matches("ACL SETUSER").count();
-    // The four above, and the one of `purge_log::the_log_needs_no_more_than_what_is_documented`.
+    // The four above, and that of `purge_log::the_log_needs_no_more_than_what_is_documented`.
     assert_eq!((lines(REDIS), lines(PURGE_LOG)), (4, 1));
 }

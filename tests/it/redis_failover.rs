@@ -1,5 +1,6 @@
-//! Sentinels and clusters in trouble: servers are killed, change places, and slots move. Requests go on, what
-//! is purged stays purged, and the log goes on afterwards.
+//! Sentinels and clusters under faults: servers are killed, change roles, and slots move.
+//!
+//! Requests succeed, purged responses stay purged, and the log continues afterwards.
 
 use crate::support::{
     fleet::{Fleet, short_sleep},
@@ -36,7 +37,7 @@ async fn until_used(fleet: &Fleet) {
     }
 }
 
-/// Waits until what one node stores answers the others.
+/// Waits until all nodes serve a response stored by one of them.
 async fn until_shared(fleet: &Fleet, origin: &ScriptedOrigin, stem: &str) {
     for number in 0.. {
         let target = format!("/{stem}/{number}");
@@ -50,7 +51,7 @@ async fn until_shared(fleet: &Fleet, origin: &ScriptedOrigin, stem: &str) {
     }
 }
 
-/// Has all nodes store a response, and purges it. Returns the body that is purged.
+/// Stores a response on all nodes, and purges it. Returns the purged body.
 async fn purged(fleet: &Fleet, target: &str) -> String {
     let before = fleet.get(0, target).await.body;
     for node in 0..NODES {
@@ -68,18 +69,18 @@ async fn is_gone(fleet: &Fleet, target: &str, body: &str) {
     }
 }
 
-/// Purges as soon as that is possible again, which all nodes then hold.
+/// Purges as soon as possible, and checks that all nodes apply it.
 async fn purge_again(fleet: &Fleet, target: &str) {
     let before = fleet.get(0, target).await.body;
     let call = format!("{{\"urls\":[\"{target}\"]}}");
-    // A node counts as synced for what is left of its lease: until then a call may fail.
+    // A node counts as synced until its lease ends; until then a call may fail.
     while !fleet.purges(0, &call).await {
         short_sleep().await;
     }
     is_gone(fleet, target, &before).await;
 }
 
-/// What happens to a deployment while clients go on asking, and what holds then.
+/// Runs a fault during continuous requests, and checks the invariants.
 async fn survives(fleet: Fleet, origin: &ScriptedOrigin, trouble: impl Future<Output = ()>) {
     until_used(&fleet).await;
     until_shared(&fleet, origin, "before").await;
@@ -101,7 +102,7 @@ async fn survives(fleet: Fleet, origin: &ScriptedOrigin, trouble: impl Future<Ou
     assert!(hits * 2 > outcome.samples.len(), "{outcome}");
 }
 
-/// A primary, its replica and the sentinels that watch them.
+/// A primary, its replica and their sentinels.
 struct Watched {
     primary: Redis,
     replica: Redis,

@@ -1,5 +1,4 @@
-//! Clients never notice what happens to Redis: the same load, at the same time, on nodes that share one
-//! and on nodes that have none.
+//! Clients do not notice faults of Redis: the same load on nodes with and without Redis.
 
 use std::{fmt, time::Duration};
 
@@ -19,24 +18,24 @@ use crate::support::{
 
 const NODES: usize = 3;
 const CLIENTS: usize = 12;
-/// Each client asks this often: 200 requests in a second altogether.
+/// Interval between requests of a client: 200 requests a second in total.
 const EVERY: Duration = Duration::from_millis(60);
 const A_SECOND: usize = 200;
 const ITEMS: usize = 5;
-/// By how much Redis may make the slowest of a hundred requests slower while it is in trouble.
+/// Maximum increase of the 99th percentile during a fault.
 const SLOWER: Duration = Duration::from_millis(50);
-/// How soon everything is as before once Redis is.
+/// Time limit for recovery after the fault.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// By how much a node may grow, beyond one without Redis.
+/// Maximum memory growth of a node beyond one without Redis.
 const GROWTH: u64 = 8 << 20;
 
-/// These tests measure time: they take turns.
+/// Serialises these tests, because they measure time.
 async fn turn() -> MutexGuard<'static, ()> {
     static TURNS: Mutex<()> = Mutex::const_new(());
     TURNS.lock().await
 }
 
-/// Two fleets under the same load, one with Redis and one without.
+/// Two fleets under the same load, with and without Redis.
 struct Scene {
     origin: ScriptedOrigin,
     redis: Redis,
@@ -46,20 +45,20 @@ struct Scene {
     memory: [u64; 2],
 }
 
-/// What is asked of a fleet.
+/// The loads of both fleets.
 struct Loads {
     reads: RunningLoad,
     writes: RunningLoad,
 }
 
-/// What became of it.
+/// The results of both fleets.
 struct Outcomes {
     reads: LoadReport,
     writes: LoadReport,
 }
 
-/// Hits and misses: of twenty requests, seventeen ask for what is asked for all the time, two for what
-/// nobody asked for before, one for what is written now and then.
+/// A mix of requests: of twenty, seventeen for hot targets, two for new ones, one for a written
+/// one.
 fn read(RequestNumber { client, before }: RequestNumber) -> String {
     match before % 20 {
         0 => format!("/item/{}", client % ITEMS),
@@ -101,13 +100,13 @@ impl fmt::Display for Outcomes {
     }
 }
 
-/// The most memory that a node of a fleet takes now.
+/// Returns the highest memory use among the nodes of a fleet.
 fn memory(fleet: &Fleet) -> u64 {
     fleet.nodes.iter().map(Process::memory).max().unwrap()
 }
 
 impl Scene {
-    /// With everything warm.
+    /// Starts the load with warm caches.
     async fn begin() -> Self {
         let origin = ScriptedOrigin::start(|request| {
             OriginResponse::fresh(format!("{} {}", request.target, request.before))
@@ -124,12 +123,12 @@ impl Scene {
         Self { memory, ..scene }
     }
 
-    /// Lets the load go on for this long.
+    /// Continues the load for this long.
     async fn seconds(&self, seconds: usize) {
         self.loads[0].reads.more(seconds * A_SECOND).await;
     }
 
-    /// Waits until a metric of each node of the fleet with Redis is this.
+    /// Waits until a metric has this value on each node with Redis.
     async fn until(&self, name: &str, labels: &str, value: u64) {
         for node in 0..NODES {
             while self.sharing.metric(node, name, labels).await != value {
@@ -142,7 +141,7 @@ impl Scene {
         self.until("larder_store_breaker_open", "", 1).await;
     }
 
-    /// Waits until nodes have from Redis what others stored, and know what others purge.
+    /// Waits until stored responses and purges are shared again.
     async fn until_recovered(&self) {
         let begin = Instant::now();
         self.sharing.ready(&self.redis).await;
@@ -157,7 +156,7 @@ impl Scene {
         self.purge("/purged").await;
     }
 
-    /// Whether what one node fetches answers the others.
+    /// Returns whether the other nodes serve a response fetched by one node.
     async fn is_shared(&self, target: &str) -> bool {
         for node in 0..NODES {
             self.sharing.get(node, target).await;
@@ -165,8 +164,9 @@ impl Scene {
         self.origin.received().iter().filter(|request| request.target == target).count() == 1
     }
 
-    /// Purges through one node, and asks all of them once that is acknowledged: on a log that has just
-    /// begun, this takes as long as the lease of a node that nobody remembers.
+    /// Purges through one node, and checks all nodes after the acknowledgement.
+    ///
+    /// In a new log this takes as long as the lease of an unknown node.
     async fn purge(&self, target: &str) {
         let fleet = &self.sharing;
         let fetched = fleet.get(0, target).await.body;
@@ -176,7 +176,7 @@ impl Scene {
         }
     }
 
-    /// Compares what became of both loads between two moments.
+    /// Compares the results of both loads between two moments.
     async fn end(self, begin: Instant, end: Instant) {
         self.seconds(1).await;
         self.until("larder_store_queue_bytes", "", 0).await;
@@ -197,7 +197,7 @@ impl Scene {
     }
 }
 
-/// How long Redis hangs; longer where `LARDER_TEST_HANG_SECONDS` says so.
+/// Duration of a hang; `LARDER_TEST_HANG_SECONDS` overrides it.
 fn hanging() -> usize {
     let reported = std::env::var("LARDER_TEST_HANG_SECONDS").ok();
     reported.map_or(4, |seconds| seconds.parse().expect("a number of seconds"))

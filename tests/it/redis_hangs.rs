@@ -1,4 +1,4 @@
-//! A Redis that hung and goes on: requests are as fast as before at once.
+//! After a hang of Redis, requests are immediately as fast as before.
 
 use std::time::Duration;
 
@@ -14,26 +14,27 @@ use crate::support::{
 
 const NODES: usize = 3;
 const CLIENTS: usize = 12;
-/// Each client asks this often: 200 requests in a second altogether.
+/// Interval between requests of a client: 200 requests a second in total.
 const EVERY: Duration = Duration::from_millis(60);
 const A_SECOND: usize = 200;
-/// Responses that end after a second, so that most of the time some node fetches.
+/// Number of targets with responses that expire after a second, so that a fetch is usually in
+/// progress.
 const TARGETS: usize = 40;
-/// By how much the slowest of a hundred requests may be slower than usual.
+/// Maximum increase of the 99th percentile.
 const SLOWER: Duration = Duration::from_millis(60);
-/// The seconds after a hang that are compared.
+/// Number of seconds after a hang that are compared.
 const AFTER: usize = 3;
 
 fn short(RequestNumber { client, before }: RequestNumber) -> String {
     format!("/short/{}", (client * 7 + before) % TARGETS)
 }
 
-/// A number of the environment: the benchmark runs the same test for longer.
+/// Returns a number from the environment; the benchmark runs the same test for longer.
 fn setting(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
 }
 
-/// The samples of several windows in one.
+/// Merges the samples of several windows.
 fn joined(outcome: &LoadReport, windows: &[(Instant, Instant)]) -> LoadReport {
     let of = |(begin, end): &(Instant, Instant)| outcome.between(*begin, *end).samples;
     LoadReport { samples: windows.iter().flat_map(of).collect() }

@@ -1,4 +1,4 @@
-//! What a node does by the clock.
+//! Schedules and polls of a node.
 
 use crate::support::{
     proxy::Proxy,

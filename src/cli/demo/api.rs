@@ -1,4 +1,4 @@
-//! The sample API that the demo stands in front of: a small shop, as slow as real ones.
+//! The sample API behind the demo: a small shop with realistic delays.
 
 use std::{
     sync::{
@@ -14,14 +14,14 @@ use http_body_util::Full;
 
 use crate::server::{Connection, Handler, Incoming};
 
-/// A slow API that counts what it is asked.
+/// A slow API that counts its requests.
 #[derive(Debug, Default)]
 pub(super) struct SampleApi {
     requests: AtomicU64,
     price: AtomicU64,
 }
 
-/// One answer of the sample API and what it costs.
+/// A response of the sample API and its delay.
 struct SampleResponse {
     latency: Duration,
     body: String,
@@ -30,7 +30,7 @@ struct SampleResponse {
 }
 
 impl SampleApi {
-    /// Requests answered so far.
+    /// Returns the number of requests so far.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

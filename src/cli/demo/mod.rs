@@ -1,5 +1,7 @@
-//! `larder demo`: the product in one command. A slow sample API, Larder in front of it, a little
-//! traffic, and lines that say what happened and what to try next.
+//! `larder demo`: shows the product in one command.
+//!
+//! It runs a slow sample API with Larder in front of it, sends some requests, and prints what
+//! happened and what to try next.
 
 mod api;
 mod tour;
@@ -19,21 +21,21 @@ use api::SampleApi;
 /// The flags of `larder demo`.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// Where Larder listens; port 0 is any free one.
+    /// The address of the proxy; port 0 picks a free port.
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Where health and metrics are served.
+    /// The address of health checks and metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
     pub admin: SocketAddr,
-    /// End after the traffic instead of serving on.
+    /// Exit after the tour instead of serving on.
     #[arg(long)]
     pub once: bool,
 }
 
-/// What the demo's Larder is told; shown to the user as it stands.
+/// The configuration of the demo, shown to the user unchanged.
 const ROUTES: &str = include_str!("demo.toml");
 
-/// Runs the demo until Ctrl-C, or with `--once` until the traffic is over.
+/// Runs the demo until Ctrl-C, or with `--once` until the tour ends.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(arguments))
@@ -44,8 +46,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let origin = start_api(&api)?;
     let node = start_larder(arguments, origin)?;
     let Some(larder) = node.tcp_address() else { anyhow::bail!("no TCP address to listen on") };
-    println!("A slow sample API listens on http://{origin}, Larder before it on http://{larder}.");
-    println!("Larder was told:\n");
+    println!(
+        "A slow sample API listens on http://{origin}, with Larder in front of it on http://{larder}."
+    );
+    println!("Larder's routes:\n");
     ROUTES.lines().for_each(|line| println!("    {line}"));
     println!();
     tour::walk(larder, &api).await?;
@@ -83,7 +87,7 @@ fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Nod
 }
 
 fn suggest(larder: SocketAddr, node: &Node) {
-    println!("\n  Larder goes on serving. Try, in another terminal:\n");
+    println!("\n  Larder keeps serving. Try, in another terminal:\n");
     println!("    curl -i http://{larder}/dashboard/tiles/orders      # twice");
     println!("    curl -i -X PUT http://{larder}/products/1           # then GET it");
     if let Some(admin) = node.admin_address() {

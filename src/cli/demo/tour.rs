@@ -1,4 +1,4 @@
-//! The demo's traffic: a few requests, and a line on each that says what just happened.
+//! The demo's tour: a few requests, each with a line about its result.
 
 use std::{
     net::SocketAddr,
@@ -15,14 +15,14 @@ use tokio::net::TcpStream;
 
 use super::api::SampleApi;
 
-/// Walks through what Larder does, printing as it goes.
+/// Sends the requests of the tour and prints the results.
 pub(super) async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
     let tour = Tour { larder };
     println!("  {:<34} {:<12} {:>9}   what happened", "request", "X-API-Cache", "took");
     tour.tiles().await?;
     tour.summary().await?;
     tour.product().await?;
-    tour.step(Method::GET, "/cart", "private: stored for nobody").await?;
+    tour.step(Method::GET, "/cart", "private: not stored").await?;
     tour.crowd(api).await
 }
 
@@ -33,40 +33,40 @@ struct Tour {
 impl Tour {
     async fn tiles(&self) -> anyhow::Result<()> {
         let tile = "/dashboard/tiles/revenue";
-        self.step(Method::GET, tile, "nothing stored: the API was asked").await?;
-        self.step(Method::GET, tile, "from memory; the API was not asked").await?;
-        self.step(Method::HEAD, tile, "HEAD is answered from the same response").await
+        self.step(Method::GET, tile, "nothing stored: fetched from the API").await?;
+        self.step(Method::GET, tile, "from memory, without the API").await?;
+        self.step(Method::HEAD, tile, "HEAD uses the same stored response").await
     }
 
     async fn summary(&self) -> anyhow::Result<()> {
         let path = "/sales/summary";
-        self.step(Method::GET, path, "the API says max-age=5, stale-while-revalidate=60").await?;
+        self.step(Method::GET, path, "the API sets max-age=5, stale-while-revalidate=60").await?;
         self.step(Method::GET, path, "fresh").await?;
         tokio::time::sleep(Duration::from_millis(6100)).await;
-        self.step(Method::GET, path, "6 s later: served at once, renewed in the background")
+        self.step(Method::GET, path, "6 s later: served stale, refreshed in the background")
             .await?;
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        self.step(Method::GET, path, "renewed").await
+        self.step(Method::GET, path, "refreshed").await
     }
 
     async fn product(&self) -> anyhow::Result<()> {
         let path = "/products/1";
-        self.step(Method::GET, path, "the API says no-cache, with an ETag").await?;
-        self.step(Method::GET, path, "the API answered 304: nothing was sent twice").await?;
-        self.step(Method::PUT, path, "a write: passes through, and invalidates").await?;
-        self.step(Method::GET, path, "so the next read is new").await
+        self.step(Method::GET, path, "the API sets no-cache and an ETag").await?;
+        self.step(Method::GET, path, "the API responded 304: no body was sent twice").await?;
+        self.step(Method::PUT, path, "a write: passed through, invalidates").await?;
+        self.step(Method::GET, path, "so the next read is fetched again").await
     }
 
-    /// Many clients at once want the same cold, slow resource.
+    /// Sends many concurrent requests for the same cold, slow resource.
     async fn crowd(&self, api: &SampleApi) -> anyhow::Result<()> {
         const CLIENTS: usize = 200;
         let (before, started) = (api.requests(), Instant::now());
         let requests = (0..CLIENTS).map(|_| self.send(Method::GET, "/dashboard/tiles/crowd"));
         futures_util::future::try_join_all(requests).await?;
-        let asked = api.requests() - before;
+        let requests = api.requests() - before;
         println!(
-            "\n  {CLIENTS} clients asked for one cold tile at once: the API was asked {} in {} ms.",
-            if asked == 1 { "once".to_owned() } else { format!("{asked} times") },
+            "\n  {CLIENTS} clients requested one cold tile at once: the API received {} in {} ms.",
+            if requests == 1 { "one request".to_owned() } else { format!("{requests} requests") },
             started.elapsed().as_millis(),
         );
         Ok(())

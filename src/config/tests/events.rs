@@ -33,12 +33,12 @@ fn without_a_section_there_are_no_events() {
 fn what_cannot_be_meant_is_pointed_at() {
     for (text, said) in [
         (r#"tags = ["stocks:{user}"]"#, "`[user]` configures no authentication"),
-        (r#"tags = ["{tile}"]"#, "the only placeholder here is `{user}`"),
-        (r#"tags = ["stocks:{user}:*"]"#, "a tag with `{user}` has no `*`"),
-        (r#"tags = ["*:a"]"#, "a `*` stands at the end only"),
+        (r#"tags = ["{tile}"]"#, "the only placeholder is `{user}`"),
+        (r#"tags = ["stocks:{user}:*"]"#, "`*` cannot be combined with `{user}`"),
+        (r#"tags = ["*:a"]"#, "`*` is only allowed at the end"),
         (r#"tags = [""]"#, "a tag is empty"),
-        (r#"allow_origins = ["app.example.com"]"#, "this is an origin"),
-        (r#"allow_origins = ["https://a.example/app"]"#, "this is an origin"),
+        (r#"allow_origins = ["app.example.com"]"#, "expected an origin"),
+        (r#"allow_origins = ["https://a.example/app"]"#, "expected an origin"),
         ("listeners = 0", "expected a value above zero"),
     ] {
         let errors = errors(&format!("[events]\n{text}"));

@@ -244,7 +244,7 @@ warm = ["dashboard"]
 cron = "@daily"
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is no hour: `0` to `23`, `*`, `9-17`, `*/2`, or a list
+    error: invalid hour: expected `0` to `23`, `*`, `9-17`, `*/2`, or a list
      --> proxy.toml:4:11
       |
     4 | cron = "0 25 * * *"
@@ -266,7 +266,7 @@ cron = "@daily"
       |
       = help: did you mean `Europe/Madrid`?
 
-    error: there is no such nickname
+    error: unknown nickname
       --> proxy.toml:11:9
        |
     11 | cron = "@dayly"
@@ -274,7 +274,7 @@ cron = "@daily"
        |
        = help: did you mean `@daily`?
 
-    error: a path begins with `/`, as in `/dashboard?range=7d` or `api.example.com/dashboard`
+    error: expected a path, such as `/dashboard?range=7d` or `api.example.com/dashboard`
       --> proxy.toml:12:9
        |
     12 | warm = ["dashboard"]

@@ -1,9 +1,9 @@
-//! What is answered to each call, and who may read it.
+//! Responses of each endpoint, and access control.
 
 use super::*;
 
 #[tokio::test]
-async fn sync_tells_what_came_since() {
+async fn sync_returns_the_events_since_a_position() {
     let feed = feed(3);
     purge(&feed, 4, &["b"]);
     let seqs = |document: &serde_json::Value| -> Vec<u64> {
@@ -27,7 +27,7 @@ async fn sync_tells_what_came_since() {
 }
 
 #[tokio::test]
-async fn version_tells_how_far_everything_is() {
+async fn version_returns_the_position_and_the_polls() {
     let feed = feed(3);
     let versions = document(ask(&feed, "/_larder/version", &[])).await;
     let polls = serde_json::json!({
@@ -38,7 +38,7 @@ async fn version_tells_how_far_everything_is() {
 }
 
 #[tokio::test]
-async fn documents_are_told_again_only_where_they_changed() {
+async fn documents_are_sent_again_only_if_they_changed() {
     let feed = feed(3);
     for path in ["/_larder/sync?since=1", "/_larder/version"] {
         let before = ask(&feed, path, &[]);
@@ -59,7 +59,7 @@ async fn documents_are_told_again_only_where_they_changed() {
 }
 
 #[tokio::test]
-async fn pages_of_allowed_origins_may_read_it_and_others_not() {
+async fn only_allowed_origins_may_read() {
     let feed = feed(1);
     for path in ["/_larder/events", "/_larder/sync", "/_larder/version"] {
         let allowed = ask(&feed, path, &[("origin", "https://app.test")]);
@@ -88,7 +88,7 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
 }
 
 #[tokio::test]
-async fn what_it_does_not_have_it_says() {
+async fn missing_endpoints_and_methods_are_rejected() {
     let feed = feed(1);
     assert!(
         feed.respond(&Request::get("/_larder/webhooks/a").body(()).unwrap(), &Caller::default())

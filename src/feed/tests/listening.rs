@@ -1,4 +1,4 @@
-//! What a listener hears, and when.
+//! The events that a listener receives.
 
 use std::{
     pin::Pin,
@@ -9,26 +9,26 @@ use std::{
 use super::*;
 
 #[tokio::test]
-async fn who_comes_anew_hears_what_comes_from_now_on() {
+async fn a_new_client_receives_new_events() {
     let feed = feed(3);
     let (mut body, first) = listen(&feed, "/_larder/events", &[]).await;
-    assert_eq!(first, format!("id: 3\nevent: hello\ndata: {{\"seq\":3}}\n\n{}", stand(3)));
+    assert_eq!(first, format!("id: 3\nevent: hello\ndata: {{\"seq\":3}}\n\n{}", position(3)));
     purge(&feed, 4, &["b"]);
     purge(&feed, 5, &["b", "a1", "a2"]);
     let event = next(&mut body).await;
     let data = r#"{"seq":5,"at":"2026-01-10T05:46:45.000Z","mode":"hard","tags":["a1","a2"]}"#;
-    assert_eq!(event, format!("id: 5\nevent: purge\ndata: {data}\n\n{}", stand(5)));
+    assert_eq!(event, format!("id: 5\nevent: purge\ndata: {data}\n\n{}", position(5)));
 }
 
 #[tokio::test]
-async fn who_comes_back_hears_what_it_missed_once() {
+async fn a_returning_client_receives_missed_events_once() {
     let feed = feed(5);
     let (of_browser, of_number) = (token(3), "3".to_owned());
     let (of_query, of_time) = ("?since=3", "?since=2026-01-10T05:47:44Z");
     for (path, field) in [("", &of_browser), ("", &of_number), ("?since=1", &of_browser)] {
         let path = format!("/_larder/events{path}");
         let (mut body, first) = listen(&feed, &path, &[("last-event-id", field)]).await;
-        assert_eq!(first, stand(3));
+        assert_eq!(first, position(3));
         assert_eq!(event_of(&next(&mut body).await), (4, "purge"));
         assert_eq!(event_of(&next(&mut body).await), (5, "purge"));
         purge(&feed, 6, &["b"]);
@@ -40,7 +40,7 @@ async fn who_comes_back_hears_what_it_missed_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_have_missed_something_begins_anew() {
+async fn a_client_that_may_have_missed_events_gets_a_reset() {
     let feed = feed(3);
     begin(&feed, LogId(7), 3);
     purge(&feed, 4, &["a"]);
@@ -50,7 +50,7 @@ async fn who_may_have_missed_something_begins_anew() {
         let reset = next(&mut body).await;
         assert_eq!(event_of(&reset), (4, "reset"), "{field}");
         assert!(
-            reset.ends_with(&format!("data: {{\"seq\":4}}\n\n{}", stand_in(LogId(7), 4))),
+            reset.ends_with(&format!("data: {{\"seq\":4}}\n\n{}", position_in(LogId(7), 4))),
             "{reset}"
         );
         begin(&feed, LogId(8), 2);
@@ -62,7 +62,7 @@ async fn who_may_have_missed_something_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
+async fn a_continuing_log_is_invisible_to_listeners() {
     let feed = feed(3);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let other = LogId(0xabc);
@@ -70,11 +70,11 @@ async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
     feed.hub.publish(&LogUpdate::Record(other, record(5, &["a"])));
     let event = next(&mut body).await;
     assert_eq!(event_of(&event), (5, "purge"));
-    assert!(event.ends_with(&stand_in(other, 5)), "{event}");
+    assert!(event.ends_with(&position_in(other, 5)), "{event}");
     let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &token(2))]).await;
     let event = next(&mut body).await;
     assert_eq!(event_of(&event), (3, "purge"));
-    assert!(event.ends_with(&stand(3)), "{event}");
+    assert!(event.ends_with(&position(3)), "{event}");
     assert_eq!(event_of(&next(&mut body).await), (5, "purge"));
     let since = format!("/_larder/sync?since={}", token(2));
     let known = document(ask(&feed, &since, &[])).await;
@@ -83,7 +83,7 @@ async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_ahead_of_this_node_is_waited_for() {
+async fn a_client_ahead_of_this_node_waits() {
     let feed = feed(3);
     let other = LogId(0xabc);
     let position = "5-0000000000000abc";
@@ -100,7 +100,7 @@ async fn who_is_ahead_of_this_node_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_is_known_at_first_is_known_at_once() {
+async fn known_records_are_one_update() {
     let feed = Feed::new(Some(settings(&["a*"])), Metrics::new(), Vec::new, || second(100));
     let position = format!("7-{:016x}", 0xabc);
     let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &position)]).await;
@@ -115,7 +115,7 @@ async fn what_is_known_at_first_is_known_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_listener_is_told_and_costs_nothing() {
+async fn a_slow_listener_gets_a_reset_and_costs_no_memory() {
     let feed = feed(0);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     (1..=5000).for_each(|seq| purge(&feed, seq, &["a"]));
@@ -136,18 +136,18 @@ async fn all_listeners_share_the_bytes_of_an_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_broken_and_moves_the_listener_on() {
+async fn heartbeats_move_the_listener_on() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let before = tokio::time::Instant::now();
-    assert_eq!(next(&mut body).await, format!(":\n{}", stand(1)));
+    assert_eq!(next(&mut body).await, format!(":\n{}", position(1)));
     assert_eq!(before.elapsed().as_secs(), 15);
     purge(&feed, 2, &["b"]);
-    assert_eq!(next(&mut body).await, format!(":\n{}", stand(2)));
+    assert_eq!(next(&mut body).await, format!(":\n{}", position(2)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_hidden_does_not_keep_listeners_in_silence() {
+async fn hidden_purges_do_not_delay_heartbeats() {
     let feed = Arc::new(feed(1));
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let before = tokio::time::Instant::now();
@@ -158,7 +158,7 @@ async fn what_is_hidden_does_not_keep_listeners_in_silence() {
             purge(&hidden, seq, &["b"]);
         }
     });
-    assert_eq!(next(&mut body).await, format!(":\n{}", stand(4)));
+    assert_eq!(next(&mut body).await, format!(":\n{}", position(4)));
     assert_eq!(before.elapsed().as_secs(), 15);
     purging.abort();
 }
@@ -172,7 +172,7 @@ impl Wake for Wakes {
 }
 
 #[tokio::test]
-async fn what_is_hidden_wakes_no_listener() {
+async fn hidden_purges_wake_no_listener() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let count = Arc::new(Wakes(AtomicUsize::new(0)));
@@ -217,7 +217,7 @@ async fn only_so_many_listen_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_that_ends_sends_everybody_away() {
+async fn a_node_that_shuts_down_ends_all_streams() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let waiting = tokio::spawn(async move { next(&mut body).await });
@@ -229,7 +229,7 @@ async fn a_node_that_ends_sends_everybody_away() {
 }
 
 #[tokio::test]
-async fn without_settings_there_is_nothing_and_nobody_stays() {
+async fn without_settings_the_feed_is_disabled() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     feed.replace(None);
@@ -244,7 +244,7 @@ async fn without_settings_there_is_nothing_and_nobody_stays() {
 }
 
 #[tokio::test]
-async fn other_tags_leave_listeners_where_they_are_and_forget_what_was() {
+async fn changed_tags_keep_listeners_and_drop_events() {
     let feed = feed(3);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     feed.replace(Some(settings(&["b"])));

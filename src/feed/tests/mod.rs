@@ -1,4 +1,4 @@
-//! The feed without a server: what is answered, and what a listener hears.
+//! The feed without a server.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn second(seq: u64) -> Timestamp {
     Timestamp::from_seconds(1_768_024_000 + seq)
 }
 
-/// A feed that shows `a…`, and has heard of records 1 to `last`.
+/// A feed that shows `a…`, and has received records 1 to `last`.
 fn feed(last: u64) -> Feed {
     let version = |name: &str, version: Option<&str>| DataVersion {
         name: name.into(),
@@ -60,7 +60,7 @@ fn record(seq: u64, tags: &[&str]) -> Arc<PurgeRecord> {
     Arc::new(PurgeRecord { seq, at: second(seq), purge })
 }
 
-fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
+fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<FeedBody> {
     let mut request = Request::builder().uri(path);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -68,16 +68,16 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
     feed.respond(&request.body(()).unwrap(), &Caller::default()).unwrap()
 }
 
-/// What comes next; empty at the end.
-async fn next(body: &mut Body) -> String {
+/// Returns the next frame; empty at the end.
+async fn next(body: &mut FeedBody) -> String {
     match body.frame().await {
         Some(frame) => String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap(),
         None => String::new(),
     }
 }
 
-/// The stream of a listener, after what it is told before anything else.
-async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, String) {
+/// Returns the stream of a listener after its first frame, and that frame.
+async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (FeedBody, String) {
     let response = ask(feed, path, fields);
     assert_eq!(response.status(), 200);
     let mut body = response.into_body();
@@ -88,18 +88,18 @@ async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, Stri
     (body, first.to_owned())
 }
 
-async fn document(response: Response<Body>) -> serde_json::Value {
+async fn document(response: Response<FeedBody>) -> serde_json::Value {
     assert_eq!(response.status(), 200);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     serde_json::from_slice(&body).unwrap()
 }
 
-/// Where a listener stands who is told so.
-fn stand(seq: u64) -> String {
-    stand_in(LOG, seq)
+/// The event for a client at this position.
+fn position(seq: u64) -> String {
+    position_in(LOG, seq)
 }
 
-fn stand_in(log: LogId, seq: u64) -> String {
+fn position_in(log: LogId, seq: u64) -> String {
     format!("id: {seq}-{:016x}\nevent: place\ndata: {{\"seq\":{seq}}}\n\n", log.0)
 }
 
@@ -107,7 +107,7 @@ fn token(seq: u64) -> String {
     format!("{seq}-{:016x}", LOG.0)
 }
 
-/// The number and name of what a listener heard.
+/// The number and the name of an event.
 fn event_of(frame: &str) -> (u64, &str) {
     let mut lines = frame.lines();
     let id = lines.next().unwrap().strip_prefix("id: ").unwrap().parse().unwrap();

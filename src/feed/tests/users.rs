@@ -1,9 +1,9 @@
-//! What users hear that others do not, and when their streams end.
+//! Private events, and the end of streams with their credentials.
 
 use super::*;
 use crate::fence::Selector;
 
-/// The user of this name, whose credential ends in ten minutes.
+/// A user whose credential expires in ten minutes.
 fn member(user: &str) -> Arc<PartitionMember> {
     Arc::new(PartitionMember {
         partition_digest: [0; 16],
@@ -15,7 +15,7 @@ fn member(user: &str) -> Arc<PartitionMember> {
     })
 }
 
-/// A feed at second 100 that shows these tags, and knows users by `x-user`.
+/// A feed at second 100 that shows these tags, and identifies users by `x-user`.
 fn feed_of(tags: &[&str]) -> Feed {
     let feed = Feed::new(Some(settings(tags)), Metrics::new(), Vec::new, || second(100));
     begin(&feed, LOG, 0);
@@ -159,7 +159,7 @@ async fn one_client_takes_no_more_than_its_seats() {
 }
 
 #[tokio::test]
-async fn pages_of_named_origins_may_send_credentials() {
+async fn listed_origins_may_send_credentials() {
     let feed = feed_of(&["stocks:{user}"]);
     let fields = [("origin", "https://app.test"), ("x-user", "42")];
     let allowed = ask(&feed, "/_larder/sync", &fields);

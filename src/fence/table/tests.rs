@@ -1,4 +1,4 @@
-//! The table says what scanning all records would say, or something worse.
+//! The table agrees with a scan of all records, or selects more.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -76,7 +76,7 @@ impl PurgeTable {
         FenceStamp { fence: self.fence(), version: self.version(), began: 1 }
     }
 
-    /// Judges a response to `URL` with the tag `t` that was asked for at `stamp`.
+    /// Judges a response to `URL` with the tag `t` that was requested at `stamp`.
     fn verdict(&self, stamp: FenceStamp) -> PurgeVerdict {
         self.verdict_of(stamp, URL, &["t"])
     }
@@ -87,7 +87,7 @@ impl PurgeTable {
     }
 }
 
-/// What became of a response to `URL` with the tag `t` after one hard purge.
+/// The verdict on a response to `URL` with the tag `t` after one hard purge.
 fn after(selector: Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
@@ -118,7 +118,7 @@ fn urls_select_with_their_host_and_without() {
 }
 
 #[test]
-fn prefixes_select_where_the_url_begins_with_them() {
+fn prefixes_match_the_start_of_the_url() {
     for this in ["", "ex", "example.com", "example.com/", "/", "/a", "/a/b?c", URL, "/a/b?c=1"] {
         assert_eq!(after(prefix(this)), PurgeVerdict::Dead, "{this}");
     }
@@ -139,7 +139,7 @@ fn prefixes_too_long_to_be_told_apart_select_more() {
 }
 
 #[test]
-fn everything_selects_whatever_there_is() {
+fn everything_selects_any_response() {
     assert_eq!(after(Selector::Everything), PurgeVerdict::Dead);
     let mut table = table();
     let stamp = table.stamp();
@@ -151,7 +151,7 @@ fn everything_selects_whatever_there_is() {
 const MINE: ResponseAttributes<'_> =
     ResponseAttributes { user: Some("u"), route: Some("r"), version: Some("v") };
 
-/// What became of a response to `URL` with the tag `t` and these attributes after one hard purge.
+/// The verdict on a response to `URL` with the tag `t` and these attributes after one hard purge.
 fn among(attributes: ResponseAttributes<'_>, selector: &Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
@@ -172,7 +172,7 @@ fn among(attributes: ResponseAttributes<'_>, selector: &Selector) -> PurgeVerdic
 }
 
 #[test]
-fn patterns_select_where_all_of_the_url_fits() {
+fn patterns_match_the_whole_url() {
     for this in ["*", "/a/*", "*c=1", "/*/b*", "example.com/*", "*.com/a/b?c=*", URL, "/a/b?c=1"] {
         assert_eq!(after(pattern(this)), PurgeVerdict::Dead, "{this}");
     }
@@ -182,7 +182,7 @@ fn patterns_select_where_all_of_the_url_fits() {
 }
 
 #[test]
-fn users_routes_and_versions_select_what_is_theirs() {
+fn users_routes_and_versions_select_their_responses() {
     let (route, version) =
         (|it: &str| Selector::Route(it.into()), |it: &str| Selector::Version(it.into()));
     for this in [user("u"), route("r"), version("v")] {
@@ -195,7 +195,7 @@ fn users_routes_and_versions_select_what_is_theirs() {
 }
 
 #[test]
-fn several_at_once_select_what_each_of_them_selects() {
+fn a_conjunction_selects_the_intersection() {
     let route = || Selector::Route("r".into());
     for this in [
         all(&[tag("t"), user("u")]),
@@ -222,7 +222,7 @@ fn several_at_once_select_what_each_of_them_selects() {
 }
 
 #[test]
-fn a_purge_among_one_users_responses_holds_nobody_else_up() {
+fn a_purge_of_one_users_responses_affects_no_other_user() {
     let mut table = table();
     let since = table.version();
     table.purge(PurgeMode::Hard, &[all(&[tag("any"), user("u")])]);
@@ -231,7 +231,7 @@ fn a_purge_among_one_users_responses_holds_nobody_else_up() {
 }
 
 #[test]
-fn of_too_many_patterns_the_oldest_are_forgotten_and_with_them_all_that_is_older() {
+fn evicting_a_pattern_invalidates_older_responses() {
     let mut table = table();
     let stamps: Vec<FenceStamp> = (0..1001)
         .map(|number| {
@@ -305,7 +305,7 @@ fn a_record_applied_again_changes_nothing() {
 }
 
 #[test]
-fn missing_records_make_dead_whatever_is_older() {
+fn missing_records_invalidate_older_responses() {
     let mut table = table();
     let older = table.stamp();
     let at = Timestamp::from_millis(0);
@@ -333,7 +333,7 @@ fn another_log_makes_everything_dead_and_is_followed_from_its_fence_on() {
 }
 
 #[test]
-fn a_log_that_became_shorter_never_revives_what_it_had() {
+fn a_log_that_became_shorter_revives_no_response() {
     let mut table = table();
     table.purge(PurgeMode::Hard, &[tag("t")]);
     table.purge(PurgeMode::Hard, &[tag("t")]);
@@ -361,7 +361,7 @@ fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
         .into();
     assert_eq!(table.len(), 2);
     assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == PurgeVerdict::Alive));
-    // `b` has given up its place, as the second record; `a` was purged once more and has not.
+    // `b`, the second record, is evicted; `a` was purged again and is not.
     let of_b = stamps.iter().map(|stamp| table.verdict_of(*stamp, URL, &["b"]));
     let expected =
         [PurgeVerdict::Dead, PurgeVerdict::Dead, PurgeVerdict::Alive, PurgeVerdict::Alive];
@@ -372,7 +372,7 @@ fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
 }
 
 #[test]
-fn a_pending_purge_spares_what_was_asked_for_after_it() {
+fn a_pending_purge_spares_responses_requested_after_it() {
     let mut table = table();
     let before = table.stamp();
     let _pending = table.apply_pending(&purge(PurgeMode::Hard, &[url(URL)]));
@@ -445,21 +445,21 @@ fn before_its_tags_are_known_any_tag_may_select_a_response() {
     }
 }
 
-/// What one step of a random history does.
+/// A step of a random history.
 #[derive(Debug, Clone)]
 enum HistoryStep {
-    /// Asks for a response; `true` if another process does.
+    /// Requests a response; `true` if another process does.
     Fetch(&'static str, Vec<&'static str>, ResponseAttributes<'static>, bool),
     Purge(Purge),
     AddPending(Purge),
-    /// Writes one of the pending purges to the log.
+    /// Appends one of the pending purges to the log.
     RemovePending(prop::sample::Index),
     Begin,
-    /// Notes which responses are alive.
+    /// Marks all living responses as checked.
     Check,
 }
 
-/// A response as the table never sees it.
+/// A response that was fetched during the history.
 struct FetchedResponse {
     stamp: FenceStamp,
     checked: u64,
@@ -467,18 +467,18 @@ struct FetchedResponse {
     url: &'static str,
     tags: Vec<&'static str>,
     attributes: ResponseAttributes<'static>,
-    /// How much of the history there was.
+    /// Number of purges so far.
     at: usize,
     worst: PurgeVerdict,
 }
 
-/// A purge in the order in which purges came; without an identity it is a record.
+/// A purge of the history; a record if it has no id.
 struct PastPurge {
     purge: Purge,
     pending: Option<PendingPurgeId>,
 }
 
-/// A table beside all that ever happened.
+/// A table, and the history applied to it.
 struct History {
     table: PurgeTable,
     past: Vec<PastPurge>,
@@ -490,7 +490,7 @@ impl History {
     fn apply_step(&mut self, step: HistoryStep) {
         match step {
             HistoryStep::Fetch(url, tags, attributes, is_remote) => {
-                self.fetch((url, tags, attributes), is_remote)
+                self.fetch((url, tags, attributes), is_remote);
             }
             HistoryStep::Purge(purge) => self.append(purge),
             HistoryStep::AddPending(purge) => {
@@ -553,7 +553,7 @@ impl History {
         self.past[place].pending = None;
     }
 
-    /// What scanning everything that happened says.
+    /// The verdict by a scan of the whole history.
     fn expected_verdict(&self, fetched: &FetchedResponse) -> PurgeVerdict {
         if fetched.at < self.begun_at || fetched.stamp.fence.log != self.table.log {
             return PurgeVerdict::Dead;
@@ -609,7 +609,7 @@ impl FetchedResponse {
     }
 }
 
-/// What a pattern means, by trying everything.
+/// A reference implementation of patterns.
 fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
@@ -640,7 +640,7 @@ fn selectors() -> impl Strategy<Value = Selector> {
     one.prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(|selectors| all(&selectors)))
 }
 
-/// What attributes may be.
+/// The possible attribute values.
 const VALUES: [&str; 2] = ["a", "b"];
 
 fn attributes() -> impl Strategy<Value = ResponseAttributes<'static>> {
@@ -670,7 +670,7 @@ fn steps() -> impl Strategy<Value = HistoryStep> {
     ]
 }
 
-/// Plays a history on a table of this capacity and holds every verdict against the truth.
+/// Plays a history on a table of this capacity, and compares every verdict with the scan.
 fn play(steps: Vec<HistoryStep>, capacity: usize) {
     let table = PurgeTable::new(capacity);
     let mut history = History { table, past: Vec::new(), begun_at: 0, fetched: Vec::new() };
@@ -698,7 +698,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn with_room_for_all_it_says_what_scanning_all_records_says(steps in vec(steps(), 0..60)) {
+    fn a_large_table_agrees_with_a_scan_of_all_records(steps in vec(steps(), 0..60)) {
         play(steps, usize::MAX);
     }
 

@@ -1,10 +1,9 @@
-//! The body of a response, read by whoever wants it.
+//! Response bodies over HTTP/1.1.
 
 use std::{
     io,
     pin::pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -15,36 +14,47 @@ use tokio::{
 };
 
 use super::{
-    Connection, ResponseContent,
     chunked::{ChunkedDecoder, DecodedPart},
+    connection::Http1Connection,
     outgoing::RequestWriter,
     response::ResponseLength,
 };
-use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
+use crate::{
+    origin::{capacity::ConnectionPermit, request_body::UPLOAD_GRACE, upgrade::UpgradedConnection},
+    server::stream::Stream,
+};
 
-/// Room for one read at most.
+/// Most bytes to make room for in one read.
 const MAX_READ_BYTES: usize = 64 * 1024;
-/// Room for one read where nothing tells how much will come.
+/// Room for one read if the remaining length is unknown.
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
-/// Less room than this is not worth a read.
+/// Smallest room worth a read.
 const MIN_READ_BYTES: usize = 2 * 1024;
 
-/// After the end of its response, a request that is still being sent may take this long.
-const SEND_GRACE: Duration = Duration::from_secs(5);
+/// The content that follows a head.
+pub(in crate::origin) enum ResponseContent {
+    /// All of it, and the connection if it can be reused.
+    Whole(Bytes, Option<Box<Http1Connection>>),
+    /// A body that is still being received.
+    Streaming(Http1Body),
+    /// A connection that has switched protocols.
+    Upgraded(UpgradedConnection),
+}
 
-/// A body that is not there yet, or not all of it.
-pub(crate) struct Body {
+/// A response body that has not been received completely.
+pub(in crate::origin) struct Http1Body {
     source: ReadSource,
     received: BytesMut,
     framing: BodyFraming,
     persists: bool,
 }
 
-/// Where the bytes come from.
+/// Where the remaining bytes are read from.
 enum ReadSource {
-    /// A connection that has sent its request.
-    Connection(Box<Connection>),
-    /// One that still sends; not used again. The channel tells the sender when the response is over.
+    /// A connection whose request has been sent.
+    Connection(Box<Http1Connection>),
+    /// The read half of a connection that is still sending; not reused. The channel signals the end
+    /// of the response to the sender.
     ReadHalf {
         read: ReadHalf<Stream>,
         ended: Option<oneshot::Sender<()>>,
@@ -60,21 +70,21 @@ enum BodyFraming {
     Done,
 }
 
-/// Why a body breaks off.
+/// Why a body failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Http1BodyError {
+pub(in crate::origin) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
-    #[error("the connection ended")]
+    #[error("the connection closed early")]
     Io(#[source] io::Error),
-    /// What came is not HTTP.
-    #[error("it is not HTTP: {0}")]
+    #[error("invalid HTTP: {0}")]
     Invalid(&'static str),
 }
 
-impl Body {
-    /// What follows a head, of which `rest` has come already; `unsent` is what is left of the request.
+impl Http1Body {
+    /// Returns the content that follows a head. `rest` is the part received already; `unsent` is
+    /// the unsent part of the request.
     pub(super) fn begin(
-        connection: Box<Connection>,
+        connection: Box<Http1Connection>,
         (length, persists): (ResponseLength, bool),
         mut rest: Bytes,
         unsent: Option<RequestWriter>,
@@ -105,12 +115,12 @@ impl Body {
         })
     }
 
-    /// Whether it has ended as it should.
-    pub(crate) fn is_end_stream(&self) -> bool {
+    /// Returns whether the body has ended properly.
+    pub(in crate::origin) fn is_end_stream(&self) -> bool {
         matches!(self.framing, BodyFraming::Done)
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
+    pub(in crate::origin) fn size_hint(&self) -> SizeHint {
         match self.framing {
             BodyFraming::Known(left) => SizeHint::with_exact(left),
             BodyFraming::Done => SizeHint::with_exact(0),
@@ -118,8 +128,8 @@ impl Body {
         }
     }
 
-    /// The connection of a body that has been read to its end, where it can be used again.
-    pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
+    /// Returns the connection if the body was read to its end and the connection can be reused.
+    pub(in crate::origin) fn into_connection(self) -> Option<Box<Http1Connection>> {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
             ReadSource::Connection(connection) => is_clean.then_some(connection),
@@ -130,7 +140,7 @@ impl Body {
         }
     }
 
-    pub(crate) fn poll_frame(
+    pub(in crate::origin) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Http1BodyError>>> {
@@ -164,7 +174,7 @@ impl Body {
         }
     }
 
-    /// The next piece of what has been received.
+    /// Returns the next piece of the received bytes.
     fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
         match &mut self.framing {
             BodyFraming::Done => Ok(Some(DecodedPart::End)),
@@ -202,9 +212,9 @@ impl Body {
     }
 }
 
-/// Lets what is left of a request be sent while its response is being read.
-fn split_sending(connection: Connection, outgoing: RequestWriter) -> ReadSource {
-    let Connection { stream, permit, .. } = connection;
+/// Splits a connection so that the request can be sent while its response is read.
+fn split_sending(connection: Http1Connection, outgoing: RequestWriter) -> ReadSource {
+    let Http1Connection { stream, permit, .. } = connection;
     let (read, write) = tokio::io::split(stream);
     let (ended, end) = oneshot::channel();
     tokio::spawn(send_rest(outgoing, write, end));
@@ -219,10 +229,10 @@ async fn send_rest(
     let mut sending = pin!(std::future::poll_fn(|cx| outgoing.poll(&mut wire, cx)));
     let is_over = tokio::select! {
         _ = &mut sending => return,
-        // Without a word where the response is given up.
+        // Closed without a message if the response is dropped early.
         end = end => end.is_ok(),
     };
     if is_over {
-        drop(tokio::time::timeout(SEND_GRACE, sending).await);
+        drop(tokio::time::timeout(UPLOAD_GRACE, sending).await);
     }
 }

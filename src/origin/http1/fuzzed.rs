@@ -1,4 +1,4 @@
-//! What fuzz targets see of this room: the readers of what an origin sends, over bytes.
+//! Entry points for fuzz targets: the parsers of origin responses.
 
 use bytes::BytesMut;
 use http::{HeaderMap, StatusCode};
@@ -9,25 +9,24 @@ use super::{
 };
 pub use response::ResponseLength;
 
-/// The head of a response, as far as it can be told without a connection.
+/// A response head, parsed without a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedHead {
-    /// Its status.
     pub status: StatusCode,
-    /// Its fields, without those that only concern the framing.
+    /// Its fields, except those that only concern framing.
     pub headers: HeaderMap,
     /// Where its body ends.
     pub length: ResponseLength,
-    /// Whether another response may follow.
+    /// Whether another response may follow on the connection.
     pub persists: bool,
-    /// How many bytes it takes.
+    /// Its length in bytes.
     pub bytes: usize,
 }
 
-/// The head at the beginning of these bytes, none where it is not complete.
+/// Parses the head at the beginning of these bytes. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// Why it is refused.
+/// The reason if the head is invalid.
 pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static str> {
     let mut received = BytesMut::from(bytes);
     let head = response::parse(&mut received, is_head)?;
@@ -43,21 +42,19 @@ pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static 
     }))
 }
 
-/// A chunked body that ended.
+/// A decoded chunked body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Its data.
     pub data: Vec<u8>,
-    /// Its trailers, where it has any.
     pub trailers: Option<HeaderMap>,
-    /// How many bytes it takes.
+    /// Its length in bytes, as encoded.
     pub bytes: usize,
 }
 
-/// The body that arrives in these parts, none where it does not end.
+/// Decodes a body that arrives in these parts. Returns `None` if it does not end.
 ///
 /// # Errors
-/// Why it is refused.
+/// The reason if the body is invalid.
 pub fn chunked<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Option<Decoded>, &'static str> {
     let (mut reader, mut received) = (ChunkedDecoder::default(), BytesMut::new());
     let (mut data, mut trailers, mut bytes) = (Vec::new(), None, 0);

@@ -1,6 +1,5 @@
-//! The fields of an origin's last response, remembered by each thread: the next response mostly has the
-//! same names in the same order, and many of the same values. What is the same need not be checked or
-//! looked up again.
+//! The last response's fields, cached by each thread. The next response mostly has the same names
+//! in the same order, and many of the same values. Those need no validation and no lookup.
 
 use std::cell::RefCell;
 
@@ -10,44 +9,44 @@ use httparse::Header;
 
 use crate::field::common;
 
-/// Lines remembered, and how long a name or a value may be: at most 10 KiB a thread.
+/// Limits on cached lines and on the length of a name or value: at most 10 KiB a thread.
 const MAX_CACHED_LINES: usize = 32;
 const MAX_CACHED_BYTES: usize = 128;
 
-/// A value that came so often in a row is likely to stay.
+/// A value that is repeated this many times in a row is interned.
 const STABLE_AFTER: u8 = 8;
 
 thread_local! {
     static CACHE: RefCell<HeaderBlockCache> = const { RefCell::new(HeaderBlockCache { lines: Vec::new() }) };
 }
 
-/// The lines of the last head, by their place in it.
+/// The lines of the last head, by position.
 pub(super) struct HeaderBlockCache {
     lines: Vec<CachedLine>,
 }
 
 struct CachedLine {
-    /// The name as it was written.
+    /// The name as received.
     written: Box<[u8]>,
     name: HeaderName,
-    /// The last value, where the field mostly has the same one.
+    /// The last value, if the field is usually repeated.
     value: Option<HeaderValue>,
-    /// How often that came in a row.
+    /// Number of times the value was repeated in a row.
     repeats: u8,
 }
 
 type HeaderField = (HeaderName, HeaderValue);
 
-/// Why a line is no field.
-pub(super) const MALFORMED: &str = "a field is malformed";
+/// The error for a line that is not a valid field.
+pub(super) const MALFORMED: &str = "malformed header field";
 
 impl HeaderBlockCache {
-    /// Gives what this thread remembers. `read` must not ask for it again.
+    /// Calls `read` with this thread's cache. `read` must not call `with` again.
     pub(super) fn with<R>(read: impl FnOnce(&mut Self) -> R) -> R {
         CACHE.with_borrow_mut(read)
     }
 
-    /// The field in the line at this place of a head, which is a part of `head`.
+    /// Returns the field in the line at this position of `head`.
     pub(super) fn field(
         &mut self,
         index: usize,
@@ -86,7 +85,7 @@ impl HeaderBlockCache {
 }
 
 impl CachedLine {
-    /// The field in a line of this name.
+    /// Returns the field in a line with this name.
     fn next(&mut self, line: &Header<'_>, head: &Bytes) -> Result<HeaderField, &'static str> {
         let Some(last) = &mut self.value else {
             return Ok((self.name.clone(), value(line, head)?));
@@ -95,7 +94,7 @@ impl CachedLine {
             let value = value(line, head)?;
             self.repeats = 0;
             if value.len() <= MAX_CACHED_BYTES {
-                // Copied, so that it does not keep the whole head.
+                // Copied, so that it does not keep the whole head in memory.
                 *last = HeaderValue::from_bytes(line.value).map_err(|_| MALFORMED)?;
             }
             return Ok((self.name.clone(), value));
@@ -110,7 +109,7 @@ impl CachedLine {
     }
 }
 
-/// Whether fields of this name mostly have the same value, for a second at least.
+/// Returns whether fields of this name mostly repeat their value, for at least a second.
 fn is_repetitive(name: &HeaderName) -> bool {
     *name == header::DATE || common::is_common(name)
 }

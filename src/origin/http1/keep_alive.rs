@@ -1,4 +1,4 @@
-//! For how long an origin keeps an unused connection open, as far as it says.
+//! `Keep-Alive`: how long an origin keeps an idle connection open.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// A request may be on its way for as long as this when the origin closes the connection.
+/// Margin for a request that is on its way while the origin closes the connection.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// The `timeout` of a `Keep-Alive` field, less a margin: node, Apache and others send it.
+/// Returns the `timeout` of a `Keep-Alive` field, less a margin. Node, Apache and others send it.
 ///
 /// A time of two seconds or less is halved.
 pub(super) fn idle_limit(headers: &HeaderMap) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! A request on its way out: its head, and its body as it comes.
+//! Writes a request: its head, and its body as it arrives.
 
 use std::{
     io,
@@ -12,30 +12,29 @@ use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{self, RequestLength};
-use crate::origin::body::{RequestBody, RequestBodyError, announced_trailers};
+use crate::origin::request_body::{RequestBody, RequestBodyError, announced_trailers};
 
-/// Up to so many bytes of a body are copied behind what is written anyway.
+/// Bodies up to this size are copied behind the bytes that are written anyway.
 const JOINED_BYTES: usize = 8 * 1024;
 
-/// What is left to send of a request.
+/// The unsent part of a request.
 pub(super) struct RequestWriter {
     body: RequestBody,
     framing: RequestFraming,
-    /// To be written first, from `start` on.
+    /// Written first, from `start` on.
     written: Vec<u8>,
     start: usize,
-    /// To be written next.
+    /// Written next.
     data: Bytes,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
-    /// Whether something has been sent.
     is_sent: bool,
     state: SendState,
 }
 
-/// How the bytes of a body are told from what follows.
+/// How the end of the body is marked.
 enum RequestFraming {
-    /// There are so many left.
+    /// By `Content-Length`; so many bytes are left.
     Plain(u64),
     FirstChunk,
     NextChunk,
@@ -46,20 +45,18 @@ enum SendState {
     Sending,
     /// All of the body has been taken.
     BodyRead,
-    /// All has been sent.
+    /// Everything has been sent.
     Sent,
 }
 
-/// Why a request cannot be sent to its end.
+/// Why a request could not be sent completely.
 pub(super) enum SendError {
-    /// Its body failed.
     Body(RequestBodyError),
-    /// The connection failed.
     Io(io::Error),
 }
 
 impl RequestWriter {
-    /// The whole request, with this body.
+    /// Creates a writer for the request with this body.
     pub(super) fn new(
         request: &Request<RequestBody>,
         body: RequestBody,
@@ -80,17 +77,15 @@ impl RequestWriter {
         Self { body, framing, written, start, data, announced, is_sent, state }
     }
 
-    /// Whether something has been sent.
     pub(super) fn has_been_sent(&self) -> bool {
         self.is_sent
     }
 
-    /// Whether all has been sent.
     pub(super) fn is_finished(&self) -> bool {
         self.state == SendState::Sent
     }
 
-    /// Sends all there is; ready when that was all.
+    /// Sends all available bytes. Completes when the whole request has been sent.
     pub(super) fn poll<W: AsyncWrite + Unpin>(
         &mut self,
         wire: &mut W,
@@ -111,7 +106,7 @@ impl RequestWriter {
         }
     }
 
-    /// Takes from the body what may be written together with what is to be written anyway.
+    /// Takes frames from the body that can be written together with pending bytes.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
         while self.state == SendState::Sending
             && self.data.is_empty()
@@ -136,7 +131,7 @@ impl RequestWriter {
         let length = data.len() as u64;
         match &mut self.framing {
             RequestFraming::Plain(left) => {
-                *left = left.checked_sub(length).ok_or_else(length_mismatch)?
+                *left = left.checked_sub(length).ok_or_else(length_mismatch)?;
             }
             RequestFraming::FirstChunk | RequestFraming::NextChunk => {
                 let line = format!("{}{length:x}\r\n", self.end_of_chunk());
@@ -149,11 +144,11 @@ impl RequestWriter {
         } else {
             self.data = data;
         }
-        // The end is taken at once where it costs no copy: it may go out with what is written now.
+        // The end is taken at once if it costs no copy: it may go out with this write.
         if self.data.is_empty() && self.body.is_end_stream() { self.finish(None) } else { Ok(()) }
     }
 
-    /// What separates the last chunk from the next.
+    /// Returns the separator between the last chunk and the next.
     fn end_of_chunk(&self) -> &'static str {
         if matches!(self.framing, RequestFraming::NextChunk) { "\r\n" } else { "" }
     }
@@ -208,7 +203,7 @@ fn poll_some<W: AsyncWrite + Unpin>(
     }
 }
 
-/// A body that is not as long as it said.
+/// Returns the error for a body that does not have its declared length.
 fn length_mismatch() -> SendError {
     SendError::Body(RequestBodyError::LengthMismatch)
 }

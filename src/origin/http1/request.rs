@@ -1,18 +1,15 @@
-//! How the head of a request is written (RFC 9112 §3).
+//! The head of a request over HTTP/1.1 (RFC 9112 §3).
 
 use http::{HeaderName, HeaderValue, Request, header};
 use http_body::Body;
 
-use crate::origin::body::RequestBody;
+use crate::origin::request_body::RequestBody;
 
-/// How the end of a request's body is told.
+/// How the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestLength {
-    /// There is none.
     Absent,
-    /// It has this many bytes.
     Known(u64),
-    /// It is sent in chunks.
     Chunked,
 }
 
@@ -25,10 +22,11 @@ impl RequestLength {
     }
 }
 
-/// Room for a usual head.
+/// Room for a typical head.
 const HEAD_BYTES: usize = 1024;
 
-/// The head of a request. What tells its length is that of the body, whatever its fields say.
+/// Returns the head of a request. Framing fields describe the body, whatever the request's fields
+/// say.
 pub(super) fn head(
     request: &Request<RequestBody>,
     host: &HeaderValue,

@@ -1,4 +1,4 @@
-//! How the head of a response is read, and where its body ends (RFC 9112 §4, §6.3).
+//! Parses response heads, and determines where the body ends (RFC 9112 §4, §6.3).
 
 use std::mem::MaybeUninit;
 
@@ -10,39 +10,40 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::header_cache::{HeaderBlockCache, MALFORMED};
+use crate::{origin::content_length, server::message_length};
 
-/// Header lines of a response at most.
+/// Most header lines in a response.
 pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
 
-/// Why a head with more lines is refused.
+/// The error for a head with more lines.
 pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
-/// Fields that a response may gain on its way to the client.
+/// Room for the fields that a response may gain on its way to the client.
 const SPARE_FIELDS: usize = 6;
 
-/// A head, and what came behind it.
-pub(crate) struct ReceivedHead {
+/// A head, and the bytes received after it.
+pub(in crate::origin) struct ReceivedHead {
     pub(super) parts: Parts,
     pub(super) length: ResponseLength,
-    /// Whether the connection may be used again.
+    /// Whether the connection can be reused.
     pub(super) persists: bool,
-    /// How long the head is.
     pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ResponseLength {
-    /// After so many bytes.
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "fuzz targets name it"))]
+pub enum ResponseLength {
+    /// After this many bytes.
     Known(u64),
     /// With the last chunk.
     Chunked,
-    /// With the connection.
+    /// When the connection closes.
     UntilClose,
 }
 
-/// Takes a head out of what has been received, if all of it is there.
+/// Parses the head and removes it from `received`. Returns `None` if it is incomplete.
 pub(super) fn parse(
     received: &mut BytesMut,
     is_head: bool,
@@ -61,7 +62,7 @@ pub(super) fn parse(
             return Ok(None);
         }
         Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_LINES),
-        Err(_) => return Err("the head is malformed"),
+        Err(_) => return Err("malformed response head"),
     };
     let head_bytes = length;
     let rest = bytes.slice(length..);
@@ -71,17 +72,17 @@ pub(super) fn parse(
     Ok(Some(ReceivedHead { parts, length, persists, bytes: head_bytes, rest }))
 }
 
-/// What there is of fields that concern the framing.
+/// The fields that concern framing.
 #[derive(Default, Clone, Copy)]
 struct FramingFields {
     lengths: u8,
-    /// What the last of them says, where it is one number.
+    /// The value of the last one, if it is one number.
     length: Option<u64>,
     has_coding: bool,
     connection: ConnectionOptions,
 }
 
-/// What `Connection` says of the connection.
+/// The options in `Connection`.
 #[derive(Clone, Copy, Default)]
 struct ConnectionOptions {
     close: bool,
@@ -89,7 +90,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Takes a line; gives whether it says anything else.
+    /// Parses a line. Returns whether it has further options.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -129,10 +130,10 @@ fn head(
             match name {
                 header::CONTENT_LENGTH => {
                     framing.lengths = framing.lengths.saturating_add(1);
-                    framing.length = decimal(value.as_bytes());
+                    framing.length = message_length::content_length(value.as_bytes());
                 }
                 header::TRANSFER_ENCODING => framing.has_coding = true,
-                // What is said of the connection is said to this end of it, and heard.
+                // These options concern this connection only, and are handled here.
                 header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}
             }
@@ -148,17 +149,17 @@ fn field(line: &Header<'_>, bytes: &Bytes) -> Result<(HeaderName, HeaderValue), 
     name.ok().zip(value.ok()).ok_or(MALFORMED)
 }
 
-/// Reads a trailer section; the bytes of it, with the empty line.
+/// Parses a trailer section, including the empty line.
 pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
     let mut lines = [httparse::EMPTY_HEADER; 64];
     match httparse::parse_headers(section, &mut lines) {
         Ok(Status::Complete((_, lines))) => lines.iter().map(|line| field(line, section)).collect(),
-        _ => Err("the trailers are malformed"),
+        _ => Err("malformed trailers"),
     }
 }
 
-/// A response whose end is ambiguous would be passed on with another end (response smuggling): it is
-/// refused, or told unambiguously.
+/// Determines where the body ends. A response with an ambiguous end is rejected or made
+/// unambiguous: forwarded as it is, it could end elsewhere for the client (response smuggling).
 fn body_length(
     parts: &mut Parts,
     framing: FramingFields,
@@ -180,52 +181,25 @@ fn body_length(
 
 fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
     if parts.version == Version::HTTP_10 {
-        return Err("HTTP/1.0 has no transfer codings");
+        return Err("Transfer-Encoding in an HTTP/1.0 response");
     }
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).into_iter();
     let is_chunked =
         codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !is_chunked || codings.next().is_some() {
-        return Err("an unknown transfer coding");
+        return Err("unsupported Transfer-Encoding");
     }
     parts.headers.remove(header::TRANSFER_ENCODING);
     parts.headers.remove(header::CONTENT_LENGTH);
     Ok(())
 }
 
-/// The one length that all fields tell.
 fn known_length(parts: &mut Parts, framing: FramingFields) -> Result<u64, &'static str> {
     if let (1, Some(length)) = (framing.lengths, framing.length) {
         return Ok(length);
     }
-    let mut lengths = parts
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(|length| decimal(length.trim_ascii()));
-    let length = lengths.next().flatten().ok_or("the length is malformed")?;
-    let mut is_repeated = framing.lengths > 1;
-    for other in lengths {
-        is_repeated = true;
-        if other != Some(length) {
-            return Err("two lengths");
-        }
-    }
-    if is_repeated {
-        parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    }
-    Ok(length)
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
+    let length = content_length::normalize(&mut parts.headers);
+    length.ok_or("malformed or conflicting Content-Length")
 }
 
 #[cfg(test)]

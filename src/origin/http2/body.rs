@@ -1,4 +1,4 @@
-//! The body of a response on one stream.
+//! Response bodies over HTTP/2.
 
 use std::task::{Context, Poll, ready};
 
@@ -6,10 +6,10 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 
-/// A body that is complete only if `END_STREAM` was seen (RFC 9113 §8.1).
-pub(in crate::origin) struct Body {
+/// A body that is complete only after `END_STREAM` (RFC 9113 §8.1).
+pub(in crate::origin) struct Http2Body {
     stream: RecvStream,
-    /// What is left of the length that the head states.
+    /// The rest of the declared length.
     left: Option<u64>,
     state: ReadState,
 }
@@ -21,18 +21,16 @@ enum ReadState {
     Done,
 }
 
-/// Why a body breaks off.
+/// Why a body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http2BodyError {
-    /// The stream was reset, or its connection failed.
     #[error(transparent)]
     Failed(#[from] h2::Error),
-    /// It stopped before its end.
     #[error("the body stopped before its end")]
     Truncated,
 }
 
-impl Body {
+impl Http2Body {
     pub(super) fn new(stream: RecvStream, length: Option<u64>) -> Self {
         Self { stream, left: length, state: ReadState::Data }
     }
@@ -73,7 +71,7 @@ impl Body {
         })
     }
 
-    /// Counts data, and lets the origin send as much again.
+    /// Counts data and reopens the flow-control window by as much.
     fn take(&mut self, data: &Bytes) {
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         // Fails only if the stream is over.

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,34 +13,34 @@ use http::{HeaderMap, HeaderName, Request, Response, response::Parts};
 use http_body::{Body as _, Frame};
 use tokio::task::AbortHandle;
 
-use super::{Body, ReservedStream, StreamPermit, head::normalize_length};
+use super::{body::Http2Body, connection::ReservedStream, streams::StreamPermit};
 use crate::{
     field::hop,
-    origin::body::{RequestBody, RequestBodyError, announced_trailers},
+    origin::{
+        content_length,
+        request_body::{RequestBody, RequestBodyError, UPLOAD_GRACE, announced_trailers},
+    },
     server::InterimSender,
 };
 
-/// After the end of its response, a request that is still being sent may take this long.
-const SEND_GRACE: Duration = Duration::from_secs(5);
-
-/// A request on its way, until the head of its response is there.
+/// A request in progress, until the head of its response arrives.
 pub(in crate::origin) struct Exchange {
     response: ResponseFuture,
     upload_task: Option<UploadTask>,
     permit: Arc<StreamPermit>,
 }
 
-/// The head of a response, its body, and what both hold on to.
+/// A response's head and body, with the permit and the upload that both keep alive.
 pub(in crate::origin) type ExchangeResponse =
-    (Parts, Body, (Arc<StreamPermit>, Option<UploadTask>));
+    (Parts, Http2Body, (Arc<StreamPermit>, Option<UploadTask>));
 
-/// The sending of a request's body; ends when this is dropped.
+/// The upload of a request's body; aborted when dropped.
 pub(in crate::origin) struct UploadTask {
     task: AbortHandle,
 }
 
 impl ReservedStream {
-    /// Opens the stream and sends what there is of the request.
+    /// Opens the stream and sends the available part of the request.
     pub(in crate::origin) fn send(
         mut self,
         head: Request<()>,
@@ -58,7 +57,7 @@ impl ReservedStream {
 }
 
 impl Exchange {
-    /// Ready with the final response's head. Interim responses go to the client.
+    /// Completes with the head of the final response. Sends interim responses to the client.
     pub(in crate::origin) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -72,24 +71,24 @@ impl Exchange {
         Pin::new(&mut self.response).poll(cx)
     }
 
-    /// Has the connection take no further streams.
+    /// Retires the connection: no further streams are opened on it.
     pub(in crate::origin) fn retire_connection(&self) {
         self.permit.retire_connection();
     }
 
-    /// The response that begins with this head, and what it holds on to.
+    /// Returns the response that begins with this head, and the guards that belong to it.
     pub(in crate::origin) fn into_response(
         self,
         response: Response<RecvStream>,
     ) -> ExchangeResponse {
         let (mut parts, stream) = response.into_parts();
-        let length = normalize_length(&mut parts.headers);
-        (parts, Body::new(stream, length), (self.permit, self.upload_task))
+        let length = content_length::normalize(&mut parts.headers);
+        (parts, Http2Body::new(stream, length), (self.permit, self.upload_task))
     }
 }
 
 impl UploadTask {
-    /// Sends what there is at once; the rest in a task, if there is a rest.
+    /// Sends the available data at once, and the rest in a task.
     fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());
@@ -99,13 +98,13 @@ impl UploadTask {
         Some(Self { task: tokio::spawn(sending).abort_handle() })
     }
 
-    /// Lets the sending go on for a while after the end of the response.
+    /// Lets the upload continue for a while after the end of the response.
     pub(in crate::origin) fn finish_in_background(self) {
         if self.task.is_finished() {
             return;
         }
         tokio::spawn(async move {
-            tokio::time::sleep(SEND_GRACE).await;
+            tokio::time::sleep(UPLOAD_GRACE).await;
             drop(self);
         });
     }
@@ -117,30 +116,30 @@ impl Drop for UploadTask {
     }
 }
 
-/// A body and the stream that it is sent on.
+/// A body and the stream to send it on.
 struct BodyWriter {
     body: RequestBody,
     stream: SendStream<Bytes>,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
-    /// The stream counts until this half of it is closed, too.
+    /// The stream counts until this half of it is closed as well.
     _permit: Arc<StreamPermit>,
 }
 
-/// Why a body is not sent to its end.
+/// Why a body was not sent completely.
 enum BodySendError {
     Body(RequestBodyError),
-    /// The origin has reset the stream, or the connection is gone.
+    /// The origin reset the stream, or the connection is closed.
     Origin,
 }
 
 impl BodyWriter {
-    /// Sends the body to its end. A body that fails resets the stream: the origin must not take what it has
-    /// for all there is.
+    /// Sends the whole body. If the body fails, the stream is reset: the origin must not mistake a
+    /// part for the whole.
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         if let Err(BodySendError::Body(error)) = sent {
-            tracing::debug!(%error, "a request body broke off");
+            tracing::debug!(%error, "request body failed");
             self.stream.send_reset(Reason::CANCEL);
         }
     }
@@ -150,7 +149,7 @@ impl BodyWriter {
             if self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(BodySendError::Origin));
             }
-            // One byte is asked for at least: the body is read only if some of it can be sent.
+            // At least one byte: the body is read only if some of it can be sent.
             self.stream.reserve_capacity(1);
             if self.stream.capacity() == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {
@@ -181,7 +180,7 @@ impl BodyWriter {
     }
 }
 
-/// The trailer fields that were announced.
+/// Returns the announced trailer fields.
 fn announced_only(trailers: &HeaderMap, announced: &[HeaderName]) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(trailers.len());
     for (name, value) in trailers {

@@ -1,13 +1,11 @@
-//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1), and the lengths that a response states.
+//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1).
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme,
-};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme};
 use http_body::Body as _;
 
-use crate::origin::body::RequestBody;
+use crate::origin::request_body::RequestBody;
 
-/// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2), or are sent as a pseudo-header field.
+/// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become pseudo-header fields.
 const OMITTED: [HeaderName; 8] = [
     header::HOST,
     header::CONNECTION,
@@ -19,7 +17,8 @@ const OMITTED: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The head of a request as it is sent: `:authority` in place of `Host`, and the length of the body itself.
+/// Returns the head as it is sent: `:authority` instead of `Host`, and the actual length of the
+/// body.
 pub(in crate::origin) fn head(
     request: &Request<RequestBody>,
     body: &RequestBody,
@@ -44,41 +43,13 @@ pub(in crate::origin) fn head(
     head
 }
 
-/// What `Content-Length` says (RFC 9110 §8.6).
+/// Returns the value of `Content-Length` (RFC 9110 §8.6).
 fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
     if !body.is_end_stream() {
         return body.size_hint().exact();
     }
     let has_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     (has_content || request.headers().contains_key(header::CONTENT_LENGTH)).then_some(0)
-}
-
-/// The length that a response states; a length stated several times is left in once.
-pub(super) fn normalize_length(headers: &mut HeaderMap) -> Option<u64> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let first = lines.next()?;
-    let is_plain = lines.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit);
-    if is_plain {
-        return first.to_str().ok()?.parse().ok();
-    }
-    let length = common_length(headers);
-    match length {
-        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
-        None => drop(headers.remove(header::CONTENT_LENGTH)),
-    }
-    length
-}
-
-/// The one length that all members of all lines state.
-fn common_length(headers: &HeaderMap) -> Option<u64> {
-    let lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let mut lengths = members.map(|member| {
-        let text = std::str::from_utf8(member.trim_ascii()).ok()?;
-        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?
-    });
-    let first = lengths.next()??;
-    lengths.all(|length| length == Some(first)).then_some(first)
 }
 
 #[cfg(test)]
@@ -104,24 +75,5 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["content-length", "te"]);
         assert_eq!(head.headers()["content-length"], "2");
-    }
-
-    #[test]
-    fn a_length_is_stated_once() {
-        for (lines, expected) in [
-            (&["5"][..], Some(5)),
-            (&["5, 5", "5"], Some(5)),
-            (&["5", "6"], None),
-            (&["5", "x"], None),
-            (&[], None),
-        ] {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(line));
-            }
-            assert_eq!(normalize_length(&mut headers), expected, "{lines:?}");
-            let left = headers.get_all(header::CONTENT_LENGTH).iter().count();
-            assert_eq!(left, usize::from(expected.is_some()));
-        }
     }
 }

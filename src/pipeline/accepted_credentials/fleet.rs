@@ -1,14 +1,14 @@
-//! Acceptances that the nodes of a fleet share: what the origin said to one, the others need not ask.
+//! Shares acceptances of credentials among the nodes of a fleet, so that one recheck serves all.
 //!
-//! One is written like a response without content: under its own key, with the stamp of the question to the
-//! origin, an end after `recheck`, and the tag of the credential. So it is judged as stored responses are,
-//! and a refusal or a logout ends it on every node.
+//! An acceptance is stored like a response without content, under a key of its own. It carries the
+//! fence stamp of the origin request, expires after `recheck`, and has the tag of the credential.
+//! It is therefore judged as stored responses are: a refusal or a logout ends it on every node.
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{AcceptedCredentials, CredentialScope, credential_name};
+use super::{AcceptedCredentials, CredentialScope};
 use crate::{
     entry::{CompleteBody, Entry, ResponseDraft, StoredResponse},
     fence::{FenceStamp, OwnedResponseAttributes, PurgeVerdict, credential_tag},
@@ -20,15 +20,17 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Begins the keys of acceptances. No target has such a key: methods are no longer than seven letters.
+/// Prefix of the keys of acceptances. It cannot be a target's key: methods have at most seven
+/// letters.
 const KEY: &[u8] = b"\x08accepted";
 
 fn key(scope: CredentialScope) -> CacheKey {
     CacheKey::from_text(&[KEY, &scope.bytes()].concat())
 }
 
-/// Has the other nodes know that the origin accepted a member's credentials, when it was asked under this
-/// stamp at that time, by the node's own clock.
+/// Announces to other nodes that the origin accepted a member's credentials.
+///
+/// `stamp` and `requested_at` (by the monotonic clock) are those of the origin request.
 pub(crate) fn announce<S: Store>(
     store: &S,
     (member, scope): (&PartitionMember, CredentialScope),
@@ -42,7 +44,7 @@ pub(crate) fn announce<S: Store>(
     });
 }
 
-/// An acceptance in the form of a stored response.
+/// Builds an acceptance in the form of a stored response.
 fn acceptance_response(
     (key, member): (CacheKey, &PartitionMember),
     (stamp, requested_at): (FenceStamp, Timestamp),
@@ -62,7 +64,7 @@ fn acceptance_response(
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         freshness,
-        tags: vec![credential_tag(&credential_name(member))],
+        tags: vec![credential_tag(&member.credential_name())],
         attributes: OwnedResponseAttributes::default(),
         stamp,
         requested_at,
@@ -70,8 +72,10 @@ fn acceptance_response(
     draft.complete(&CompleteBody::none())
 }
 
-/// Takes over what another node announced of a member's credentials. Returns whether they count as accepted
-/// for a request that came at `started`, which is `now` by the node's own clock. Costs one question to Redis.
+/// Adopts an acceptance that another node announced.
+///
+/// Returns whether the credentials count as accepted for a request that arrived at `started`, which
+/// is `now` by the monotonic clock. Costs one read from Redis.
 pub(crate) async fn adopt<S: Store>(
     (accepted, store): (&AcceptedCredentials, &S),
     scope: CredentialScope,

@@ -1,4 +1,4 @@
-//! What is explained of who asks: what in a request may say it, and the partition that it takes part in.
+//! Explains the credentials of a request and its partition.
 
 use http::{HeaderName, header};
 
@@ -40,22 +40,22 @@ impl PlannedRequest<'_> {
         let rules = &self.config.credentials;
         let is_listed = rules.fields.has(name.as_str().as_bytes());
         let (kind, why) = if self.config.users.uses_field(name) && *name != header::COOKIE {
-            ("identity", "`[user]` says who asks by it")
+            ("identity", "`[user]` identifies users by it")
         } else if *name == header::AUTHORIZATION {
             ("credential", "the standard field for credentials (RFC 9110 §11.6.2)")
         } else {
             match rules.field_kind(name.as_str())? {
                 IdentityFieldKind::Credential if is_listed => {
-                    ("credential", "`user.credentials` lists it")
+                    ("credential", "listed in `user.credentials`")
                 }
                 IdentityFieldKind::Credential => {
-                    ("credential", "a header of such a name carries a key, a token or a user")
+                    ("credential", "headers with such names carry keys, tokens or users")
                 }
                 IdentityFieldKind::Tenant if self.matched_route().vary.headers.contains(name) => {
-                    ("separated", "the route's `vary.headers` keeps responses apart by it")
+                    ("separated", "the route's `vary.headers` separates responses by it")
                 }
                 IdentityFieldKind::Tenant => {
-                    ("credential", "it says on whose behalf the request is made")
+                    ("credential", "names the tenant that the request is made for")
                 }
             }
         };
@@ -68,10 +68,10 @@ impl PlannedRequest<'_> {
         let found = self.config.credentials.credential_parameters(query).map(|parameter| {
             let (kind, why) = match parameter.kind {
                 ParameterKind::Secret => {
-                    ("credential", "a parameter of such a name carries a key or a token; a digest of it is in the key")
+                    ("credential", "parameters with such names carry keys or tokens; the key contains a digest of it")
                 }
                 ParameterKind::Signature => {
-                    ("signature", "a signature expires: only what the origin itself makes fresh is stored")
+                    ("signature", "signatures expire: stored only if the origin sets a lifetime")
                 }
             };
             let name = parameter.name.split(';').next().unwrap_or_default().to_owned();
@@ -89,18 +89,18 @@ impl PlannedRequest<'_> {
         }
     }
 
-    /// The user's name for itself, if what is stored is its own.
+    /// Returns the user's name, if the stored response belongs to that user.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.matched_route().rule.partition == Partition::User;
         self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// The text that replaces the user's name in tags that are shown.
+    /// Returns the placeholder for the user's name in displayed tags.
     pub(super) fn placeholder(&self) -> Option<&'static str> {
         self.user().map(|_| "{user}")
     }
 
-    /// Who asks, as far as the partition depends on it; or why it is unknown.
+    /// Returns the identity required by the partition, or why it is unknown.
     fn identity(&self) -> Option<ExplainedIdentity> {
         let (users, partition) = (&self.config.users, &self.matched_route().rule.partition);
         if !partition.needs_identity() {
@@ -114,12 +114,12 @@ impl PlannedRequest<'_> {
         if !users.is_configured() {
             let made_of = match partition {
                 Partition::User if self.lookup().is_none() => {
-                    "unknown: none of the above says who asks for sure"
+                    "unknown: nothing above identifies the user with certainty"
                 }
                 Partition::User => {
-                    "these exact credentials: all headers, cookies and parameters named above but harmless ones"
+                    "these exact credentials: all headers, cookies and parameters above except harmless ones"
                 }
-                _ => "unknown: `[user]` says nothing about tokens",
+                _ => "unknown: `[user]` has no token settings",
             };
             return Some(found(made_of.to_owned(), "", None));
         }
@@ -133,11 +133,12 @@ impl PlannedRequest<'_> {
             Ok(member) => {
                 let made_of = match (partition, users.claim()) {
                     (Partition::User, Some(claim)) => format!("claim `{claim}`"),
-                    (Partition::User, None) => "what the gateway says".to_owned(),
+                    (Partition::User, None) => "the header of the gateway".to_owned(),
                     (Partition::Claims(claims), _) => format!("claims {}", claims.join(", ")),
                     _ => "the issuer".to_owned(),
                 };
-                let made_of = format!("{made_of}, and what narrows it (values are not shown)");
+                let made_of =
+                    format!("{made_of}, and the claims that narrow it (values are not shown)");
                 let expires = member.expires.map(Timestamp::seconds);
                 Some(found(made_of, &member.issuer, expires))
             }
@@ -152,42 +153,42 @@ fn cookie_kind(
 ) -> (&'static str, &'static str) {
     match (form, kind) {
         (CookieForm::OddName | CookieForm::Hidden, kind) if kind != Some(CookieKind::Harmless) => {
-            ("unclear", "servers read it differently: the request is passed")
+            ("unclear", "servers parse it differently: the request is passed")
         }
-        (_, None) => ("separated", "the route's `vary.cookies` keeps responses apart by it"),
+        (_, None) => ("separated", "the route's `vary.cookies` separates responses by it"),
         (_, Some(CookieKind::Session)) => {
-            ("session", "a cookie of such a name is a session or a token")
+            ("session", "cookies with such names are sessions or tokens")
         }
-        (_, Some(CookieKind::Token)) => ("token", "`user.jwt` reads the token in it"),
-        (_, Some(CookieKind::Harmless)) => {
-            ("harmless", "analytics, consent or the like: counts for nothing")
-        }
+        (_, Some(CookieKind::Token)) => ("token", "contains the token for `user.jwt`"),
+        (_, Some(CookieKind::Harmless)) => ("harmless", "analytics, consent or similar: ignored"),
         (_, Some(CookieKind::Selecting)) if by_ttl => {
-            ("selecting", "it chooses what is shown: each value has its own response")
+            ("selecting", "selects the content: each value has its own response")
         }
-        (_, Some(CookieKind::Selecting)) => {
-            ("selecting", "it chooses what is shown: the origin says in `Vary` if it counts")
-        }
-        (_, Some(CookieKind::Unknown)) => {
-            ("unknown", "it may say who asks: only what the origin itself makes fresh is shared")
-        }
+        (_, Some(CookieKind::Selecting)) => (
+            "selecting",
+            "selects the content: responses vary by it if the origin's `Vary` says so",
+        ),
+        (_, Some(CookieKind::Unknown)) => (
+            "unknown",
+            "may identify the user: responses are shared only if the origin sets a lifetime",
+        ),
     }
 }
 
 const fn partition_means(partition: &Partition) -> &'static str {
     match partition {
         Partition::None => {
-            "requests without credentials share responses; others only what the origin says may be shared"
+            "requests without credentials share responses; others share only responses that the origin declares shareable"
         }
         Partition::Everyone => {
-            "all requests share responses; their credentials are taken off before the origin is asked"
+            "all requests share responses; credentials are removed before the origin request"
         }
         Partition::Authenticated => {
-            "all with a valid token of one issuer and the same rights share responses"
+            "requests with valid tokens of one issuer and equal rights share responses"
         }
-        Partition::User => "each user has responses of their own",
+        Partition::User => "each user has separate responses",
         Partition::Claims(_) => {
-            "all with the same values of these claims and the same rights share responses"
+            "requests with equal values of these claims and equal rights share responses"
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The decisions about a request before the store is asked, in their order.
+//! The decisions about a request before the cache lookup, in order.
 
 use super::{
     advice,
@@ -12,35 +12,35 @@ impl PlannedRequest<'_> {
         let reason = self.reason();
         let settled = reason.and_then(|reason| self.settled_by(reason));
         let mut decisions = Vec::new();
-        for (place, step) in self.steps() {
-            if Some(place) == settled {
+        for (index, step) in self.steps() {
+            if Some(index) == settled {
                 let reason = reason.map(Reason::as_str);
                 decisions.push(ExplainedDecision {
                     question: step.question,
-                    answer: step.stops.to_owned(),
+                    answer: step.if_final.to_owned(),
                     reason,
                 });
                 return decisions;
             }
-            let answer = step.goes_on.to_owned();
+            let answer = step.if_continued.to_owned();
             decisions.push(ExplainedDecision { question: step.question, answer, reason: None });
         }
         decisions
     }
 
-    /// The steps in the order in which they decide: a token is verified before cookies are looked at.
+    /// Returns the steps in order of evaluation: tokens are verified before cookies are inspected.
     fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
         let needs_identity = self.matched_route().rule.partition.needs_identity();
         let is_verified = needs_identity && self.config.users.is_configured();
-        let order = move |place: usize| match place {
+        let order = move |index: usize| match index {
             COOKIES if is_verified => IDENTITY,
             IDENTITY if is_verified => COOKIES,
             other => other,
         };
-        (0..STEPS.len()).map(order).filter_map(|place| Some((place, STEPS.get(place)?)))
+        (0..STEPS.len()).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
-    /// The place of the step at which a request gets this reason.
+    /// Returns the index of the step that yields this reason.
     fn settled_by(&self, reason: Reason) -> Option<usize> {
         let is_overridden =
             reason == Reason::AmbiguousTarget && self.presence.has(FieldPresence::OVERRIDE);
@@ -49,7 +49,7 @@ impl PlannedRequest<'_> {
             Some(_) if reason == Reason::AmbiguousTarget && !is_overridden => steps.next(),
             first => first,
         }
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
     }
 
     pub(super) fn outcome(&self) -> ExplainedOutcome {
@@ -60,10 +60,9 @@ impl PlannedRequest<'_> {
             RequestAction::Refresh(_) => "refresh",
         };
         let means = match (&self.action, self.reason()) {
-            (RequestAction::Lookup(_), _) | (_, None) => "The cache may answer it.".to_owned(),
+            (RequestAction::Lookup(_), _) | (_, None) => "The cache may respond.".to_owned(),
             (RequestAction::Refresh(_), _) => {
-                "The cache is bypassed, and the origin's answer takes the place of what is stored."
-                    .to_owned()
+                "The cache is bypassed; the origin's response replaces the stored one.".to_owned()
             }
             (_, Some(reason)) => reason.description().to_owned(),
         };
@@ -73,55 +72,55 @@ impl PlannedRequest<'_> {
     }
 }
 
-/// A decision of `receive::plan`, in its order.
+/// A decision of `receive::plan`.
 struct DecisionRule {
     question: &'static str,
-    /// The answer with which the next decision follows.
-    goes_on: &'static str,
-    /// The answer that settles what becomes of the request.
-    stops: &'static str,
+    /// The answer if the next step follows.
+    if_continued: &'static str,
+    /// The answer if this step is final.
+    if_final: &'static str,
     reasons: &'static [Reason],
 }
 
 const fn step(
     question: &'static str,
-    [goes_on, stops]: [&'static str; 2],
+    [if_continued, if_final]: [&'static str; 2],
     reasons: &'static [Reason],
 ) -> DecisionRule {
-    DecisionRule { question, goes_on, stops, reasons }
+    DecisionRule { question, if_continued, if_final, reasons }
 }
 
-/// The decisions about a request before the store is asked. A test holds their order against the plan.
+/// All decisions before the lookup. A test compares their order with the plan.
 const STEPS: [DecisionRule; 11] = [
-    step("Is its host served?", ["yes", "no"], &[Reason::Misdirected]),
-    step("Has it been through this node before?", ["no", "yes"], &[Reason::Loop]),
+    step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
+    step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
-    step("Does it ask for another protocol?", ["no", "yes"], &[Reason::Upgrade]),
-    step("Does a header replace its method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
+    step("Does it request another protocol?", ["no", "yes"], &[Reason::Upgrade]),
+    step("Does a header override the method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
     step(
-        "Does it have a condition that only the origin may judge?",
+        "Does it have a condition that only the origin can evaluate?",
         ["no", "yes"],
         &[Reason::Precondition],
     ),
-    step("Does the route cache, and does no `bypass` apply?", ["yes", "no"], &[Reason::RuleBypass]),
+    step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
     step(
-        "Do all readings of its path select one route?",
+        "Do all readings of the path select the same route?",
         ["yes", "no"],
         &[Reason::AmbiguousTarget],
     ),
-    step("Do servers read its cookies alike?", ["yes", "no"], &[Reason::AmbiguousCookie]),
+    step("Do all servers parse the cookies alike?", ["yes", "no"], &[Reason::AmbiguousCookie]),
     step(
-        "Is it clear whose the response is?",
+        "Is the owner of the response known?",
         ["yes", "no"],
         &[Reason::NoIdentity, Reason::UnverifiedToken],
     ),
     step(
-        "Does it carry a credential that the partition is not made of?",
+        "Does it carry a credential outside the partition?",
         ["no", "yes"],
         &[Reason::SecondCredential],
     ),
 ];
 
-/// The places of two of them, which change with the partition.
+/// The indexes of the two steps that swap with the partition.
 const COOKIES: usize = 8;
 const IDENTITY: usize = 9;

@@ -1,4 +1,4 @@
-//! The request to be explained, and perhaps a response to it, as people write them.
+//! The input of an explanation: a request and optionally a response.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use thiserror::Error;
 
 use crate::server::Connection;
 
-/// The most fields of a request or response, and the longest body, that are explained.
-const MOST_FIELDS: usize = 200;
+/// Maximum number of fields of a request or response, and maximum body size.
+const MAX_FIELDS: usize = 200;
 
-/// What is asked: `POST /v1/explain` takes this as JSON.
+/// The JSON input of `POST /v1/explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
@@ -31,13 +31,13 @@ pub struct ExplainRequest {
     /// The address of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<IpAddr>,
-    /// What the origin would answer.
+    /// The origin's response, if it is to be explained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ExplainRequestResponse>,
 }
 
 impl ExplainRequest {
-    /// A `GET` of this URL, without fields of its own.
+    /// Creates a `GET` of this URL without further fields.
     pub fn get(url: &str) -> Self {
         let (method, url) = (get(), url.to_owned());
         Self { method, url, headers: Vec::new(), body: None, from: None, response: None }
@@ -54,7 +54,7 @@ pub struct ExplainRequestResponse {
     /// Its fields, each as `name: value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// Its body, if that has a say: where the route reads JSON.
+    /// Its body, needed if the route reads tags from JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
@@ -67,52 +67,42 @@ const fn ok() -> u16 {
     200
 }
 
-/// What cannot be explained, because it is no request or no response.
+/// Why the input is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidExplainRequest {
-    /// The method is no token.
     #[error("`{0}` is not a method; write it in upper case, such as `GET`")]
     Method(String),
-    /// The URL has no form that is understood.
     #[error("expected a URL such as `https://api.example.com/path?query`, or `/path`")]
     Url,
-    /// The URL holds a user name.
-    #[error("a request has no user name in its URL; give `authorization` as a header")]
+    #[error("the URL must not contain a user name; use an `authorization` header")]
     UserInfo,
-    /// A field without a colon, or with characters that no field has. Its value is not repeated.
+    /// A field without a colon or with invalid characters. Its value is not repeated.
     #[error("header {0} is not of the form `name: value`")]
     Field(usize),
-    /// Too many fields.
-    #[error("more than {MOST_FIELDS} headers")]
+    #[error("more than {MAX_FIELDS} headers")]
     Fields,
-    /// No final status.
-    #[error("{0} is no status of a response")]
+    #[error("{0} is not a final status code")]
     Status(u16),
 }
 
-/// A request, the connection by which it comes, and perhaps the response to it.
+/// A request and its connection, and optionally a response.
 pub(super) struct ParsedRequest {
-    /// The request.
     pub request: Request<Full<Bytes>>,
-    /// The connection.
     pub connection: Connection,
-    /// The response.
     pub response: Option<ParsedResponse>,
 }
 
 /// A response of the origin.
 #[derive(Debug, Clone)]
 pub(super) struct ParsedResponse {
-    /// The status.
     pub status: StatusCode,
-    /// Its fields.
     pub headers: HeaderMap,
-    /// Its body; unknown if it is not given.
+    /// Its body; none if unknown.
     pub body: Option<Bytes>,
 }
 
 impl ParsedRequest {
-    /// Reads a question. `host` is the host of URLs without one.
+    /// Parses the input; `host` is used for URLs without a host.
     pub(super) fn read(input: &ExplainRequest, host: &str) -> Result<Self, InvalidExplainRequest> {
         let method = Method::from_bytes(input.method.as_bytes())
             .map_err(|_| InvalidExplainRequest::Method(input.method.clone()))?;
@@ -145,7 +135,7 @@ impl ParsedResponse {
 }
 
 fn fields(lines: &[String]) -> Result<HeaderMap, InvalidExplainRequest> {
-    if lines.len() > MOST_FIELDS {
+    if lines.len() > MAX_FIELDS {
         return Err(InvalidExplainRequest::Fields);
     }
     let mut headers = HeaderMap::with_capacity(lines.len() + 1);
@@ -166,7 +156,7 @@ struct ParsedUrl {
     uri: Uri,
 }
 
-/// Reads a URL without bringing it into another form: how a path is spelled decides about it.
+/// Parses a URL without normalising it, because the spelling of a path matters.
 fn target(text: &str, usual_host: &str) -> Result<ParsedUrl, InvalidExplainRequest> {
     let (secure, rest) = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
@@ -195,15 +185,15 @@ fn target(text: &str, usual_host: &str) -> Result<ParsedUrl, InvalidExplainReque
 mod tests {
     use super::*;
 
-    fn asked(url: &str, headers: &[&str]) -> Result<ParsedRequest, InvalidExplainRequest> {
+    fn parse(url: &str, headers: &[&str]) -> Result<ParsedRequest, InvalidExplainRequest> {
         let headers = headers.iter().map(|line| (*line).to_owned()).collect();
         let (method, url) = (get(), url.to_owned());
-        let asked = ExplainRequest { method, url, headers, body: None, from: None, response: None };
-        ParsedRequest::read(&asked, "localhost")
+        let input = ExplainRequest { method, url, headers, body: None, from: None, response: None };
+        ParsedRequest::read(&input, "localhost")
     }
 
     #[test]
-    fn a_url_is_read_as_it_is_spelled() {
+    fn a_url_is_parsed_without_normalisation() {
         for (url, secure, host, target) in [
             ("https://api.test/a%2Fb/../c?d=%7e", true, "api.test", "/a%2Fb/../c?d=%7e"),
             ("HTTP://api.test:81", false, "api.test:81", "/"),
@@ -211,7 +201,7 @@ mod tests {
             ("/a//b#c", false, "localhost", "/a//b"),
             ("/a?to=https://b.test/", false, "localhost", "/a?to=https://b.test/"),
         ] {
-            let parsed = asked(url, &[]).ok().unwrap();
+            let parsed = parse(url, &[]).ok().unwrap();
             assert_eq!(parsed.connection.secure, secure, "{url}");
             assert_eq!(parsed.request.headers()["host"], host, "{url}");
             assert_eq!(parsed.request.uri().to_string(), target, "{url}");
@@ -219,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_said_without_its_values() {
+    fn errors_contain_no_field_values() {
         for (url, headers, expected) in [
             ("ftp://a/", &[][..], InvalidExplainRequest::Url),
             ("https://u:secret@a/", &[], InvalidExplainRequest::UserInfo),
             ("/a b", &[], InvalidExplainRequest::Url),
             ("/", &["a: b", "secret"], InvalidExplainRequest::Field(2)),
         ] {
-            let error = asked(url, headers).err();
+            let error = parse(url, headers).err();
             assert_eq!(error, Some(expected), "{url}");
             assert!(!error.unwrap().to_string().contains("secret"));
         }

@@ -1,4 +1,4 @@
-//! What is explained of the key, and of what the origin is sent.
+//! Explains the cache key and the request to the origin.
 
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -10,7 +10,7 @@ use crate::{
     field::forwarding::ForwardingKind,
     forward::{self, RequestSource},
     key::{CacheKey, OriginTarget, StorageScope, digest, is_selected_by_cookies, vary::VarySet},
-    pipeline::lookup,
+    pipeline::selecting_fields::selecting_values,
     route::Route,
 };
 
@@ -20,7 +20,7 @@ impl PlannedRequest<'_> {
         let target = key.origin_target()?;
         let route = self.matched_route();
         let origin_host = (target.host != target.requested_host).then(|| match &*target.host {
-            "" => "that of each origin".to_owned(),
+            "" => "set by each origin".to_owned(),
             host => host.to_owned(),
         });
         let (vary, partition) = (&route.vary, &route.rule.partition);
@@ -42,20 +42,20 @@ impl PlannedRequest<'_> {
                 if route.rule.sensitive {
                     "the route is `sensitive`"
                 } else {
-                    "without `user.digest_key` no other node can make this key"
+                    "other nodes cannot compute this key without `user.digest_key`"
                 },
             ),
             id: self.key_id(key, selecting),
         })
     }
 
-    /// A text that two requests have in common if, and only if, they share responses.
+    /// Returns a text that is equal for two requests if and only if they share responses.
     fn key_id(&self, key: &CacheKey, selecting: &VarySet) -> String {
         let vary = &self.matched_route().vary;
         if selecting.is_empty() && vary.cookies.is_empty() {
             return digest::hex(key.digest().to_be_bytes());
         }
-        let values = lookup::selecting_values(selecting, vary, self.request.headers());
+        let values = selecting_values(selecting, vary, self.request.headers());
         digest::hex(key.variant(&values).digest().to_be_bytes())
     }
 
@@ -117,7 +117,7 @@ impl PlannedRequest<'_> {
         format!("{method} {path}{query} at {host}")
     }
 
-    /// The fields that the origin is sent and the client did not send so; only those that Larder writes.
+    /// Returns the fields that Larder adds or changes.
     fn added(&self, sent: &HeaderMap) -> Vec<String> {
         let headers = self.request.headers();
         let is_new = |name: &&HeaderName| {

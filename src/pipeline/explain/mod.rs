@@ -1,8 +1,9 @@
-//! Explaining: what Larder does with a request, and why, without doing it.
+//! Explains how Larder handles a request, without handling it.
 //!
-//! What is decided comes from the functions that serve: [`receive::sanitize_fields`], [`receive::plan`],
-//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). Nothing is fetched, counted as a request,
-//! or noted as asked for. No value of a credential is in an explanation.
+//! The decisions come from the production code: [`receive::sanitize_fields`], [`receive::plan`],
+//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). An explanation causes no
+//! origin request, no request metrics and no entry among recent targets. It contains no credential
+//! values.
 
 mod advice;
 mod caller;
@@ -19,19 +20,21 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub(crate) use explanation::{
-    ClientResult, ExplainedCredential, ExplainedDecision, ExplainedIdentity, ExplainedKey,
-    ExplainedOrigin, ExplainedOutcome, ExplainedPartition, ExplainedPurge, ExplainedReading,
-    ExplainedResponse, ExplainedRoute, ExplainedStored, Explanation, HumanDuration, Lifetime,
-    RemovedField, RequestLine, Selectors, UnmatchedRoute,
-};
+use explanation::ClientResult;
+pub(crate) use explanation::{ExplainedKey, Explanation};
 pub(crate) use input::InvalidExplainRequest;
-use input::{ParsedRequest, ParsedResponse};
-pub use {input::ExplainRequest, input::ExplainRequestResponse};
+use input::ParsedRequest;
+pub use input::{ExplainRequest, ExplainRequestResponse};
 
 use super::{
-    ConfigSnapshot, Pipeline, credentials, finish::ReceivedAt, invalidate, pass_reason_on_miss,
-    receive::Lookup, receive::RequestAction, request_context::RequestContext,
+    clock::ReceivedAt,
+    config_snapshot::ConfigSnapshot,
+    credentials,
+    ingress::requested_host,
+    invalidate,
+    receive::{Lookup, RequestAction, pass_reason_on_miss},
+    request_context::RequestContext,
+    state::Pipeline,
 };
 use crate::{
     fence::Selector,
@@ -43,10 +46,10 @@ use request::PlannedRequest;
 use response::{EvaluatedResponse, NotStored};
 use stored::LookupSnapshot;
 
-/// Explains a request by a configuration alone: as if nothing were stored.
+/// Explains a request from a configuration alone, with an empty cache.
 ///
 /// # Errors
-/// If what is asked about is no request, or its response is none.
+/// Fails if the input is not a valid request or response.
 pub(crate) fn offline(
     config: &ConfigSnapshot,
     input: &ExplainRequest,
@@ -57,20 +60,20 @@ pub(crate) fn offline(
     Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
-/// The host of URLs without one: the first that is served, if only some are.
+/// Returns the default host for URLs without one: the first configured host, if any.
 fn usual_host(config: &ConfigSnapshot) -> &str {
     let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Explains a request that would come now, with what is stored for it.
+    /// Explains a request on this node, with the response stored for it.
     ///
-    /// Asks Redis, if what is in memory does not answer. Neither the origin nor the metrics of requests
-    /// notice.
+    /// Reads from Redis if memory has no answer. Contacts no origin, and changes no request
+    /// metrics.
     ///
     /// # Errors
-    /// If what is asked about is no request, or its response is none.
+    /// Fails if the input is not a valid request or response.
     pub(crate) async fn explain(
         self: &Arc<Self>,
         input: &ExplainRequest,
@@ -157,14 +160,14 @@ fn explain(
     }
 }
 
-/// Why the response to a request that the cache may answer is not stored, whatever it is.
+/// Returns why no response to this request can be stored, if so.
 fn refused(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
     snapshot: Option<&LookupSnapshot>,
 ) -> Option<NotStored> {
     if lookup.directives.only_if_cached {
-        let (reason, means) = (Reason::OnlyIfCached, "The origin is not asked.");
+        let (reason, means) = (Reason::OnlyIfCached, "No request is sent to the origin.");
         return Some(NotStored { reason, means });
     }
     if snapshot.is_some_and(|snapshot| snapshot.stored().is_some()) {
@@ -178,11 +181,11 @@ fn refused(
     let method = planned.request.method();
     let reason = pass_reason_on_miss(method, lookup, (is_shared, because))?;
     let means = match reason {
-        Reason::Range => "A part of a response is not stored.",
+        Reason::Range => "Partial responses are not stored.",
         _ if *method == Method::HEAD => {
-            "The answer to a HEAD has no body that could be stored; that to a GET has."
+            "The response to a HEAD has no body to store; that to a GET has."
         }
-        _ => "The origin judges the request's condition, and the answer is for this client alone.",
+        _ => "The origin evaluates the condition, and the response is for this client only.",
     };
     Some(NotStored { reason, means })
 }
@@ -195,26 +198,24 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
     }
 }
 
-/// What the client gets if the cache does not answer, whatever is stored.
+/// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
-        RequestAction::Lookup(_) => (None, "The cache may answer it."),
+        RequestAction::Lookup(_) => (None, "The cache may respond."),
         RequestAction::Refresh(_) => {
             let refused = evaluated.and_then(|evaluated| evaluated.by_head.err());
-            (refused.or(Some(Reason::RuleBypass)), "The origin answers.")
+            (refused.or(Some(Reason::RuleBypass)), "The origin responds.")
         }
-        RequestAction::Pass(reason) => (Some(*reason), "The origin answers; nothing is stored."),
+        RequestAction::Pass(reason) => (Some(*reason), "The origin responds; nothing is stored."),
         RequestAction::Misdirected => {
-            (Some(Reason::Misdirected), "Larder answers 421: it serves no such host.")
+            (Some(Reason::Misdirected), "Larder responds with 421: the host is not served.")
         }
-        RequestAction::Loop => {
-            (Some(Reason::Loop), "Larder answers 508: the request has come back to it.")
-        }
+        RequestAction::Loop => (Some(Reason::Loop), "Larder responds with 508: the request loops."),
     };
     client_gets(CacheResult::Bypass, reason, means)
 }
 
-/// What the client gets.
+/// Returns the result for the client.
 fn answer(
     planned: &PlannedRequest<'_>,
     (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
@@ -229,21 +230,21 @@ fn answer(
     }
     let reason = snapshot.map_or(Reason::Cold, LookupSnapshot::needed_because);
     if lookup.directives.only_if_cached {
-        let means = "Larder answers 504: the request wants a stored response, and none answers it.";
+        let means = "Larder responds with 504: the request accepts only a stored response, and none matches.";
         return client_gets(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
     }
     if let Some(NotStored { reason, .. }) = refused {
         return client_gets(
             CacheResult::Miss,
             Some(reason),
-            "The origin answers; nothing is stored.",
+            "The origin responds; nothing is stored.",
         );
     }
     let Some(evaluated) = evaluated else {
         let means = match snapshot.and_then(LookupSnapshot::stored) {
-            None => "The origin answers. Give a response to see whether it is stored.",
+            None => "The origin responds. Pass a response to see whether it is stored.",
             Some(_) => {
-                "The origin is asked whether what is stored is current: REVALIDATED if it is, EXPIRED if it sends another."
+                "The stored response is revalidated: REVALIDATED if it is current, EXPIRED if the origin sends another."
             }
         };
         let result = if snapshot.and_then(LookupSnapshot::stored).is_some() {
@@ -256,7 +257,7 @@ fn answer(
     origin_answers(planned, (lookup, reason), (snapshot, evaluated))
 }
 
-/// What the client gets where the origin answers with the given response.
+/// Returns the result if the origin sends the given response.
 fn origin_answers(
     planned: &PlannedRequest<'_>,
     (lookup, reason): (&Lookup, Reason),
@@ -270,27 +271,27 @@ fn origin_answers(
         let rule = &planned.matched_route().rule;
         let bridged = stale::stale_on_error(known, Outage::Error, &lookup.directives, rule, steady);
         if bridged.is_some() {
-            let means = "What is stored bridges the origin's failure.";
+            let means = "The stored response is served in place of the failed one.";
             return client_gets(CacheResult::Stale, bridged, means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
     match evaluated.by_head {
         Ok(_) if evaluated.verdict().is_ok() => {
-            client_gets(result, Some(reason), "The origin answers, and its response is stored.")
+            client_gets(result, Some(reason), "The origin's response is served and stored.")
         }
         Ok(_) => client_gets(
             result,
             Some(reason),
-            "The origin answers; its body keeps the response from being stored.",
+            "The origin responds; the body prevents storing the response.",
         ),
         Err(refusal) => {
-            client_gets(result, Some(refusal), "The origin answers; its response is not stored.")
+            client_gets(result, Some(refusal), "The origin responds; the response is not stored.")
         }
     }
 }
 
-/// What a write invalidates once it succeeds; nothing for requests that change nothing.
+/// Returns what a successful write invalidates; empty for safe requests.
 fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
     let (request, presence) = (&planned.request, planned.presence);
     let is_unsafe = invalidation::is_unsafe(request.method(), presence)
@@ -300,7 +301,7 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     }
     let head = RequestHead {
         method: request.method(),
-        authority: super::finish::requested_host(request.headers()),
+        authority: requested_host(request.headers()),
         target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
         headers: request.headers(),
         credentials: crate::policy::Credentials::NONE,
@@ -318,13 +319,13 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }
 
-/// A selector in words, without the user's name.
+/// Formats a selector, without the user's name.
 fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),
         Selector::Tag(tag) => Some(format!("tag {}", request::without_user(tag, user))),
-        Selector::User(_) => Some("all that is this user's".to_owned()),
-        Selector::Credential(_) => Some("what the origin accepted of these credentials".to_owned()),
+        Selector::User(_) => Some("all responses of this user".to_owned()),
+        Selector::Credential(_) => Some("the acceptance of these credentials".to_owned()),
         Selector::All(terms) => {
             let is_own = terms.iter().any(|term| matches!(term, Selector::User(_)));
             let rest = terms.iter().filter(|term| !matches!(term, Selector::User(_)));

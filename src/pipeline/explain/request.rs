@@ -1,12 +1,12 @@
-//! A request as far as it is decided about without the store, and its route.
+//! A request after all decisions that need no store.
 
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
 use http_body_util::Full;
 
 use super::{
-    ParsedRequest,
     explanation::{ExplainedReading, ExplainedRoute, RemovedField, RequestLine, UnmatchedRoute},
+    input::ParsedRequest,
 };
 use crate::{
     field::{
@@ -18,22 +18,22 @@ use crate::{
     pipeline::{
         config_snapshot::ConfigSnapshot,
         credentials::{self, IdentityInputs, mask_credentials},
-        receive::{self, Ingress, Lookup, RequestAction},
+        ingress::Ingress,
+        receive::{self, Lookup, RequestAction},
     },
     policy::Reason,
     route::{Agreement, Mismatch, Route},
     server::Connection,
 };
 
-/// What stands in the place of every credential.
 const HIDDEN: &str = "***";
 
-/// A request as far as it is decided about without the store, by the functions that serve.
+/// A request and the decisions that need no store.
 pub(super) struct PlannedRequest<'a> {
     pub(super) config: &'a ConfigSnapshot,
-    /// The request, its fields settled.
+    /// The request, with sanitized fields.
     pub(super) received: Request<Full<Bytes>>,
-    /// The same without what its partition takes off.
+    /// The request without the credentials removed by its partition.
     pub(super) request: Request<Full<Bytes>>,
     pub(super) connection: &'a Connection,
     pub(super) presence: FieldPresence,
@@ -73,7 +73,7 @@ impl<'a> PlannedRequest<'a> {
         planned
     }
 
-    /// Takes off what the route's partition takes off.
+    /// Removes the credentials that the partition ignores.
     fn make_anonymous(&mut self) {
         let (config, presence) = (self.config, self.presence);
         let (route, headers) = (config.route(self.route), self.request.headers_mut());
@@ -81,12 +81,12 @@ impl<'a> PlannedRequest<'a> {
         let sent = self.received.headers();
         for name in sent.keys().filter(|name| self.request.headers().get(*name) != sent.get(*name))
         {
-            let why = "`partition = \"everyone\"` takes credentials and cookies off";
+            let why = "`partition = \"everyone\"` removes credentials and cookies";
             self.removed.push(RemovedField { name: name.to_string(), why });
         }
     }
 
-    /// The lookup, if the cache has a part in the request.
+    /// Returns the lookup, if the cache is used.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
         match &self.action {
             RequestAction::Lookup(lookup) | RequestAction::Refresh(lookup) => Some(lookup),
@@ -106,7 +106,6 @@ impl<'a> PlannedRequest<'a> {
         self.request.uri().query()
     }
 
-    /// The request as it came, as far as it says who asks.
     pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.query(),
@@ -121,15 +120,9 @@ impl<'a> PlannedRequest<'a> {
         Ingress::of(self.config, self.request.headers(), self.connection)
     }
 
-    /// Why the cache has no part in it, if it has none.
+    /// Returns why the cache is not used, if so.
     pub(super) fn reason(&self) -> Option<Reason> {
-        match &self.action {
-            RequestAction::Loop => Some(Reason::Loop),
-            RequestAction::Misdirected => Some(Reason::Misdirected),
-            RequestAction::Pass(reason) => Some(*reason),
-            RequestAction::Refresh(_) => Some(Reason::RuleBypass),
-            RequestAction::Lookup(_) => None,
-        }
+        self.action.bypass_reason()
     }
 
     pub(super) fn request_line(&self) -> RequestLine {
@@ -170,7 +163,7 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// The readings of a path about which servers may disagree.
+    /// Returns the readings of a path on which servers disagree.
     fn several_readings(&self, host: &str) -> Vec<ExplainedReading> {
         let readings = self.readings();
         if !matches!(readings, PathReadings::Ambiguous(_)) {
@@ -191,7 +184,7 @@ impl<'a> PlannedRequest<'a> {
         found
     }
 
-    /// The name of the route that the reading at this place selects.
+    /// Returns the name of the route selected by a reading.
     fn route_of(&self, place: usize, host: &str, readings: &PathReadings<'_>) -> String {
         let method = self.request.method();
         let fits = |route: &&std::sync::Arc<Route>| {
@@ -209,13 +202,13 @@ impl<'a> PlannedRequest<'a> {
 fn removed(config: &ConfigSnapshot, name: &HeaderName, connection: &Connection) -> RemovedField {
     let peer = connection.peer.map(|peer| peer.ip());
     let why = if config.users.is_spoofed(name, peer) {
-        "only a gateway in `user.header.from` may say this"
+        "only a gateway in `user.header.from` may set this"
     } else if ForwardingKind::of(name.as_str()).is_some() {
-        "only a proxy in `trusted_proxies` may say this"
+        "only a proxy in `trusted_proxies` may set this"
     } else if forwarding::is_underscore_alias(name.as_str()) {
-        "some servers take `_` for `-`, and this name for one that decides about the request"
+        "some servers treat `_` as `-`, and then this header controls the request"
     } else {
-        "`Connection` lists it: it is for this connection only"
+        "listed in `Connection`: for this connection only"
     };
     RemovedField { name: name.to_string(), why }
 }
@@ -228,7 +221,7 @@ const fn differing(mismatch: Mismatch) -> &'static str {
     }
 }
 
-/// A tag as it is shown: with `{user}` in the place of the user's name.
+/// Formats a tag, with `{user}` in place of the user's name.
 pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
     match user {
         Some(user) if !user.is_empty() => tag.replace(user, "{user}"),
@@ -236,13 +229,13 @@ pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
     }
 }
 
-/// A query without the values of credentials.
+/// Formats a query, with masked credentials.
 pub(super) fn shown_query(config: &ConfigSnapshot, query: &str) -> String {
     mask_credentials(query, &config.credentials, None)
         .map_or_else(|| query.to_owned(), |it| shown_key_query(&it))
 }
 
-/// The query of a key, or a masked one, as people read it.
+/// Formats the query of a key.
 pub(super) fn shown_key_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once(CREDENTIAL_MARK) {
         Some((name, _digest)) => format!("{name}{HIDDEN}"),

@@ -1,4 +1,4 @@
-//! What is explained of a response: whether it is stored, for how long it is of use, what purges it.
+//! Explains a response: whether it is stored, its lifetime, and its selectors.
 
 use std::time::Duration;
 
@@ -6,22 +6,23 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
-    ParsedResponse, advice,
+    advice,
     explanation::{ExplainedResponse, HumanDuration, Lifetime, Selectors},
+    input::ParsedResponse,
     request::PlannedRequest,
 };
 use crate::{
     field::Timestamp,
     key::vary::VarySet,
     pipeline::{
-        admit,
         cacheability::CacheabilityCheck,
         config_snapshot::ConfigSnapshot,
         credentials,
-        fetch::FetchTimes,
-        finish,
+        fetch_times::FetchTimes,
+        ingress::requested_host,
         payload::{self, Payload, PayloadError},
         receive::Lookup,
+        selecting_fields::selecting_set,
     },
     policy::{
         CacheRule, Freshness, Reason, RequestHead, ResponseDirectives, ResponseHead, TtlFrom,
@@ -33,21 +34,21 @@ use crate::{
     route::Route,
 };
 
-/// A response, judged as one that the origin sends now.
+/// A response, evaluated as if the origin sent it now.
 pub(super) struct EvaluatedResponse {
     given: ParsedResponse,
     sent: HeaderMap,
     directives: ResponseDirectives,
     freshness: Freshness,
     basis: LifetimeBasis,
-    /// Whether it is stored as far as its head goes.
+    /// The verdict on the head.
     pub(super) by_head: Result<Freshness, Reason>,
-    /// Why its body keeps it from being stored, and the tags in it.
+    /// The tags in the body, or why the body prevents storing.
     by_body: Result<Vec<String>, Reason>,
 }
 
 impl EvaluatedResponse {
-    /// Judges a response by the functions that serve. `limit` is the largest body that is stored.
+    /// Evaluates a response. `limit` is the maximum size of a stored body.
     pub(super) fn of(
         planned: &PlannedRequest<'_>,
         lookup: &Lookup,
@@ -65,23 +66,21 @@ impl EvaluatedResponse {
         Self { given, sent, directives, freshness, basis, by_head, by_body }
     }
 
-    /// Whether it is stored, and if not, why not.
+    /// Returns the freshness if it is stored, or the reason if not.
     pub(super) fn verdict(&self) -> Result<Freshness, Reason> {
         let freshness = self.by_head?;
         self.by_body.as_ref().map(|_| freshness).map_err(|reason| *reason)
     }
 
-    /// The status of the response.
     pub(super) fn status(&self) -> StatusCode {
         self.given.status
     }
 
-    /// The fields that select among the responses of its target.
+    /// Returns the fields that select among the responses of the target.
     pub(super) fn selecting(&self, config: &ConfigSnapshot, route: &Route) -> VarySet {
-        admit::selecting_set(config, route, &self.given.headers)
+        selecting_set(config, route, &self.given.headers)
     }
 
-    /// The tags of the response.
     pub(super) fn tags(&self, planned: &PlannedRequest<'_>, lookup: &Lookup) -> Vec<String> {
         let mut tags = planned.matched_route().tags_of(
             &planned.readings(),
@@ -105,7 +104,7 @@ impl EvaluatedResponse {
         let route = planned.matched_route();
         let (stored, reason, means) = match (verdict, refused) {
             (_, Some(refused)) => (false, Some(refused.reason), refused.means.to_owned()),
-            (Ok(_), None) => (true, None, "It is stored.".to_owned()),
+            (Ok(_), None) => (true, None, "The response is stored.".to_owned()),
             (Err(reason), None) => (false, Some(reason), reason.description().to_owned()),
         };
         let kept = stored_fields(&self.given.headers, &self.directives);
@@ -128,7 +127,7 @@ impl EvaluatedResponse {
         }
     }
 
-    /// The `Cache-Control` that clients get.
+    /// Returns the `Cache-Control` sent to clients.
     fn cache_control(&self, route: &Route, stored: bool) -> Option<String> {
         let mut headers = self.given.headers.clone();
         if let Some(value) = route.client_cache.as_ref().filter(|_| stored) {
@@ -148,7 +147,7 @@ impl EvaluatedResponse {
             .map(|time| (HumanDuration(time), by(&self.directives)));
         let freshness = self.by_head.unwrap_or(self.freshness);
         let left = freshness.lifetime.saturating_sub(freshness.initial_age);
-        // By default all that is stored has this window: it says nothing of a response that is not.
+        // Every stored response has this window by default; others have none.
         let if_disconnected = match self.verdict() {
             Ok(_) => stale::stale_if_disconnected_window(self.given.status, &freshness, rule),
             Err(_) => Duration::ZERO,
@@ -184,7 +183,7 @@ impl EvaluatedResponse {
     }
 }
 
-/// Why a response is not stored that is not in itself.
+/// A reason outside the response that prevents storing it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotStored {
     pub(super) reason: Reason,
@@ -196,7 +195,7 @@ fn head(given: &ParsedResponse, now: Timestamp) -> ResponseHead<'_> {
     ResponseHead { status, headers, requested_at: now, received_at: now }
 }
 
-/// Whether a response is stored as far as its head and its length go.
+/// Returns the verdict on the head and the length of a response.
 fn verdict(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
@@ -209,7 +208,7 @@ fn verdict(
         route: planned.matched_route(),
         request: RequestHead {
             method: &Method::GET,
-            authority: finish::requested_host(request.headers()),
+            authority: requested_host(request.headers()),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
             headers: request.headers(),
             credentials: lookup.credentials,
@@ -225,13 +224,13 @@ fn verdict(
     admission.map(|admission| admission.freshness).map_err(|(reason, _)| reason)
 }
 
-/// The length of a body, as far as it is known.
+/// Returns the length of a body, if known.
 fn length(headers: &HeaderMap, body: Option<&Bytes>) -> Option<u64> {
     let announced = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
     body.map(|body| body.len() as u64).or_else(announced)
 }
 
-/// The tags in the body of a response, or why it keeps the response from being stored.
+/// Returns the tags in the body, or why it prevents storing.
 fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec<String>, Reason> {
     let (Some(body), route) = (&given.body, planned.matched_route()) else { return Ok(Vec::new()) };
     let Ok(Payload::Json(coding, kind)) =
@@ -249,7 +248,7 @@ fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec
     })
 }
 
-/// The directive by which the origin says how long a response is fresh.
+/// Returns the directive by which the origin sets the lifetime.
 const fn by(directives: &ResponseDirectives) -> &'static str {
     match (directives.source, directives.s_maxage, directives.max_age) {
         (DirectiveSource::CdnCacheControl, ..) => "CDN-Cache-Control",
@@ -260,7 +259,7 @@ const fn by(directives: &ResponseDirectives) -> &'static str {
     }
 }
 
-/// What selects the responses to a request, to purge them.
+/// Returns the selectors of the responses to a request.
 pub(super) fn selectors(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
@@ -277,13 +276,12 @@ pub(super) fn selectors(
         body_tags: route.body_tags.iter().map(ToString::to_string).collect(),
         route: route.name.to_string(),
         version: planned.config.version.to_string(),
-        // Exact credentials have no name by which they could be purged.
+        // Exact credentials have no name to purge by.
         by_user: planned.config.users.is_configured()
             && lookup.member.as_deref().is_some_and(|member| member.owner.is_some()),
     }
 }
 
-/// The time that a span stands for.
 pub(super) const fn seconds(seconds: i64) -> HumanDuration {
     HumanDuration(Duration::from_secs(seconds.unsigned_abs()))
 }

@@ -1,7 +1,7 @@
-//! What is explained of what is stored: only a running node knows.
+//! Explains the stored response and its purges, on a running node.
 
 use super::{
-    ExplainedPurge, ExplainedStored, HumanDuration,
+    explanation::{ExplainedPurge, ExplainedStored, HumanDuration},
     request::{PlannedRequest, without_user},
     response::seconds,
 };
@@ -10,24 +10,24 @@ use crate::{
     fence::PurgeCandidate,
     field::{Rfc3339, Timestamp},
     pipeline::{
-        Pipeline,
         lookup::{ForcedStaleness, StoredMatch},
+        miss_plan::LookupOutcome,
         receive::Lookup,
-        request_context::LookupOutcome,
+        state::Pipeline,
     },
     policy::{CacheResult, CacheRule, Reason},
     store::Store,
 };
 
-/// What a lookup for the request comes to now.
+/// The result of a lookup at one moment.
 pub(super) struct LookupSnapshot {
     pub(super) outcome: LookupOutcome,
-    /// When, by the node's own clock.
+    /// The time by the node's monotonic clock.
     pub(super) steady: Timestamp,
 }
 
 impl LookupSnapshot {
-    /// What is stored, whatever it is good for.
+    /// Returns the stored response, fresh or not.
     pub(super) fn stored(&self) -> Option<&StoredMatch> {
         match &self.outcome {
             LookupOutcome::Fresh(stored) | LookupOutcome::Stale(stored, _) => Some(stored),
@@ -35,21 +35,21 @@ impl LookupSnapshot {
         }
     }
 
-    /// What the client gets without the origin.
+    /// Returns the result for the client, if no origin request is needed.
     pub(super) fn without_origin(&self) -> Option<(CacheResult, Option<Reason>, &'static str)> {
         match &self.outcome {
             LookupOutcome::Fresh(_) => {
-                Some((CacheResult::Hit, None, "What is stored is fresh, and answers it."))
+                Some((CacheResult::Hit, None, "The stored response is fresh, and is served."))
             }
             LookupOutcome::Stale(_, reason) => {
-                let means = "What is stored is stale, and answers it all the same.";
+                let means = "The stored response is stale, but may be served.";
                 Some((CacheResult::Stale, Some(*reason), means))
             }
             LookupOutcome::Miss(_) => None,
         }
     }
 
-    /// Why the origin has to be asked.
+    /// Returns why an origin request is needed.
     pub(super) fn needed_because(&self) -> Reason {
         match &self.outcome {
             LookupOutcome::Miss(plan) => plan.reason,
@@ -57,7 +57,7 @@ impl LookupSnapshot {
         }
     }
 
-    /// Whether the request may share a fetch with others.
+    /// Returns whether the request may join or lead a shared fetch.
     pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
         match &self.outcome {
             LookupOutcome::Miss(plan) => plan.may_be_shared(lookup, rule),
@@ -91,7 +91,7 @@ impl<S: Store> Pipeline<S> {
             made_stale_by: match forced_staleness {
                 ForcedStaleness::None => None,
                 ForcedStaleness::SoftPurged => Some("a soft purge"),
-                ForcedStaleness::PreviousVersion => Some("a new version of the namespace"),
+                ForcedStaleness::PreviousVersion => Some("a new namespace version"),
             },
             bytes: response.body_length(),
             tags: response.tags().map(|tag| without_user(tag, user)).collect(),
@@ -99,8 +99,9 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// The last purge that selects the response to a request: the stored one, or one with the tags that
-    /// the route gives it.
+    /// Returns the last purge that selects the response.
+    ///
+    /// If nothing is stored, the tags are those set by the route.
     pub(super) fn purged_by(
         &self,
         planned: &PlannedRequest<'_>,

@@ -1,13 +1,13 @@
-//! An explanation as people read it.
+//! The explanation as text.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{
+use super::explanation::{
     ExplainedKey, ExplainedResponse, ExplainedStored, Explanation, HumanDuration, Lifetime,
     Selectors, UnmatchedRoute,
 };
 
-/// Routes before the one that matches that are named one by one.
+/// Maximum number of non-matching routes listed by name.
 const NAMED: usize = 4;
 
 impl Display for Explanation {
@@ -16,31 +16,27 @@ impl Display for Explanation {
         self.write_route(to)?;
         if !self.removed.is_empty() {
             let rows = self.removed.iter().map(|it| (it.name.as_str(), it.why.to_owned()));
-            section(to, "Taken off the request", rows)?;
+            section(to, "Removed from the request", rows)?;
         }
         self.write_who_asks(to)?;
         if let Some(key) = &self.key {
-            section(
-                to,
-                "Key: two requests share a response if all of this is the same",
-                key.rows(),
-            )?;
+            section(to, "Key: requests with equal keys share a response", key.rows())?;
         }
         self.write_decisions(to)?;
         section(to, "The origin", self.origin_rows())?;
         if let Some(stored) = &self.stored {
-            section(to, "Stored now", stored.rows())?;
+            section(to, "Stored response", stored.rows())?;
         }
         self.write_purge(to)?;
         if let Some(response) = &self.response {
-            section(to, "The given response", response.rows())?;
+            section(to, "Given response", response.rows())?;
         }
         if !self.invalidates.is_empty() {
-            let rows = [("a success purges", self.invalidates.join(", "))];
+            let rows = [("on success, purges", self.invalidates.join(", "))];
             section(to, "Write", rows)?;
         }
         if let Some(selectors) = &self.selectors {
-            section(to, "What purges the response", selectors.rows())?;
+            section(to, "Selectors that purge the response", selectors.rows())?;
         }
         let reason = self.answer.reason.map(|reason| format!(", detail={reason}"));
         let result = format!("{}{}", self.answer.result, reason.unwrap_or_default());
@@ -51,7 +47,7 @@ impl Display for Explanation {
 impl Explanation {
     fn write_route(&self, to: &mut Formatter<'_>) -> fmt::Result {
         let route = &self.route;
-        let pattern = route.pattern.as_deref().unwrap_or("(what no route matches)");
+        let pattern = route.pattern.as_deref().unwrap_or("(no route matches)");
         let mut rows = vec![(route.name.as_str(), pattern.to_owned())];
         let near = route.before.iter().filter(|route| route.differs != "path");
         let far = route.before.iter().filter(|route| route.differs == "path");
@@ -69,7 +65,7 @@ impl Explanation {
         if route.readings.is_empty() {
             rows.push(("path", "all servers read it alike".to_owned()));
         }
-        section(to, "Route: the first that matches", rows)
+        section(to, "Route: the first match", rows)
     }
 
     fn write_who_asks(&self, to: &mut Formatter<'_>) -> fmt::Result {
@@ -88,7 +84,7 @@ impl Explanation {
                 rows.push(("issuer", identity.issuer.clone()));
             }
         }
-        section(to, "Who asks (no values are shown)", rows)
+        section(to, "Identity (values are not shown)", rows)
     }
 
     fn write_decisions(&self, to: &mut Formatter<'_>) -> fmt::Result {
@@ -104,12 +100,12 @@ impl Explanation {
 
     fn origin_rows(&self) -> Vec<(&'static str, String)> {
         let origin = &self.origin;
-        let mut rows = vec![("is asked", origin.asked.clone())];
+        let mut rows = vec![("request", origin.asked.clone())];
         if !origin.added.is_empty() {
-            rows.push(("gets in addition", origin.added.join("\n")));
+            rows.push(("headers added", origin.added.join("\n")));
         }
         if !origin.left_out.is_empty() {
-            rows.push(("does not get", origin.left_out.join(", ")));
+            rows.push(("headers removed", origin.left_out.join(", ")));
         }
         rows
     }
@@ -117,7 +113,7 @@ impl Explanation {
     fn write_purge(&self, to: &mut Formatter<'_>) -> fmt::Result {
         let Some(purge) = &self.purged else { return Ok(()) };
         let (mode, source) = (purge.mode, purge.source);
-        let after = if purge.is_before { "; what is stored was fetched after it" } else { "" };
+        let after = if purge.is_before { "; the stored response was fetched after it" } else { "" };
         let text = format!("{} by {source}, {mode}, record {}{after}", purge.at, purge.seq);
         section(to, "Last purge", [("at", text)])
     }
@@ -138,8 +134,8 @@ impl ExplainedKey {
         ];
         let further = [
             ("host at the origin", self.origin_host.clone()),
-            ("left out", listed(&self.left_out)),
-            ("said by a proxy", listed(&self.forwarded)),
+            ("ignored parameters", listed(&self.left_out)),
+            ("set by a proxy", listed(&self.forwarded)),
             ("cookies", listed(&self.cookies)),
             ("vary", listed(&self.vary)),
             ("partition", self.partition.clone()),
@@ -180,7 +176,7 @@ impl ExplainedResponse {
         rows.extend(self.advice.map(|advice| ("to change that", advice.to_owned())));
         rows.extend(self.lifetime.rows());
         let further = [
-            ("not kept", listed(&self.not_kept)),
+            ("headers not stored", listed(&self.not_kept)),
             ("varies by", listed(&self.varies_by)),
             ("tags", listed(&self.tags)),
             ("Cache-Control", self.cache_control.clone()),
@@ -201,23 +197,23 @@ impl Lifetime {
             "origin" => "the origin decides",
             "ttl" => "the route's `ttl` decides",
             "heuristic" => "a tenth of the time since `Last-Modified`",
-            _ => "nothing says how long",
+            _ => "no lifetime given",
         };
         let mut rows = vec![
-            ("the origin says", by_origin),
-            ("the `ttl` says", format!("{by_ttl}, with ttl_from = \"{}\"", self.ttl_from)),
+            ("set by the origin", by_origin),
+            ("set by the `ttl`", format!("{by_ttl}, with ttl_from = \"{}\"", self.ttl_from)),
         ];
         if self.age != HumanDuration(std::time::Duration::ZERO) {
-            rows.push(("age", format!("{} when it arrives", self.age)));
+            rows.push(("age", format!("{} on arrival", self.age)));
         }
         rows.push(("fresh for", format!("{}: {basis}", self.fresh_for)));
         if self.validated {
-            rows.push(("before each use", "the origin is asked if it is current".to_owned()));
+            rows.push(("before each use", "revalidated with the origin".to_owned()));
         }
         let windows = [
-            ("then, renewed behind", self.stale_while_revalidate),
-            ("then, if it fails", self.stale_if_error),
-            ("then, if it is away", self.stale_if_disconnected),
+            ("then, during refresh", self.stale_while_revalidate),
+            ("then, on errors", self.stale_if_error),
+            ("then, if unreachable", self.stale_if_disconnected),
         ];
         for (label, window) in windows {
             if window != HumanDuration(std::time::Duration::ZERO) {
@@ -247,7 +243,7 @@ fn listed(words: &[String]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// A title, and labelled lines below it, their texts aligned.
+/// Writes a title, and aligned rows of labels and texts.
 fn section<'a>(
     to: &mut Formatter<'_>,
     title: &str,
@@ -265,7 +261,7 @@ fn section<'a>(
     Ok(())
 }
 
-/// The text without control characters: a terminal would follow them.
+/// Replaces control characters, which terminals would interpret.
 fn printable(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect()
 }

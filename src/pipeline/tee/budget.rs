@@ -1,4 +1,4 @@
-//! The memory that all bodies on their way to the store share.
+//! The memory budget of all bodies on their way to the store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +9,13 @@ use crate::sync::{AtomicU64, Ordering::Relaxed, with_timeout};
 /// Bodies of up to this many bytes have a pool of their own.
 pub(crate) const SMALL_BODY: usize = 64 << 10;
 
-/// One part in this many of the budget is for small bodies alone.
+/// One part in this many of the budget is reserved for small bodies.
 const SMALL_PART: u64 = 4;
 
-/// The bytes that bodies on their way to the store may take, all together.
+/// The number of bytes that bodies on their way to the store may take in all.
 ///
-/// Small bodies use a pool of their own first and then the rest, large ones the rest only: large bodies
-/// keep no small one from being stored.
+/// Small bodies use their own pool first, then the rest. Large bodies use the rest only, so that
+/// they never keep a small one from being stored.
 #[derive(Debug)]
 pub(crate) struct FillBudget {
     small: BudgetPool,
@@ -29,7 +29,7 @@ struct BudgetPool {
     used: AtomicU64,
 }
 
-/// The part of the budget that one body takes. Returned when dropped.
+/// The share of one body. Returned when dropped.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: Arc<FillBudget>,
@@ -43,17 +43,17 @@ enum PoolKind {
     Large,
 }
 
-/// Whether the budget has room for what a body takes.
+/// Whether a share fits into the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BudgetState {
-    /// It has.
+    /// It fits.
     Available,
-    /// The budget is exceeded; the bytes count all the same.
+    /// The budget is exceeded; the bytes are counted nevertheless.
     Exceeded,
 }
 
 impl FillBudget {
-    /// A budget of this many bytes.
+    /// Creates a budget of this many bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
         let small = bytes / SMALL_PART;
         let freed = Notify::new();
@@ -64,17 +64,17 @@ impl FillBudget {
         })
     }
 
-    /// Bytes taken now.
+    /// Returns the bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.small.used.load(Relaxed) + self.large.used.load(Relaxed)
     }
 
-    /// An empty share, for a body of unknown length.
+    /// Returns an empty share, for a body of unknown length.
     pub(crate) fn share(self: &Arc<Self>) -> BudgetShare {
         BudgetShare { budget: Arc::clone(self), size: PoolKind::Small, bytes: 0 }
     }
 
-    /// Reserves room for a body of this length; of unknown length, it takes room as it grows. Returns
+    /// Reserves room for a body of this length. A body of unknown length grows its share. Returns
     /// `None` if there is no room.
     pub(crate) fn reserve(self: &Arc<Self>, expected: Option<u64>) -> Option<BudgetShare> {
         let bytes = usize::try_from(expected.unwrap_or(0)).ok()?;
@@ -88,7 +88,7 @@ impl FillBudget {
         Some(BudgetShare { budget: Arc::clone(self), size, bytes })
     }
 
-    /// The same, but waits for room for up to this long. For bodies that no client waits for.
+    /// Reserves room, waiting up to `limit`. For bodies that no client waits for.
     pub(crate) async fn reserve_within(
         self: &Arc<Self>,
         expected: Option<u64>,
@@ -136,7 +136,8 @@ impl BudgetPool {
         }
     }
 
-    /// Takes all of these bytes or none. An attempt that fails is never counted, and so fails no other one.
+    /// Takes all of these bytes or none. A failed attempt is never counted, so it cannot make
+    /// another fail.
     fn take_if_free(&self, bytes: usize) -> bool {
         let more = |used: u64| used.checked_add(bytes as u64).filter(|used| *used <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, more).is_ok()
@@ -148,12 +149,12 @@ impl BudgetPool {
 }
 
 impl BudgetShare {
-    /// Bytes of this share.
+    /// Returns the size of this share in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes the share this large.
+    /// Resizes the share.
     pub(crate) fn resize(&mut self, bytes: usize) -> BudgetState {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.budget.give_back(self.size, self.bytes - bytes);
@@ -172,7 +173,7 @@ impl BudgetShare {
         }
     }
 
-    /// Moves the share, and what was taken beside it, out of the pool of small bodies.
+    /// Moves the share, and the bytes just taken, to the pool of large bodies.
     fn move_to_large(&mut self, taken: usize, bytes: usize) -> BudgetState {
         self.budget.small.give_back(taken);
         self.budget.give_back(PoolKind::Small, self.bytes);

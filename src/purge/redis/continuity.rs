@@ -1,8 +1,9 @@
-//! Who followed the log that another one continues: whether each of them has come along.
+//! Detects nodes that did not move to the log that continues the previous one.
 //!
-//! Redis may restart without its last records. Whoever has applied such a record finds it missing, and
-//! tells all nodes before it goes on. So nothing is lost that anybody was promised, once every node that
-//! was there has come to the new log; if one does not come, nobody knows what it had applied.
+//! Redis may restart without its last records. A node that has applied such a record finds it
+//! missing, and appends a loss record before it goes on. Once every node of the old log has moved
+//! to the new one, no acknowledged purge is lost. If a node does not move, the records that it had
+//! applied are unknown.
 
 use std::{
     collections::BTreeSet,
@@ -12,23 +13,24 @@ use std::{
 use super::membership::{MemberRow, MemberStatus, MembershipSnapshot};
 use crate::{fence::LogId, purge::NodeId};
 
-/// How long a node may take to come to the log that continues the last.
+/// Time that a node has to move to the continuing log.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The nodes that followed a log.
+/// Tracks which nodes of the previous log have moved to the current one.
 #[derive(Debug, Default)]
 pub(super) struct ContinuityTracker {
     log: LogId,
-    /// Who had a lease when they were last looked at.
+    /// Nodes with a lease in the last snapshot.
     present: BTreeSet<NodeId>,
-    /// Who was there before this log began and has not been seen in it, and how long that may last.
+    /// Nodes of the previous log that have not appeared in this one yet.
     missing: BTreeSet<NodeId>,
     until: Option<Instant>,
 }
 
 impl ContinuityTracker {
-    /// Looks at who is there, on a node `own` that has applied all of this log. True, once, where somebody
-    /// has not come to it in time.
+    /// Takes in a snapshot, once node `own` has applied all of `log`.
+    ///
+    /// Returns true, once, if a node has not moved in time.
     pub(super) fn update(
         &mut self,
         own: NodeId,
@@ -53,13 +55,13 @@ impl ContinuityTracker {
         !std::mem::take(&mut self.missing).is_empty()
     }
 
-    /// Somebody else has told that records are missing.
+    /// Forgets the missing nodes: a loss record covers what they had applied.
     pub(super) fn clear_missing(&mut self) {
         self.missing.clear();
     }
 }
 
-/// Whether a node goes on in this log, or has signed off after it found nothing missing.
+/// Returns whether a node follows this log, or signed off after it found nothing missing.
 fn has_moved(row: &MemberRow, log: LogId) -> bool {
     row.status == MemberStatus::SignedOff || row.position.log == log
 }
@@ -71,7 +73,7 @@ mod tests {
 
     const OWN: NodeId = NodeId(0);
 
-    /// A node with a lease that has come to this log.
+    /// A node with a lease that follows this log.
     fn row(node: u64, log: u64) -> MemberRow {
         let position = Fence { log: LogId(log), seq: 1 };
         let (ttl, status) = (Duration::ZERO, MemberStatus::Active);
@@ -82,7 +84,7 @@ mod tests {
         MembershipSnapshot { nodes: nodes.to_vec(), ..MembershipSnapshot::default() }
     }
 
-    /// Nodes 0, 1 and 2 in log 1, and log 2 that has just begun.
+    /// Nodes 0, 1 and 2 in log 1, at the time when log 2 begins.
     fn moved() -> (ContinuityTracker, Instant) {
         let (mut continuity, now) = (ContinuityTracker::default(), Instant::now());
         let before = snapshot(&[row(0, 1), row(1, 1), row(2, 1)]);
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_along_is_not_missed() {
+    fn a_node_that_moves_is_not_missed() {
         let (mut continuity, began) = moved();
         let all = snapshot(&[row(1, 2), row(2, 2)]);
         assert!(!continuity.update(OWN, LogId(2), &all, began + MOVE_TIMEOUT / 2));
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_is_missed_once() {
+    fn a_node_that_does_not_move_is_missed_once() {
         let (mut continuity, began) = moved();
         let late = snapshot(&[row(1, 1), row(2, 2)]);
         assert!(!continuity.update(OWN, LogId(2), &late, began + MOVE_TIMEOUT / 2));
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_signed_off_or_was_gone_before_is_not_missed() {
+    fn a_node_that_left_before_is_not_missed() {
         let (mut continuity, began) = moved();
         let off = MemberRow { status: MemberStatus::SignedOff, ..row(1, 1) };
         assert!(!continuity.update(OWN, LogId(2), &snapshot(&[off]), began + MOVE_TIMEOUT));
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_already_is_not_told_again() {
+    fn a_known_loss_is_not_reported_again() {
         let (mut continuity, began) = moved();
         continuity.clear_missing();
         assert!(!continuity.update(OWN, LogId(2), &snapshot(&[]), began + MOVE_TIMEOUT));

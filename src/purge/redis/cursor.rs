@@ -1,7 +1,7 @@
-//! Where a node stands in the stream, and what follows from what it sees there.
+//! The position of a node in the stream, and the decision to continue or to start over.
 //!
-//! The rule under all of it: go on only where the stream surely continues what was applied; otherwise
-//! raise the low watermark.
+//! Invariant: a node continues only if the stream provably continues what it has applied. Otherwise
+//! it raises the low watermark.
 
 use super::stream_entry::{LogEntry, StreamPosition};
 use crate::{
@@ -9,60 +9,59 @@ use crate::{
     purge::WatermarkRaise,
 };
 
-/// Where a node stands.
+/// The position of a node in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamCursor {
-    /// It has applied nothing yet, and holds nothing.
+    /// Nothing applied and nothing stored yet.
     New,
-    /// It has applied everything up to here.
+    /// Everything up to this position is applied.
     At(StreamPosition),
-    /// It has met what is none of ours, and cannot say what it missed.
+    /// An unreadable entry was found, so records may have been missed.
     Lost,
 }
 
-/// What is in the stream at one moment.
+/// The state of the stream at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamView {
-    /// The run of the server; empty where nobody may know.
+    /// The run id of the server; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
     pub(super) first: ViewedEntry,
     pub(super) last: ViewedEntry,
-    /// At the node's own place.
+    /// The entry at the node's own position.
     pub(super) own: ViewedEntry,
 }
 
-/// An entry, or none.
+/// An entry of the stream, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ViewedEntry {
     Missing,
-    /// One that is none of ours.
+    /// Not written by Larder.
     Foreign,
     Known(StreamPosition),
 }
 
-/// What a node does about what it sees.
+/// How a node proceeds after a view of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SyncDecision {
-    /// It goes on from where it stands, to reach at least this.
+    /// Continue from the current position, at least to this sequence number.
     Continue(u64),
-    /// It follows the log from here, to reach at least `until`; what has an older fence is dead.
+    /// Follow the log from `position`, at least to `until`. Older fences are invalid.
     Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
-    /// Another log has to begin: the one there, or this one, must not go on.
+    /// Start a new log, because the current one (or this one) must not continue.
     StartNewLog(Option<LogId>),
 }
 
-/// What a node does about the next entry.
+/// How a node handles the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryAction {
-    /// It is applied already.
     Skip,
     Apply,
-    /// First the low watermark rises to here.
+    /// Raise the low watermark to this fence first.
     BeginAndApply(Fence, WatermarkRaise),
 }
 
 impl StreamCursor {
-    /// What to do about what the stream looks like.
+    /// Decides how to proceed after a view of the stream.
     pub(super) fn decide(&self, view: &StreamView) -> SyncDecision {
         let ViewedEntry::Known(last) = &view.last else { return SyncDecision::StartNewLog(None) };
         if is_other_run(&last.run, &view.run) {
@@ -75,7 +74,7 @@ impl StreamCursor {
         }
     }
 
-    /// The id of the entry applied last.
+    /// Returns the id of the last entry applied.
     pub(super) fn id(&self) -> String {
         match self {
             Self::At(position) => format!("{}-0", position.fence.seq),
@@ -83,7 +82,7 @@ impl StreamCursor {
         }
     }
 
-    /// The last place applied.
+    /// Returns the sequence number of the last record applied.
     pub(super) fn seq(&self) -> u64 {
         match self {
             Self::At(position) => position.fence.seq,
@@ -93,7 +92,7 @@ impl StreamCursor {
 }
 
 impl StreamPosition {
-    /// What to do about the entry that comes after this one.
+    /// Decides how to handle the entry that follows this position.
     pub(super) fn action_for(&self, log_entry: &LogEntry) -> EntryAction {
         let Fence { log, seq } = log_entry.position.fence;
         let before = Fence { log, seq: seq.saturating_sub(1) };
@@ -116,7 +115,7 @@ impl StreamPosition {
     }
 }
 
-/// Whether two runs are surely not the same.
+/// Returns whether two run ids are known to differ.
 fn is_other_run(one: &str, other: &str) -> bool {
     !one.is_empty() && !other.is_empty() && one != other
 }
@@ -139,7 +138,7 @@ fn continue_or_restart(
         (ViewedEntry::Missing, ViewedEntry::Known(first)) if first.fence.seq > seq => {
             restart_at_first(&view.first, last, Some(WatermarkRaise::Gap))
         }
-        // What was applied is not there, or something else is in its place.
+        // The applied record is missing or was replaced.
         _ if last.fence.log == position.fence.log => {
             SyncDecision::StartNewLog(Some(position.fence.log))
         }
@@ -151,7 +150,7 @@ fn may_be_same(one: Option<u64>, other: Option<u64>) -> bool {
     one.is_none() || other.is_none() || one == other
 }
 
-/// Follows the stream from its first entry on.
+/// Follows the stream from its first entry.
 fn restart_at_first(
     first: &ViewedEntry,
     last: &StreamPosition,
@@ -164,7 +163,7 @@ fn restart_at_first(
     SyncDecision::Begin { position, raise, until: last.fence.seq }
 }
 
-/// Follows the stream from its end on: everything there is may have been purged.
+/// Follows the stream from its end, and treats everything stored earlier as purged.
 fn restart_at_end(last: &StreamPosition) -> SyncDecision {
     let until = last.fence.seq;
     SyncDecision::Begin { position: last.clone(), raise: Some(WatermarkRaise::Foreign), until }
@@ -180,7 +179,7 @@ mod tests {
 
     const RUN: &str = "run-one";
 
-    /// A position whose nonce follows from log and place.
+    /// A position with a nonce derived from log and sequence number.
     fn position(log: u64, seq: u64) -> StreamPosition {
         let nonce = Some(log * 1000 + seq);
         StreamPosition { fence: Fence { log: LogId(log), seq }, nonce, run: RUN.into() }
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_nobody_may_know_is_no_other_run() {
+    fn an_unknown_run_id_is_not_another_run() {
         let unknown = StreamView { run: "".into(), ..view(seen(1, 1), seen(1, 9), seen(1, 5)) };
         assert_eq!(at(1, 5).decide(&unknown), SyncDecision::Continue(9));
         let last = ViewedEntry::Known(StreamPosition { run: "".into(), ..position(1, 9) });
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_reads_all_there_is() {
+    fn a_new_node_reads_the_whole_log() {
         let view = view(seen(1, 4), seen(2, 9), ViewedEntry::Missing);
         let decision = StreamCursor::New.decide(&view);
         begins_at(&decision, 1, 3, None);
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_skips_a_beginning_that_is_none_of_ours() {
+    fn a_new_node_skips_a_foreign_beginning() {
         let view = view(ViewedEntry::Foreign, seen(2, 9), ViewedEntry::Missing);
         begins_at(&StreamCursor::New.decide(&view), 2, 9, Some(WatermarkRaise::Foreign));
     }
@@ -257,19 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_goes_on_where_its_place_is_as_it_was() {
+    fn a_node_continues_if_its_entry_is_unchanged() {
         let view = view(seen(1, 1), seen(2, 9), seen(1, 5));
         assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
     }
 
     #[test]
-    fn a_node_goes_on_where_just_its_own_place_was_trimmed() {
+    fn a_node_continues_if_only_its_own_entry_was_trimmed() {
         let view = view(seen(1, 6), seen(1, 9), ViewedEntry::Missing);
         assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
     }
 
     #[test]
-    fn a_gap_raises_the_floor_to_it() {
+    fn a_gap_raises_the_low_watermark() {
         let view = view(seen(1, 7), seen(1, 9), ViewedEntry::Missing);
         begins_at(&at(1, 5).decide(&view), 1, 6, Some(WatermarkRaise::Gap));
     }
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_that_is_shorter_or_in_the_way_kills_everything() {
+    fn another_log_invalidates_everything() {
         let shorter = view(seen(2, 1), seen(2, 4), ViewedEntry::Missing);
         begins_at(&at(1, 5).decide(&shorter), 2, 4, Some(WatermarkRaise::Foreign));
         let in_the_way = view(seen(2, 1), seen(2, 9), seen(2, 5));
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_records_raise_the_floor() {
+    fn missing_records_raise_the_low_watermark() {
         let low_watermark = Fence { log: LogId(1), seq: 7 };
         assert_eq!(
             position(1, 5).action_for(&log_entry(1, 8)),
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_raises_the_floor_and_tells_why() {
+    fn another_log_raises_the_low_watermark_with_its_cause() {
         let low_watermark = Fence { log: LogId(2), seq: 5 };
         let begins = |log_entry: &LogEntry| position(1, 5).action_for(log_entry);
         assert_eq!(
@@ -339,7 +338,10 @@ mod tests {
             begins(&restarted),
             EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Restart)
         );
-        let told = LogEntry { begins: Some(WatermarkRaise::Empty), ..log_entry(2, 6) };
-        assert_eq!(begins(&told), EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Empty));
+        let with_cause = LogEntry { begins: Some(WatermarkRaise::Empty), ..log_entry(2, 6) };
+        assert_eq!(
+            begins(&with_cause),
+            EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Empty)
+        );
     }
 }

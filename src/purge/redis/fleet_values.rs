@@ -1,102 +1,62 @@
-//! What the nodes of a fleet agree on besides the log: turns, and words that all remember.
+//! Values that the nodes of a fleet share in Redis.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use fred::{error::Error, interfaces::KeysInterface as _};
+use fred::interfaces::KeysInterface as _;
 
 use super::{
-    RedisLog,
-    leader_lease::RedisLeaderLease,
-    session::{Appender, with_deadline},
+    session_error::{SessionError, with_deadline},
     state::LogState,
 };
-use crate::purge::{LogUnavailable, random};
+use crate::purge::LogUnavailable;
 
-/// How long an answer may take.
+/// Timeout of a call.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a value is remembered that nobody says again.
+/// Time to live of a shared value.
 const VALUE_TTL: Duration = Duration::from_hours(24 * 90);
 
-/// When a value is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SetCondition {
     Always,
-    /// Only if there is none.
+    /// Only if the key does not exist.
     IfAbsent,
 }
 
-impl RedisLog {
-    /// Whether nobody has asked with this key within this time.
-    pub(in crate::purge) async fn dedup(
-        &self,
-        key: &str,
-        within: Duration,
-    ) -> Result<bool, LogUnavailable> {
-        let (appender, key) = (self.appender()?, self.shared.keys.hashed("once", key));
-        let set =
-            set(&self.shared, &appender, (key, "1".to_owned()), (within, SetCondition::IfAbsent));
-        Ok(with_reply_timeout(set).await?.is_some())
-    }
-
-    /// A role that no other node has.
-    pub(in crate::purge) async fn acquire_lease(
-        &self,
-        name: &str,
-    ) -> Result<Option<RedisLeaderLease>, LogUnavailable> {
-        let (appender, key) = (self.appender()?, self.shared.keys.named("role", name));
-        RedisLeaderLease::acquire(Arc::clone(&self.shared), &appender, key).await
-    }
-
-    /// The value that was remembered last under this name.
-    pub(in crate::purge) async fn fleet_value(
-        &self,
-        name: &str,
-    ) -> Result<Option<String>, LogUnavailable> {
-        let (appender, key) = (self.appender()?, self.shared.keys.named("word", name));
-        with_reply_timeout(Box::pin(appender.client.get::<Option<String>, _>(key))).await
-    }
-
-    /// Has all nodes remember a value.
-    pub(in crate::purge) async fn set_fleet_value(
-        &self,
-        name: &str,
-        value: &str,
-    ) -> Result<(), LogUnavailable> {
-        let (appender, key) = (self.appender()?, self.shared.keys.named("word", name));
-        let set = set(
-            &self.shared,
-            &appender,
-            (key, value.to_owned()),
-            (VALUE_TTL, SetCondition::Always),
-        );
-        with_reply_timeout(set).await.map(drop)
-    }
-}
-
-/// `SET`, unless Redis gets to it condition after nobody waits any more. Nothing if there was a value already.
+/// Runs `SET` with a deadline. Returns none if the condition was not met.
 pub(super) async fn set(
     shared: &LogState,
-    appender: &Appender,
     (key, value): (String, String),
     (ttl, condition): (Duration, SetCondition),
-) -> Result<Option<String>, Error> {
+) -> Result<Option<String>, LogUnavailable> {
+    let appender = shared.appender()?;
     let ttl = ttl.as_millis().max(1).to_string();
     let condition = if condition == SetCondition::IfAbsent { "new" } else { "any" };
     let call = (vec![key], vec![value, ttl, condition.to_owned()]);
-    Box::pin(shared.run(&appender.client, &shared.scripts.set, call, REPLY_TIMEOUT)).await
+    let run = Box::pin(shared.run(&appender, &shared.scripts.set, call, REPLY_TIMEOUT));
+    run.await.map_err(|failure| unavailable(&failure))
 }
 
-/// A value of its own.
-pub(super) fn random_token() -> String {
-    super::stream_entry::to_hex(random())
+/// Stores a value for all nodes.
+pub(super) async fn set_value(
+    shared: &LogState,
+    key: String,
+    value: &str,
+) -> Result<(), LogUnavailable> {
+    set(shared, (key, value.to_owned()), (VALUE_TTL, SetCondition::Always)).await.map(drop)
 }
 
-pub(super) async fn with_reply_timeout<T>(
-    reply: impl Future<Output = Result<T, Error>>,
-) -> Result<T, LogUnavailable> {
-    let reply = with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) }).await;
-    reply.map_err(|failure| {
-        tracing::debug!(%failure, "the fleet cannot be asked");
-        LogUnavailable
-    })
+pub(super) async fn value(
+    shared: &LogState,
+    key: String,
+) -> Result<Option<String>, LogUnavailable> {
+    let appender = shared.appender()?;
+    let reply = Box::pin(appender.get(key));
+    with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) })
+        .await
+        .map_err(|failure| unavailable(&failure))
+}
+
+pub(super) fn unavailable(failure: &SessionError) -> LogUnavailable {
+    tracing::debug!(%failure, "fleet call failed");
+    LogUnavailable
 }

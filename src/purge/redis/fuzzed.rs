@@ -1,13 +1,13 @@
-//! What fuzz targets see of this room: the readers of what Redis answers.
+//! Fuzzing entry point for the parsers of Redis replies.
 
 use fred::types::Value;
 
 use super::reply;
 
-/// How deep an answer is nested at most.
+/// Maximum nesting of a reply.
 const DEPTH: usize = 6;
 
-/// Reads an answer that these bytes describe, in every way that answers are read.
+/// Runs every reply parser on the value that these bytes describe.
 pub(crate) fn read(bytes: &[u8]) {
     let reply = value(&mut bytes.iter(), DEPTH);
     let _ =
@@ -19,7 +19,7 @@ pub(crate) fn read(bytes: &[u8]) {
     }
 }
 
-/// The reply that bytes describe: of each value its kind, then its length, then what it holds.
+/// Builds a reply from bytes: for each value its kind, its length and its content.
 fn value<'a>(bytes: &mut impl Iterator<Item = &'a u8>, depth: usize) -> Value {
     let Some(kind) = bytes.next() else { return Value::Null };
     let length = usize::from(*bytes.next().unwrap_or(&0));
@@ -30,7 +30,7 @@ fn value<'a>(bytes: &mut impl Iterator<Item = &'a u8>, depth: usize) -> Value {
         3 | 4 => String::from_utf8_lossy(&bytes.take(length).copied().collect::<Vec<_>>())
             .into_owned()
             .into(),
-        // Numbers and identifiers as scripts write them.
+        // Numbers and identifiers in the format of the scripts.
         5 => format!("{length:016x}").into(),
         6 => format!("{length}-{}", length / 3).into(),
         _ if depth == 0 => Value::Null,

@@ -1,50 +1,44 @@
-//! The names of the log's keys. They share one slot of a cluster: scripts use several at once.
-
-use std::fmt::Write as _;
+//! Names of the log's keys. They share one hash slot, because scripts use several at once.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::purge::NodeId;
 
-/// The names under one prefix.
+/// The keys under one prefix.
 #[derive(Debug)]
 pub(super) struct LogKeys {
-    /// The stream.
     pub(super) log: String,
-    /// The hash of the nodes.
     pub(super) nodes: String,
-    /// What all others begin with.
+    /// Prefix of all other keys.
     base: String,
 }
 
 impl LogKeys {
     pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:log");
-        // What is in braces decides on the slot; if there is nothing, all of it does.
+        // The hash tag, in braces, selects the slot. Without one the whole key does.
         let base = if has_hash_tag(&log) { log.clone() } else { format!("{{{log}}}") };
         Self { nodes: format!("{base}:nodes"), log, base }
     }
 
-    /// What the scripts work on.
+    /// Returns the keys used by every script.
     pub(super) fn stream_and_nodes(&self) -> Vec<String> {
         vec![self.log.clone(), self.nodes.clone()]
     }
 
-    /// The channel on which a node hears who has applied what it appended.
+    /// Returns the channel on which a node receives the position reports of others.
     pub(super) fn channel(&self, node: NodeId) -> String {
         format!("{}:node:{node}", self.base)
     }
 
-    /// What remembers that something was done, whatever its name is.
+    /// Returns a key for a name of any length.
     pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
-        let mut key = format!("{}:{kind}:", self.base);
-        for byte in digest(&SHA256, name.as_bytes()).as_ref().iter().take(16) {
-            let _always_fits = write!(key, "{byte:02x}");
-        }
-        key
+        let digest = digest(&SHA256, name.as_bytes());
+        let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());
+        format!("{}:{kind}:{digest}", self.base)
     }
 
-    /// A role that one node has, or a word that all remember.
+    /// Returns the key of a leader lease or of a shared value.
     pub(super) fn named(&self, kind: &str, name: &str) -> String {
         format!("{}:{kind}:{name}", self.base)
     }

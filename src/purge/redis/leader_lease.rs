@@ -1,4 +1,4 @@
-//! Roles that one node has at a time.
+//! Leader leases in Redis.
 
 use std::{
     sync::Arc,
@@ -8,30 +8,31 @@ use std::{
 use fred::types::Value;
 use tokio::{
     sync::{oneshot, watch},
-    time::{interval_at, timeout},
+    time::interval_at,
 };
 
 use super::{
-    fleet_values::{SetCondition, random_token, set, with_reply_timeout},
-    session::Appender,
+    fleet_values::{SetCondition, set, unavailable},
     state::LogState,
 };
-use crate::purge::LogUnavailable;
+use crate::purge::{
+    LogUnavailable,
+    identifier::{random_id, to_hex},
+};
 
-/// How long a role is kept for a node that is not heard of.
+/// Time until the lease of an unreachable node ends.
 const LEASE: Duration = Duration::from_secs(3);
-/// From one renewal to the next.
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// A role of this node: renewed as long as Redis answers, and given up when dropped.
+/// A leader lease, renewed while Redis responds and released when dropped.
 #[derive(Debug)]
 pub(in crate::purge) struct RedisLeaderLease {
     until: watch::Receiver<Option<Instant>>,
-    /// Dropped with it, which ends the renewal.
+    /// Ends the renewal when dropped.
     _end: oneshot::Sender<()>,
 }
 
-/// What renews it.
+/// Renews the lease in the background.
 struct LeaseRenewer {
     shared: Arc<LogState>,
     key: String,
@@ -42,13 +43,11 @@ struct LeaseRenewer {
 impl RedisLeaderLease {
     pub(super) async fn acquire(
         shared: Arc<LogState>,
-        appender: &Appender,
         key: String,
     ) -> Result<Option<Self>, LogUnavailable> {
-        let (requested_at, own) = (Instant::now(), random_token());
-        let set =
-            set(&shared, appender, (key.clone(), own.clone()), (LEASE, SetCondition::IfAbsent));
-        if with_reply_timeout(set).await?.is_none() {
+        let (requested_at, own) = (Instant::now(), to_hex(random_id()));
+        let set = set(&shared, (key.clone(), own.clone()), (LEASE, SetCondition::IfAbsent));
+        if set.await?.is_none() {
             return Ok(None);
         }
         let (end, ended) = oneshot::channel();
@@ -64,7 +63,7 @@ impl RedisLeaderLease {
 }
 
 impl LeaseRenewer {
-    /// Renews the role until it is dropped or lost.
+    /// Renews the lease until it is dropped or lost.
     async fn run(self, mut ended: oneshot::Receiver<()>) {
         let mut ticks = interval_at(tokio::time::Instant::now() + RENEWAL, RENEWAL);
         loop {
@@ -87,15 +86,12 @@ impl LeaseRenewer {
         }
     }
 
-    /// Whether the role was this node's still.
+    /// Extends the lease. Returns whether this node still held it.
     async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
-        let appender = self.shared.appender.borrow().clone().ok_or(LogUnavailable)?;
+        let appender = self.shared.appender()?;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];
         let call = (vec![self.key.clone()], arguments);
-        let run =
-            self.shared.run(&appender.client, &self.shared.scripts.renew_lease, call, RENEWAL);
-        let reply =
-            timeout(RENEWAL, with_reply_timeout(run)).await.unwrap_or(Err(LogUnavailable))?;
-        Ok(matches!(reply, Value::Integer(1)))
+        let run = self.shared.run(&appender, &self.shared.scripts.renew_lease, call, RENEWAL);
+        Ok(matches!(run.await.map_err(|failure| unavailable(&failure))?, Value::Integer(1)))
     }
 }

@@ -1,8 +1,9 @@
-//! What a node knows of the others: who is there, until when their leases hold, and how far they have
-//! come. From that follows when a purge is acknowledged.
+//! The other nodes of the fleet, their leases and their positions; decides when a purge is
+//! acknowledged.
 //!
-//! Redis tells what is *left* of a lease; here it ends that long after the reply came, which is never
-//! before it really does. No clock of one node is ever compared with another's.
+//! Redis reports the *remaining* time of a lease. The time counts from the arrival of the reply, so
+//! that a lease never ends earlier here than on its node. Clocks of different nodes are never
+//! compared.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +12,14 @@ use std::{
 
 use crate::{
     fence::{Fence, LogId},
-    purge::{Acknowledgement, NODE_EXPIRY, NodeId, PurgeReceipt},
+    purge::{Acknowledgement, NodeId, PurgeReceipt, applied::NODE_EXPIRY},
 };
 
-/// How long a node may rely on what it heard. `nodes.lua` has it, too.
+/// Duration of a node's lease; the same as in `nodes.lua`.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
-/// What is added to a lease for whole milliseconds, and for clocks that do not run alike.
+/// Margin for rounding to milliseconds, and for clock drift.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The other nodes.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     peers: BTreeMap<NodeId, Peer>,
@@ -27,72 +27,72 @@ pub(super) struct Membership {
 
 #[derive(Debug, Clone, Copy)]
 struct Peer {
-    /// When its lease has surely ended.
+    /// Latest possible end of its lease.
     until: Instant,
-    /// For how long it uses what it asked for, without a lease.
+    /// How long it serves a fetched response without a lease.
     ttl: Duration,
     status: MemberStatus,
     /// The last record that it is known to have applied.
     position: Fence,
 }
 
-/// Whether a node is still to be reckoned with.
+/// Whether a node is still part of the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberStatus {
     Active,
-    /// It has signed off, and uses nothing any more.
+    /// Signed off; it serves nothing any more.
     SignedOff,
 }
 
-/// The nodes as Redis tells of them at one moment.
+/// The nodes that Redis knows at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct MembershipSnapshot {
-    /// For how long there has been this log, at least.
+    /// Minimum age of the log.
     pub(super) age: Duration,
     pub(super) nodes: Vec<MemberRow>,
 }
 
-/// What Redis tells of a node.
+/// A node as Redis knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberRow {
     pub(super) node: NodeId,
-    /// What is left of its lease, in milliseconds; negative where it has ended.
+    /// Remaining time of its lease, in milliseconds; negative after its end.
     pub(super) left: i64,
     pub(super) ttl: Duration,
     pub(super) status: MemberStatus,
     pub(super) position: Fence,
 }
 
-/// A record in the log, and what was known when it got there.
+/// A record in the log, as of the time when it was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AppendedRecord {
     pub(super) fence: Fence,
-    /// When it was surely there.
+    /// A time at which it was certainly in the log.
     pub(super) at: Instant,
-    /// Until when nodes that nobody knows may use what it selects: the log is too young to know all.
+    /// Until when unknown nodes may use what it selects, in a log too young to know all nodes.
     pub(super) unknown_nodes_until: Option<Instant>,
 }
 
-/// Who has applied a record, and when to look again if that is not enough.
+/// Which nodes have applied a record, and when to check again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AckStatus {
     pub(super) receipt: PurgeReceipt,
     pub(super) recheck_at: Option<Instant>,
-    /// Whether a node with a lease has yet to apply it: mostly that takes a moment.
+    /// Whether a node with a lease lags, which usually lasts moments.
     pub(super) awaits_live: bool,
 }
 
-/// A node that others have to know of, as it is carried to a server that may have lost it.
+/// A node to restore in a Redis that may have lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RestoredMember {
     pub(super) node: NodeId,
-    /// What is left of its lease at most, in milliseconds.
+    /// Remaining time of its lease at most, in milliseconds.
     pub(super) left: i64,
     pub(super) ttl: Duration,
 }
 
 impl AppendedRecord {
-    /// A record that Redis told of at `answered`, by a node that itself has this allowance.
+    /// Creates a record confirmed at `answered`, by a node with this time to live.
     pub(super) fn new(
         fence: Fence,
         answered: Instant,
@@ -110,7 +110,7 @@ impl Peer {
         self.status == MemberStatus::Active && now < self.until + NODE_EXPIRY
     }
 
-    /// Until when this node may use what a record selects; nothing where it does not.
+    /// Returns until when this node may serve what a record selects, if it may at all.
     fn may_serve_until(&self, appended: &AppendedRecord, now: Instant) -> Option<Instant> {
         if self.has_applied(appended.fence) {
             return None;
@@ -126,7 +126,7 @@ impl Peer {
 }
 
 impl Membership {
-    /// Takes in what Redis told at `answered`. Who is missing in it is not forgotten.
+    /// Takes in a snapshot received at `answered`. Nodes missing from it are kept.
     pub(super) fn update(&mut self, snapshot: &MembershipSnapshot, answered: Instant, own: NodeId) {
         for row in snapshot.nodes.iter().filter(|row| row.node != own) {
             let until = offset(answered, row.left) + SLACK;
@@ -143,12 +143,12 @@ impl Membership {
         self.peers.retain(|_, peer| answered < peer.until + NODE_EXPIRY);
     }
 
-    /// A node has come this far. Whether that is news.
+    /// Records the position of a node. Returns whether it changed.
     pub(super) fn advance(&mut self, node: NodeId, position: Fence) -> bool {
         self.peers.get_mut(&node).is_some_and(|peer| peer.advance_to(position))
     }
 
-    /// Who has applied a record that this node has applied itself.
+    /// Returns which nodes have applied a record that this node has applied.
     pub(super) fn ack_status(&self, appended: &AppendedRecord, now: Instant) -> AckStatus {
         let known = || self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         let applied = known().filter(|(_, peer)| peer.has_applied(appended.fence)).count();
@@ -173,7 +173,7 @@ impl Membership {
         AckStatus { receipt, recheck_at, awaits_live }
     }
 
-    /// Whom the others have to know of.
+    /// Returns the nodes that a new Redis has to learn of.
     pub(super) fn to_restore(&self, now: Instant) -> Vec<RestoredMember> {
         let known = self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         known
@@ -186,7 +186,7 @@ impl Membership {
             .collect()
     }
 
-    /// Other nodes with a lease, and others without one that have not signed off.
+    /// Returns the number of nodes with a lease, and of those that vanished without signing off.
     pub(super) fn count(&self, now: Instant) -> (usize, usize) {
         let known = || self.peers.values().filter(|peer| peer.is_known(now));
         let live = known().filter(|peer| now < peer.until).count();
@@ -195,7 +195,8 @@ impl Membership {
 }
 
 impl Peer {
-    /// Goes to a position, if it is one and not behind. Of two logs nobody knows which is the later.
+    /// Moves to a later position. The order of two logs is unknown, so that another log counts as
+    /// later.
     fn advance_to(&mut self, position: Fence) -> bool {
         let is_further = position.log != self.position.log || position.seq > self.position.seq;
         let is_news = is_further && position.log != LogId::default();
@@ -214,7 +215,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The instant that many milliseconds later, or earlier where it is negative.
+/// Returns the instant this many milliseconds later, or earlier if negative.
 fn offset(instant: Instant, by: i64) -> Instant {
     let distance = Duration::from_millis(by.unsigned_abs());
     let offset = if by < 0 { instant.checked_sub(distance) } else { instant.checked_add(distance) };

@@ -1,14 +1,16 @@
-//! The purge log of a fleet: one Redis Stream that every node appends to and follows.
+//! The purge log of a fleet: a Redis Stream that every node appends to and follows.
 //!
-//! Each entry has the id `seq-0`, and `seq` goes up by one. An entry says which log it belongs to, which
-//! run of the server took it, and a nonce of its own; from these a node tells whether what is there now
-//! continues what it has applied. Once a second it compares, and on each new connection; where it
-//! cannot be sure it raises the low watermark. With each look it renews its lease in a hash beside the stream,
-//! where every node finds the others. `docs/purge-log.md` has the whole of it.
+//! Entries have the ids `seq-0`, with `seq` increasing by one. Each entry carries the id of its
+//! log, the run id of the server, and a nonce. From these a node decides, once a second and on each
+//! new connection, whether the stream continues what it has applied. If that is uncertain it raises
+//! the low watermark. With each view it renews its lease in a hash of all nodes.
+//! `docs/purge-log.md` describes the protocol.
 
+mod append;
 mod continuity;
 mod cursor;
 mod fleet_values;
+#[cfg(fuzzing)]
 pub(crate) mod fuzzed;
 mod keys;
 mod leader_lease;
@@ -17,6 +19,7 @@ mod pending;
 mod reply;
 mod script;
 mod session;
+mod session_error;
 mod state;
 mod stream_entry;
 
@@ -25,41 +28,43 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fred::types::Value;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
     task::AbortHandle,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 pub(super) use self::leader_lease::RedisLeaderLease;
+pub use self::state::RedisLogSettings;
 use self::{
+    append::{append, await_acknowledgement},
     cursor::StreamCursor,
-    membership::AppendedRecord,
+    fleet_values::{SetCondition, set},
     reply::Occurrence,
-    session::{Appender, run_session},
+    session::run_session,
+    session_error::SessionError,
     state::{APPEND_TIMEOUT, LogState},
 };
 use super::{
-    AckDeadlines, AckTimeout, AppliedPurges, DedupOutcome, LogRetention, LogUnavailable, NodeId,
-    PurgeReceipt, RedisLogSettings, SyncState,
+    AckTimeout, AppliedPurges, DedupOutcome, LogRetention, LogUnavailable, NodeId, PurgeReceipt,
+    SyncState,
 };
-use crate::fence::Purge;
+use crate::{fence::Purge, redis::RedisClient};
 
-/// How long signing off may take.
 const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause before the next attempt, at least and at most.
+/// Minimum and maximum delay between attempts.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// This node's end of the log, and the tasks that serve it.
+/// The connection of this node to the log, and its tasks.
 pub(super) struct RedisLog {
     shared: Arc<LogState>,
     tasks: [AbortHandle; 2],
 }
 
 impl RedisLog {
-    /// Begins to follow the log.
     pub(super) fn follow(
         log: RedisLogSettings<'_>,
         applied_purges: Arc<AppliedPurges>,
@@ -72,7 +77,7 @@ impl RedisLog {
         Self { shared, tasks: [tail.abort_handle(), pending_appender.abort_handle()] }
     }
 
-    /// Appends a purge, says when it is in the log, and waits for the other nodes as long as `ack_timeout` has it.
+    /// Appends a purge, signals that it is in the log, and waits for the other nodes.
     pub(super) async fn append(
         &self,
         purge: &Purge,
@@ -80,12 +85,11 @@ impl RedisLog {
         on_appended: oneshot::Sender<()>,
     ) -> Result<PurgeReceipt, LogUnavailable> {
         let deadlines = ack_timeout.deadlines(Instant::now());
-        let (appended, _) = append(&self.shared, &*self.appender()?, purge, None).await?;
+        let (appended, _) = append(&self.shared, &*self.shared.appender()?, purge, None).await?;
         let _receiver_may_be_gone = on_appended.send(());
         await_acknowledgement(&self.shared, &appended, deadlines).await
     }
 
-    /// The same, unless it was appended under this key before.
     pub(super) async fn append_deduplicated(
         &self,
         purge: &Purge,
@@ -95,7 +99,7 @@ impl RedisLog {
         let deadlines = ack_timeout.deadlines(Instant::now());
         let key = self.shared.keys.hashed("appended", key);
         let (appended, occurrence) =
-            append(&self.shared, &*self.appender()?, purge, Some(key)).await?;
+            append(&self.shared, &*self.shared.appender()?, purge, Some(key)).await?;
         let receipt = await_acknowledgement(&self.shared, &appended, deadlines).await?;
         Ok(match occurrence {
             Occurrence::First => DedupOutcome::Appended(receipt),
@@ -111,24 +115,21 @@ impl RedisLog {
         *self.shared.retention.lock() = retention;
     }
 
-    /// Purges that are in no log yet.
     pub(super) fn pending(&self) -> usize {
         self.shared.pending()
     }
 
-    /// This node.
     pub(super) fn node(&self) -> NodeId {
         self.shared.node
     }
 
-    /// Other nodes with a lease, and others without one that have not signed off.
     pub(super) fn peer_counts(&self) -> (usize, usize) {
         self.shared.membership.lock().count(Instant::now())
     }
 
-    /// Appends what is pending, uses nothing stored any more, and signs off; as far as that goes at once.
+    /// Appends pending purges if Redis responds, stops serving stored responses, and signs off.
     pub(super) async fn leave(&self) {
-        // Between two sessions there is nobody to tell for a moment.
+        // Between two sessions there is no appender for a moment.
         let Ok(appender) = timeout(SIGN_OFF_TIMEOUT, wait_for_appender(&self.shared)).await else {
             return self.shared.applied_purges.leave();
         };
@@ -137,15 +138,37 @@ impl RedisLog {
             task.abort();
         }
         self.shared.applied_purges.leave();
-        let sign_off = appender.leave(&self.shared, self.shared.node);
-        if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(()))) {
-            tracing::warn!("this node could not sign off: purges wait for its lease to end");
+        let sign_off = sign_off(&self.shared, &appender);
+        if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(_))) {
+            tracing::warn!("could not sign off: purges will wait until this node's lease ends");
         }
         self.shared.disconnect();
     }
 
-    fn appender(&self) -> Result<Arc<Appender>, LogUnavailable> {
-        self.shared.appender.borrow().clone().ok_or(LogUnavailable)
+    pub(super) async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
+        let entry = (self.shared.keys.hashed("once", key), "1".to_owned());
+        let set = set(&self.shared, entry, (within, SetCondition::IfAbsent));
+        Ok(set.await?.is_some())
+    }
+
+    pub(super) async fn acquire_lease(
+        &self,
+        name: &str,
+    ) -> Result<Option<RedisLeaderLease>, LogUnavailable> {
+        let key = self.shared.keys.named("role", name);
+        RedisLeaderLease::acquire(Arc::clone(&self.shared), key).await
+    }
+
+    pub(super) async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
+        fleet_values::value(&self.shared, self.shared.keys.named("word", name)).await
+    }
+
+    pub(super) async fn set_fleet_value(
+        &self,
+        name: &str,
+        value: &str,
+    ) -> Result<(), LogUnavailable> {
+        fleet_values::set_value(&self.shared, self.shared.keys.named("word", name), value).await
     }
 }
 
@@ -158,70 +181,12 @@ impl Drop for RedisLog {
     }
 }
 
-/// Appends a purge, and waits until this node has applied it.
-async fn append(
-    shared: &LogState,
-    appender: &Appender,
-    purge: &Purge,
-    once: Option<String>,
-) -> Result<(AppendedRecord, Occurrence), LogUnavailable> {
-    let until_applied = async {
-        let before = shared.applied_purges.fence().log;
-        let entered = appender.append(shared, purge, once).await.map_err(|failure| {
-            tracing::warn!(%failure, "a purge cannot be appended to the log");
-            LogUnavailable
-        })?;
-        let (AppendedRecord { fence, .. }, _) = entered;
-        // The log may be gone already; what was purged is lost with it.
-        let has_gone_on = |log| log != fence.log && log != before;
-        let mut sync_state = shared.sync_state.subscribe();
-        let decided = sync_state.wait_for(|sync_state| {
-            sync_state.has_reached(fence) || has_gone_on(sync_state.fence.log)
-        });
-        match decided.await {
-            Ok(sync_state) if sync_state.has_reached(fence) => Ok(entered),
-            _ => Err(LogUnavailable),
-        }
-    };
-    timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
+async fn sign_off(shared: &LogState, appender: &RedisClient) -> Result<Value, SessionError> {
+    let call = (shared.keys.stream_and_nodes(), vec![shared.node.to_string()]);
+    shared.run(appender, &shared.scripts.leave, call, APPEND_TIMEOUT).await
 }
 
-/// Waits until no node uses what a record selects that is applied here, or until its deadline.
-///
-/// Nothing more is asked of Redis for that: a node whose lease is renewed meanwhile relies on the new one
-/// only once it has applied the record.
-async fn await_acknowledgement(
-    shared: &LogState,
-    appended: &AppendedRecord,
-    deadlines: AckDeadlines,
-) -> Result<PurgeReceipt, LogUnavailable> {
-    let (mut sync_state, mut membership_changed) =
-        (shared.sync_state.subscribe(), shared.membership_changed.subscribe());
-    loop {
-        let log = sync_state.borrow_and_update().fence.log;
-        membership_changed.mark_unchanged();
-        let now = Instant::now();
-        let ack_status = shared.membership.lock().ack_status(appended, now);
-        let Some(recheck_at) = ack_status.recheck_at else {
-            shared.applied_purges.mark_acknowledged(appended.fence);
-            return Ok(ack_status.receipt);
-        };
-        if log != appended.fence.log {
-            return Err(LogUnavailable);
-        }
-        let deadline = deadlines.select(ack_status.awaits_live);
-        if now >= deadline {
-            return Ok(ack_status.receipt);
-        }
-        tokio::select! {
-            _ = sync_state.changed() => {}
-            _ = membership_changed.changed() => {}
-            () = sleep_until(recheck_at.min(deadline).into()) => {}
-        }
-    }
-}
-
-/// Follows the log for as long as the node lives, in one session after the other.
+/// Follows the log for the lifetime of the node, in consecutive sessions.
 async fn tail(shared: Arc<LogState>) {
     let (min, max) = RETRY_DELAY;
     let (mut pause, mut last_failure) = (min, String::new());
@@ -233,7 +198,7 @@ async fn tail(shared: Arc<LogState>) {
             last_failure.clear();
         }
         if failure != last_failure {
-            tracing::warn!(failure, "the purge log is out of reach");
+            tracing::warn!(failure, "purge log unreachable");
             last_failure = failure;
         }
         sleep(pause).await;
@@ -241,7 +206,7 @@ async fn tail(shared: Arc<LogState>) {
     }
 }
 
-/// Appends what is pending, in its order, again and again until it is in.
+/// Appends the pending purges in order, with retries.
 async fn append_pending(shared: Arc<LogState>) {
     let (min, max) = RETRY_DELAY;
     let mut pause = min;
@@ -262,8 +227,7 @@ async fn append_pending(shared: Arc<LogState>) {
     }
 }
 
-/// Who can append, as soon as somebody can.
-async fn wait_for_appender(shared: &LogState) -> Arc<Appender> {
+async fn wait_for_appender(shared: &LogState) -> Arc<RedisClient> {
     let mut appender = shared.appender.subscribe();
     loop {
         if let Some(appender) = appender.borrow_and_update().clone() {

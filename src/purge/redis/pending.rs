@@ -1,39 +1,37 @@
-//! Purges that wait for their place in the log.
+//! Purges that wait to be appended.
 
 use std::collections::VecDeque;
 
 use crate::fence::{PendingPurgeId, Purge, PurgeMode, PurgeSource, Selector};
 
-/// Selectors that may wait. Beyond it what waits becomes one purge of everything, which covers all of
-/// it.
+/// Maximum number of selectors in the queue. Beyond it one purge of everything replaces them.
 const MAX_SELECTORS: usize = 10_000;
-/// Selectors in a record made of several purges.
+/// Maximum number of selectors in a record merged from several purges.
 const MAX_SELECTORS_PER_RECORD: usize = 256;
 
-/// What waits, first come first.
 #[derive(Debug, Default)]
 pub(super) struct PendingQueue {
     queued: VecDeque<QueuedPurge>,
     selectors: usize,
-    /// Purges in the record that is under way.
+    /// Number of purges in the record being appended.
     in_flight: usize,
 }
 
-/// A purge that waits, or several in one.
+/// A pending purge, or several merged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedPurge {
     pub(super) purge: Purge,
-    /// As what it holds on this node until its record does.
+    /// Its ids in the purge table of this node.
     pub(super) ids: Vec<PendingPurgeId>,
 }
 
 impl PendingQueue {
-    /// Purges that wait or are under way.
+    /// Returns the number of purges queued or being appended.
     pub(super) fn len(&self) -> usize {
         self.queued.len() + self.in_flight
     }
 
-    /// Whether this purge is one too many.
+    /// Returns whether this purge exceeds the capacity.
     pub(super) fn is_full_for(&self, purge: &Purge) -> bool {
         !self.queued.is_empty() && self.selectors + purge.selectors.len() > MAX_SELECTORS
     }
@@ -44,13 +42,12 @@ impl PendingQueue {
         self.queued.push_back(QueuedPurge { purge, ids: vec![id] });
     }
 
-    /// Takes out everything that waits.
     pub(super) fn clear(&mut self) -> Vec<PendingPurgeId> {
         self.selectors = 0;
         self.queued.drain(..).flat_map(|queued| queued.ids).collect()
     }
 
-    /// Takes the first; with it, those after it that fit into one record with it.
+    /// Takes the first purge, merged with those after it that fit into one record.
     pub(super) fn take(&mut self) -> Option<QueuedPurge> {
         let mut taken = self.queued.pop_front()?;
         self.in_flight = 1;
@@ -64,12 +61,12 @@ impl PendingQueue {
         Some(taken)
     }
 
-    /// What was taken is in the log.
+    /// Marks the purge taken last as appended.
     pub(super) fn done(&mut self) {
         self.in_flight = 0;
     }
 
-    /// What was taken is not in the log, and is first again.
+    /// Puts a purge that could not be appended back to the front.
     pub(super) fn put_back(&mut self, queued: QueuedPurge) {
         self.in_flight = 0;
         self.selectors += queued.purge.selectors.len();
@@ -84,9 +81,9 @@ fn can_merge(one: &Purge, next: &Purge) -> bool {
     is_mergeable && one.selectors.len() + next.selectors.len() <= MAX_SELECTORS_PER_RECORD
 }
 
-/// What stands for all that waits, where that is too much.
+/// Returns the purge that replaces too many pending ones.
 pub(super) fn purge_everything() -> Purge {
-    let reason = "more purges waited for the log than are kept";
+    let reason = "too many pending purges";
     Purge {
         mode: PurgeMode::Hard,
         selectors: vec![Selector::Everything],
@@ -121,7 +118,7 @@ mod tests {
         purge(&tags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// These purges, queued, and the ids that they have.
+    /// Queues these purges. Returns the queue and their ids.
     fn queue_of(purges: &[Purge]) -> (PendingQueue, Vec<PendingPurgeId>) {
         let (mut pending, mut table) = (PendingQueue::default(), PurgeTable::new(10));
         let ids: Vec<_> = purges.iter().map(|purge| table.apply_pending(purge)).collect();
@@ -156,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_comes_first() {
+    fn a_purge_that_is_put_back_comes_first() {
         let (mut pending, _) = queue_of(&[purge(&["a"]), soft(purge(&["b"]))]);
         let taken = pending.take().unwrap();
         pending.put_back(taken);
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_to_what_waits() {
+    fn the_queue_has_a_limit() {
         let (mut pending, ids) = queue_of(&[many(MAX_SELECTORS - 1), soft(purge(&["a"]))]);
         assert!(pending.is_full_for(&purge(&["b"])));
         let taken = pending.take().unwrap();

@@ -1,4 +1,4 @@
-//! What Redis answers, out of the client's types and into ours. Nothing here trusts it.
+//! Parsers of Redis replies, which are untrusted input.
 
 use fred::types::Value;
 
@@ -7,34 +7,34 @@ use std::time::Duration;
 use super::{
     cursor::{StreamView, ViewedEntry},
     membership::{MemberRow, MemberStatus, MembershipSnapshot},
-    stream_entry::{StreamEntry, from_hex},
+    stream_entry::StreamEntry,
 };
 use crate::{
     fence::{Fence, LogId},
-    purge::NodeId,
+    purge::{NodeId, identifier::from_hex},
 };
 
-/// What a node sees of the stream and, where it has its lease, of the nodes.
+/// A view of the stream, and of the membership if the lease was granted.
 pub(super) struct ViewReply {
     pub(super) view: StreamView,
     pub(super) lease: Option<MembershipSnapshot>,
 }
 
-/// Where a record is.
+/// The position of an appended record.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
     pub(super) occurrence: Occurrence,
     pub(super) snapshot: MembershipSnapshot,
 }
 
-/// Whether something was asked for before.
+/// Whether an idempotency key was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occurrence {
     First,
     Repeat,
 }
 
-/// The reply to `view.lua`.
+/// Parses the reply to `view.lua`.
 pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     let [run, first, last, own, granted, age, nodes] = members(reply)? else { return None };
     let run = text(run)?.into();
@@ -44,7 +44,7 @@ pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     Some(ViewReply { view, lease })
 }
 
-/// The reply to `append.lua`.
+/// Parses the reply to `append.lua`.
 pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     let [log, seq, occurrence, age, nodes] = members(reply)? else { return None };
     let occurrence =
@@ -52,7 +52,7 @@ pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     Some(AppendReply { fence: fence(log, seq)?, occurrence, snapshot: snapshot(age, nodes)? })
 }
 
-/// What a node told of itself: which it is, and how far it has come.
+/// Parses a position report: a node and its position.
 pub(super) fn position_report(message: &Value) -> Option<(NodeId, Fence)> {
     let message = text(message)?;
     let [node, log, seq] = message.split(' ').collect::<Vec<_>>().try_into().ok()?;
@@ -66,7 +66,7 @@ fn snapshot(age: &Value, nodes: &Value) -> Option<MembershipSnapshot> {
     Some(MembershipSnapshot { age, nodes })
 }
 
-/// A node that cannot be read was not put there by Larder.
+/// A row that cannot be parsed was not written by Larder.
 fn member_row(node: &[Value]) -> Option<MemberRow> {
     let [node, left, ttl, status, log, seq] = node else { return None };
     let ttl: u64 = text(ttl)?.parse().ok()?;
@@ -85,10 +85,10 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
     Some(Fence { log: LogId(from_hex(&text(log)?)?), seq: text(seq)?.parse().ok()? })
 }
 
-/// The longest time without a lease that is believed: a day, in milliseconds.
+/// Maximum accepted time without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// The reply to `XREAD` of one stream; no entries where it waited in vain.
+/// Parses the reply to `XREAD` of one stream; no entries after a timeout.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
@@ -104,7 +104,7 @@ pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(stream)?.iter().map(entry).collect()
 }
 
-/// The reply to `read.lua`.
+/// Parses the reply to `read.lua`.
 pub(super) fn read_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(reply)?.iter().map(entry).collect()
 }
@@ -132,7 +132,7 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// A copy of its text: the client's own pins the buffer it was read into.
+/// Returns a copy of its text, because the value pins the client's read buffer.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_in_any_protocol() {
+    fn entries_are_parsed_in_both_protocols() {
         let pair = [text("key"), array(&[an_entry("1-0"), an_entry("2-0")])];
         let map = Value::Map([("key", pair[1].clone())].try_into().unwrap());
         for reply in [array(&[array(&pair)]), array(&pair), map] {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_has_entries_or_none_and_a_lease_or_none() {
+    fn a_view_has_entries_or_none_and_a_lease_or_none() {
         let ViewReply { view, lease } = view_reply(&a_look("1")).unwrap();
         assert_eq!(
             (&*view.run, view.first, view.last),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_read_or_ignored() {
+    fn a_report_is_parsed_or_ignored() {
         let position = Fence { log: LogId(0xaa), seq: 12 };
         let read = position_report(&text("00000000000000cc 00000000000000aa 12"));
         assert_eq!(read, Some((NodeId(0xcc), position)));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_another_shape_are_no_answers() {
+    fn replies_of_another_shape_are_rejected() {
         let strange = [
             Value::Null,
             Value::Integer(3),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_record_is_read() {
+    fn the_position_of_a_record_is_parsed() {
         let [log, seq, first, age] = ["00000000000000aa", "12", "first", "0"].map(text);
         let reply = array(&[log, seq, first, age, array(&[])]);
         let AppendReply { fence, occurrence, snapshot } = append_reply(&reply).unwrap();
@@ -240,8 +240,7 @@ mod tests {
         assert_eq!(snapshot, MembershipSnapshot::default());
     }
 
-    /// Whatever a server may reply, of this depth: wrong kinds, nothing, errors' texts, numbers beyond all
-    /// bounds, text that is none.
+    /// Any reply of this depth: wrong types, nils, error texts, huge numbers, invalid UTF-8.
     fn any_value() -> impl Strategy<Value = Value> {
         let texts = prop_oneof![
             Just("00000000000000aa".to_owned()),

@@ -1,25 +1,20 @@
-//! The scripts of the log. Each of them takes a deadline as well, see [`Script::run`].
+//! The Lua scripts of the log. Each also takes a deadline, see [`Script::run`].
 
 use crate::redis::Script;
 
 const SERVER: &str = include_str!("scripts/server.lua");
 const NODES: &str = include_str!("scripts/nodes.lua");
 
-/// All of them.
 pub(super) struct Scripts {
-    /// Looks at the stream, and renews the node's lease.
+    /// Reads the state of the stream, and renews the node's lease.
     pub(super) view: Script,
-    /// Reads records.
     pub(super) read: Script,
-    /// Appends a record.
     pub(super) append: Script,
-    /// Tells that records are applied.
+    /// Reports the node's position to others.
     pub(super) report: Script,
-    /// Signs the node off.
     pub(super) leave: Script,
-    /// Renews or gives up what is held.
+    /// Renews or releases a leader lease.
     pub(super) renew_lease: Script,
-    /// Sets a value of the fleet.
     pub(super) set: Script,
 }
 

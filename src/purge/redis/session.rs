@@ -1,4 +1,4 @@
-//! One session with Redis: two connections, for as long as both of them answer.
+//! A session with Redis: two connections that end together.
 
 use std::{
     sync::Arc,
@@ -11,68 +11,44 @@ use fred::{
 };
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::timeout,
     try_join,
 };
 
 use super::{
+    append::{append_record, start_new_log},
     cursor::{EntryAction, StreamCursor, SyncDecision},
-    membership::{AppendedRecord, MembershipSnapshot},
-    reply::{self, AppendReply, Occurrence, ViewReply},
+    membership::MembershipSnapshot,
+    reply::{self, ViewReply},
+    session_error::{SessionError, with_deadline},
     state::{APPEND_TIMEOUT, LogState},
-    stream_entry::{LogEntry, StreamEntry, StreamPosition, to_hex},
+    stream_entry::{LogEntry, StreamEntry, StreamPosition},
 };
 use crate::{
-    fence::{LogId, Purge},
-    purge::{LogRetention, NodeId, WatermarkRaise, random},
+    fence::Purge,
+    purge::{WatermarkRaise, identifier::to_hex},
     redis::{RedisClient, RedisClientKind},
 };
 
-/// How long one `XREAD` waits for the next record.
+/// How long one `XREAD` blocks.
 const BLOCK_TIME: Duration = Duration::from_millis(500);
-/// From one look at the whole to the next.
+/// Interval between two views of the stream.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Records that one `XREAD` brings. Each may be as large as a call's body, a MiB.
+/// Maximum number of entries of one blocking `XREAD`; each may take 1 MiB.
 const MAX_BLOCKING_ENTRIES: u64 = 16;
-/// Bytes of records that are read at a time while there are more.
+/// Bytes of records read at a time during catch-up.
 const BATCH_BYTES: usize = 1 << 20;
-/// How often another log is begun in a row before it is given up.
+/// Maximum number of new logs started in a row.
 const MAX_NEW_LOGS: u32 = 3;
-/// How long it is remembered that a record was appended that must be appended once: a day.
-const DEDUP_WINDOW_MS: u64 = 86_400_000;
 
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    /// What Redis says, or the connection.
-    #[error(transparent)]
-    Redis(#[from] fred::error::Error),
-    /// It hangs.
-    #[error("no answer after {} ms", .0.as_millis())]
-    TimedOut(Duration),
-    /// It answers, but not as Redis does.
-    #[error("an answer that cannot be read")]
-    InvalidReply,
-    /// Whatever log begins, it is not there afterwards.
-    #[error("the log does not last")]
-    LogNotStable,
-}
-
-/// The connection that appends, and everything else that does not wait for records.
-pub(super) struct Appender {
-    pub(super) client: RedisClient,
-}
-
-/// What has to be reached before a node may say that it knows everything.
+/// The position to reach before the lease counts.
 struct CatchUpGoal {
-    /// When it was asked how far the log goes.
-    asked: Instant,
+    requested_at: Instant,
     seq: u64,
-    /// The nodes then. None where others do not wait for this one for the next three seconds.
+    /// The nodes at that time; none if other nodes do not wait for this one.
     lease: Option<MembershipSnapshot>,
 }
 
-/// Holds a session until it fails, and moves `cursor` along with what is applied.
+/// Runs a session until it fails, and advances `cursor` with each record applied.
 pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) -> SessionError {
     let (tail, appender) = match open(shared).await {
         Ok(connections) => connections,
@@ -90,39 +66,37 @@ pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) ->
     }
 }
 
-async fn open(shared: &LogState) -> Result<(RedisClient, Appender), SessionError> {
+async fn open(shared: &LogState) -> Result<(RedisClient, RedisClient), SessionError> {
     let connector = &shared.connector;
     let tail = Box::pin(
         connector.connect(RedisClientKind::Supervised(BLOCK_TIME + shared.reply_timeout())),
     );
     // Each of a hundred nodes may report each of many purges at once.
     let appender = Box::pin(connector.connect(RedisClientKind::Subscriber(APPEND_TIMEOUT)));
-    let (tail, client) =
-        with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) })
-            .await?;
-    Ok((tail, Appender { client }))
+    with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) }).await
 }
 
-/// Listens to what others tell this node. Where that is not allowed it hears of it a second later, as it
-/// looks.
+/// Subscribes to the position reports of other nodes.
+///
+/// If the ACL denies that, positions are known a second later, from the next view.
 async fn subscribe(
     shared: &LogState,
-    appender: &Appender,
+    appender: &RedisClient,
 ) -> Result<Receiver<Message>, SessionError> {
-    let messages = appender.client.message_rx();
+    let messages = appender.message_rx();
     let channel = shared.keys.channel(shared.node);
-    let subscribed = Box::pin(appender.client.subscribe(channel));
+    let subscribed = Box::pin(appender.subscribe(channel));
     match with_deadline(APPEND_TIMEOUT, async { Ok(subscribed.await) }).await? {
-        Err(error) if appender.client.is_closed() => return Err(error.into()),
+        Err(error) if appender.is_closed() => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, "Redis lets nobody listen: purges are acknowledged late");
+            tracing::warn!(%error, "SUBSCRIBE denied: purges are acknowledged up to a second later");
         }
         Ok(()) => {}
     }
     Ok(messages)
 }
 
-/// Takes in what other nodes tell.
+/// Receives the position reports of other nodes.
 async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> SessionError {
     loop {
         match messages.recv().await {
@@ -131,15 +105,15 @@ async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> 
                     shared.peer_reported(node, position);
                 }
             }
-            // What was missed is told again at the next look.
+            // The next view contains the missed positions.
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }
 
-/// Tells those who wait for it how far this node has come.
-async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
+/// Reports this node's position to the nodes that wait for it.
+async fn send_reports(shared: &LogState, appender: &RedisClient) -> SessionError {
     loop {
         shared.report_due.notified().await;
         let due_reports = shared.take_due_reports();
@@ -148,13 +122,13 @@ async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
         let channels = due_reports.into_iter().map(|node| shared.keys.channel(node));
         let arguments = own.into_iter().chain(channels).collect();
         let call = (shared.keys.stream_and_nodes(), arguments);
-        let reported =
-            shared.run::<Value>(&appender.client, &shared.scripts.report, call, APPEND_TIMEOUT);
-        match with_deadline(APPEND_TIMEOUT, async { Ok(reported.await) }).await {
+        let report = &shared.scripts.report;
+        match shared.run::<Value>(appender, report, call, APPEND_TIMEOUT).await {
+            Err(SessionError::Redis(error)) if !appender.is_closed() => {
+                tracing::debug!(%error, "could not report the applied position");
+            }
             Err(failure) => return failure,
-            Ok(Err(error)) if appender.client.is_closed() => return error.into(),
-            Ok(Err(error)) => tracing::debug!(%error, "nobody was told what is applied here"),
-            Ok(Ok(_)) => {}
+            Ok(_) => {}
         }
     }
 }
@@ -162,7 +136,7 @@ async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
 async fn follow(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Arc<Appender>,
+    appender: &Arc<RedisClient>,
     cursor: &mut StreamCursor,
 ) -> SessionError {
     loop {
@@ -176,29 +150,28 @@ async fn follow(
     }
 }
 
-/// Compares the node's place with the stream until both agree. Each time it renews the lease.
+/// Compares the cursor with the stream until both agree. Renews the lease each time.
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Appender,
+    appender: &RedisClient,
     cursor: &mut StreamCursor,
 ) -> Result<CatchUpGoal, SessionError> {
     let mut is_loss_appended = false;
     for _ in 0..MAX_NEW_LOGS {
-        // From before it is asked for: so the lease ends here before it does for others.
-        let asked = Instant::now();
-        let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, asked));
-        let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout());
-        let reply = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+        // Taken before the request, so that the lease ends here before it ends elsewhere.
+        let requested_at = Instant::now();
+        let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, requested_at));
+        let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout()).await?;
         let ViewReply { view, lease } =
             reply::view_reply(&reply).ok_or(SessionError::InvalidReply)?;
         if let Some(snapshot) = &lease {
             shared.update_membership(snapshot, Instant::now());
         }
         match cursor.decide(&view) {
-            SyncDecision::Continue(seq) => return Ok(CatchUpGoal { asked, seq, lease }),
-            // What it has applied is not there, and others may not have heard of it. They have to know
-            // before this node counts as one that has come to this log.
+            SyncDecision::Continue(seq) => return Ok(CatchUpGoal { requested_at, seq, lease }),
+            // Applied records are missing, and other nodes may never have received them. They must
+            // be informed before this node appears in the new log.
             SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
                 if !is_loss_appended && matches!(cursor, StreamCursor::At(_)) =>
             {
@@ -209,23 +182,23 @@ async fn reconcile(
                 shared.begin(position.fence, raise);
                 shared.publish_position();
                 *cursor = StreamCursor::At(position);
-                return Ok(CatchUpGoal { asked, seq: until, lease });
+                return Ok(CatchUpGoal { requested_at, seq: until, lease });
             }
             SyncDecision::StartNewLog(doubted) => {
-                appender.start_new_log(shared, doubted, cursor.seq()).await?;
+                start_new_log(shared, appender, doubted, cursor.seq()).await?;
             }
         }
     }
     Err(SessionError::LogNotStable)
 }
 
-/// Tells all nodes that there may have been records of which they have not heard, nor ever will.
-async fn append_loss(shared: &LogState, appender: &Appender) -> Result<(), SessionError> {
-    tracing::warn!("records of the purge log are lost: all nodes are told");
-    appender.append(shared, &Purge::loss(), None).await.map(drop)
+/// Appends a record stating that earlier records may be lost.
+async fn append_loss(shared: &LogState, appender: &RedisClient) -> Result<(), SessionError> {
+    tracing::warn!("purge log records were lost: appending a loss record");
+    append_record(shared, appender, &Purge::loss(), None).await.map(drop)
 }
 
-/// What `view.lua` is told: where this node is, who it is, and whom it knows.
+/// Returns the arguments of `view.lua`: this node, its position, and the nodes to restore.
 fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec<String> {
     let applied = shared.applied_purges.fence();
     let own = [
@@ -243,28 +216,28 @@ fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec
     own.into_iter().chain(others).collect()
 }
 
-/// Applies what is there and what comes, until it is time for another look.
+/// Applies existing and new entries until the next view is due.
 async fn apply_entries(
     shared: &LogState,
     tail: &RedisClient,
-    appender: &Arc<Appender>,
+    appender: &Arc<RedisClient>,
     cursor: &mut StreamCursor,
     goal: &CatchUpGoal,
 ) -> Result<(), SessionError> {
     let mut has_renewed = false;
-    // First what is there already, in pieces of a bounded size; then what comes.
+    // Existing entries are read in batches of bounded size, new ones as they arrive.
     let mut is_behind = true;
     loop {
         if !has_renewed && cursor.seq() >= goal.seq {
             if let Some(snapshot) = &goal.lease {
-                shared.renew_lease(goal.asked, appender);
+                shared.renew_lease(goal.requested_at, appender);
                 if shared.misses_a_member(snapshot, Instant::now()) {
                     append_loss(shared, appender).await?;
                 }
             }
             has_renewed = true;
         }
-        let left = VIEW_INTERVAL.saturating_sub(goal.asked.elapsed()).min(BLOCK_TIME);
+        let left = VIEW_INTERVAL.saturating_sub(goal.requested_at.elapsed()).min(BLOCK_TIME);
         let left = u64::try_from(left.as_millis()).unwrap_or_default();
         if left == 0 {
             return Ok(());
@@ -298,19 +271,18 @@ async fn apply_entries(
     }
 }
 
-/// The records after a place, as many as a batch holds.
+/// Reads one batch of records after an entry.
 async fn read_batch(
     shared: &LogState,
     tail: &RedisClient,
     after: String,
 ) -> Result<Vec<StreamEntry>, SessionError> {
     let call = (vec![shared.keys.log.clone()], vec![after, BATCH_BYTES.to_string()]);
-    let reply = shared.run(tail, &shared.scripts.read, call, shared.reply_timeout());
-    let reply: Value = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+    let reply: Value = shared.run(tail, &shared.scripts.read, call, shared.reply_timeout()).await?;
     reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// The next few records after a place, once there are any, or none after so many milliseconds.
+/// Reads the next few records, and blocks up to this many milliseconds for them.
 async fn read_blocking(
     shared: &LogState,
     tail: &RedisClient,
@@ -323,7 +295,7 @@ async fn read_blocking(
     reply::xread_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// Applies an entry, with what follows from where it stands.
+/// Applies an entry, and raises the low watermark first if necessary.
 fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogEntry) {
     match position.action_for(&log_entry) {
         EntryAction::Skip => return,
@@ -335,80 +307,4 @@ fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogE
         shared.note_loss();
     }
     *position = log_entry.position;
-}
-
-impl Appender {
-    /// Appends a purge; where it is now. With a key that is known it was appended before.
-    pub(super) async fn append(
-        &self,
-        shared: &LogState,
-        purge: &Purge,
-        once: Option<String>,
-    ) -> Result<(AppendedRecord, Occurrence), SessionError> {
-        let known = shared.applied_purges.fence().seq;
-        let record = [to_hex(random()), purge.to_json()];
-        let keys = shared.keys.stream_and_nodes().into_iter().chain(once).collect();
-        let entered = self.run(shared, known, String::new(), (keys, record)).await?;
-        let answered = Instant::now();
-        shared.update_membership(&entered.snapshot, answered);
-        let ttl = shared.applied_purges.unsynced_ttl();
-        let appended = AppendedRecord::new(entered.fence, answered, &entered.snapshot, ttl);
-        Ok((appended, entered.occurrence))
-    }
-
-    /// Sees to it that there is a log that may go on, and is not `doubted`.
-    async fn start_new_log(
-        &self,
-        shared: &LogState,
-        doubted: Option<LogId>,
-        known: u64,
-    ) -> Result<(), SessionError> {
-        let doubted = doubted.map(|log| to_hex(log.0)).unwrap_or_default();
-        let nothing = [String::new(), String::new()];
-        let _last =
-            self.run(shared, known, doubted, (shared.keys.stream_and_nodes(), nothing)).await?;
-        Ok(())
-    }
-
-    /// Signs this node off.
-    pub(super) async fn leave(&self, shared: &LogState, node: NodeId) -> Result<(), SessionError> {
-        let call = (shared.keys.stream_and_nodes(), vec![node.to_string()]);
-        let left = shared.run::<Value>(&self.client, &shared.scripts.leave, call, APPEND_TIMEOUT);
-        with_deadline(APPEND_TIMEOUT, async { Ok(left.await?) }).await.map(drop)
-    }
-
-    async fn run(
-        &self,
-        shared: &LogState,
-        known: u64,
-        doubted: String,
-        (keys, [nonce, record]): (Vec<String>, [String; 2]),
-    ) -> Result<AppendReply, SessionError> {
-        let LogRetention { min_records, max_records, lifetime } = *shared.retention.lock();
-        let arguments = vec![
-            to_hex(random()),
-            known.to_string(),
-            doubted,
-            nonce,
-            record,
-            Purge::boundary().to_json(),
-            shared.node.to_string(),
-            DEDUP_WINDOW_MS.to_string(),
-            min_records.to_string(),
-            max_records.to_string(),
-            lifetime.as_millis().to_string(),
-        ];
-        let call = (keys, arguments);
-        let reply = shared.run(&self.client, &shared.scripts.append, call, APPEND_TIMEOUT);
-        let reply = with_deadline(APPEND_TIMEOUT, async { Ok(reply.await?) }).await?;
-        reply::append_reply(&reply).ok_or(SessionError::InvalidReply)
-    }
-}
-
-/// The reply, unless it takes longer than this: the client's own deadlines do not notice everything.
-pub(super) async fn with_deadline<T>(
-    deadline: Duration,
-    reply: impl Future<Output = Result<T, SessionError>>,
-) -> Result<T, SessionError> {
-    timeout(deadline, reply).await.unwrap_or(Err(SessionError::TimedOut(deadline)))
 }

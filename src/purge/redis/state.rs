@@ -1,4 +1,4 @@
-//! What the tail, the appends and those who wait for them share.
+//! State shared by the follower, the appends, and the waiters for acknowledgements.
 
 use std::{
     collections::BTreeSet,
@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{
-    error::Error,
-    types::{FromValue, Value},
-};
+use fred::types::{FromValue, Value};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -20,23 +17,33 @@ use super::{
     membership::{LEASE, Membership, MembershipSnapshot},
     pending::{PendingQueue, QueuedPurge, purge_everything},
     script::Scripts,
-    session::Appender,
+    session_error::{SessionError, with_deadline},
 };
 use crate::{
     fence::{Fence, PendingPurgeId, Purge},
     purge::{
-        AppliedPurges, LinkState, LogRetention, NodeId, RedisLogSettings, SyncState,
-        WatermarkRaise, random,
+        AppliedPurges, LinkState, LogRetention, LogUnavailable, NodeId, SyncState, WatermarkRaise,
+        identifier::random_id,
     },
     redis::{RedisClient, RedisConnector, Script, ScriptCall},
 };
 
-/// How long an append may take, until this node has applied it.
+/// Timeout of an append, including its application on this node.
 pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer may take before the server counts as hung, at least.
 const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One node's end of the log.
+/// Location and retention of the log in Redis.
+#[derive(Debug, Clone)]
+pub struct RedisLogSettings<'a> {
+    /// The Redis server. The log has connections of its own.
+    pub connector: RedisConnector,
+    /// Prefix of all keys. The log is stored at `{prefix}:log`.
+    pub prefix: &'a str,
+    /// Which records are kept in Redis.
+    pub retention: LogRetention,
+}
+
+/// The state of one node's connection to the log.
 pub(super) struct LogState {
     pub(super) connector: RedisConnector,
     pub(super) node: NodeId,
@@ -44,21 +51,20 @@ pub(super) struct LogState {
     pub(super) scripts: Scripts,
     pub(super) applied_purges: Arc<AppliedPurges>,
     pub(super) sync_state: watch::Sender<SyncState>,
-    /// Who can append, while this node follows the log.
-    pub(super) appender: watch::Sender<Option<Arc<Appender>>>,
+    /// The connection for appends, present while this node follows the log.
+    pub(super) appender: watch::Sender<Option<Arc<RedisClient>>>,
     pub(super) membership: Mutex<Membership>,
-    /// Told when the membership changes.
+    /// Signals a change of the membership.
     pub(super) membership_changed: watch::Sender<()>,
     continuity: Mutex<ContinuityTracker>,
     due_reports: Mutex<BTreeSet<NodeId>>,
-    /// Told when somebody waits to hear from this node.
+    /// Signals that a node waits for this node's position.
     pub(super) report_due: Notify,
     pending: Mutex<PendingQueue>,
-    /// Told when there is something pending.
     pub(super) pending_added: Notify,
-    /// Told when something that was pending is in the log.
+    /// Signals that a pending purge was appended.
     pending_appended: Notify,
-    /// Which records stay in Redis.
+    /// Which records are kept in Redis.
     pub(super) retention: Mutex<LogRetention>,
 }
 
@@ -71,7 +77,7 @@ impl LogState {
         let RedisLogSettings { connector, prefix, retention } = log;
         Self {
             connector,
-            node: NodeId(random()),
+            node: NodeId(random_id()),
             keys: LogKeys::new(prefix),
             scripts: Scripts::default(),
             applied_purges,
@@ -89,41 +95,49 @@ impl LogState {
         }
     }
 
-    /// How long an answer may take before the server counts as hung.
+    /// Returns the time after which an unanswered command counts as failed.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
     }
 
-    /// Returns what a script answers. It has no effect if Redis gets to it later than `within` from now.
+    /// Returns the connection for appends, if this node follows the log.
+    pub(super) fn appender(&self) -> Result<Arc<RedisClient>, LogUnavailable> {
+        self.appender.borrow().clone().ok_or(LogUnavailable)
+    }
+
+    /// Runs a script with a timeout, after which it has no effect.
     pub(super) async fn run<R: FromValue>(
         &self,
         client: &RedisClient,
         script: &Script,
         (keys, arguments): (Vec<String>, Vec<String>),
-        within: Duration,
-    ) -> Result<R, Error> {
+        timeout: Duration,
+    ) -> Result<R, SessionError> {
         let keys = keys.into_iter().map(Into::into).collect();
         let call = ScriptCall { keys, arguments: arguments.into_iter().map(Value::from).collect() };
-        script.run(client, self.connector.clocks(), call, Instant::now() + within).await
+        let reply = script.run(client, self.connector.clocks(), call, Instant::now() + timeout);
+        with_deadline(timeout, async { Ok(reply.await?) }).await
     }
 
-    // ── What the tail tells ──
+    // ── Following the log ──
 
-    /// This node follows the log from here; what has an older fence is dead.
+    /// Starts following a log at this position; older fences are invalid.
     pub(super) fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         if let Some(raise) = raise {
             tracing::warn!(
                 cause = raise.as_str(),
                 seq = fence.seq,
-                "the purge log cannot be continued: everything stored is given up"
+                "the purge log does not continue: all stored responses are invalid"
             );
         }
         self.applied_purges.begin(fence, raise);
     }
 
-    /// This node has the lease that it asked for at `asked`, and has applied everything there was then.
-    pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<Appender>) {
-        self.applied_purges.renew_lease(asked, LEASE);
+    /// Extends the lease requested at `requested_at`, after every record known then was applied.
+    ///
+    /// The first call of a session enables appends.
+    pub(super) fn renew_lease(&self, requested_at: Instant, appender: &Arc<RedisClient>) {
+        self.applied_purges.renew_lease(requested_at, LEASE);
         if self.appender.borrow().is_some() {
             return;
         }
@@ -133,7 +147,7 @@ impl LogState {
         self.publish_sync_state(Some(LinkState::Following));
     }
 
-    /// Records were applied, or the low watermark rose.
+    /// Publishes the position after records were applied or the low watermark was raised.
     pub(super) fn publish_position(&self) {
         self.publish_sync_state(None);
     }
@@ -146,7 +160,7 @@ impl LogState {
         });
     }
 
-    /// The session is over. Whether this node followed the log in it.
+    /// Ends the session. Returns whether this node followed the log in it.
     pub(super) fn disconnect(&self) -> bool {
         self.appender.send_replace(None);
         let followed = |sync_state: &mut SyncState| {
@@ -155,9 +169,9 @@ impl LogState {
         self.sync_state.send_if_modified(followed)
     }
 
-    // ── What nodes tell each other ──
+    // ── Membership ──
 
-    /// Redis told of the nodes.
+    /// Takes in a snapshot of the membership.
     pub(super) fn update_membership(&self, snapshot: &MembershipSnapshot, answered: Instant) {
         self.membership.lock().update(snapshot, answered, self.node);
         for row in snapshot.nodes.iter().filter(|row| row.node != self.node) {
@@ -166,18 +180,18 @@ impl LogState {
         self.membership_changed.send_replace(());
     }
 
-    /// Whether a node that may have applied records that are lost has not come along to the present log.
+    /// Returns whether a node that may have applied lost records has not moved to this log.
     pub(super) fn misses_a_member(&self, snapshot: &MembershipSnapshot, now: Instant) -> bool {
         let log = self.applied_purges.fence().log;
         self.continuity.lock().update(self.node, log, snapshot, now)
     }
 
-    /// All nodes are told that records are lost.
+    /// Takes note of a loss record.
     pub(super) fn note_loss(&self) {
         self.continuity.lock().clear_missing();
     }
 
-    /// A node told how far it has come.
+    /// Takes in the position report of a node.
     pub(super) fn peer_reported(&self, node: NodeId, position: Fence) {
         if self.membership.lock().advance(node, position) {
             self.applied_purges.peer_reached(node, position);
@@ -185,7 +199,7 @@ impl LogState {
         }
     }
 
-    /// These nodes wait to hear that their records are applied here, which they are.
+    /// Queues reports to the nodes that appended the records just applied.
     pub(super) fn queue_reports(&self, nodes: impl Iterator<Item = NodeId>) {
         let mut due_reports = self.due_reports.lock();
         due_reports.extend(nodes.filter(|node| *node != self.node));
@@ -194,19 +208,22 @@ impl LogState {
         }
     }
 
-    /// Whom to tell how far this node has come.
+    /// Returns the nodes that wait for this node's position.
     pub(super) fn take_due_reports(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.due_reports.lock())
     }
 
-    // ── What is pending ──
+    // ── Pending purges ──
 
-    /// Applies a purge here at once, and lets it wait for its position in the log.
+    /// Applies a purge on this node, and queues it for the log.
     pub(super) fn push(&self, purge: Purge) {
         let mut pending = self.pending.lock();
         let id = self.applied_purges.apply_pending(&purge);
         if pending.is_full_for(&purge) {
-            tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
+            tracing::warn!(
+                purges = pending.len(),
+                "too many pending purges: replaced by a purge of everything"
+            );
             let everything = purge_everything();
             let whole = self.applied_purges.apply_pending(&everything);
             self.remove_pending(&pending.clear());
@@ -222,7 +239,7 @@ impl LogState {
         self.pending.lock().take()
     }
 
-    /// What was taken is in the log, and applied here.
+    /// Removes a purge that is in the log and applied.
     pub(super) fn done(&self, queued: &QueuedPurge) {
         self.pending.lock().done();
         self.remove_pending(&queued.ids);
@@ -237,7 +254,7 @@ impl LogState {
         self.pending.lock().len()
     }
 
-    /// Until nothing is pending.
+    /// Waits until nothing is pending.
     pub(super) async fn all_appended(&self) {
         loop {
             let mut pending_appended = pin!(self.pending_appended.notified());

@@ -1,44 +1,44 @@
-//! What an entry of the stream says.
+//! Entries of the stream.
 
 use crate::{
     fence::{Fence, LogId, PurgeRecord},
     field::Timestamp,
-    purge::{NodeId, WatermarkRaise},
+    purge::{NodeId, WatermarkRaise, identifier::from_hex},
 };
 
-/// The last place there can be: what Redis's scripts can still count exactly.
+/// Maximum sequence number: the largest integer that Redis scripts count exactly.
 const MAX_SEQ: u64 = 999_999_999_999_999;
 
-/// An entry as Redis answers with it.
+/// An entry as read from Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StreamEntry {
     pub(super) id: String,
     pub(super) fields: Vec<(String, String)>,
 }
 
-/// A place in the stream, as its entry tells it from every other.
+/// A position in the stream, with the data that identifies its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamPosition {
     pub(super) fence: Fence,
-    /// Drawn for this entry alone; none where no entry was read.
+    /// Random value of this entry; none if no entry was read.
     pub(super) nonce: Option<u64>,
-    /// The run of the server that took it; empty where nobody may know.
+    /// Run id of the server that took it; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
 }
 
-/// An entry that a log of Larder's wrote.
+/// A decoded entry of a Larder log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogEntry {
     pub(super) position: StreamPosition,
-    /// Why a log begins here, where one does.
+    /// The cause, if a new log begins here.
     pub(super) begins: Option<WatermarkRaise>,
-    /// Who appended it, and waits to hear that it is applied.
+    /// The node that appended it and waits for position reports.
     pub(super) by: Option<NodeId>,
     pub(super) record: PurgeRecord,
 }
 
 impl StreamEntry {
-    /// Its place; nothing where the entry is none of ours.
+    /// Returns its position, or none if Larder did not write the entry.
     pub(super) fn position(&self) -> Option<StreamPosition> {
         let seq = self.id.strip_suffix("-0")?.parse().ok().filter(|seq| *seq <= MAX_SEQ)?;
         let log = LogId(from_hex(self.field("log")?)?);
@@ -47,8 +47,9 @@ impl StreamEntry {
         Some(StreamPosition { fence: Fence { log, seq }, nonce, run })
     }
 
-    /// All of it; nothing where the entry is none of ours. A record that cannot be read purges
-    /// everything: whatever it says, that covers it.
+    /// Decodes the entry; none if Larder did not write it.
+    ///
+    /// An unreadable record purges everything, which covers its unknown selectors.
     pub(super) fn to_log_entry(&self) -> Option<LogEntry> {
         let position = self.position()?;
         let at = self.field("at").and_then(|at| at.parse().ok()).unwrap_or_default();
@@ -65,15 +66,6 @@ impl StreamEntry {
     }
 }
 
-/// Numbers in the stream are 16 hexadecimal digits.
-pub(super) fn to_hex(number: u64) -> String {
-    format!("{number:016x}")
-}
-
-pub(super) fn from_hex(text: &str) -> Option<u64> {
-    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +80,7 @@ mod tests {
     const NONCE: (&str, &str) = ("nonce", "00000000000000bb");
 
     #[test]
-    fn an_entry_of_ours_is_read_back() {
+    fn an_entry_round_trips() {
         let purge = Purge { selectors: vec![Selector::Tag("a".into())], ..Purge::boundary() };
         let json = purge.to_json();
         let by = ("by", "00000000000000cc");
@@ -105,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_none_of_ours() {
+    fn foreign_entries_are_rejected() {
         for strange in [
             entry("7-1", &[LOG, NONCE]),
             entry("1000000000000000-0", &[LOG, NONCE]),
@@ -129,13 +121,6 @@ mod tests {
                 (purge.mode, purge.selectors),
                 (PurgeMode::Hard, vec![Selector::Everything])
             );
-        }
-    }
-
-    #[test]
-    fn numbers_are_spelled_as_they_are_read() {
-        for number in [0, 1, 0xfeed, u64::MAX] {
-            assert_eq!(from_hex(&to_hex(number)), Some(number));
         }
     }
 }

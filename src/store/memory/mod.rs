@@ -289,6 +289,10 @@ impl Store for MemoryStore {
         self.peek(key)
     }
 
+    fn is_shared(&self, _: &CacheKey) -> bool {
+        false
+    }
+
     async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         self.write_locked(key, || match self.peek(key) {
             Some(known) if entry.is_superseded_by(&known) => PutOutcome::Superseded,

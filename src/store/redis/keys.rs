@@ -11,8 +11,6 @@ pub(super) struct NamespaceKeys {
     prefix: Box<str>,
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// Bytes of a digest in hexadecimal.
 const DIGITS: usize = 32;
 
@@ -64,17 +62,11 @@ impl NamespaceKeys {
         let mut key = Vec::with_capacity(length);
         key.extend_from_slice(self.prefix.as_bytes());
         key.extend_from_slice(kind);
-        push_hex(&mut key, digest);
+        let mut digits = [0; DIGITS];
+        let _always_fits = const_hex::encode_to_slice(digest.to_be_bytes(), &mut digits);
+        key.extend_from_slice(&digits);
         key.extend_from_slice(end);
         Bytes::from(key)
-    }
-}
-
-fn push_hex(text: &mut Vec<u8>, digest: u128) {
-    for byte in digest.to_be_bytes() {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-        }
     }
 }
 

@@ -730,7 +730,7 @@ async fn a_clock_of_redis_that_is_set_costs_one_round_trip() {
     };
     // As if the server's clock had been an hour behind when it was asked.
     let (clocks, now) = (store.inner.connector.clocks(), Instant::now());
-    let trip = redis::RoundTrip { sent: now, answered: now };
+    let trip = redis::clock::RoundTrip { sent: now, answered: now };
     clocks.record(b"any", 1, trip);
     assert!(matches!(store.claim_fetch(&key("/second")).await, FetchClaim::Lead(_)));
     let granted = server.cli(&["KEYS", "*:l:*"]);

@@ -1,4 +1,4 @@
-//! Log output that never makes its callers wait: the queue before each stream, messages, repetitions.
+//! Non-blocking log output: stream queues, messages, repetition limits.
 
 mod queue;
 mod repetition;

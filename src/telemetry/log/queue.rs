@@ -1,4 +1,4 @@
-//! A bounded queue of log text before a stream, emptied by a thread of its own.
+//! A bounded queue in front of an output stream, emptied by a dedicated thread.
 
 use std::{
     fs::File,
@@ -14,27 +14,29 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// Bytes written with one system call at most, if the entries are smaller than that.
+/// The size limit of a batch that is written with one system call, in bytes. Larger single entries
+/// exceed it.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How long the writer waits for a stream that takes nothing right now, doubled up to the last one.
+/// The first and the longest pause while a stream accepts no data. The pause doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between two calls of a drop_reporter.
+/// The minimum interval between two reports of dropped entries.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much may wait for the writer; an entry beyond either limit is dropped.
+/// The limits of the queue. Entries beyond either limit are dropped.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::telemetry) struct QueueLimits {
-    /// Entries.
     pub(in crate::telemetry) entries: usize,
-    /// Bytes of all entries together.
+    /// The total bytes of all entries.
     pub(in crate::telemetry) bytes: usize,
 }
 
-/// A stream that log entries are written to. Writing queues an entry and returns at once: a full pipe, a
-/// reader that is gone or a full disk cost entries, which are counted, and never time.
+/// An output stream for log entries.
+///
+/// Writing queues an entry and returns at once. If the stream blocks or fails, entries are dropped
+/// and counted.
 #[derive(Debug)]
 pub(crate) struct LogQueue {
     queue: SyncSender<QueueCommand>,
@@ -45,17 +47,19 @@ pub(crate) struct LogQueue {
 
 enum QueueCommand {
     Entry(Vec<u8>),
-    /// Confirms once all entries before are written or dropped.
+    /// Confirms once all previous entries are written or dropped.
     Flush(SyncSender<()>),
 }
 
-/// Called by the writer's thread about once a second, and before each flush, with the number of entries that
-/// were dropped since it was told last. Returns what is to be written about that.
+/// Formats a report of the number of entries dropped since the last report.
+///
+/// The writer thread calls it at most once a second, and before each flush.
 pub(in crate::telemetry) type DropReporter = Box<dyn Fn(u64) -> Vec<u8> + Send>;
 
 impl LogQueue {
-    /// Starts the writer's thread, which ends when the output is dropped and all entries are written. Each
-    /// entry that is not written counts in `dropped`.
+    /// Starts the writer thread, which ends when the queue is dropped and all entries are written.
+    ///
+    /// Each entry that is not written increments `dropped`.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -80,7 +84,7 @@ impl LogQueue {
         Ok(Self { queue, waiting_bytes, limit_bytes: limits.bytes, dropped })
     }
 
-    /// Queues an entry: whole lines, each with its line feed. Never blocks.
+    /// Queues an entry of whole lines, each with its line feed. Never blocks.
     pub(crate) fn write(&self, entry: impl Into<Vec<u8>>) {
         let entry = entry.into();
         let bytes = entry.len();
@@ -92,8 +96,9 @@ impl LogQueue {
         }
     }
 
-    /// Waits until all entries so far are written or dropped, for as long as this at most. Blocks its
-    /// thread: for the end of the process.
+    /// Waits until all previous entries are written or dropped, up to a time limit.
+    ///
+    /// Blocks the thread. Call it only at the end of the process.
     pub(crate) fn flush(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let (done, flushed) = sync_channel(1);
@@ -108,15 +113,11 @@ impl LogQueue {
         }
         let _late = flushed.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
-
-    /// Entries that were not written so far.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.get()
-    }
 }
 
-/// A standard stream without the lock and the buffer of the standard library: a writer that is stuck in it
-/// holds up nothing else.
+/// Duplicates a standard stream, without the lock and buffer of the standard library.
+///
+/// A writer that is blocked in it blocks nothing else.
 ///
 /// # Errors
 /// If the stream is closed.
@@ -128,9 +129,9 @@ struct QueueWriter<W> {
     to: W,
     waiting_bytes: Arc<AtomicUsize>,
     dropped: IntCounter,
-    /// Of how many of them the drop_reporter has told.
+    /// The number of dropped entries that have been reported.
     reported: u64,
-    /// Whether the last entry was written in part.
+    /// True if the last entry was written only in part.
     is_torn: bool,
 }
 
@@ -154,7 +155,7 @@ impl<W: Write> QueueWriter<W> {
         }
     }
 
-    /// Has told what was dropped; again later if that could not be written either.
+    /// Writes a report of dropped entries. If that fails, they are reported again later.
     fn report_drops(&mut self, drop_reporter: &DropReporter) {
         let dropped = self.dropped.get();
         let text = drop_reporter(dropped - self.reported);
@@ -164,7 +165,7 @@ impl<W: Write> QueueWriter<W> {
         }
     }
 
-    /// Writes this entry and those that wait already, up to a batch. Returns who waits for a flush.
+    /// Writes this entry and those queued behind it, up to a batch. Returns the flush to confirm.
     fn write_batch(
         &mut self,
         first: QueueCommand,
@@ -197,7 +198,7 @@ impl<W: Write> QueueWriter<W> {
         }
     }
 
-    /// Writes whole lines, on lines of their own. Gives how many bytes were written if it fails.
+    /// Writes whole lines, starting on a new line. On failure, returns the number of bytes written.
     fn write_lines(&mut self, lines: &[u8]) -> Result<(), usize> {
         if lines.is_empty() {
             return Ok(());
@@ -211,8 +212,8 @@ impl<W: Write> QueueWriter<W> {
         written
     }
 
-    /// Writes all bytes, waiting for a stream that does not block while it is full. Gives how many were
-    /// written if it fails.
+    /// Writes all bytes, and waits while a non-blocking stream is full. On failure, returns the
+    /// number of bytes written.
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), usize> {
         let (length, mut pause) = (bytes.len(), FIRST_PAUSE);
         while !bytes.is_empty() {
@@ -226,7 +227,7 @@ impl<W: Write> QueueWriter<W> {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
-                // The reader is gone or the disk is full. The next batch may find that mended.
+                // The reader is gone or the disk is full. The next batch may succeed.
                 Ok(_) | Err(_) => return Err(length - bytes.len()),
             }
         }
@@ -260,7 +261,7 @@ mod tests {
         IntCounter::new("dropped", "dropped").unwrap()
     }
 
-    /// A stream that takes what the test lets it take.
+    /// A stream that accepts as much as the test allows.
     struct Scripted {
         results: Receiver<io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -302,21 +303,21 @@ mod tests {
     fn a_stuck_reader_costs_entries_not_time() {
         let (output, script, written) = scripted();
         (0..50).for_each(|_| output.write("a line\n"));
-        assert!((36..=46).contains(&output.dropped()), "{}", output.dropped());
+        assert!((36..=46).contains(&output.dropped.get()), "{}", output.dropped.get());
         output.flush(Duration::from_millis(1));
         drop(script);
         output.flush(PATIENCE);
-        let (dropped, text) = (output.dropped(), text(&written));
+        let (dropped, text) = (output.dropped.get(), text(&written));
         assert_eq!(text.matches("a line\n").count(), 50 - usize::try_from(dropped).unwrap());
         assert!(text.ends_with(&format!("{dropped} lost\n")), "{text}");
     }
 
     #[test]
-    fn what_waits_has_a_limit_in_bytes() {
+    fn the_queue_has_a_limit_in_bytes() {
         let (output, _script, _written) = scripted();
         output.write(vec![b'a'; 60]);
         output.write(vec![b'b'; 60]);
-        assert_eq!(output.dropped(), 1);
+        assert_eq!(output.dropped.get(), 1);
     }
 
     #[test]
@@ -326,14 +327,14 @@ mod tests {
         script.send(Ok(3)).unwrap();
         script.send(Err(ErrorKind::BrokenPipe.into())).unwrap();
         script.send(Err(ErrorKind::WouldBlock.into())).unwrap();
-        while output.dropped() == 0 {
+        while output.dropped.get() == 0 {
             std::thread::yield_now();
         }
         drop(script);
         output.write("second\n");
         output.flush(PATIENCE);
         assert_eq!(text(&written), "fir\nsecond\n1 lost\n");
-        assert_eq!(output.dropped(), 1);
+        assert_eq!(output.dropped.get(), 1);
     }
 
     #[test]

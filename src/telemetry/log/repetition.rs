@@ -1,4 +1,5 @@
-//! Limits on messages that repeat: a Redis or an origin that fails writes a few lines, not one a request.
+//! Limits on repeated messages, so that a failing Redis or origin does not log a line for each
+//! request.
 
 use std::{
     collections::HashMap,
@@ -7,16 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A message may come this often within a window; what follows is counted.
+/// The number of equal messages written in a window. Further ones are counted.
 const BURST: u64 = 5;
 
-/// How long a message is counted until it is said how often it came.
+/// The length of a window, after which suppressed messages are reported.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Messages told apart at once; those beyond share one place.
+/// The number of different messages tracked at a time. Further ones share one counter.
 const MAX_MESSAGES: usize = 256;
 
-/// The messages of the last seconds, and how often each came.
+/// The messages of the current windows, and their counts.
 #[derive(Debug, Default)]
 pub(super) struct RepetitionLimiter {
     windows: HashMap<u64, Window>,
@@ -30,17 +31,17 @@ struct Window {
     message: Box<str>,
 }
 
-/// A message that came more often than it was written.
+/// A message that was partly suppressed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SuppressedMessage {
     pub(super) level: tracing::Level,
     pub(super) message: Box<str>,
-    /// How often it came without being written.
+    /// The number of times it was suppressed.
     pub(super) times: u64,
 }
 
 impl RepetitionLimiter {
-    /// Whether this message is to be written.
+    /// Returns true if this message should be written.
     pub(super) fn admit(&mut self, level: tracing::Level, message: &str, now: Instant) -> bool {
         let mut key = hash_of(message);
         let mut message = message;
@@ -57,7 +58,7 @@ impl RepetitionLimiter {
         window.seen <= BURST
     }
 
-    /// Returns the messages that were held back in windows that are over.
+    /// Returns the messages that were suppressed in expired windows.
     pub(super) fn ended(&mut self, now: Instant) -> Vec<SuppressedMessage> {
         let mut ended = Vec::new();
         self.windows.retain(|_, window| {
@@ -67,7 +68,7 @@ impl RepetitionLimiter {
             let repeated = window.suppressed();
             let goes_on = repeated.is_some();
             ended.extend(repeated);
-            // What goes on stays limited: its next lines are those that count it.
+            // A message that continues stays limited. Its next lines are the reports.
             window.began = now;
             window.seen = BURST;
             goes_on
@@ -75,7 +76,7 @@ impl RepetitionLimiter {
         ended
     }
 
-    /// Takes all that is held back, for the last lines of a process.
+    /// Returns all suppressed messages, at the end of the process.
     pub(super) fn take(&mut self) -> Vec<SuppressedMessage> {
         mem::take(&mut self.windows)
             .into_values()
@@ -83,7 +84,7 @@ impl RepetitionLimiter {
             .collect()
     }
 
-    /// How many messages are told apart at present.
+    /// Returns the number of tracked messages.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.windows.len()
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_repeats_is_counted_and_told_of_later() {
+    fn repeated_messages_are_counted_and_reported_later() {
         let (mut repetitions, begin) = (RepetitionLimiter::default(), Instant::now());
         let mut written = 0;
         for _ in 0..1000 {

@@ -1,4 +1,4 @@
-//! Larder's own messages, on standard error: a `tracing` subscriber that never waits for its reader.
+//! Larder's own messages on standard error: a `tracing` subscriber that never blocks.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -35,22 +35,22 @@ use super::{
 
 const LIMITS: QueueLimits = QueueLimits { entries: 4096, bytes: 1 << 20 };
 
-/// How long the last lines may hold up the end of the process.
+/// The time limit at shutdown for writing the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Entries that this process could not write.
 pub(in crate::telemetry) static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter(
         "larder_log_dropped_total",
-        "Entries of Larder's own log dropped because standard error did not take them fast enough, or failed.",
+        "Log entries dropped because standard error was too slow or failed.",
     )
 });
 
-/// Messages that this process has held back because they repeated others.
+/// Messages that this process suppressed as repetitions.
 pub(in crate::telemetry) static SUPPRESSED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter(
         "larder_log_repeated_total",
-        "Warnings and errors that were not written one by one because they repeated others.",
+        "Warnings and errors suppressed as repetitions and counted in one line.",
     )
 });
 
@@ -59,7 +59,7 @@ fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect("a valid name")
 }
 
-/// The process's standard error. Nothing that is written to it blocks, fails or panics.
+/// The standard error of the process. Writing to it never blocks, fails or panics.
 #[derive(Clone)]
 pub(crate) struct StderrLog {
     queue: Option<Arc<LogQueue>>,
@@ -68,7 +68,7 @@ pub(crate) struct StderrLog {
 }
 
 impl StderrLog {
-    /// Begins to write to standard error. Without one (it is closed) everything is dropped.
+    /// Starts to write to standard error. If it is closed, everything is dropped.
     pub(crate) fn start() -> Self {
         let repetitions = Arc::<Mutex<RepetitionLimiter>>::default();
         let has_colour = io::stderr().is_terminal();
@@ -82,8 +82,10 @@ impl StderrLog {
         Self { queue: queue.ok().map(Arc::new), repetitions, has_colour }
     }
 
-    /// Makes this the subscriber of all `tracing` events, filtered by `directives`, and has panics written
-    /// here, too. `LARDER_LOG` overrides the directives; both are in the filter language of `tracing`.
+    /// Installs this log as the subscriber of all `tracing` events and for panics.
+    ///
+    /// `directives` filter the events, and `LARDER_LOG` overrides them. Both use `tracing`'s filter
+    /// syntax.
     pub(crate) fn subscribe(&self, directives: &str) {
         let filter =
             EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
@@ -97,7 +99,7 @@ impl StderrLog {
         std::panic::set_hook(Box::new(log_panic));
     }
 
-    /// Writes text that is no event, such as what is wrong with a configuration.
+    /// Writes text that is not an event, such as errors in a configuration.
     pub(crate) fn print(&self, text: &str) {
         let mut stripped =
             anstream::AutoStream::new(Vec::new(), anstream::AutoStream::choice(&io::stderr()));
@@ -107,7 +109,7 @@ impl StderrLog {
         }
     }
 
-    /// Waits for the last lines, for a second at most.
+    /// Flushes the last lines. Blocks for up to a second.
     pub(crate) fn flush(&self) {
         let Some(queue) = &self.queue else { return };
         let last = self.repetitions.lock().take();
@@ -119,7 +121,7 @@ impl StderrLog {
     }
 }
 
-/// The standard library's own hook writes to standard error and waits for it.
+/// Replaces the standard library's hook, which blocks on standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
@@ -131,13 +133,15 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// The lines that tell of what was not written.
+/// Returns the lines that report dropped and suppressed messages.
 fn summary(lost: u64, repeated: &[SuppressedMessage]) -> Vec<u8> {
     let at = now();
     let mut lines = String::new();
     if lost > 0 {
-        let _infallible =
-            writeln!(lines, "{at}  WARN {lost} log entries were dropped: nothing took them");
+        let _infallible = writeln!(
+            lines,
+            "{at}  WARN {lost} log entries were dropped: standard error was too slow or failed"
+        );
     }
     for SuppressedMessage { level, message, times } in repeated {
         let _infallible = writeln!(lines, "{at} {level:>5} {message} (repeated {times} times)");
@@ -145,7 +149,7 @@ fn summary(lost: u64, repeated: &[SuppressedMessage]) -> Vec<u8> {
     lines.into_bytes()
 }
 
-/// The time as the subscriber writes it.
+/// Returns the current time in the subscriber's format.
 fn now() -> String {
     let mut text = String::new();
     let _infallible = SystemTime.format_time(&mut Writer::new(&mut text));
@@ -160,7 +164,7 @@ impl<'a> MakeWriter<'a> for StderrLog {
     }
 }
 
-/// Writes one event; `tracing` gives all of it at once.
+/// Writes one event. `tracing` passes each event in one piece.
 pub(crate) struct EventWriter<'a>(&'a StderrLog);
 
 impl Write for EventWriter<'_> {
@@ -176,7 +180,7 @@ impl Write for EventWriter<'_> {
     }
 }
 
-/// The lines of an event without what could change how they are shown.
+/// Escapes characters that could change how the event's lines are displayed.
 fn escape_controls(bytes: &[u8], has_colour: bool) -> Vec<u8> {
     let is_plain = |byte: u8| byte == b'\n' || (b' '..0x7f).contains(&byte);
     if bytes.iter().all(|byte| is_plain(*byte)) {
@@ -184,7 +188,8 @@ fn escape_controls(bytes: &[u8], has_colour: bool) -> Vec<u8> {
     }
     let mut shown = String::with_capacity(bytes.len() + 16);
     for character in String::from_utf8_lossy(bytes).chars() {
-        // On a terminal the escapes are the subscriber's own: it has replaced those in values.
+        // On a terminal, escape sequences come from the subscriber, which has replaced those in
+        // values.
         let is_own = matches!(character, '\n' | '\t') || (has_colour && character == '\u{1b}');
         if is_own || !is_deceptive(character) {
             shown.push(character);
@@ -195,7 +200,7 @@ fn escape_controls(bytes: &[u8], has_colour: bool) -> Vec<u8> {
     shown.into_bytes()
 }
 
-/// Holds back warnings and errors that repeat. Other levels are rare, or were asked for.
+/// Suppresses repeated warnings and errors. Other levels are rare or explicitly enabled.
 struct RepetitionLayer(Arc<Mutex<RepetitionLimiter>>);
 
 impl<S: Subscriber> Layer<S> for RepetitionLayer {
@@ -214,7 +219,7 @@ impl<S: Subscriber> Layer<S> for RepetitionLayer {
     }
 }
 
-/// The text of an event without its fields, which differ from one to the next.
+/// The text of an event, without its fields, which vary.
 #[derive(Default)]
 struct MessageVisitor(String);
 
@@ -231,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_or_reorders_text_is_escaped_and_lines_stay_lines() {
+    fn characters_that_hide_or_reorder_text_are_escaped_and_lines_kept() {
         let shown = |text: &str, colour| {
             String::from_utf8(escape_controls(text.as_bytes(), colour)).unwrap()
         };
@@ -241,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_says_what_is_missing() {
+    fn a_summary_reports_missing_messages() {
         let repeated =
             SuppressedMessage { level: Level::WARN, message: "Redis is gone".into(), times: 7 };
         let text = String::from_utf8(summary(3, &[repeated])).unwrap();

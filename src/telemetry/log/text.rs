@@ -1,9 +1,11 @@
-//! Text that shows what it is: nothing in it can change how a terminal or a viewer shows the rest.
+//! Escapes characters that could change how a terminal or viewer displays text.
 
 use std::fmt::{self, Write as _};
 
-/// Whether a character has no shape of its own and changes how others are shown: controls, line and paragraph
-/// separators, directional marks and embeddings (Unicode TR 36 §2.6), invisible joiners and tags.
+/// Returns true for invisible characters that change how others are displayed.
+///
+/// These are controls, line and paragraph separators, directional marks and embeddings (Unicode TR
+/// 36 §2.6), invisible joiners and tags.
 pub(super) fn is_deceptive(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -20,7 +22,7 @@ pub(super) fn is_deceptive(character: char) -> bool {
         )
 }
 
-/// Text in which such characters, quotes and backslashes are escaped as in JSON, on one line.
+/// Displays text on one line. Such characters, quotes and backslashes are escaped as in JSON.
 pub(in crate::telemetry) struct Escaped<'a>(pub(in crate::telemetry) &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -41,7 +43,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// In UTF-16, as JSON has it (RFC 8259 §7).
+/// Escapes a character in UTF-16, as in JSON (RFC 8259 §7).
 pub(super) fn escape(character: char, to: &mut impl fmt::Write) -> fmt::Result {
     for unit in character.encode_utf16(&mut [0; 2]) {
         write!(to, "\\u{unit:04x}")?;

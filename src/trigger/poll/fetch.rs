@@ -1,4 +1,4 @@
-//! One look at a data version: a conditional request and what its answer says.
+//! One poll of a data version: a conditional request and its response.
 
 use std::time::Duration;
 
@@ -11,53 +11,53 @@ use crate::origin::{
     document::{DocumentClient, DocumentError},
 };
 
-/// How long an answer may take, to its last byte.
+/// The time limit of a poll, to the last byte of the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a look has found.
+/// The result of a successful poll.
 #[derive(Debug)]
 pub(super) enum PollResponse {
-    /// What was found the last time.
+    /// The version has not changed.
     Unchanged,
-    /// A version, and the tag of the answer that told it.
+    /// A version, and the entity tag of its response.
     Version(Box<str>, Option<HeaderValue>),
-    /// An answer without a version.
+    /// The response has no version.
     NoVersion,
 }
 
-/// Why nothing was found. For the log.
+/// The reasons why a poll failed, for the log.
 #[derive(Debug, Error)]
 pub(super) enum VersionFetchError {
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("the answer is no JSON: {0}")]
+    #[error("the response is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
 }
 
-/// Who knows the version.
+/// A source of data versions.
 pub(super) trait VersionSource: Send + Sync + 'static {
-    /// Looks once. `known` is the tag of the answer that told the version known.
+    /// Fetches the version. `etag` is the entity tag of the response with the last version.
     fn fetch(
         &self,
-        known: Option<&HeaderValue>,
+        etag: Option<&HeaderValue>,
     ) -> impl Future<Output = Result<PollResponse, VersionFetchError>> + Send;
 }
 
-/// A server that is asked, with connections that are kept.
+/// A data version behind an HTTP URL, fetched over kept-alive connections.
 pub(super) struct HttpVersionSource {
     client: DocumentClient,
     version: VersionFrom,
 }
 
 impl VersionSource for HttpVersionSource {
-    async fn fetch(&self, known: Option<&HeaderValue>) -> Result<PollResponse, VersionFetchError> {
+    async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<PollResponse, VersionFetchError> {
         let mut fields = HeaderMap::new();
-        if let Some(tag) = known {
+        if let Some(tag) = etag {
             fields.insert(header::IF_NONE_MATCH, tag.clone());
         }
         let (head, body) = self.client.get(fields).await?.into_parts();
         if head.status == StatusCode::NOT_MODIFIED {
-            let is_conditional = known.is_some();
+            let is_conditional = etag.is_some();
             return is_conditional
                 .then_some(PollResponse::Unchanged)
                 .ok_or(DocumentError::Status(head.status).into());
@@ -69,7 +69,7 @@ impl VersionSource for HttpVersionSource {
 }
 
 impl HttpVersionSource {
-    /// To be called on the runtime that will ask.
+    /// Creates the client. Must be called on the runtime that polls.
     pub(super) fn new(poll: &Poll) -> Result<Self, SetupError> {
         let client = DocumentClient::new(&poll.source, TIMEOUT)?;
         Ok(Self { client, version: poll.version.clone() })

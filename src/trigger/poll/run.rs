@@ -1,4 +1,4 @@
-//! The rounds of one poll: hold the role, look, purge, remember, wait.
+//! The loop of one poll: acquire the lease, fetch the version, purge, store the version, sleep.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,49 +17,50 @@ use crate::{
     trigger::{Fleet, Lease, TaskContext},
 };
 
-/// How many times `every` may pass between two looks where they fail.
+/// The longest pause after failures, as a multiple of `every`.
 const MAX_BACKOFF_FACTOR: u32 = 10;
 
-/// The longest wait there is.
+/// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_hours(24 * 10);
 
-/// The longest wait where another node asks, and might be gone; and where the version has changed and the log
-/// cannot be reached.
+/// The longest pause while another node, which may disappear, polls, and while the purge log is
+/// unavailable.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// One poll at work.
+/// A running poll.
 struct Poller<F: Fleet, A> {
     poll: Poll,
     source: A,
     cell: Arc<PollCell>,
     context: TaskContext<F>,
     lease: Option<F::Lease>,
-    /// The tag of the answer that told the version that is known.
+    /// The entity tag of the response with the known version.
     tag: Option<HeaderValue>,
     failures: u32,
-    /// Whether a round ended without a known version: what was stored since may be older than the first one.
+    /// True if a poll ended without a known version. Responses stored since then may be older than
+    /// the first version, so its arrival counts as a change.
     has_missed: bool,
 }
 
-/// How a round ended.
+/// The outcome of one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PollOutcome {
-    /// Another node asks.
+    /// Another node polls.
     NotLeader,
-    /// The version is what it was.
+    /// The version is the known one.
     Unchanged,
     /// The version is new.
     Changed,
-    /// The answer has no version.
+    /// The response has no version.
     Missing,
-    /// There was no answer that can be used.
+    /// There was no usable response.
     Failed,
-    /// The version is new, and the log cannot be reached.
+    /// The version is new but the purge log is unavailable.
     Unavailable,
 }
 
 impl PollOutcome {
-    /// The result as metrics spell it; following is none.
+    /// Returns the value of the metric label, or `None` if another node polls.
     const fn as_str(self) -> Option<&'static str> {
         match self {
             Self::NotLeader => None,
@@ -72,8 +73,9 @@ impl PollOutcome {
     }
 }
 
-/// A poll that tells in `cell` what it finds, until dropped. To be called on the runtime that it is to run
-/// on; fails where the server cannot be asked at all.
+/// Polls until dropped, and writes results to `cell`.
+///
+/// Must be called on the runtime that polls. Fails if the HTTP client cannot be created.
 pub(in crate::trigger) fn run<F: Fleet>(
     poll: &Poll,
     cell: Arc<PollCell>,
@@ -98,7 +100,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
             self.has_missed |= self.cell.record().is_none();
             self.cell.update_metrics((self.context.now)(), &self.context.metrics);
             self.failures = if outcome == PollOutcome::Failed { self.failures + 1 } else { 0 };
-            let pause = pause(self.poll.every, outcome, self.failures, random_byte());
+            let pause = pause(self.poll.every, outcome, self.failures, fastrand::u8(..));
             self.wait(pause).await;
         }
     }
@@ -115,7 +117,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
             Ok(PollResponse::NoVersion) => self.apply_missing().await,
             Ok(PollResponse::Version(version, tag)) => {
                 let found = self.apply_version(version).await;
-                // Kept only once all that the answer tells is done.
+                // The tag is stored only after the purge, so that a failed purge is repeated.
                 if found != PollOutcome::Unavailable {
                     self.tag = tag;
                 }
@@ -128,7 +130,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         }
     }
 
-    /// Whether this node is the one that asks; if not, it learns what the other has found.
+    /// Returns true if this node holds the lease. Otherwise it reads the leader's result.
     async fn ensure_leader(&mut self) -> bool {
         if self.lease.as_ref().is_some_and(Lease::is_held) {
             return true;
@@ -137,28 +139,28 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         self.tag = None;
         match self.context.fleet.value(&self.key()).await {
             Ok(Some(text)) => {
-                if let Ok(known) = serde_json::from_str(&text) {
-                    self.cell.set_record(known);
+                if let Ok(record) = serde_json::from_str(&text) {
+                    self.cell.set_record(record);
                 }
             }
             Ok(None) => {}
-            // Without knowing what was purged last, nobody can say what to purge.
+            // Without the last version a change cannot be detected.
             Err(LogUnavailable) => self.lease = None,
         }
         self.lease.is_some()
     }
 
-    /// A first failure is news, the ones after it are not.
+    /// Logs the first of several failures as a warning, and the others at debug level.
     fn log_failure(&self, error: &VersionFetchError) {
         let poll = &*self.poll.name;
         if self.failures == 0 {
-            tracing::warn!(poll, %error, "a poll failed");
+            tracing::warn!(poll, %error, "poll failed");
         } else {
-            tracing::debug!(poll, %error, "a poll failed again");
+            tracing::debug!(poll, %error, "poll failed again");
         }
     }
 
-    /// Waits for the next poll, and purges what is due once more meanwhile.
+    /// Sleeps until the next poll, and runs delayed purges that become due.
     async fn wait(&mut self, pause: Duration) {
         let end = Instant::now() + pause;
         while let Some(due) = self.until_due().filter(|due| Instant::now() + *due < end) {
@@ -170,18 +172,20 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         tokio::time::sleep_until(end).await;
     }
 
-    /// The time until tags are purged once more, if this node is the one to do that.
+    /// Returns the time until the next delayed purge, if this node holds the lease.
     fn until_due(&self) -> Option<Duration> {
         self.lease.as_ref().filter(|lease| lease.is_held())?;
         self.cell.record()?.until_due((self.context.now)())
     }
 
-    /// Purges once more what is due. Forgotten only after the purge, so that another node does it if this one
-    /// ends between the two.
+    /// Runs the delayed purges that are due.
+    ///
+    /// They are removed only after the purge, so that another node repeats it if this node stops in
+    /// between.
     async fn purge_delayed(&self) -> Result<(), LogUnavailable> {
-        let Some(known) = self.cell.record() else { return Ok(()) };
-        let Some(rest) = known.without_due((self.context.now)()) else { return Ok(()) };
-        self.purge("once more, for data that loads late".to_owned()).await?;
+        let Some(record) = self.cell.record() else { return Ok(()) };
+        let Some(rest) = record.without_due((self.context.now)()) else { return Ok(()) };
+        self.purge("delayed purge, for data that loads late".to_owned()).await?;
         self.save(rest).await
     }
 
@@ -194,17 +198,17 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         if is_change && self.purge(format!("version {version}")).await.is_err() {
             return PollOutcome::Unavailable;
         }
-        tracing::info!(poll = &*self.poll.name, version = &*version, "the data version changed");
+        tracing::info!(poll = &*self.poll.name, version = &*version, "data version changed");
         let delay = self.poll.delay.filter(|_| is_change);
         let again_at = before.map(|before| before.again_at).unwrap_or_default();
-        let known = VersionRecord::new(Some(version), (self.context.now)(), (again_at, delay));
-        match self.save(known).await {
+        let record = VersionRecord::new(Some(version), (self.context.now)(), (again_at, delay));
+        match self.save(record).await {
             Ok(()) => PollOutcome::Changed,
             Err(LogUnavailable) => PollOutcome::Unavailable,
         }
     }
 
-    /// Remembers that there was no version, if none is known: then the first one is a change.
+    /// Stores that the source has no version yet, so that its first version counts as a change.
     async fn apply_missing(&self) -> PollOutcome {
         if self.cell.record().is_none() {
             let none = VersionRecord::new(None, (self.context.now)(), (Vec::new(), None));
@@ -213,15 +217,15 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         PollOutcome::Missing
     }
 
-    async fn save(&self, known: VersionRecord) -> Result<(), LogUnavailable> {
-        if let Ok(text) = serde_json::to_string(&known) {
+    async fn save(&self, record: VersionRecord) -> Result<(), LogUnavailable> {
+        if let Ok(text) = serde_json::to_string(&record) {
             self.context.fleet.set_value(&self.key(), &text).await?;
         }
-        self.cell.set_record(known);
+        self.cell.set_record(record);
         Ok(())
     }
 
-    /// Purges the tags, and has fetched what is to be fetched after that.
+    /// Purges the tags and warms the configured targets.
     async fn purge(&self, reason: String) -> Result<(), LogUnavailable> {
         let Poll { name, purge, mode, warm, .. } = &self.poll;
         let purge = Purge {
@@ -241,8 +245,9 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
     }
 }
 
-/// How long to wait after an outcome: `every`, longer after failures, and never in step with other nodes
-/// or polls. `jitter` decides between 10 % less and 10 % more.
+/// Returns the pause after an outcome: `every`, or longer after failures.
+///
+/// `jitter` shortens or lengthens it by up to 10 %, so that nodes and polls do not run in step.
 fn pause(every: Duration, outcome: PollOutcome, failures: u32, jitter: u8) -> Duration {
     let pause = match outcome {
         PollOutcome::Failed => {
@@ -252,13 +257,6 @@ fn pause(every: Duration, outcome: PollOutcome, failures: u32, jitter: u8) -> Du
         PollOutcome::Unchanged | PollOutcome::Changed | PollOutcome::Missing => every,
     };
     pause.min(MAX_PAUSE).mul_f64(0.9 + 0.2 * f64::from(jitter) / f64::from(u8::MAX))
-}
-
-fn random_byte() -> u8 {
-    let mut jitter = [128];
-    let _without_entropy = aws_lc_rs::rand::fill(&mut jitter);
-    let [jitter] = jitter;
-    jitter
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What polls have found so far, for metrics and whoever asks.
+//! The latest results of polls, for metrics and `/_larder/version`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 use super::Poll;
 use crate::{field::Timestamp, telemetry::Metrics};
 
-/// The version that a poll has found last.
+/// The latest version found by a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PollState {
-    /// The poll's name.
+    /// The name of the poll.
     pub name: Box<str>,
-    /// The version; none where none has been found yet.
+    /// The version, if one has been found.
     pub version: Option<Box<str>>,
-    /// When the version was first seen; none where none has been found yet.
+    /// When the version was first seen.
     pub changed_at: Option<Timestamp>,
 }
 
-/// All polls of a configuration, with what they have found.
+/// All polls of a configuration, with their results.
 #[derive(Default, Clone)]
 pub(crate) struct Polls(Vec<Arc<PollCell>>);
 
 impl Polls {
-    /// What has been found, in the order of the configuration.
+    /// Returns the results in the order of the configuration.
     pub(crate) fn states(&self) -> Vec<PollState> {
         self.0.iter().map(|cell| cell.state()).collect()
     }
 
-    /// Brings the metrics about ages up to date.
+    /// Updates the metrics about ages.
     pub(crate) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         for cell in &self.0 {
             cell.update_metrics(now, metrics);
@@ -41,7 +41,7 @@ impl Polls {
             name: poll.name.clone(),
             alert_after: poll.alert_after,
             since,
-            known: Mutex::default(),
+            record: Mutex::default(),
         };
         let cell = Arc::new(cell);
         self.0.push(Arc::clone(&cell));
@@ -49,32 +49,32 @@ impl Polls {
     }
 }
 
-/// What one poll has found.
+/// The result of one poll.
 pub(crate) struct PollCell {
     name: Box<str>,
     alert_after: Option<Duration>,
     /// When polling began.
     since: Timestamp,
-    known: Mutex<Option<VersionRecord>>,
+    record: Mutex<Option<VersionRecord>>,
 }
 
-/// What is known of a version, as the fleet remembers it.
+/// A version as stored in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VersionRecord {
-    /// None if answers had none so far.
+    /// `None` if no response has had a version.
     pub(super) version: Option<Box<str>>,
     /// When it was first seen, in milliseconds since the Unix epoch.
     pub(super) changed_at: u64,
-    /// When its tags are purged once more, earliest first.
+    /// The times of delayed purges in milliseconds, earliest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) again_at: Vec<u64>,
 }
 
-/// Further purges remembered at a time. Beyond it two of them become one, at the later time.
+/// The number of delayed purges to keep. Beyond it two of them merge into the later one.
 const MAX_DELAYED_PURGES: usize = 16;
 
 impl VersionRecord {
-    /// A version first seen now, with the further purges that are due and one more after `delay`.
+    /// Creates a record first seen now, with pending delayed purges and one more after `delay`.
     pub(super) fn new(
         version: Option<Box<str>>,
         now: Timestamp,
@@ -82,7 +82,7 @@ impl VersionRecord {
     ) -> Self {
         if let Some(delay) = delay {
             again_at.push(now.saturating_add(delay).millis());
-            // The delay may be shorter than it was, or the clock may have been set.
+            // The delay may have been shortened, or the clock set back.
             again_at.sort_unstable();
             if again_at.len() > MAX_DELAYED_PURGES {
                 again_at.remove(MAX_DELAYED_PURGES - 1);
@@ -91,14 +91,14 @@ impl VersionRecord {
         Self { version, changed_at: now.millis(), again_at }
     }
 
-    /// The same once all that is due was purged; none if nothing is.
+    /// Returns the record without the delayed purges that are due, or `None` if none is due.
     pub(super) fn without_due(&self, now: Timestamp) -> Option<Self> {
         let now = now.millis();
         let again_at: Vec<u64> = self.again_at.iter().copied().filter(|at| *at > now).collect();
         (again_at.len() < self.again_at.len()).then(|| Self { again_at, ..self.clone() })
     }
 
-    /// The time until the next further purge.
+    /// Returns the time until the next delayed purge.
     pub(super) fn until_due(&self, now: Timestamp) -> Option<Duration> {
         let next = self.again_at.first()?;
         Some(Timestamp::from_millis(*next).saturating_since(now))
@@ -107,27 +107,27 @@ impl VersionRecord {
 
 impl PollCell {
     pub(super) fn record(&self) -> Option<VersionRecord> {
-        self.known.lock().clone()
+        self.record.lock().clone()
     }
 
-    pub(super) fn set_record(&self, known: VersionRecord) {
-        *self.known.lock() = Some(known);
+    pub(super) fn set_record(&self, record: VersionRecord) {
+        *self.record.lock() = Some(record);
     }
 
     fn state(&self) -> PollState {
-        let known = self.record();
-        let known = known.and_then(|known| Some((known.version?, known.changed_at)));
+        let record = self.record();
+        let record = record.and_then(|record| Some((record.version?, record.changed_at)));
         PollState {
             name: self.name.clone(),
-            changed_at: known.as_ref().map(|(_, at)| Timestamp::from_millis(*at)),
-            version: known.map(|(version, _)| version),
+            changed_at: record.as_ref().map(|(_, at)| Timestamp::from_millis(*at)),
+            version: record.map(|(version, _)| version),
         }
     }
 
     pub(super) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         let (label, metrics) = (&[&*self.name], &metrics.triggers);
-        let known = self.record();
-        let changed_at = known.filter(|it| it.version.is_some()).map(|it| it.changed_at);
+        let record = self.record();
+        let changed_at = record.filter(|it| it.version.is_some()).map(|it| it.changed_at);
         if let Some(millis) = changed_at {
             let seconds = Duration::from_millis(millis).as_secs_f64();
             metrics.poll_last_change.with_label_values(label).set(seconds);

@@ -1,33 +1,32 @@
-//! What of an answer is the data version. Pure.
-
-use std::fmt::Write as _;
+//! Extracts the data version from a response. Pure.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use serde_json_path::{JsonPath, ParseError};
 
-/// Longer versions are told by their digest: they are shown to clients, and kept.
+/// The length limit of a version. Longer ones are replaced by a digest, because they are stored and
+/// shown to clients.
 const MAX_BYTES: usize = 128;
 
-/// Where in an answer the version is.
+/// The location of the version in a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionFrom {
-    /// The values that a JSON path selects. Their order does not matter.
+    /// The values that a JSON path selects, in any order.
     ///
-    /// A path that can select several values (one that is no singular query, RFC 9535 §2.3.5.1) reads a set,
-    /// and the empty set is a version like any other.
+    /// A path that can select several values (not a singular query, RFC 9535 §2.3.5.1) reads a set,
+    /// and the empty set is a valid version.
     Payload(JsonPath, Cardinality),
-    /// The `ETag`, else a digest of the body.
+    /// The `ETag`, or else a digest of the body.
     Validator,
 }
 
-/// How many values a JSON path selects at most.
+/// How many values a JSON path can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cardinality {
     /// One: the path has names and indices only.
     One,
-    /// Several: it has a wildcard, a slice, a filter, a list of selectors or descendants.
+    /// Several: the path has a wildcard, a slice, a filter, a list of selectors or descendants.
     Several,
 }
 
@@ -38,8 +37,9 @@ impl VersionFrom {
         Ok(Self::Payload(JsonPath::parse(text)?, cardinality))
     }
 
-    /// Returns the version in an answer; none if the path to one value finds nothing, or `null`.
-    /// Fails if the body is no JSON and has to be.
+    /// Returns the version in a response, or `None` if a singular path finds nothing or `null`.
+    ///
+    /// Fails if the body has to be JSON and is not.
     pub(super) fn read(
         &self,
         headers: &HeaderMap,
@@ -70,7 +70,7 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
         [] if cardinality == Cardinality::One => None,
         [] => Some(EMPTY_SET.into()),
         [one] => Some(shorten(one.clone())),
-        // Each with its length, so that no two sets are written alike.
+        // Length prefixes keep different sets apart.
         several => {
             let texts = several.iter().map(|text| format!("{}:{text}", text.len()));
             Some(digest_of(texts.collect::<String>().as_bytes()))
@@ -78,12 +78,12 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
     }
 }
 
-/// A value as the version shows it: strings without quotes.
+/// Returns the text of a JSON value: strings without quotes.
 fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whether a path, as written, is a singular query (RFC 9535 §2.3.5.1).
+/// Returns true if the path is a singular query (RFC 9535 §2.3.5.1).
 fn selects_one(path: &str) -> bool {
     let (mut quote, mut previous) = (None, ' ');
     for character in path.chars() {
@@ -106,8 +106,9 @@ fn selects_one(path: &str) -> bool {
     true
 }
 
-/// A weak tag and a strong one of the same text are the same version: compression on the way makes the
-/// one of the other.
+/// Returns the version of an entity tag.
+///
+/// Weak and strong tags of the same text are the same version, because compression weakens tags.
 fn version_of_etag(tag: &HeaderValue) -> Box<str> {
     let bytes = tag.as_bytes();
     let opaque = bytes.strip_prefix(b"W/").unwrap_or(bytes);
@@ -119,11 +120,7 @@ fn shorten(text: String) -> Box<str> {
 }
 
 fn digest_of(bytes: &[u8]) -> Box<str> {
-    let mut text = String::from("sha256:");
-    for byte in digest(&SHA256, bytes).as_ref() {
-        let _always_fits = write!(text, "{byte:02x}");
-    }
-    text.into()
+    format!("sha256:{}", const_hex::encode(digest(&SHA256, bytes))).into()
 }
 
 #[cfg(test)]
@@ -162,7 +159,7 @@ mod tests {
             "SUCCESS",
         );
         let failed = task("index_parallel_b", "index_parallel", "2026-11-21T04:00:00Z", "FAILED");
-        // The list is sorted by the time of creation, the latest first.
+        // The list is sorted by creation time, latest first.
         let before = format!("[{child}]");
         let after = format!("[{child}, {parent}]");
         let newest = "$[0].createdTime";
@@ -218,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn long_versions_are_told_by_their_digest() {
+    fn long_versions_are_replaced_by_their_digest() {
         let one = payload("$", &format!("\"{}\"", "a".repeat(200))).unwrap();
         let other = payload("$", &format!("\"{}\"", "b".repeat(200))).unwrap();
         assert!(one.starts_with("sha256:") && one.len() == 71 && one != other, "{one}");
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn invalid_json_is_rejected() {
         let version = VersionFrom::payload("$.v").unwrap();
         let nested = "[".repeat(1_000_000);
         for body in ["", "<html>", r#"{"v": 1"#, nested.as_str()] {

@@ -1,4 +1,4 @@
-//! When a schedule is due: a cron expression in a time zone. Pure.
+//! Cron expressions in a time zone. Pure.
 
 use std::{fmt, ops::Range};
 
@@ -14,15 +14,16 @@ use thiserror::Error;
 
 use crate::field::Timestamp;
 
-/// The time zone of schedules that name none.
+/// The default time zone of schedules.
 pub(crate) const DEFAULT_ZONE: &str = "UTC";
 
-/// Five fields as in Vixie cron, with `L`, `W` and `#`, or a nickname such as `@daily`, in a time zone
-/// of the IANA database.
+/// A cron expression in a time zone of the IANA database.
 ///
-/// Where clocks go forward, a fixed time that does not exist that day is due at the first moment after
-/// the gap, and times that repeat (`*/10`, `*`) are left out within it. Where clocks go back, a fixed
-/// time is due once, at its first occurrence, and times that repeat go on through the second.
+/// It has five fields as in Vixie cron, with `L`, `W` and `#`, or is a nickname such as `@daily`.
+///
+/// When clocks go forward, a fixed time that does not exist that day is due at the first moment
+/// after the gap, and repeating times (`*/10`, `*`) in the gap are skipped. When clocks go back, a
+/// fixed time is due once, at its first occurrence, and repeating times are due in both hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CronExpression {
     cron: Cron,
@@ -30,29 +31,28 @@ pub struct CronExpression {
     text: Box<str>,
 }
 
-/// Why a text is no cron expression, and where.
+/// A syntax error in a cron expression, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct CronError {
-    /// What is wrong.
     pub problem: CronProblem,
-    /// The bytes of the text that are.
+    /// The position in the text, in bytes.
     pub at: Range<usize>,
 }
 
-/// What can be wrong with a cron expression.
+/// The kinds of errors in a cron expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CronProblem {
-    /// There are more or fewer than five fields.
+    /// The expression does not have five fields.
     #[error("a cron expression has five fields, not {0}")]
     Count(usize),
-    /// A field means nothing.
-    #[error("this is no {}: {}", .0.name, .0.allowed)]
+    /// A field is invalid.
+    #[error("invalid {}: expected {}", .0.name, .0.allowed)]
     Field(&'static CronField),
-    /// A nickname that nobody knows.
-    #[error("there is no such nickname")]
+    /// The nickname is unknown.
+    #[error("unknown nickname")]
     Nickname,
-    /// There is no such day.
+    /// No such day exists.
     #[error("there is no such day in any year")]
     Never,
 }
@@ -60,9 +60,9 @@ pub enum CronProblem {
 /// A field of a cron expression.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CronField {
-    /// What it tells.
+    /// The name of the field.
     pub name: &'static str,
-    /// What may stand there.
+    /// The allowed values.
     pub allowed: &'static str,
     words: &'static [&'static str],
 }
@@ -93,12 +93,12 @@ const FIELDS: [CronField; 5] = [
     },
 ];
 
-/// The expressions that have a name.
+/// The supported nicknames.
 pub(crate) const NICKNAMES: [&str; 6] =
     ["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"];
 
 impl CronExpression {
-    /// Reads a cron expression, to be understood in this time zone.
+    /// Parses a cron expression in this time zone.
     pub fn parse(text: &str, zone: TimeZone) -> Result<Self, CronError> {
         let whole = |problem| CronError { problem, at: 0..text.len() };
         if text.trim_start().starts_with('@') {
@@ -118,24 +118,25 @@ impl CronExpression {
         }
     }
 
-    /// The first time due after this one, to the second; none where there is none before the year 5000.
+    /// Returns the first due time after `now`, to the second. `None` if there is none before the
+    /// year 5000.
     pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.cron.find_next_occurrence(&self.local(now)?, false).ok()?;
         instant(&due)
     }
 
-    /// The last time due up to and including this one; none where there is none since 1970.
+    /// Returns the last due time up to and including `now`. `None` if there is none since 1970.
     pub fn last_until(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.cron.find_previous_occurrence(&self.local(now)?, true).ok()?;
         instant(&due)
     }
 
-    /// The cron expression as written.
+    /// Returns the cron expression as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The name of the time zone.
+    /// Returns the name of the time zone.
     pub fn zone(&self) -> &str {
         self.zone.iana_name().unwrap_or(DEFAULT_ZONE)
     }
@@ -152,14 +153,13 @@ impl fmt::Display for CronExpression {
     }
 }
 
-/// The time zone of this name in the system's database or, where there is none, in the one that Larder
-/// brings along.
+/// Looks up a time zone in the system's database, or else in the built-in one.
 pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
     let zone = jiff::tz::db().get(name).or_else(|_| TimeZoneDatabase::bundled().get(name)).ok()?;
     zone.iana_name().is_some().then_some(zone)
 }
 
-/// The names of all time zones.
+/// Returns the names of all time zones.
 pub(crate) fn time_zones() -> Vec<String> {
     TimeZoneDatabase::bundled().available().map(|name| name.as_str().to_owned()).collect()
 }
@@ -172,7 +172,7 @@ fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build()
 }
 
-/// Whether each field by itself is one.
+/// Checks that each field is valid by itself.
 fn check_fields(text: &str) -> Result<(), CronError> {
     let given: Vec<&str> = text.split_whitespace().collect();
     if given.len() != FIELDS.len() {
@@ -191,8 +191,8 @@ fn check_fields(text: &str) -> Result<(), CronError> {
 }
 
 impl CronField {
-    /// The parser takes the names of days and months anywhere, and nothing at all for an element of a
-    /// list.
+    /// Rejects unknown words. The parser accepts day and month names anywhere, and empty list
+    /// elements.
     fn has_known_words_only(&self, text: &str) -> bool {
         let is_known = |word: &str| {
             word.is_empty() || self.words.iter().any(|known| known.eq_ignore_ascii_case(word))

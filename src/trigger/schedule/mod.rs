@@ -1,10 +1,9 @@
-//! Schedules: at times that a cron expression tells, tags are purged or paths fetched ahead, once in
-//! the whole fleet.
+//! Schedules: purge tags or fetch paths at the times of a cron expression, once for the fleet.
 //!
-//! Every node waits for the same times. When one comes, each appends the same purge under the same key,
-//! and the log takes the first; so no node's death loses it. What is to be fetched ahead is fetched by
-//! the node whose turn it is. The fleet remembers the last time that was run: a node that slept, or was
-//! not there, runs the last one that was missed, and only that.
+//! Every node waits for the same times. At such a time each node appends the same purge under the
+//! same key, and the log accepts the first, so a run survives the failure of any node. One node,
+//! chosen by de-duplication, fetches ahead. The fleet stores the time of the last run: a node that
+//! was suspended or down runs the latest missed time, and only that.
 
 mod cron;
 
@@ -16,7 +15,7 @@ pub(crate) use cron::{
     CronError, CronExpression, CronProblem, DEFAULT_ZONE, NICKNAMES, time_zone, time_zones,
 };
 
-use super::{Fleet, TaskContext, tasks::backoff};
+use super::{Fleet, TaskContext};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     field::Timestamp,
@@ -24,45 +23,45 @@ use crate::{
     warm::WarmPlan,
 };
 
-/// The longest wait without a look at the clock: timers stand still while a machine sleeps, and clocks
-/// are set.
+/// The longest sleep between looks at the clock. Timers stop while a machine is suspended, and
+/// clocks can be set.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
-/// The time before something that failed is tried again, at first and at most.
+/// The first and the longest delay before a retry.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// How long the fleet knows which node's turn it was.
+/// How long the fleet remembers which node fetched ahead.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
-/// What is done when.
+/// A scheduled action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// Its name in logs, metrics and purges; without one its cron expression stands for it.
+    /// The name in logs, metrics and purges. Defaults to the cron expression.
     pub name: Option<Box<str>>,
-    /// When.
     pub cron: CronExpression,
-    /// Tags that are purged.
+    /// The tags to purge.
     pub purge: Box<[Box<str>]>,
-    /// Whether what they select is gone or only stale.
+    /// The mode of the purge.
     pub mode: PurgeMode,
-    /// What is fetched ahead, after the purge if there is one.
+    /// What to fetch ahead, after the purge if there is one.
     pub warm: WarmPlan,
 }
 
 impl Schedule {
-    /// Its name in logs, metrics and purges.
+    /// Returns the name in logs, metrics and purges.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(self.cron.as_str())
     }
 
-    /// The name of its state in the fleet: equal for equal schedules, also across releases of Larder.
+    /// Returns the key of the state in the fleet: equal for equal schedules, across releases of
+    /// Larder.
     fn id(&self) -> String {
         let digest = digest(&SHA256, self.identity().as_bytes());
-        let digest = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
-        format!("schedule:{}", digest.collect::<String>())
+        let digest = digest.as_ref().get(..16).unwrap_or_default();
+        format!("schedule:{}", const_hex::encode(digest))
     }
 
-    /// All that makes a schedule another one, a line each.
+    /// Returns everything that distinguishes schedules, one item a line.
     fn identity(&self) -> String {
         let Self { name, cron, purge, mode, warm } = self;
         let mut lines = vec![
@@ -89,7 +88,7 @@ impl Schedule {
     }
 }
 
-/// Runs a schedule for as long as there are times to come.
+/// Runs a schedule until its expression has no further time.
 pub(crate) async fn run<F: Fleet>(schedule: Schedule, context: TaskContext<F>) {
     let runner = ScheduleRunner { id: schedule.id(), schedule, context };
     let mut done = runner.last_completed().await;
@@ -110,8 +109,7 @@ struct ScheduleRunner<F> {
 }
 
 impl<F: Fleet> ScheduleRunner<F> {
-    /// The time up to which all is done: what the fleet remembers, or the present where it has never
-    /// heard of this schedule.
+    /// Returns the last completed time: from the fleet, or the current time for a new schedule.
     async fn last_completed(&self) -> Timestamp {
         let started = (self.context.now)();
         let mut failures = 0;
@@ -140,7 +138,7 @@ impl<F: Fleet> ScheduleRunner<F> {
         }
     }
 
-    /// Does what is to be done for this time, again and again until it is done or the next time comes.
+    /// Runs the action of this time. Retries until it succeeds or the next time comes.
     async fn run_due(&self, due: Timestamp) {
         let next = self.schedule.cron.next_after(due);
         let mut failures = 0;
@@ -176,7 +174,8 @@ impl<F: Fleet> ScheduleRunner<F> {
         Ok(())
     }
 
-    /// Forgotten where the fleet cannot be reached: then a node that starts may run this time again.
+    /// Stores the completed time. If the fleet is unreachable, a node that starts may repeat this
+    /// run.
     async fn save(&self, done: Timestamp) {
         let _kept = self.context.fleet.set_value(&self.id, &done.seconds().to_string()).await;
     }
@@ -187,7 +186,13 @@ impl<F: Fleet> ScheduleRunner<F> {
     }
 }
 
-/// The time that a text tells, unless it is so far ahead that some clock was wrong.
+/// Returns the exponential delay after this many failures (at least one).
+fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(max)
+}
+
+/// Parses the stored time. `None` if it is so far in the future that a clock must have been wrong.
 fn parse_last_run(text: &str, now: Timestamp) -> Option<Timestamp> {
     let done = Timestamp::from_seconds(text.parse().ok()?);
     (done <= now.saturating_add(DEDUP_WINDOW)).then_some(done)

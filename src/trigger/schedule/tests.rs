@@ -1,4 +1,4 @@
-//! How schedules run: once each time, on one node or many, over sleep, restarts and outages.
+//! Tests of schedules: on one node and many, through suspension, restarts and outages.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -88,7 +88,7 @@ async fn a_node_that_slept_runs_the_last_time_it_missed_and_only_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_that_passed_while_nobody_ran_is_made_up_for() {
+async fn a_time_missed_by_all_nodes_is_made_up_for() {
     let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     let schedule = schedule("0 6 * * *", &["daily"], &[]);
     let running = start(&schedule, &node(&redis, &clock));
@@ -143,7 +143,7 @@ async fn an_outage_over_several_times_ends_with_one_purge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fleet_that_cannot_be_reached_at_the_start_is_asked_again() {
+async fn an_unreachable_fleet_is_retried_at_startup() {
     let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     redis.is_down.store(true, Relaxed);
     let _running = start(&schedule("0 6 * * *", &["daily"], &[]), &node(&redis, &clock));
@@ -154,7 +154,7 @@ async fn a_fleet_that_cannot_be_reached_at_the_start_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_remembered_from_far_ahead_is_not_believed() {
+async fn a_stored_time_far_in_the_future_is_ignored() {
     let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     let schedule = schedule("0 6 * * *", &["daily"], &[]);
     for absurd in ["4102444800", "-1", "soon"] {
@@ -199,4 +199,11 @@ fn schedules_that_say_the_same_are_one_and_others_are_not() {
     }
     let text = "name \ncron 0 6 * * * UTC\nmode hard\npurge a\nwarm /a";
     assert_eq!(one.identity(), text, "a release that changes it runs every schedule again");
+}
+
+#[test]
+fn failures_are_waited_out_ever_longer() {
+    let (first, max) = (Duration::from_secs(1), Duration::from_mins(1));
+    let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, max));
+    assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
 }

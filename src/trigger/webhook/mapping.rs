@@ -1,4 +1,4 @@
-//! From a payload to purges: which rules apply to a delivery, and what they select. Pure.
+//! Maps payloads to purges: matching rules and their selectors. Pure.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,70 +13,70 @@ use crate::{
     trigger::selector::OwnerLookup,
 };
 
-/// How many tags one delivery may purge, and how many bytes they may have together.
+/// The limits of one delivery: the number of tags and their total bytes.
 const LIMITS: (usize, usize) = (10_000, 1 << 20);
 
-/// What a webhook's deliveries mean.
+/// The mapping rules of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventMapping {
-    /// Where the event's name stands.
+    /// The location of the event name.
     pub event: Option<ValueLocation>,
-    /// The rules; each that applies does.
+    /// The rules. All that match apply.
     pub rules: Box<[MappingRule]>,
 }
 
-/// Where a delivery tells something about itself: what happened, which delivery it is.
+/// The location of a value, such as the event name or the delivery id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueLocation {
-    /// In a field of the request.
+    /// In a request field.
     Header(HeaderName),
     /// In the payload.
     Payload(JsonPath),
 }
 
-/// What some deliveries purge.
+/// A rule that maps matching deliveries to purges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingRule {
-    /// The events it is for; every one where there are none.
+    /// The events that the rule matches. Empty matches all.
     pub events: Box<[Box<str>]>,
-    /// What else has to hold.
+    /// Further conditions, all of which have to hold.
     pub when: Box<[PayloadCondition]>,
-    /// The tags.
+    /// The tags to purge.
     pub purge: Box<[PayloadTemplate]>,
-    /// The users, as claims or a gateway call them: only what belongs to them is purged, all of it where
-    /// there are no tags.
+    /// The users whose responses to purge, named as by claims or a gateway. Without tags, all of
+    /// their responses are purged.
     pub users: Box<[PayloadTemplate]>,
-    /// Whether what they select is gone or stale.
+    /// The mode of the purge.
     pub mode: PurgeMode,
-    /// Whether what they select is fetched again where it was lately asked for.
+    /// Whether to fetch recently requested responses again after the purge.
     pub warm: bool,
 }
 
-/// A value of the payload that has to be one of these.
+/// A condition on a value of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadCondition {
-    /// Where it stands; where there are several, one of them suffices.
+    /// The location. If it selects several values, one match suffices.
     pub path: JsonPath,
-    /// What it may be.
+    /// The accepted values.
     pub values: Box<[Value]>,
 }
 
-/// What a delivery comes to.
+/// The purges of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedPurges {
-    /// What to purge: nothing, what is selected in one mode, or in both.
+    /// The purges: at most one in each mode.
     pub purges: Vec<Purge>,
-    /// How many rules applied.
+    /// The number of rules that matched.
     pub rules: usize,
-    /// How many of their templates found no value in the payload.
+    /// The number of templates that found no value in the payload.
     pub unfilled: usize,
 }
 
-/// A tag, an owner, or both: then what has the tag and belongs to the owner.
+/// A tag, an owner, or both. Both select the owner's responses with the tag.
 type TagAndOwner = (Option<String>, Option<Arc<str>>);
 
 impl EventMapping {
-    /// What a delivery to the webhook of this name comes to.
+    /// Maps a delivery to the webhook of this name.
     pub fn apply(
         &self,
         name: &str,
@@ -115,7 +115,7 @@ impl EventMapping {
 }
 
 impl ValueLocation {
-    /// What it tells: a text, or a number as it is written.
+    /// Returns the value: a string, or a number as written.
     pub fn read(&self, headers: &HeaderMap, payload: &Value) -> Option<String> {
         match self {
             Self::Header(name) => headers.get(name)?.to_str().ok().map(str::to_owned),
@@ -129,9 +129,10 @@ impl ValueLocation {
 }
 
 impl MappingRule {
-    /// Adds what it selects. Returns how many of its templates found no value.
+    /// Adds the rule's selectors, and returns the number of templates that found no value.
     ///
-    /// A rule with users never selects what belongs to others: without a value for them it selects nothing.
+    /// A rule with users never selects other users' responses. If the payload names no user, the
+    /// rule selects nothing.
     fn select(
         &self,
         payload: &Value,
@@ -166,7 +167,7 @@ impl PayloadCondition {
     }
 }
 
-/// What templates come to, and how many of them found no value.
+/// Renders templates, and returns the texts and the number of templates that found no value.
 fn rendered(
     templates: &[PayloadTemplate],
     payload: &Value,
@@ -175,7 +176,7 @@ fn rendered(
     for template in templates {
         let rendered = template.render(payload, LIMITS.0)?;
         unfilled += usize::from(rendered.is_empty());
-        // No stored response has a longer tag, and no user a longer name.
+        // Stored responses have no longer tags, and users no longer names.
         texts.extend(rendered.into_iter().filter(|text| text.len() <= tag::MAX_LENGTH));
     }
     Ok((texts, unfilled))
@@ -194,7 +195,7 @@ fn size((tag, owner): &TagAndOwner) -> usize {
     tag.as_ref().map_or(0, String::len) + owner.as_ref().map_or(0, |owner| owner.len())
 }
 
-/// Equal, numbers by their value however they are written.
+/// Compares two values. Numbers are equal by value, not by notation.
 fn is_same(one: &Value, other: &Value) -> bool {
     one == other || one.as_f64().is_some_and(|number| Some(number) == other.as_f64())
 }
@@ -230,7 +231,7 @@ mod tests {
         texts.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect()
     }
 
-    /// Owners by which no user can be read.
+    /// Returns digests that reveal no user.
     fn owners(issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         assert_eq!(issuer, None);
         vec![format!("owner-{}", claim.len()).into()]
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_purges_is_fetched_again_where_it_says_so() {
+    fn rules_with_warm_fetch_again_after_the_purge() {
         let warm = MappingRule { warm: true, ..rule(&["a"], &[], &["x"], PurgeMode::Soft) };
         let map = map(vec![warm, rule(&[], &[], &["y"], PurgeMode::Hard)]);
         let warms = |event| -> Vec<(PurgeMode, bool)> {

@@ -1,7 +1,7 @@
-//! Webhooks: systems that tell of changes, `POST /_larder/webhooks/{name}`.
+//! Webhooks: `POST /_larder/webhooks/{name}` purges what an external event invalidates.
 //!
-//! `signature` decides whether a delivery is believed, `map` what it purges; both are pure. Nothing
-//! about a body is looked at before its signature has been found good.
+//! `signature` verifies a delivery and `mapping` selects what it purges; both are pure. A body is
+//! parsed only after its signature has been verified.
 
 pub(crate) mod mapping;
 pub(crate) mod signature;
@@ -14,72 +14,72 @@ use serde_json::Value;
 pub(crate) use mapping::{
     EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation,
 };
-pub(crate) use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
-pub use vendor::{DEFAULT_TOLERANCE, Vendor};
-pub(crate) use {
-    signature::Algorithm, signature::Encoding, signature::HeaderProof, signature::HmacFormat,
-    signature::SignatureError, signature::SigningTemplate, signature::SigningTemplateError,
-    signature::TimestampHeader,
+pub(crate) use signature::{
+    Algorithm, Encoding, HeaderProof, HmacFormat, SignatureError, SigningTemplate, TimestampHeader,
 };
-pub use {signature::Delivery, signature::SignatureScheme};
+pub use signature::{Delivery, SignatureScheme};
+pub(crate) use template::{PayloadTemplate, TooManyTags};
+pub use vendor::{DEFAULT_TOLERANCE, Vendor};
 
 use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};
 
-/// One webhook: who may deliver to it, and what that purges.
+/// The prefix of webhook paths, followed by a name.
+pub(super) const PATH_PREFIX: &str = "/_larder/webhooks/";
+
+/// A webhook: how its deliveries are verified, and what they purge.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Its name, the last segment of its path.
+    /// The name, which is the last segment of its path.
     pub name: Box<str>,
-    /// What a delivery has to verify_digests.
+    /// The signature scheme of its deliveries.
     pub scheme: SignatureScheme,
-    /// What a delivery means.
+    /// The mapping from events to purges.
     pub mapping: EventMapping,
-    /// Where a delivery tells which one it is; the first that is there counts. What has been purged by
-    /// a delivery is not purged by it again.
+    /// The locations of the delivery id; the first with a value counts. A repeated delivery does
+    /// not purge again.
     pub ids: Box<[ValueLocation]>,
-    /// What else has to be answered.
+    /// The handshake of the sender.
     pub handshake: Handshake,
 }
 
-/// What a sender asks before it delivers.
+/// The handshake before a sender delivers events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Handshake {
-    /// Nothing.
     #[default]
     None,
-    /// Slack's `url_verification`: that its challenge comes back.
+    /// Slack's `url_verification`: responds with the challenge.
     Slack,
 }
 
-/// What a delivery is that is believed.
+/// The action that a verified delivery requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryAction {
-    /// News.
+    /// An event.
     Purge {
-        /// What they come to.
+        /// The purges of the event.
         mapped: MappedPurges,
-        /// Which delivery it is, where it tells.
+        /// The delivery id, if the delivery has one.
         id: Option<String>,
     },
-    /// A challenge to be answered with itself.
+    /// Respond with this challenge.
     Challenge(String),
 }
 
-/// Why a delivery purges nothing.
+/// The reasons why a delivery purges nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryError {
-    /// It is not believed: 401.
+    /// The signature could not be verified: 401.
     Unverified(SignatureError),
-    /// Its body is no JSON: 400.
+    /// The body is not JSON: 400.
     Malformed,
-    /// It would purge more tags than one purge may: 413.
+    /// The delivery would purge too many tags: 413.
     TooMany,
-    /// There was no time to read it: 503.
+    /// The delivery could not be parsed in time: 503.
     Busy,
 }
 
 impl Webhook {
-    /// What a delivery comes to.
+    /// Verifies and maps a delivery.
     pub fn plan(
         &self,
         delivery: &Delivery<'_>,
@@ -106,7 +106,7 @@ impl Handshake {
 }
 
 impl DeliveryError {
-    /// The result in the metrics.
+    /// Returns the metric label.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Unverified(_) => "refused",
@@ -116,24 +116,24 @@ impl DeliveryError {
         }
     }
 
-    /// What the sender is location.
+    /// Returns the response to the sender.
     pub fn problem(&self) -> Problem {
         let (status, title, detail) = match self {
             Self::Unverified(error) => {
-                let detail = format!("This delivery is not believed: {error}.");
-                (StatusCode::UNAUTHORIZED, "Signature refused", detail)
+                let detail = format!("The signature could not be verified: {error}.");
+                (StatusCode::UNAUTHORIZED, "Invalid signature", detail)
             }
             Self::Malformed => {
-                let detail = "The body is no JSON; deliver events as JSON.".to_owned();
+                let detail = "The body is not JSON; deliver events as JSON.".to_owned();
                 (StatusCode::BAD_REQUEST, "Malformed delivery", detail)
             }
             Self::TooMany => {
-                let detail = "This delivery would purge more tags than one purge may. Deliver less \
-                              at once, or purge by a tag that they share.";
+                let detail = "This delivery would purge more tags than one purge may. Deliver fewer events at once, or purge by a tag that they share.";
                 (StatusCode::PAYLOAD_TOO_LARGE, "Too many tags", detail.to_owned())
             }
             Self::Busy => {
-                let detail = "Reading this delivery took too long; deliver it again in a moment.";
+                let detail =
+                    "The delivery could not be parsed in time; deliver it again in a moment.";
                 (StatusCode::SERVICE_UNAVAILABLE, "Too busy", detail.to_owned())
             }
         };

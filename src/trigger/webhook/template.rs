@@ -1,4 +1,4 @@
-//! Tags out of a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
+//! Templates of tags from a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -11,7 +11,7 @@ use crate::route::{
     json_path::{self, JsonPathError},
 };
 
-/// A tag with placeholders, to be filled in from each payload.
+/// A tag with placeholders for values of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadTemplate(Box<[PayloadTemplatePart]>);
 
@@ -21,42 +21,41 @@ enum PayloadTemplatePart {
     Path(JsonPath),
 }
 
-/// A template that cannot be read, and where in its text.
+/// A syntax error in a template, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct TemplateError {
-    /// What is wrong.
     pub problem: TemplateProblem,
-    /// The bytes of the text that are.
+    /// The position in the text, in bytes.
     pub at: Range<usize>,
 }
 
-/// What can be wrong with a template.
+/// The kinds of errors in a template.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TemplateProblem {
-    /// No text at all.
-    #[error("a tag is empty")]
+    /// The text is empty.
+    #[error("the tag is empty")]
     Empty,
-    /// A brace without its counterpart.
-    #[error("a brace has no counterpart")]
+    /// A brace is unbalanced.
+    #[error("unbalanced brace")]
     Brace,
-    /// A placeholder that is no path.
-    #[error("a placeholder here is a JSONPath into the payload, as in `{{$.id}}`")]
+    /// A placeholder is not a JSON path.
+    #[error("expected a JSONPath into the payload, such as `{{$.id}}`")]
     NoPath,
-    /// A placeholder that begins like a path and is none.
+    /// The JSON path in a placeholder is invalid.
     #[error("{0}")]
     Path(JsonPathError),
-    /// A control character.
-    #[error("a tag has no control characters")]
+    /// The text has a control character.
+    #[error("tags cannot contain control characters")]
     Control,
 }
 
-/// There would be more tags than the limit.
+/// The tags would exceed the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTags;
 
 impl PayloadTemplate {
-    /// Reads a template.
+    /// Parses a template.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let fail = |problem, at| Err(TemplateError { problem, at });
         if text.is_empty() {
@@ -81,16 +80,18 @@ impl PayloadTemplate {
         Ok(Self(parts.into()))
     }
 
-    /// The tags for a payload: one for each combination of the values that the placeholders yield, none
-    /// where one of them yields nothing.
+    /// Renders the tags of a payload: one for each combination of the placeholders' values.
     ///
-    /// What counts as a value, [`json_path::values`] says.
+    /// If a placeholder has no value, there is no tag. [`json_path::values`] defines what counts as
+    /// a value.
     pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooManyTags> {
         let mut tags = vec![String::new()];
         for part in &self.0 {
             match part {
                 PayloadTemplatePart::Literal(text) => {
-                    tags.iter_mut().for_each(|tag| tag.push_str(text))
+                    for tag in &mut tags {
+                        tag.push_str(text);
+                    }
                 }
                 PayloadTemplatePart::Path(path) => {
                     let values =
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_pointed_at() {
+    fn syntax_errors_have_positions() {
         assert_eq!(problem(""), (TemplateProblem::Empty, ""));
         assert_eq!(problem("a\tb"), (TemplateProblem::Control, "a\tb"));
         assert_eq!(problem("a{$.id"), (TemplateProblem::Brace, "{"));

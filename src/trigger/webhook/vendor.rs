@@ -1,4 +1,4 @@
-//! Vendors whose deliveries need nothing but a secret: how they sign, and where they tell what happened.
+//! Vendor presets for webhooks: signature schemes, and locations of event names and delivery ids.
 //! Pure.
 
 use std::time::Duration;
@@ -14,32 +14,32 @@ use super::{
 };
 use crate::route::json_path;
 
-/// How old a signed delivery may be where nothing is said.
+/// The default tolerance for signing times.
 pub const DEFAULT_TOLERANCE: Duration = Duration::from_mins(5);
 
-/// Whose deliveries they are.
+/// A webhook vendor with a preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vendor {
-    /// Standard Webhooks: Svix, and everybody who delivers like it.
+    /// Standard Webhooks, as sent by Svix and compatible senders.
     Standard,
-    /// GitHub. The id and the event are not signed, and neither is a time.
+    /// GitHub. Neither id and event nor a time are signed.
     GitHub,
     /// Stripe.
     Stripe,
-    /// Shopify. The id and the topic are not signed, and neither is a time.
+    /// Shopify. Neither id and topic nor a time are signed.
     Shopify,
     /// Slack's Events API.
     Slack,
-    /// GitLab. The secret is sent along; nothing is signed.
+    /// GitLab. It sends the secret itself and signs nothing.
     GitLab,
 }
 
 impl Vendor {
-    /// All there are.
+    /// All vendors.
     pub const ALL: [Self; 6] =
         [Self::Standard, Self::GitHub, Self::Stripe, Self::Shopify, Self::Slack, Self::GitLab];
 
-    /// The vendor as the configuration spells it.
+    /// Returns the name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -51,12 +51,12 @@ impl Vendor {
         }
     }
 
-    /// Whether it signs the time of a delivery.
+    /// Returns true if deliveries carry a signed time.
     pub const fn signs_time(self) -> bool {
         matches!(self, Self::Standard | Self::Stripe | Self::Slack)
     }
 
-    /// Its proof under these secrets; nothing where one of them cannot be a secret of this vendor.
+    /// Creates the signature scheme. `None` if a secret is invalid for this vendor.
     pub fn scheme(self, secrets: &[&str], tolerance: Duration) -> Option<SignatureScheme> {
         Some(match self {
             Self::Standard => SignatureScheme::Standard(StandardWebhooks::new(secrets, tolerance)?),
@@ -70,7 +70,7 @@ impl Vendor {
         })
     }
 
-    /// Where it tells what happened.
+    /// Returns the location of the event name.
     pub fn event(self) -> Option<ValueLocation> {
         match self {
             Self::Standard | Self::Stripe => payload("$.type"),
@@ -81,8 +81,8 @@ impl Vendor {
         }
     }
 
-    /// Where it tells which delivery this is, the same when it is sent again. The first that is there
-    /// counts.
+    /// Returns the locations of the delivery id, which is the same when repeated. The first with a
+    /// value counts.
     pub fn ids(self) -> Vec<ValueLocation> {
         let location = match self {
             Self::Standard => return StandardWebhooks::ids().map(ValueLocation::Header).into(),
@@ -90,7 +90,7 @@ impl Vendor {
             Self::Slack => payload("$.event_id"),
             Self::GitHub => Some(header("x-github-delivery")),
             Self::Shopify => Some(header("x-shopify-webhook-id")),
-            // Not `X-Gitlab-Event-UUID`: deliveries that one delivery leads to share it.
+            // Not `X-Gitlab-Event-UUID`, which deliveries share if one led to another.
             Self::GitLab => Some(header("idempotency-key")),
         };
         location.into_iter().collect()
@@ -105,7 +105,7 @@ fn payload(path: &str) -> Option<ValueLocation> {
     json_path::parse(path).ok().map(ValueLocation::Payload)
 }
 
-/// SHA-256 in hexadecimal digits; the older `X-Hub-Signature` counts for nothing.
+/// SHA-256 in hexadecimal digits. The older `X-Hub-Signature` is ignored.
 fn github() -> HmacFormat {
     HmacFormat {
         header: HeaderName::from_static("x-hub-signature-256"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_vendors_are_believed() {
+    fn examples_from_vendor_documentation_verify() {
         let github = (
             "x-hub-signature-256",
             "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
@@ -220,7 +220,7 @@ mod tests {
         );
     }
 
-    /// What a vendor tells: the event, and the delivery.
+    /// Returns the event name and the delivery id.
     fn event_and_id(
         vendor: Vendor,
         fields: &[(&'static str, &str)],
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn each_vendor_tells_what_happened_and_which_delivery_it_is() {
+    fn each_vendor_has_an_event_and_a_delivery_id() {
         let typed = json!({ "type": "e", "id": "i" });
         for names in [["webhook-id", "svix-id"], ["svix-id", "x-other"]] {
             let fields = [(names[0], "i"), (names[1], "j")];
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn slack_hears_its_challenge_again_where_it_is_signed() {
+    fn a_signed_challenge_from_slack_is_returned() {
         let scheme = SignatureScheme::bearer("x-token".parse().unwrap(), &["secret"]);
         let mapping = EventMapping { event: None, rules: Box::new([]) };
         let ids = Vendor::Slack.ids().into();

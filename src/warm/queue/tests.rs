@@ -1,4 +1,4 @@
-//! The queue under its budget: how many at once, how fast, how much, and what is not fetched twice.
+//! The queue under its budget: concurrency, pace, size and deduplication.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ use crate::{
     warm::{ClientProfile, WarmClient, WarmTarget},
 };
 
-/// Fetches that end when the gate lets them.
+/// Fetches that end when the gate opens.
 struct GatedFetcher {
     gate: Gate,
     began: Mutex<Vec<(Instant, String)>>,
@@ -25,7 +25,7 @@ struct GatedFetcher {
 }
 
 impl GatedFetcher {
-    /// Fetches of which this many may end by themselves.
+    /// Creates a fetcher of which this many fetches end without the gate.
     fn allowing(count: usize) -> Arc<Self> {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { gate: Gate::new(count), began: Mutex::default(), running, most })
@@ -183,7 +183,7 @@ async fn a_fetch_that_takes_too_long_is_given_up() {
     assert_eq!((fetch.targets().len(), counted(&metrics, "given-up")), (3, 2));
 }
 
-/// Fetches that end at once, with what their target says.
+/// Fetches that end at once, with the outcome that their target names.
 struct ScriptedFetcher;
 
 impl WarmFetcher for ScriptedFetcher {

@@ -186,6 +186,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
+    /// Skips the path of `pub(super)` and `pub(in …)`, which names no item.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let written: Vec<String> = path.segments.iter().map(|it| it.ident.to_string()).collect();
         self.name(&written);

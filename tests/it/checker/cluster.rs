@@ -1,4 +1,4 @@
-//! The nodes, each with a way of its own to one Redis, and what can be done to them.
+//! The nodes, each connected to Redis through its own proxy, and operations on them.
 
 use std::{
     path::PathBuf,
@@ -26,10 +26,10 @@ use crate::support::{
 pub(super) const NODES: usize = 3;
 pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 
-/// How long a call to a node may take.
+/// Timeout of a call to a node.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running process in the place of a node.
+/// A running node process.
 pub(super) struct Node {
     pub(super) seat: NodeProcess,
     pub(super) process: Process,
@@ -46,25 +46,25 @@ pub(super) struct Cluster {
 }
 
 impl Node {
-    /// Whether it is allowed not to answer.
+    /// Returns whether it may fail to respond.
     pub(super) fn is_ending(&self) -> bool {
         self.is_ending.load(SeqCst)
     }
 
-    /// A call to its admin listener; nothing where it gave no answer.
+    /// Calls its admin listener; none without a response.
     pub(super) async fn call(&self, call: impl AsRef<[u8]>) -> Option<Reply> {
-        let asked = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
-        timeout(TIMEOUT, asked).await.ok().flatten()
+        let reply = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
+        timeout(TIMEOUT, reply).await.ok().flatten()
     }
 
-    /// Its metrics; nothing where it gave no answer.
+    /// Returns its metrics; none without a response.
     pub(super) async fn metrics(&self) -> Option<Metrics> {
         let reply = self.call(request("GET", "/metrics", &[TOKEN])).await?;
         Some(Metrics(reply.body))
     }
 }
 
-/// What a node tells of itself at one moment.
+/// The metrics of a node at one moment.
 pub(super) struct Metrics(String);
 
 impl Metrics {
@@ -72,7 +72,7 @@ impl Metrics {
         sum(&self.0, name, labels)
     }
 
-    /// Whether it has its lease, and knows all that was purged.
+    /// Returns whether it has its lease, and so every acknowledged purge.
     pub(super) fn is_synced(&self) -> bool {
         self.sum("larder_purge_log_synced", "") == 1
     }
@@ -89,7 +89,7 @@ impl Metrics {
         self.sum("larder_purge_floor_rises_total", "")
     }
 
-    /// Writes whose writers were answered before their purges held everywhere.
+    /// Returns the number of writes acknowledged to clients before their purges were.
     pub(super) fn late_writes(&self) -> u64 {
         let name = "larder_write_purges_total";
         self.sum(name, "result=\"late\"") + self.sum(name, "result=\"pending\"")
@@ -97,14 +97,14 @@ impl Metrics {
 }
 
 impl Cluster {
-    /// Starts it before this origin, and waits until all nodes follow the log.
+    /// Starts the nodes with this origin, and waits until all follow the log.
     pub(super) async fn start(origin: &str, bug: Option<PlantedBug>, seed: u64) -> Self {
         let redis = Redis::start().await;
         let folder = tempfile::tempdir().unwrap();
         let mut bridges = Vec::new();
         for slot in 0..NODES {
             let bridge = FaultProxy::to(&redis).await;
-            // Every other time there is a node that has nothing but what is in Redis.
+            // In every other run one node has no memory store, and depends on Redis.
             let memory = if slot == 2 && seed.is_multiple_of(2) { "0" } else { "64MiB" };
             let text = config(origin, &bridge.url(), memory);
             std::fs::write(folder.path().join(format!("{slot}.toml")), text).unwrap();
@@ -123,7 +123,7 @@ impl Cluster {
         &self.bridges[slot]
     }
 
-    /// Who is in this place now.
+    /// Returns the node in this slot.
     pub(super) fn node(&self, slot: usize) -> Option<Arc<Node>> {
         self.place(slot).clone()
     }
@@ -132,12 +132,12 @@ impl Cluster {
         (0..NODES).filter_map(|slot| self.node(slot)).collect()
     }
 
-    /// Any of those that are there.
+    /// Returns a random running node.
     pub(super) fn any(&self, random: &mut Random) -> Option<Arc<Node>> {
         self.node(random.below(NODES))
     }
 
-    /// Starts a process in a place that is empty.
+    /// Starts a process in an empty slot.
     pub(super) async fn begin(&self, slot: usize) {
         let config = self.config(slot);
         let environment = self.bug.map(|bug| ("LARDER_PLANTED", bug.as_str()));
@@ -149,14 +149,14 @@ impl Cluster {
         *self.place(slot) = Some(Arc::new(Node { seat, process, is_ending }));
     }
 
-    /// Ends the process in this place at once, as a crash does.
+    /// Kills the process in this slot.
     pub(super) fn kill(&self, slot: usize) {
         if let Some(node) = self.take(slot) {
             node.process.kill();
         }
     }
 
-    /// Ends the process in this place in order.
+    /// Shuts down the process in this slot gracefully.
     pub(super) async fn drain(&self, slot: usize) {
         if let Some(node) = self.take(slot) {
             node.process.signal("TERM");

@@ -1,4 +1,4 @@
-//! What goes wrong, one thing after the other; several such lanes at the same time.
+//! Faults, injected one after the other in several parallel lanes.
 
 use std::{
     sync::Arc,
@@ -13,50 +13,50 @@ use crate::support::{log::FaultProxy, random::Random, redis::WriteRefusal};
 const LOG: &str = "larder:log";
 const NODE_LIST: &str = "{larder:log}:nodes";
 
-/// Something that goes wrong.
+/// An injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A node's connections to Redis end, and new ones do not last.
+    /// A node's connections to Redis close, and so do new ones.
     Closed,
-    /// A node hears nothing from Redis and Redis nothing from it, and what was under way is lost.
+    /// All traffic between a node and Redis is dropped, in both directions.
     Blocked,
-    /// The same, but what was under way comes later.
+    /// All traffic between a node and Redis is delayed.
     Stalled,
-    /// Redis hears a node, but the node hears what Redis answers only later.
+    /// Replies of Redis to a node are delayed.
     Deaf,
-    /// What goes between a node and Redis takes a while.
+    /// The connection between a node and Redis is slow.
     Slow,
     /// Every other connection of a node to Redis is blocked.
     Half,
-    /// A node's process stands still.
+    /// A node's process is suspended.
     Hung,
-    /// A node's process dies, and another begins.
+    /// A node's process is killed and replaced.
     Killed,
-    /// A node's process ends in order, and another begins.
+    /// A node's process shuts down and is replaced.
     Drained,
     Flushed,
-    /// All connections to Redis end at once.
+    /// All connections to Redis close at once.
     Dropped,
-    /// The log has lost all but its last records.
+    /// The log is trimmed to its last records.
     Trimmed,
-    /// The log is gone.
+    /// The log is deleted.
     Evicted,
-    /// The list of the nodes is gone.
+    /// The hash of the nodes is deleted.
     Forgotten,
-    /// Redis dies, and is there again at once with nothing in it.
+    /// Redis restarts empty.
     Restarted,
-    /// The same after a while.
+    /// Redis restarts empty after a pause.
     Down,
-    /// Redis stands still.
+    /// Redis is suspended.
     Stopped,
-    /// Redis is full, or a replica.
+    /// Redis rejects writes, as if full or a replica.
     Refusing,
-    /// Redis dies, and is there again with what was in it a while before.
+    /// Redis restarts with an older snapshot.
     Restored,
 }
 
 impl Fault {
-    /// What cuts a node off, and leaves it the node that it was.
+    /// Faults that disconnect a node without ending it.
     pub(super) const CUTS: &'static [Self] = &[
         Self::Closed,
         Self::Blocked,
@@ -66,9 +66,9 @@ impl Fault {
         Self::Half,
         Self::Hung,
     ];
-    /// What ends a node. A node that was killed makes every purge slow for ten minutes.
+    /// Faults that end a node. After a kill, every purge is slow for ten minutes.
     pub(super) const ENDS: &'static [Self] = &[Self::Killed, Self::Drained];
-    /// What happens to Redis.
+    /// Faults of Redis.
     pub(super) const OF_REDIS: &'static [Self] = &[
         Self::Flushed,
         Self::Dropped,
@@ -82,7 +82,7 @@ impl Fault {
         Self::Restored,
     ];
 
-    /// As counts name it.
+    /// Returns the name used in counters.
     pub(super) fn name(self) -> String {
         format!("fault {self:?}")
     }
@@ -92,17 +92,17 @@ impl Fault {
     }
 }
 
-/// A lane of faults, each from a shuffled deck; so each comes once before any comes again.
+/// A lane of faults drawn from a shuffled deck, so that none repeats before all have occurred.
 pub(super) struct FaultSchedule {
     pub(super) deck: &'static [Fault],
-    /// When it begins, in a run that begins now.
+    /// Delay from the start of the run.
     pub(super) after: Duration,
-    /// How long a fault lasts and how long nothing is wrong then, in milliseconds.
+    /// Range of the duration of a fault and of the pause after it, in milliseconds.
     pub(super) lasting: (usize, usize),
     pub(super) pause: (usize, usize),
 }
 
-/// Lets things go wrong until `end`, and puts them right again.
+/// Injects faults until `end`, and repairs each of them.
 pub(super) async fn disturb(run: Arc<Run>, lane: FaultSchedule, mut random: Random, end: Instant) {
     let mut deck = Vec::new();
     run.pause(lane.after).await;
@@ -112,7 +112,7 @@ pub(super) async fn disturb(run: Arc<Run>, lane: FaultSchedule, mut random: Rand
         }
         let fault = deck.pop().unwrap();
         let time = between(&mut random, lane.lasting);
-        // One node stays up all the time, and must not lose a record.
+        // One node is never ended, and must not lose a record.
         let spared = usize::from(Fault::ENDS.contains(&fault));
         let slot = spared + random.below(NODES - spared);
         let refusal = *random.pick(&[WriteRefusal::Memory, WriteRefusal::Replica]);

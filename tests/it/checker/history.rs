@@ -1,9 +1,8 @@
-//! What happened in a run, and whether it may have happened.
+//! The history of a run, and the check that it is consistent.
 //!
-//! The origin numbers the requests that it gets. Whoever acknowledges a purge says thereby: what is
-//! read from now on has a greater number than the last one before the purge was asked for. Each target
-//! so has a *least* number, which only grows, and each read is held against what it was when the read
-//! began.
+//! The origin numbers its requests. After an acknowledged purge, every read returns a greater
+//! number than the last one before the purge. So each target has a *lower bound* that only grows.
+//! Each read is compared with the bound at its start.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,11 +16,11 @@ use std::{
 
 use super::targets::{Selector, Target};
 
-/// How much of the history before the purge, and how many reads, are told of a violation.
+/// Span and number of reads before a violation that its report includes.
 const BEFORE: Duration = Duration::from_secs(2);
 const READS: usize = 30;
 
-/// A process in its place among the nodes. Another process in the same place is another node.
+/// A process in a slot. Another process in the same slot is another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct NodeProcess {
     pub(super) slot: usize,
@@ -34,7 +33,7 @@ impl fmt::Display for NodeProcess {
     }
 }
 
-/// Where a purge holds.
+/// The nodes on which a purge is effective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     Everywhere,
@@ -48,11 +47,11 @@ struct Event {
     begin: Instant,
     end: Option<Instant>,
     text: String,
-    /// What it purges; nothing where it is a fault.
+    /// The selectors of a purge; none for a fault.
     selectors: Vec<Selector>,
 }
 
-/// A response that a client read.
+/// A response read by a client.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
     pub(super) seat: NodeProcess,
@@ -63,7 +62,7 @@ pub(super) struct Read {
     pub(super) cache: String,
 }
 
-/// The least number that a target may be read with, and the event from which that follows.
+/// The smallest number that a read may return, and the event that requires it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LowerBound {
     number: u64,
@@ -97,7 +96,7 @@ impl History {
         Self { begin: Instant::now(), targets, log, is_over }
     }
 
-    /// Whether nothing more is to be done: the time is over, or something was found.
+    /// Returns whether the run is over, by time or by a violation.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(SeqCst)
     }
@@ -106,7 +105,7 @@ impl History {
         self.is_over.store(true, SeqCst);
     }
 
-    /// Counts what a run must not lack.
+    /// Increments a counter of the coverage check.
     pub(super) fn count(&self, what: impl Into<String>) {
         *self.log.lock().unwrap().counts.entry(what.into()).or_default() += 1;
     }
@@ -119,20 +118,20 @@ impl History {
         self.log.lock().unwrap().violations.clone()
     }
 
-    /// Notes something that must not happen, and ends the run.
+    /// Records a violation, and ends the run.
     pub(super) fn violated(&self, text: String) {
         self.log.lock().unwrap().violations.push(text);
         self.finish();
     }
 
-    /// Begins something that may purge, or break; its number.
+    /// Starts a purge or a fault, and returns its number.
     pub(super) fn begins(&self, text: String, selectors: Vec<Selector>) -> usize {
         let mut log = self.log.lock().unwrap();
         log.events.push(Event { begin: Instant::now(), end: None, text, selectors });
         log.events.len() - 1
     }
 
-    /// Ends it, with this outcome.
+    /// Ends an event with this outcome.
     pub(super) fn ends(&self, event: usize, outcome: &str) {
         let mut log = self.log.lock().unwrap();
         let event = &mut log.events[event];
@@ -140,8 +139,9 @@ impl History {
         write!(event.text, " → {outcome}").unwrap();
     }
 
-    /// From now on nothing is read of what this event purges with a lower number, as far as it reaches.
-    pub(super) fn holds(&self, event: usize, number: u64, reach: Reach) {
+    /// Requires greater numbers than `number` for everything that this event purges, within
+    /// `reach`.
+    pub(super) fn require(&self, event: usize, number: u64, reach: Reach) {
         let mut log = self.log.lock().unwrap();
         let HistoryState { events, everywhere, here, .. } = &mut *log;
         let bounds = match reach {
@@ -150,46 +150,46 @@ impl History {
                 here.entry(seat).or_insert_with(|| vec![LowerBound::default(); self.targets.len()])
             }
         };
-        for (target, least) in self.targets.iter().zip(bounds) {
+        for (target, bound) in self.targets.iter().zip(bounds) {
             let is_selected = events[event].selectors.iter().any(|each| each.selects(target));
-            if is_selected && number > least.number {
-                *least = LowerBound { number, event };
+            if is_selected && number > bound.number {
+                *bound = LowerBound { number, event };
             }
         }
     }
 
-    /// What a read that begins now has to bring at least.
-    pub(super) fn least(&self, seat: NodeProcess, target: usize) -> LowerBound {
+    /// Returns the lower bound of a read that starts now.
+    pub(super) fn lower_bound(&self, seat: NodeProcess, target: usize) -> LowerBound {
         let log = self.log.lock().unwrap();
         let everywhere = log.everywhere[target];
         let here = log.here.get(&seat).map(|bounds| bounds[target]);
         here.filter(|here| here.number > everywhere.number).unwrap_or(everywhere)
     }
 
-    /// Notes a read, and holds it against what it had to bring.
-    pub(super) fn read(&self, read: &Read, least: LowerBound) {
+    /// Records a read, and checks it against its lower bound.
+    pub(super) fn read(&self, read: &Read, bound: LowerBound) {
         let mut log = self.log.lock().unwrap();
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
-        let is_old = read.number < least.number;
+        let is_old = read.number < bound.number;
         log.reads.push(read.clone());
         if is_old && log.violations.is_empty() {
-            let report = self.excerpt(&log, read, least);
+            let report = self.excerpt(&log, read, bound);
             log.violations.push(report);
             self.finish();
         }
     }
 
-    /// What happened around a read that got what was purged before it.
-    fn excerpt(&self, log: &HistoryState, read: &Read, least: LowerBound) -> String {
+    /// Returns the events and reads around a violation.
+    fn excerpt(&self, log: &HistoryState, read: &Read, bound: LowerBound) -> String {
         let target = &self.targets[read.target];
-        let purge = &log.events[least.event];
+        let purge = &log.events[bound.event];
         let mut lines = vec![format!(
-            "{} {}: read {} on {}, which had to be {} at least since: {}",
+            "{} {}: read {} on {}, expected at least {} since: {}",
             self.at(read.begin),
             target.path,
             read.number,
             read.seat,
-            least.number,
+            bound.number,
             purge.text
         )];
         let begin = purge.begin.checked_sub(BEFORE).unwrap_or(self.begin);
@@ -215,7 +215,7 @@ impl History {
         lines.join("\n")
     }
 
-    /// A moment of the run, in seconds.
+    /// Formats an instant in seconds since the start of the run.
     fn at(&self, moment: Instant) -> String {
         format!("{:.3}", moment.saturating_duration_since(self.begin).as_secs_f64())
     }
@@ -229,31 +229,31 @@ mod tests {
     const ONE: NodeProcess = NodeProcess { slot: 0, process: 0 };
     const OTHER: NodeProcess = NodeProcess { slot: 1, process: 1 };
 
-    /// A history in which the first target was purged when the origin had given the number 7.
+    /// A history in which the first target was purged after origin request 7.
     fn purged(reach: Reach) -> History {
         let history = History::of(targets::all());
         let selector = Selector::Url(history.targets[0].path.clone());
         let event = history.begins("PURGE".to_owned(), vec![selector]);
         history.ends(event, "200");
-        history.holds(event, 8, reach);
+        history.require(event, 8, reach);
         history
     }
 
-    /// What is said of a read that begins now.
+    /// Returns the violation caused by a read that starts now.
     fn read(history: &History, seat: NodeProcess, target: usize, number: u64) -> Vec<String> {
-        let (least, begin) = (history.least(seat, target), Instant::now());
+        let (bound, begin) = (history.lower_bound(seat, target), Instant::now());
         let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };
-        history.read(&read, least);
+        history.read(&read, bound);
         history.violations()
     }
 
     #[test]
-    fn what_was_asked_for_before_the_purge_must_not_be_read_after_it() {
+    fn responses_requested_before_a_purge_are_not_read_after_it() {
         let history = purged(Reach::Everywhere);
         assert!(read(&history, ONE, 0, 8).is_empty() && !history.is_over());
         assert!(read(&history, ONE, 1, 7).is_empty(), "it is another target");
         let report = read(&history, OTHER, 0, 7).join("\n");
-        assert!(report.contains("read 7 on node 1 (process 1), which had to be 8"), "{report}");
+        assert!(report.contains("read 7 on node 1 (process 1), expected at least 8"), "{report}");
         assert!(report.contains("PURGE → 200") && report.contains("HIT 7"), "{report}");
         assert!(history.is_over());
     }
@@ -261,16 +261,16 @@ mod tests {
     #[test]
     fn a_read_that_began_before_the_acknowledgement_may_be_older() {
         let history = purged(Reach::Here(OTHER));
-        let (least, begin) = (history.least(ONE, 0), Instant::now());
-        history.holds(0, 8, Reach::Everywhere);
+        let (bound, begin) = (history.lower_bound(ONE, 0), Instant::now());
+        history.require(0, 8, Reach::Everywhere);
         let (seat, target, end) = (ONE, 0, Instant::now());
         let cache = "HIT".to_owned();
-        history.read(&Read { seat, target, begin, end, number: 7, cache }, least);
+        history.read(&Read { seat, target, begin, end, number: 7, cache }, bound);
         assert!(history.violations().is_empty());
     }
 
     #[test]
-    fn what_holds_on_one_node_holds_on_no_other() {
+    fn a_local_acknowledgement_binds_one_node_only() {
         let history = purged(Reach::Here(ONE));
         assert!(read(&history, OTHER, 0, 7).is_empty());
         assert!(!read(&history, ONE, 0, 7).is_empty());

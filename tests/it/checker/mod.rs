@@ -1,8 +1,10 @@
-//! Purged means gone, whatever breaks: three nodes and a Redis, clients that read, purge and write through
-//! all of them, faults at random, and a history in which nothing may contradict what was acknowledged.
+//! Purged means gone, whatever breaks.
 //!
-//! The seed decides what each client does and what breaks when. `LARDER_CHECK_SECONDS` and
-//! `LARDER_CHECK_SEED` make the run longer, or another one.
+//! Three nodes share a Redis. Clients read, purge and write through all nodes during random faults.
+//! No read may contradict an acknowledged purge.
+//!
+//! The seed determines the clients and the faults. `LARDER_CHECK_SECONDS` and `LARDER_CHECK_SEED`
+//! change the length of the run and the seed.
 
 mod cluster;
 mod faults;
@@ -41,27 +43,27 @@ use crate::support::{fleet::short_sleep, random::Random};
 const READERS: usize = 16;
 const PURGERS: usize = 8;
 const WRITERS: usize = 3;
-/// How often the data version changes.
+/// Interval between changes of the data version.
 const VERSION: Duration = Duration::from_secs(3);
-/// What is asked for this long before a minute begins is purged when it does.
+/// Requests sent this long before a full minute are purged at the minute.
 const JUST_BEFORE: Duration = Duration::from_millis(50);
-/// How often nodes are asked what they have applied.
+/// Interval between queries of the applied records.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long everything goes on when nothing is wrong any more.
+/// How long the run continues after the last fault.
 const HEALTHY: Duration = Duration::from_secs(4);
-/// How long it may take until all is well then, and until what has no acknowledgement has come.
+/// Time limit for recovery, and for purges without acknowledgement.
 const RECOVERY: Duration = Duration::from_secs(30);
 
-/// What is done in a run.
+/// The parameters of a run.
 struct Plan {
     seed: u64,
-    /// How long, from the first request to the last fault.
+    /// Duration from the first request to the last fault.
     time: Duration,
     bug: Option<PlantedBug>,
     lanes: Vec<FaultSchedule>,
 }
 
-/// What all that takes part in a run shares.
+/// State shared by all tasks of a run.
 struct Run {
     cluster: Cluster,
     origin: Origin,
@@ -69,11 +71,12 @@ struct Run {
     records: Records,
     /// Each node has one fault at a time.
     turns: [Mutex<()>; NODES],
-    /// For what has no acknowledgement: tags, and the number that their targets must exceed in the end.
+    /// Purges without acknowledgement: tags, and the numbers that their targets must finally
+    /// exceed.
     awaited: std::sync::Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// What a run has come to.
+/// The result of a run.
 struct Outcome {
     violations: Vec<String>,
     counts: BTreeMap<String, usize>,
@@ -81,15 +84,16 @@ struct Outcome {
 }
 
 impl Plan {
-    /// Everything, in an order that lets purges be acknowledged fast for as long as possible: first
-    /// nothing is wrong, then nodes are cut off and Redis fails, at last nodes end. With every third seed
-    /// one fault chases the other.
+    /// Returns a plan with all faults, ordered so that acknowledgements stay fast for long.
+    ///
+    /// First there are no faults, then nodes are disconnected and Redis fails, and finally nodes
+    /// end. With every third seed, faults follow each other without pause.
     fn of_all(seed: u64, seconds: u64) -> Self {
         let pace = if seed.is_multiple_of(3) { 3 } else { 1 };
-        let lane = |deck, after, (least, most), pause: (usize, usize)| FaultSchedule {
+        let lane = |deck, after, (min, max), pause: (usize, usize)| FaultSchedule {
             deck,
             after: Duration::from_secs(after),
-            lasting: (least / pace, most / pace),
+            lasting: (min / pace, max / pace),
             pause: (pause.0 / pace, pause.1 / pace),
         };
         let lanes = vec![
@@ -100,7 +104,7 @@ impl Plan {
         Self { seed, time: Duration::from_secs(seconds), bug: None, lanes }
     }
 
-    /// What leads to the bug's effect soon.
+    /// Returns a plan that soon triggers the bug.
     fn for_bug(bug: PlantedBug) -> Self {
         const BLOCKED: &[Fault] = &[Fault::Blocked];
         const FLUSHED: &[Fault] = &[Fault::Flushed];
@@ -127,7 +131,7 @@ impl Plan {
 }
 
 impl Run {
-    /// All of it, until it is over or something is found.
+    /// Runs the plan until its end or a violation.
     async fn go(self: Arc<Self>, plan: Plan) {
         let end = Instant::now() + plan.time;
         let mut seeds = plan.seed * 1000..;
@@ -179,19 +183,19 @@ impl Run {
         }
     }
 
-    /// When nothing is wrong and nobody asks any more: what has to be so now.
+    /// Checks the state after all faults and requests.
     async fn check_final_state(&self) {
         self.until_synced().await;
         for slot in 0..NODES {
-            self.until(slot, "keeps purges to itself", |metrics| metrics.pending() == 0).await;
+            self.until(slot, "has pending purges", |metrics| metrics.pending() == 0).await;
         }
         self.until_they_agree().await;
         for node in self.cluster.nodes() {
-            assert!(self.records.look(&node).await, "{} tells nothing", node.seat);
+            assert!(self.records.query(&node).await, "{} does not respond", node.seat);
         }
         let seats: Vec<NodeProcess> = self.cluster.nodes().iter().map(|node| node.seat).collect();
         let (found, lost) = self.records.compare(&seats);
-        (0..found).for_each(|_| self.history.count("record where it has to be"));
+        (0..found).for_each(|_| self.history.count("expected record"));
         for lost in lost {
             self.history.violated(lost);
         }
@@ -201,7 +205,7 @@ impl Run {
         }
     }
 
-    /// Waits until all nodes have applied the same log up to the same place.
+    /// Waits until all nodes have applied the same log up to the same position.
     async fn until_they_agree(&self) {
         let waiting = async {
             loop {
@@ -221,7 +225,7 @@ impl Run {
         }
     }
 
-    /// Waits until every node reads what has this tag with greater numbers than this one.
+    /// Waits until every node reads greater numbers from all targets with this tag.
     async fn until_gone(&self, tag: &str, number: u64) {
         let tag = Selector::Tag(tag.to_owned());
         for node in self.cluster.nodes() {
@@ -244,7 +248,7 @@ impl Run {
         }
     }
 
-    /// Lets this time pass, unless the run is over before.
+    /// Sleeps, unless the run ends earlier.
     async fn pause(&self, time: Duration) {
         let end = Instant::now() + time;
         while !self.history.is_over() && Instant::now() < end {
@@ -252,15 +256,15 @@ impl Run {
         }
     }
 
-    // ── What goes on beside the clients ──
+    // ── Background tasks ──
 
     async fn poll_records(self: Arc<Self>) {
         loop {
             for node in self.cluster.nodes() {
-                // Not waiting for one that hangs.
+                // Spawned, so that a hung node does not delay the others.
                 let run = Arc::clone(&self);
-                let look = async move { run.records.look(&node).await };
-                let _whether_it_answered = timeout(POLL_INTERVAL, look).await;
+                let query = async move { run.records.query(&node).await };
+                let _whether_it_answered = timeout(POLL_INTERVAL, query).await;
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -275,7 +279,7 @@ impl Run {
         }
     }
 
-    /// Notes what was there when a minute began.
+    /// Records the origin's number at each full minute.
     async fn mark_minutes(self: Arc<Self>) {
         loop {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -293,8 +297,8 @@ impl Run {
         for (tag, of) in [("polled", "record of a poll"), ("scheduled", "record of a schedule")] {
             counts.insert(of.to_owned(), self.records.with_selector(tag));
         }
-        let asked = usize::try_from(self.origin.last()).unwrap();
-        counts.insert("requests to the origin".to_owned(), asked);
+        let requests = usize::try_from(self.origin.last()).unwrap();
+        counts.insert("requests to the origin".to_owned(), requests);
         let lines = counts.iter().map(|(what, count)| format!("  {count:>7} {what}\n"));
         let summary = format!(
             "{:.1} s\n{}{}",
@@ -307,11 +311,11 @@ impl Run {
 }
 
 impl Outcome {
-    /// That enough of everything happened to tell anything.
+    /// Asserts that every kind of event occurred often enough.
     fn assert_coverage(&self) {
-        let least = |what: &str, least: usize| {
+        let at_least = |what: &str, min: usize| {
             let count = self.counts.get(what).copied().unwrap_or(0);
-            assert!(count >= least, "only {count} of {what}:\n{}", self.summary);
+            assert!(count >= min, "only {count} of {what}:\n{}", self.summary);
         };
         for (what, count) in [
             ("read HIT", 1000),
@@ -321,22 +325,22 @@ impl Outcome {
             ("read STALE", 30),
             ("written", 50),
             ("acknowledged write", 5),
-            ("record where it has to be", 100),
+            ("expected record", 100),
             ("record of a poll", 2),
             ("record of a schedule", 1),
         ] {
-            least(what, count);
+            at_least(what, count);
         }
         for source in Source::ALL {
-            least(source.acknowledged(), 5);
+            at_least(source.acknowledged(), 5);
         }
         for fault in [Fault::CUTS, Fault::ENDS, Fault::OF_REDIS].concat() {
-            least(&fault.name(), 1);
+            at_least(&fault.name(), 1);
         }
     }
 }
 
-/// Runs take turns: each wants the machine for itself.
+/// Serialises the runs, because each needs the whole machine.
 async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     static TURNS: Mutex<()> = Mutex::const_new(());
     TURNS.lock().await
@@ -344,12 +348,12 @@ async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
 
 fn env_or(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok();
-    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "takes a minute alone: tests/run.sh checker")]
-async fn what_was_purged_is_read_nowhere_whatever_breaks() {
+async fn purged_responses_are_never_read_whatever_breaks() {
     let _turn = turn().await;
     let (seed, seconds) = (env_or("LARDER_CHECK_SEED", 1), env_or("LARDER_CHECK_SECONDS", 60));
     println!("seed {seed}, {seconds} s");
@@ -361,28 +365,28 @@ async fn what_was_purged_is_read_nowhere_whatever_breaks() {
     }
 }
 
-/// Whether a bug that is planted is found.
-async fn is_found(bug: PlantedBug) {
+/// Returns whether a planted bug is detected.
+async fn is_detected(bug: PlantedBug) {
     let _turn = turn().await;
     let outcome = Plan::for_bug(bug).run().await;
     println!("{}: {}", bug.as_str(), outcome.summary);
-    assert!(!outcome.violations.is_empty(), "{bug:?} is not found: {}", outcome.summary);
+    assert!(!outcome.violations.is_empty(), "{bug:?} is not detected: {}", outcome.summary);
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_fence_that_is_taken_after_the_fetch_is_found() {
-    is_found(PlantedBug::LateFence).await;
+async fn a_fence_taken_after_the_fetch_is_detected() {
+    is_detected(PlantedBug::LateFence).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_lease_that_is_ignored_is_found() {
-    is_found(PlantedBug::IgnoredLease).await;
+async fn an_ignored_lease_is_detected() {
+    is_detected(PlantedBug::IgnoredLease).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
-async fn a_floor_that_does_not_rise_after_a_flush_is_found() {
-    is_found(PlantedBug::KeptLowWatermark).await;
+async fn a_low_watermark_kept_after_a_flush_is_detected() {
+    is_detected(PlantedBug::KeptLowWatermark).await;
 }

@@ -1,5 +1,4 @@
-//! The origin: each answer carries the number of the request that it answers, one greater than those of
-//! all requests that came before.
+//! The origin: each response contains the number of its request.
 
 use std::{
     collections::HashMap,
@@ -16,10 +15,10 @@ use crate::support::{
     wire::{RawOrigin, Wire, header},
 };
 
-/// How long answers take: mostly a moment, sometimes long enough for purges to come meanwhile.
+/// Response time: usually short, sometimes long enough for purges in between.
 const SOON: usize = 20;
 const LATE: usize = 250;
-/// Twice this is more than one part in Redis.
+/// A body of twice this size has several parts in Redis.
 const HALF: usize = 150 << 10;
 
 pub(super) struct Origin {
@@ -30,7 +29,7 @@ pub(super) struct Origin {
 struct Shared {
     targets: Vec<Target>,
     target_index: HashMap<String, usize>,
-    /// The last number given.
+    /// The last number issued.
     last: AtomicU64,
     version: AtomicU64,
     random: Mutex<Random>,
@@ -56,18 +55,18 @@ impl Origin {
         self.raw.url()
     }
 
-    /// The number of the last request that came.
+    /// Returns the number of the last request.
     pub(super) fn last(&self) -> u64 {
         self.shared.last.load(SeqCst)
     }
 
-    /// Has the data version change.
+    /// Changes the data version.
     pub(super) fn change_version(&self) {
         self.shared.version.fetch_add(1, SeqCst);
     }
 }
 
-/// A response, without what frames it.
+/// A response without framing.
 struct Answer {
     status: u16,
     fields: Vec<(&'static str, String)>,
@@ -98,7 +97,7 @@ impl Answer {
         wire.try_write(self.head(&framing) + &self.body).await
     }
 
-    /// In two chunks, with a pause between them.
+    /// Writes two chunks with a pause in between.
     async fn write_slowly(&self, wire: &mut Wire, pause: Duration) -> bool {
         let (first, second) = self.body.split_at(self.body.len() / 2);
         let head = self.head("transfer-encoding: chunked\r\n");
@@ -192,7 +191,7 @@ impl Shared {
     }
 }
 
-/// The answer to a write: what it has changed is what [`super::writes`] says.
+/// Responds to a write, which changes what [`super::writes`] expects.
 fn written(method: &str, target: &Target, number: u64) -> Answer {
     let nothing = |status| Answer::new(status, number, String::new());
     match method {

@@ -1,4 +1,4 @@
-//! Purges, in each way in which somebody may ask for them.
+//! Purges by every trigger.
 
 use std::{
     sync::Arc,
@@ -22,18 +22,18 @@ use crate::support::{
     wire::{Reply, Wire},
 };
 
-/// Longer than a node takes before it answers 202, and than one hangs.
+/// Longer than the limit for 202 responses, and than a node is suspended.
 const TIMEOUT: Duration = Duration::from_secs(12);
 /// The pause between two purges of a client, in milliseconds.
 const PAUSE: (usize, usize) = (250, 1000);
-/// How often a call with a key is made.
+/// Maximum number of calls with the same key.
 const ATTEMPTS: usize = 4;
 
-/// Who purges.
+/// The trigger of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     Api,
-    /// With an `Idempotency-Key`, again and again until it is acknowledged.
+    /// With an `Idempotency-Key`, repeated until acknowledged.
     Keyed,
     Method,
     Webhook,
@@ -45,7 +45,7 @@ impl Source {
     pub(super) const ALL: [Self; 6] =
         [Self::Api, Self::Keyed, Self::Method, Self::Webhook, Self::Fastly, Self::Cloudflare];
 
-    /// As counts name acknowledged purges.
+    /// Returns the counter of acknowledged purges.
     pub(super) const fn acknowledged(self) -> &'static str {
         match self {
             Self::Api => "acknowledged api",
@@ -57,7 +57,7 @@ impl Source {
         }
     }
 
-    /// What it can select by.
+    /// Returns the selectors that this trigger supports.
     const fn wanted(self) -> &'static [SelectorKind] {
         match self {
             Self::Api | Self::Keyed | Self::Cloudflare => &[
@@ -76,12 +76,12 @@ impl Source {
     }
 }
 
-/// A purge that is to be asked for.
+/// A purge call.
 struct Call {
     source: Source,
     selector: Selector,
     is_soft: bool,
-    /// A tag that no response has: by it the record is known.
+    /// A tag without responses, which identifies the record.
     id: String,
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn purge(run: Arc<Run>, mut random: Random, number: usize) {
 }
 
 impl Call {
-    /// Makes it until it is acknowledged, so many times at most, on whichever node.
+    /// Repeats the call on random nodes until it is acknowledged, at most `attempts` times.
     async fn make(&self, run: &Arc<Run>, random: &mut Random, attempts: usize) {
         let (mut first, mut begun) = (None, None);
         for _ in 0..attempts {
@@ -115,16 +115,17 @@ impl Call {
             let mode = if *is_soft { "soft " } else { "" };
             let text = format!("{mode}{source:?} {selector:?} on {}, after {last}", node.seat);
             let event = run.history.begins(text, vec![selector.clone()]);
-            // What is under way when it comes, and what is read right after it, is where it may fail.
+            // Requests in progress during the purge, and reads right after it, are the critical
+            // ones.
             reads::everywhere(run, random, selector);
             let reply = timeout(TIMEOUT, self.send(&node)).await.ok().flatten();
             run.history.ends(event, &outcome(reply.as_ref()));
             let Some(reply) = reply else { continue };
             if let Some(receipt) = Receipt::of(&reply) {
-                // What was purged before was purged by the first attempt, if not by a later one.
+                // For a duplicate, the purge happened with the first attempt or a later one.
                 let last = if receipt.is_duplicate { first } else { last };
                 if !is_soft {
-                    run.history.holds(event, last + 1, Reach::Everywhere);
+                    run.history.require(event, last + 1, Reach::Everywhere);
                 }
                 run.history.count(source.acknowledged());
                 reads::everywhere(run, random, selector);
@@ -139,7 +140,7 @@ impl Call {
         }
     }
 
-    /// What its record has among its selectors, and no other record at its place.
+    /// Returns the selector that identifies the record.
     fn marker(&self) -> String {
         match (self.source, &self.selector) {
             (Source::Method | Source::Fastly, Selector::Url(path)) => format!("api.test{path}"),
@@ -215,7 +216,7 @@ impl Call {
     }
 
     fn keys(&self, selector: &Selector) -> String {
-        let Selector::Tag(tag) = selector else { panic!("{selector:?} is no tag") };
+        let Selector::Tag(tag) = selector else { panic!("{selector:?} is not a tag") };
         format!("{} {tag}", self.id)
     }
 }
@@ -226,7 +227,7 @@ impl std::fmt::Debug for Call {
     }
 }
 
-/// What an acknowledgement says, in whichever form.
+/// An acknowledgement in any form.
 struct Receipt {
     seq: u64,
     is_duplicate: bool,

@@ -1,4 +1,4 @@
-//! Clients that read, through all nodes.
+//! Clients that read through all nodes.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -16,9 +16,9 @@ use crate::support::{
     wire::{Reply, Wire},
 };
 
-/// How long a client waits for an answer: longer than a node hangs.
+/// Client timeout: longer than a node is suspended.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The pause between two requests of a client, at most, in milliseconds.
+/// Maximum pause between two requests of a client, in milliseconds.
 const PAUSE: usize = 100;
 
 /// Reads until the run is over.
@@ -33,7 +33,7 @@ pub(super) async fn read(run: Arc<Run>, mut random: Random) {
     }
 }
 
-/// Has one of the targets that are selected read on every node, and does not wait for it.
+/// Reads one of the selected targets on every node, in the background.
 pub(super) fn everywhere(run: &Arc<Run>, random: &mut Random, selector: &Selector) {
     let all = run.history.targets.iter().enumerate();
     let selected: Vec<_> = all.filter(|(_, target)| selector.selects(target)).collect();
@@ -46,7 +46,7 @@ pub(super) fn everywhere(run: &Arc<Run>, random: &mut Random, selector: &Selecto
     }
 }
 
-/// Reads a target once on a node; its number, where it has come.
+/// Reads a target once on a node. Returns its number, if there is one.
 pub(super) async fn read_one(
     run: &Run,
     node: &Node,
@@ -57,17 +57,17 @@ pub(super) async fn read_one(
     let history = &run.history;
     let path = &history.targets[target].path;
     let wire = wires.remove(&node.seat.process);
-    let least = history.least(node.seat, target);
+    let bound = history.lower_bound(node.seat, target);
     let begin = Instant::now();
-    let asked = send(node, wire, request("GET", path, &[("x-color", color)]));
-    let answer = timeout(TIMEOUT, asked).await.ok().flatten();
+    let exchange = send(node, wire, request("GET", path, &[("x-color", color)]));
+    let answer = timeout(TIMEOUT, exchange).await.ok().flatten();
     let end = Instant::now();
     let Some((reply, wire)) = answer else {
         if node.is_ending() {
-            history.count("read nothing of a node that ended");
+            history.count("read without response from an ended node");
         } else {
             let took = end - begin;
-            history.violated(format!("no answer to GET {path} on {} in {took:?}", node.seat));
+            history.violated(format!("no response to GET {path} on {} in {took:?}", node.seat));
         }
         return None;
     };
@@ -75,7 +75,7 @@ pub(super) async fn read_one(
         wires.insert(node.seat.process, wire);
     }
     if stands_for_a_failure_of_the_origin(&reply) {
-        history.count("read that the origin failed");
+        history.count("read with an origin error");
         return None;
     }
     let number = number(&reply, history.targets[target].kind);
@@ -85,9 +85,9 @@ pub(super) async fn read_one(
     };
     if reply.status() == 200 {
         let (seat, cache) = (node.seat, reply.cache().to_owned());
-        history.read(&Read { seat, target, begin, end, number, cache }, least);
+        history.read(&Read { seat, target, begin, end, number, cache }, bound);
     } else {
-        history.count("read the origin's failure");
+        history.count("read of a shared origin error");
     }
     Some(number)
 }
@@ -101,7 +101,7 @@ async fn send(node: &Node, wire: Option<Wire>, request: String) -> Option<(Reply
     Some((reply, wire))
 }
 
-/// The origin's number in a response; none where it is not the origin's, or not in one piece.
+/// Returns the number in a complete response of the origin.
 fn number(reply: &Reply, kind: Kind) -> Option<u64> {
     let number: u64 = reply.header("x-number")?.parse().ok()?;
     let body = &reply.body;
@@ -112,7 +112,7 @@ fn number(reply: &Reply, kind: Kind) -> Option<u64> {
             let ends = [words.next()?, words.next_back()?];
             ends.iter().all(|word| *word == number.to_string())
         }
-        // What was confirmed keeps its body.
+        // A confirmed response keeps its body.
         (200, Kind::Revalidated) => body.parse::<u64>().ok()? <= number,
         (200, _) => *body == number.to_string(),
         (503, Kind::Rescued) => true,
@@ -121,7 +121,7 @@ fn number(reply: &Reply, kind: Kind) -> Option<u64> {
     is_whole.then_some(number)
 }
 
-/// Whether it is said in place of a response that belongs to a request which this one waited for.
+/// Returns whether this replaces a failed response that the request waited for.
 fn stands_for_a_failure_of_the_origin(reply: &Reply) -> bool {
     let status = reply.header("cache-status").unwrap_or_default();
     let is_shared = status.ends_with("; collapsed; detail=origin-error");

@@ -1,9 +1,9 @@
-//! What each node says that it has applied, and whether anything is missing there.
+//! The records applied by each node, and the check that none is lost.
 //!
-//! A record is *lost* on a node that followed the log before the purge was asked for and is there at the
-//! end, if that node neither tells of it nor has raised its floor meanwhile: then it may use what the
-//! record selects. What is acknowledged may be lost nowhere; neither may the purge of a write that was
-//! answered, but where the node that took it has ended before it could pass it on.
+//! A record is *lost* on a node that followed the log before the purge, runs until the end, and
+//! neither lists the record nor has raised its low watermark since. Such a node may serve what the
+//! record selects. No acknowledged record may be lost. Purges of successful writes may only be lost
+//! if their node ended before it could append them.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::support::proxy::request;
 
-/// Records that are asked for at a time: more than there are between two looks.
+/// Records per query: more than are appended between two queries.
 const PAGE: usize = 100;
-/// All that a node keeps.
+/// Maximum number of records that a node lists.
 const MAX_RECORDS: usize = 1000;
 
-/// A record that has to be known.
+/// A record that every node must have.
 pub(super) struct Expected {
     marker: String,
     seq: Option<u64>,
@@ -33,13 +33,14 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// The record of a purge that was first asked for then. `marker` is the text of one of its selectors;
-    /// it is in no other record, at this place at least.
+    /// Creates the expectation for a purge first requested at `begun`.
+    ///
+    /// `marker` is a selector that occurs in no other record, or in none at this position.
     pub(super) fn new(marker: String, seq: Option<u64>, begun: Instant) -> Self {
         Self { marker, seq, begun, holder: None }
     }
 
-    /// The same, if this process does not end before the run.
+    /// Drops the expectation if this process ends before the run does.
     pub(super) fn unless_ended(self, holder: NodeProcess) -> Self {
         Self { holder: Some(holder), ..self }
     }
@@ -51,7 +52,7 @@ pub(super) struct Records {
     known: Mutex<HashMap<NodeProcess, ReportedRecords>>,
 }
 
-/// What a node has told.
+/// The records listed by a node.
 #[derive(Default)]
 struct ReportedRecords {
     /// When it was first seen to follow the log.
@@ -59,7 +60,7 @@ struct ReportedRecords {
     records: HashSet<(u64, String)>,
     selectors: HashSet<(u64, String)>,
     texts: HashSet<String>,
-    /// How often its floor had risen, and when that was seen.
+    /// The number of low watermark raises, at each query.
     raises: Vec<(Instant, u64)>,
 }
 
@@ -86,7 +87,7 @@ impl ReportedRecords {
         }
     }
 
-    /// Whether its floor has risen since a look before then.
+    /// Returns whether the low watermark was raised since a query before `begun`.
     fn has_risen_since(&self, begun: Instant) -> bool {
         let before = self.raises.iter().rev().find(|(seen, _)| *seen < begun);
         self.raises.last().map(|(_, raises)| raises) > before.map(|(_, raises)| raises)
@@ -98,8 +99,8 @@ impl Records {
         self.expected.lock().unwrap().push(expected);
     }
 
-    /// Asks a node what it has applied since the last time. Whether it answered.
-    pub(super) async fn look(&self, node: &Node) -> bool {
+    /// Queries the records applied since the last query. Returns whether the node responded.
+    pub(super) async fn query(&self, node: &Node) -> bool {
         let Some(metrics) = node.metrics().await else { return false };
         let seen = Instant::now();
         {
@@ -127,8 +128,8 @@ impl Records {
         true
     }
 
-    /// How many are known where they have to be, and what is missing: on these nodes, which are there at
-    /// the end.
+    /// Returns the number of expected records found, and the lost ones, on nodes that run until the
+    /// end.
     pub(super) fn compare(&self, nodes: &[NodeProcess]) -> (usize, Vec<String>) {
         let (expected, known) = (self.expected.lock().unwrap(), self.known.lock().unwrap());
         let (mut found, mut lost) = (0, Vec::new());
@@ -149,7 +150,7 @@ impl Records {
         (found, lost)
     }
 
-    /// How many records with this selector the nodes have told of.
+    /// Returns the number of listed records with this selector.
     pub(super) fn with_selector(&self, text: &str) -> usize {
         let known = self.known.lock().unwrap();
         let all = known.values().flat_map(|known| &known.selectors);
@@ -166,7 +167,7 @@ mod tests {
     const ONE: NodeProcess = NodeProcess { slot: 0, process: 0 };
     const OTHER: NodeProcess = NodeProcess { slot: 1, process: 1 };
 
-    /// What is missing of a purge that was asked for once this node was known to follow the log.
+    /// Returns the loss of a record on a node that followed the log before the purge.
     fn lost(
         known: impl FnOnce(&mut ReportedRecords),
         expected: impl FnOnce(Expected) -> Expected,
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_a_node_tells_of_at_its_place_is_not_lost() {
+    fn a_record_listed_at_its_position_is_not_lost() {
         assert_eq!(lost(|known| assert!(known.take_in(&at(5))), |expected| expected), 0);
         assert_eq!(lost(|known| assert!(known.take_in(&at(6))), |expected| expected), 1);
         let anywhere = |expected| Expected { seq: None, ..expected };
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_that_has_risen_since_covers_a_record() {
+    fn a_raised_low_watermark_covers_a_record() {
         let risen = |known: &mut ReportedRecords| known.raises.push((Instant::now(), 4));
         assert_eq!(lost(risen, |expected| expected), 0);
         let before =
@@ -213,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_node_knew_that_has_ended_may_be_lost() {
+    fn a_record_known_only_to_an_ended_node_may_be_lost() {
         assert_eq!(lost(|_| {}, |expected| expected.unless_ended(OTHER)), 0);
         assert_eq!(lost(|_| {}, |expected| expected.unless_ended(ONE)), 1);
     }
 
     #[test]
-    fn a_node_that_came_later_need_not_tell_of_it() {
+    fn a_later_node_need_not_list_the_record() {
         assert_eq!(lost(|known| known.since = Some(Instant::now()), |expected| expected), 0);
         assert_eq!(lost(|known| known.since = None, |expected| expected), 0);
     }

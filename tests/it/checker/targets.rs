@@ -1,36 +1,36 @@
-//! What clients ask for, and what purges select of it.
+//! Targets of the clients, and the selectors that match them.
 
 use crate::support::random::Random;
 
-/// How many tags there are of those that every kind of target may have.
+/// Number of tags shared by all kinds of targets.
 const SHARED: usize = 12;
-/// Targets that are asked for more often than the others.
+/// Number of frequently requested targets.
 const HOT: usize = 12;
 
-/// How the origin answers, and so which way a response takes through the cache.
+/// The kind of response, which determines its way through the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Fresh for longer than any test.
     Plain,
-    /// Stale after a second, and then often confirmed.
+    /// Stale after a second, and usually confirmed by the origin.
     Revalidated,
-    /// Stale after a second, and then renewed in the background.
+    /// Stale after a second, and then refreshed in the background.
     Refreshed,
-    /// Stale after a second, from an origin that fails now and then.
+    /// Stale after a second, from an origin that sometimes fails.
     Rescued,
     /// With variants.
     Varied,
-    /// With a group (RFC 9875), which some writes name.
+    /// With a group (RFC 9875) that some writes invalidate.
     Grouped,
     /// With a tag in its JSON.
     Described,
-    /// Several parts, that come one after the other.
+    /// Large enough for several parts.
     Large,
     /// Written through the proxy.
     Written,
-    /// Purged when a data version changes, and by nothing else that has a tag.
+    /// Purged by tag only when a data version changes.
     Polled,
-    /// Purged by the clock, and by nothing else that has a tag.
+    /// Purged by tag only by a schedule.
     Scheduled,
 }
 
@@ -38,13 +38,13 @@ pub(super) enum Kind {
 pub(super) struct Target {
     pub(super) kind: Kind,
     pub(super) path: String,
-    /// Tags that the origin sends.
+    /// Tags sent by the origin.
     pub(super) sent: Vec<String>,
     /// All its tags.
     tags: Vec<String>,
 }
 
-/// What a purge selects by.
+/// A selector used in purges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Selector {
     Tag(String),
@@ -67,7 +67,7 @@ const KINDS: [(Kind, &str, usize); 11] = [
     (Kind::Scheduled, "c", 4),
 ];
 
-/// All of them.
+/// Returns all targets.
 pub(super) fn all() -> Vec<Target> {
     let mut targets = Vec::new();
     for (kind, letter, count) in KINDS {
@@ -98,13 +98,15 @@ impl Target {
         Self { kind, path, sent, tags }
     }
 
-    /// The number that stands in its group's name, its tag or its path.
+    /// Returns the number in its group, tag or path.
     pub(super) fn quarter(&self) -> usize {
         let (_, number) = self.path.rsplit_once('/').unwrap();
         number.parse::<usize>().unwrap() % 4
     }
 
-    /// Whether a tag or its URL may purge it: otherwise only what it is there for, and what purges all.
+    /// Returns whether any purge may select it by tag or URL.
+    ///
+    /// Other targets are purged by one trigger only, and by purges of everything.
     fn is_common(&self) -> bool {
         !matches!(self.kind, Kind::Polled | Kind::Scheduled)
     }
@@ -120,7 +122,7 @@ impl Selector {
         }
     }
 
-    /// One of them, of the kinds that are wanted.
+    /// Returns a random selector of one of these kinds.
     pub(super) fn any(random: &mut Random, targets: &[Target], wanted: &[SelectorKind]) -> Self {
         match random.pick(wanted) {
             SelectorKind::Url => {
@@ -142,16 +144,16 @@ impl Selector {
     }
 }
 
-/// Kinds of selectors.
+/// The kind of a selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SelectorKind {
     Url,
     Tag,
-    /// What selects many by their URL.
+    /// Selects many URLs.
     Wide,
 }
 
-/// What a client asks for next: some targets all the time, each of the others now and then.
+/// Returns the next target of a client: hot ones often, others occasionally.
 pub(super) fn next(random: &mut Random, targets: &[Target]) -> usize {
     match random.below(5) {
         0..3 => (random.below(HOT) * 7 + 3) % targets.len(),

@@ -21,7 +21,7 @@ use crate::support::{
     wire::{Reply, Wire},
 };
 
-/// How long a client waits for an answer: longer than a node hangs.
+/// Client timeout: longer than a node is suspended.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two writes of a client, in milliseconds.
 const PAUSE: (usize, usize) = (200, 700);
@@ -56,12 +56,13 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     let event = run.history.begins(format!("{method} {path} on {seat}"), selectors(method, target));
     let begun = Instant::now();
     let call = request_with_body(method, &format!("{path}?id={id}"), &[], "");
-    let asked = async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
-    let reply = timeout(TIMEOUT, asked).await.ok().flatten();
+    let exchange =
+        async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
+    let reply = timeout(TIMEOUT, exchange).await.ok().flatten();
     let Some(reply) = reply else {
         run.history.ends(event, "no answer");
         if !node.is_ending() {
-            run.history.violated(format!("no answer to {method} {path} on {seat}"));
+            run.history.violated(format!("no response to {method} {path} on {seat}"));
         }
         return;
     };
@@ -69,12 +70,12 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
         return run.history.violated(format!("{method} {path} on {seat}: {reply:?}"));
     };
     run.history.ends(event, &format!("{} {number}", reply.status()));
-    run.history.holds(event, number, Reach::Here(seat));
+    run.history.require(event, number, Reach::Here(seat));
     run.history.count("written");
     let expected = Expected::new(format!("id:{id}"), None, begun);
     let after = node.metrics().await;
     if after.is_some_and(|after: Metrics| after.late_writes() == before.late_writes()) {
-        run.history.holds(event, number, Reach::Everywhere);
+        run.history.require(event, number, Reach::Everywhere);
         run.history.count("acknowledged write");
         run.records.expect(expected);
     } else {
@@ -82,7 +83,7 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     }
 }
 
-/// What a write purges: its own URL, what its answer points to, and what its route and its answer name.
+/// Returns the selectors of a write: its URL, URLs in the response, and the tags of its route.
 fn selectors(method: &str, target: &Target) -> Vec<Selector> {
     let own = Selector::Url(target.path.clone());
     if target.kind == Kind::Grouped {
@@ -98,7 +99,7 @@ fn selectors(method: &str, target: &Target) -> Vec<Selector> {
     selectors
 }
 
-/// The origin's number in the answer to a write that succeeded.
+/// Returns the number in a successful response to a write.
 fn number(reply: &Reply) -> Option<u64> {
     let is_success = matches!(reply.status(), 200..=399);
     reply.header("x-number").filter(|_| is_success)?.parse().ok()

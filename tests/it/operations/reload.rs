@@ -157,7 +157,7 @@ async fn a_change_that_needs_a_restart_is_named() {
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         file.write(&origin.url(), "[limits]\nconnections = 7");
-        process.wait_for_message("a changed setting takes effect with a restart").await;
+        process.wait_for_message("a changed setting takes effect only after a restart").await;
         assert!(process.messages().contains("setting=\"limits\""), "{}", process.messages());
     })
     .await;

@@ -1,5 +1,5 @@
-//! Certificates for `localhost`, as files and as a client that trusts them: signed by itself, or by
-//! an authority of the test's own.
+//! Certificates for `localhost` as files, self-signed or from a test authority, with clients that
+//! trust them.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Certificate {
     }
 }
 
-/// An authority and the certificate that it has signed for `localhost` and `127.0.0.1`.
+/// A test authority, and a certificate signed by it for `localhost` and `127.0.0.1`.
 pub(crate) struct SignedCertificate {
     pub(crate) server: Certificate,
     authority: PathBuf,
@@ -65,12 +65,12 @@ impl SignedCertificate {
         Self { server, authority: file }
     }
 
-    /// The authority's own certificate.
+    /// Returns the file of the authority's certificate.
     pub(crate) fn authority(&self) -> &Path {
         &self.authority
     }
 
-    /// A client that trusts the authority.
+    /// Returns a client configuration that trusts the authority.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         trusting(&self.authority, &[])
     }

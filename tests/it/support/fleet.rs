@@ -1,4 +1,4 @@
-//! Several nodes: `larder run` processes with one configuration, before one origin.
+//! Several `larder run` processes with one configuration, in front of one origin.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 
 const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 
-/// Between two looks at a node: looking takes time that the node needs.
+/// Sleeps between two checks of a node, because checks take time that the node needs.
 pub(crate) async fn short_sleep() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
@@ -24,8 +24,9 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Nodes before this origin, without an access log. `toml` is the rest of their configuration:
-    /// keys of the file itself first, then tables.
+    /// Starts nodes in front of this origin, without an access log.
+    ///
+    /// `toml` is the rest of their configuration: top-level keys first, then tables.
     pub(crate) async fn start(nodes: usize, origin: &str, toml: &str) -> Self {
         let mut fleet = Self { nodes: Vec::new(), folder: tempfile::tempdir().unwrap() };
         let text = format!(
@@ -40,8 +41,9 @@ impl Fleet {
         fleet
     }
 
-    /// Nodes that share this Redis, with further keys of the table `[store]`; all of them use it when
-    /// this returns.
+    /// Starts nodes that share this Redis, and waits until all of them use it.
+    ///
+    /// `store` has further keys of the table `[store]`.
     pub(crate) async fn sharing(redis: &Redis, nodes: usize, origin: &str, store: &str) -> Self {
         let toml = format!("[store]\n{}{store}", redis.store());
         let fleet = Self::start(nodes, origin, &toml).await;
@@ -49,7 +51,7 @@ impl Fleet {
         fleet
     }
 
-    /// Waits until every node uses this Redis: its store, its log, and what nodes tell each other.
+    /// Waits until every node uses this Redis: store, log and subscriptions.
     pub(crate) async fn ready(&self, redis: &Redis) {
         let nodes = self.nodes.len();
         while redis.command(&["PUBSUB", "CHANNELS", "*:n:*"]).await.members().len() < nodes {
@@ -62,24 +64,24 @@ impl Fleet {
         }
     }
 
-    /// Whether a node asks Redis, and knows all that was purged.
+    /// Returns true if a node is connected to Redis and in sync with the purge log.
     pub(crate) async fn uses_redis(&self, node: usize) -> bool {
         let metrics = self.metrics(node).await;
         sum(&metrics, "larder_store_breaker_open", "") == 0
             && sum(&metrics, "larder_purge_log_synced", "") == 1
     }
 
-    /// Where its nodes listen.
+    /// Returns the addresses of the nodes.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
-    /// `GET path` of a node, on a connection of its own.
+    /// Sends `GET path` to a node on a new connection.
     pub(crate) async fn get(&self, node: usize, path: &str) -> Reply {
         self.nodes[node].get(path).await
     }
 
-    /// A request without a body to a node, on a connection of its own.
+    /// Sends a request without a body to a node on a new connection.
     pub(crate) async fn send(
         &self,
         node: usize,
@@ -91,7 +93,7 @@ impl Fleet {
         wire.read_reply_to(method).await
     }
 
-    /// Purges by a call to a node, which has to succeed; its place in the log.
+    /// Purges by a call to a node, which has to succeed. Returns the sequence number.
     pub(crate) async fn purge(&self, node: usize, json: &str) -> u64 {
         let call = request_with_body("POST", "/v1/purge", &[TOKEN], json);
         let reply = Wire::connect(self.nodes[node].admin).await.exchange(call).await;
@@ -100,37 +102,37 @@ impl Fleet {
         receipt["seq"].as_u64().unwrap()
     }
 
-    /// Purges by a call to a node, and whether that succeeds.
+    /// Purges by a call to a node. Returns true if that succeeds.
     pub(crate) async fn purges(&self, node: usize, json: &str) -> bool {
         let call = request_with_body("POST", "/v1/purge", &[TOKEN], json);
         Wire::connect(self.nodes[node].admin).await.exchange(call).await.status() == 200
     }
 
-    /// What a node tells of a purge.
+    /// Returns a node's record of a purge.
     pub(crate) async fn purge_at(&self, node: usize, seq: u64) -> serde_json::Value {
         let call = request("GET", &format!("/v1/purges/{seq}"), &[TOKEN]);
         let reply = Wire::connect(self.nodes[node].admin).await.exchange(call).await;
         serde_json::from_str(&reply.body).unwrap()
     }
 
-    /// Ends a node at once, as a crash does.
+    /// Kills a node, as in a crash.
     pub(crate) fn kill(&self, node: usize) {
         self.nodes[node].kill();
     }
 
-    /// Changes the configuration of the nodes that start from now on.
+    /// Changes the configuration of nodes started from now on.
     pub(crate) fn rewrite(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.config()).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(self.config(), text.replace(from, to)).unwrap();
     }
 
-    /// Starts a new process in the place of a node, on other ports.
+    /// Starts a new process in place of a node, on other ports.
     pub(crate) async fn replace(&mut self, node: usize) {
         self.nodes[node] = self.node().await;
     }
 
-    /// The sum of a metric over all nodes and all label sets that have `labels` in them.
+    /// Returns the sum of a metric over all nodes and all label sets that contain `labels`.
     pub(crate) async fn total(&self, name: &str, labels: &str) -> u64 {
         let mut total = 0;
         for node in 0..self.nodes.len() {
@@ -139,7 +141,7 @@ impl Fleet {
         total
     }
 
-    /// The sum of a metric of a node over all label sets that have `labels` in them.
+    /// Returns the sum of a node's metric over all label sets that contain `labels`.
     pub(crate) async fn metric(&self, node: usize, name: &str, labels: &str) -> u64 {
         sum(&self.metrics(node).await, name, labels)
     }

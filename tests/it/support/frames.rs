@@ -1,4 +1,4 @@
-//! HTTP/2 by hand (RFC 9113): frames as bytes, for what no library sends.
+//! HTTP/2 frames as bytes (RFC 9113), for sequences that no library sends.
 
 use std::net::SocketAddr;
 
@@ -16,9 +16,9 @@ pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const CANCEL: u32 = 8;
 
-/// A setting: how many streams may be open.
+/// The setting for the limit on open streams.
 pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
-/// A setting: how many bytes may be sent on a stream before it is widened.
+/// The setting for the initial window of a stream, in bytes.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 const DATA: u8 = 0;
@@ -33,7 +33,6 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// One frame.
 #[derive(Debug)]
 struct Frame {
     kind: u8,
@@ -42,7 +41,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// What a script sends on a stream.
+/// A step of a script on a stream.
 #[derive(Clone)]
 pub(crate) enum Step {
     /// A header or trailer section, and whether it ends the stream.
@@ -50,12 +49,12 @@ pub(crate) enum Step {
     Data(&'static str, End),
     /// `RST_STREAM`.
     Reset(u32),
-    /// `GOAWAY` after which this stream is not answered.
+    /// `GOAWAY` that excludes this stream.
     GoAway(u32),
     /// `GOAWAY(NO_ERROR)` with this last stream.
     LastStream(u32),
     Wait(Gate),
-    /// The connection ends.
+    /// Close the connection.
     Close,
 }
 
@@ -65,23 +64,23 @@ pub(crate) enum End {
     No,
 }
 
-/// What became of the other side's half of a stream.
+/// The received half of a stream.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) data: String,
-    /// Whether `END_STREAM` was seen.
+    /// True if `END_STREAM` was received.
     pub(crate) is_ended: bool,
     /// The code of a `RST_STREAM`.
     pub(crate) reset: Option<u32>,
 }
 
-/// A connection on which both sides speak frames.
+/// A connection on which tests read and write frames.
 pub(crate) struct Http2Wire {
     wire: Wire,
 }
 
 impl Http2Wire {
-    /// A client's side.
+    /// Connects as a client.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut frames = Self { wire: Wire::connect(address).await };
         frames.wire.write(PREFACE).await;
@@ -89,12 +88,12 @@ impl Http2Wire {
         frames
     }
 
-    /// A client's side that gives each stream no window: it gets heads, and bodies never.
+    /// Connects as a client with an initial window of 0, so that no body arrives.
     pub(crate) async fn connect_without_window(address: SocketAddr) -> Self {
         Self::connect_with_window(address, 0).await
     }
 
-    /// A client's side that gives each stream a window of so many bytes, and no more.
+    /// Connects as a client with this initial window for each stream, never enlarged.
     pub(crate) async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
         let mut frames = Self { wire: Wire::connect(address).await };
         frames.wire.write(PREFACE).await;
@@ -103,7 +102,7 @@ impl Http2Wire {
         frames
     }
 
-    /// Waits until this many streams are reset with this code. None if the connection ends before.
+    /// Waits until this many streams are reset with this code. `None` if the connection ends first.
     pub(crate) async fn resets(&mut self, streams: usize, code: u32) -> Option<()> {
         let mut seen = 0;
         while seen < streams {
@@ -113,7 +112,7 @@ impl Http2Wire {
         Some(())
     }
 
-    /// Sends a GET of this path.
+    /// Sends a GET request.
     pub(crate) async fn get(&mut self, stream: u32, path: &str) {
         let fields =
             [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "api.test")];
@@ -128,12 +127,12 @@ impl Http2Wire {
         }
     }
 
-    /// A server's side.
+    /// Accepts a connection as a server.
     async fn accept(wire: Wire) -> Option<Self> {
         Self::accept_with(wire, &[]).await
     }
 
-    /// The same with settings of its own.
+    /// Accepts a connection as a server with these settings.
     pub(crate) async fn accept_with(mut wire: Wire, settings: &[(u16, u32)]) -> Option<Self> {
         wire.try_read_exact_bytes(PREFACE.len()).await?;
         let mut frames = Self { wire };
@@ -145,7 +144,7 @@ impl Http2Wire {
         Some(frames)
     }
 
-    /// A server's side that is about to end when it begins: `SETTINGS` and `GOAWAY` come at once.
+    /// Accepts a connection as a server that sends `GOAWAY` right after `SETTINGS`.
     pub(crate) async fn accept_and_leave(mut wire: Wire) -> Option<Self> {
         wire.try_read_exact_bytes(PREFACE.len()).await?;
         let settings = frame(SETTINGS, 0, 0, &[]);
@@ -155,19 +154,19 @@ impl Http2Wire {
         Some(Self { wire })
     }
 
-    /// Lets the other side send this many bytes more on all streams together.
+    /// Enlarges the connection's receive window by this many bytes.
     pub(crate) async fn widen(&mut self, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, 0, &bytes.to_be_bytes()).await;
     }
 
-    /// Sends a request's head on a stream.
+    /// Sends the head of a request.
     pub(crate) async fn request(&mut self, stream: u32, method: &'static str, end: End) {
         let fields =
             [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "api.test")];
         self.send(HEADERS, END_HEADERS | flag(end), stream, &block(&fields)).await;
     }
 
-    /// Does what a script says; whether the connection goes on.
+    /// Runs a script. Returns true if the connection stays open.
     pub(crate) async fn play(&mut self, stream: u32, steps: &[Step]) -> bool {
         for step in steps {
             match step {
@@ -195,7 +194,7 @@ impl Http2Wire {
         true
     }
 
-    /// The other side's half of a stream, read to its end. None where the connection ends before.
+    /// Reads the peer's half of a stream to its end. `None` if the connection ends first.
     pub(crate) async fn receive(&mut self, stream: u32) -> Option<Received> {
         let mut received = Received::default();
         while !received.is_over() {
@@ -204,7 +203,8 @@ impl Http2Wire {
         Some(received)
     }
 
-    /// This many streams that end whole, in order of their numbers. None if the connection ends before.
+    /// Waits for this many streams that end properly, and returns their sorted numbers. `None` if
+    /// the connection ends first.
     pub(crate) async fn ended(&mut self, streams: usize) -> Option<Vec<u32>> {
         let mut ended = Vec::new();
         while ended.len() < streams {
@@ -227,7 +227,7 @@ impl Http2Wire {
         }
     }
 
-    /// The last stream and the code of the next `GOAWAY`. Frames about streams before it are left out.
+    /// Returns the last stream and the code of the next `GOAWAY`. Skips stream frames before it.
     pub(crate) async fn next_go_away(&mut self) -> Option<(u32, u32)> {
         loop {
             let frame = self.next().await?;
@@ -238,7 +238,7 @@ impl Http2Wire {
         }
     }
 
-    /// The stream of the next request's head, and whether that is all of the request.
+    /// Returns the stream of the next request head, and whether it ends the request.
     pub(crate) async fn next_request(&mut self) -> Option<(u32, End)> {
         loop {
             let frame = self.next().await?;
@@ -249,7 +249,7 @@ impl Http2Wire {
         }
     }
 
-    /// The next frame that is about a stream, or the connection's end; answers the others.
+    /// Returns the next stream frame or the connection's end, and responds to all other frames.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             let head = self.wire.try_read_exact_bytes(9).await?;
@@ -301,7 +301,7 @@ impl Received {
     }
 }
 
-/// An HTTP/2 origin that answers every request with the same steps, as soon as it has its head.
+/// Starts an HTTP/2 origin that responds to every request head with the same steps.
 pub(crate) async fn origin(steps: &[Step]) -> RawOrigin {
     let steps = steps.to_vec();
     RawOrigin::start(move |wire, _| {
@@ -318,7 +318,8 @@ pub(crate) async fn origin(steps: &[Step]) -> RawOrigin {
     .await
 }
 
-/// An HTTP/2 origin that answers nothing and reports, after each frame, what it has of a request's body.
+/// Starts an HTTP/2 origin that never responds and reports the received request body after each
+/// frame.
 pub(crate) async fn reading() -> (RawOrigin, UnboundedReceiver<Received>) {
     let (report, reports) = unbounded_channel();
     let origin = RawOrigin::start(move |wire, _| {
@@ -342,7 +343,7 @@ fn flag(end: End) -> u8 {
     if end == End::Stream { END_STREAM } else { 0 }
 }
 
-/// A field section of literals without indexing (RFC 7541 §6.2.2).
+/// Encodes a field section as literals without indexing (RFC 7541 §6.2.2).
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {

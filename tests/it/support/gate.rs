@@ -1,10 +1,10 @@
-//! A gate: what waits at it goes on when the test says so, and not before.
+//! A gate that holds its waiters until the test opens it.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Closed until it is opened, then open for ever. Clones are the same gate.
+/// A gate that is opened once and then stays open. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<watch::Sender<bool>>);
 

@@ -1,4 +1,4 @@
-//! A load of a bounded size: clients over nodes, and what became of each request.
+//! A bounded load of clients on nodes, and the outcome of each request.
 
 use std::{
     collections::BTreeMap,
@@ -19,19 +19,20 @@ use tokio::{
 
 use super::{proxy::request, wire::Wire};
 
-/// No load goes on after this many requests, or keeps a request waiting for longer than this.
+/// The limits of a load: the number of requests, and the time for a response.
 const MAX_REQUESTS: usize = 500_000;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which request it is: its client's number, and how many this client has sent before.
+/// Identifies a request by its client's number and its position among the client's requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestNumber {
     pub(crate) client: usize,
     pub(crate) before: usize,
 }
 
-/// What is to be asked, of whom, by how many. The clients are spread over the nodes evenly, and each
-/// keeps its connection.
+/// The requests, nodes and clients of a load.
+///
+/// Clients are spread evenly over the nodes, and each keeps its connection.
 #[derive(Clone)]
 pub(crate) struct Load {
     nodes: Vec<SocketAddr>,
@@ -40,11 +41,11 @@ pub(crate) struct Load {
     target: Arc<dyn Fn(RequestNumber) -> String + Send + Sync>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// When it was due. Latency counts from then, so that who waits for a slow answer does not hide
-    /// the slowness from the requests that it would have sent meanwhile.
+    /// When the request was due. Latency counts from then, so that a client that waits for a slow
+    /// response does not hide the delay of its later requests.
     pub(crate) at: Instant,
     pub(crate) latency: Duration,
     pub(crate) node: usize,
@@ -55,23 +56,23 @@ pub(crate) struct Sample {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadResponse {
     pub(crate) status: u16,
-    /// What `X-API-Cache` says.
+    /// The value of `X-API-Cache`.
     pub(crate) cache: String,
     pub(crate) body: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoadFailure {
-    /// Nobody listens.
+    /// Connection refused.
     Refused,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     Broken,
-    /// No whole answer in time.
+    /// The response was not complete in time.
     TimedOut,
 }
 
 impl Load {
-    /// One client that asks for `/`, as fast as it is answered.
+    /// Creates a load of one client that requests `/` again after each response.
     pub(crate) fn over(nodes: &[SocketAddr]) -> Self {
         Self {
             nodes: nodes.to_vec(),
@@ -85,12 +86,12 @@ impl Load {
         Self { clients, ..self }
     }
 
-    /// Each client asks this often, at times of its own.
+    /// Lets each client send at this interval, independently of responses.
     pub(crate) fn every(self, pause: Duration) -> Self {
         Self { every: Some(pause), ..self }
     }
 
-    /// What is asked for: a target, or another method than `GET` and a target.
+    /// Sets the target of each request, and optionally its method.
     pub(crate) fn asking(
         self,
         target: impl Fn(RequestNumber) -> String + Send + Sync + 'static,
@@ -98,12 +99,12 @@ impl Load {
         Self { target: Arc::new(target), ..self }
     }
 
-    /// Sends this many requests from each client, all beginning together, and waits for their ends.
+    /// Sends this many requests from each client, all starting together, and waits for their ends.
     pub(crate) async fn each(self, requests: usize) -> LoadReport {
         self.begin(requests).finish().await
     }
 
-    /// Begins to send requests, until it is stopped.
+    /// Starts sending requests until stopped.
     pub(crate) fn start(self) -> RunningLoad {
         let most = MAX_REQUESTS / self.clients;
         self.begin(most)
@@ -126,7 +127,7 @@ impl Load {
     }
 }
 
-/// A load under way; ends when dropped.
+/// A running load, stopped on drop.
 pub(crate) struct RunningLoad {
     tasks: JoinSet<()>,
     shared: Arc<Shared>,
@@ -148,12 +149,12 @@ impl RunningLoad {
         ended.wait_for(|ended| *ended >= enough).await.unwrap();
     }
 
-    /// How many requests wait for their answers.
+    /// Returns the number of outstanding requests.
     pub(crate) fn open(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    /// Sends no more, waits for the answers that are due, and tells what became of all.
+    /// Stops sending, waits for outstanding responses, and returns all outcomes.
     pub(crate) async fn stop(self) -> LoadReport {
         self.shared.ends.store(true, Ordering::Relaxed);
         self.finish().await
@@ -235,27 +236,27 @@ impl Client {
     }
 }
 
-/// What became of the requests of a load.
+/// The outcomes of a load.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LoadReport {
     pub(crate) samples: Vec<Sample>,
 }
 
 impl LoadReport {
-    /// Those that were due from `begin` on and before `end`.
+    /// Returns the samples that were due in `begin..end`.
     pub(crate) fn between(&self, begin: Instant, end: Instant) -> Self {
         let those = self.samples.iter().filter(|sample| (begin..end).contains(&sample.at));
         Self { samples: those.cloned().collect() }
     }
 
-    /// Those without an answer, or with another status than 200.
+    /// Returns the samples without a response, or with a status other than 200.
     pub(crate) fn failures(&self) -> Vec<&Sample> {
         let failed =
             |sample: &&Sample| !matches!(&sample.answer, Ok(answer) if answer.status == 200);
         self.samples.iter().filter(failed).collect()
     }
 
-    /// The latency within which this many of a hundred were answered (the nearest rank).
+    /// Returns a percentile of the latency (nearest rank).
     pub(crate) fn percentile(&self, of_hundred: usize) -> Duration {
         let mut latencies: Vec<Duration> = self.samples.iter().map(|each| each.latency).collect();
         latencies.sort_unstable();
@@ -263,7 +264,7 @@ impl LoadReport {
         latencies.get(rank.saturating_sub(1)).copied().expect("no request was due then")
     }
 
-    /// How many answers have which word in `X-API-Cache`.
+    /// Counts the responses by the word in `X-API-Cache`.
     pub(crate) fn cache(&self) -> BTreeMap<&str, usize> {
         let mut words = BTreeMap::new();
         for answer in self.samples.iter().filter_map(|sample| sample.answer.as_ref().ok()) {

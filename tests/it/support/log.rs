@@ -1,4 +1,4 @@
-//! Nodes, as far as they have a purge log; and ways to Redis that can be closed.
+//! Nodes reduced to a purge log, and connections to Redis with faults.
 
 use std::{
     io,
@@ -28,10 +28,10 @@ use tokio::{
 
 use super::redis::Redis;
 
-/// What a node uses that does not hear the log.
+/// The age of responses that a node may serve while out of sync.
 pub(crate) const UNSYNCED_TTL: Duration = Duration::from_secs(1);
 
-/// One node, as far as it has a log.
+/// A node with a purge log and nothing else.
 pub(crate) struct LogNode {
     pub(crate) log: PurgeLog,
 }
@@ -41,7 +41,7 @@ impl LogNode {
         Self::with_retention(settings, LogRetention::default())
     }
 
-    /// A node whose log keeps these records.
+    /// Creates a node whose log retains these records.
     pub(crate) fn with_retention(settings: &Settings, retention: LogRetention) -> Self {
         let connector = RedisConnector::new(settings).unwrap();
         let log = RedisLogSettings { connector, prefix: "larder", retention };
@@ -50,7 +50,7 @@ impl LogNode {
         Self { log: PurgeLog::in_redis(log, applied_purges, &Handle::current()) }
     }
 
-    /// A node that follows the log.
+    /// Starts a node that follows the log.
     pub(crate) async fn start(url: &str) -> Self {
         let node = Self::of(&Settings::parse(url).unwrap());
         node.wait_until_following().await;
@@ -73,12 +73,12 @@ impl LogNode {
         self.until(|sync_state| sync_state.fence.seq >= seq).await;
     }
 
-    /// Until another log than this one is followed.
+    /// Waits until the node follows another log than this one.
     pub(crate) async fn wait_for_other_log(&self, fence: Fence) {
         self.until(|sync_state| sync_state.fence.log != fence.log).await;
     }
 
-    /// Purges, and waits for no other node.
+    /// Purges without waiting for other nodes.
     pub(crate) async fn purge(&self, tag: &str) -> u64 {
         self.log.append(tag_purge(tag), Duration::ZERO).await.unwrap().seq
     }
@@ -91,7 +91,7 @@ impl LogNode {
         self.log.applied_purges().stamp()
     }
 
-    /// Whether what was asked for at this stamp, and has this tag, may be used.
+    /// Returns true if a response with this stamp and tag may be served.
     pub(crate) fn may_use(&self, stamp: FenceStamp, tag: &str) -> bool {
         may_use(self.log.applied_purges(), stamp, tag)
     }
@@ -102,7 +102,7 @@ impl LogNode {
     }
 }
 
-/// Whether what was asked for at this stamp, and has this tag, may be used.
+/// Returns true if a response with this stamp and tag may be served.
 pub(crate) fn may_use(applied_purges: &AppliedPurges, stamp: FenceStamp, tag: &str) -> bool {
     let tags = [tag.to_owned()];
     let expected = ExpectedResponse {
@@ -122,7 +122,7 @@ pub(crate) fn tag_purge(tag: &str) -> Purge {
     Purge { mode: PurgeMode::Hard, selectors, source: PurgeSource::Api, reason: None, warm: false }
 }
 
-/// A way to a server that can be closed, blocked or slow.
+/// A proxy to a server that can be closed, blocked or slowed down.
 pub(crate) struct FaultProxy {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -132,25 +132,25 @@ pub(crate) struct FaultProxy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Connections end, and new ones do not last.
+    /// Connections are closed at once.
     Closed,
-    /// Connections stay and new ones are taken, but nothing is carried any more.
+    /// Connections are accepted and stay open, but data is discarded.
     Blocked,
-    /// The same, but what was to be carried comes when the way is open again.
+    /// Connections are accepted and stay open, but data is delayed until the fault ends.
     Stalled,
-    /// What the client sends is carried; what the server answers comes when the way is open again.
+    /// Commands arrive, but replies are delayed until the fault ends.
     RepliesStalled,
-    /// Whatever is carried takes a while.
+    /// All data is delayed by a constant time.
     Slow,
     /// Every other connection is blocked.
     Half,
 }
 
-/// How long whatever is carried takes on a slow way.
+/// The delay of data in the slow state.
 const SLOW_DELAY: Duration = Duration::from_millis(120);
 
 impl State {
-    /// What this is for the connection of this number.
+    /// Returns the state for the connection with this number.
     fn of(self, number: usize) -> Self {
         match self {
             Self::Half if number.is_multiple_of(2) => Self::Blocked,
@@ -159,18 +159,18 @@ impl State {
         }
     }
 
-    /// Whether connections last.
+    /// Returns true if connections stay open.
     fn keeps_connections(self) -> bool {
         !matches!(self, Self::Closed | Self::Blocked)
     }
 
-    /// Whether what the client sends is carried.
+    /// Returns true if data from the client arrives.
     fn carries_calls(self) -> bool {
         matches!(self, Self::Open | Self::RepliesStalled | Self::Slow)
     }
 
-    /// Whether what the server answers is carried.
-    fn carries_answers(self) -> bool {
+    /// Returns true if data from the server arrives.
+    fn carries_replies(self) -> bool {
         matches!(self, Self::Open | Self::Slow)
     }
 }
@@ -228,7 +228,7 @@ impl FaultProxy {
     }
 }
 
-/// A connection, and what becomes of the bridge under it.
+/// A connection, and the state of its proxy.
 #[derive(Clone)]
 struct FaultConnection {
     number: usize,
@@ -253,7 +253,7 @@ impl FaultConnection {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         let calls = self.clone().one_way(from_client, to_server, State::carries_calls);
-        let answers = self.one_way(from_server, to_client, State::carries_answers);
+        let answers = self.one_way(from_server, to_client, State::carries_replies);
         tokio::try_join!(calls, answers).map(drop)
     }
 
@@ -277,7 +277,7 @@ impl FaultConnection {
         }
     }
 
-    /// Waits until the bridge is like this for this connection, or gone.
+    /// Waits until the connection's state matches, or the proxy is dropped.
     async fn until(&mut self, is: impl Fn(State) -> bool) {
         let number = self.number;
         let _or_gone = self.states.wait_for(|state| is(state.of(number))).await.is_ok();

@@ -1,5 +1,5 @@
-//! What the tests share: raw connections, scripted origins, a server with any handler, a whole
-//! proxy in this process or in one of its own, several of them, Redis servers, load, certificates, gates.
+//! The test harness: raw connections, scripted origins, servers with any handler, proxies in this
+//! process or their own, fleets, Redis servers, load, certificates, gates.
 
 pub(crate) mod certificate;
 pub(crate) mod fleet;
@@ -20,12 +20,12 @@ pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};
 
-/// Runs a test's body; a hang is a failure that says so.
+/// Runs a test's body with a time limit, so that a hang fails.
 pub(crate) fn within<T>(body: impl Future<Output = T>) -> impl Future<Output = T> {
     within_seconds(20, body)
 }
 
-/// The same for what takes its time.
+/// Runs a test's body with another time limit.
 pub(crate) async fn within_seconds<T>(seconds: u64, body: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(seconds), body).await.expect("the test hangs")
 }

@@ -1,4 +1,4 @@
-//! `larder run` as a process of its own.
+//! `larder run` as a separate process.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -15,7 +15,7 @@ use super::{
     wire::{Reply, Wire},
 };
 
-/// A running `larder run`; killed when dropped.
+/// A running `larder run`, killed on drop.
 pub(crate) struct Process {
     child: Arc<Mutex<Child>>,
     pub(crate) address: SocketAddr,
@@ -24,17 +24,17 @@ pub(crate) struct Process {
     stdout: CapturedOutput,
 }
 
-/// What a process has written to one of its outputs so far.
+/// The output of a process so far.
 #[derive(Clone)]
 pub(crate) struct CapturedOutput(Arc<watch::Sender<String>>);
 
 impl Process {
-    /// Starts it with these arguments, which have to lead to one TCP listener and an admin listener.
+    /// Starts a process. The arguments have to configure a TCP listener and an admin listener.
     pub(crate) async fn run(arguments: &[&str]) -> Self {
         Self::run_with(arguments, &[]).await
     }
 
-    /// The same with further environment variables.
+    /// Starts a process with additional environment variables.
     pub(crate) async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = command(arguments);
         command.envs(environment.iter().copied());
@@ -50,7 +50,7 @@ impl Process {
         Self { child: Arc::new(Mutex::new(child)), address, admin, stderr, stdout }
     }
 
-    /// The same under a limit of open files, as `ulimit` takes it (`-Sn 256`).
+    /// Starts a process with a limit on open files, in the syntax of `ulimit` (`-Sn 256`).
     pub(crate) async fn run_with_files(arguments: &[&str], limit: &str) -> Self {
         let plain = command(arguments);
         let mut limited = Command::new("sh");
@@ -66,15 +66,16 @@ impl Process {
         Self::spawn(limited).await
     }
 
-    /// The soft limit of its open files.
+    /// Returns the soft limit of its open files.
     pub(crate) fn open_files(&self) -> String {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id())).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         line.split_whitespace().nth(3).unwrap().to_owned()
     }
 
-    /// Starts it with outputs of the test's own, and waits until its admin listener answers. The arguments
-    /// have to lead to these addresses.
+    /// Starts a process with the test's own outputs, and waits until its admin listener responds.
+    ///
+    /// The arguments have to configure these addresses.
     pub(crate) async fn run_into(
         arguments: &[&str],
         (stdout, stderr): (Stdio, Stdio),
@@ -97,7 +98,7 @@ impl Process {
         process
     }
 
-    /// Runs it to its end, which has to come by itself.
+    /// Runs a process until it ends by itself.
     pub(crate) fn run_to_failure(arguments: &[&str]) -> (ExitStatus, String) {
         let output = command(arguments).output().unwrap();
         (output.status, String::from_utf8(output.stderr).unwrap())
@@ -107,7 +108,7 @@ impl Process {
         signal(self.id(), name);
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, as in a crash.
     pub(crate) fn kill(&self) {
         let mut child = self.child.lock().unwrap();
         child.kill().unwrap();
@@ -124,12 +125,12 @@ impl Process {
         tokio::task::spawn_blocking(move || child.lock().unwrap().wait().unwrap()).await.unwrap()
     }
 
-    /// Waits until its messages have this text in them.
+    /// Waits until its messages contain this text.
     pub(crate) async fn wait_for_message(&self, text: &str) {
         self.stderr.wait_for(text).await;
     }
 
-    /// Its messages so far.
+    /// Returns its messages so far.
     pub(crate) fn messages(&self) -> String {
         self.stderr.so_far()
     }
@@ -150,12 +151,12 @@ impl Process {
             .await
     }
 
-    /// The most memory it ever had, in bytes.
+    /// Returns its peak memory in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.memory_line("VmHWM:")
     }
 
-    /// The memory it has now, in bytes.
+    /// Returns its current memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.memory_line("VmRSS:")
     }
@@ -199,7 +200,7 @@ impl CapturedOutput {
         self.0.borrow().clone()
     }
 
-    /// All of it, once it is as wanted.
+    /// Waits until the output satisfies a condition, and returns all of it.
     pub(crate) async fn until(&self, wanted: impl FnMut(&String) -> bool) -> String {
         self.0.subscribe().wait_for(wanted).await.unwrap().clone()
     }
@@ -208,7 +209,7 @@ impl CapturedOutput {
         self.until(|text_so_far| text_so_far.contains(text)).await
     }
 
-    /// The word that follows this text.
+    /// Waits for the word that follows this text.
     async fn after(&self, text: &str) -> String {
         let captured = self.wait_for(text).await;
         let rest = captured.split_once(text).unwrap().1;
@@ -216,13 +217,13 @@ impl CapturedOutput {
     }
 }
 
-/// Sends a signal to a process of the test's own.
+/// Sends a signal to a process of this test.
 pub(crate) fn signal(id: u32, name: &str) {
     let kill = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
     assert!(kill.success());
 }
 
-/// Waits until a process to which SIGSTOP was sent has stopped.
+/// Waits until a process has stopped after SIGSTOP.
 pub(crate) async fn stopped(id: u32) {
     while !std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap().contains(") T ") {
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! A whole proxy in this process: from a configuration's text, on free ports, with a clock that the test
-//! moves and an access log that it reads.
+//! A whole proxy in this process, with a configuration text, free ports, a manual clock and a
+//! captured access log.
 
 use std::{
     fmt::Write as _,
@@ -28,12 +28,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before this origin, without further configuration.
+    /// Starts a proxy in front of this origin, without further configuration.
     pub(crate) fn before(origin: &str) -> Self {
         Self::with(origin, "")
     }
 
-    /// The same with `toml` for the rest: keys of the file itself first, then tables.
+    /// Starts a proxy in front of this origin. `toml` has further top-level keys, then tables.
     pub(crate) fn with(origin: &str, toml: &str) -> Self {
         let clock = Clock::manual();
         let log = Log::default();
@@ -47,17 +47,17 @@ impl Proxy {
         Self { node, address, clock, log }
     }
 
-    /// Puts another configuration in force.
+    /// Applies another configuration.
     pub(crate) fn reconfigure(&self, origin: &str, toml: &str) {
         self.node.reconfigure(&config(origin, toml)).unwrap();
     }
 
-    /// Lets this many seconds pass.
+    /// Advances the clock by this many seconds.
     pub(crate) fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// Sets the system's clock back by this many seconds, as an operator does.
+    /// Sets the system's clock back by this many seconds, as an operator would.
     pub(crate) fn set_back(&self, seconds: u64) {
         self.clock.set_back(Duration::from_secs(seconds));
     }
@@ -74,43 +74,43 @@ impl Proxy {
         self.send("GET", target, fields).await
     }
 
-    /// A request on a connection of its own.
+    /// Sends a request on a new connection.
     pub(crate) async fn send(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
         let mut wire = self.connect().await;
         wire.write(request(method, target, fields)).await;
         wire.read_reply_to(method).await
     }
 
-    /// What `GET path` on the admin listener says.
+    /// Requests `GET path` from the admin listener.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         let mut wire = Wire::connect(self.admin_address()).await;
         wire.exchange(request("GET", path, &[("Host", "localhost")])).await
     }
 
-    /// Where operators reach it.
+    /// Returns the address of the admin listener.
     pub(crate) fn admin_address(&self) -> SocketAddr {
         let Some(BoundAddress::Tcp(address)) = self.node.admin_address() else { unreachable!() };
         *address
     }
 
-    /// The sum of a metric over all label sets that have `labels` in them.
+    /// Returns the sum of a metric over all label sets that contain `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &str) -> u64 {
         sum(&self.admin("/metrics").await.body, name, labels)
     }
 
-    /// The first `lines` lines of the access log.
+    /// Waits for the first `lines` lines of the access log.
     pub(crate) async fn log(&self, lines: usize) -> Vec<Value> {
         let text = self.log.lines(lines).await;
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// The access log as it stands.
+    /// Returns the access log so far.
     pub(crate) fn log_text(&self) -> String {
         self.log.text.borrow().clone()
     }
 }
 
-/// The sum of a metric in an exposition over all label sets that have `labels` in them.
+/// Returns the sum of a metric in an exposition over all label sets that contain `labels`.
 pub(crate) fn sum(exposition: &str, name: &str, labels: &str) -> u64 {
     let of_metric = exposition.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
@@ -119,7 +119,7 @@ pub(crate) fn sum(exposition: &str, name: &str, labels: &str) -> u64 {
     of_metric.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
-/// A request without a body.
+/// Builds a request without a body.
 pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> String {
     let mut text = format!("{method} {target} HTTP/1.1\r\n");
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -131,7 +131,7 @@ pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> St
     text + "\r\n"
 }
 
-/// A request with a body.
+/// Builds a request with a body.
 pub(crate) fn request_with_body(
     method: &str,
     target: &str,
@@ -144,7 +144,7 @@ pub(crate) fn request_with_body(
 }
 
 fn config(origin: &str, toml: &str) -> Config {
-    // The tests call the admin listener by the host that they ask the proxy for.
+    // Tests use one host name for the admin listener and the proxy.
     let hosts = "admin.hosts = [\"api.test\"]\n";
     let hosts = if toml.contains("admin.hosts") { "" } else { hosts };
     let text = format!(

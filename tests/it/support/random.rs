@@ -1,4 +1,4 @@
-//! Random numbers that are the same in every run.
+//! Reproducible random numbers.
 
 /// Marsaglia's xorshift64*.
 pub(crate) struct Random(u64);
@@ -15,7 +15,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Less than `limit`.
+    /// Returns a number less than `limit`.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.number() >> 33).unwrap() % limit
     }

@@ -1,5 +1,5 @@
-//! Throw-away Redis servers: real `redis-server` processes on ports of their own, that tests fill,
-//! look into, stop, kill and make refuse.
+//! Throw-away Redis servers: real `redis-server` processes on their own ports, with faults on
+//! demand.
 
 use std::{
     fmt::Write as _,
@@ -29,43 +29,43 @@ use super::{
     wire::Wire,
 };
 
-/// With characters that mean something in a URL.
+/// A password with characters that are special in URLs.
 const PASSWORD: &str = "p@ss:w/rd%1";
 const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd%251";
 const USER: &str = "larder";
 
-/// How long a server may take to start, to end, or to reply.
+/// The time limit for a server to start, end or reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a server is reached.
+/// The transport of connections to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Tcp,
-    /// By TLS alone, with a certificate of an authority that no system trusts.
+    /// TLS only, with a certificate from a test authority.
     Tls,
     Unix,
 }
 
-/// Whom a server lets in.
+/// The authentication that a server requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RedisAuth {
     Anyone,
-    /// `requirepass`: who has the password.
+    /// `requirepass`: the password.
     Password,
-    /// An ACL user with a password; the default user is off.
+    /// An ACL user with a password; the default user is disabled.
     User,
 }
 
-/// Why a server refuses to write. Reads go on.
+/// A reason why a server refuses writes. Reads continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteRefusal {
-    /// `OOM`: full, and nothing may be evicted.
+    /// `OOM`: memory is full and eviction is disabled.
     Memory,
-    /// `READONLY`: the replica of a server that is not there.
+    /// `READONLY`: a replica without its primary.
     Replica,
 }
 
-/// A Redis server that keeps nothing on disk; killed when dropped.
+/// A Redis server without persistence, killed on drop.
 pub(crate) struct Redis {
     running: Mutex<RunningServer>,
     folder: TempDir,
@@ -81,7 +81,7 @@ struct RunningServer {
 }
 
 impl Redis {
-    /// A server for anyone, by TCP.
+    /// Starts a server on TCP without authentication.
     pub(crate) async fn start() -> Self {
         Self::with(Transport::Tcp, RedisAuth::Anyone).await
     }
@@ -90,7 +90,7 @@ impl Redis {
         Self::configured(reach, access, "").await
     }
 
-    /// The same with further lines of its configuration.
+    /// Starts a server with additional configuration lines.
     pub(crate) async fn configured(reach: Transport, access: RedisAuth, further: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let signed = SignedCertificate::new();
@@ -108,7 +108,7 @@ impl Redis {
         }
     }
 
-    /// Its URL, with what it takes to be let in.
+    /// Returns its URL, with credentials.
     pub(crate) fn url(&self) -> String {
         let who = match self.access {
             RedisAuth::Anyone => String::new(),
@@ -122,17 +122,17 @@ impl Redis {
         }
     }
 
-    /// Its configuration file.
+    /// Returns its configuration file.
     pub(crate) fn file(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("redis.conf")).unwrap()
     }
 
-    /// The port that it listens on.
+    /// Returns its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The keys of the table `[store]` that lead to it.
+    /// Returns the keys of the table `[store]` that configure this server.
     pub(crate) fn store(&self) -> String {
         let mut keys = format!("redis = \"{}\"\n", self.url());
         if self.reach == Transport::Tls {
@@ -141,31 +141,30 @@ impl Redis {
         keys
     }
 
-    /// The authority that its certificate is of.
+    /// Returns the file of the authority that signed its certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.signed.authority().to_owned()
     }
 
-    // ── What is done to it ──
+    // ── Faults ──
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, as in a crash.
     pub(crate) fn kill(&self) {
         self.running.lock().unwrap().end();
     }
 
-    /// Starts it again at the same place, with nothing in it. Kills it first where it runs.
+    /// Restarts it empty on the same port. Kills it first if it runs.
     pub(crate) async fn restart(&self) {
         let _nothing_was_saved = std::fs::remove_file(self.folder.path().join("dump.rdb"));
         self.restore().await;
     }
 
-    /// Writes what is in it to disk.
+    /// Saves its data to disk.
     pub(crate) async fn save(&self) {
         self.run(&["SAVE"]).await;
     }
 
-    /// Starts it again at the same place, with what was in it when it was last saved. Kills it first where
-    /// it runs.
+    /// Restarts it on the same port with the last saved data. Kills it first if it runs.
     pub(crate) async fn restore(&self) {
         self.kill();
         let file = self.folder.path().join("redis.conf");
@@ -174,18 +173,18 @@ impl Redis {
         assert_eq!(self.command(&["PING"]).await.text(), "PONG");
     }
 
-    /// Stops it: connections stay and are taken, but nothing is read and nothing replied.
+    /// Suspends it: connections are accepted and stay open, but nothing is read or sent.
     pub(crate) async fn stop(&self) {
         signal(self.id(), "STOP");
         stopped(self.id()).await;
     }
 
-    /// Lets it go on after `stop`.
+    /// Resumes it after `stop`.
     pub(crate) fn cont(&self) {
         signal(self.id(), "CONT");
     }
 
-    /// Removes everything from it.
+    /// Removes all data.
     pub(crate) async fn flush(&self) {
         self.run(&["FLUSHALL"]).await;
     }
@@ -203,8 +202,10 @@ impl Redis {
         self.run(&["REPLICAOF", "NO", "ONE"]).await;
     }
 
-    /// Lets it read what is in it from disk, slowly: for about this long it says `LOADING` to
-    /// everything. It does so when this returns; what is returned ends when all is loaded.
+    /// Reloads its data slowly from disk, so that it replies `LOADING` to everything for about this
+    /// time.
+    ///
+    /// Returns once loading has begun. The returned task ends when it is complete.
     pub(crate) async fn load(&self, time: Duration) -> JoinHandle<()> {
         const KEYS: u32 = 100;
         for number in 0..KEYS {
@@ -227,22 +228,22 @@ impl Redis {
         loading
     }
 
-    // ── What is asked of it ──
+    // ── Queries ──
 
-    /// The reply to a command, on a connection of its own.
+    /// Returns the reply to a command, on a new connection.
     pub(crate) async fn command(&self, words: &[&str]) -> Value {
         let asked = async { self.connect().await?.command(words).await };
         let reply = timeout(TIMEOUT, asked).await.expect("Redis does not reply");
         reply.unwrap_or_else(|| panic!("Redis is gone; it has said:\n{}", self.log()))
     }
 
-    /// A command that has to be answered without an error.
+    /// Runs a command that has to succeed.
     pub(crate) async fn run(&self, words: &[&str]) {
         let reply = self.command(words).await;
         assert!(!reply.is_error(), "{words:?}: {}", reply.text());
     }
 
-    /// A field of a section of `INFO`.
+    /// Returns a field of a section of `INFO`.
     pub(crate) async fn info(&self, section: &str, field: &str) -> String {
         let text = self.command(&["INFO", section]).await.text();
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
@@ -254,7 +255,7 @@ impl Redis {
         self.command(&["DBSIZE"]).await.text().parse().unwrap()
     }
 
-    /// The keys that match a glob pattern, sorted.
+    /// Returns the keys that match a glob pattern, sorted.
     pub(crate) async fn keys(&self, pattern: &str) -> Vec<String> {
         let reply = self.command(&["KEYS", pattern]).await;
         let mut keys: Vec<String> = reply.members().iter().map(Value::text).collect();
@@ -262,13 +263,13 @@ impl Redis {
         keys
     }
 
-    /// Whether it answers a `PING`, with whatever, before `time_limit` ends.
+    /// Returns true if it replies to `PING` within the time limit, even with an error.
     pub(crate) async fn answers(&self, time_limit: Duration) -> bool {
         let asked = async { self.connect().await?.command(&["PING"]).await };
         timeout(time_limit, asked).await.is_ok_and(|reply| reply.is_some())
     }
 
-    /// A connection, let in; `None` where nobody listens.
+    /// Opens an authenticated connection. `None` if no server listens.
     pub(crate) async fn connect(&self) -> Option<Resp> {
         let mut connection = Resp::over(self.wire().await?);
         let words: &[&str] = match self.access {
@@ -281,7 +282,7 @@ impl Redis {
         Some(connection)
     }
 
-    /// A connection without any further word.
+    /// Opens a connection without authentication.
     pub(crate) async fn wire(&self) -> Option<Wire> {
         match self.reach {
             Transport::Tcp => Wire::try_connect(self.address()).await,
@@ -295,7 +296,7 @@ impl Redis {
         }
     }
 
-    /// Its log so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         self.running.lock().unwrap().log.so_far()
     }
@@ -326,15 +327,16 @@ impl Drop for RunningServer {
     }
 }
 
-/// A port that stays free while the server on it is down: outside the range from which the system
-/// takes ports for those who do not care, and handed out once.
+/// Returns a port that stays free while its server is down.
+///
+/// It is outside the range of ports that the system assigns, and is returned only once.
 pub(crate) fn free_port() -> u16 {
     const LOWEST: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
     let ports = end.checked_sub(LOWEST).filter(|ports| *ports > 100).expect("no ports to take");
-    // Far from where another test process begins.
+    // Far from the first port of another test process.
     let begin = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(ports)).unwrap();
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -345,12 +347,12 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Starts a server and waits until it is ready; `None` where its port is taken.
+/// Starts a server and waits until it is ready. `None` if its port is in use.
 async fn spawn(config: &std::path::Path) -> Option<RunningServer> {
     spawn_saying(config, &[], "eady to accept connections").await
 }
 
-/// Starts a server with further arguments, and waits until it says this.
+/// Starts a server with additional arguments, and waits until it logs this text.
 async fn spawn_saying(
     config: &std::path::Path,
     arguments: &[&str],
@@ -373,7 +375,7 @@ async fn spawn_saying(
     text.contains(outcome[0]).then_some(running)
 }
 
-/// A sentinel; killed when dropped.
+/// A sentinel, killed on drop.
 pub(crate) struct Sentinel {
     _running: RunningServer,
     _folder: TempDir,
@@ -381,7 +383,8 @@ pub(crate) struct Sentinel {
 }
 
 impl Sentinel {
-    /// One that watches this server as `primary`, with further lines of its configuration.
+    /// Starts a sentinel that monitors this server as `primary`, with additional configuration
+    /// lines.
     pub(crate) async fn of(primary: &Redis, quorum: usize, further: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         loop {
@@ -402,7 +405,7 @@ impl Sentinel {
         }
     }
 
-    /// The reply to a command.
+    /// Returns the reply to a command.
     pub(crate) async fn command(&self, words: &[&str]) -> Value {
         let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         Resp::over(wire).command(words).await.unwrap()

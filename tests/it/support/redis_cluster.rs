@@ -1,4 +1,4 @@
-//! Throw-away Redis clusters: primaries that share the slots, and replicas.
+//! Throw-away Redis clusters of primaries, which share the slots, and replicas.
 
 use super::{
     fleet::short_sleep,
@@ -7,14 +7,14 @@ use super::{
 
 const SLOTS: usize = 16_384;
 
-/// A cluster of real servers; ended when dropped.
+/// A cluster of real servers, killed on drop.
 pub(crate) struct Cluster {
-    /// The primaries first, then their replicas, in turn.
+    /// The primaries first, then their replicas in turn.
     pub(crate) servers: Vec<Redis>,
 }
 
 impl Cluster {
-    /// A cluster that serves all slots when this returns.
+    /// Starts a cluster, and waits until it serves all slots.
     pub(crate) async fn start(primaries: usize, replicas: usize) -> Self {
         let mut servers = Vec::new();
         for _ in 0..primaries + replicas {
@@ -61,7 +61,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until every server knows that the cluster is well, and replicas follow.
+    /// Waits until every server sees the cluster as healthy and replicas are connected.
     async fn until_whole(&self) {
         for server in &self.servers {
             while !server.command(&["CLUSTER", "INFO"]).await.text().contains("cluster_state:ok") {
@@ -75,19 +75,19 @@ impl Cluster {
         }
     }
 
-    /// The URL that leads to it.
+    /// Returns the URL of the cluster.
     pub(crate) fn url(&self) -> String {
         let others = self.servers[1..].iter().map(|it| format!("node=127.0.0.1:{}", it.port()));
         let others: Vec<String> = others.collect();
         format!("redis-cluster://127.0.0.1:{}?{}", self.servers[0].port(), others.join("&"))
     }
 
-    /// The id of a server.
+    /// Returns the id of a server.
     pub(crate) async fn id(&self, number: usize) -> String {
         self.servers[number].command(&["CLUSTER", "MYID"]).await.text()
     }
 
-    /// The number of the primary that has the slot of this key.
+    /// Returns the number of the primary that owns the slot of this key.
     pub(crate) async fn owner(&self, key: &str) -> usize {
         for (number, server) in self.servers.iter().enumerate() {
             let kind = server.command(&["TYPE", key]).await;
@@ -98,7 +98,8 @@ impl Cluster {
         panic!("nobody has {key}");
     }
 
-    /// Begins to move the slot of a key: until it has moved, its server says `ASK` for keys that have gone.
+    /// Starts moving the slot of a key. Until it has moved, its server replies `ASK` for moved
+    /// keys.
     pub(crate) async fn begin_to_move(&self, key: &str, [from, to]: [usize; 2]) -> String {
         let slot = self.servers[from].command(&["CLUSTER", "KEYSLOT", key]).await.text();
         let [source, target] = [self.id(from).await, self.id(to).await];
@@ -124,7 +125,7 @@ impl Cluster {
         }
     }
 
-    /// Says who has the slot now.
+    /// Assigns the slot to its new owner.
     pub(crate) async fn end_to_move(&self, slot: &str, [from, to]: [usize; 2]) {
         let target = self.id(to).await;
         for number in [to, from] {

@@ -1,8 +1,8 @@
-//! RESP2, as much of it as a test needs to talk to a Redis server itself.
+//! The part of RESP2 that tests need to talk to a Redis server.
 
 use super::wire::Wire;
 
-/// What a Redis server replies.
+/// A reply of a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Simple(String),
@@ -14,7 +14,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Its text; an integer's digits, nothing for what has none.
+    /// Returns its text, an integer's digits, or an empty string.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Simple(text) | Self::Error(text) => text.clone(),
@@ -24,7 +24,7 @@ impl Value {
         }
     }
 
-    /// The members of an array; none for anything else.
+    /// Returns the members of an array, or an empty slice.
     pub(crate) fn members(&self) -> &[Value] {
         match self {
             Self::Array(members) => members,
@@ -45,7 +45,7 @@ impl Resp {
         Self(wire)
     }
 
-    /// The reply to a command, unless the server goes away before.
+    /// Returns the reply to a command, or `None` if the connection ends first.
     pub(crate) async fn command(&mut self, words: &[impl AsRef<[u8]>]) -> Option<Value> {
         let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {

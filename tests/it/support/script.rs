@@ -1,4 +1,4 @@
-//! An HTTP/1.1 origin that answers each request by a script, and remembers what it was asked.
+//! A scripted HTTP/1.1 origin that records requests.
 
 use std::{
     collections::HashMap,
@@ -14,14 +14,14 @@ use super::{
     wire::{RawOrigin, Wire, header},
 };
 
-/// A request as the origin got it.
+/// A request as received by the origin.
 #[derive(Debug, Clone)]
 pub(crate) struct OriginRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) head: String,
     pub(crate) body: String,
-    /// How often this target was asked for before with this method.
+    /// The number of earlier requests with this method and target.
     pub(crate) before: usize,
 }
 
@@ -31,7 +31,7 @@ impl OriginRequest {
     }
 }
 
-/// What the origin answers.
+/// A response of the origin.
 #[derive(Clone)]
 pub(crate) struct OriginResponse {
     status: u16,
@@ -64,12 +64,12 @@ impl OriginResponse {
         Self::status(200, body)
     }
 
-    /// The same with another status.
+    /// Changes the status.
     pub(crate) fn status_of(self, status: u16) -> Self {
         Self { status, ..self }
     }
 
-    /// Fresh for a minute.
+    /// Creates a response that is fresh for a minute.
     pub(crate) fn fresh(body: impl Into<String>) -> Self {
         Self::ok(body).with("cache-control", "max-age=60")
     }
@@ -79,20 +79,20 @@ impl OriginResponse {
         self
     }
 
-    /// Answers only once the gate is open.
+    /// Delays the response until the gate opens.
     pub(crate) fn after(mut self, gate: &Gate) -> Self {
         self.before = Some(gate.clone());
         self
     }
 
-    /// A chunked body whose further parts wait behind the gate.
+    /// Appends a part of a chunked body, sent after the gate opens.
     pub(crate) fn then(mut self, gate: &Gate, part: impl Into<String>) -> Self {
         self.framing = Framing::Chunked;
         self.body.extend([Part::Wait(gate.clone()), Part::Bytes(part.into())]);
         self
     }
 
-    /// Breaks off here; a chunked body, or one whose announced length does not come.
+    /// Closes the connection here, in a chunked body or before the announced length is reached.
     pub(crate) fn cut(mut self, gate: &Gate) -> Self {
         if !self.fields.to_ascii_lowercase().contains("content-length:") {
             self.framing = Framing::Chunked;
@@ -101,7 +101,7 @@ impl OriginResponse {
         self
     }
 
-    /// Writes it; tells whether the connection can go on.
+    /// Writes the response. Returns true if the connection can be reused.
     async fn write(&self, wire: &mut Wire, method: &str) -> bool {
         if let Some(gate) = &self.before {
             gate.passed().await;
@@ -151,7 +151,7 @@ impl Part {
     }
 }
 
-/// The origin. Answers by its script until it is dropped.
+/// An origin that responds by a script until dropped.
 pub(crate) struct ScriptedOrigin {
     origin: RawOrigin,
     record: Arc<Record>,
@@ -178,12 +178,12 @@ impl ScriptedOrigin {
         Self { origin, record }
     }
 
-    /// Answers everything alike.
+    /// Starts an origin that always sends the same response.
     pub(crate) async fn always(response: OriginResponse) -> Self {
         Self::start(move |_| response.clone()).await
     }
 
-    /// Answers the first request to each target with the first, and so on; the last one stays.
+    /// Starts an origin that sends these responses in turn for each target. The last one repeats.
     pub(crate) async fn in_turn(response: impl Into<Vec<OriginResponse>>) -> Self {
         let response = response.into();
         Self::start(move |request| response[request.before.min(response.len() - 1)].clone()).await
@@ -197,27 +197,27 @@ impl ScriptedOrigin {
         self.origin.address
     }
 
-    /// How many connections came so far.
+    /// Returns the number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.origin.connections()
     }
 
-    /// How many requests came so far.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         *self.record.total.borrow()
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub(crate) fn received(&self) -> Vec<OriginRequest> {
         self.record.received.lock().unwrap().clone()
     }
 
-    /// The last request.
+    /// Returns the last request.
     pub(crate) fn last(&self) -> OriginRequest {
         self.received().pop().expect("no request came")
     }
 
-    /// Waits until this many requests have come.
+    /// Waits until this many requests have arrived.
     pub(crate) async fn wait_for_requests(&self, requests: usize) {
         let mut total = self.record.total.subscribe();
         total.wait_for(|total| *total >= requests).await.unwrap();

@@ -1,4 +1,4 @@
-//! A listener of Larder's server with any handler, and the handler that joins it to an origin.
+//! A listener of Larder's server with any handler, and a handler that forwards to an origin.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 
@@ -26,7 +26,7 @@ pub(crate) fn reply(status: u16, text: impl Into<Bytes>) -> Response<BoxBody> {
     Response::builder().status(status).body(full(text)).unwrap()
 }
 
-/// A server on a port of its own; stopped when dropped.
+/// A server on its own port, stopped on drop.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
@@ -52,7 +52,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A handler made of a function.
+/// A handler made from a function.
 pub(crate) struct FnHandler<F>(pub(crate) F);
 
 impl<F, R> Handler for FnHandler<F>
@@ -71,7 +71,7 @@ where
     }
 }
 
-/// Passes everything on to an origin.
+/// A handler that forwards everything to an origin.
 pub(crate) struct ForwardingHandler {
     pub(crate) origin: Arc<Origin>,
     pub(crate) identity: forward::ViaIdentity,

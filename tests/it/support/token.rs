@@ -1,4 +1,4 @@
-//! Signed tokens (RFC 7519), and routes that know users by them.
+//! Signed tokens (RFC 7519), and routes that identify users by them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,26 +8,27 @@ use serde_json::{Value, json};
 
 use super::wire::Reply;
 
-/// The secret of the tokens.
+/// The signing secret of the tokens.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// `Authorization` with a token of this user for these scopes, which ends in an hour by the real clock.
+/// Returns `Authorization` with a token for this user and these scopes, valid for an hour of real
+/// time.
 pub(crate) fn bearer(user: &str, scope: &str) -> String {
     bearer_until(user, scope, now() + 3600)
 }
 
-/// The same with another end.
+/// Returns `Authorization` with a token that expires at `end`.
 pub(crate) fn bearer_until(user: &str, scope: &str, end: u64) -> String {
     let firm = user.get(..1).unwrap();
     bearer_of(&json!({ "sub": user, "scope": scope, "firm": firm, "exp": end, "iss": "i" }))
 }
 
-/// `Authorization` with a token of these claims.
+/// Returns `Authorization` with a token of these claims.
 pub(crate) fn bearer_of(claims: &Value) -> String {
     format!("Bearer {}", signed(claims))
 }
 
-/// A token of these claims.
+/// Returns a token of these claims.
 pub(crate) fn signed(claims: &Value) -> String {
     let signed = [r#"{"alg":"HS256"}"#.to_owned(), claims.to_string()].map(|it| BASE64.encode(it));
     let signed = signed.join(".");
@@ -35,12 +36,13 @@ pub(crate) fn signed(claims: &Value) -> String {
     format!("{signed}.{}", BASE64.encode(hmac::sign(&key, signed.as_bytes())))
 }
 
-/// The real clock, in seconds.
+/// Returns the real time in seconds.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// A route with this partition, made of tokens. Further keys of the route may follow.
+/// Returns the configuration of a route with this partition, based on tokens. Further keys can
+/// follow.
 pub(crate) fn by_token(partition: &str) -> String {
     format!(
         "user.jwt = {{ secret = \"{SECRET}\", iss = \"i\" }}\n[[route]]\nname = \"a\"\n\
@@ -48,7 +50,7 @@ pub(crate) fn by_token(partition: &str) -> String {
     )
 }
 
-/// `X-API-Cache` and the reason.
+/// Returns `X-API-Cache` and the reason.
 pub(crate) fn outcome(reply: &Reply) -> String {
     let status = reply.header("cache-status").unwrap();
     let detail = status.split("detail=").nth(1).unwrap_or("-");

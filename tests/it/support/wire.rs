@@ -1,4 +1,4 @@
-//! Raw connections, from the client's and from the origin's side.
+//! Raw client and origin connections.
 
 use std::{
     future::Future,
@@ -15,13 +15,13 @@ use tokio::{
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// A connection on which tests write and read bytes.
+/// A connection on which tests read and write bytes.
 pub(crate) struct Wire {
     io: Box<dyn Io>,
     read: Vec<u8>,
 }
 
-/// A response as it came: its head, and its body without the chunked coding.
+/// A received response: its head, and its body without chunked coding.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) head: String,
@@ -37,28 +37,28 @@ impl Reply {
         header(&self.head, name)
     }
 
-    /// The values of all fields with this name, in order.
+    /// Returns the values of all fields with this name, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         headers(&self.head, name).collect()
     }
 
-    /// What the cache says it did.
+    /// Returns the value of `X-API-Cache`.
     pub(crate) fn cache(&self) -> &str {
         self.header("x-api-cache").unwrap_or("-")
     }
 
-    /// The status, the cache's word and the body: what most tests are about.
+    /// Returns the status, the cache result and the body, which most tests compare.
     pub(crate) fn summary(&self) -> String {
         format!("{} {} {}", self.status(), self.cache(), self.body)
     }
 }
 
-/// The value of the first field with this name in a raw head.
+/// Returns the value of the first field with this name in a raw head.
 pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     headers(head, name).next()
 }
 
-/// The values of all fields with this name in a raw head.
+/// Returns the values of all fields with this name in a raw head.
 pub(crate) fn headers<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
     head.lines().skip(1).filter_map(move |line| {
         let (found, value) = line.split_once(':')?;
@@ -71,7 +71,7 @@ impl Wire {
         Self { io: Box::new(io), read: Vec::new() }
     }
 
-    /// The bare connection, from which nothing has been read ahead.
+    /// Returns the underlying connection. Nothing must have been buffered.
     pub(crate) fn into_io(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
         assert!(self.read.is_empty(), "bytes were read ahead");
         self.io
@@ -83,7 +83,7 @@ impl Wire {
         Self::new(stream)
     }
 
-    /// The same where nobody may listen.
+    /// Connects, or returns `None` if no server listens.
     pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).ok()?;
@@ -95,17 +95,17 @@ impl Wire {
         self.io.flush().await.unwrap();
     }
 
-    /// The same where the other side may be gone; tells whether it is there.
+    /// Writes bytes. Returns false if the peer is gone.
     pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.io.write_all(bytes.as_ref()).await.is_ok() && self.io.flush().await.is_ok()
     }
 
-    /// Ends this side's sending.
+    /// Closes the sending side.
     pub(crate) async fn finish(&mut self) {
         self.io.shutdown().await.unwrap();
     }
 
-    /// Up to and with the delimiter.
+    /// Reads up to and including the delimiter.
     pub(crate) async fn read_until(&mut self, delimiter: &str) -> String {
         loop {
             let found =
@@ -119,12 +119,12 @@ impl Wire {
         }
     }
 
-    /// A head, unless the other side ends before it has completed one.
+    /// Reads a head. `None` if the peer ends first.
     pub(crate) async fn try_read_head(&mut self) -> Option<String> {
         self.try_read_until(b"\r\n\r\n").await
     }
 
-    /// The body that belongs to a request's head, unless the other side ends before.
+    /// Reads the body that belongs to a request head. `None` if the peer ends first.
     pub(crate) async fn try_read_body(&mut self, head: &str) -> Option<String> {
         if header(head, "transfer-encoding").is_some() {
             self.try_read_chunks().await
@@ -150,7 +150,7 @@ impl Wire {
         Some(body)
     }
 
-    /// Up to and with the delimiter, unless the other side ends before.
+    /// Reads up to and including the delimiter. `None` if the peer ends first.
     pub(crate) async fn try_read_until(&mut self, delimiter: &[u8]) -> Option<String> {
         loop {
             let found = self.read.windows(delimiter.len()).position(|part| part == delimiter);
@@ -166,7 +166,7 @@ impl Wire {
         Some(String::from_utf8_lossy(&part).into_owned())
     }
 
-    /// This many bytes, unless the other side ends before.
+    /// Reads this many bytes. `None` if the peer ends first.
     pub(crate) async fn try_read_exact_bytes(&mut self, bytes: usize) -> Option<Vec<u8>> {
         while self.read.len() < bytes {
             self.read_more().await?;
@@ -186,7 +186,7 @@ impl Wire {
         String::from_utf8(self.read_exact_bytes(bytes).await).unwrap()
     }
 
-    /// The same, for bytes that are no text.
+    /// Reads this many bytes, which need not be text.
     pub(crate) async fn read_exact_bytes(&mut self, bytes: usize) -> Vec<u8> {
         while self.read.len() < bytes {
             assert!(self.io.read_buf(&mut self.read).await.unwrap() > 0, "ended early");
@@ -194,12 +194,12 @@ impl Wire {
         self.read.drain(..bytes).collect()
     }
 
-    /// A response with its body, by length, chunks, or the end of the connection.
+    /// Reads a response, with its body by length, chunks, or the end of the connection.
     pub(crate) async fn read_reply(&mut self) -> Reply {
         self.read_reply_to("GET").await
     }
 
-    /// The same for a request with this method.
+    /// Reads the response to a request with this method.
     pub(crate) async fn read_reply_to(&mut self, method: &str) -> Reply {
         let head = self.read_head().await;
         let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -215,7 +215,7 @@ impl Wire {
         Reply { head, body }
     }
 
-    /// A chunked body and its trailers.
+    /// Reads a chunked body and its trailers.
     pub(crate) async fn read_chunks(&mut self) -> (String, String) {
         let mut body = String::new();
         loop {
@@ -237,12 +237,12 @@ impl Wire {
         }
     }
 
-    /// All that comes until the other side ends; a reset counts as an end.
+    /// Reads until the peer ends. A reset counts as an end.
     pub(crate) async fn read_to_end(&mut self) -> String {
         String::from_utf8(self.read_to_end_bytes().await).unwrap()
     }
 
-    /// The same, for bytes that are no text.
+    /// Reads bytes, which need not be text, until the peer ends.
     pub(crate) async fn read_to_end_bytes(&mut self) -> Vec<u8> {
         while let Ok(1..) = self.io.read_buf(&mut self.read).await {}
         std::mem::take(&mut self.read)
@@ -253,8 +253,9 @@ impl Wire {
         self.read_reply().await
     }
 
-    /// The same with a request without a body where the other side may go away. The response has a
-    /// length or chunks.
+    /// Sends a request without a body and reads the response. `None` if the peer ends first.
+    ///
+    /// The response needs a length or chunks.
     pub(crate) async fn try_exchange(&mut self, request: impl AsRef<[u8]>) -> Option<Reply> {
         if !self.try_write(request).await {
             return None;
@@ -265,7 +266,7 @@ impl Wire {
     }
 }
 
-/// An origin that does on each connection what the test says.
+/// An origin that runs the test's code on each connection.
 pub(crate) struct RawOrigin {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -273,7 +274,7 @@ pub(crate) struct RawOrigin {
 }
 
 impl RawOrigin {
-    /// `script` gets each connection with its number, the first being 0.
+    /// Starts an origin. `script` receives each connection with its number, from 0.
     pub(crate) async fn start<F, R>(script: F) -> Self
     where
         F: Fn(Wire, usize) -> R + Send + 'static,
@@ -284,7 +285,7 @@ impl RawOrigin {
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
         let task = tokio::spawn(async move {
-            // Its conversations end with the origin.
+            // Dropping the origin ends its connections.
             let mut conversations = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -296,7 +297,7 @@ impl RawOrigin {
         Self { address, connections, task }
     }
 
-    /// An origin that answers each request with 200 and the request's head as the body.
+    /// Starts an origin that responds with 200 and the request's head as the body.
     pub(crate) async fn mirror() -> Self {
         Self::start(|mut wire, _| async move {
             loop {

@@ -104,7 +104,7 @@ prefix = "sha256="
     10 | when = { "$.status[" = "paid", "$.total" = { "a" = 1 } }
        |                                            ^^^^^^^^^^^
 
-    error: a placeholder here is a JSONPath into the payload, as in `{$.id}`
+    error: expected a JSONPath into the payload, such as `{$.id}`
       --> proxy.toml:11:17
        |
     11 | purge = ["order:{id}", "sku:{$.items[*.sku}"]

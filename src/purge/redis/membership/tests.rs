@@ -1,4 +1,4 @@
-//! When a purge is acknowledged, by whom is there and what they have applied.
+//! When a purge is acknowledged, given the nodes and their positions.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const LOG: LogId = LogId(7);
 const OWN: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 const TTL: Duration = Duration::from_secs(1);
-/// The age of a log that is known well enough.
+/// The age of a log in which all nodes are known.
 const OLD: Duration = Duration::from_hours(1);
 
 fn position(seq: u64) -> Fence {
@@ -25,7 +25,7 @@ fn snapshot(age: Duration, nodes: &[MemberRow]) -> MembershipSnapshot {
     MembershipSnapshot { age, nodes: nodes.to_vec() }
 }
 
-/// A membership that was told of these at `now`, and a record appended then at the position 5.
+/// A membership with these nodes at `now`, and a record appended then at position 5.
 fn appended(age: Duration, nodes: &[MemberRow], now: Instant) -> (Membership, AppendedRecord) {
     let (mut membership, snapshot) = (Membership::default(), snapshot(age, nodes));
     membership.update(&snapshot, now, OWN);
@@ -49,7 +49,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn alone_there_is_nobody_to_wait_for() {
+fn a_standalone_node_waits_for_no_other() {
     let now = Instant::now();
     let (membership, appended) = appended(OLD, &[row(OWN, 3000, 4)], now);
     assert_eq!(judged(&membership, &appended, now), (1, 1, vec![]));
@@ -67,7 +67,7 @@ fn every_live_node_has_to_apply_it() {
 }
 
 #[test]
-fn the_same_place_in_another_log_is_not_it() {
+fn the_same_position_in_another_log_is_different() {
     let now = Instant::now();
     let (mut membership, appended) = appended(OLD, &[row(OTHER, 3000, 4)], now);
     membership.advance(OTHER, Fence { log: LogId(8), seq: 9 });
@@ -85,7 +85,7 @@ fn a_lease_that_is_not_renewed_has_to_end() {
 }
 
 #[test]
-fn without_a_lease_a_node_uses_for_a_while_what_it_asked_for() {
+fn a_node_without_a_lease_serves_its_responses_for_a_while() {
     let now = Instant::now();
     for left in [-20, -300_000] {
         let (membership, appended) = appended(OLD, &[row(OTHER, left, 4)], now);
@@ -100,7 +100,7 @@ fn without_a_lease_a_node_uses_for_a_while_what_it_asked_for() {
 }
 
 #[test]
-fn who_has_signed_off_is_not_waited_for() {
+fn a_node_that_signed_off_is_not_waited_for() {
     let now = Instant::now();
     let (mut membership, appended) = appended(OLD, &[row(OTHER, 3000, 4)], now);
     membership.update(&snapshot(OLD, &[off(row(OTHER, 0, 4))]), now, OWN);
@@ -126,7 +126,7 @@ fn a_node_is_forgotten_ten_minutes_after_its_lease() {
 }
 
 #[test]
-fn what_redis_has_lost_is_carried_back() {
+fn nodes_lost_by_redis_are_restored() {
     let now = Instant::now();
     let all = [row(OWN, 3000, 4), row(OTHER, 2000, 4), off(row(NodeId(3), 0, 4))];
     let (mut membership, _) = appended(OLD, &all, now);
@@ -140,7 +140,7 @@ fn what_redis_has_lost_is_carried_back() {
 }
 
 #[test]
-fn a_node_that_was_carried_back_is_where_it_was() {
+fn a_restored_node_keeps_its_position() {
     let now = Instant::now();
     let (mut membership, appended) = appended(OLD, &[row(OTHER, 2000, 5)], now);
     let nowhere = MemberRow { position: Fence::default(), ..row(OTHER, 2000, 0) };
@@ -158,7 +158,7 @@ fn a_lease_that_was_known_to_last_longer_does() {
 }
 
 #[test]
-fn a_young_log_does_not_know_all_who_have_leases() {
+fn a_young_log_does_not_know_all_leases() {
     let now = Instant::now();
     for (age, until) in [(0, 3000), (1000, 2000), (2900, 1000)] {
         let (membership, appended) = appended(Duration::from_millis(age), &[], now);
@@ -174,7 +174,7 @@ fn a_young_log_does_not_know_all_who_have_leases() {
 }
 
 #[test]
-fn nodes_are_counted_by_whether_they_are_there() {
+fn nodes_are_counted_by_lease() {
     let now = Instant::now();
     let all = [row(OTHER, 3000, 4), row(NodeId(3), -1000, 4), off(row(NodeId(4), 100, 4))];
     let (membership, _) = appended(OLD, &all, now);

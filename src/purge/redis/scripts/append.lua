@@ -1,25 +1,26 @@
--- Appends a record; before it a boundary, where another log has to begin. Without a nonce it appends
--- no record, and only sees to it that there is a log that may go on. Where it is to be appended once, and
--- was, nothing is done. Answers with the log, the record's place in it or else the last one, 'again' or
--- 'first', the age of the log, and the nodes.
--- KEYS: the stream, the hash of the nodes, and what remembers that a record was appended, if it has to
--- be. ARGV: the id of a log that may begin, the last place the caller knows, a log that must not go on or
--- '', the nonce or '', the record, the boundary, the node, for how many milliseconds it is remembered that
--- a record was appended; then how many records are kept however old they are, how many at most, and for how
--- many milliseconds those in between.
+-- Appends a record, preceded by a boundary if a new log has to begin. Without a nonce it appends no
+-- record, and only ensures that a log exists that may continue. If the idempotency key was used before,
+-- it appends nothing.
+-- KEYS: the stream, the hash of the nodes, and optionally the idempotency key.
+-- ARGV: the id for a new log, the last sequence number known to the caller, a log that must not continue
+-- or '', the nonce or '', the record, the boundary, the node, the lifetime of the idempotency key in
+-- milliseconds, the minimum and maximum number of records kept, and the lifetime of the others in
+-- milliseconds.
+-- Returns the log, the sequence number of the record (or else of the last one), 'again' or 'first', the
+-- age of the log, and the nodes.
 local key = KEYS[1]
 local new_log, hint, doubted, nonce, record, boundary, node, remembered = unpack(ARGV, 1, 8)
 local keep, most, lifetime = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
--- Beyond this a number is no longer exact, and an id not one of ours.
+-- Maximum exact integer; larger ids are foreign.
 local HIGHEST = 999999999999999
 
 local now = clock()
 
--- Beyond how many records the oldest go, and the place below which all may go. One look at the stream
--- lets go of up to so many records.
+-- Maximum number of records trimmed by age per append.
 local AT_ONCE = 1000
 
+-- Returns the trimming strategy and threshold of XADD.
 local function trimming(seq)
   local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   local from = first and tonumber(string.match(first[1], '^(%d+)%-0$'))
@@ -40,7 +41,7 @@ local function add(seq, fields)
   redis.call('XADD', key, strategy, about, threshold, whole(seq) .. '-0', 'at', whole(now), unpack(fields))
 end
 
--- The highest id there ever was. It stays when entries are taken out.
+-- Returns the highest id ever used, which survives trimming.
 local function highest()
   local info = redis.pcall('XINFO', 'STREAM', key)
   for index = 1, #info, 2 do
@@ -51,7 +52,7 @@ local function highest()
   return 0
 end
 
--- The log that the record at this place is in, if it is there. Whoever is in a later log has come past it.
+-- Returns the log of the record at this position, if it exists. Nodes in a later log have passed it.
 local function log_at(seq)
   local entry = redis.call('XRANGE', key, seq .. '-0', seq .. '-0')[1] or {'', {}}
   for index = 1, #entry[2], 2 do

@@ -1,6 +1,6 @@
--- The nodes that follow the log, in a hash beside it. Under a node's id: when its lease ends, for how long
--- it uses what it asked for without one, whether it is on or off, and how far it has applied which log.
--- Under `log`: which log that is about, and since when at the latest.
+-- The hash of the nodes that follow the log. Under a node's id: the end of its lease, how long it serves
+-- a fetched response without a lease, `on` or `off`, its log, and its position. Under `log`: the current
+-- log, and the latest time at which it began.
 -- KEYS: the stream, the hash.
 local LEASE, FORGOTTEN = 3000, 600000
 
@@ -11,8 +11,8 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- For how long there has been this log here, at least. If that is less than a lease, leases may still
--- hold that nobody here knows of; those that are known were granted by another clock, and run from now.
+-- Returns the minimum age of the log on this server. Below the duration of a lease, unknown leases may
+-- still be valid. Known leases were granted by another clock, and are restarted.
 local function age(log, now)
   local known, since = string.match(redis.call('HGET', KEYS[2], 'log') or '', '^(%x+) (%d+)$')
   if known == log and tonumber(since) <= now then return now - since end
@@ -25,8 +25,8 @@ local function age(log, now)
   return 0
 end
 
--- All of them, six values each: the id, what is left of the lease, and the rest as it stands. Those whose
--- lease ended long ago are forgotten.
+-- Returns all nodes, six values each: the id, the remaining time of the lease, and the stored values.
+-- Removes nodes with a lease that ended long ago.
 local function nodes(now)
   local answer = {}
   local fields = redis.call('HGETALL', KEYS[2])

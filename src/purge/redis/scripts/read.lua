@@ -1,5 +1,5 @@
--- Reads records in their order: as many as fit into so many bytes, and at least one.
--- KEYS: the stream. ARGV: the id after which they begin, and the bytes.
+-- Reads records in order, as many as fit into a number of bytes, but at least one.
+-- KEYS: the stream. ARGV: the id before the first one, and the number of bytes.
 local from, room = '(' .. ARGV[1], tonumber(ARGV[2])
 local AT_ONCE = 16
 local answer = {}

@@ -1,4 +1,4 @@
--- Renews what is held, or gives it up where the time is 0. Answers whether it was held still.
--- KEYS: what is held. ARGV: by whom, and for how many milliseconds.
+-- Renews a lease, or releases it if the time is 0. Returns whether it was still held.
+-- KEYS: the lease. ARGV: the holder, and the time in milliseconds.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])

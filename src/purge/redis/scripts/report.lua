@@ -1,5 +1,5 @@
--- Tells how far a node has applied the log: everybody who looks, and at once those who wait for it.
--- KEYS: the stream, the hash of the nodes. ARGV: the node, the log, the place; the channels.
+-- Stores a node's position in the hash, and publishes it to the nodes that wait for it.
+-- KEYS: the stream, the hash of the nodes. ARGV: the node, the log, the sequence number; the channels.
 local node, log, seq = unpack(ARGV, 1, 3)
 local lease = string.match(redis.call('HGET', KEYS[2], node) or '', '^%d+ %d+ on ')
 if lease then redis.pcall('HSET', KEYS[2], node, lease .. log .. ' ' .. seq) end

@@ -1,5 +1,4 @@
--- The server's run: it changes when the server restarts and when another takes over. '' where nobody
--- may know.
+-- Returns the run id of the server, which changes on restart and failover; '' if the ACL denies it.
 local function server_run()
   local info = redis.pcall('INFO', 'server')
   if type(info) ~= 'string' then return '' end

@@ -1,9 +1,10 @@
--- What a node compares itself with: the server's run and, without their records, the first entry, the
--- last one, and the one at the node's own place. With it the node gets its lease, or '0' where that
--- cannot be written; then the age of the log, and the nodes.
--- KEYS: the stream, the hash of the nodes. ARGV: the node's place, an id; the node, for how long it uses
--- what it asked for without a lease, the log and the place it has applied; then what it knows of other
--- nodes, three values each: the id, what is left of the lease at most, and the same as above.
+-- Returns a view of the stream, and renews the lease of the node.
+-- KEYS: the stream, the hash of the nodes.
+-- ARGV: the id of the node's last entry, the node, how long it serves a fetched response without a lease,
+-- its log and sequence number; then the other nodes that it knows, three values each: the id, the maximum
+-- remaining time of the lease, and the time without a lease.
+-- Returns the run id of the server; the first entry, the last one, and the node's own one, without
+-- records; '1', or '0' if the lease could not be written; the age of the log; and the nodes.
 local function brief(entries)
   local entry = entries[1]
   if not entry then return {} end

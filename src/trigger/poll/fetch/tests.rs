@@ -1,4 +1,4 @@
-//! What is asked of a server, and what is made of its answers.
+//! Tests of poll requests and of how responses are read.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::{origin::document::MAX_DOCUMENT_BYTES, trigger::poll::DocumentUrl};
 
-/// A server that gives these answers in turn, and keeps the heads of what it was asked.
+/// Starts a server that sends these responses in turn and records the request heads.
 async fn server(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/version?of=sales", listener.local_addr().unwrap());
@@ -24,7 +24,7 @@ async fn server(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
             while let Some(head) = head(&mut stream).await {
                 heads.lock().push(head);
                 let Some(answer) = answers.next() else { return };
-                // The client may have enough of it before the end.
+                // The client may close the connection before the end.
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     break;
                 }
@@ -73,7 +73,7 @@ fn version(answer: Result<PollResponse, VersionFetchError>) -> (String, Option<H
 }
 
 #[tokio::test]
-async fn a_druid_overlord_is_asked_for_its_tasks() {
+async fn the_tasks_of_a_druid_overlord_are_read() {
     let tasks = r#"[{"id": "b"}, {"id": "a"}]"#;
     let (url, asked) = server(vec![
         answer("200 OK", "", tasks),
@@ -102,7 +102,7 @@ async fn a_field_of_a_document_is_the_version() {
 }
 
 #[tokio::test]
-async fn an_entity_tag_is_the_version_and_asked_for() {
+async fn an_entity_tag_is_the_version_and_makes_the_next_request_conditional() {
     let (url, asked) = server(vec![
         answer("200 OK", "etag: W/\"v1\"\r\n", "a"),
         "HTTP/1.1 304 Not Modified\r\netag: W/\"v1\"\r\n\r\n".to_owned(),
@@ -127,20 +127,20 @@ async fn a_user_in_the_url_is_sent_as_credentials() {
 }
 
 #[tokio::test]
-async fn answers_that_tell_nothing_are_failures() {
+async fn unusable_responses_are_failures() {
     let large = "a".repeat(MAX_DOCUMENT_BYTES + 1);
     let unending =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100001\r\n{large}");
     for (said, expected) in [
-        (answer("304 Not Modified", "", ""), "the status is 304 Not Modified"),
-        (answer("302 Found", "location: /x\r\n", ""), "the status is 302 Found"),
-        (answer("206 Partial Content", "", "{}"), "the status is 206 Partial Content"),
-        (answer("503 Service Unavailable", "", "{}"), "the status is 503"),
-        (answer("200 OK", "", "<html>"), "the answer is no JSON"),
-        (answer("200 OK", "content-encoding: gzip\r\n", "\u{1f}"), "the answer is no JSON"),
-        (answer("200 OK", "", &large), "the answer is larger than 1 MiB"),
-        (unending, "the answer is larger than 1 MiB"),
-        ("SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned(), "does not speak HTTP"),
+        (answer("304 Not Modified", "", ""), "unexpected status 304 Not Modified"),
+        (answer("302 Found", "location: /x\r\n", ""), "unexpected status 302 Found"),
+        (answer("206 Partial Content", "", "{}"), "unexpected status 206 Partial Content"),
+        (answer("503 Service Unavailable", "", "{}"), "unexpected status 503"),
+        (answer("200 OK", "", "<html>"), "the response is not JSON"),
+        (answer("200 OK", "content-encoding: gzip\r\n", "\u{1f}"), "the response is not JSON"),
+        (answer("200 OK", "", &large), "the response is larger than 1 MiB"),
+        (unending, "the response is larger than 1 MiB"),
+        ("SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned(), "invalid response from"),
     ] {
         let (url, _) = server(vec![said]).await;
         let error = source(&url, Some("$.v")).fetch(None).await.unwrap_err().to_string();

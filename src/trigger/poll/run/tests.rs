@@ -1,4 +1,4 @@
-//! How polls go on: what is purged when, who asks, and how often.
+//! Tests of polling: when tags are purged, which node polls, and how often.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,13 +18,13 @@ use crate::{fence::PurgeMode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A server whose version tests set, and which keeps the times at which it was asked.
+/// A server whose version the test sets, and which records the times of requests.
 #[derive(Clone, Default)]
 struct Data(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// None: it fails; an empty one: the answer has no version.
+    /// `None`: the server fails. Empty: the response has no version.
     version: Option<&'static str>,
     tag: Option<&'static str>,
     asked: Vec<(Instant, Option<HeaderValue>)>,
@@ -45,7 +45,7 @@ impl Data {
         self.0.lock().asked.len()
     }
 
-    /// The seconds between two askings.
+    /// Returns the seconds between polls.
     fn pauses(&self) -> Vec<f64> {
         let asked = &self.0.lock().asked;
         asked.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect()
@@ -82,7 +82,7 @@ fn poll() -> Poll {
     }
 }
 
-/// One node's poll.
+/// One node's running poll.
 struct Started {
     node: TaskContext<FakeNode>,
     polls: Polls,
@@ -155,7 +155,7 @@ async fn the_first_version_purges_nothing_and_every_later_one_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tag_of_the_last_answer_is_asked_for() {
+async fn the_last_entity_tag_makes_the_next_request_conditional() {
     let data = Data::of("v1");
     data.0.lock().tag = Some("\"1\"");
     let (started, redis, _) = alone(&data);
@@ -183,7 +183,7 @@ async fn looks_are_every_so_often_give_or_take_a_tenth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_asked_ever_less_often_and_success_as_before() {
+async fn failures_back_off_and_success_restores_the_interval() {
     let data = Data::of("v1");
     let (started, redis, _) = alone(&data);
     seconds(1).await;
@@ -204,7 +204,7 @@ async fn failures_are_asked_ever_less_often_and_success_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_a_version_changes_nothing() {
+async fn a_response_without_a_version_changes_nothing() {
     let data = Data::of("v1");
     let (started, redis, _) = alone(&data);
     seconds(1).await;
@@ -250,7 +250,7 @@ async fn a_purge_that_the_log_refuses_is_tried_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_node_asks_and_all_know() {
+async fn one_node_polls_and_all_nodes_share_the_result() {
     let data = Data::of("v1");
     let (first, redis, clock) = alone(&data);
     let others = [start(&data, &redis, &clock), start(&data, &redis, &clock)];
@@ -268,7 +268,7 @@ async fn one_node_asks_and_all_know() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_over_purges_what_changed_meanwhile() {
+async fn a_new_leader_purges_after_a_change_during_the_handover() {
     let data = Data::of("v1");
     let (first, redis, clock) = alone(&data);
     let second = start(&data, &redis, &clock);
@@ -329,7 +329,7 @@ async fn a_version_that_never_came_is_overdue_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_version_after_answers_without_one_is_a_change() {
+async fn the_first_version_after_responses_without_one_is_a_change() {
     let data = Data::of("");
     let (started, redis, clock) = alone(&data);
     seconds(30).await;
@@ -377,13 +377,13 @@ async fn failures_between_two_equal_versions_purge_nothing() {
     assert_eq!((purges(&redis), started.version().as_deref()), (0, Some("v1")));
 }
 
-/// A poll that purges once more after a minute and a half.
+/// Returns a poll that purges again after a minute and a half.
 fn delayed() -> Poll {
     Poll { delay: Some(Duration::from_secs(90)), mode: PurgeMode::Soft, ..poll() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changed_is_purged_once_more_after_the_delay() {
+async fn tags_are_purged_again_after_the_delay() {
     let (data, redis) = (Data::of("v1"), Arc::default());
     let clock = ManualClock::at("2026-01-10T00:00:00Z");
     let _started = start_poll(delayed(), &data, &redis, &clock);
@@ -441,7 +441,7 @@ async fn another_node_purges_once_more_if_the_first_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_poll_names_is_fetched_after_each_purge() {
+async fn configured_targets_are_fetched_after_each_purge() {
     let (data, redis) = (Data::of("v1"), Arc::default());
     let clock = ManualClock::at("2026-01-10T00:00:00Z");
     let warm = WarmPlan { purged: true, ..plan(&["/a", "/b"]) };
@@ -455,7 +455,7 @@ async fn what_a_poll_names_is_fetched_after_each_purge() {
 }
 
 #[test]
-fn what_an_earlier_version_of_larder_remembered_is_read() {
+fn records_of_earlier_releases_are_read() {
     let known: VersionRecord = serde_json::from_str(r#"{"version":"v1","changed_at":7}"#).unwrap();
     assert_eq!((known.version.as_deref(), known.changed_at), (Some("v1"), 7));
     assert!(known.again_at.is_empty());

@@ -1,4 +1,4 @@
-//! When cron expressions are due: over changes of the clock, leap days, and in strange notations.
+//! Tests of cron expressions: clock changes, leap days, unusual notations.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn written(at: Timestamp) -> String {
     jiff::Timestamp::from_second(i64::try_from(at.seconds()).unwrap()).unwrap().to_string()
 }
 
-/// The next times, in UTC without year and seconds.
+/// Returns the next times in UTC, without year and seconds.
 fn next(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
     let cron = parse(cron, zone);
     let first = cron.next_after(at(after)).unwrap();
@@ -39,7 +39,7 @@ fn times_are_those_of_the_zone() {
 }
 
 #[test]
-fn a_time_is_after_the_moment_asked_for_to_the_millisecond() {
+fn the_next_time_is_after_the_given_one_to_the_millisecond() {
     let cron = parse("* * * * *", "UTC");
     let minute = at("2026-01-10T06:00:00Z").millis();
     let next = |millis| cron.next_after(Timestamp::from_millis(millis)).unwrap().millis();
@@ -137,7 +137,7 @@ fn a_day_of_the_month_and_one_of_the_week_are_either() {
 }
 
 #[test]
-fn what_is_no_cron_expression_is_pointed_at() {
+fn syntax_errors_in_cron_expressions_have_positions() {
     assert_eq!(problem("0 6 * *").0, "a cron expression has five fields, not 4");
     assert_eq!(problem("0 0 6 * * *").0, "a cron expression has five fields, not 6");
     assert_eq!(problem("").0, "a cron expression has five fields, not 0");
@@ -160,9 +160,9 @@ fn what_is_no_cron_expression_is_pointed_at() {
     ] {
         let (message, at) = problem(text);
         assert_eq!(at, part, "{text}");
-        assert!(message.starts_with("this is no "), "{message}");
+        assert!(message.starts_with("invalid "), "{message}");
     }
-    assert_eq!(problem("@midnite").0, "there is no such nickname");
+    assert_eq!(problem("@midnite").0, "unknown nickname");
     assert_eq!(problem("0 0 30 2 *").0, "there is no such day in any year");
 }
 

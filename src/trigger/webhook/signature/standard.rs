@@ -1,4 +1,4 @@
-//! Signatures as in Standard Webhooks, which Svix and those who deliver through it send.
+//! Signatures of Standard Webhooks, as sent by Svix and its customers.
 
 use std::time::Duration;
 
@@ -6,39 +6,42 @@ use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
 use super::{
-    Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, decode_base64,
-    required_field, verify_digests,
+    delivery::{
+        Delivery, MAX_DIGESTS, SignatureError, check_timestamp, required_field, verify_digests,
+    },
+    encoding::{Encoding, decode_base64},
 };
 
-/// What stands before a secret that is written in base64.
+/// The prefix of a base64-encoded secret.
 const SECRET_PREFIX: &str = "whsec_";
 
-/// What stands before a digest with a shared secret. Others are signatures of another kind.
+/// The prefix of an HMAC. Other prefixes denote other kinds of signatures.
 const VERSION: &str = "v1,";
 
-/// A digest of the delivery's id, its time and its body: `{id}.{timestamp}.{body}`
-/// (standard-webhooks, "Signature scheme"), HMAC-SHA256, in base64.
+/// An HMAC-SHA256 of `{id}.{timestamp}.{body}`, in base64.
+///
+/// Source: standard-webhooks, "Signature scheme".
 #[derive(Clone)]
 pub struct StandardWebhooks {
     keys: Vec<hmac::Key>,
     tolerance: Duration,
 }
 
-/// The three fields of a delivery.
+/// The field names of a delivery.
 struct FieldNames {
     id: HeaderName,
     timestamp: HeaderName,
     signature: HeaderName,
 }
 
-/// As the specification has them.
+/// The names of the specification.
 const STANDARD: FieldNames = FieldNames {
     id: HeaderName::from_static("webhook-id"),
     timestamp: HeaderName::from_static("webhook-timestamp"),
     signature: HeaderName::from_static("webhook-signature"),
 };
 
-/// As Svix had them before.
+/// The older names of Svix.
 const SVIX: FieldNames = FieldNames {
     id: HeaderName::from_static("svix-id"),
     timestamp: HeaderName::from_static("svix-timestamp"),
@@ -46,18 +49,20 @@ const SVIX: FieldNames = FieldNames {
 };
 
 impl StandardWebhooks {
-    /// Under secrets in base64, with or without `whsec_` before them; nothing where one is none.
+    /// Creates the scheme with base64-encoded secrets, with or without `whsec_`. `None` if one is
+    /// invalid.
     pub fn new(secrets: &[&str], tolerance: Duration) -> Option<Self> {
         let keys = secrets.iter().map(|secret| key(secret)).collect::<Option<_>>()?;
         Some(Self { keys, tolerance })
     }
 
-    /// The fields that may tell a delivery's id; the first that is there does, and it is signed.
+    /// Returns the fields that may carry the delivery id, which is signed. The first with a value
+    /// counts.
     pub fn ids() -> [HeaderName; 2] {
         [STANDARD.id, SVIX.id]
     }
 
-    /// The id, the time and the digests in the fields of a delivery.
+    /// Returns the id, the time and the digests of a delivery.
     pub(super) fn fields<'a>(
         &self,
         delivery: &Delivery<'a>,

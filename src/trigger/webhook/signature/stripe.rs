@@ -1,16 +1,21 @@
-//! Signatures as Stripe makes them.
+//! Signatures of Stripe.
 
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
-use super::{Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, verify_digests};
+use super::{
+    delivery::{Delivery, MAX_DIGESTS, SignatureError, check_timestamp, verify_digests},
+    encoding::Encoding,
+};
 
 const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
 
-/// A digest of the time and the body, `{t}.{body}`, HMAC-SHA256, in hexadecimal digits; both stand in
-/// `Stripe-Signature: t=…,v1=…`. The secret is the key as it is, `whsec_` included.
+/// An HMAC-SHA256 of `{t}.{body}`, in hexadecimal digits.
+///
+/// Time and digests are in `Stripe-Signature: t=…,v1=…`. The key is the secret as it is, including
+/// `whsec_`.
 #[derive(Clone)]
 pub struct Stripe {
     keys: Vec<hmac::Key>,
@@ -18,13 +23,12 @@ pub struct Stripe {
 }
 
 impl Stripe {
-    /// Under these secrets.
     pub fn new(secrets: &[&str], tolerance: Duration) -> Self {
         let key = |secret: &&str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         Self { keys: secrets.iter().map(key).collect(), tolerance }
     }
 
-    /// The time and the digests in the field of a delivery.
+    /// Returns the time and the digests of a delivery.
     pub(super) fn fields<'a>(
         &self,
         delivery: &Delivery<'a>,
@@ -52,7 +56,7 @@ impl Stripe {
     }
 }
 
-/// The values of this name in the field.
+/// Returns the values of this name in the field.
 fn members<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(HEADER).iter().filter_map(|line| line.to_str().ok());
     lines

@@ -1,11 +1,12 @@
-//! Tests of signatures, with the examples that vendors and RFCs publish.
+//! Tests of signatures, with the examples of vendors and RFCs.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-use http::HeaderValue;
+use aws_lc_rs::hmac;
+use http::{HeaderValue, header};
 use proptest::prelude::*;
 
-use super::*;
+use super::{signing_template::SigningTemplateError, *};
 
 const NOW: u64 = 1_531_420_618;
 
@@ -42,16 +43,14 @@ fn verify(
     scheme.verify(&Delivery { headers: &headers, body, now: Timestamp::from_seconds(NOW) })
 }
 
-/// The digest of a body under a key, in hexadecimal digits.
+/// Returns the digest of a body under a key, in hexadecimal digits.
 fn digest(key: &str, body: &[u8]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), body);
-    let mut digits = String::new();
-    tag.as_ref().iter().for_each(|byte| write!(digits, "{byte:02x}").unwrap());
-    digits
+    const_hex::encode(tag)
 }
 
 #[test]
-fn published_examples_are_believed() {
+fn published_examples_verify() {
     let jefe = "what do ya want for nothing?";
     let cases = [
         (
@@ -95,7 +94,7 @@ fn published_examples_are_believed() {
 }
 
 #[test]
-fn a_signed_time_is_part_of_what_is_signed() {
+fn the_signature_covers_the_signing_time() {
     let body = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
     let signature = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
     let scheme = SignatureScheme::hmac(timed(), &["8f742231b10e8888abcd99yyyzzz85a5"]);
@@ -142,7 +141,7 @@ fn every_signature_and_every_secret_is_tried() {
 }
 
 #[test]
-fn what_is_no_signature_proves_nothing() {
+fn malformed_signatures_are_rejected() {
     let scheme =
         SignatureScheme::hmac(HmacFormat { prefix: "sha256=".into(), ..form() }, &["secret"]);
     let good = digest("secret", b"body");
@@ -179,7 +178,7 @@ const SVIX_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SVIX_SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const SVIX_BODY: &[u8] = br#"{"test": 2432232314}"#;
 
-/// A delivery as Svix documents it, with these fields named in one of its two ways, at another time.
+/// Verifies Svix's example with these field names at another time.
 fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), SignatureError> {
     let scheme = StandardWebhooks::new(&["c2VjcmV0", SVIX_SECRET], Duration::from_mins(5)).unwrap();
     let values = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", signature];
@@ -194,7 +193,7 @@ fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), S
 const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
 #[test]
-fn the_published_standard_webhook_is_believed_under_both_names() {
+fn the_published_standard_webhook_verifies_with_both_sets_of_names() {
     for family in [STANDARD, ["svix-id", "svix-timestamp", "svix-signature"]] {
         assert_eq!(standard(family, SVIX_SIGNATURE, 300), Ok(()));
         assert_eq!(standard(family, SVIX_SIGNATURE, -300), Ok(()));

@@ -1,4 +1,4 @@
-//! A client's body on its way to the origin, which can be sent again while its beginning is kept.
+//! A client's body on its way to the origin. It can be replayed while its beginning is buffered.
 
 use std::{
     collections::VecDeque,
@@ -13,19 +13,16 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
-use super::{
-    request::RequestBodyError,
-    upload::{BodyStart, UploadProgress},
-};
+use super::upload::{BodyStart, UploadProgress};
 use crate::{
     field::forwarding,
     server::{ClientBodyError, Incoming, LimitedBody},
 };
 
-/// Bytes of a body that are kept until the origin responds. Of a longer body nothing can be sent again.
+/// Bytes of a body that are buffered until the origin responds. A longer body cannot be replayed.
 const MAX_REPLAY_BYTES: usize = 64 * 1024;
 
-/// A handle on a client's body. Only the newest one reads; it begins at the first byte.
+/// A handle to a client's body. Only the newest handle reads; it starts at the first byte.
 pub struct ClientBody {
     shared: Arc<Mutex<SharedBody>>,
     attempt: u32,
@@ -35,12 +32,13 @@ pub struct ClientBody {
 
 struct SharedBody {
     body: LimitedBody<Incoming>,
-    /// The attempt whose handle reads.
+    /// The attempt that the newest handle belongs to.
     attempt: u32,
-    /// What has been read, if it can be sent again; otherwise what the newest attempt has yet to read of it.
+    /// All frames read so far while the body is replayable; afterwards those that the newest
+    /// attempt has yet to read.
     buffer: VecDeque<BufferedFrame>,
     buffered_bytes: usize,
-    /// How many of the kept parts the newest attempt has read.
+    /// Number of buffered frames that the newest attempt has read.
     next: usize,
     is_replayable: bool,
 }
@@ -49,6 +47,19 @@ struct SharedBody {
 enum BufferedFrame {
     Data(Bytes),
     Trailers(HeaderMap),
+}
+
+/// Why a request body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    #[error(transparent)]
+    Client(ClientBodyError),
+    /// The origin responded without requesting the body, or a newer attempt replaced this one.
+    #[error("the origin did not request the body")]
+    Unwanted,
+    /// The body is longer or shorter than its declared length.
+    #[error("the body does not match its declared length")]
+    LengthMismatch,
 }
 
 type FrameResult = Option<Result<Frame<Bytes>, RequestBodyError>>;
@@ -71,7 +82,8 @@ impl ClientBody {
         &self.upload
     }
 
-    /// A handle that begins at the first byte and replaces all others; none once a part is no longer kept.
+    /// Returns a handle that starts at the first byte and replaces all others. `None` if the
+    /// beginning is no longer buffered.
     pub(super) fn replay(&self) -> Option<Self> {
         let mut shared = self.shared.lock();
         if !shared.is_replayable {
@@ -83,12 +95,11 @@ impl ClientBody {
         Some(Self { shared: Arc::clone(&self.shared), attempt, upload, continue_timeout: None })
     }
 
-    /// Whether [`Self::replay`] would return a handle.
     pub(super) fn is_replayable(&self) -> bool {
         self.shared.lock().is_replayable
     }
 
-    /// Frees what was kept to be sent again.
+    /// Frees the replay buffer.
     pub(super) fn discard_replay(&self) {
         self.shared.lock().discard_replay();
     }
@@ -217,8 +228,8 @@ impl From<BufferedFrame> for Frame<Bytes> {
     }
 }
 
-/// Takes fields out of a client's trailers that say of its request, connection or identity what only its
-/// head, or a proxy, may say: some origins add trailers to the fields of the head (RFC 9110 §6.5.1).
+/// Removes trailer fields that only a head, or a proxy, may set: about the request, its connection
+/// or identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
 fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

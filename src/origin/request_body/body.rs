@@ -10,39 +10,25 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    client::ClientBody,
+    client::{ClientBody, RequestBodyError},
     upload::{BodyStart, UploadProgress},
 };
-use crate::server::{BodyLimits, ClientBodyError, Incoming, LimitedBody};
+use crate::server::{BodyLimits, Incoming, LimitedBody};
 
 /// The body of a request to an origin.
 #[derive(Default)]
 pub enum RequestBody {
-    /// No body at all.
+    /// No body.
     #[default]
     Empty,
     /// These bytes.
     Full(Bytes),
-    /// What the client sends, streamed; made by [`RequestBody::client`].
+    /// The client's body, streamed; made by [`RequestBody::client`].
     Client(Box<ClientBody>),
 }
 
-/// Why a request body ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestBodyError {
-    /// The client's side failed.
-    #[error(transparent)]
-    Client(ClientBodyError),
-    /// The origin has answered without wanting the body, or it is being sent again.
-    #[error("the origin did not want the body")]
-    Unwanted,
-    /// It is not as long as it said.
-    #[error("the body is not as long as it said")]
-    LengthMismatch,
-}
-
 impl RequestBody {
-    /// The client's body, held to these limits; empty where there is none.
+    /// Wraps the client's body and applies these limits. Returns `Empty` if it has none.
     pub fn client(body: Incoming, limits: BodyLimits) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
@@ -50,7 +36,7 @@ impl RequestBody {
         Self::Client(Box::new(ClientBody::new(LimitedBody::new(body, limits))))
     }
 
-    /// How the sending of a client's body fares; none if there is no such body.
+    /// Returns the progress of a client's upload; `None` for other bodies.
     pub fn upload(&self) -> Option<&Arc<UploadProgress>> {
         match self {
             Self::Empty | Self::Full(_) => None,
@@ -58,7 +44,8 @@ impl RequestBody {
         }
     }
 
-    /// Notes that some of the request is on an HTTP/1.1 wire: it cannot be known to be unprocessed any more.
+    /// Records that some of the request was written over HTTP/1.1. From then on the origin may have
+    /// processed it.
     pub(in crate::origin) fn note_sent(&self) {
         if let Self::Client(client) = self {
             client.upload().note_sent();
@@ -66,8 +53,8 @@ impl RequestBody {
         }
     }
 
-    /// The same body from its beginning; none once it is no longer kept whole. The new one replaces all
-    /// earlier ones.
+    /// Returns the same body from its beginning, replacing all earlier handles. `None` if the
+    /// beginning is no longer buffered.
     pub(in crate::origin) fn replay(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
@@ -76,7 +63,6 @@ impl RequestBody {
         }
     }
 
-    /// Whether it can be sent again.
     pub(in crate::origin) fn is_replayable(&self) -> bool {
         match self {
             Self::Empty | Self::Full(_) => true,
@@ -84,14 +70,13 @@ impl RequestBody {
         }
     }
 
-    /// Frees what was kept to be sent again.
     pub(in crate::origin) fn discard_replay(&self) {
         if let Self::Client(client) = self {
             client.discard_replay();
         }
     }
 
-    /// Lets the sender of a client's body see how it fares.
+    /// Returns the progress of a client's upload, and holds the body back if `start` requires it.
     pub(in crate::origin) fn observe_upload(
         &mut self,
         start: BodyStart,

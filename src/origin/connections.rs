@@ -1,44 +1,129 @@
-//! How a request gets a connection to a server: an open one, a new one, or its turn.
+//! The connections to one server. A request gets an idle one, a new one, or a place in the queue.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    capacity::ConnectionPermit,
-    connect::{self, AlpnOffer},
+    capacity::{ConnectionLimiter, ConnectionPermit},
+    connect::{self, AlpnOffer, ServerConnector},
     error::OriginError,
-    http1, http2,
-    pool::{ConnectionNeeds, OpenOutcome, PendingOpen, PooledConnection},
-    server::{KnownProtocol, MAX_ATTEMPTS, OriginServer},
+    http1::Http1Connection,
+    http2::Http2Connection,
+    pool::{ConnectionNeeds, OpenOutcome, OriginPool, PendingOpen, PooledConnection},
+    settings::{Endpoint, OriginScheme, Settings},
+    tls::{ClientConfigs, OriginTlsError},
     waiters::PoolWaiter,
 };
 use crate::server::stream::Protocol;
 
-/// Whether a connection was opened for the request.
+/// Limit on repeated attempts at one server, and on waits for a shared connection.
+///
+/// A server that closes each connection after a number of requests rejects many of them at once,
+/// several times in a row.
+pub(super) const MAX_ATTEMPTS: usize = 10;
+
+/// The connections to one server.
+pub(super) struct ServerConnections {
+    pub(super) pool: OriginPool,
+    pub(super) capacity: ConnectionLimiter,
+    connector: ServerConnector,
+    /// The size limit of a response head, in bytes.
+    pub(super) header_bytes: u32,
+    /// Whether connections are known to use HTTP/1.1, so that none can be shared.
+    is_http1: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+/// How old the connection of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionAge {
     Reused,
     New,
-    /// New, and no other request was sent on it before.
+    /// New, and no other request has used it yet.
     Exclusive,
 }
 
-/// Opens a connection for all requests of a shard that need one. Its end, also by a panic, lets the next begin.
+/// Counts a request as in flight.
+pub(super) struct InFlightGuard(Arc<ServerConnections>);
+
+impl InFlightGuard {
+    /// Returns a connection to the pool.
+    pub(super) fn put(&self, connection: Box<Http1Connection>) {
+        self.0.put(connection);
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Opens a connection on behalf of a shard's requests. Dropping it, also by a panic, lets the next
+/// attempt begin.
 struct Opener {
-    server: Arc<OriginServer>,
+    connections: Arc<ServerConnections>,
     shard: usize,
 }
 
 impl Drop for Opener {
     fn drop(&mut self) {
-        self.server.pool.end_opening(self.shard);
+        self.connections.pool.end_opening(self.shard);
     }
 }
 
-impl OriginServer {
-    /// A connection for a request, of this age or a newer one.
+impl ServerConnections {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        settings: &Settings,
+        tls: Option<&ClientConfigs>,
+    ) -> Result<Self, OriginTlsError> {
+        let is_http1 = match endpoint.scheme {
+            OriginScheme::H2c => false,
+            OriginScheme::Https => !settings.http2,
+            OriginScheme::Http => true,
+        };
+        Ok(Self {
+            pool: OriginPool::new(settings.keep_alive),
+            capacity: ConnectionLimiter::new(settings.limits),
+            connector: ServerConnector::new(endpoint, settings, tls)?,
+            header_bytes: settings.max_header_bytes,
+            is_http1: AtomicBool::new(is_http1),
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.connector.name)
+    }
+
+    /// Returns the error for a connection that was closed early.
+    pub(super) fn closed(
+        &self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> OriginError {
+        OriginError::Closed { server: self.name(), source: Arc::new(source) }
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>) -> InFlightGuard {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlightGuard(Arc::clone(self))
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Returns a connection for a request, of this age or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -49,7 +134,7 @@ impl OriginServer {
         {
             return Ok((connection, ConnectionAge::Reused));
         }
-        // Boxed, since every request in flight would carry what only a few need.
+        // Boxed: every request in flight would carry the state that only a few need.
         let connection = match age {
             ConnectionAge::Reused | ConnectionAge::New => Box::pin(self.open(needs)).await?,
             ConnectionAge::Exclusive => Box::pin(self.open_exclusive(needs)).await?,
@@ -67,14 +152,15 @@ impl OriginServer {
         }
     }
 
-    /// A new connection, alone or together with all that need one; its turn, if there may be no more.
+    /// Opens a connection, alone or together with all requests that need one. Queues if the limit
+    /// is reached.
     async fn open(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
     ) -> Result<PooledConnection, OriginError> {
-        // Bounded: an origin that is about to end may send GOAWAY on each new connection.
+        // Bounded: an origin that shuts down may send GOAWAY on each new connection.
         for _ in 0..MAX_ATTEMPTS {
-            if needs.http1_only || self.known_protocol() == KnownProtocol::Http1 {
+            if needs.http1_only || self.is_http1.load(Relaxed) {
                 break;
             }
             let Some(opening) = self.opening() else { break };
@@ -88,14 +174,14 @@ impl OriginServer {
         self.open_exclusive(needs).await
     }
 
-    /// The one connection that is being opened for this thread. A task of its own opens it: no request that
-    /// gives up takes it from the others.
+    /// Returns the one connection attempt of this thread. It runs in a task of its own, so that it
+    /// survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
-            let server = Arc::clone(self);
+            let connections = Arc::clone(self);
             let task = tokio::spawn(async move {
-                let opener = Opener { server, shard };
-                opener.server.open_shared().await
+                let opener = Opener { connections, shard };
+                opener.connections.open_shared().await
             });
             let name = self.name();
             let opened = async move {
@@ -117,7 +203,8 @@ impl OriginServer {
         Ok(OpenOutcome::Connection)
     }
 
-    /// The right to open a connection. An idle one is closed for it, if need be: another thread may have it.
+    /// Returns the right to open a connection. Closes an idle connection for it if need be: another
+    /// thread may hold it.
     fn permit(&self) -> Option<ConnectionPermit> {
         let permit = self.capacity.try_acquire();
         permit.or_else(|| self.pool.evict_idle().then(|| self.capacity.try_acquire())?)
@@ -129,9 +216,10 @@ impl OriginServer {
         needs: ConnectionNeeds,
     ) -> Result<PooledConnection, OriginError> {
         let Some(queue_slot) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
-        // An upgrade needs a connection of its own, for which it waits with the requests of other threads.
+        // An upgrade needs a connection of its own, so it queues with the requests of other
+        // threads.
         let waiter = if needs.http1_only { None } else { self.pool.wait() };
-        // What became free before the request was in the queue was not offered to it.
+        // A connection that became free before the request queued was not offered to it.
         if let Some(connection) = self.pool.take_stream(needs) {
             return Ok(connection);
         }
@@ -139,7 +227,7 @@ impl OriginServer {
             return self.connect(needs, permit).await;
         }
         let mut permit = pin!(self.capacity.acquire());
-        let mut deadline = pin!(sleep(self.capacity.queue_timeout()));
+        let mut deadline = pin!(sleep(self.capacity.limits.pending_timeout));
         loop {
             tokio::select! {
                 biased;
@@ -159,10 +247,10 @@ impl OriginServer {
 
     fn overloaded(&self) -> OriginError {
         self.capacity.count_rejected();
-        OriginError::Overloaded { server: self.name(), limit: self.capacity.limit() }
+        OriginError::Overloaded { server: self.name(), limit: self.capacity.limits.connections }
     }
 
-    /// Opens a connection. One that can be shared is in the pool afterwards.
+    /// Opens a connection; puts it into the pool if it can be shared.
     async fn connect(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -172,24 +260,26 @@ impl OriginServer {
         let connecting = async {
             let (stream, protocol) = self.connector.connect(offer).await?;
             if offer == AlpnOffer::Any {
-                self.note_protocol(protocol);
+                self.is_http1.store(protocol == Protocol::Http1, Relaxed);
             }
             if protocol == Protocol::Http1 {
-                return Ok(PooledConnection::Http1(Box::new(http1::Connection::new(
-                    stream, permit,
-                ))));
+                return Ok(PooledConnection::Http1(Box::new(Http1Connection::new(stream, permit))));
             }
             let opened =
-                http2::Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
+                Http2Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
             let opened = opened.await;
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
         };
-        connect::with_timeout(self.connector.timeout(), &self.name(), connecting).await
+        connect::with_timeout(self.connector.timeout, &self.name(), connecting).await
     }
 
-    /// Shares a connection; returns the right to its first stream.
-    fn share(&self, connection: http2::Connection) -> Result<PooledConnection, OriginError> {
+    fn put(&self, connection: Box<Http1Connection>) {
+        self.pool.put(connection, &self.capacity);
+    }
+
+    /// Puts a connection into the pool and returns its first stream.
+    fn share(&self, connection: Http2Connection) -> Result<PooledConnection, OriginError> {
         let stream = self.pool.share(connection);
         stream
             .map(PooledConnection::Http2)
@@ -197,7 +287,7 @@ impl OriginServer {
     }
 }
 
-/// Ready when a connection or a stream may have become free for the request.
+/// Completes when a connection or a stream may have become free for the request.
 async fn freed(waiter: Option<&PoolWaiter<'_>>) {
     match waiter {
         Some(waiter) => waiter.freed().await,

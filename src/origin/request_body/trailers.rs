@@ -2,13 +2,13 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-/// The fields that `Trailer` announces, but for those that would change what the request means (RFC 9110
-/// §6.5.1).
+use crate::field::list;
+
+/// Returns the fields that `Trailer` announces, except those that would change the request's
+/// meaning (RFC 9110 §6.5.1).
 pub(in crate::origin) fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(header::TRAILER).into_iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    names
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    list::members(headers, header::TRAILER)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !BARRED.contains(name))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Response bodies on their way from an origin.
+//! Response bodies from an origin.
 
 use std::{
     pin::Pin,
@@ -10,103 +10,96 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::{
-    field::hop,
-    origin::{
-        http1, http2, response_guard::ResponseGuard, server::yield_to_reactor,
-        upgrade::UpgradedConnection,
-    },
+use super::{
+    http1::Http1Body, http2::Http2Body, reactor::yield_to_reactor, response_guard::ResponseGuard,
+    upgrade::UpgradedConnection,
 };
+use crate::field::hop;
 
 /// The body of an origin's response.
 ///
-/// Its connection is used again once it has been read to its end; dropped earlier, or failed, it is closed.
+/// Its connection is reused once the body has been read to its end. If it is dropped earlier or
+/// fails, the connection is closed.
 pub struct ResponseBody {
     source: BodySource,
-    /// None where there is nothing to wait for.
+    /// `None` if the body ended with the head.
     guard: Option<ResponseGuard>,
-    /// None where it may pause for as long as it likes.
+    /// `None` if the body may pause without limit.
     read_timeout: Option<ReadTimeout>,
 }
 
-/// Proof that all of a response body has come: what is stored, or ended as complete, takes one.
+/// Proof that a response body is complete; required to store it.
 ///
-/// Given out by [`ResponseBody::completion`] alone, once the protocol has said that the body is over: by
-/// `END_STREAM` (RFC 9113 §8.1), by the last chunk, at its `Content-Length`, or, in a body that has neither, by
-/// a clean close of the connection (RFC 9112 §8; over TLS, one with `close_notify`).
+/// Only [`ResponseBody::completion`] creates it, after the protocol has signalled the end:
+/// `END_STREAM` (RFC 9113 §8.1), the last chunk, `Content-Length` bytes, or, without either, a
+/// clean close of the connection (RFC 9112 §8; over TLS, one with `close_notify`).
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionProof(());
 
 #[cfg(test)]
 impl CompletionProof {
-    /// Proof of a body that a test has made up.
+    /// Returns proof for a body that a test has made up.
     pub(crate) fn for_test() -> Self {
         Self(())
     }
 }
 
 /// Where a response body comes from.
-pub(in crate::origin) enum BodySource {
-    /// All of it is there; taken when it has been read.
+pub(super) enum BodySource {
+    /// All of it is in memory.
     Whole(Bytes),
-    Http1(http1::Body),
-    Http2(http2::Body),
-    /// It broke off, which is told when what came before has had its chance to be written.
+    Http1(Http1Body),
+    Http2(Http2Body),
+    /// It failed. The error is returned at the next poll, so that earlier data can be written
+    /// first.
     Broken(Option<BoxError>),
-    /// All of it has been read.
     Ended,
-    /// It broke off, and its reader has been told.
+    /// It failed, and the error has been returned.
     Failed,
-    /// The connection speaks another protocol from now on.
     Upgraded(Option<UpgradedConnection>),
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a response body ended early. Its `Display` is for the log, not for the client.
+/// Why a response body ended early. `Display` is for the log, not for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
-    /// No byte came for the origin's `idle_timeout`.
+    /// No byte arrived for `origin.idle_timeout`.
     #[error("the origin stopped sending the response body")]
     TimedOut,
-    /// The connection or the stream ended before the body did, or what came is not HTTP.
-    #[error("the response body broke off")]
+    /// The connection or the stream ended before the body did, or the data is not HTTP.
+    #[error("the response body ended early")]
     Broken(#[source] BoxError),
 }
 
 type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
 
 impl ResponseBody {
-    /// A body that is there already.
-    pub(in crate::origin) fn from_bytes(bytes: Bytes) -> Self {
+    pub(super) fn from_bytes(bytes: Bytes) -> Self {
         let mut body = Self { source: BodySource::Whole(bytes), guard: None, read_timeout: None };
         body.release_at_end();
         body
     }
 
-    /// A body that fails where it pauses for longer than `timeout`, if there is such a limit.
-    pub(in crate::origin) fn new(
-        source: BodySource,
-        guard: ResponseGuard,
-        timeout: Option<Duration>,
-    ) -> Self {
+    /// Creates a streamed body that fails if it pauses for longer than `timeout`.
+    pub(super) fn new(source: BodySource, guard: ResponseGuard, timeout: Option<Duration>) -> Self {
         let read_timeout = timeout.map(ReadTimeout::new);
         let mut body = Self { source, guard: Some(guard), read_timeout };
         body.release_at_end();
         body
     }
 
-    /// The connection, where the origin has switched protocols.
+    /// Takes the connection of a response that switched protocols.
     pub fn take_upgraded(&mut self) -> Option<UpgradedConnection> {
         if let BodySource::Upgraded(upgraded) = &mut self.source { upgraded.take() } else { None }
     }
 
-    /// Proof that all of it has come and been read; none before, and none if it broke off.
+    /// Returns proof that the body was read to its end; `None` before that, or if it failed.
     pub fn completion(&self) -> Option<CompletionProof> {
         matches!(self.source, BodySource::Ended).then_some(CompletionProof(()))
     }
 
-    /// Gives the connection back once the body is over.
+    /// Releases the connection once the body has ended.
     fn release_at_end(&mut self) {
         if !self.is_end_stream() {
             return;
@@ -125,7 +118,7 @@ impl ResponseBody {
 
     fn fail(&mut self, error: ResponseBodyError) -> Poll<ResponseFrame> {
         let cause = &error as &dyn std::error::Error;
-        tracing::warn!(error = cause, "a response from the origin broke off");
+        tracing::warn!(error = cause, "origin response ended early");
         self.source = BodySource::Failed;
         self.guard = None;
         Poll::Ready(Some(Err(error)))
@@ -211,15 +204,14 @@ impl Body for ResponseBody {
     }
 }
 
-/// The wait for the next bytes, which may take only so long.
+/// The timeout between two reads of a body.
 ///
-/// A body that never keeps its reader waiting needs no timer, and the timer of one that does is set anew
-/// only when it fires.
+/// Bodies that never make their reader wait need no timer. A timer is reset only when it fires.
 struct ReadTimeout {
     limit: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Lets the runtime look for what has come before the wait counts as over.
+    /// Lets the runtime poll for I/O once more before the timeout counts.
     final_poll: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
@@ -228,13 +220,13 @@ impl ReadTimeout {
         Self { limit, waiting_since: None, timer: None, final_poll: None }
     }
 
-    /// Something came.
+    /// Records that data has arrived.
     fn reset(&mut self) {
         self.waiting_since = None;
         self.final_poll = None;
     }
 
-    /// Ready when nothing has come for too long.
+    /// Completes when nothing has arrived for the limit.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let limit = self.limit;

@@ -1,4 +1,4 @@
-//! How the sending of a client's body fares, for those who wait for the response.
+//! Progress of a client's upload, shared with the task that waits for the response.
 
 use std::{
     sync::{
@@ -16,22 +16,24 @@ use crate::{
     server::ClientBodyError,
 };
 
-/// Whether a client's body is sent at once.
+/// When the upload of a client's body starts.
 #[derive(Clone, Copy)]
 pub(in crate::origin) enum BodyStart {
     Immediate,
-    /// Not before the origin says 100, or for this long (RFC 9110 §10.1.1).
+    /// After the origin's 100, or after this time (RFC 9110 §10.1.1).
     AfterContinue(Duration),
 }
+
+/// How long the upload may continue after the end of the response.
+pub(in crate::origin) const UPLOAD_GRACE: Duration = Duration::from_secs(5);
 
 const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
-/// The origin's response is over before it asked for the body.
+/// The origin's response ended before it requested the body.
 pub(super) struct Unwanted;
 
-/// How the sending of a client's body fares.
 #[derive(Default)]
 pub struct UploadProgress {
     gate: AtomicU8,
@@ -47,12 +49,12 @@ const WAITING_FOR_CLIENT: u8 = 1;
 const FINISHED: u8 = 2;
 
 impl UploadProgress {
-    /// Whether all of the body has come from the client.
+    /// Returns whether all of the body has been received from the client.
     pub fn is_received(&self) -> bool {
         self.state.load(Relaxed) == FINISHED
     }
 
-    /// Whether an origin may have some of the request.
+    /// Returns whether an origin may have received some of the request.
     pub fn delivery(&self) -> RequestDelivery {
         if self.is_sent.load(Relaxed) { RequestDelivery::Possible } else { RequestDelivery::Unsent }
     }
@@ -61,7 +63,7 @@ impl UploadProgress {
         self.is_sent.store(true, Relaxed);
     }
 
-    /// The origin has done nothing with what it was sent.
+    /// Records that the origin has not processed the request.
     pub(in crate::origin) fn note_unprocessed(&self) {
         self.is_sent.store(false, Relaxed);
     }
@@ -71,7 +73,8 @@ impl UploadProgress {
         self.gate.store(HELD, Relaxed);
     }
 
-    /// Whether the body may be sent: an error if it is not wanted, pending while it is held back.
+    /// Returns whether the body may be sent: an error if it is not wanted, pending while it is held
+    /// back.
     pub(super) fn poll_gate(&self, cx: &mut Context<'_>) -> Poll<Result<(), Unwanted>> {
         if self.gate.load(Relaxed) == HELD {
             self.waker.register(cx.waker());
@@ -83,7 +86,7 @@ impl UploadProgress {
         }
     }
 
-    /// Notes what was read of the client's body.
+    /// Records the result of a read from the client's body.
     pub(super) fn record_read<T>(
         &self,
         read: &Poll<Option<Result<T, ClientBodyError>>>,
@@ -109,31 +112,31 @@ impl UploadProgress {
         self.progress.fetch_add(1, Relaxed);
     }
 
-    /// The origin wants the body.
+    /// Releases a held body: the origin wants it.
     pub(in crate::origin) fn open(&self) {
         if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }
     }
 
-    /// The origin's response is over: what is still held back is not wanted any more.
+    /// Cancels a held body: the origin's response has ended.
     pub(in crate::origin) fn cancel(&self) {
         if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }
     }
 
-    /// A number that changes whenever something has been sent.
+    /// Returns a number that changes with each frame that is sent.
     pub(in crate::origin) fn progress(&self) -> u32 {
         self.progress.load(Relaxed)
     }
 
-    /// Whether the client is what keeps the request from being complete.
+    /// Returns whether the upload is waiting for the client.
     pub(in crate::origin) fn waits_for_client(&self) -> bool {
         self.state.load(Relaxed) == WAITING_FOR_CLIENT
     }
 
-    /// How it failed, if it was the client's side that failed.
+    /// Returns why the upload failed, if reading from the client failed.
     pub(in crate::origin) fn failure(&self) -> Option<UploadFailure> {
         self.failure.get().copied()
     }

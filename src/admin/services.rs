@@ -1,0 +1,44 @@
+//! The services of a node that the admin API exposes.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::trigger::Purger;
+
+/// The services behind the admin API.
+pub(crate) struct AdminServices {
+    pub purger: Arc<Purger>,
+    pub readiness: Box<dyn Fn() -> ReadinessReport + Send + Sync>,
+    /// Updates sampled metrics before they are read.
+    pub refresh: Box<dyn Fn() + Send + Sync>,
+    pub explain: ExplainFn,
+}
+
+/// The state of a node for `/readyz`.
+pub(crate) struct ReadinessReport {
+    pub readiness: Readiness,
+    /// The state of optional dependencies, one line each, such as `redis: up`. They do not affect
+    /// readiness.
+    pub details: Vec<String>,
+}
+
+/// Whether load balancers should send requests to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It accepts requests.
+    Ready,
+    /// It finishes current requests and accepts no new ones.
+    Draining,
+}
+
+/// Explains the request that a body describes. Fails with a message about an invalid body.
+pub(crate) type ExplainFn =
+    Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
+
+/// An explanation in all response formats.
+pub(crate) struct RenderedExplanation {
+    pub json: Vec<u8>,
+    /// Plain text.
+    pub text: String,
+}

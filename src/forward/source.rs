@@ -1,0 +1,22 @@
+//! The source of a request, as far as forwarding depends on it.
+
+use std::{net::IpAddr, sync::OnceLock};
+
+use http::Version;
+
+use crate::server::ForwardedHeaders;
+
+/// The client of a request, and how far it is trusted.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSource<'a> {
+    /// The client's address; `None` on Unix sockets.
+    pub peer: Option<IpAddr>,
+    /// The version of the request.
+    pub version: Version,
+    /// Whether its forwarding fields are trusted and continued.
+    pub is_trusted: bool,
+    /// Whether the client is a gateway that authenticates users: its identity fields are forwarded.
+    pub is_gateway: bool,
+    /// The connection's cache of forwarding headers.
+    pub cache: Option<&'a OnceLock<ForwardedHeaders>>,
+}

@@ -1,0 +1,53 @@
+//! A failed attempt to get a response from one server, and whether it may be repeated.
+
+use super::{
+    connections::ConnectionAge,
+    error::{OriginError, RequestDelivery},
+};
+
+/// A request without a response from this server.
+pub(super) struct AttemptFailure {
+    pub(super) error: OriginError,
+    pub(super) delivery: RequestDelivery,
+    pub(super) replay: ReplayState,
+}
+
+/// Whether a request without a response can be sent again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplayState {
+    /// Nothing was sent.
+    Unsent,
+    /// The origin stated that it has not processed it; all of it can be sent again.
+    Unprocessed,
+    /// Some of it was sent; all of it can be sent again.
+    Replayable,
+    /// Its body can no longer be sent again.
+    Lost,
+}
+
+impl AttemptFailure {
+    /// Returns whether another server may get the request. `is_allowed` states whether its method
+    /// permits that.
+    pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
+        let is_closed = matches!(self.error, OriginError::Closed { .. });
+        match self.replay {
+            ReplayState::Unsent | ReplayState::Unprocessed => true,
+            ReplayState::Replayable => is_allowed && is_closed,
+            ReplayState::Lost => false,
+        }
+    }
+
+    /// Returns whether the same server should get the request again: its connection was dead, or
+    /// the server rejected it unprocessed.
+    pub(super) fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
+        let is_closed = matches!(self.error, OriginError::Closed { .. });
+        match self.replay {
+            ReplayState::Unprocessed => true,
+            ReplayState::Unsent => age == ConnectionAge::Reused && is_closed,
+            ReplayState::Replayable => {
+                age == ConnectionAge::Reused && self.may_retry_elsewhere(is_idempotent)
+            }
+            ReplayState::Lost => false,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! An origin as one: picks a server for each request, and retries on another.
+
+use std::sync::Arc;
+
+use http::{Request, Response, Uri};
+use smallvec::SmallVec;
+
+use super::{
+    capacity::OriginLoad,
+    error::{OriginError, RequestDelivery, SendFailure},
+    health, outlier,
+    request_body::RequestBody,
+    response_body::ResponseBody,
+    server::OriginServer,
+    settings::{OriginScheme, Settings},
+    tls,
+};
+use crate::{field::forwarding::is_overridden, server::InterimSender};
+
+/// The servers behind Larder, as one.
+pub struct Origin {
+    servers: Vec<Arc<OriginServer>>,
+    retries: u32,
+    tasks: health::BackgroundTasks,
+}
+
+/// Why an origin cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("an origin needs at least one URL")]
+    NoServer,
+    #[error(transparent)]
+    Tls(#[from] tls::OriginTlsError),
+    #[error("the health check path must begin with `/`")]
+    HealthPath,
+}
+
+impl Origin {
+    /// Sets the origin up without opening a connection. Health checks run on the current runtime.
+    pub fn new(settings: &Settings) -> Result<Arc<Self>, SetupError> {
+        if settings.urls.is_empty() {
+            return Err(SetupError::NoServer);
+        }
+        let is_secure = settings.urls.iter().any(|url| url.scheme == OriginScheme::Https);
+        let tls = is_secure.then(|| tls::ClientConfigs::new(&settings.tls)).transpose()?;
+        let servers: Vec<_> = settings
+            .urls
+            .iter()
+            .map(|url| OriginServer::new(url, settings, tls.as_ref()).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let health = match &settings.health {
+            Some(health) => Some((health, health_target(&health.path)?)),
+            None => None,
+        };
+        let tasks = health::start(&servers, health.as_ref(), settings.keep_alive);
+        Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
+    }
+
+    /// Sends a request and returns the head of the final response; the body streams.
+    ///
+    /// The target is a path and query, or `*`. 1xx responses go to `interim`, except 100, which
+    /// releases the client's body.
+    ///
+    /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
+    /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
+    /// the future cancels the request.
+    pub async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, SendFailure> {
+        let mut tried = SmallVec::<[usize; 4]>::new();
+        let (mut delivery, mut is_disconnected) = (RequestDelivery::Unsent, true);
+        loop {
+            let is_away = is_disconnected && (!tried.is_empty() || self.are_all_disconnected());
+            let none = |error| SendFailure { error, delivery, is_disconnected: is_away };
+            let index = self.pick(&tried).map_err(none)?;
+            let server =
+                self.servers.get(index).ok_or_else(|| none(OriginError::NoHealthyServer))?;
+            tried.push(index);
+            let may_retry =
+                tried.len() <= self.retries as usize && tried.len() < self.servers.len();
+            let failed = match server.exchange(&mut request, interim).await {
+                Ok(response) => {
+                    server.outlier_detector.record_success();
+                    return Ok(response);
+                }
+                Err(failed) => failed,
+            };
+            if failed.error.is_server_fault() {
+                server.outlier_detector.record_failure(outlier::now());
+            }
+            tracing::debug!(error = %failed.error, "no response from an origin server");
+            let is_safe = request.method().is_safe() && !is_overridden(request.headers());
+            delivery = delivery.merge(failed.delivery);
+            is_disconnected &= failed.error.is_disconnected();
+            if !may_retry || !failed.may_retry_elsewhere(is_safe) {
+                return Err(SendFailure { error: failed.error, delivery, is_disconnected });
+            }
+        }
+    }
+
+    /// Stops the background tasks and closes idle connections. Requests in flight continue, and new
+    /// ones may still be sent.
+    pub fn retire(&self) {
+        self.tasks.stop();
+        self.servers.iter().for_each(|server| server.connections.pool.clear());
+    }
+
+    /// Returns the number of servers, and of those that receive requests now.
+    pub fn servers(&self) -> (usize, usize) {
+        let now = outlier::now();
+        let available = self.servers.iter().filter(|server| {
+            server.outlier_detector.is_healthy() && server.outlier_detector.is_available(now)
+        });
+        (self.servers.len(), available.count())
+    }
+
+    /// Returns the load of the connections to all servers.
+    pub fn load(&self) -> OriginLoad {
+        let loads = self.servers.iter().map(|server| server.connections.capacity.load());
+        loads.fold(OriginLoad::default(), |sum, load| sum + load)
+    }
+
+    /// Picks two servers at random and returns the less busy one. Ejected servers are used only if
+    /// no other is left.
+    fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
+        let healthy = |index: usize| {
+            !tried.contains(&index)
+                && self
+                    .servers
+                    .get(index)
+                    .is_some_and(|server| server.outlier_detector.is_healthy())
+        };
+        if self.servers.len() == 1 {
+            return if healthy(0) { Ok(0) } else { Err(OriginError::NoHealthyServer) };
+        }
+        let now = outlier::now();
+        let mut candidates: SmallVec<[usize; 16]> =
+            (0..self.servers.len()).filter(|index| healthy(*index)).collect();
+        let last_resort = candidates.get(self.less_busy(&candidates)).copied();
+        let last_resort = last_resort.ok_or(OriginError::NoHealthyServer)?;
+        candidates.retain(|index| {
+            self.servers.get(*index).is_some_and(|server| server.outlier_detector.is_available(now))
+        });
+        while !candidates.is_empty() {
+            let position = self.less_busy(&candidates);
+            let index = candidates.swap_remove(position);
+            if self.servers.get(index).is_some_and(|server| server.outlier_detector.try_admit(now))
+            {
+                return Ok(index);
+            }
+        }
+        Ok(last_resort)
+    }
+
+    /// Returns whether health checks could connect to none of the servers.
+    fn are_all_disconnected(&self) -> bool {
+        self.servers.iter().all(|server| server.outlier_detector.is_disconnected())
+    }
+
+    fn less_busy(&self, candidates: &[usize]) -> usize {
+        let first = fastrand::usize(..candidates.len());
+        let second = fastrand::usize(..candidates.len());
+        let busy = |position: usize| {
+            candidates
+                .get(position)
+                .and_then(|index| self.servers.get(*index))
+                .map_or(usize::MAX, |server| server.connections.in_flight())
+        };
+        if busy(second) < busy(first) { second } else { first }
+    }
+}
+
+fn health_target(path: &str) -> Result<Uri, SetupError> {
+    let target = path.starts_with('/').then(|| path.parse().ok()).flatten();
+    target.ok_or(SetupError::HealthPath)
+}

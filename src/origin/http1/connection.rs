@@ -1,0 +1,58 @@
+//! A connection that speaks HTTP/1.1.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::time::{Instant, Sleep};
+
+use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
+
+/// A connection, idle or in an exchange.
+pub(in crate::origin) struct Http1Connection {
+    pub(super) stream: Stream,
+    /// Received bytes of an incomplete head.
+    pub(super) received: BytesMut,
+    /// Reset only when it fires: most exchanges only look at it.
+    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) permit: ConnectionPermit,
+    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    pub(in crate::origin) idle_limit: Option<Duration>,
+}
+
+impl Http1Connection {
+    pub(in crate::origin) fn new(stream: Stream, permit: ConnectionPermit) -> Self {
+        Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
+    }
+
+    /// Like [`Self::is_idle`], but always makes a system call.
+    pub(in crate::origin) fn is_open_and_empty(&self) -> bool {
+        self.received.is_empty() && self.stream.is_open_and_empty()
+    }
+
+    /// Returns whether an idle connection is still open and has received nothing. Makes a system
+    /// call only after a readiness event.
+    pub(in crate::origin) fn is_idle(&mut self) -> bool {
+        self.stream.is_idle()
+    }
+
+    /// Completes when the origin has been silent for too long.
+    pub(super) fn poll_timer(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Instant,
+        limit: Duration,
+    ) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+}

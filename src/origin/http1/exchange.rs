@@ -1,0 +1,212 @@
+//! One exchange: a request, and the head of its response.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
+use tokio::time::Instant;
+
+use super::{
+    body::{Http1Body, ResponseContent},
+    connection::Http1Connection,
+    keep_alive,
+    outgoing::{RequestWriter, SendError},
+    response::{self, ReceivedHead},
+};
+use crate::{
+    field::hop,
+    origin::{
+        error::RequestDelivery,
+        request_body::{RequestBody, RequestBodyError, UploadProgress},
+        upgrade::UpgradedConnection,
+    },
+    server::InterimSender,
+};
+
+/// The error for a head that exceeds the limit.
+const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(in crate::origin) enum ExchangeError {
+    Closed(io::Error),
+    /// The response is not valid HTTP, or its end is ambiguous.
+    Invalid(&'static str),
+    TimedOut,
+    Body(RequestBodyError),
+}
+
+/// A response: its head and its content.
+pub(in crate::origin) struct ExchangeResponse {
+    pub(in crate::origin) head: Parts,
+    pub(in crate::origin) content: ResponseContent,
+}
+
+/// Parameters of an exchange.
+pub(in crate::origin) struct ExchangeOptions<'a> {
+    pub(in crate::origin) host: HeaderValue,
+    pub(in crate::origin) since: Instant,
+    /// How long the origin may be silent before its response.
+    pub(in crate::origin) first_byte_timeout: Duration,
+    /// The size limit of a response head, in bytes.
+    pub(in crate::origin) header_bytes: usize,
+    pub(in crate::origin) upload: Option<&'a UploadProgress>,
+    pub(in crate::origin) interim: Option<InterimSender>,
+}
+
+/// A request in progress, until the head of its response arrives.
+pub(in crate::origin) struct Exchange<'a> {
+    connection: Box<Http1Connection>,
+    outgoing: RequestWriter,
+    is_sent: bool,
+    is_head: bool,
+    is_upgrade: bool,
+    options: ExchangeOptions<'a>,
+    since: Instant,
+    progress: u32,
+}
+
+impl<'a> Exchange<'a> {
+    /// Creates an exchange that sends the request with this body.
+    pub(in crate::origin) fn new(
+        connection: Box<Http1Connection>,
+        (request, body): (&Request<RequestBody>, RequestBody),
+        options: ExchangeOptions<'a>,
+    ) -> Self {
+        Self {
+            connection,
+            outgoing: RequestWriter::new(request, body, &options.host),
+            is_sent: false,
+            is_head: *request.method() == Method::HEAD,
+            is_upgrade: request.headers().contains_key(header::UPGRADE),
+            since: options.since,
+            options,
+            progress: 0,
+        }
+    }
+
+    /// Returns whether the origin may have received some of the request.
+    pub(in crate::origin) fn delivery(&self) -> RequestDelivery {
+        if self.outgoing.has_been_sent() {
+            RequestDelivery::Possible
+        } else {
+            RequestDelivery::Unsent
+        }
+    }
+
+    /// Sends the request and waits for the head of the final response.
+    pub(in crate::origin) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ReceivedHead, ExchangeError>> {
+        if !self.is_sent
+            && let Poll::Ready(sent) = self.outgoing.poll(&mut self.connection.stream, cx)
+        {
+            self.is_sent = true;
+            match sent {
+                Err(SendError::Body(error)) => return Poll::Ready(Err(ExchangeError::Body(error))),
+                Err(SendError::Io(error)) if !self.outgoing.has_been_sent() => {
+                    return Poll::Ready(Err(ExchangeError::Closed(error)));
+                }
+                // An origin that rejects a request early may have responded with the reason.
+                Err(SendError::Io(_)) | Ok(()) => {}
+            }
+        }
+        if let Poll::Ready(head) = self.poll_head(cx) {
+            return Poll::Ready(head);
+        }
+        ready!(self.poll_first_byte_timeout(cx));
+        Poll::Ready(Err(ExchangeError::TimedOut))
+    }
+
+    /// Returns the response that begins with this head.
+    pub(in crate::origin) fn into_response(mut self, head: ReceivedHead) -> ExchangeResponse {
+        let ReceivedHead { parts, length, persists, rest, .. } = head;
+        self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
+        let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A tunnel may stay open for days: it gives its connection permit back.
+            let Http1Connection { mut stream, .. } = *self.connection;
+            stream.unread(&rest);
+            ResponseContent::Upgraded(UpgradedConnection::new(stream))
+        } else {
+            let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
+            Http1Body::begin(self.connection, (length, persists), rest, unsent)
+        };
+        ExchangeResponse { head: parts, content }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedHead, ExchangeError>> {
+        loop {
+            let connection = &mut *self.connection;
+            if !connection.received.is_empty() {
+                match response::parse(&mut connection.received, self.is_head) {
+                    Ok(Some(head)) if head.bytes > self.options.header_bytes => {
+                        return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
+                    }
+                    Ok(Some(head)) => match self.take(head) {
+                        Some(head) => return Poll::Ready(head),
+                        None => continue,
+                    },
+                    Ok(None) if connection.received.len() > self.options.header_bytes => {
+                        return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
+                    }
+                    Ok(None) => {}
+                    Err(reason) => return Poll::Ready(Err(ExchangeError::Invalid(reason))),
+                }
+            }
+            match ready!(connection.stream.poll_receive(cx, &mut connection.received)) {
+                Ok(0) => {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Err(ExchangeError::Closed(end)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(ExchangeError::Closed(error))),
+            }
+        }
+    }
+
+    /// Returns the head if it is final; otherwise forwards the interim response.
+    fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
+        match head.parts.status {
+            StatusCode::SWITCHING_PROTOCOLS if !self.is_upgrade => {
+                return Some(Err(ExchangeError::Invalid("unrequested 101 Switching Protocols")));
+            }
+            status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Some(Ok(head));
+            }
+            StatusCode::CONTINUE => {
+                self.options.upload.inspect(|upload| upload.open());
+            }
+            status => {
+                if let Some(interim) = &self.options.interim {
+                    hop::remove(&mut head.parts.headers);
+                    interim.send(status, &head.parts.headers);
+                }
+            }
+        }
+        drop(head.parts);
+        self.connection.received = BytesMut::from(head.rest);
+        None
+    }
+
+    /// Completes when the origin has had the whole request for too long. Time spent waiting for the
+    /// client's upload does not count.
+    fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.options.first_byte_timeout;
+        loop {
+            ready!(self.connection.poll_timer(cx, self.since + limit, limit));
+            match self.options.upload {
+                Some(upload) if upload.waits_for_client() => {}
+                Some(upload) if upload.progress() != self.progress => {
+                    self.progress = upload.progress();
+                }
+                _ => return Poll::Ready(()),
+            }
+            self.since = Instant::now();
+        }
+    }
+}

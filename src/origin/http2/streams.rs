@@ -1,0 +1,87 @@
+//! The streams of one connection, and permits to open them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::origin::waiters::Waiters;
+
+/// The streams of a connection.
+pub(super) struct Streams {
+    open: AtomicUsize,
+    /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
+    limit: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    /// Whether the origin has refused a stream: new ones go to another connection.
+    is_retired: AtomicBool,
+    /// Requests to which free streams are offered.
+    waiters: Arc<Waiters>,
+}
+
+/// Permission for one stream.
+pub(in crate::origin) struct StreamPermit {
+    streams: Arc<Streams>,
+}
+
+impl Streams {
+    pub(super) fn new(waiters: Arc<Waiters>) -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            is_retired: AtomicBool::new(false),
+            waiters,
+        }
+    }
+
+    /// Returns a permit, unless the origin's limit is reached.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<StreamPermit> {
+        let limit = self.limit.load(Relaxed);
+        let room = |open: usize| (open < limit).then_some(open + 1);
+        self.open.fetch_update(Relaxed, Relaxed, room).ok()?;
+        Some(StreamPermit { streams: Arc::clone(self) })
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        if self.limit.swap(limit, Relaxed) < limit {
+            self.waiters.note_streams();
+        }
+    }
+
+    /// Returns whether any stream is open.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+
+    /// Returns whether no stream was open for this long.
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        !self.is_busy() && self.idle_since.lock().elapsed() >= time
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
+    }
+}
+
+impl StreamPermit {
+    /// Retires the connection: no further streams are opened, and open ones continue.
+    pub(super) fn retire_connection(&self) {
+        self.streams.is_retired.store(true, Relaxed);
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        if self.streams.open.fetch_sub(1, Relaxed) == 1 {
+            *self.streams.idle_since.lock() = Instant::now();
+        }
+        self.streams.waiters.note_stream();
+    }
+}

@@ -1,0 +1,216 @@
+//! What the response to an origin request is judged, stored and recorded by.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Response, request::Parts};
+use http_body::Body as _;
+
+use super::{
+    cacheability::{CacheabilityCheck, StorageTerms},
+    collapse::FlightLeader,
+    config_snapshot::ConfigSnapshot,
+    fetch_times::FetchTimes,
+    flight_result::FlightResult,
+    hit_for_miss::{CredentialClass, HitForMissReason},
+    ingress::{IngressPeer, request_head},
+    payload::PayloadError,
+    recent_targets::RepeatableRequest,
+    sensitive,
+    state::Pipeline,
+    tee::{self, BudgetShare, NotKeptReason},
+};
+use crate::{
+    entry::StoredResponse,
+    fence::{FenceStamp, OwnedResponseAttributes, PurgeVerdict},
+    field::Timestamp,
+    key::{CacheKey, uri::PathReadings},
+    origin::ResponseBody,
+    policy::{
+        CacheRule, Credentials, Partition, Reason, RequestDirectives, ResponseDirectives, tag,
+    },
+    purge::ExpectedResponse,
+    route::Route,
+    store::Store,
+    user::PartitionMember,
+};
+
+/// The request, its route and key, and the fence stamp of its response.
+pub(super) struct FetchContext<S> {
+    pub pipeline: Arc<Pipeline<S>>,
+    pub config: Arc<ConfigSnapshot>,
+    pub route: usize,
+    /// The client's request, as a `GET`.
+    pub request: Arc<Parts>,
+    pub readings: PathReadings<'static>,
+    /// The URL in the form that purges select.
+    pub url: Box<str>,
+    /// The request's `Cache-Control`.
+    pub directives: RequestDirectives,
+    pub credentials: Credentials,
+    /// The requesting member of the route's partition, if it has members.
+    pub member: Option<Arc<PartitionMember>>,
+    pub target: CacheKey,
+    /// The key of the flight: the target's, or that of the requested variant.
+    pub key: CacheKey,
+    /// The fence stamp taken before the origin request.
+    pub stamp: FenceStamp,
+    /// When the stamp was taken, by the monotonic clock.
+    pub requested_at: Timestamp,
+    /// How the request reached this node.
+    pub ingress_peer: IngressPeer,
+}
+
+impl<S: Store> FetchContext<S> {
+    pub(super) fn matched_route(&self) -> &Route {
+        self.config.route(self.route)
+    }
+
+    pub(super) fn rule(&self) -> &CacheRule {
+        &self.matched_route().rule
+    }
+
+    pub(super) fn attributes(&self) -> OwnedResponseAttributes {
+        self.config.attributes(self.route, self.member.as_deref())
+    }
+
+    /// Returns the user that the response belongs to, for its tags.
+    pub(super) fn user(&self) -> Option<&str> {
+        let is_own = self.rule().partition == Partition::User;
+        self.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
+    /// Decides whether a response is stored, and on what terms.
+    pub(super) fn cacheability(
+        &self,
+        response: &Response<ResponseBody>,
+        times: FetchTimes,
+    ) -> Result<StorageTerms, Reason> {
+        let limit = self.max_body_bytes() as u64;
+        let expected = response.body().size_hint().exact();
+        let directives = ResponseDirectives::parse(response.headers());
+        let head = (response.status(), response.headers());
+        let verdict = self.cacheability_check().decide(head, directives, (expected, limit), times);
+        verdict.map_err(|(reason, cause)| {
+            if let Some(cause) = cause {
+                self.count_unreadable(cause);
+            }
+            reason
+        })
+    }
+
+    /// Reserves memory for the body, without waiting.
+    pub(super) fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
+        let expected = response.body().size_hint().exact();
+        let is_large = expected.is_some_and(|bytes| bytes > tee::SMALL_BODY as u64);
+        let has_room = !is_large || !self.pipeline.store.is_over_pinned_limit();
+        let share = has_room.then(|| self.pipeline.fill_budget.reserve(expected)).flatten();
+        self.require_share(share)
+    }
+
+    /// Reserves memory for the body, waiting up to `limit`.
+    pub(super) async fn reserve_within(
+        &self,
+        response: &Response<ResponseBody>,
+        limit: Duration,
+    ) -> Result<BudgetShare, Reason> {
+        let expected = response.body().size_hint().exact();
+        self.require_share(self.pipeline.fill_budget.reserve_within(expected, limit).await)
+    }
+
+    fn require_share(&self, share: Option<BudgetShare>) -> Result<BudgetShare, Reason> {
+        share.ok_or_else(|| {
+            let counter = &self.pipeline.metrics.bodies_not_kept;
+            counter.with_label_values(&[NotKeptReason::Budget.as_str()]).inc();
+            Reason::FillBudget
+        })
+    }
+
+    /// Returns the check that decides whether responses are cacheable.
+    pub(super) fn cacheability_check(&self) -> CacheabilityCheck<'_> {
+        CacheabilityCheck {
+            config: &self.config,
+            route: self.matched_route(),
+            request: request_head(&self.request, self.credentials),
+            directives: &self.directives,
+            query: self.request.uri.query().unwrap_or_default(),
+            member: self.member.as_deref(),
+        }
+    }
+
+    /// The maximum body size that is retained for the store.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        let configured = usize::try_from(self.config.max_object).unwrap_or(usize::MAX);
+        configured.min(self.pipeline.store.max_entry_size())
+    }
+
+    /// Records the request as a recent target, to be warmed after a purge.
+    pub(super) fn note_recent_target(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+        let repeatable = RepeatableRequest {
+            request: &self.request,
+            ingress_peer: self.ingress_peer,
+            credentials: self.credentials,
+            config: &self.config,
+            route: self.route,
+        };
+        self.pipeline.recent_targets.note(&repeatable, (key, response));
+    }
+
+    pub(super) fn host(&self) -> Box<str> {
+        let target = self.target.origin_target();
+        target.map(|target| target.requested_host.into()).unwrap_or_default()
+    }
+
+    /// Returns whether no purge since the origin request selects a response with these tags.
+    pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
+        let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url.as_bytes());
+        let attributes = self.attributes();
+        let expected =
+            ExpectedResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
+        applied_purges.judge_fetched(&self.stamp, &expected, tags) != PurgeVerdict::Dead
+    }
+
+    /// Returns whether the request could have led a shared flight. Only such a request may remove
+    /// stored responses or postpone their refresh: a rate limit may concern one client.
+    pub(super) fn is_representative(&self) -> bool {
+        self.credential_class() == CredentialClass::Anonymous && !self.directives.no_store
+    }
+
+    /// Returns the class of the request for hit-for-miss.
+    fn credential_class(&self) -> CredentialClass {
+        CredentialClass::of(self.credentials, self.rule())
+    }
+
+    /// Marks the key hit-for-miss, and releases followers to fetch for themselves.
+    pub(super) fn mark_hit_for_miss(
+        &self,
+        reason: HitForMissReason,
+        now: Timestamp,
+        flight: Option<&FlightLeader>,
+    ) {
+        if !self.directives.no_store {
+            self.pipeline.hit_for_miss.remember((&self.key, self.credential_class()), reason, now);
+        }
+        if let Some(flight) = flight {
+            if self.credential_class() == CredentialClass::Identified {
+                flight.yield_lease();
+            }
+            flight.publish(FlightResult::NotShared);
+        }
+    }
+
+    /// Counts a response that is not stored because of its body.
+    pub(super) fn count_unreadable(&self, cause: PayloadError) {
+        let labels = &[self.config.route_name(self.route), cause.as_str()];
+        self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
+    }
+
+    /// Returns the tags of a response: those of its route and those in its head, which are removed
+    /// from it.
+    pub(super) fn tags(&self, headers: &mut HeaderMap) -> Vec<String> {
+        let (route, query) = (self.matched_route(), self.request.uri.query());
+        let mut tags = route.tags_of(&self.readings, query, self.user());
+        tags.extend(tag::extract(headers, &self.host()));
+        tags.extend(sensitive::tag(&self.config, route, &self.url));
+        tags
+    }
+}

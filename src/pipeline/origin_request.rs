@@ -1,0 +1,128 @@
+//! Builds origin fetches and the requests that the origin receives.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Uri, request::Parts};
+
+use super::{
+    fetch::{OriginFetch, Requester},
+    fetch_context::FetchContext,
+    ingress::{Ingress, IngressPeer},
+    miss_plan::MissPlan,
+    receive::Lookup,
+    request_context::RequestContext,
+};
+use crate::{
+    forward::{self, RequestSource},
+    key::{
+        CacheKey, OriginTarget,
+        uri::{PathReadings, normal_path},
+    },
+    origin::RequestBody,
+    policy::RequestDirectives,
+    purge::planted::PlantedBug,
+    store::Store,
+};
+
+impl<S: Store> RequestContext<S> {
+    /// Builds the fetch for a request that no client waits for.
+    pub(super) fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+        let mut fetch = self.origin_fetch(lookup, plan);
+        fetch.requester = Requester::Background;
+        fetch
+    }
+
+    /// Builds the fetch for this request.
+    pub(super) fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+        self.new_fetch(lookup, plan, (&self.request, lookup.directives))
+    }
+
+    /// Builds the fetch for a request with these directives.
+    pub(super) fn new_fetch(
+        &self,
+        lookup: &Lookup,
+        plan: MissPlan,
+        (request, directives): (&Arc<Parts>, RequestDirectives),
+    ) -> Box<OriginFetch<S>> {
+        let target = lookup.target.origin_target();
+        let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
+        let context = FetchContext {
+            pipeline: Arc::clone(&self.pipeline),
+            config: Arc::clone(&self.config),
+            route: self.route,
+            readings: PathReadings::of(request.uri.path()).into_owned(),
+            url,
+            credentials: lookup.credentials,
+            member: lookup.member.clone(),
+            directives,
+            request: as_get(request),
+            stamp: self.pipeline.log.applied_purges().stamp(),
+            requested_at: self.pipeline.clock.steady(),
+            target: lookup.target.clone(),
+            key: plan.key,
+            ingress_peer: IngressPeer::of(&self.connection),
+        };
+        Box::new(OriginFetch {
+            origin_request: self.origin_request_of(request, target),
+            context,
+            recheck: plan.recheck,
+            stored: plan.stored,
+            interim: Some(self.connection.interim.clone()),
+            retry: plan.retry,
+            requester: Requester::Client,
+        })
+    }
+
+    /// Builds the origin request without a body: as the key says, or as received if the cache is
+    /// bypassed.
+    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
+        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
+    }
+
+    fn origin_request_of(
+        &self,
+        request: &Parts,
+        target: Option<OriginTarget<'_>>,
+    ) -> Request<RequestBody> {
+        let Parts { method, uri, headers, version, .. } = request;
+        let as_sent = || {
+            let ingress = Ingress::of(&self.config, headers, &self.connection);
+            ingress.into_target(&self.config, method, uri)
+        };
+        let target = target.unwrap_or_else(as_sent);
+        let source = RequestSource {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            version: *version,
+            is_trusted: self.config.trusts(&self.connection),
+            is_gateway: self.config.is_gateway(&self.connection),
+            cache: Some(&self.connection.forwarded),
+        };
+        let mut origin_request = Request::new(RequestBody::Empty);
+        *origin_request.method_mut() = target.method.clone();
+        *origin_request.uri_mut() = uri_of(&target, uri);
+        *origin_request.headers_mut() =
+            forward::request::headers(headers, &target, &source, &self.config.identity);
+        origin_request
+    }
+}
+
+/// Returns the request as a `GET`, whatever the client's method.
+fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
+    if request.method == Method::GET {
+        return Arc::clone(request);
+    }
+    let mut request = Parts::clone(request);
+    request.method = Method::GET;
+    Arc::new(request)
+}
+
+/// Returns the target to send. Removing parameters leaves a valid one.
+fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
+    if PlantedBug::NormalisedTarget.is_planted() {
+        return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();
+    }
+    if *target.path == *sent.path() && target.query_to_send() == sent.query() {
+        return sent.clone();
+    }
+    Uri::try_from(&*target.path_and_query()).unwrap_or_else(|_| sent.clone())
+}

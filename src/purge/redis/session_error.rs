@@ -1,0 +1,27 @@
+//! Why a session ended, and timeouts of replies.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Redis(#[from] fred::error::Error),
+    #[error("no reply after {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("unexpected form of reply")]
+    InvalidReply,
+    /// Each new log is gone again at the next view.
+    #[error("each new log disappeared again")]
+    LogNotStable,
+}
+
+/// Awaits a reply with a deadline: the client's own timeouts do not cover everything.
+pub(super) async fn with_deadline<T>(
+    deadline: Duration,
+    reply: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    timeout(deadline, reply).await.unwrap_or(Err(SessionError::TimedOut(deadline)))
+}

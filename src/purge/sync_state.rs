@@ -1,0 +1,28 @@
+//! How far a node has caught up with the log.
+
+use crate::fence::Fence;
+
+/// How far a node has caught up with the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncState {
+    /// The position of the last record applied.
+    pub fence: Fence,
+    /// Whether further records would be received.
+    pub link: LinkState,
+}
+
+/// Whether a node follows the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not connected, or not caught up yet.
+    Lagging,
+    /// All known records are applied, and new ones are received.
+    Following,
+}
+
+impl SyncState {
+    /// Returns whether the record at this position is applied.
+    pub fn has_reached(&self, fence: Fence) -> bool {
+        self.fence.log == fence.log && self.fence.seq >= fence.seq
+    }
+}

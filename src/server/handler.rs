@@ -1,0 +1,24 @@
+//! What a server needs of the code that responds to requests.
+
+use std::{future::Future, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use super::{connection::Connection, incoming::Incoming};
+
+/// Responds to requests: the pipeline on the public listener, the route table on the admin
+/// listener.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of its responses.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+
+    /// Responds to one request. Dropped if the client disconnects first.
+    fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}

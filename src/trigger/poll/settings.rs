@@ -1,0 +1,29 @@
+//! The settings of a poll.
+
+use std::time::Duration;
+
+use super::{DocumentUrl, VersionFrom};
+use crate::{fence::PurgeMode, warm::WarmPlan};
+
+/// A polled data version and the tags that depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// The name in logs, metrics and purges.
+    pub name: Box<str>,
+    /// The URL of the document with the version.
+    pub source: DocumentUrl,
+    /// The time between two polls, at least a second.
+    pub every: Duration,
+    /// How to extract the version from a response.
+    pub version: VersionFrom,
+    /// The tags to purge when the version changes.
+    pub purge: Box<[Box<str>]>,
+    /// The mode of these purges.
+    pub mode: PurgeMode,
+    /// What to fetch after each purge.
+    pub warm: WarmPlan,
+    /// The delay after a change until the tags are purged again, for data that loads late.
+    pub delay: Option<Duration>,
+    /// The age from which a metric reports the version as overdue.
+    pub alert_after: Option<Duration>,
+}
