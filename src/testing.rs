@@ -73,7 +73,7 @@ pub mod origin {
         pub use crate::origin::fuzzed::{ResponseLength, chunked, head};
     }
     pub mod settings {
-        pub use crate::origin::settings::{HealthCheck, OriginTls};
+        pub use crate::origin::settings::{HealthCheck, HostHeader, OriginTls};
     }
     pub mod upgrade {
         pub use crate::origin::upgrade::join;

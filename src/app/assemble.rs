@@ -13,19 +13,16 @@ use super::{files, issuers::IssuerKeys};
 
 use crate::{
     admin,
-    config::{
-        AccessLogFormat as LogForm, Config, HostHeader, OriginScheme, Permission, StoreConfig,
-        WhenUnsynced,
-    },
+    config::{AccessLogFormat as LogForm, Config, Permission, StoreConfig},
     feed::CorsOrigins,
     forward::ViaIdentity,
     key::{
         DigestKey, StorageScope,
         digest::{CredentialDigests, MIN_DIGEST_KEY_LENGTH},
     },
-    origin::{Origin, settings as origin_settings},
-    pipeline::{self, ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId},
-    purge::{self, AppliedPurges, LogRetention, PurgeLog, RedisLogSettings},
+    origin::Origin,
+    pipeline::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId},
+    purge::{AppliedPurges, LogRetention, PurgeLog, RedisLogSettings},
     redis,
     server::{
         self,
@@ -133,10 +130,7 @@ pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     let Some(connection) = &settings.redis else { return Ok(PurgeLog::in_memory()) };
     let connector =
         redis::RedisConnector::new(connection).context("cannot set up the connection to Redis")?;
-    let applied_purges = AppliedPurges::in_fleet(match settings.when_unsynced {
-        WhenUnsynced::Bounded => purge::UnsyncedPolicy::Bounded(settings.unsynced_ttl),
-        WhenUnsynced::Serve => purge::UnsyncedPolicy::Serve,
-    });
+    let applied_purges = AppliedPurges::in_fleet(settings.unsynced);
     let log =
         RedisLogSettings { connector, prefix: &settings.prefix, retention: retention(config) };
     Ok(PurgeLog::in_redis(log, Arc::new(applied_purges), &Handle::current()))
@@ -167,14 +161,10 @@ pub(super) fn site(
         version: Arc::clone(version),
         metrics: names.map(|name| metrics.for_route(name)).collect(),
         routes,
-        origin: Origin::new(&origin(config)).context("cannot set up the origin")?,
+        origin: Origin::new(&config.origin).context("cannot set up the origin")?,
         identity: identity.clone(),
         hosts: ServedHosts { patterns: config.hosts.clone().into() },
-        host: match &config.origin.host {
-            HostHeader::Preserve => pipeline::OriginHostHeader::Preserve,
-            HostHeader::Origin => pipeline::OriginHostHeader::Origin,
-            HostHeader::Literal(host) => pipeline::OriginHostHeader::Literal(host.as_str().into()),
-        },
+        host: config.origin.host.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
         users: Arc::new(users(
@@ -277,53 +267,4 @@ fn access_log(config: &Config, log_queue: &Arc<LogQueue>) -> Option<AccessLog> {
         LogForm::Off => return None,
     };
     Some(AccessLog::new(format, Arc::clone(log_queue)))
-}
-
-fn origin(config: &Config) -> origin_settings::Settings {
-    let origin = &config.origin;
-    origin_settings::Settings {
-        urls: origin.urls.iter().map(endpoint).collect(),
-        connect_timeout: origin.connect_timeout,
-        first_byte_timeout: origin.first_byte_timeout,
-        idle_timeout: origin.idle_timeout,
-        keep_alive: origin.connections.keep_alive,
-        max_header_bytes: origin.max_header_bytes,
-        http2: origin.http2,
-        limits: origin_settings::ConnectionLimits {
-            connections: origin.connections.max,
-            pending: origin.connections.max_pending,
-            pending_timeout: origin.connections.pending_timeout,
-        },
-        dns_refresh: origin.dns_refresh,
-        retries: origin.retries,
-        health: origin.health.as_ref().map(|health| origin_settings::HealthCheck {
-            path: health.path.clone(),
-            interval: health.every,
-        }),
-        tls: origin_settings::OriginTls {
-            ca: origin.tls.ca.clone(),
-            cert: origin.tls.client.as_ref().map(|files| files.cert.clone()),
-            key: origin.tls.client.as_ref().map(|files| files.key.clone()),
-            server_name: origin.tls.server_name.clone(),
-        },
-        host: match &origin.host {
-            HostHeader::Preserve | HostHeader::Origin => None,
-            HostHeader::Literal(authority) => Some(authority.clone()),
-        },
-    }
-}
-
-fn endpoint(url: &crate::config::OriginUrl) -> origin_settings::Endpoint {
-    origin_settings::Endpoint {
-        scheme: match url.scheme {
-            OriginScheme::Http => origin_settings::OriginScheme::Http,
-            OriginScheme::Https => origin_settings::OriginScheme::Https,
-            OriginScheme::H2c => origin_settings::OriginScheme::H2c,
-        },
-        address: origin_settings::ServerAddress::Tcp(
-            url.host.trim_matches(['[', ']']).to_owned(),
-            url.port,
-        ),
-        authority: url.authority.clone(),
-    }
 }

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     admin::{ExplainFn, RenderedExplanation},
-    config::{AccessLogFormat, Config, OriginScheme, OriginTls},
+    config::{AccessLogFormat, Config},
     forward::ViaIdentity,
+    origin::settings::{OriginScheme, OriginTls},
     pipeline::{
         ConfigSnapshot, Pipeline,
         explain::{self, ExplainRequest, Explanation, InvalidExplainRequest},

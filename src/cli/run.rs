@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, ValueEnum, builder::TypedValueParser, error::ErrorKind};
+use clap::{Args, builder::TypedValueParser, error::ErrorKind};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -19,7 +19,8 @@ use tokio::{
 
 use crate::{
     app::{self, ConfigWatcher, Node, NodeOptions, Workers},
-    config::{AccessLogFormat, Config, Flags, ListenAddress, LoadedConfig, OriginUrl, masked_url},
+    config::{AccessLogFormat, Config, Flags, ListenAddress, LoadedConfig, masked_url},
+    origin::Endpoint,
     pipeline::Clock,
     redis,
     telemetry::log::{StderrLog, unbuffered},
@@ -37,9 +38,9 @@ pub struct Arguments {
     /// The origin's URL: http, https or h2c. Several share the load.
     #[arg(
         long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
-        value_parser = MaskedUrlParser::<OriginUrl>::default()
+        value_parser = MaskedUrlParser::<Endpoint>::default()
     )]
-    pub origin: Vec<OriginUrl>,
+    pub origin: Vec<Endpoint>,
     /// The address for clients: IP address and port, or `unix:` and a path. Can be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
@@ -54,7 +55,7 @@ pub struct Arguments {
     pub admin: Option<ListenAddress>,
     /// The format of the access log on standard output.
     #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
-    pub access_log: Option<AccessLogOption>,
+    pub access_log: Option<AccessLogFormat>,
 }
 
 /// Parses a URL. Errors show it without its credentials.
@@ -94,27 +95,6 @@ where
     }
 }
 
-/// The values of `--access-log`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogOption {
-    /// One JSON object a line.
-    Json,
-    /// Human-readable lines.
-    Text,
-    /// No access log.
-    Off,
-}
-
-impl From<AccessLogOption> for AccessLogFormat {
-    fn from(form: AccessLogOption) -> Self {
-        match form {
-            AccessLogOption::Json => Self::Json,
-            AccessLogOption::Text => Self::Text,
-            AccessLogOption::Off => Self::Off,
-        }
-    }
-}
-
 impl Arguments {
     /// Returns the configuration file that these flags select, unless the flags suffice without
     /// one.
@@ -133,7 +113,7 @@ impl Arguments {
             origin: self.origin.clone(),
             admin: self.admin.clone(),
             redis: self.redis.clone(),
-            access_log: self.access_log.map(Into::into),
+            access_log: self.access_log,
         };
         match self.file() {
             Some(file) => LoadedConfig::from_file(file, &flags),
@@ -173,7 +153,7 @@ fn run(arguments: &Arguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode
     if !config.warnings.problems.is_empty() {
         stderr_log.print(&format!("{}\n", config.warnings.styled()));
     }
-    stderr_log.subscribe(config.log.level.as_str());
+    stderr_log.subscribe(&config.log.level.to_string());
     let watch = ConfigWatcher::begin(&files);
     app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

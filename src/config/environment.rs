@@ -1,18 +1,18 @@
-//! What a configuration reads beyond its own text: variables and secret files.
+//! Environment variables and secret files that a configuration refers to.
 
 use std::{fmt, io, path::Path};
 
-/// Where `${VAR}` and `${file:/path}` come from.
+/// The source of `${VAR}` and `${file:/path}`.
 #[derive(Clone, Copy)]
 pub struct Environment<'a> {
-    /// The value of a variable, if it is set.
+    /// Returns the value of a variable, if it is set.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// The text of a file.
+    /// Reads a file.
     pub file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
 impl Environment<'static> {
-    /// That of this process.
+    /// Returns the environment of this process.
     pub fn process() -> Self {
         Self {
             variable: &|name| std::env::var(name).ok(),
@@ -20,7 +20,7 @@ impl Environment<'static> {
         }
     }
 
-    /// No variables, no files.
+    /// Returns an environment without variables and files.
     pub fn empty() -> Self {
         Self { variable: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) }
     }
@@ -32,25 +32,25 @@ impl fmt::Debug for Environment<'_> {
     }
 }
 
-/// A reference that cannot be resolved; its text never contains what was read.
+/// A reference that could not be resolved. Messages never contain the resolved text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExpandError {
-    /// A `${` without its `}`.
-    #[error("a `${{` has no `}}`")]
+    /// A `${` without `}`.
+    #[error("unterminated `${{`: `}}` is missing")]
     Open,
-    /// `${}` or a name that no variable has.
-    #[error("`${{{0}}}` names no variable")]
+    /// `${}` or an invalid variable name.
+    #[error("invalid variable name in `${{{0}}}`")]
     Name(String),
-    /// The variable is not there.
+    /// The variable is not set.
     #[error("environment variable `{0}` is not set")]
     Unset(String),
-    /// The file cannot be read.
-    #[error("file `{0}` cannot be read: {1}")]
+    /// The file could not be read.
+    #[error("cannot read file `{0}`: {1}")]
     File(String, io::ErrorKind),
 }
 
-/// The text with `${VAR}` and `${file:/path}` replaced. `$${` stands for `${`. A line break at the
-/// end of a file is left out.
+/// Replaces `${VAR}` and `${file:/path}` in a text. `$${` stands for `${`. A line break at the end
+/// of a file is left out.
 pub(super) fn expand(text: &str, environment: Environment<'_>) -> Result<String, ExpandError> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         assert_eq!(expanded("${PORT}").unwrap_err(), "environment variable `PORT` is not set");
-        assert_eq!(expanded("${a b}").unwrap_err(), "`${a b}` names no variable");
-        assert_eq!(expanded("x${HOST").unwrap_err(), "a `${` has no `}`");
+        assert_eq!(expanded("${a b}").unwrap_err(), "invalid variable name in `${a b}`");
+        assert_eq!(expanded("x${HOST").unwrap_err(), "unterminated `${`: `}` is missing");
         assert_eq!(
             expanded("${file:/nowhere}").unwrap_err(),
-            "file `/nowhere` cannot be read: entity not found"
+            "cannot read file `/nowhere`: entity not found"
         );
     }
 }

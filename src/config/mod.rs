@@ -1,11 +1,13 @@
-//! The configuration file: its shape, its errors, and its translation into each room's settings.
+//! The configuration file: its shape, its errors, and its compilation into settings of each room.
 //!
-//! `file` knows TOML and nothing else; `compile` makes of it the plain, checked [`Config`]; `report`
-//! shows what is wrong with it.
+//! `file` parses TOML, `compile` turns the result into the checked [`Config`], and `report` formats
+//! errors and warnings.
 
 mod compile;
 mod environment;
 mod file;
+mod flags;
+mod listen;
 pub(crate) mod report;
 pub(crate) mod secret;
 pub(crate) mod settings;
@@ -17,55 +19,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::redis;
+use crate::origin::settings::OriginTls;
 
 pub use environment::Environment;
+pub(crate) use file::masked_url;
+pub use flags::Flags;
+pub(crate) use listen::ListenAddress;
 pub(crate) use report::{ConfigError, ConfigReport, Finding};
-pub use secret::Secret;
 pub use settings::Config;
+pub(crate) use settings::{
+    AccessLogFormat, Assertion, AssertionKind, LimitsConfig, Permission, StoreConfig, TestCase,
+};
 pub(crate) use suggest::nearest;
 pub(crate) use value::format_duration;
-pub(crate) use {
-    settings::AccessLogFormat, settings::AdminConfig, settings::AdminToken, settings::Assertion,
-    settings::AssertionKind, settings::CertificateFiles, settings::HealthCheckConfig,
-    settings::HostHeader, settings::LimitsConfig, settings::ListenAddress, settings::LogConfig,
-    settings::LogLevel, settings::MockResponse, settings::OriginConfig,
-    settings::OriginConnections, settings::OriginScheme, settings::OriginTls, settings::OriginUrl,
-    settings::Permission, settings::StoreConfig, settings::TestCase, settings::UnixSocket,
-    settings::WhenUnsynced,
-};
 
-/// Returns a URL with its credentials masked, to be shown.
-pub(crate) fn masked_url(url: &str) -> String {
-    file::masked_url(url)
-}
-
-/// What the command line says; it goes before the file.
-#[derive(Debug, Clone, Default)]
-pub struct Flags {
-    /// In place of `listen`, if there are any.
-    pub listen: Vec<ListenAddress>,
-    /// In place of `origin.urls`, if there are any.
-    pub origin: Vec<OriginUrl>,
-    /// In place of `admin.listen`.
-    pub admin: Option<ListenAddress>,
-    /// In place of `store.redis`.
-    pub redis: Option<redis::Settings>,
-    /// In place of `log.access`.
-    pub access_log: Option<AccessLogFormat>,
-}
-
-/// A configuration, or what is wrong with it, and the files that a later change of either can be seen in.
+/// A configuration or its errors, and the files to watch for changes.
 #[derive(Debug)]
 pub struct LoadedConfig {
     /// The configuration.
     pub config: Result<Config, ConfigError>,
-    /// The file itself, those of `${file:…}`, certificates, keys and authorities.
+    /// The file itself, and the files of references, certificates, keys and authorities.
     pub files: Vec<PathBuf>,
 }
 
 impl LoadedConfig {
-    /// Reads a file and what it names, with this process's environment.
+    /// Reads a file and the files that it names, with the environment of this process.
     pub fn from_file(path: &Path, flags: &Flags) -> Self {
         let secrets = RefCell::new(vec![path.to_path_buf()]);
         let process = Environment::process();
@@ -77,7 +55,7 @@ impl LoadedConfig {
         Self::of(config, secrets.take())
     }
 
-    /// The configuration of a command line alone.
+    /// Creates the configuration of a command line without a file.
     pub fn from_flags(flags: &Flags) -> Self {
         Self::of(Config::from_flags(flags), Vec::new())
     }
@@ -91,7 +69,7 @@ impl LoadedConfig {
 }
 
 impl Config {
-    /// Reads a file, with this process's environment.
+    /// Reads a file with the environment of this process.
     pub fn load(path: &Path, flags: &Flags) -> Result<Self, ConfigError> {
         Self::load_in(path, Environment::process(), flags)
     }
@@ -107,15 +85,14 @@ impl Config {
         Self::parse_with(&text, &file, environment, flags)
     }
 
-    /// The files with certificates, keys and authorities that a reload reads again.
+    /// Returns the files with certificates, keys and authorities, which a reload reads again.
     fn certificate_files(&self) -> Vec<PathBuf> {
-        let pairs = self.tls.iter().chain(&self.origin.tls.client);
-        let pairs = pairs.flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        pairs.chain(self.origin.tls.ca.clone()).collect()
+        let of_listeners = self.tls.iter().flat_map(|files| [&files.cert, &files.key]);
+        let OriginTls { ca, cert, key, .. } = &self.origin.tls;
+        of_listeners.chain([ca, cert, key].into_iter().flatten()).cloned().collect()
     }
 
-    /// The settings in which a configuration differs from the one that the node was started with, and
-    /// which take effect with a restart only.
+    /// Returns the changed settings that take effect after a restart only.
     pub fn needs_restart(&self, started: &Self) -> Vec<&'static str> {
         let (limits, began) = (&self.limits, &started.limits);
         let limits =
@@ -132,7 +109,7 @@ impl Config {
         differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// Reads the text of a file of this name. Touches nothing but `environment`.
+    /// Parses the text of a file of this name. Accesses nothing but `environment`.
     pub fn parse(
         text: &str,
         file: &str,
@@ -141,7 +118,7 @@ impl Config {
         Self::parse_with(text, file, environment, &Flags::default())
     }
 
-    /// The same with a command line.
+    /// Parses the text of a file together with a command line.
     pub fn parse_with(
         text: &str,
         file: &str,
@@ -158,7 +135,7 @@ impl Config {
         }
     }
 
-    /// The configuration of a command line alone.
+    /// Creates the configuration of a command line without a file.
     pub fn from_flags(flags: &Flags) -> Result<Self, ConfigError> {
         Self::parse_with("", "command line", Environment::empty(), flags)
     }

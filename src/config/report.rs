@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and how it is shown: file, line, caret, message, suggestion.
+//! Reports of errors and warnings: file, line, marker, message, suggestion.
 
 use std::{fmt, io, ops::Range};
 
@@ -7,24 +7,24 @@ use annotate_snippets::{
 };
 use thiserror::Error;
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file could not be read at all.
-    #[error("{file} cannot be read: {cause}")]
+    /// The file could not be read.
+    #[error("cannot read {file}: {cause}")]
     Unreadable {
-        /// Its name as given.
+        /// Name of the file as given.
         file: String,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
-    /// The file was read, but says something that cannot be meant.
+    /// The file has errors.
     #[error("{0}")]
     Invalid(ConfigReport),
 }
 
 impl ConfigError {
-    /// The text for a terminal that shows colours; `Display` gives the same without.
+    /// Formats the error with colours for a terminal; `Display` has none.
     pub fn styled(&self) -> String {
         match self {
             Self::Unreadable { .. } => {
@@ -35,56 +35,56 @@ impl ConfigError {
     }
 }
 
-/// Everything found in one configuration file, in the order of the file.
+/// All findings in one configuration file, in file order.
 ///
-/// `Display` renders it as plain text. Only lines of the file itself are shown, so that values that
-/// came from the environment or from secret files never are; secrets in the file are masked.
+/// `Display` formats them as plain text. Only lines of the file itself are shown, so values from
+/// the environment or secret files never appear. Secrets in the file are masked.
 #[derive(Clone, Default)]
 pub struct ConfigReport {
-    /// The file's name.
+    /// Name of the file.
     pub file: String,
-    /// What was found.
+    /// The findings.
     pub problems: Vec<Finding>,
     source: String,
 }
 
-/// One thing found in a configuration.
+/// One finding in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// The bytes of the file that are; none for what is missing altogether.
+    /// Byte range in the file; `None` if something is missing from it.
     pub at: Option<Range<usize>>,
-    /// What to do about it.
+    /// Advice on how to solve the problem.
     pub help: Option<String>,
-    /// Another place that explains it, and why.
+    /// Another byte range that explains the finding, with a label.
     pub context: Option<(Range<usize>, &'static str)>,
-    /// Whether an error elsewhere may be the cause.
+    /// Whether another error may be the cause.
     pub certainty: Certainty,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Larder does not start with it.
+    /// Larder does not start.
     Error,
-    /// Larder starts, but this is hardly meant.
+    /// Larder starts, but the setting is probably a mistake.
     Warning,
 }
 
-/// Whether a finding stands by itself.
+/// Whether a finding is independent of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
-    /// It does.
+    /// It is.
     Certain,
-    /// A misspelt key elsewhere may have caused it; only shown where it is the only explanation.
+    /// A misspelt key elsewhere may be the cause, so it is shown only if there is no other error.
     Doubtful,
 }
 
 impl Finding {
-    /// An error at this place.
+    /// Creates an error at this position.
     pub fn error(at: Option<Range<usize>>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -96,30 +96,30 @@ impl Finding {
         }
     }
 
-    /// A warning at this place.
+    /// Creates a warning at this position.
     pub fn warning(at: Range<usize>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(Some(at), message) }
     }
 
-    /// The same with advice.
+    /// Adds advice.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
 
-    /// The same with advice, if there is any.
+    /// Adds advice, if there is any.
     #[must_use]
     pub fn maybe_help(self, help: Option<String>) -> Self {
         Self { help, ..self }
     }
 
-    /// The same with another place that explains it.
+    /// Adds another position that explains the finding.
     #[must_use]
     pub fn context(self, at: Range<usize>, label: &'static str) -> Self {
         Self { context: Some((at, label)), ..self }
     }
 
-    /// The same, but left out where other errors may be the cause.
+    /// Marks the finding as a possible consequence of another error.
     #[must_use]
     pub fn doubtful(self) -> Self {
         Self { certainty: Certainty::Doubtful, ..self }
@@ -127,7 +127,7 @@ impl Finding {
 }
 
 impl ConfigReport {
-    /// A report about this text, in which secrets are masked.
+    /// Creates a report about a text, with secrets masked.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_certain_error = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == Certainty::Certain
@@ -139,18 +139,18 @@ impl ConfigReport {
         Self { file: file.to_owned(), source: source.to_owned(), problems }
     }
 
-    /// A report about the same text that says this.
+    /// Creates a report about the same text with other findings.
     #[must_use]
     pub fn with_findings(&self, problems: Vec<Finding>) -> Self {
         Self::new(&self.file, &self.source, problems)
     }
 
-    /// Whether any of it is an error.
+    /// Returns whether there are errors.
     pub fn has_errors(&self) -> bool {
         self.problems.iter().any(|finding| finding.severity == Severity::Error)
     }
 
-    /// The text for a terminal that shows colours.
+    /// Formats the report with colours for a terminal.
     pub fn styled(&self) -> String {
         self.render(&Renderer::styled())
     }
@@ -190,7 +190,7 @@ impl ConfigReport {
         }
     }
 
-    /// The span, moved to where the renderer accepts it: on character boundaries within the text.
+    /// Moves a span to character boundaries within the text, as the renderer requires.
     fn clamped(&self, at: &Range<usize>) -> Range<usize> {
         let start = self.source.floor_char_boundary(at.start);
         let end = self.source.ceil_char_boundary(at.end);
@@ -199,7 +199,7 @@ impl ConfigReport {
 }
 
 impl fmt::Debug for ConfigReport {
-    /// Leaves out the text of the file, which may hold secrets.
+    /// Omits the text of the file, which may contain secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ConfigReport")

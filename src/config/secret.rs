@@ -1,18 +1,18 @@
-//! Secrets: text that must not reach a log.
+//! Secrets: text that must not be logged.
 
 use std::fmt;
 
-/// A token, password or key; its `Debug` and `Display` never show it.
+/// A token, password or key; `Debug` and `Display` never show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Keeps this text secret.
+    /// Creates a secret from a text.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that needs it. Compare it in constant time.
+    /// Returns the text. Compare it in constant time.
     pub fn expose(&self) -> &str {
         &self.0
     }

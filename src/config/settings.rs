@@ -1,335 +1,167 @@
-//! A configuration as the rest of Larder sees it: plain types, everything resolved and checked.
+//! The compiled configuration: plain types, resolved and checked.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::IpAddr, ops::Range, path::PathBuf, time::Duration};
 
-use http::uri::Authority;
 use ipnet::IpNet;
+use tracing::level_filters::LevelFilter;
 
-use super::{report::ConfigReport, secret::Secret, value};
+use super::{listen::ListenAddress, report::ConfigReport, secret::Secret};
 use crate::{
-    feed,
+    feed, origin,
     policy::CredentialRules,
+    purge::UnsyncedPolicy,
     redis,
     route::RouteTable,
     trigger::{Poll, Schedule, Webhook},
     user::IdentitySource,
 };
 
-/// Everything an operator has said, with defaults filled in.
+/// All settings, with defaults filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where clients connect; at least one.
+    /// Listen addresses of the public listener; at least one.
     pub listen: Vec<ListenAddress>,
-    /// Whether another process may listen on the same TCP addresses at the same time.
+    /// Whether other processes may listen on the same TCP addresses.
     pub reuse_port: bool,
-    /// The certificate for clients; plain text without. Not used on Unix sockets.
+    /// Certificate of TCP listeners; plain text if `None`. Unix sockets never use TLS.
     pub tls: Option<CertificateFiles>,
-    /// Where requests go.
-    pub origin: OriginConfig,
+    /// The origin.
+    pub origin: origin::Settings,
     /// The hosts that are served, in canonical form; empty for all.
     pub hosts: Vec<Box<str>>,
-    /// Whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// Networks of proxies, from which `Forwarded` and `X-Forwarded-*` are accepted.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether responses carry `Server-Timing`.
     pub server_timing: bool,
-    /// What one client may ask for.
+    /// Limits on clients.
     pub limits: LimitsConfig,
     /// The admin listener.
     pub admin: AdminConfig,
-    /// Where stored responses live.
+    /// The store.
     pub store: StoreConfig,
-    /// What says who asks.
+    /// Credentials and authentication.
     pub user: UserConfig,
-    /// Which rule governs a request.
+    /// The routes.
     pub routes: RouteTable,
-    /// What is purged or fetched ahead when.
+    /// Scheduled purges and prefetches.
     pub schedules: Vec<Schedule>,
-    /// Data versions that are looked at, and what depends on them.
+    /// Polled data versions and their dependent tags.
     pub polls: Vec<Poll>,
-    /// Who tells of changes, and what that purges.
+    /// Webhooks.
     pub webhooks: Vec<Webhook>,
-    /// What clients hear of purges; nothing without.
+    /// Event streams of purges; `None` disables them.
     pub events: Option<feed::Settings>,
-    /// What is written where.
+    /// The logs.
     pub log: LogConfig,
-    /// What is expected of all that, for `larder check`.
+    /// Tests for `larder check`.
     pub tests: Vec<TestCase>,
-    /// What is hardly meant; without errors.
+    /// Warnings, without errors.
     pub warnings: ConfigReport,
 }
 
-/// What an operator expects of one request.
+/// A test of the configuration: one request and its expected handling.
 #[derive(Debug, Clone)]
 pub struct TestCase {
-    /// The name of the test.
+    /// Name of the test.
     pub name: String,
-    /// Where it stands in the file.
+    /// Byte range in the file.
     pub at: Range<usize>,
-    /// The method of the request.
+    /// Method of the request.
     pub method: String,
-    /// Its URL.
+    /// URL of the request.
     pub url: String,
-    /// Its fields, as lines.
+    /// Fields of the request, as lines.
     pub headers: Vec<String>,
-    /// Its body.
+    /// Body of the request.
     pub body: Option<String>,
-    /// The address of its client.
+    /// Address of the client.
     pub from: Option<IpAddr>,
-    /// The claims of its user, in place of a token.
+    /// Claims of the user, in place of a token.
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The response to it.
+    /// The response to the request.
     pub response: Option<MockResponse>,
-    /// What is expected.
+    /// Assertions.
     pub expected: Vec<Assertion>,
 }
 
-/// A response in a test.
+/// The response in a test.
 #[derive(Debug, Clone)]
 pub struct MockResponse {
-    /// The status.
+    /// Status.
     pub status: u16,
-    /// Its fields, as lines.
+    /// Fields, as lines.
     pub headers: Vec<String>,
-    /// Its body.
+    /// Body.
     pub body: Option<String>,
 }
 
-/// One thing that is expected, and where the file says so.
+/// One assertion and its position in the file.
 #[derive(Debug, Clone)]
 pub struct Assertion {
-    /// The bytes of the file.
+    /// Byte range in the file.
     pub at: Range<usize>,
-    /// What is expected.
+    /// The assertion.
     pub kind: AssertionKind,
 }
 
-/// An expectation of a test.
+/// The kind of an assertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssertionKind {
-    /// The route of this name governs.
+    /// The name of the selected route.
     Route(String),
-    /// This becomes of the request, or of the response.
+    /// The outcome of the request or the response.
     Outcome(String),
-    /// For this reason the cache has no part in the request, or the response is not stored.
+    /// The reason for not using the cache or not storing the response.
     Reason(String),
-    /// The route has this partition.
+    /// The route's partition.
     Partition(String),
-    /// The key has this host.
+    /// The host in the key.
     Host(String),
-    /// The key has this path.
+    /// The path in the key.
     Path(String),
-    /// The key has this query.
+    /// The query in the key.
     Query(String),
-    /// The response is fresh for so long.
+    /// The lifetime of the response.
     Ttl(Duration),
-    /// The response has these tags and no others, in any order.
+    /// The exact tags of the response, in any order.
     Tags(Vec<String>),
-    /// The request shares responses with that of another test.
+    /// The request has the same key as that of another test.
     SameKeyAs(String),
-    /// The request shares no responses with that of another test.
+    /// The request has another key than that of another test.
     OtherKeyThan(String),
 }
 
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// An IP address and port; port 0 is any free one.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(UnixSocket),
-}
-
-/// The file of a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UnixSocket {
-    /// Its path.
-    pub path: PathBuf,
-    /// Its permissions, if they are given.
-    pub mode: Option<u32>,
-}
-
-impl FromStr for ListenAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        value::listen_address(text)
-    }
-}
-
-impl std::fmt::Display for ListenAddress {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(formatter, "{address}"),
-            Self::Unix(UnixSocket { path, mode: None }) => {
-                write!(formatter, "unix:{}", path.display())
-            }
-            Self::Unix(UnixSocket { path, mode: Some(mode) }) => {
-                write!(formatter, "unix:{}?mode={mode:04o}", path.display())
-            }
-        }
-    }
-}
-
-/// The PEM files of a certificate chain and its private key.
+/// PEM files of a certificate chain and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The chain, leaf first.
+    /// Certificate chain, leaf first.
     pub cert: PathBuf,
-    /// The private key.
+    /// Private key.
     pub key: PathBuf,
 }
 
-/// The servers that answer what Larder does not, and how to talk to them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OriginConfig {
-    /// Equal servers; at least one.
-    pub urls: Vec<OriginUrl>,
-    /// How long connecting may take, TLS included.
-    pub connect_timeout: Duration,
-    /// How long the response head may take.
-    pub first_byte_timeout: Duration,
-    /// How long a body may pause.
-    pub idle_timeout: Duration,
-    /// Connections to each server.
-    pub connections: OriginConnections,
-    /// The largest head of a response in bytes.
-    pub max_header_bytes: u32,
-    /// Whether HTTP/2 is offered to `https` servers.
-    pub http2: bool,
-    /// How long the addresses of a server's name are used before they are looked up again.
-    pub dns_refresh: Duration,
-    /// How often a safe request is tried again.
-    pub retries: u32,
-    /// Active checks; none where only real requests tell.
-    pub health: Option<HealthCheckConfig>,
-    /// How `https` servers are verified.
-    pub tls: OriginTls,
-    /// The `Host` they are sent.
-    pub host: HostHeader,
-}
-
-/// The connections to each server of the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OriginConnections {
-    /// How long an unused one is kept.
-    pub keep_alive: Duration,
-    /// How many there may be.
-    pub max: usize,
-    /// How many requests may wait for one.
-    pub max_pending: usize,
-    /// How long a request may wait.
-    pub pending_timeout: Duration,
-}
-
-/// One server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OriginUrl {
-    /// The protocol.
-    pub scheme: OriginScheme,
-    /// Its name or address; IPv6 in brackets.
-    pub host: String,
-    /// Its port, the scheme's default filled in.
-    pub port: u16,
-    /// Host and port as `Host` carries them: without the default port.
-    pub authority: Authority,
-}
-
-impl FromStr for OriginUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        value::origin_url(text)
-    }
-}
-
-impl std::fmt::Display for OriginUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}://{}", self.scheme.as_str(), self.authority)
-    }
-}
-
-/// The protocol of an origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OriginScheme {
-    /// HTTP/1.1 in plain text.
-    Http,
-    /// TLS, HTTP/2 or HTTP/1.1 by ALPN.
-    Https,
-    /// HTTP/2 in plain text, with prior knowledge (RFC 9113 §3.3).
-    H2c,
-}
-
-impl OriginScheme {
-    /// The scheme as the configuration spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::H2c => "h2c",
-        }
-    }
-}
-
-/// An active health check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheckConfig {
-    /// The path to ask for; a 2xx or 3xx means well.
-    pub path: String,
-    /// How often.
-    pub every: Duration,
-}
-
-/// How `https` origins are verified, and how Larder identifies itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OriginTls {
-    /// The PEM file of authorities to trust in place of the system's.
-    pub ca: Option<PathBuf>,
-    /// The certificate Larder shows.
-    pub client: Option<CertificateFiles>,
-    /// The name to expect in place of the URL's host.
-    pub server_name: Option<String>,
-}
-
-/// The `Host` that origins are sent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum HostHeader {
-    /// The client's.
-    #[default]
-    Preserve,
-    /// That of the origin's URL.
-    Origin,
-    /// Always this.
-    Literal(Authority),
-}
-
-/// What clients may use up.
+/// Limits on clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Bytes of a request's head.
+    /// Maximum size of a request head in bytes.
     pub header_bytes: usize,
-    /// Fields of a request's head.
+    /// Maximum number of fields in a request head.
     pub headers: usize,
-    /// Bytes of a request's body; none for no limit.
+    /// Maximum size of a request body in bytes; `None` for no limit.
     pub body: Option<u64>,
-    /// Connections at once, over all listeners.
+    /// Maximum number of connections, over all listeners.
     pub connections: usize,
-    /// Tunnels (WebSocket and other upgrades) at once; half of the connections if left out.
+    /// Maximum number of tunnels (WebSocket and other upgrades); half of the connections if `None`.
     pub tunnels: Option<usize>,
-    /// How long nothing may go through a tunnel.
+    /// Idle timeout of a tunnel.
     pub tunnel_idle_timeout: Duration,
-    /// How long a request's head may take.
+    /// Timeout of a request head.
     pub header_timeout: Duration,
-    /// How long a connection may be silent.
+    /// Idle timeout of a connection.
     pub idle_timeout: Duration,
-    /// How long listeners go on after SIGTERM while readiness fails already.
+    /// How long listeners accept connections after SIGTERM, while readiness already fails.
     pub drain_delay: Duration,
-    /// How long requests may go on after that.
+    /// How long requests may continue after that.
     pub drain: Duration,
 }
 
@@ -353,39 +185,39 @@ impl Default for LimitsConfig {
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Its address; none where it is turned off.
+    /// Listen address; `None` disables the listener.
     pub listen: Option<ListenAddress>,
-    /// Names by which it may be asked for, beside addresses and names without a dot.
+    /// Accepted host names, besides addresses and names without a dot.
     pub hosts: Vec<Box<str>>,
-    /// Who may call it.
+    /// Tokens of callers.
     pub tokens: Vec<AdminToken>,
-    /// Who may send `PURGE` to the public listener without a token.
+    /// Networks that may send `PURGE` to the public listener without a token.
     pub purge_from: Vec<IpNet>,
 }
 
-/// A bearer token and what it allows.
+/// A bearer token and its permissions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminToken {
-    /// The token itself.
+    /// The token.
     pub secret: Secret,
-    /// What its bearer may do.
+    /// Permissions.
     pub permissions: Vec<Permission>,
 }
 
-/// What a bearer of a token may do.
+/// A permission of a bearer token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Look at statistics and stored responses.
+    /// Read statistics and stored responses.
     Read,
-    /// Make stored responses invalid.
+    /// Purge stored responses.
     Purge,
 }
 
 impl Permission {
-    /// All there are.
+    /// All permissions.
     pub const ALL: [Self; 2] = [Self::Read, Self::Purge];
 
-    /// The permission as the configuration spells it.
+    /// Returns the permission as in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -394,32 +226,30 @@ impl Permission {
     }
 }
 
-/// Where stored responses live.
+/// The storage of responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The Redis that a fleet shares; none where a node is alone.
+    /// The Redis of a fleet; `None` for a single node.
     pub redis: Option<redis::Settings>,
-    /// How long a request waits for it.
+    /// Timeout of Redis requests.
     pub timeout: Duration,
-    /// What its keys begin with.
+    /// Prefix of Redis keys.
     pub prefix: String,
-    /// What follows it; another version finds nothing of this one.
+    /// Version after the prefix; versions do not share stored responses.
     pub version: String,
-    /// How long after a new version the one before it may still be served, stale.
+    /// How long responses of the previous version may be served stale.
     pub grace: Duration,
-    /// Entries of more bytes than this are compressed in it.
+    /// Entries above this size in bytes are compressed in Redis.
     pub compress_above: u64,
-    /// Secrets by which entries that are not for everyone are encrypted in it: the first encrypts, all
-    /// decrypt. None where they are not encrypted.
+    /// Secrets that encrypt private entries in Redis: the first encrypts, all decrypt. Empty
+    /// disables encryption.
     pub encrypt_keys: Vec<Secret>,
-    /// The budget of the memory tier in bytes; 0 turns it off.
+    /// Size of the memory tier in bytes; 0 disables it.
     pub memory: u64,
-    /// The largest response that is stored, in bytes.
+    /// Maximum size of a stored response in bytes.
     pub max_object: u64,
-    /// How long ago the origin may have been asked for what a node uses that is cut off from the purge log.
-    pub unsynced_ttl: Duration,
-    /// What such a node does.
-    pub when_unsynced: WhenUnsynced,
+    /// The use of stored responses on a node that has lost the purge log.
+    pub unsynced: UnsyncedPolicy,
 }
 
 impl Default for StoreConfig {
@@ -434,105 +264,41 @@ impl Default for StoreConfig {
             encrypt_keys: Vec::new(),
             memory: 256 << 20,
             max_object: 16 << 20,
-            unsynced_ttl: Duration::from_secs(1),
-            when_unsynced: WhenUnsynced::default(),
+            unsynced: UnsyncedPolicy::Bounded(Duration::from_secs(1)),
         }
     }
 }
 
-/// What a node does that is cut off from the purge log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WhenUnsynced {
-    /// It uses nothing but what is a moment old: no purge is ever missed.
-    #[default]
-    Bounded,
-    /// It goes by freshness alone.
-    Serve,
-}
-
-impl WhenUnsynced {
-    /// The choice as the configuration spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bounded => "bounded",
-            Self::Serve => "serve",
-        }
-    }
-}
-
-/// What says who asks: the names of credentials, what proves an identity, and how both enter keys.
+/// Credentials, authentication, and their use in keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
-    /// What counts as a credential, beside what is built in.
+    /// Credentials besides the built-in ones.
     pub credentials: CredentialRules,
-    /// What credentials in keys are made unreadable with.
+    /// Key that makes credentials in keys unreadable.
     pub digest_key: Option<Secret>,
-    /// What proves who asks.
+    /// Source of identities.
     pub identity_source: IdentitySource,
-    /// How long the origin's consent to credentials counts; none for what is usual.
+    /// How long credentials count as accepted by the origin; `None` for the default.
     pub recheck: Option<Duration>,
 }
 
-/// What is written where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
-    /// What of Larder's own messages is shown.
-    pub level: LogLevel,
-    /// One line for each request.
+    /// Level of Larder's own messages, on standard error.
+    pub level: LevelFilter,
+    /// Format of the access log.
     pub access: AccessLogFormat,
 }
 
-/// How much Larder says about itself, on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Nothing.
-    Off,
-    /// What needs attention now.
-    Error,
-    /// What will need attention.
-    Warn,
-    /// What an operator wants to have known.
-    #[default]
-    Info,
-    /// Steps of each request.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// The level as the configuration spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-/// The form of the access log, on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The format of the access log, on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum AccessLogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[default]
     Json,
-    /// Lines to be read by people.
+    /// Readable lines.
     Text,
-    /// None.
+    /// Disabled.
     Off,
-}
-
-impl AccessLogFormat {
-    /// The form as the configuration spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Text => "text",
-            Self::Off => "off",
-        }
-    }
 }

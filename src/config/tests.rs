@@ -1,9 +1,10 @@
-//! What texts mean, and what is said about those that mean nothing.
+//! Tests of configurations and their errors.
 
 use std::{io, time::Duration};
 
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
+use tracing::level_filters::LevelFilter;
 
 mod events;
 mod identity;
@@ -12,10 +13,19 @@ mod schedules;
 mod warnings;
 mod writes;
 
-use super::*;
+use super::{
+    settings::{CertificateFiles, LogConfig},
+    *,
+};
 use crate::{
     key::uri::PathReadings,
+    origin::{
+        ConnectionLimits, HostHeader,
+        settings::{HealthCheck, OriginScheme},
+    },
     policy::{ClientCacheControl, TtlFrom},
+    purge::UnsyncedPolicy,
+    redis,
 };
 
 const DOCUMENTED: &str = include_str!("../../proxy.toml");
@@ -31,7 +41,7 @@ fn parse_in(text: &str, environment: Environment<'_>) -> Config {
     }
 }
 
-/// The text of all errors, where the file has an origin.
+/// Returns the text of all errors, with an origin added to the file.
 fn errors(text: &str) -> String {
     let text = format!("origin = \"http://origin\"\n{text}");
     Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()
@@ -105,17 +115,13 @@ fn the_long_form_of_everything_is_understood() {
     assert_eq!(config.origin.urls[1].scheme, OriginScheme::H2c);
     assert_eq!(config.origin.connect_timeout, Duration::from_secs(2));
     assert_eq!(config.origin.retries, 0);
-    let connections = OriginConnections {
-        keep_alive: Duration::from_secs(4),
-        max: 8,
-        max_pending: 0,
-        pending_timeout: Duration::from_secs(1),
-    };
-    assert_eq!(config.origin.connections, connections);
+    let limits =
+        ConnectionLimits { connections: 8, pending: 0, pending_timeout: Duration::from_secs(1) };
+    assert_eq!((config.origin.keep_alive, config.origin.limits), (Duration::from_secs(4), limits));
     assert_eq!((config.origin.max_header_bytes, config.origin.http2), (16 << 10, false));
     assert_eq!(config.origin.dns_refresh, Duration::from_mins(1));
     assert_eq!(config.origin.host, HostHeader::Literal("api.internal:81".parse().unwrap()));
-    let health = HealthCheckConfig { path: "/healthz".into(), every: Duration::from_secs(5) };
+    let health = HealthCheck { path: "/healthz".into(), interval: Duration::from_secs(5) };
     assert_eq!(config.origin.health, Some(health));
     assert_eq!(config.origin.tls.server_name.as_deref(), Some("s"));
     assert_eq!(config.limits.body, Some(1 << 20));
@@ -129,7 +135,7 @@ fn the_long_form_of_everything_is_understood() {
     assert!(rules.harmless_cookies.has(b"seen") && rules.selecting_cookies.has(b"flavour"));
     assert!(config.user.digest_key.is_some());
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
-    assert_eq!(config.log, LogConfig { level: LogLevel::Warn, access: AccessLogFormat::Off });
+    assert_eq!(config.log, LogConfig { level: LevelFilter::WARN, access: AccessLogFormat::Off });
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn references_are_replaced_and_never_shown() {
     };
     let text = "origin = \"${ORIGIN}:81\"\nadmin.token = \"${file:/run/token}\"";
     let config = parse_in(text, environment);
-    assert_eq!(config.origin.urls[0].port, 81);
+    assert_eq!(config.origin.urls[0].authority.port_u16(), Some(81));
     assert_eq!(config.admin.tokens[0].secret.expose(), "hunter2");
     assert!(!format!("{config:?}").contains("hunter2"));
     let text = "origin = \"http://o\"\nadmin.tokens = \"${file:/x}\"\nlisten = \"${file:/x}\"";
@@ -260,7 +266,7 @@ fn an_unknown_key_is_pointed_at_with_a_suggestion() {
     3 | file = "larder.log"
       | ^^^^
       |
-      = help: known here: `level`, `access`
+      = help: known keys: `level`, `access`
     "#);
 }
 
@@ -284,7 +290,7 @@ name = "a"
 match = "/b/**/c"
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`
+    error: expected an IP address and port such as `0.0.0.0:8080`, or `unix:/path`
      --> proxy.toml:3:10
       |
     3 | listen = "0.0.0.0"
@@ -296,19 +302,19 @@ match = "/b/**/c"
     5 | token = "${LARDER_ADMIN_TOKEN}"
       |         ^^^^^^^^^^^^^^^^^^^^^^^
 
-    error: `store.memory` is a size in quotes, as in `"64KiB"`, not a number
+    error: `store.memory` must be a size in quotes such as `"64KiB"`, not a number
      --> proxy.toml:7:10
       |
     7 | memory = 256
       |          ^^^
 
-    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+    error: expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`
      --> proxy.toml:9:7
       |
     9 | ttl = "5 minutes"
       |       ^^^^^^^^^^^
 
-    error: there is no such tier
+    error: unknown tier
       --> proxy.toml:13:8
        |
     13 | tier = "hto"
@@ -316,15 +322,15 @@ match = "/b/**/c"
        |
        = help: did you mean `hot`?
 
-    error: nothing is called `{user}` here: requests do not prove which user they are from
+    error: `{user}` is not available: `[user]` configures no authentication
       --> proxy.toml:14:24
        |
     14 | tags = ["x:{x}", "user:{user}"]
        |                        ^^^^^^
        |
-       = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
+       = help: configure `jwt`, or `header` of a trusted gateway, in `[user]`
 
-    error: two routes have this name
+    error: another route has this name
       --> proxy.toml:16:8
        |
     11 | name = "a"
@@ -333,7 +339,7 @@ match = "/b/**/c"
     16 | name = "a"
        |        ^^^
 
-    error: `**` stands only at the end, as a whole segment; one segment is written `{name}`
+    error: `**` must be the last segment; use `{name}` for one segment
       --> proxy.toml:17:13
        |
     17 | match = "/b/**/c"
@@ -380,9 +386,9 @@ fn no_secret_is_shown_with_what_is_wrong_beside_or_in_it() {
 fn what_is_missing_is_said() {
     let missing = Config::parse("", "proxy.toml", Environment::empty()).unwrap_err().to_string();
     insta::assert_snapshot!(missing, @r#"
-    error: there is no origin to ask
+    error: no origin is configured
     --> proxy.toml
-     = help: write `origin = "http://127.0.0.1:3000"`, or pass `--origin`
+     = help: set `origin = "http://127.0.0.1:3000"`, or pass `--origin`
     "#);
     insta::assert_snapshot!(errors("[[route]]\nttl = \"1s\""), @"
     error: `route` has no `name`
@@ -402,34 +408,43 @@ fn what_is_missing_is_said() {
 #[test]
 fn every_value_that_means_nothing_is_refused() {
     let cases = [
-        ("listen = []", "there is nothing to listen on"),
+        ("listen = []", "`listen` is empty"),
         ("listen = [\":1\", \":1\"]", "listed twice"),
         ("tls = { cert = \"c\" }", "`tls` has no `key`"),
-        ("trusted_proxies = [\"10.0.0.0/33\"]", "neither a network"),
+        ("trusted_proxies = [\"10.0.0.0/33\"]", "expected a network"),
         ("server_timing = \"yes\"", "`true` or `false`, not a string"),
-        ("limits.headers = 0", "cannot be zero"),
+        ("limits.headers = 0", "a value above zero"),
         ("limits.headers = -1", "a whole number, not a negative number"),
         ("limits.header_bytes = \"1KiB\"", "between `8KiB` and `16MiB`"),
-        ("limits.idle_timeout = \"0s\"", "cannot be zero"),
+        ("limits.idle_timeout = \"0s\"", "a value above zero"),
         ("admin.token = \"\"", "visible ASCII"),
         ("admin.tokens = [{ token = \"a\" }]", "`may` is missing"),
         ("admin.tokens = [{ token = \"a\", may = [\"write\"] }]", "`read`, `purge`"),
         ("log.level = \"inof\"", "did you mean `info`?"),
         ("defaults.ttl_from = \"rules\"", "did you mean `rule`?"),
         ("route = [{ name = \"a b\", match = \"/a\" }]", "one word"),
-        ("route = [{ name = \"unmatched\", match = \"/a\" }]", "what no route matches"),
+        ("route = [{ name = \"unmatched\", match = \"/a\" }]", "that no route matches"),
         ("route = [{ name = \"a\", match = \"\" }]", "`route.match` is empty"),
-        ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "a tag is empty"),
-        ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` may stand"),
-        ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "no field name"),
-        ("route = [{ name = \"a\", match = \"/\", vary.headers = \"Forwarded\" }]", "the address"),
-        ("route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]", "no cookie name"),
-        ("user.harmless_cookies = [\"*\"]", "a part of one with `*`"),
-        ("user.digest_key = \"short\"", "fewer than 32 bytes"),
+        ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "empty tag"),
+        ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` is allowed"),
+        ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "invalid field name"),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.headers = \"Forwarded\" }]",
+            "the client's address",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]",
+            "invalid cookie name",
+        ),
+        ("user.harmless_cookies = [\"*\"]", "a pattern with `*`"),
+        ("user.digest_key = \"short\"", "at least 32 bytes"),
         ("route = [{ name = \"a\", match = \"/\", bypass.query = \"=b\" }]", "`name=value`"),
-        ("route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]", "no field value"),
+        (
+            "route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]",
+            "invalid field value",
+        ),
         ("route = \"a\"", "a list of tables, not a string"),
-        ("tier.hot = \"5m\"", "`tier.hot` is a table, not a string"),
+        ("tier.hot = \"5m\"", "`tier.hot` must be a table, not a string"),
     ];
     for (text, expected) in cases {
         let errors = errors(text);
@@ -440,16 +455,16 @@ fn every_value_that_means_nothing_is_refused() {
         Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()
     };
     for (table, expected) in [
-        ("urls = []", "there is no origin to ask"),
-        ("urls = [\"http://a/api\"]", "paths pass through unchanged"),
-        ("urls = [\"http://a\"]\nretries = 11", "more than 10 retries"),
-        ("urls = [\"http://a\"]\nmax_connections = 0", "cannot be zero"),
+        ("urls = []", "no origin is configured"),
+        ("urls = [\"http://a/api\"]", "paths of requests are forwarded unchanged"),
+        ("urls = [\"http://a\"]\nretries = 11", "at most 10 retries"),
+        ("urls = [\"http://a\"]\nmax_connections = 0", "a value above zero"),
         ("urls = [\"http://a\"]\nmax_pending = 1000001", "at most 1000000"),
-        ("urls = [\"http://a\"]\nkeep_alive = \"0s\"", "cannot be zero"),
+        ("urls = [\"http://a\"]\nkeep_alive = \"0s\"", "a value above zero"),
         ("urls = [\"http://a\"]\nmax_header_bytes = \"1KiB\"", "between `4KiB` and `16MiB`"),
         ("urls = [\"http://a\"]\nhost = \"a b\"", "`preserve`, `origin` or a host name"),
-        ("urls = [\"http://a\"]\nhealth.path = \"x\"", "this is a path"),
-        ("urls = [\"https://a\"]\ntls.cert = \"c\"", "`cert` and `key` come together"),
+        ("urls = [\"http://a\"]\nhealth.path = \"x\"", "expected a path"),
+        ("urls = [\"https://a\"]\ntls.cert = \"c\"", "`cert` and `key` must be set together"),
     ] {
         let errors = origin(table);
         assert!(errors.contains(expected), "{table} gives\n{errors}");
@@ -488,8 +503,7 @@ when_unsynced = "serve"
     assert_eq!(store.grace, Duration::from_mins(5));
     assert_eq!((store.compress_above, store.memory), (65_536, 0));
     assert_eq!(store.timeout, Duration::from_millis(5));
-    assert_eq!(store.unsynced_ttl, Duration::ZERO);
-    assert_eq!(store.when_unsynced, WhenUnsynced::Serve);
+    assert_eq!(store.unsynced, UnsyncedPolicy::Serve);
 }
 
 #[test]
@@ -505,21 +519,18 @@ fn a_wrong_store_is_explained_without_its_password() {
     let store = |text: &str| errors(&format!("[store]\n{text}"));
     for (text, expected) in [
         ("redis = \"memcached://host\"", "unknown scheme `memcached:`"),
-        ("redis = \"redis://u:p@host\"\ntoken = \"t\"", "has a password already"),
-        ("redis = \"rediss://host\"\ntls.cert = \"c\"", "`cert` and `key` come together"),
+        ("redis = \"redis://u:p@host\"\ntoken = \"t\"", "already has a password"),
+        ("redis = \"rediss://host\"\ntls.cert = \"c\"", "`cert` and `key` must be set together"),
         ("prefix = \"a{b}\"", "without braces"),
-        ("version = \"\"", "one or more visible ASCII characters"),
-        ("timeout = \"0\"", "this cannot be zero"),
+        ("version = \"\"", "visible ASCII characters"),
+        ("timeout = \"0\"", "expected a value above zero"),
         ("when_unsynced = \"server\"", "did you mean `serve`?"),
-        ("encrypt_key = \"hunter2\"", "fewer than 32 bytes"),
-        (
-            "encrypt_keys = [\"0123456789abcdef0123456789abcdef\", \"hunter2\"]",
-            "fewer than 32 bytes",
-        ),
-        ("encrypt_keys = []", "nothing would be encrypted"),
+        ("encrypt_key = \"hunter2\"", "at least 32 bytes"),
+        ("encrypt_keys = [\"0123456789abcdef0123456789abcdef\", \"hunter2\"]", "at least 32 bytes"),
+        ("encrypt_keys = []", "would not be encrypted"),
         (
             "encrypt_key = \"0123456789abcdef0123456789abcdef\"\nencrypt_keys = [\"0123456789abcdef0123456789abcdef\"]",
-            "are both there",
+            "exclude each other",
         ),
     ] {
         let errors = store(text);
@@ -548,20 +559,20 @@ fn what_is_hardly_meant_is_a_warning() {
             "`store.encrypt_key` has no effect",
         ),
         ("store.token = \"t\"", "`store.token` has no effect"),
-        ("store = { redis = \"redis://a\", tls = { ca = \"ca.pem\" } }", "is not `rediss`"),
-        ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),
-        ("store = { memory = \"1KiB\", max_object = \"1MiB\" }", "more than all of `memory`"),
+        ("store = { redis = \"redis://a\", tls = { ca = \"ca.pem\" } }", "without a `rediss` URL"),
+        ("admin.listen = \"0.0.0.0:1\"", "reachable from other machines"),
+        ("store = { memory = \"1KiB\", max_object = \"1MiB\" }", "larger than `memory`"),
         (
             "route = [{ name = \"a\", match = \"/\", vary.headers = \"Authorization\" }]",
-            "`authorization` in `vary` shares nothing",
+            "`authorization` in `vary` has no effect on sharing",
         ),
         (
             "route = [{ name = \"a\", match = \"/\", vary.headers = \"x_api_key\" }]",
-            "shares nothing",
+            "has no effect on sharing",
         ),
         (
             "route = [{ name = \"a\", match = \"/\", vary.cookies = \"sessionid\" }]",
-            "known for the cookie of a session",
+            "is a known session cookie",
         ),
         ("user.harmless_fields = [\"auth*\"]", "`authorization` cannot be made harmless"),
         ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),

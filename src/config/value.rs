@@ -1,24 +1,18 @@
-//! Values as operators write them: durations, sizes, addresses.
+//! Values in configuration syntax: durations, sizes, addresses.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
-use http::uri::Authority;
 use ipnet::IpNet;
 use url::Url;
 
-use super::settings::{ListenAddress, OriginScheme, OriginUrl, UnixSocket};
 use crate::{
     key::uri::{Scheme, host},
     user::DocumentUrl,
 };
 
-/// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
+/// Parses `30s`, `250ms`, `1h30m`, `7d` or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
-    const PROBLEM: &str = "a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`";
+    const PROBLEM: &str = "expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`";
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -39,13 +33,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
         total = number
             .checked_mul(millis)
             .and_then(|part| total.checked_add(part))
-            .ok_or("this is longer than can be counted")?;
+            .ok_or("the duration is too long")?;
         rest = after;
     }
     if text.is_empty() { Err(PROBLEM) } else { Ok(Duration::from_millis(total)) }
 }
 
-/// Writes a duration the way [`duration`] reads it, in as few units as possible.
+/// Formats a duration for [`duration`], in as few units as possible.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
@@ -60,9 +54,9 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// Reads `64KiB`, `256MiB`, `1GB`, `512B` or `0`, in bytes.
+/// Parses `64KiB`, `256MiB`, `1GB`, `512B` or `0` as bytes.
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
-    const PROBLEM: &str = "a size is a number and `B`, `KiB`, `MiB` or `GiB`, as in `64KiB`";
+    const PROBLEM: &str = "expected a number with `B`, `KiB`, `MiB` or `GiB`, such as `64KiB`";
     let (number, unit) = leading_number(text).ok_or(PROBLEM)?;
     let bytes = match unit.trim_start() {
         "" if number == 0 => 1,
@@ -76,73 +70,10 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
         "GB" => 1_000_000_000,
         _ => return Err(PROBLEM),
     };
-    number.checked_mul(bytes).ok_or("this is more than can be counted")
+    number.checked_mul(bytes).ok_or("the size is too large")
 }
 
-/// Reads `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
-/// `unix:/path`.
-pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
-    const PROBLEM: &str =
-        "an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`";
-    if let Some(socket) = text.strip_prefix("unix:") {
-        return unix_socket(socket).map(ListenAddress::Unix);
-    }
-    let address = match text.split_once(':') {
-        Some(("", port)) => format!("0.0.0.0:{port}"),
-        Some(("localhost", port)) => format!("127.0.0.1:{port}"),
-        _ => text.to_owned(),
-    };
-    address.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| PROBLEM)
-}
-
-/// Reads the path of a socket, with or without its permissions: `/path?mode=0660`.
-fn unix_socket(text: &str) -> Result<UnixSocket, &'static str> {
-    let (path, mode) = match text.split_once("?mode=") {
-        Some((path, mode)) => (path, Some(permissions(mode)?)),
-        None => (text, None),
-    };
-    if path.starts_with('/') {
-        Ok(UnixSocket { path: path.into(), mode })
-    } else {
-        Err("the path of a Unix socket begins with `/`, as in `unix:/run/larder.sock`")
-    }
-}
-
-fn permissions(text: &str) -> Result<u32, &'static str> {
-    const EXPECTED: &str = "expected permissions in octal digits such as `?mode=0660`";
-    let is_octal = text.len() >= 3 && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-    let mode = u32::from_str_radix(text, 8).map_err(|_| EXPECTED)?;
-    if is_octal && mode <= 0o777 { Ok(mode) } else { Err(EXPECTED) }
-}
-
-/// Reads `http://host:port`, `https://…` or `h2c://…`.
-pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
-    const PROBLEM: &str = "an origin is a URL, as in `http://127.0.0.1:3000`";
-    let (scheme, rest) = text.split_once("://").ok_or(PROBLEM)?;
-    let (scheme, web_scheme) = match scheme.to_ascii_lowercase().as_str() {
-        "http" => (OriginScheme::Http, "http"),
-        "https" => (OriginScheme::Https, "https"),
-        "h2c" => (OriginScheme::H2c, "http"),
-        _ => return Err("an origin's scheme is `http`, `https` or `h2c`"),
-    };
-    let url = Url::parse(&format!("{web_scheme}://{rest}")).map_err(|_| PROBLEM)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("an origin's URL carries no user name or password");
-    }
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err("an origin's URL ends after the host and port: paths pass through unchanged");
-    }
-    let host = url.host_str().ok_or(PROBLEM)?.to_owned();
-    let port = url.port_or_known_default().ok_or(PROBLEM)?;
-    let authority = match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.clone(),
-    };
-    let authority: Authority = authority.parse().map_err(|_| PROBLEM)?;
-    Ok(OriginUrl { scheme, host, port, authority })
-}
-
-/// Reads the URL of a set of keys: https, or http to this machine.
+/// Parses the URL of a key set: `https`, or `http` to this machine.
 pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     const EXPECTED: &str =
         "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
@@ -153,16 +84,16 @@ pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
         url::Host::Ipv6(address) => address.is_loopback(),
     };
     if url.scheme() == "http" && !is_local {
-        return Err("expected `https`: keys that come over http can be forged on the way");
+        return Err("expected `https`: keys over http could be forged in transit");
     }
     let source = DocumentUrl::parse(text).map_err(|_| EXPECTED)?;
     if source.authorization.is_some() {
-        return Err("expected a URL without user and password: the keys are public");
+        return Err("expected a URL without user name and password");
     }
     Ok(source)
 }
 
-/// Reads the name that an admin listener may be asked for by, or `*.` and a domain; without a port.
+/// Parses an admin host name, or `*.` and a domain; without a port.
 pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
     let host = served_host(text)?;
     if host.contains(':') {
@@ -171,7 +102,7 @@ pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
     Ok(host)
 }
 
-/// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.
+/// Parses a served host in canonical form: a name with optional port, or `*.` and a domain.
 pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     const EXPECTED: &str =
         "expected a host such as `api.example.com`, `api.example.com:8443` or `*.example.com`";
@@ -184,13 +115,13 @@ pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     Ok(host::canonical(text, Scheme::Http).into())
 }
 
-/// Reads a network, `10.0.0.0/8`, or a single address.
+/// Parses a network such as `10.0.0.0/8`, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()
         .ok()
         .or_else(address)
-        .ok_or("this is neither a network, as in `10.0.0.0/8`, nor an IP address")
+        .ok_or("expected a network such as `10.0.0.0/8` or an IP address")
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
@@ -230,43 +161,6 @@ mod tests {
         }
         for text in ["", "64", "64k", "KiB", "-1B", "99999999999999GiB"] {
             assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_read() {
-        let tcp = |text: &str| ListenAddress::Tcp(text.parse().unwrap());
-        assert_eq!(listen_address(":8080"), Ok(tcp("0.0.0.0:8080")));
-        assert_eq!(listen_address("localhost:0"), Ok(tcp("127.0.0.1:0")));
-        assert_eq!(listen_address("[::1]:80"), Ok(tcp("[::1]:80")));
-        let unix = |path: &str, mode| ListenAddress::Unix(UnixSocket { path: path.into(), mode });
-        assert_eq!(listen_address("unix:/run/larder.sock"), Ok(unix("/run/larder.sock", None)));
-        assert_eq!(listen_address("unix:/a?mode=0660"), Ok(unix("/a", Some(0o660))));
-        assert_eq!(unix("/a", Some(0o600)).to_string(), "unix:/a?mode=0600");
-        for text in ["unix:/a?mode=", "unix:/a?mode=888", "unix:/a?mode=rw", "unix:/a?mode=1777"] {
-            assert!(listen_address(text).is_err(), "{text}");
-        }
-        for text in ["8080", "example.com:80", "0.0.0.0", "unix:larder.sock", "1.2.3.4:99999"] {
-            assert!(listen_address(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn origins_are_read() {
-        let read = |text: &str| {
-            let url = origin_url(text).unwrap();
-            (url.scheme, url.host.clone(), url.port, url.authority.to_string())
-        };
-        let expected = (OriginScheme::H2c, "10.0.0.1".into(), 3000, "10.0.0.1:3000".to_owned());
-        assert_eq!(read("h2c://10.0.0.1:3000"), expected);
-        let expected = (OriginScheme::Https, "api.example".into(), 443, "api.example".to_owned());
-        assert_eq!(read("HTTPS://API.example/"), expected);
-        let expected = (OriginScheme::Http, "[::1]".into(), 80, "[::1]".to_owned());
-        assert_eq!(read("http://[::1]"), expected);
-        for text in
-            ["", "host:80", "ftp://host", "http://", "http://u:p@h", "http://h/x", "http://h?"]
-        {
-            assert!(origin_url(text).is_err(), "{text}");
         }
     }
 }

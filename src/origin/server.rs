@@ -44,13 +44,14 @@ impl OriginServer {
         settings: &Settings,
         tls: Option<&ClientConfigs>,
     ) -> Result<Self, OriginTlsError> {
-        let literal = settings.host.as_ref();
-        let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let literal = HeaderValue::from_str(settings.host.of("")).ok();
         let is_secure = endpoint.scheme == OriginScheme::Https;
         Ok(Self {
             connections: Arc::new(ServerConnections::new(endpoint, settings, tls)?),
             outlier_detector: OutlierDetector::default(),
-            default_host: literal.unwrap_or_else(|| endpoint.host()),
+            default_host: literal
+                .filter(|host| !host.is_empty())
+                .unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
             is_upgradable: endpoint.scheme != OriginScheme::H2c,
             first_byte_timeout: settings.first_byte_timeout,

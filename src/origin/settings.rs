@@ -6,7 +6,7 @@ use http::{HeaderValue, uri::Authority};
 use url::Url;
 
 /// Settings of an origin, as plain values.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The origin's servers; at least one.
     pub urls: Vec<Endpoint>,
@@ -32,8 +32,8 @@ pub struct Settings {
     pub health: Option<HealthCheck>,
     /// TLS towards `https` servers.
     pub tls: OriginTls,
-    /// The `Host` of requests that name none; left out, each server gets its own.
-    pub host: Option<Authority>,
+    /// The `Host` of requests.
+    pub host: HostHeader,
 }
 
 impl Settings {
@@ -52,7 +52,30 @@ impl Settings {
             retries: 1,
             health: None,
             tls: OriginTls::default(),
-            host: None,
+            host: HostHeader::default(),
+        }
+    }
+}
+
+/// The `Host` that servers are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostHeader {
+    /// The client's, in canonical form.
+    #[default]
+    Preserve,
+    /// Each server's own.
+    Origin,
+    /// A fixed value.
+    Literal(Authority),
+}
+
+impl HostHeader {
+    /// Returns the `Host` for a client's; empty if each server gets its own.
+    pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
+        match self {
+            Self::Preserve => requested,
+            Self::Origin => "",
+            Self::Literal(host) => host.as_str(),
         }
     }
 }
@@ -75,7 +98,7 @@ impl Default for ConnectionLimits {
 }
 
 /// Asks each server for a path, again and again; statuses below 400 mean healthy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The path, with query.
     pub path: String,
@@ -84,7 +107,7 @@ pub struct HealthCheck {
 }
 
 /// TLS towards servers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginTls {
     /// Certificate authorities (PEM) trusted instead of the system's.
     pub ca: Option<PathBuf>,
@@ -107,7 +130,7 @@ pub enum OriginScheme {
     H2c,
 }
 
-/// One server: `http://host:port`, `https://…`, `h2c://…` or `unix:/path`.
+/// One server: `http://host:port`, `https://…` or `h2c://…`, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its protocol.
@@ -127,6 +150,15 @@ pub enum ServerAddress {
 }
 
 impl Endpoint {
+    /// Creates the endpoint of a Unix socket.
+    pub fn unix(path: PathBuf) -> Self {
+        Self {
+            scheme: OriginScheme::Http,
+            address: ServerAddress::Unix(path),
+            authority: Authority::from_static("localhost"),
+        }
+    }
+
     /// The value of a `Host` field for it.
     pub(super) fn host(&self) -> HeaderValue {
         HeaderValue::from_str(self.authority.as_str())
@@ -146,17 +178,20 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why a server's URL is not one.
+/// Why a text is not a server's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// It is not a URL with a host.
-    #[error("not a URL of the form http://host:port")]
+    #[error("expected a URL such as `http://127.0.0.1:3000`")]
     Syntax,
     /// Its scheme is unknown.
-    #[error("the scheme must be http, https, h2c or unix")]
+    #[error("expected the scheme `http`, `https` or `h2c`")]
     Scheme,
-    /// It says more than where the server is.
-    #[error("a server is a scheme, host and port, without user, path or query")]
+    /// It has a user name or a password.
+    #[error("expected a URL without user name and password")]
+    Credentials,
+    /// It has a path, a query or a fragment.
+    #[error("expected a URL without a path: paths of requests are forwarded unchanged")]
     Excess,
 }
 
@@ -164,37 +199,29 @@ impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self {
-                scheme: OriginScheme::Http,
-                address: ServerAddress::Unix(PathBuf::from(path)),
-                authority: Authority::from_static("localhost"),
-            });
-        }
-        let url = Url::parse(text).map_err(|_| InvalidEndpoint::Syntax)?;
-        let (scheme, port) = match url.scheme() {
-            "http" => (OriginScheme::Http, 80),
-            "https" => (OriginScheme::Https, 443),
-            "h2c" => (OriginScheme::H2c, 80),
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidEndpoint::Syntax)?;
+        let (scheme, web_scheme) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (OriginScheme::Http, "http"),
+            "https" => (OriginScheme::Https, "https"),
+            "h2c" => (OriginScheme::H2c, "http"),
             _ => return Err(InvalidEndpoint::Scheme),
         };
-        let is_bare = matches!(url.path(), "" | "/")
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        if !is_bare {
+        // Hosts are normalised in URLs with well-known schemes only.
+        let url = Url::parse(&format!("{web_scheme}://{rest}"));
+        let url = url.map_err(|_| InvalidEndpoint::Syntax)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidEndpoint::Credentials);
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidEndpoint::Excess);
         }
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(InvalidEndpoint::Syntax)?;
+        let host = url.host_str().ok_or(InvalidEndpoint::Syntax)?;
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let port = url.port_or_known_default().ok_or(InvalidEndpoint::Syntax)?;
         Ok(Self {
             scheme,
-            address: ServerAddress::Tcp(
-                host.trim_matches(['[', ']']).to_owned(),
-                url.port().unwrap_or(port),
-            ),
-            authority: Authority::try_from(authority).map_err(|_| InvalidEndpoint::Syntax)?,
+            address: ServerAddress::Tcp(host.trim_matches(['[', ']']).to_owned(), port),
+            authority: authority.parse().map_err(|_| InvalidEndpoint::Syntax)?,
         })
     }
 }
@@ -204,19 +231,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_told_by_their_urls() {
+    fn servers_are_parsed_from_their_urls() {
         let parse = |text: &str| text.parse::<Endpoint>();
-        let server = parse("https://api.test").unwrap();
-        assert_eq!((server.scheme, server.authority.as_str()), (OriginScheme::Https, "api.test"));
-        assert_eq!(server.address, ServerAddress::Tcp("api.test".into(), 443));
-        let server = parse("h2c://[::1]:50051/").unwrap();
-        assert_eq!((server.scheme, server.authority.as_str()), (OriginScheme::H2c, "[::1]:50051"));
-        assert_eq!(server.address, ServerAddress::Tcp("::1".into(), 50051));
-        assert_eq!(parse("unix:/run/a.sock").unwrap().to_string(), "unix:/run/a.sock");
+        for (text, scheme, host, port, authority) in [
+            ("http://a:80", OriginScheme::Http, "a", 80, "a"),
+            ("http://[::1]", OriginScheme::Http, "::1", 80, "[::1]"),
+            ("HTTPS://API.test/", OriginScheme::Https, "api.test", 443, "api.test"),
+            ("h2c://[::1]:50051/", OriginScheme::H2c, "::1", 50051, "[::1]:50051"),
+        ] {
+            let server = parse(text).unwrap();
+            assert_eq!((server.scheme, server.authority.as_str()), (scheme, authority), "{text}");
+            assert_eq!(server.address, ServerAddress::Tcp(host.into(), port), "{text}");
+        }
         assert_eq!(parse("http://a:80").unwrap().to_string(), "http://a");
-        assert_eq!(parse("api.test:3000"), Err(InvalidEndpoint::Scheme));
-        assert_eq!(parse("3000"), Err(InvalidEndpoint::Syntax));
-        assert_eq!(parse("http://a/b"), Err(InvalidEndpoint::Excess));
-        assert_eq!(parse("http://u:p@a"), Err(InvalidEndpoint::Excess));
+        assert_eq!(Endpoint::unix("/run/a.sock".into()).to_string(), "unix:/run/a.sock");
+        for text in ["", "3000", "api.test:3000", "http://"] {
+            assert_eq!(parse(text), Err(InvalidEndpoint::Syntax), "{text}");
+        }
+        assert_eq!(parse("ftp://a"), Err(InvalidEndpoint::Scheme));
+        assert_eq!(parse("http://u:p@a"), Err(InvalidEndpoint::Credentials));
+        for text in ["http://a/b", "http://a?", "http://a#b"] {
+            assert_eq!(parse(text), Err(InvalidEndpoint::Excess), "{text}");
+        }
     }
 }

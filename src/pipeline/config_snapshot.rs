@@ -11,7 +11,7 @@ use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
     key::{digest::CredentialDigests, uri::host},
-    origin::Origin,
+    origin::{HostHeader, Origin},
     policy::CredentialRules,
     route::{Route, RouteTable},
     server::Connection,
@@ -33,7 +33,7 @@ pub(crate) struct ConfigSnapshot {
     pub identity: ViaIdentity,
     pub hosts: ServedHosts,
     /// The `Host` that origins receive.
-    pub host: OriginHostHeader,
+    pub host: HostHeader,
     /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// What counts as a credential.
@@ -69,29 +69,6 @@ impl ServedHosts {
             }
         };
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| fits(pattern))
-    }
-}
-
-/// The `Host` that origins receive.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum OriginHostHeader {
-    /// The client's, in canonical form.
-    #[default]
-    Preserve,
-    /// The server's own.
-    Origin,
-    /// A fixed value.
-    Literal(Box<str>),
-}
-
-impl OriginHostHeader {
-    /// Returns the `Host` to send for a requested host. Empty if each server gets its own.
-    pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
-        match self {
-            Self::Preserve => requested,
-            Self::Origin => "",
-            Self::Literal(host) => host,
-        }
     }
 }
 

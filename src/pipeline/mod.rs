@@ -88,9 +88,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
 pub use clock::Clock;
-pub(crate) use config_snapshot::{
-    ConfigSnapshot, OriginHostHeader, ServedHosts, ServerTiming, SnapshotId,
-};
+pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use state::Pipeline;

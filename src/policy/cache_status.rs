@@ -1,39 +1,39 @@
-//! What clients are told about the cache: `X-API-Cache` and `Cache-Status` (RFC 9211).
+//! The cache fields of responses to clients: `X-API-Cache` and `Cache-Status` (RFC 9211).
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use super::Reason;
 
-/// The name of the field with one word about the cache.
+/// Field name of `X-API-Cache`, the cache result in one word.
 pub(crate) const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
 
-/// The name of the field of RFC 9211.
+/// Field name of `Cache-Status` (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// How a response came about, in one word: the value of `X-API-Cache`.
+/// The cache result of a request in one word: the value of `X-API-Cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheResult {
-    /// Stored and fresh; the origin was not asked.
+    /// Served from the store while fresh, without a request to the origin.
     Hit,
     /// Nothing usable was stored.
     Miss,
-    /// What was stored was stale, and the origin sent a new response.
+    /// The stored response was stale, and the origin sent a new one.
     Expired,
-    /// What was stored was stale, and the origin said that it is still current.
+    /// The stored response was stale, and the origin confirmed it.
     Revalidated,
-    /// Served stale on purpose.
+    /// Served stale as configured.
     Stale,
     /// The cache was not consulted.
     Bypass,
 }
 
 impl CacheResult {
-    /// All results.
+    /// All values.
     pub const ALL: &'static [Self] =
         &[Self::Hit, Self::Miss, Self::Expired, Self::Revalidated, Self::Stale, Self::Bypass];
 
-    /// The word.
+    /// Returns the value of `X-API-Cache`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
@@ -45,45 +45,39 @@ impl CacheResult {
         }
     }
 
-    /// The word as a field value; allocates nothing.
+    /// Returns the same as a field value, without allocating.
     pub const fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
 }
 
-/// Why a request went to the origin (RFC 9211 §2.2).
+/// The reason for a request to the origin (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ForwardReason {
-    /// The cache is configured not to handle it.
+    /// The cache is configured not to handle the request.
     Bypass,
-    /// Its method needs the origin.
+    /// The request method requires the origin.
     Method,
-    /// Nothing is stored for its target.
+    /// No response is stored for the target.
     UriMiss,
-    /// Something is stored for its target, but not for its other fields.
+    /// Responses are stored for the target, but none that this request selects.
     VaryMiss,
-    /// Nothing stored could be used, for another reason.
-    Miss,
-    /// Its own directives ask for it.
+    /// Directives of the request require it.
     Request,
-    /// What is stored is stale.
+    /// The stored response is stale.
     Stale,
-    /// What is stored is not complete.
-    Partial,
 }
 
 impl ForwardReason {
-    /// The token.
+    /// Returns the token of RFC 9211.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
-            Self::Partial => "partial",
         }
     }
 }
@@ -91,13 +85,13 @@ impl ForwardReason {
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreDecision {
-    /// It was, or is about to be.
+    /// It was stored, or is being stored.
     Yes,
-    /// It is going to be, if it turns out not to be too long: its length is not known.
+    /// It will be stored unless its body, of unknown length, exceeds the limit.
     UnlessTooLong,
-    /// That is for its body to say, which is still on its way.
+    /// Unknown until the body has been read.
     Undecided,
-    /// It was not.
+    /// It was not stored.
     No,
 }
 
@@ -106,46 +100,41 @@ pub(crate) enum StoreDecision {
 pub(crate) enum Collapsed {
     /// It shared the fetch of another request.
     Yes,
-    /// It went to the origin itself.
+    /// It had a fetch of its own.
     No,
 }
 
-/// Where a response came from.
+/// The source of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handling {
     /// From the store.
     Hit,
     /// From the origin.
     Forwarded {
-        /// Why the origin was asked.
+        /// The reason for the request to the origin.
         forward: ForwardReason,
-        /// What the origin answered, if it did.
+        /// The status of the origin's response, if there was one.
         status: Option<StatusCode>,
-        /// Whether the answer was stored.
+        /// Whether that response was stored.
         stored: StoreDecision,
-        /// Whether it was asked on behalf of several requests at once.
+        /// Whether the fetch was shared by several requests.
         collapsed: Collapsed,
     },
 }
 
-/// One member of `Cache-Status`: what Larder did with a request (RFC 9211 §2).
+/// One member of `Cache-Status`: how Larder handled a request (RFC 9211 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheStatus {
-    /// Where the response came from.
+    /// The source of the response.
     pub handling: Handling,
-    /// How many seconds it stays fresh; negative for a stale one, absent if it is not stored.
+    /// Remaining freshness in seconds, negative if stale; absent if the response is not stored.
     pub ttl: Option<i64>,
-    /// Why it was not a plain hit.
+    /// The reason for anything but a plain hit.
     pub detail: Option<Reason>,
 }
 
 impl CacheStatus {
-    /// A response from the store.
-    pub(crate) const fn hit(ttl: i64) -> Self {
-        Self { handling: Handling::Hit, ttl: Some(ttl), detail: None }
-    }
-
-    /// The member as the value of a field line of its own; one allocation.
+    /// Formats the member as a field line of its own, with one allocation.
     pub(crate) fn header_value(&self) -> HeaderValue {
         let mut text = MemberBuffer::new();
         text.extend_from_slice(b"larder");
@@ -178,7 +167,7 @@ impl CacheStatus {
     }
 }
 
-/// Long enough for any member, so that it is put together on the stack.
+/// A stack buffer that is large enough for any member.
 type MemberBuffer = SmallVec<[u8; 128]>;
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
@@ -218,9 +207,9 @@ mod tests {
 
     #[test]
     fn a_hit_says_how_long_it_stays_fresh() {
-        assert_eq!(CacheStatus::hit(41).header_value(), "larder; hit; ttl=41");
-        let stale =
-            CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..CacheStatus::hit(-12) };
+        let hit = |ttl| CacheStatus { handling: Handling::Hit, ttl: Some(ttl), detail: None };
+        assert_eq!(hit(41).header_value(), "larder; hit; ttl=41");
+        let stale = CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..hit(-12) };
         assert_eq!(stale.header_value(), "larder; hit; ttl=-12; detail=stale-while-revalidate");
     }
 

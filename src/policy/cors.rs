@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::cache_status::{CACHE_STATUS, X_API_CACHE};
 use crate::field::{hop::LARDER_WARM, list};
 
-/// The fields by which a client sees how its response came about, as they are written.
+/// The cache fields that clients may read, in the spelling that is sent.
 const EXPOSED: [(HeaderName, &str); 4] = [
     (X_API_CACHE, "X-API-Cache"),
     (CACHE_STATUS, "Cache-Status"),
@@ -13,15 +13,16 @@ const EXPOSED: [(HeaderName, &str); 4] = [
     (LARDER_WARM, "X-Larder-Warm"),
 ];
 
-/// What nearly all responses lack that scripts of other origins may read.
+/// The value for responses that expose no fields themselves, which are nearly all.
 const DEFAULT_EXPOSED: HeaderValue = HeaderValue::from_static("X-API-Cache, Cache-Status, Age");
 
-/// Lets scripts of other origins read what Larder says in a response, if its origin lets them read the
-/// response at all (`Access-Control-Allow-Origin`). What the origin itself exposes stays.
+/// Adds the cache fields to `Access-Control-Expose-Headers`.
 ///
-/// Nothing is added beside `*`, but with credentials that is a name like any other (Fetch,
-/// "CORS-exposed header-name list"). Costs one lookup for other responses, and allocates no value for those
-/// that expose nothing themselves: hits are among them.
+/// Only responses that scripts of other origins may read at all (`Access-Control-Allow-Origin`) are
+/// changed. Fields that the origin exposes stay. Nothing is added beside `*`, unless the request is
+/// credentialed: then `*` is a name like any other (Fetch, "CORS-exposed header-name list"). Other
+/// responses cost one lookup. Responses that expose nothing themselves, among them hits, cost no
+/// allocation.
 pub(crate) fn expose_headers(headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;

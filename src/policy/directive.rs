@@ -1,5 +1,6 @@
 //! Cache directives of requests and responses (RFC 9111 §5.2), and targeted ones (RFC 9213).
 
+mod delta_seconds;
 mod member;
 
 use http::{HeaderMap, HeaderName, header};
@@ -9,53 +10,36 @@ use smallvec::SmallVec;
 use crate::field::{list, structured};
 
 use super::surrogate;
+pub use delta_seconds::MAX_DELTA_SECONDS;
+pub(crate) use delta_seconds::delta_seconds;
 use member::{Argument, Directive};
-pub(in crate::policy) use member::{Restriction, restrictions};
+pub(crate) use member::{Restriction, restrictions};
 
-/// The largest number of seconds that is told apart (RFC 9111 §1.2.2).
-pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
-
-/// The targeted field for caches like this one (RFC 9213 §3.1).
+/// The targeted field for CDN caches (RFC 9213 §3.1).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// Seconds that a directive gives, clamped to 2^31; an invalid number is as none at all.
-///
-/// Signs, fractions, letters and single quotes make a number invalid; double quotes do not.
-pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut seconds: u32 = 0;
-    for byte in text {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        seconds = seconds.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
-    }
-    Some(seconds.min(MAX_DELTA_SECONDS))
-}
-
-/// Which field a response's directives were taken from.
+/// The field from which a response's directives were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::enum_variant_names, reason = "the names of the fields")]
 pub enum DirectiveSource {
     /// `CDN-Cache-Control`: everything else is ignored (RFC 9213 §2.2).
     CdnCacheControl,
     /// `Surrogate-Control`: everything else is ignored.
     SurrogateControl,
-    /// `Cache-Control`, and `Expires` where that is silent.
+    /// `Cache-Control`, and `Expires` if it gives no lifetime.
     #[default]
     CacheControl,
 }
 
-/// What a response's cache directives say to a shared cache (RFC 9111 §5.2.2).
+/// The cache directives of a response, as they apply to a shared cache (RFC 9111 §5.2.2).
 ///
-/// Of a directive given twice the first counts; a freshness that is no number counts as zero, so that
-/// invalid information makes a response stale (§4.2.1). What allows has to be well-formed. What forbids
-/// counts in any spelling and between any separators, but for what an extension directive quotes.
+/// If a directive is repeated, the first one counts. An invalid lifetime counts as zero, so that
+/// the response is stale (§4.2.1). Permissions have to be well-formed. Restrictions count in any
+/// spelling and between any separators, except in the quoted argument of an extension directive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct ResponseDirectives {
-    /// Where these directives come from.
+    /// The field that the directives were taken from.
     pub source: DirectiveSource,
     /// `max-age`, in seconds.
     pub max_age: Option<u32>,
@@ -73,26 +57,26 @@ pub struct ResponseDirectives {
     pub private: bool,
     /// `public`.
     pub public: bool,
-    /// `public`, or an `s-maxage` that is a number: shared whoever asks (§3.5).
+    /// `public`, or a valid `s-maxage`: may be shared despite credentials (§3.5).
     pub shareable: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
-    /// `proxy-revalidate`; or that or `must-revalidate` in a form that is not well-formed.
+    /// `proxy-revalidate`; also set for a malformed `proxy-revalidate` or `must-revalidate`.
     pub proxy_revalidate: bool,
     /// `must-understand`.
     pub must_understand: bool,
     /// `immutable` (RFC 8246).
     pub immutable: bool,
-    /// Fields that `no-cache="…"` and `private="…"` name: not to be stored.
+    /// Fields named by `no-cache="…"` and `private="…"`, which are not stored.
     pub qualified_fields: SmallVec<[HeaderName; 2]>,
 }
 
 impl ResponseDirectives {
-    /// Reads the directives that apply here: the first valid one of `CDN-Cache-Control`,
-    /// `Surrogate-Control` and `Cache-Control`, all its lines together.
+    /// Parses the directives of a response. Call once per message.
     ///
-    /// A targeted field that is empty, broken, or has a known directive of another type is ignored
-    /// (RFC 9213 §2.1), except for what it forbids. Call once a message.
+    /// The first valid field counts, with all its lines: `CDN-Cache-Control`, `Surrogate-Control`,
+    /// `Cache-Control`. A targeted field is ignored if it is empty or malformed, or if a known
+    /// directive has a value of another type (RFC 9213 §2.1). Its restrictions count even then.
     pub fn parse(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if directives.read_cdn_cache_control(response) {
@@ -103,12 +87,12 @@ impl ResponseDirectives {
         }
         let is_forbidden = directives.no_store;
         directives.read_cache_control(response);
-        // `must-understand` takes the place of the `no-store` beside it, and of no other.
+        // `must-understand` overrides the `no-store` in the same field only.
         directives.must_understand &= !is_forbidden;
         directives
     }
 
-    /// Whether the field is valid and says something.
+    /// Returns whether the field is valid and not empty.
     fn read_cdn_cache_control(&mut self, response: &HeaderMap) -> bool {
         for member in list::members(response, CDN_CACHE_CONTROL) {
             let text = member::strip_false_key(member);
@@ -131,7 +115,7 @@ impl ResponseDirectives {
         true
     }
 
-    /// Whether the field says something to this cache.
+    /// Returns whether the field has a directive for this cache.
     fn read_surrogate_control(&mut self, response: &HeaderMap) -> bool {
         let surrogate = surrogate::parse(response);
         for member in &surrogate.applicable {
@@ -147,7 +131,7 @@ impl ResponseDirectives {
 
     fn read_cache_control(&mut self, response: &HeaderMap) {
         if !response.contains_key(header::CACHE_CONTROL) {
-            // Its meaning in responses was never specified (§5.4). Who sends it wants nothing stored.
+            // Undefined in responses (§5.4), but the intention is that nothing is stored.
             self.no_cache |= has_pragma(response);
         }
         for member in list::members(response, header::CACHE_CONTROL) {
@@ -160,7 +144,7 @@ impl ResponseDirectives {
         }
     }
 
-    /// Takes what a member forbids.
+    /// Applies the restrictions in a member.
     fn apply_restrictions(&mut self, member: &[u8], directive: Option<&Directive<'_>>) {
         let text = match directive {
             Some(Directive { name, argument: Some(Argument::Quoted(names)) }) => {
@@ -182,7 +166,7 @@ impl ResponseDirectives {
         }
     }
 
-    /// Takes what a well-formed directive allows.
+    /// Applies the permissions and lifetimes of a well-formed directive.
     fn apply(&mut self, directive: &Directive<'_>) {
         let Directive { name, argument } = *directive;
         let seconds = argument.and_then(|argument| delta_seconds(argument.text()));
@@ -204,7 +188,7 @@ impl ResponseDirectives {
         }
     }
 
-    /// Takes a freshness that is not well-formed as invalid.
+    /// Treats a malformed lifetime as invalid.
     fn apply_malformed(&mut self, member: &[u8]) {
         if member::has_word(member, "max-age") {
             self.set_max_age(None);
@@ -225,9 +209,8 @@ impl ResponseDirectives {
         }
     }
 
-    /// Notes the field names that qualify a directive; whether there were any, all well-formed.
-    ///
-    /// An argument that is no list of names does not narrow its directive.
+    /// Adds the field names in the argument of a directive. Returns whether all were well-formed.
+    /// An argument that is empty or malformed does not narrow its directive.
     fn add_qualified_fields(&mut self, argument: &[u8]) -> bool {
         let mut names: SmallVec<[HeaderName; 2]> = SmallVec::new();
         for member in list::split(argument).filter(|member| !member.is_empty()) {
@@ -246,7 +229,7 @@ fn is_named(name: &[u8], wanted: &str) -> bool {
     name.eq_ignore_ascii_case(wanted.as_bytes())
 }
 
-/// Whether each directive that is known here has a value of its type (RFC 9213 §2.1).
+/// Returns whether each known directive has a value of its type (RFC 9213 §2.1).
 fn is_well_typed(dictionary: &Dictionary) -> bool {
     dictionary.iter().all(|(key, entry)| has_type_of(key.as_str(), entry))
 }
@@ -266,26 +249,24 @@ fn has_type_of(name: &str, entry: &ListEntry) -> bool {
     }
 }
 
-/// Whether `Pragma` says `no-cache` (§5.4).
+/// Returns whether there is a `Pragma: no-cache` (§5.4).
 fn has_pragma(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::PRAGMA).iter();
     lines.any(|line| restrictions(line.as_bytes()).any(|word| word == Restriction::NoCache))
 }
 
-/// What a request's cache directives say (RFC 9111 §5.2.1).
-///
-/// Numbers that are invalid are as if they were not there.
+/// The cache directives of a request (RFC 9111 §5.2.1). Invalid numbers are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestDirectives {
     /// `max-age`, in seconds.
     pub max_age: Option<u32>,
     /// `min-fresh`, in seconds.
     pub min_fresh: Option<u32>,
-    /// `max-stale`, in seconds; without a number, the largest.
+    /// `max-stale`, in seconds; the maximum if it has no number.
     pub max_stale: Option<u32>,
     /// `stale-if-error`, in seconds (RFC 5861 §4).
     pub stale_if_error: Option<u32>,
-    /// `no-cache`, or `Pragma: no-cache` where there is no `Cache-Control`.
+    /// `no-cache`, or `Pragma: no-cache` if there is no `Cache-Control`.
     pub no_cache: bool,
     /// `no-store`.
     pub no_store: bool,
@@ -294,9 +275,8 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads the directives of a request; costs two look-ups where there are none. Call once a message.
-    ///
-    /// `no-store` and `no-cache` count in any spelling and between any separators.
+    /// Parses the directives of a request. Call once per message. Costs two lookups if there are
+    /// none. `no-store` and `no-cache` count in any spelling and between any separators.
     pub fn parse(request: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if !request.contains_key(header::CACHE_CONTROL) {

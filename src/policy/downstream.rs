@@ -1,17 +1,16 @@
-//! What caches behind this one may do with a response that belongs to some of its clients.
+//! Restrictions for downstream caches on responses of a partition.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::field::list;
 
-/// How the names of fields end that address caches of one kind (RFC 9213 §2.2), and of fields that only
-/// surrogates heed.
+/// Suffixes of field names that address one kind of cache (RFC 9213 §2.2), and of surrogate fields.
 const TARGETED: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 
-/// Makes a response `private`: shared caches behind this one must not store it (RFC 9111 §5.2.2.7). All else
-/// that it says to the client's own cache stays.
+/// Makes a response `private`, so that shared caches downstream do not store it.
 ///
-/// Takes off what is for shared caches alone: `public`, `s-maxage`, `proxy-revalidate`, and targeted fields.
+/// See RFC 9111 §5.2.2.7. Directives for the client's own cache stay. Directives for shared caches
+/// are removed: `public`, `s-maxage`, `proxy-revalidate`, and targeted fields.
 pub(crate) fn make_private(headers: &mut HeaderMap) {
     let is_targeted =
         |name: &&HeaderName| TARGETED.iter().any(|ending| name.as_str().ends_with(ending));
@@ -33,7 +32,7 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     );
 }
 
-/// Whether a directive takes nothing away where `private` stands.
+/// Returns whether a directive is redundant beside `private`.
 fn is_for_shared_caches(directive: &[u8]) -> bool {
     let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default();
     [&b"public"[..], b"s-maxage", b"proxy-revalidate", b"private"]

@@ -1,4 +1,4 @@
-//! What requests that wait for one fetch share of its failure.
+//! Sharing of failures among the requests that wait for one fetch.
 
 use http::{HeaderName, StatusCode, header};
 
@@ -10,22 +10,21 @@ use super::{
     stored_fields::is_event_stream,
 };
 
-/// What those who wait for a fetch get of the response that it brought.
+/// The part of a response that the followers of a fetch receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureSharing {
     /// The response itself, if its `Vary` allows.
     Response,
-    /// The fact that the origin failed: the status and `Retry-After`, without fields and content. The
-    /// reason says why no more than that.
+    /// The status and `Retry-After` only, for the given reason.
     Status(Reason),
-    /// Nothing: it is about one request, and each of them asks for itself.
+    /// Nothing: each request sends a fetch of its own.
     Nothing,
 }
 
-/// Returns whether a status says that the origin, or a server before it, fails for the moment.
+/// Returns whether a status shows a temporary failure of the origin or a server before it.
 ///
-/// 429 is among them: it is about the rate of requests. Not among them are the 5xx that one request
-/// brings about by its method, version, fields or network: 501, 505, 506, 510, 511.
+/// 429 is included, since it is about the rate of requests. Left out are 501, 505, 506, 510 and
+/// 511, which depend on the method, version, fields or network of one request.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {
         501 | 505 | 506 | 510 | 511 => false,
@@ -33,12 +32,12 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
     }
 }
 
-/// Returns what waiters get of a response that is not stored, or not fresh. `leader` are the credentials of
-/// the request that it answers.
+/// Returns the part that followers receive of a response that is not stored or not fresh.
 ///
-/// Without sharing, a failing origin gets all waiting requests at once when it can bear them least. But a
-/// response is not meant for others because it is an error. One that sets cookies, forbids reuse, or may
-/// depend on who asks or from where, is given to nobody else (RFC 9111 §3, §5.2.2).
+/// `leader` are the credentials of the leader's request. Without sharing, a failing origin would
+/// receive all waiting requests at once. But an error is not public because it is an error. A
+/// response that sets cookies, forbids reuse, or may depend on the client or its address is given
+/// to its own client only (RFC 9111 §3, §5.2.2).
 pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -54,8 +53,8 @@ pub(crate) fn failure_sharing(
     }
 }
 
-/// Returns why a request with these credentials gets no error response that another request brought, or
-/// brings none for others. Credentials that are part of the key separate by themselves.
+/// Returns the reason why these credentials prevent sharing an error response, if there is one.
+/// Applies to the leader and to followers. Credentials that are part of the key are left out.
 pub(crate) fn credential_refusal(
     credentials: Credentials,
     directives: &ResponseDirectives,
@@ -70,7 +69,7 @@ pub(crate) fn credential_refusal(
     carried.filter(|_| !directives.shareable).map(|(_, reason)| reason)
 }
 
-/// Why a response is for the client that asked, as far as its head says.
+/// Returns the reason in a response's head for not sharing it, if there is one.
 fn response_refusal(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

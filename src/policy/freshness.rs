@@ -1,4 +1,4 @@
-//! How old a response is and how long it is fresh (RFC 9111 §4.2).
+//! Age and freshness lifetime of responses (RFC 9111 §4.2).
 
 use std::time::Duration;
 
@@ -11,66 +11,65 @@ use super::{
     directive::{DirectiveSource, MAX_DELTA_SECONDS, delta_seconds},
 };
 
-/// All that reading a stored response needs to know about its age, fixed when it was received.
-///
-/// It is kept with each stored response, and written by hand into its record: the fields are stable.
+/// The freshness of a stored response, computed when it was received. Part of the stored form,
+/// which is written by hand: the fields are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// When the response was received.
+    /// Time of receipt.
     pub received_at: Timestamp,
-    /// The corrected initial age (§4.2.3): how old the response already was then.
+    /// Corrected initial age (§4.2.3): the age at receipt.
     pub initial_age: Duration,
-    /// The age at which it becomes stale.
+    /// Age at which the response becomes stale.
     pub lifetime: Duration,
     /// The origin's `stale-while-revalidate`, in seconds.
     pub stale_while_revalidate: Option<u32>,
     /// The origin's `stale-if-error`, in seconds.
     pub stale_if_error: Option<u32>,
-    /// How long after receipt it may be used at all: fresh, stale, or in place of an error. `None` sets
-    /// no end. It counts from `received_at`, so that it is the same by every node's clock.
+    /// Time after receipt during which the response may be used, fresh or stale. `None` is no
+    /// limit. It counts from `received_at`, so that all nodes agree.
     pub usable_for: Option<Duration>,
-    /// What else limits or allows its reuse.
+    /// Further limits and permissions.
     pub constraints: Constraints,
 }
 
-/// A set of properties that decide about reuse; stored as one byte.
+/// A set of properties that govern reuse; stored as one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Constraints(u8);
 
 impl Constraints {
-    /// `no-cache`: validated before every use.
+    /// `no-cache`: validate before each use.
     pub const NO_CACHE: Self = Self(1);
     /// `must-revalidate`: never served stale; may be shared despite `Authorization` (§3.5).
     pub const MUST_REVALIDATE: Self = Self(1 << 1);
     /// `proxy-revalidate`: never served stale.
     pub const PROXY_REVALIDATE: Self = Self(1 << 2);
-    /// `s-maxage` set the lifetime: not served stale unless the origin says how long (§5.2.2.10).
+    /// `s-maxage` set the lifetime: not served stale without a window from the origin (§5.2.2.10).
     pub const S_MAXAGE: Self = Self(1 << 3);
-    /// `immutable`: a reload does not ask for it while it is fresh (RFC 8246).
+    /// `immutable`: a reload does not revalidate it while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
-    /// The origin gave the freshness itself, if only to say that there is none.
+    /// The origin gave the lifetime explicitly, even if it is zero.
     pub const EXPLICIT: Self = Self(1 << 5);
-    /// `public` or `s-maxage`: may be shared whatever credentials the request has.
+    /// `public` or `s-maxage`: may be shared whatever the credentials.
     pub const SHAREABLE: Self = Self(1 << 6);
-    /// The origin itself said that the response is fresh for a while: it is no guess, and no rule's doing.
+    /// The lifetime is from the origin and not over, neither heuristic nor from a rule.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
-    /// The set as stored.
+    /// Returns the stored form.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// The set from its stored form; every bit has a meaning.
+    /// Reads the stored form; every bit has a meaning.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
 
-    /// Whether one of `these` is in the set.
+    /// Returns whether one of `these` is in the set.
     pub const fn has_any(self, these: Self) -> bool {
         self.0 & these.0 != 0
     }
 
-    /// Both sets together.
+    /// Returns the union of both sets.
     #[must_use]
     pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)
@@ -81,10 +80,10 @@ impl Constraints {
     }
 }
 
-/// By how much the clock that a response was stored by may be ahead.
+/// Maximum lead of the clock of the node that stored a response.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// Where a lifetime comes from.
+/// The source of a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifetimeBasis {
     /// `s-maxage`, `max-age` or `Expires`.
@@ -93,16 +92,16 @@ pub enum LifetimeBasis {
     Rule,
     /// A tenth of the time since `Last-Modified` (§4.2.2).
     Heuristic,
-    /// Nothing says anything: the lifetime is zero.
+    /// No source: the lifetime is zero.
     Unspecified,
 }
 
 impl Freshness {
-    /// Computes the freshness of a response at the moment it was received.
+    /// Computes the freshness of a response at the time of receipt.
     ///
-    /// `ttl_from` decides between the origin's lifetime and the rule's. The rule's counts from receipt,
-    /// whatever age the response arrived with, and only for the statuses that it names: errors are not
-    /// kept because a route has a `ttl`.
+    /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's counts from
+    /// receipt, whatever the age of the response. It applies only to the statuses that the rule
+    /// names: a `ttl` on a route does not keep errors.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -133,36 +132,38 @@ impl Freshness {
         (freshness, basis)
     }
 
-    /// Ends every use of the response this long after its receipt, or earlier if it ends earlier already.
+    /// Limits all use of the response to this time after receipt.
     ///
-    /// For responses that must not outlive what gave access to them. After the end only its validator
-    /// is of use: a 304 brings a freshness with an end of its own.
+    /// An earlier limit stays. For responses that must not outlive the credentials that gave access
+    /// to them. After the limit only the validator is used: a 304 brings freshness with a limit of
+    /// its own.
     #[must_use]
     pub fn ending_in(self, remaining: Duration) -> Self {
         let usable_for = self.usable_for.map_or(remaining, |known| known.min(remaining));
         Self { usable_for: Some(usable_for), ..self }
     }
 
-    /// Whether the end of every use has come. A response with an end that is received in the future by
-    /// this clock counts as over: its end would come too late.
+    /// Returns whether the limit of all use has passed. A response with a limit that was received
+    /// in the future by this clock counts as ended, since its limit would be too late.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.usable_for.is_some_and(|usable_for| {
             self.is_from_future(now) || now.saturating_since(self.received_at) >= usable_for
         })
     }
 
-    /// How old the response is now (§4.2.3).
+    /// Returns the current age (§4.2.3).
     pub fn current_age(&self, now: Timestamp) -> Duration {
         self.initial_age.saturating_add(now.saturating_since(self.received_at))
     }
 
-    /// The value of `Age` now: whole seconds, at most 2^31.
+    /// Returns the current value of `Age`: whole seconds, at most 2^31.
     pub fn age_seconds(&self, now: Timestamp) -> u32 {
         let seconds = self.current_age(now).as_secs();
         u32::try_from(seconds).unwrap_or(MAX_DELTA_SECONDS).min(MAX_DELTA_SECONDS)
     }
 
-    /// Seconds until the response becomes stale or unusable, rounded down; negative once it is.
+    /// Returns the seconds until the response is stale or unusable, rounded down; negative
+    /// afterwards.
     pub fn ttl(&self, now: Timestamp) -> i64 {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let left = millis(self.lifetime).saturating_sub(millis(self.current_age(now)));
@@ -172,16 +173,16 @@ impl Freshness {
         left.min(usable).div_euclid(1000)
     }
 
-    /// Whether it may answer others than the one who asked for it without asking the origin again:
-    /// even collapsed requests share nothing that is not fresh.
+    /// Returns whether the response may answer other requests without validation. Collapsed
+    /// requests share nothing else either.
     pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
-    /// Whether the response is fresh now: by its age, and not over.
+    /// Returns whether the response is fresh: young enough, and not ended.
     ///
-    /// What will have been received has no age: it was stored by a clock that was ahead, and would stay
-    /// fresh for as long as that was.
+    /// A time of receipt in the future is from a clock that was ahead. Such a response is not
+    /// fresh, since it would stay fresh too long.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.has_ended(now)
     }
@@ -190,13 +191,13 @@ impl Freshness {
         self.received_at > now.saturating_add(MAX_CLOCK_SKEW)
     }
 
-    /// How long the response has been stale; zero while it is fresh.
+    /// Returns how long the response has been stale; zero while it is fresh.
     pub fn staleness(&self, now: Timestamp) -> Duration {
         self.current_age(now).saturating_sub(self.lifetime)
     }
 }
 
-/// Decides between the origin's lifetime and the rule's; nothing if neither says anything.
+/// Chooses between the origin's lifetime and the rule's. Returns `None` if there is neither.
 fn choose_lifetime(
     origin: Option<Duration>,
     rule: Option<Duration>,
@@ -239,10 +240,10 @@ fn constraints(
         .with_if(directives.shareable, Constraints::SHAREABLE)
 }
 
-/// The lifetime that the origin gives explicitly (§4.2.1).
+/// Returns the explicit lifetime from the origin (§4.2.1).
 ///
-/// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
-/// lies in the past, and is not read at all beside a targeted field.
+/// `Expires` counts from `Date`, or from receipt if `Date` is missing or invalid. An invalid
+/// `Expires` is in the past. Beside a targeted field, `Expires` is ignored.
 pub(crate) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -259,12 +260,11 @@ pub(crate) fn origin_lifetime(
     Some(lifetime.min(Duration::from_secs(MAX_DELTA_SECONDS.into())))
 }
 
-/// The longest lifetime that is guessed.
+/// Maximum heuristic lifetime.
 const MAX_HEURISTIC_LIFETIME: Duration = Duration::from_hours(24);
 
-/// A tenth of the time between `Last-Modified` and `Date` (§4.2.2), whole seconds, at most a day.
-///
-/// Only for statuses that may be cached without the origin saying so, or with `public`.
+/// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2). Whole seconds, at most
+/// a day. Applies to heuristically cacheable statuses, or with `public`.
 fn heuristic_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -278,7 +278,7 @@ fn heuristic_lifetime(
     Some(Duration::from_secs(tenth).min(MAX_HEURISTIC_LIFETIME))
 }
 
-/// Whether responses with this status may be cached without explicit freshness (RFC 9110 §15.1).
+/// Returns whether a status is heuristically cacheable (RFC 9110 §15.1).
 pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
@@ -293,9 +293,8 @@ fn initial_age(response: &ResponseHead<'_>) -> Duration {
     corrected.max(apparent)
 }
 
-/// Returns the value of `Age`, zero if the field is absent or invalid.
-///
-/// The first member of all lines counts; an invalid one makes the whole field count for nothing (§5.1).
+/// Returns the value of `Age`, or zero if the field is absent or invalid. The first member of all
+/// lines counts. If it is invalid, the whole field is ignored (§5.1).
 fn age_value(headers: &HeaderMap) -> Duration {
     let first = list::members(headers, header::AGE).next();
     let seconds = first.and_then(delta_seconds).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the policy sees of a request and of the response to it.
+//! The heads of a request and its response, as the policy reads them.
 
 use http::{HeaderMap, Method, StatusCode};
 
@@ -8,27 +8,27 @@ use crate::field::Timestamp;
 /// A request without its content.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
-    /// The method.
+    /// Method.
     pub method: &'a Method,
-    /// Host and optional port that the client asked.
+    /// Requested host and optional port.
     pub authority: &'a str,
     /// Path and query.
     pub target: &'a str,
-    /// The fields as the client sent them.
+    /// Fields as the client sent them.
     pub headers: &'a HeaderMap,
-    /// What it says about who asks.
+    /// Credentials in the request.
     pub credentials: Credentials,
 }
 
-/// A final response without its content, as it came from the origin.
+/// A final response from the origin, without its content.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'a> {
-    /// The status.
+    /// Status.
     pub status: StatusCode,
-    /// All its fields, `Age` and `Set-Cookie` too.
+    /// All fields, including `Age` and `Set-Cookie`.
     pub headers: &'a HeaderMap,
-    /// When the request was sent.
+    /// Time at which the request was sent.
     pub requested_at: Timestamp,
-    /// When these fields had arrived.
+    /// Time at which the fields had arrived.
     pub received_at: Timestamp,
 }

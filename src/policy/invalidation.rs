@@ -1,4 +1,4 @@
-//! What the response to an unsafe request makes invalid (RFC 9111 §4.4, RFC 9875 §3).
+//! Invalidation by responses to unsafe requests (RFC 9111 §4.4, RFC 9875 §3).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use smallvec::SmallVec;
@@ -9,24 +9,22 @@ use crate::field::{presence::FieldPresence, structured};
 
 const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// What became of an unsafe request.
+/// The outcome of an unsafe request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum UnsafeRequestOutcome<'a> {
     /// The origin sent a final response, with this status and these fields.
     Answered(StatusCode, &'a HeaderMap),
-    /// Some of the request was sent, and no final response came: it may have done what it was to do.
+    /// The request was sent at least in part, without a final response. It may have been processed.
     Unknown,
 }
 
-/// Returns whether a request may change what is stored.
-///
-/// Unknown methods may, and so may a request that an override field may turn into another
-/// (`X-HTTP-Method-Override`), whatever its own method.
+/// Returns whether a request may invalidate stored responses. True for unknown methods too, and if
+/// an override field may replace the method (`X-HTTP-Method-Override`).
 pub(crate) fn is_unsafe(method: &Method, presence: FieldPresence) -> bool {
     is_unsafe_method(method) || presence.has(FieldPresence::OVERRIDE)
 }
 
-/// Returns whether requests with this method may change what is stored; unknown methods may.
+/// Returns whether a method may invalidate stored responses; unknown methods may.
 pub(crate) fn is_unsafe_method(method: &Method) -> bool {
     !matches!(
         method.as_str(),
@@ -35,8 +33,8 @@ pub(crate) fn is_unsafe_method(method: &Method) -> bool {
 }
 
 impl UnsafeRequestOutcome<'_> {
-    /// Whether it makes the request's target invalid: a 2xx or 3xx does (RFC 9111 §4.4), and so does an
-    /// unknown outcome.
+    /// Returns whether the outcome invalidates the request's target. True for 2xx and 3xx (RFC 9111
+    /// §4.4), and for an unknown outcome.
     pub(crate) fn invalidates_target(&self) -> bool {
         match self {
             Self::Answered(status, _) => status.is_success() || status.is_redirection(),
@@ -44,11 +42,12 @@ impl UnsafeRequestOutcome<'_> {
         }
     }
 
-    /// Whether the request counts as done, so that all that depends on it is invalid: after a 2xx, a 303, a
-    /// redirect to the same path, or an unknown outcome.
+    /// Returns whether the request counts as processed, so that everything that depends on it is
+    /// invalid.
     ///
-    /// Another redirect says that the request was not processed: to a login page, for instance, which
-    /// anyone without credentials is sent to.
+    /// True after a 2xx, a 303, a redirect to the same path, or an unknown outcome. Other redirects
+    /// show that the request was not processed: to a login page, for instance, which anyone can
+    /// trigger without credentials.
     pub(crate) fn is_processed(&self, request: &RequestHead<'_>) -> bool {
         match self {
             Self::Answered(status, _) if status.is_success() => true,
@@ -69,21 +68,20 @@ fn redirects_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bo
     to.is_some() && to == path(&HeaderValue::from_static(""))
 }
 
-/// The groups that a response to an unsafe request says have changed (`Cache-Group-Invalidation`); none if
-/// the field is no list of strings.
-///
-/// What an origin says here holds whatever the status: a request that failed may have changed something.
+/// Returns the groups that a response names in `Cache-Group-Invalidation`. Empty if the field is
+/// not a list of strings. The status is ignored: a failed request may have changed something.
 pub(crate) fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
     let mut groups = structured::strings(response, GROUPS).unwrap_or_default();
     groups.retain(|group| !group.is_empty());
     groups
 }
 
-/// The targets (path and query) that the outcome of an unsafe request makes invalid.
+/// Returns the targets (path and query) that the outcome of an unsafe request invalidates.
 ///
-/// The request's own target as it was sent; and, if the request counts as [done](UnsafeRequestOutcome::is_processed), those of
-/// `Location` and `Content-Location` that lie on the same host, normalised. Other hosts are left alone: a
-/// response must not throw out what is not its own.
+/// These are the request's own target as sent and, if the request was
+/// [processed](UnsafeRequestOutcome::is_processed), the targets of `Location` and
+/// `Content-Location` on the same host, normalised. Other hosts are left out: a response must not
+/// purge the content of another host.
 pub(crate) fn invalidated_targets(
     request: &RequestHead<'_>,
     outcome: &UnsafeRequestOutcome<'_>,
@@ -108,10 +106,8 @@ pub(crate) fn invalidated_targets(
     targets
 }
 
-/// The path and query that a URI reference in a response means, if it lies on the request's host.
-///
-/// Default ports count as absent, and the scheme does not count: it is often another on the two sides
-/// of a gateway.
+/// Returns path and query of a URI reference in a response if it is on the request's host. Default
+/// ports count as absent. The scheme is ignored, since gateways often change it.
 pub(crate) fn resolve_same_origin(
     request: &RequestHead<'_>,
     reference: &HeaderValue,
@@ -129,7 +125,7 @@ pub(crate) fn resolve_same_origin(
     })
 }
 
-/// The port, unless it is the default of either scheme.
+/// Returns the port unless it is the default of either scheme.
 fn port(url: &Url) -> Option<u16> {
     url.port().filter(|port| !matches!(port, 80 | 443))
 }

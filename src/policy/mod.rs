@@ -1,7 +1,7 @@
 //! RFC 9111 as pure functions: headers, rule and time in; verdict and reason out.
 //!
-//! No clock, no I/O, no log, no metric. One file for each section of the RFC, and one closed list of
-//! reasons that says why a response was not stored or not reused.
+//! No clock, no I/O, no log, no metric. There is one file for each section of the RFC, and one
+//! closed list of reasons for not storing or not reusing a response.
 
 pub(crate) mod cache_status;
 pub(crate) mod cors;
@@ -16,6 +16,7 @@ pub(crate) mod partition;
 pub(crate) mod reason;
 pub mod reuse;
 pub(crate) mod rule;
+mod sharing;
 pub(crate) mod stale;
 pub mod storable;
 pub mod stored_fields;
@@ -27,10 +28,10 @@ pub(crate) use cache_status::{CacheResult, CacheStatus, ForwardReason};
 pub(crate) use credentials::CredentialRules;
 pub use credentials::Credentials;
 pub use directive::{RequestDirectives, ResponseDirectives};
-pub use freshness::Freshness;
+pub(crate) use freshness::Freshness;
 pub use head::{RequestHead, ResponseHead};
 pub use partition::Partition;
-pub use reason::Reason;
+pub(crate) use reason::Reason;
 pub(crate) use reuse::Reuse;
 pub use reuse::reuse;
 pub use rule::CacheRule;

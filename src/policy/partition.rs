@@ -1,30 +1,30 @@
-//! Who shares the stored responses of a route (`partition`).
+//! Sharing of a route's stored responses (`partition`).
 
 use std::{fmt, sync::Arc};
 
-/// Who shares the stored responses of a route.
+/// The set of clients that share the stored responses of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Partition {
-    /// Requests without credentials; others as far as RFC 9111 §3.5 allows.
+    /// Clients without credentials; others as far as RFC 9111 §3.5 allows.
     #[default]
     None,
-    /// All requests. Their credentials do not reach the origin.
+    /// All clients. Credentials are not forwarded to the origin.
     Everyone,
-    /// All requests with a valid token of one issuer and the same rights.
+    /// All clients with a valid token of one issuer and the same rights.
     Authenticated,
-    /// Requests whose tokens have the same values of these claims, and the same rights.
+    /// Clients whose tokens have the same values of these claims and the same rights.
     Claims(Arc<[Box<str>]>),
-    /// The requests of one user with the same rights.
+    /// One user with the same rights.
     User,
 }
 
 impl Partition {
-    /// Whether a request needs an identity to take part.
+    /// Returns whether requests need an identity.
     pub const fn needs_identity(&self) -> bool {
         matches!(self, Self::Authenticated | Self::Claims(_) | Self::User)
     }
 
-    /// Reads the text of `partition`, as in `"user"` or `"claim:tenant,plan"`. `None` if it is none.
+    /// Parses a value of `partition` such as `"user"` or `"claim:tenant,plan"`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "everyone" => Some(Self::Everyone),
@@ -41,7 +41,7 @@ impl Partition {
 }
 
 impl fmt::Display for Partition {
-    /// As the configuration writes it; `none` if it is left out.
+    /// Formats the partition as in the configuration; the default is `none`.
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => to.write_str("none"),

@@ -1,13 +1,13 @@
-//! The closed list of reasons: why the cache was not used, not filled, or answered stale.
+//! The closed list of reasons for not using the cache, not storing, or serving stale.
 
 use std::fmt;
 
-/// Declares the enum, its spellings and the list of all its values in one place.
+/// Declares the enum, its spellings and the list of its values in one place.
 macro_rules! reasons {
     ($($(#[doc = $prose:literal])+ $name:ident = $text:literal,)+) => {
-        /// Why a request was not answered from the store, or its response not stored.
+        /// The reason why a request was not served from the store, or its response not stored.
         ///
-        /// The same spelling appears in `Cache-Status` (`detail=`), the access log, the metric label
+        /// The same spelling appears in `Cache-Status` (`detail=`), the access log, metric labels
         /// and `explain`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
@@ -15,17 +15,17 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason there is, in the order of this file.
+            /// All reasons in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The reason as users read it: lower case, words joined by hyphens.
+            /// Returns the reason as users see it: lower-case words joined by hyphens.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
                 }
             }
 
-            /// The reason in a sentence or two, as `explain` shows it.
+            /// Returns the description that `explain` shows, in a sentence or two.
             pub fn description(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($prose),+).trim_ascii(),)+
@@ -40,11 +40,11 @@ reasons! {
     RuleBypass = "rule-bypass",
     /// Responses to this method are not cached.
     MethodNotCacheable = "method-not-cacheable",
-    /// The request asks for another protocol on the same connection.
+    /// The request upgrades the connection to another protocol.
     Upgrade = "upgrade",
-    /// The request has been through this node before.
+    /// The request has passed through this node before.
     Loop = "loop",
-    /// The request's host is none of those that are served.
+    /// The request's host is not served here.
     Misdirected = "misdirected",
     /// The request says `no-store`.
     RequestNoStore = "request-no-store",
@@ -56,13 +56,13 @@ reasons! {
     RequestMinFresh = "request-min-fresh",
     /// Stale, but within the request's `max-stale`.
     RequestMaxStale = "request-max-stale",
-    /// The request says `only-if-cached` and nothing stored answers it.
+    /// The request says `only-if-cached` and no stored response can be used.
     OnlyIfCached = "only-if-cached",
-    /// Some origins take the request for another one than its target says: a field of it replaces the
-    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`), or servers read its path
-    /// differently and their readings fall under different routes.
+    /// Servers may route the request differently than its target says. Either a field overrides the
+    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`), or servers parse the path
+    /// differently and the results match different routes.
     AmbiguousTarget = "ambiguous-target",
-    /// The request has a precondition that only the origin may judge (`If-Match`).
+    /// The request has a precondition that only the origin can evaluate (`If-Match`).
     Precondition = "precondition",
     /// The request asks for a range that cannot be served from the store, or the response is partial.
     Range = "range",
@@ -70,92 +70,98 @@ reasons! {
     Authorization = "authorization",
     /// The request carries a session cookie and the response does not allow sharing it.
     CookieRequest = "cookie-request",
-    /// The request carries another field that says who asks, such as `X-Api-Key`, and the response does
-    /// not allow sharing it.
+    /// The request carries another credential, such as `X-Api-Key`, and the response does not allow
+    /// sharing it.
     CredentialField = "credential-field",
-    /// The request carries a cookie of which nothing is known, and the origin does not say itself how long
-    /// its response is fresh.
+    /// The request carries a cookie of unknown purpose, and the origin does not give the response a
+    /// lifetime.
     UnknownCookie = "unknown-cookie",
-    /// Servers may read the request's cookies differently: one comes twice, or breaks the grammar.
+    /// Servers may parse the request's cookies differently: a cookie is repeated or malformed.
     AmbiguousCookie = "ambiguous-cookie",
-    /// The query is signed, and the origin does not say itself how long its response is fresh: the
-    /// signature may expire before.
+    /// The query is signed, and the origin does not give the response a lifetime: the signature may
+    /// expire earlier.
     SignedTarget = "signed-target",
-    /// The route keeps apart who asks, and the request proves no identity, or lacks a claim that counts.
+    /// The route is partitioned by identity, and the request has no verified identity or lacks a
+    /// required claim.
     NoIdentity = "no-identity",
-    /// The request's token cannot be verified: expired, forged, of another issuer, or bound to a key.
+    /// The request's token could not be verified: expired, forged, from another issuer, or bound to
+    /// a key.
     UnverifiedToken = "unverified-token",
-    /// The request carries a credential beside the one that its identity is made of.
+    /// The request carries a credential besides the one that proves its identity.
     SecondCredential = "second-credential",
-    /// The origin has not accepted the request's credentials lately: it is asked first.
+    /// The origin has not accepted the request's credentials recently and is asked first.
     Recheck = "recheck",
-    /// The origin wants credentials, and the route's `partition = "everyone"` takes them off.
+    /// The origin requires credentials, which the route's `partition = "everyone"` removes.
     /// `"authenticated"` keeps them.
     CredentialsNeeded = "credentials-needed",
-    /// The response varies by the field that the partition is made of.
+    /// The response varies by the field that identifies the partition.
     VaryCredential = "vary-credential",
-    /// The response sets a cookie, or clears them (`Clear-Site-Data`), without explicit freshness.
+    /// The response sets a cookie, or clears cookies (`Clear-Site-Data`), without explicit
+    /// freshness.
     SetCookie = "set-cookie",
     /// The response is `private`.
     Private = "private",
     /// The response says `no-store`.
     NoStore = "no-store",
-    /// The response says `no-cache`: validated before each use, or not stored for want of a validator.
+    /// The response says `no-cache`: it is validated before each use, or not stored if it has no
+    /// validator.
     NoCache = "no-cache",
-    /// The response says `must-understand`, and its status is none that Larder understands.
+    /// The response says `must-understand` and has a status that Larder does not understand.
     MustUnderstand = "must-understand",
     /// The response varies by more than request headers (`Vary: *`), or by the client's address
     /// (`X-Forwarded-For`, `Forwarded`).
     VaryStar = "vary-star",
     /// Responses with this status are not stored.
     StatusNotCacheable = "status-not-cacheable",
-    /// Nothing says how long the response is fresh, and it has no validator.
+    /// The response has neither a lifetime nor a validator.
     NoFreshness = "no-freshness",
-    /// The response is stale when it arrives, and it has no validator.
+    /// The response is stale on arrival and has no validator.
     ZeroTtl = "zero-ttl",
-    /// The response has more tags than are kept, or one that is too long or no text: a purge of it would
-    /// miss this response.
+    /// The response has too many tags, or an invalid or overlong one: purging that tag would miss
+    /// the response.
     TagLimit = "tag-limit",
-    /// The tags that are in the response's JSON cannot be read: a purge of them would miss this response.
+    /// The tags in the response's JSON could not be read: purging one of them would miss the
+    /// response.
     TagsUnreadable = "tags-unreadable",
-    /// The response's JSON has what the route's `store_unless` looks for, or errors of GraphQL; or it
-    /// cannot be read.
+    /// The response's JSON matches the route's `store_unless`, contains GraphQL errors, or could
+    /// not be read.
     StoreUnless = "store-unless",
-    /// The response is a redirect that repeats the value of a query parameter which is not in the key.
+    /// The response is a redirect that repeats the value of a query parameter that is not part of
+    /// the key.
     IgnoredParameter = "ignored-parameter",
-    /// The response is larger than what is stored.
+    /// The response is larger than the maximum size of stored responses.
     TooLarge = "too-large",
-    /// Responses that are being stored take all the memory that they may: this one is not among them.
+    /// The memory for responses that are being stored is exhausted.
     FillBudget = "fill-budget",
-    /// The response is a stream of events without an end.
+    /// The response is an endless stream of events.
     Streaming = "streaming",
-    /// Nothing is stored for this target.
+    /// No response is stored for this target.
     Cold = "cold",
-    /// Something is stored for this target, but for other request headers.
+    /// Responses are stored for this target, but for other request headers.
     VaryMismatch = "vary-mismatch",
     /// The stored response is stale.
     Expired = "expired",
-    /// What was stored has been purged.
+    /// The stored response has been purged.
     Purged = "purged",
-    /// What was stored has been purged softly: stale, and fetched anew.
+    /// The stored response has been softly purged: it is stale and is fetched again.
     SoftPurged = "soft-purged",
-    /// What was stored is of the version of the namespace before: it may be served while it is fetched
-    /// anew.
+    /// The stored response belongs to the previous version of the namespace and may be served while
+    /// it is fetched again.
     PreviousVersion = "previous-version",
-    /// This node does not hear the purge log, so it cannot tell whether what is stored was purged.
+    /// This node has lost the purge log, so a stored response may have been purged.
     Unsynced = "unsynced",
     /// Stale, served while it is revalidated in the background.
     StaleWhileRevalidate = "stale-while-revalidate",
     /// Stale, served because the origin failed.
     StaleIfError = "stale-if-error",
-    /// Stale, served because the origin cannot be reached.
+    /// Stale, served because the origin is unreachable.
     StaleIfDisconnected = "stale-if-disconnected",
-    /// The origin could not be reached or did not answer in time.
+    /// The origin was unreachable or did not respond in time.
     OriginError = "origin-error",
 }
 
 impl Reason {
-    /// Whether it lies in one request alone: others for the same target fare better.
+    /// Returns whether the reason concerns one request only, not others for the same target.
     pub const fn is_request_specific(self) -> bool {
         matches!(
             self,

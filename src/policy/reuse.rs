@@ -1,4 +1,4 @@
-//! Whether a stored response answers a request (RFC 9111 §4).
+//! Reuse of stored responses (RFC 9111 §4).
 
 use std::time::Duration;
 
@@ -9,28 +9,29 @@ use super::{
     freshness::Constraints, stale,
 };
 
-/// What may be done with the stored response that a request selects.
+/// The decision about a stored response that a request selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
     /// Serve it: it is fresh enough.
     Fresh,
     /// Serve it, and revalidate it in the background.
     StaleWhileRevalidate,
-    /// Serve it once more, and fetch it anew in the background: it was purged softly.
+    /// Serve it once more after a soft purge, and fetch it again in the background.
     SoftPurged,
-    /// Serve it once more, and fetch it anew in the background: it is of the version of the namespace
-    /// before.
+    /// Serve it once more after a version change of its namespace, and fetch it again in the
+    /// background.
     PreviousVersion,
     /// Serve it stale: the request's `max-stale` allows it.
     StaleByRequest,
-    /// Ask the origin first, conditionally if there is a validator. If the origin fails, `stale` decides.
+    /// Validate it with the origin, conditionally if there is a validator. If the origin fails,
+    /// `stale` decides.
     Revalidate(Reason),
-    /// This request must not be answered from it, not even after validation.
+    /// Do not serve it to this request, not even after validation.
     Unusable(Reason),
 }
 
 impl Reuse {
-    /// Why the stored response is not simply served; nothing for [`Reuse::Fresh`].
+    /// Returns the reason for not simply serving the response; `None` for [`Reuse::Fresh`].
     pub fn reason(self) -> Option<Reason> {
         match self {
             Self::Fresh => None,
@@ -42,8 +43,8 @@ impl Reuse {
         }
     }
 
-    /// The same for a stored response that a soft purge selects: what was fresh is stale now, and may
-    /// be served once more unless the origin forbids serving it stale at all.
+    /// Returns the decision for a stored response that a soft purge selects. A fresh response
+    /// counts as stale, and may be served once more unless the origin forbids serving it stale.
     #[must_use]
     pub fn after_soft_purge(self, stored: &Freshness) -> Self {
         match self {
@@ -53,7 +54,7 @@ impl Reuse {
         }
     }
 
-    /// The same for a stored response of the version of the namespace before.
+    /// Returns the decision for a stored response of the namespace's previous version.
     #[must_use]
     pub fn of_previous_version(self, stored: &Freshness) -> Self {
         match self {
@@ -65,9 +66,8 @@ impl Reuse {
 }
 
 impl RequestDirectives {
-    /// The directives that this rule lets a client give.
-    ///
-    /// `only-if-cached` always counts: it spares the origin.
+    /// Returns the directives that this rule accepts from clients. `only-if-cached` is always
+    /// accepted, since it spares the origin.
     #[must_use]
     pub fn permitted_by(self, rule: &CacheRule) -> Self {
         match rule.client_cache_control {
@@ -79,7 +79,7 @@ impl RequestDirectives {
     }
 }
 
-/// Decides about a stored response whose key and selecting fields fit the request.
+/// Decides whether to reuse a stored response whose key and selecting fields match the request.
 pub fn reuse(
     stored: &Freshness,
     request: &RequestDirectives,
@@ -106,9 +106,8 @@ pub fn reuse(
     reuse_stale(stored, &request, rule, now)
 }
 
-/// Whether the response is older than the request wants (§5.2.1.1).
-///
-/// `max-age=0` is a reload: never satisfied, except by what is fresh and immutable (RFC 8246 §2).
+/// Returns whether the response is older than the request allows (§5.2.1.1). `max-age=0` is a
+/// reload, which only a fresh immutable response satisfies (RFC 8246 §2).
 fn exceeds_max_age(stored: &Freshness, request: &RequestDirectives, now: Timestamp) -> bool {
     let Some(max_age) = request.max_age else {
         return false;

@@ -1,5 +1,4 @@
-//! When a stale response may be served: `stale-while-revalidate`, `stale-if-error` (RFC 5861), and while
-//! the cache is disconnected (RFC 9111 §4.2.4).
+//! Serving stale responses (RFC 5861), also while disconnected (RFC 9111 §4.2.4).
 
 use std::time::Duration;
 
@@ -11,23 +10,23 @@ use super::{
     CacheRule, ClientCacheControl, Freshness, Reason, RequestDirectives, freshness::Constraints,
 };
 
-/// How an origin failed, as far as it decides about stale responses.
+/// The kind of an origin failure, as far as stale responses depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outage {
-    /// A time-out, or an error status.
+    /// A timeout or an error status.
     Error,
-    /// On every try there was no connection, or it was closed before a response began.
+    /// No connection on any try, or a connection that closed before a response began.
     Disconnected,
 }
 
-/// What forbids every use of a stale response.
+/// Constraints that forbid any use of a stale response.
 const FORBID_STALE: Constraints =
     Constraints::NO_CACHE.with(Constraints::MUST_REVALIDATE).with(Constraints::PROXY_REVALIDATE);
 
-/// Whether anything in the response forbids serving it stale (RFC 9111 §4.2.4).
+/// Returns whether the response forbids serving it stale (RFC 9111 §4.2.4).
 ///
-/// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath. So does
-/// a response that was never fresh: nobody said that it may be given to anyone else unasked.
+/// `s-maxage` forbids it, except within a window that the origin gives in the same response. A
+/// response that was never fresh forbids it too: the origin never allowed reuse without validation.
 fn forbids_stale(freshness: &Freshness, by_origin: Option<u32>) -> bool {
     let is_silent = freshness.lifetime.is_zero() && by_origin.is_none();
     freshness.constraints.has_any(FORBID_STALE)
@@ -35,20 +34,19 @@ fn forbids_stale(freshness: &Freshness, by_origin: Option<u32>) -> bool {
         || is_silent
 }
 
-/// Whether a client's own `max-stale` may be followed for this response.
+/// Returns whether a client's `max-stale` may be followed for this response.
 pub(super) fn permits_max_stale(freshness: &Freshness) -> bool {
     !forbids_stale(freshness, None)
 }
 
-/// Whether a softly purged response may be served until its successor is there: whoever purged it asked
-/// for that, so only what forbids all stale responses stands against it.
+/// Returns whether a softly purged response may be served until its successor is stored. The purge
+/// asked for that, so only constraints that forbid all stale responses count.
 pub(super) fn permits_soft_purge(freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(FORBID_STALE)
 }
 
-/// How long after it became stale a response may be served while it is revalidated.
-///
-/// The rule's window comes before the origin's; zero where stale responses are forbidden.
+/// Returns how long a stale response may be served while it is revalidated. The rule's window takes
+/// precedence over the origin's. Zero if stale responses are forbidden.
 pub(crate) fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheRule) -> Duration {
     if forbids_stale(freshness, freshness.stale_while_revalidate) {
         return Duration::ZERO;
@@ -57,10 +55,10 @@ pub(crate) fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheR
     rule.stale_while_revalidate.or(by_origin).unwrap_or_default()
 }
 
-/// How long after it became stale a response may be served if the origin fails.
+/// Returns how long a stale response may be served if the origin fails.
 ///
-/// The origin's window comes before the rule's; zero where stale responses are forbidden, for a response
-/// that is an error itself (it bridges none), and under a rule that never bridges.
+/// The origin's window takes precedence over the rule's. Zero if stale responses are forbidden, if
+/// the response is itself an error, or if the rule disables stale responses on failure.
 pub(crate) fn stale_if_error_window(
     status: StatusCode,
     freshness: &Freshness,
@@ -73,9 +71,8 @@ pub(crate) fn stale_if_error_window(
     by_origin.or(rule.stale_if_error).unwrap_or_default()
 }
 
-/// How long after it became stale a response may be served if the origin cannot be reached.
-///
-/// The rule alone says so, but not against an origin that says `stale-if-error=0`.
+/// Returns how long a stale response may be served while the origin is unreachable. Only the rule
+/// gives a window, but `stale-if-error=0` from the origin overrides it.
 pub(crate) fn stale_if_disconnected_window(
     status: StatusCode,
     freshness: &Freshness,
@@ -93,12 +90,12 @@ fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &Cach
         || forbids_stale(freshness, freshness.stale_if_error)
 }
 
-/// Why a stored response may answer a request because asking the origin failed; none if it may not.
+/// Returns the reason for serving a stored response after a failed fetch, or `None` if it may not
+/// be.
 ///
-/// A status is a failure if [`is_error`] holds. A stored error
-/// stands in for none: newer ones go through as themselves; nor does a response whose use is
-/// [over](Freshness::is_over). A request's own `stale-if-error` widens the
-/// window where the rule honours request directives.
+/// A status is a failure if [`is_error`] holds. A stored error replaces no failure: newer errors
+/// are passed on. Neither does a response that has [ended](Freshness::has_ended). A request's own
+/// `stale-if-error` extends the window if the rule honours request directives.
 pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
     outage: Outage,
@@ -130,21 +127,22 @@ pub(crate) fn stale_on_error(
     (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
-/// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
-/// rate of requests, and says nothing of the resource (RFC 6585 §4).
+/// Returns whether a response counts as an origin failure (RFC 5861 §4). 429 does, since it is
+/// about the rate of requests, not the resource (RFC 6585 §4).
 pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-/// Whether a response from the origin takes back what is stored for its request: the resource is gone, or
-/// closed to those who shared it. From then on an older response stands in for no failure.
+/// Returns whether a response revokes the stored response for its request. The resource is gone, or
+/// access was denied. From then on no older response is served on failure.
 pub(crate) fn revokes_stored(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403 | 404 | 410)
 }
 
-/// The same freshness for a response that was taken back: stale, and of use only if the origin says that
-/// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies, and
-/// is later than these by any node's clock.
+/// Returns the freshness of a revoked response: stale, and usable only after validation.
+///
+/// The windows are kept, so that stores retain it as long as older copies. It is later than these
+/// by any node's clock.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));
@@ -159,7 +157,7 @@ pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     }
 }
 
-/// Whether it was.
+/// Returns whether the response was revoked.
 pub(crate) fn is_revoked(freshness: &Freshness) -> bool {
     freshness.lifetime.is_zero() && freshness.constraints.has_any(Constraints::PROXY_REVALIDATE)
 }

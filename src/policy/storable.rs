@@ -1,4 +1,4 @@
-//! Whether a response may be stored (RFC 9111 §3).
+//! The decision to store a response (RFC 9111 §3).
 
 use http::{HeaderName, Method, StatusCode, header};
 
@@ -15,13 +15,13 @@ use super::{
 
 /// Decides whether a complete response may be stored for later `GET` requests.
 ///
-/// Of the answers to writes only those may that say they are what a `GET` of the target would return,
-/// and for how long: to `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and, as `Content-Location` has
-/// the same meaning there (RFC 9110 §8.7), `PUT`.
+/// Responses to writes qualify only if they represent the result of a `GET` of the target, with
+/// explicit freshness: for `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2), and `PUT`, since
+/// `Content-Location` has the same meaning there (RFC 9110 §8.7).
 ///
-/// `request_directives` and `directives` are those of the two messages. A refusal carries the one reason that is
-/// shown. What is stored, and for how long it is of use, is for
-/// [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
+/// `request_directives` and `directives` belong to the two messages. A refusal carries the one
+/// reason that is shown. [`stored_fields`](super::stored_fields::stored_fields) selects the fields
+/// to store, and [`Freshness`] the time.
 pub fn storable(
     (request, request_directives): (&RequestHead<'_>, &RequestDirectives),
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
@@ -53,7 +53,7 @@ pub fn storable(
     worth_storing(response, directives, (freshness, basis), rule)
 }
 
-/// The route, the method and the request's `no-store`.
+/// Checks the route, the method and the request's `no-store`.
 fn request_allows(
     request: &RequestHead<'_>,
     request_directives: &RequestDirectives,
@@ -69,11 +69,12 @@ fn request_allows(
     if honoured && request_directives.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
 }
 
-/// Takes cookies away from the client that gets it, as the answer to a logout does: where the origin says
-/// nothing of how long it is fresh, it is for one client.
+/// Clears cookies of one client, as the response to a logout does. Without explicit freshness from
+/// the origin, such a response is for one client.
 pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// Whether a response that sets a cookie may be stored, without the cookie: a rule may speak for a user's own.
+/// Returns whether a response that sets a cookie may be stored without the cookie. In a user's own
+/// partition, a rule may allow it.
 fn may_set_cookies(
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
     freshness: &Freshness,
@@ -83,10 +84,8 @@ fn may_set_cookies(
         || is_fresh_by_origin(response, directives, freshness)
 }
 
-/// Returns whether the origin itself gives a response a lifetime, and the response is younger.
-///
-/// Such a response may be stored although it sets a cookie (RFC 9111 §7.3); a lifetime from a rule, or
-/// one that is over, is not enough.
+/// Returns whether the response is fresh by a lifetime from the origin. Such a response may be
+/// stored although it sets a cookie (RFC 9111 §7.3). A lifetime from a rule is not enough.
 fn is_fresh_by_origin(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -96,8 +95,8 @@ fn is_fresh_by_origin(
     lifetime > freshness.initial_age
 }
 
-/// Statuses that answer one request only: they depend on fields that are no part of the key, or their
-/// specification forbids storing them (RFC 6585).
+/// Rejects statuses that answer one request only. They depend on fields that are not part of the
+/// key, or their specification forbids storing (RFC 6585).
 fn status_allows(status: StatusCode) -> Result<(), Reason> {
     match status.as_u16() {
         206 => Err(Reason::Range),
@@ -108,8 +107,7 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
     }
 }
 
-/// Statuses that are about the credentials of a request, where these are no part of what is stored, or where
-/// others share it.
+/// Rejects statuses about credentials, unless the partition separates by these.
 fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Reason> {
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(());
@@ -121,16 +119,16 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
     }
 }
 
-/// Why no rule may keep responses with a status.
+/// The reason why no rule may keep responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TtlRefusal {
     /// They are never stored.
     NeverStored,
-    /// Any client brings one about, by its method, its target or its fields, and would make it everybody's.
+    /// Any client could trigger one by its method, target or fields, and poison the cache.
     ByAnyClient,
 }
 
-/// Whether a rule may say how long responses with this status are fresh.
+/// Checks whether a rule may give responses with this status a lifetime.
 pub fn check_ttl_status(status: StatusCode) -> Result<(), TtlRefusal> {
     match status.as_u16() {
         405 | 414 | 431 | 501 => Err(TtlRefusal::ByAnyClient),
@@ -139,7 +137,7 @@ pub fn check_ttl_status(status: StatusCode) -> Result<(), TtlRefusal> {
     }
 }
 
-/// `must-understand`, `no-store`, `private` (§5.2.2).
+/// Checks `must-understand`, `no-store` and `private` (§5.2.2).
 fn directives_allow(
     status: StatusCode,
     directives: &ResponseDirectives,
@@ -149,13 +147,13 @@ fn directives_allow(
         return Err(Reason::Private);
     }
     if directives.must_understand {
-        // It takes the place of a `no-store` that is there for caches that do not know it.
+        // Overrides a `no-store` meant for caches that do not understand it.
         return if is_understood(status) { Ok(()) } else { Err(Reason::MustUnderstand) };
     }
     if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
 }
 
-/// The final statuses of RFC 9110, whose meaning for caches is known here.
+/// Returns whether a status is a final one of RFC 9110, whose caching rules are implemented.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -163,12 +161,12 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// What in the response, besides its directives, forbids storing it.
+/// Checks the fields of the response other than directives.
 fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    // What is no field name says that more than fields selects it.
+    // An invalid field name means that more than fields selects the response.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
     let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
     if list::members(response.headers, header::VARY).any(is_unkeyed) {
@@ -180,14 +178,15 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Whether a field tells the origin the client's address. That is no part of any key, and it comes from the
-/// connection: what the client sent in this field does not select the response.
+/// Returns whether a field carries the client's address to the origin.
+///
+/// The address is part of no key. It is taken from the connection, so the field as the client sent
+/// it does not select the response.
 pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }
 
-/// Whether the response to a write says that it is what a `GET` of the target would return
-/// (RFC 9110 §8.7).
+/// Returns whether the response to a write represents the result of a `GET` (RFC 9110 §8.7).
 fn represents_target(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
     response
         .headers
@@ -196,7 +195,7 @@ fn represents_target(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> 
         .is_some_and(|target| target == request.target)
 }
 
-/// Whether a stored copy could ever be of use: fresh, validated, or stale while there is nothing better.
+/// Returns whether a stored copy could be used: fresh, validated, or stale.
 fn worth_storing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -223,8 +222,8 @@ fn worth_storing(
     }
 }
 
-/// Whether the origin can be asked if the response is still current: preconditions are evaluated for
-/// successful answers only (RFC 9110 §13.2.1).
+/// Returns whether the response can be validated with the origin. Preconditions are evaluated for
+/// successful responses only (RFC 9110 §13.2.1).
 fn can_be_validated(response: &ResponseHead<'_>) -> bool {
     matches!(response.status.as_u16(), 200 | 203)
         && (response.headers.contains_key(header::ETAG)

@@ -1,4 +1,4 @@
-//! Which fields of a response are stored (RFC 9111 §3.1).
+//! The fields of a response that are stored (RFC 9111 §3.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
@@ -7,11 +7,11 @@ use crate::field::{hop, list};
 
 use super::ResponseDirectives;
 
-/// The fields of a response that are kept with it, in order.
+/// Returns the fields to store, in order.
 ///
-/// Left out are the fields of the connection and of proxy authentication, those that `Connection`,
-/// `no-cache="…"` or `private="…"` name, `Set-Cookie`, an upstream's `X-API-Cache`, and
-/// `Age`, which is part of [`Freshness`](super::Freshness).
+/// Left out are connection and proxy-authentication fields, fields named by `Connection`,
+/// `no-cache="…"` or `private="…"`, `Set-Cookie`, an upstream's `X-API-Cache`, and `Age`, which is
+/// part of [`Freshness`](super::Freshness).
 pub fn stored_fields(response: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
     let connection = listed_by_connection(response);
     let mut stored = HeaderMap::with_capacity(response.keys_len());
@@ -34,7 +34,7 @@ pub(super) fn append_all(to: &mut HeaderMap, from: &HeaderMap, name: &HeaderName
     }
 }
 
-/// Fields that no stored response has.
+/// Returns whether a field is never stored.
 pub(super) fn is_never_stored(name: &HeaderName) -> bool {
     hop::is_hop_by_hop(name) || NEVER_STORED.contains(name)
 }
@@ -48,14 +48,14 @@ const NEVER_STORED: [HeaderName; 6] = [
     HeaderName::from_static("x-api-cache"),
 ];
 
-/// The fields that `Connection` names.
+/// Returns the fields that `Connection` names.
 pub(super) fn listed_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     list::members(headers, header::CONNECTION)
         .filter_map(|member| HeaderName::from_bytes(member).ok())
         .collect()
 }
 
-/// Whether the response is an unbounded stream of events.
+/// Returns whether the response is an endless stream of events.
 pub(super) fn is_event_stream(response: &HeaderMap) -> bool {
     let media_type =
         |value: &HeaderValue| {

@@ -1,21 +1,18 @@
-//! `Surrogate-Control` (W3C Edge Architecture, 2001), as far as caching goes.
+//! `Surrogate-Control` (W3C Edge Architecture, 2001), limited to caching.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use crate::field::list;
 
 use super::directive::{delta_seconds, restrictions};
 
-/// What a request to the origin says in `Surrogate-Capability`, so that it can address Larder alone.
-pub(crate) const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
-
-/// The device token that directives for Larder alone carry.
+/// Device token of directives for Larder alone.
 const DEVICE_TOKEN: &[u8] = b"larder";
 
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// What `Surrogate-Control` decides.
+/// The directive of `Surrogate-Control` that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SurrogateDirective {
     /// `no-store`.
@@ -24,18 +21,17 @@ pub(super) enum SurrogateDirective {
     MaxAge(u32),
 }
 
-/// What `Surrogate-Control` says here.
+/// The parts of `Surrogate-Control` that concern this cache.
 #[derive(Debug, Default)]
 pub(super) struct SurrogateControl<'a> {
-    /// The well-formed directive that applies; nothing if there is none, so that `Cache-Control` decides.
+    /// The well-formed directive that applies. If there is none, `Cache-Control` decides.
     pub(super) directive: Option<SurrogateDirective>,
-    /// The members that concern this cache, well-formed or not: what they forbid is forbidden.
+    /// The members for this cache, well-formed or not; their restrictions apply.
     pub(super) applicable: SmallVec<[&'a [u8]; 2]>,
 }
 
-/// Reads the directives that are meant for every surrogate or for this one.
-///
-/// Directives for this device come before those for all; `no-store` comes before `max-age`.
+/// Parses the directives for all surrogates and for this one. Directives for this device take
+/// precedence, and `no-store` over `max-age`.
 pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
     let (mut for_all, mut for_larder) = (None, None);
     for member in list::members(response, SURROGATE_CONTROL) {
@@ -57,14 +53,14 @@ pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
     SurrogateControl { directive: for_larder.or(for_all), applicable }
 }
 
-/// Whom a member is meant for.
+/// The addressee of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TargetDevice {
     Any,
     Larder,
     /// Another device, by its token.
     Others,
-    /// What stands after `;` is no device: perhaps another directive, as in `no-store; max-age=0`.
+    /// The text after `;` is not a device: perhaps another directive, as in `no-store; max-age=0`.
     Unclear,
 }
 
@@ -84,11 +80,11 @@ impl TargetDevice {
     }
 }
 
-/// Directives that people write after `;` although that separates none; beside the forbidding ones.
+/// Directives that are often written after `;` by mistake, besides the restrictions.
 const DIRECTIVES: [&[u8]; 6] =
     [b"public", b"max-age", b"s-maxage", b"immutable", b"no-transform", b"must-understand"];
 
-/// The first directive stays, unless a later one forbids.
+/// Keeps the first directive unless a later one is `no-store`.
 fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> SurrogateDirective {
     match (known, next) {
         (_, SurrogateDirective::NoStore) | (None, _) => next,
@@ -96,7 +92,7 @@ fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> Surr
     }
 }
 
-/// Reads `max-age=60+30;device`.
+/// Parses a directive such as `max-age=60+30;device`.
 fn directive(member: &[u8]) -> Option<SurrogateDirective> {
     let directive = list::trim(member.split(|byte| *byte == b';').next()?);
     if directive.eq_ignore_ascii_case(b"no-store") {
@@ -106,13 +102,15 @@ fn directive(member: &[u8]) -> Option<SurrogateDirective> {
     if !name.eq_ignore_ascii_case(b"max-age=") {
         return None;
     }
-    // After `+` stands how long a stale response may be used; the RFC's directives say that here.
+    // The number after `+` is a window for stale responses, for which RFC 5861 has directives.
     let fresh = value.split(|byte| *byte == b'+').next()?;
     Some(SurrogateDirective::MaxAge(delta_seconds(fresh)?))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn read(value: &'static str) -> Option<SurrogateDirective> {

@@ -1,31 +1,31 @@
-//! Tags in response fields: names by which an origin groups its responses for purging.
+//! Tags in response fields, by which an origin groups its responses for purging.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::field::structured;
 
-/// Fields whose tags are separated by spaces or commas, as Fastly and Varnish have them.
+/// Fields with tags separated by spaces or commas, as in Fastly and Varnish.
 const SPACED: [HeaderName; 2] =
     [HeaderName::from_static("surrogate-key"), HeaderName::from_static("xkey")];
 
-/// Fields whose tags are separated by commas, as Cloudflare and Akamai have them.
+/// Fields with tags separated by commas, as in Cloudflare and Akamai.
 const LISTED: [HeaderName; 2] =
     [HeaderName::from_static("cache-tag"), HeaderName::from_static("edge-cache-tag")];
 
-/// A list of strings (RFC 9875); unlike the others it is for every cache on the way.
+/// A list of strings (RFC 9875), meant for all caches on the path.
 const GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// How many tags one response may have; RFC 9875 asks for 32 groups.
+/// Maximum number of tags per response; RFC 9875 requires 32 groups.
 pub(crate) const MAX_COUNT: usize = 1000;
 
-/// How many bytes a tag may have; RFC 9875 asks for 32, Fastly takes as many as this.
+/// Maximum length of a tag in bytes, as in Fastly; RFC 9875 requires 32.
 pub(crate) const MAX_LENGTH: usize = 1024;
 
-/// Takes the tag fields out of a response of this host and gives their tags, in order and without empty
-/// ones. They are the cache's business, not the client's; only `Cache-Groups` stays.
+/// Removes the tag fields from a response and returns their tags in order, without empty ones.
 ///
-/// Each group is two tags: its name, for whoever purges here, and its name on this host, for what other
-/// responses of this host invalidate.
+/// Clients do not see tags, except for `Cache-Groups`, which stays. Each group gives two tags: its
+/// name, for purges by name, and its name on this host, for invalidation by responses of the same
+/// host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
     let mut tags = Vec::new();
     if has_any(response) {
@@ -36,8 +36,7 @@ pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
     tags
 }
 
-/// The tag of a group among the responses of one host: others may have a group of the same name
-/// (RFC 9875 §2.1).
+/// Returns the tag of a group on one host, since hosts have separate groups (RFC 9875 §2.1).
 pub(crate) fn group_tag(group: &str, host: &str) -> String {
     format!("{group}@{host}")
 }
@@ -48,9 +47,9 @@ fn groups(headers: &HeaderMap) -> Vec<String> {
     groups
 }
 
-/// Takes off the tag fields that are not for clients.
+/// Removes the tag fields that are not for clients.
 pub(crate) fn strip(response: &mut HeaderMap) {
-    // Most responses have none: one pass over their names finds that out.
+    // Most responses have none, which one pass over the names shows.
     if !response.keys().any(is_stripped) {
         return;
     }
@@ -59,8 +58,10 @@ pub(crate) fn strip(response: &mut HeaderMap) {
     }
 }
 
-/// Whether all tags of these fields can be kept: that they are not too many, none is too long, and the
-/// fields are text. A response that a purge of one of its tags would not find is not to be stored.
+/// Returns whether all tags of these fields can be kept.
+///
+/// There may be too many, one may be too long, or a field may not be text. Such a response is not
+/// stored, since a purge of a lost tag would miss it.
 pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
     if !has_any(headers) {
         return true;
@@ -74,11 +75,10 @@ pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
         && SPACED.iter().chain(&LISTED).all(is_text)
 }
 
-/// The tags that these fields name, in order and without empty ones; of a request to purge as of a
-/// response.
+/// Returns the tags in the fields of a response or purge request, in order, without empty ones.
 ///
-/// Compared byte by byte, also where their field's inventor does not tell case apart. A `Cache-Groups`
-/// that is no list of strings says nothing.
+/// Tags are compared byte by byte, even if the inventor of the field ignores case. A `Cache-Groups`
+/// that is not a list of strings is ignored.
 pub(crate) fn read(headers: &HeaderMap) -> Vec<String> {
     let mut tags = Vec::new();
     for name in &SPACED {
@@ -97,12 +97,12 @@ pub(crate) fn read_spaced(headers: &HeaderMap, name: &HeaderName, tags: &mut Vec
     split(headers, name, &[' ', ','], tags);
 }
 
-/// Whether any of the fields is there.
+/// Returns whether any of the fields is present.
 pub(crate) fn has_any(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| is_stripped(name) || *name == GROUPS)
 }
 
-/// Whether this is one of [`SPACED`] or [`LISTED`].
+/// Returns whether the field is one of [`SPACED`] or [`LISTED`].
 fn is_stripped(name: &HeaderName) -> bool {
     matches!(name.as_str(), "surrogate-key" | "xkey" | "cache-tag" | "edge-cache-tag")
 }

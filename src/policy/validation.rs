@@ -1,4 +1,4 @@
-//! Asking whether a stored response is still current, and answering clients who ask (RFC 9111 §4.3).
+//! Validation of stored responses, and of clients' copies (RFC 9111 §4.3).
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -10,21 +10,21 @@ use crate::field::{
 
 use super::stored_fields::{append_all, is_never_stored, listed_by_connection};
 
-/// Who made the `ETag` of a stored response.
+/// The source of a stored response's `ETag`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtagOrigin {
-    /// The origin, which therefore understands it.
+    /// The origin, which can validate it.
     Origin,
-    /// Larder, for its clients only.
+    /// Larder; valid towards clients only.
     Larder,
 }
 
-/// Whether a request can be answered with 304.
+/// Whether a request to the origin may result in a 304.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conditionality {
     /// It carries a validator of the stored response.
     Conditional,
-    /// The stored response has no validator that the origin knows.
+    /// The stored response has no validator from the origin.
     Unconditional,
 }
 
@@ -38,10 +38,10 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Turns a request into the one that validates a stored response (§4.3.1).
+/// Turns a request into one that validates a stored response (§4.3.1).
 ///
-/// The client's own conditions and `Range` are removed in any case, so that the answer is a 304 about
-/// the stored response or a complete replacement for it. A tag made by Larder is not sent.
+/// The client's conditions and `Range` are always removed, so that the response is a 304 about the
+/// stored response or a complete replacement. An entity tag made by Larder is not sent.
 pub(crate) fn make_conditional(
     request: &mut HeaderMap,
     stored: &HeaderMap,
@@ -61,9 +61,9 @@ pub(crate) fn make_conditional(
     if conditional { Conditionality::Conditional } else { Conditionality::Unconditional }
 }
 
-/// Removes a request's conditions and `Range`, so that its answer is complete and can be stored.
+/// Removes conditions and `Range` from a request, so that its response can be stored.
 pub(crate) fn make_unconditional(request: &mut HeaderMap) {
-    // Most requests have none: one pass over their names finds that out.
+    // Most requests have none, which one pass over the names shows.
     if !request.keys().any(is_condition) {
         return;
     }
@@ -72,7 +72,7 @@ pub(crate) fn make_unconditional(request: &mut HeaderMap) {
     }
 }
 
-/// Whether this is one of [`CONDITIONS`].
+/// Returns whether the field is one of [`CONDITIONS`].
 fn is_condition(name: &HeaderName) -> bool {
     matches!(
         *name,
@@ -85,10 +85,11 @@ fn is_condition(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a 304 is about this stored response (§4.3.4): its entity tag, if it has one, is the stored
-/// one. A strong tag is compared strongly, a weak one weakly.
+/// Returns whether a 304 confirms this stored response (§4.3.4).
 ///
-/// Where it is not, the stored response must not be updated: the origin knows another representation.
+/// The entity tag of the 304, if there is one, has to match: strong tags by strong comparison, weak
+/// tags by weak comparison. Otherwise the origin has another representation, and the stored
+/// response must not be updated.
 pub(crate) fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
     match (entity_tag(update), entity_tag(stored)) {
         (Some(new), Some(old)) if new.strength() == Strength::Strong => new.matches_strongly(old),
@@ -97,11 +98,11 @@ pub(crate) fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a response with this status is about the resource as such: what was stored before has had its
-/// time then.
+/// Returns whether a response with this status is about the resource, and replaces stored
+/// responses.
 ///
-/// All others are about one request, or about the moment: an error on a refresh (`406` to an odd
-/// `Accept`, `429`, `503`) takes nothing away from those who ask otherwise, or later.
+/// Other statuses are about one request or the moment. An error on a refresh (`406` for an odd
+/// `Accept`, `429`, `503`) does not affect other requests.
 pub(crate) fn is_about_resource(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -109,20 +110,20 @@ pub(crate) fn is_about_resource(status: StatusCode) -> bool {
     )
 }
 
-/// How to answer a client's own conditions from a stored response.
+/// The response to a client's conditional request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// 304: the client has what is stored.
+    /// 304: the client's copy is current.
     NotModified,
     /// The response itself.
     Full,
 }
 
-/// Evaluates a `GET` or `HEAD` request's `If-None-Match`, or else its `If-Modified-Since`, against a
-/// stored response that is fresh or validated (§4.3.2).
+/// Evaluates the conditions of a `GET` or `HEAD` request against a stored response (§4.3.2).
 ///
-/// Without `Last-Modified` the stored `Date` counts, and without that the time of receipt. Conditions
-/// apply to a stored 200 only.
+/// The stored response is fresh or validated. `If-None-Match` takes precedence over
+/// `If-Modified-Since`. Without `Last-Modified`, the stored `Date` counts, and without that the
+/// time of receipt. Conditions apply to a stored 200 only.
 pub(crate) fn evaluate(
     request: &HeaderMap,
     status: StatusCode,
@@ -159,8 +160,7 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
     Timestamp::parse_http_date(headers.get(name)?.as_bytes())
 }
 
-/// Removes from the fields of a full response those that a 304 in its place does not carry
-/// (RFC 9110 §15.4.5): what describes the content that it does not have.
+/// Removes the fields that describe content, for a 304 (RFC 9110 §15.4.5).
 pub(crate) fn retain_for_not_modified(response: &mut HeaderMap) {
     for name in CONTENT_FIELDS {
         response.remove(name);
@@ -178,12 +178,12 @@ const CONTENT_FIELDS: [HeaderName; 6] = [
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// The stored fields with those of a 304 put in their place (§3.2).
+/// Returns the stored fields updated with those of a 304 (§3.2).
 ///
-/// Fields that the update lacks stay, and new ones are added, except for those that are never stored
-/// and those that describe the stored content itself. `Age` is the update's own: compute the new
+/// Fields that the 304 lacks stay, and new ones are added, except for fields that are never stored
+/// or that describe the stored content. `Age` is that of the 304: compute the new
 /// [`Freshness`](super::Freshness) from the result, then keep its
-/// [`stored_fields`](super::stored_fields::stored_fields). An update without `Date` is dated by its
+/// [`stored_fields`](super::stored_fields::stored_fields). A 304 without `Date` gets its time of
 /// receipt.
 pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -> HeaderMap {
     let mut fresh = stored.clone();
@@ -204,8 +204,8 @@ pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Times
     fresh
 }
 
-/// `Vary` too: many frameworks send less of it with a 304 than with the content that it stands for. A 304
-/// that names more of it updates nothing.
+/// Includes `Vary`, since many frameworks send a shorter one with a 304 than with the content. A
+/// 304 with a longer `Vary` updates nothing.
 const DESCRIBES_STORED: [HeaderName; 6] = [
     header::VARY,
     header::CONTENT_LENGTH,
@@ -215,19 +215,19 @@ const DESCRIBES_STORED: [HeaderName; 6] = [
     header::ETAG,
 ];
 
-/// How to answer a request for ranges from a complete stored response.
+/// The response to a range request for a complete stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RangeOutcome {
-    /// The complete response: nothing else was asked for, or several ranges were.
+    /// The complete response: no range was requested, or several were.
     Full,
     /// 206 with these bytes.
     Partial(ByteRange),
-    /// 416: the range lies outside.
+    /// 416: the range is out of bounds.
     Unsatisfiable,
 }
 
-/// Evaluates `Range` and `If-Range` of a `GET` request against a complete stored response whose
-/// content has `length` bytes (RFC 9110 §14.2).
+/// Evaluates `Range` and `If-Range` of a `GET` request (RFC 9110 §14.2). The stored response is
+/// complete, with a content of `length` bytes.
 pub(crate) fn evaluate_range(
     request: &HeaderMap,
     status: StatusCode,

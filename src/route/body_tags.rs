@@ -1,4 +1,4 @@
-//! Tags out of the JSON of a response: `product:{$.id}`, `{section}:{$.items[*].category}`.
+//! Tag templates that may use a response's JSON: `product:{$.id}`.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,12 +8,22 @@ use serde_json_path::JsonPath;
 use super::{
     json_path::{self, TagLimitExceeded},
     tags::{
-        PlaceholderNames, PlaceholderValues, TagError, TagProblem, TagTemplatePart, TemplateToken,
+        PlaceholderNames, PlaceholderValues, TagError, TagProblem, TagTemplate, TagTemplatePart,
+        TemplateToken, tokenize,
     },
 };
 use crate::policy::tag;
 
-/// A tag with placeholders, at least one of which the JSON of a response fills in.
+/// A tag template of a response, by the source of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AnyTagTemplate {
+    /// The request alone.
+    Request(TagTemplate),
+    /// The request and the JSON of the response.
+    Body(BodyTagTemplate),
+}
+
+/// A tag template with at least one placeholder for the response's JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyTagTemplate(Box<[BodyTemplatePart]>);
 
@@ -23,17 +33,38 @@ enum BodyTemplatePart {
     Path(JsonPath),
 }
 
-/// What a response and its request have to offer to a template.
+/// The values for a template: from a request and the JSON of its response.
 #[derive(Debug, Clone)]
 pub struct BodyValues<'a> {
-    /// What the request fills in.
+    /// Values from the request.
     pub values: PlaceholderValues<'a>,
     /// The response's JSON.
     pub document: &'a Value,
 }
 
+impl AnyTagTemplate {
+    /// Parses a tag template of a route on which these names are defined.
+    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
+        let tokens = tokenize(text)?;
+        if tokens.iter().any(TemplateToken::is_path) {
+            return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
+        }
+        TagTemplate::from_tokens(&tokens, names).map(Self::Request)
+    }
+
+    /// Returns the query parameters that the template uses.
+    pub(crate) fn parameters(&self) -> Vec<&str> {
+        match self {
+            Self::Request(template) => {
+                template.0.iter().filter_map(TagTemplatePart::parameter).collect()
+            }
+            Self::Body(template) => template.parameters(),
+        }
+    }
+}
+
 impl BodyTagTemplate {
-    pub(super) fn from_tokens(
+    fn from_tokens(
         tokens: &[TemplateToken<'_>],
         names: PlaceholderNames<'_>,
     ) -> Result<Self, TagError> {
@@ -50,8 +81,8 @@ impl BodyTagTemplate {
         tokens.iter().map(part).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The query parameters that it is made of.
-    pub(super) fn parameters(&self) -> Vec<&str> {
+    /// Returns the query parameters that the template uses.
+    fn parameters(&self) -> Vec<&str> {
         let parts = self.0.iter().filter_map(|part| match part {
             BodyTemplatePart::Request(part) => part.parameter(),
             BodyTemplatePart::Path(_) => None,
@@ -59,8 +90,8 @@ impl BodyTagTemplate {
         parts.collect()
     }
 
-    /// Adds its tags: one for each combination of the values that the placeholders yield, none where
-    /// one of them yields nothing. May add one twice.
+    /// Adds one tag for each combination of the placeholders' values. Adds none if a placeholder
+    /// has no value, and may add a tag twice.
     pub fn render(
         &self,
         body_values: &BodyValues<'_>,
@@ -96,7 +127,7 @@ impl fmt::Display for BodyTagTemplate {
     }
 }
 
-/// Each tag with each value after it.
+/// Appends each value to each tag.
 fn combine(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, TagLimitExceeded> {
     let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
     let length = longest(&mut tags.iter().map(String::len))
@@ -115,10 +146,7 @@ mod tests {
     use super::*;
     use crate::{
         key::uri::PathForm,
-        route::{
-            Pattern,
-            tags::{AnyTagTemplate, UserPlaceholder},
-        },
+        route::{Pattern, tags::UserPlaceholder},
     };
 
     const PATTERN: &str = "/shops/{shop}";

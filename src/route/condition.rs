@@ -1,4 +1,4 @@
-//! Conditions on requests: when a route's cache is skipped.
+//! Conditions on which requests skip a route's cache.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use smallvec::SmallVec;
 
 use crate::key::uri::{QueryForwarding, QueryRule, query};
 
-/// Requests that skip the cache: neither answered from it nor stored.
+/// The requests that skip the cache: they are neither served from it nor stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BypassRule {
-    /// Query parameters, any of which suffices.
+    /// Conditions on query parameters; one match suffices.
     pub query: Box<[QueryCondition]>,
-    /// Header fields, any of which suffices.
+    /// Conditions on header fields; one match suffices.
     pub headers: Box<[HeaderCondition]>,
-    /// Whether the answer may take the place of what is stored, where it is what any other request
-    /// would have got: see [`MatchedConditions::is_hidden_from_origin`].
+    /// Whether the response may replace the stored one, if the origin cannot see the condition. See
+    /// [`MatchedConditions::is_hidden_from_origin`].
     pub refresh: bool,
 }
 
 impl BypassRule {
-    /// Whether a request with this query, as sent, and these fields skips the cache. The hot path:
-    /// allocates nothing, unless the query has encoded names and there are conditions on it.
+    /// Returns whether a request with this query, as sent, and these fields skips the cache. On the
+    /// hot path: allocates only if there are conditions on the query and it has encoded names.
     pub fn applies(&self, query: Option<&str>, headers: &HeaderMap) -> bool {
         self.headers.iter().any(|condition| condition.is_met_by(headers))
             || (!self.query.is_empty()
@@ -29,7 +29,7 @@ impl BypassRule {
                     .is_some_and(|query| self.query.iter().any(|wanted| wanted.is_met_by(query))))
     }
 
-    /// All conditions that hold for such a request; none where it does not skip the cache.
+    /// Returns all conditions that match a request; `None` if it does not skip the cache.
     pub fn matching_conditions(
         &self,
         query: Option<&str>,
@@ -43,19 +43,20 @@ impl BypassRule {
     }
 }
 
-/// Why a request skips the cache.
+/// The conditions by which a request skips the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MatchedConditions<'a> {
-    /// The conditions on query parameters that hold.
+    /// Matching conditions on query parameters.
     pub query: SmallVec<[&'a QueryCondition; 1]>,
-    /// The conditions on header fields that hold.
+    /// Matching conditions on header fields.
     pub headers: SmallVec<[&'a HeaderCondition; 1]>,
 }
 
 impl MatchedConditions<'_> {
-    /// Whether nothing of what made the request skip the cache reaches the origin: query parameters
-    /// alone did, and all of those are left out of the key and the forwarded target. The answer is then
-    /// what any other request for the same key would have got.
+    /// Returns whether the conditions are invisible to the origin.
+    ///
+    /// True if all of them are query parameters that are left out of the key and the forwarded
+    /// target. The response is then the same as for any other request with this key.
     pub fn is_hidden_from_origin(&self, rule: &QueryRule) -> bool {
         self.headers.is_empty()
             && !self.query.is_empty()
@@ -64,15 +65,14 @@ impl MatchedConditions<'_> {
     }
 }
 
-/// The value that a parameter or field must have.
+/// The expected value of a parameter or field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ValueMatch {
-    /// Any that means yes: all but the empty one and those that mean no. Written `true`, `1`, `yes` or
-    /// `on`.
+    /// Any value but the empty one and the falsy ones. Written `true`, `1`, `yes` or `on`.
     Truthy,
-    /// One that means no: `false`, `0`, `no` or `off`.
+    /// A falsy value: `false`, `0`, `no` or `off`.
     Falsy,
-    /// Exactly this.
+    /// This exact value.
     Exact,
 }
 
@@ -94,7 +94,7 @@ fn equals_any(value: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// A value as it is written, and what that asks for.
+/// An expected value as written, and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ExpectedValue {
     text: Box<str>,
@@ -115,21 +115,21 @@ impl ExpectedValue {
     }
 }
 
-/// A query parameter that is there, or has a value.
+/// A condition on a query parameter: its presence or its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryCondition {
-    /// Its name, decoded.
+    /// Decoded name.
     pub name: Box<str>,
-    /// The value it must have, decoded; any if left out.
+    /// Expected value, decoded; `None` if any matches.
     value: Option<ExpectedValue>,
 }
 
 impl QueryCondition {
-    /// Reads `name` or `name=value`; none where the name is missing.
+    /// Parses `name` or `name=value`. Returns `None` if the name is empty.
     ///
-    /// `name` holds where the parameter is there. `name=true` (or `1`, `yes`, `on`) holds for `name` alone
-    /// and for every value but the empty one, `0`, `false`, `no` and `off`; `name=false` for those four.
-    /// Any other value has to be the same.
+    /// `name` matches if the parameter is present. `name=true` (or `1`, `yes`, `on`) matches `name`
+    /// alone and every value but the empty one, `0`, `false`, `no` and `off`. `name=false` matches
+    /// those four. Any other value has to be equal.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(ExpectedValue::of(value))),
@@ -161,18 +161,18 @@ impl fmt::Display for QueryCondition {
     }
 }
 
-/// A header field that is there, or has a value.
+/// A condition on a header field: its presence or its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderCondition {
-    /// Its name.
+    /// Name of the field.
     pub name: HeaderName,
-    /// The value one of its lines must have; any if left out.
+    /// Expected value of one of its lines; `None` if any matches.
     value: Option<ExpectedValue>,
 }
 
 impl HeaderCondition {
-    /// Reads `name` or `name: value`; none where that is no header field. Values that mean yes or no are
-    /// those of [`QueryCondition`].
+    /// Parses `name` or `name: value`. Returns `None` if the name is invalid. Truthy and falsy
+    /// values are those of [`QueryCondition`].
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) => (name, Some(value.trim())),

@@ -1,4 +1,4 @@
-//! Paths into JSON (RFC 9535), and the values that they yield as they stand in tags.
+//! JSON paths (RFC 9535), and the values that they select, in the form of tags.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -8,17 +8,17 @@ use thiserror::Error;
 
 use crate::policy::tag;
 
-/// Text that is no path as in RFC 9535, and what its parser has to say about that.
+/// Error for an invalid JSON path, with the message of its parser.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("this is no JSONPath (RFC 9535){0}")]
+#[error("invalid JSONPath (RFC 9535){0}")]
 pub struct JsonPathError(String);
 
-/// There are more tags than a response may have, or one is longer than a tag may be.
+/// Error for more tags than a response may have, or a tag that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("there are too many tags, or too long ones")]
+#[error("too many tags, or a tag is too long")]
 pub struct TagLimitExceeded;
 
-/// Reads a path.
+/// Parses a path.
 pub(crate) fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
     JsonPath::parse(text).map_err(|error| match error.message() {
         "parser error" => JsonPathError(String::new()),
@@ -26,7 +26,8 @@ pub(crate) fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
     })
 }
 
-/// The bytes up to the brace that closes a placeholder: the first that stands in no string of the path.
+/// Returns the offset of the brace that closes a placeholder. It is the first one outside the
+/// strings of the path.
 pub(crate) fn placeholder_end(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut is_escaped = false;
@@ -43,10 +44,10 @@ pub(crate) fn placeholder_end(text: &str) -> Option<usize> {
     None
 }
 
-/// The values that a path yields in a document, each once.
+/// Returns the distinct values that a path selects in a document.
 ///
-/// Values are texts, numbers, `true` and `false`. An empty text, one with control characters, `null`, a
-/// list or an object is no value.
+/// Values are strings, numbers, `true` and `false`. Empty strings, strings with control characters,
+/// `null`, lists and objects are skipped.
 pub(crate) fn values<'a>(
     path: &JsonPath,
     document: &'a Value,

@@ -1,7 +1,7 @@
-//! Routes: which rule governs a request.
+//! Routes, which select the rule for each request.
 //!
-//! The first route whose pattern matches wins. Nothing here allocates per request, but for the tags
-//! of a response that is about to be stored.
+//! The first route that matches wins. Nothing here allocates per request, except for the tags of a
+//! response that will be stored.
 
 pub(crate) mod body_tags;
 pub(crate) mod condition;
@@ -17,13 +17,13 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-pub use body_tags::BodyTagTemplate;
-pub use condition::BypassRule;
-pub use json_path::TagLimitExceeded;
-pub(crate) use pattern::{Mismatch, Params, Pattern, PatternError};
-pub(crate) use select::{Agreement, RouteTable, Selection};
-pub(crate) use tags::{AnyTagTemplate, PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
-pub(crate) use target::{TargetError, TargetTemplate};
+pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
+pub(crate) use condition::BypassRule;
+pub(crate) use json_path::TagLimitExceeded;
+pub(crate) use pattern::{Mismatch, Params, Pattern};
+pub(crate) use select::{Agreement, RouteTable};
+pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
+pub(crate) use target::TargetTemplate;
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
@@ -32,46 +32,46 @@ use crate::{
 use body_tags::BodyValues;
 use tags::PlaceholderValues;
 
-/// What an operator says about the requests that match a pattern.
+/// The settings for requests that match a pattern.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its name in logs, metrics and tools; unique within a table.
+    /// Name in logs, metrics and tools; unique within a table.
     pub name: Arc<str>,
-    /// The requests it governs; none for the route of what nothing else matches.
+    /// The requests that it governs; `None` for the fallback route.
     pub pattern: Option<Pattern>,
-    /// Its caching rule.
+    /// Caching rule.
     pub rule: CacheRule,
-    /// Which part of the query makes another target.
+    /// The query parameters that are part of the key.
     pub query: QueryRule,
-    /// What separates responses beyond the origin's own `Vary`.
+    /// Request fields that separate responses in addition to the origin's `Vary`.
     pub vary: VaryRule,
     /// Requests that skip the cache.
     pub bypass: BypassRule,
-    /// Labels of its stored responses.
+    /// Tags of stored responses, filled from the request.
     pub tags: Box<[TagTemplate]>,
-    /// Labels of its stored responses that their JSON tells.
+    /// Tags of stored responses, filled from their JSON.
     pub body_tags: Box<[BodyTagTemplate]>,
-    /// A response whose JSON has a node at one of these is not stored.
+    /// A response is not stored if one of these paths selects a node in its JSON.
     pub store_unless: Arc<[JsonPath]>,
-    /// Labels of what a successful unsafe request makes invalid.
+    /// Tags that a successful unsafe request purges.
     pub purged_on_write: Box<[TagTemplate]>,
-    /// Whether its writes make their own targets invalid (RFC 9111 §4.4).
+    /// Whether writes invalidate their own targets (RFC 9111 §4.4).
     pub writes_invalidate: bool,
-    /// Whether its writes make a target invalid for all users, where the target's route keeps them apart.
+    /// Whether writes invalidate a target for all users if its route is partitioned.
     pub writes_for_everyone: bool,
-    /// Whether a success ends the login that it came with.
+    /// Whether a successful response ends the session of its request.
     pub logs_out: bool,
-    /// The `Cache-Control` that clients are sent in place of the origin's.
+    /// Replaces the origin's `Cache-Control` towards clients.
     pub client_cache: Option<HeaderValue>,
-    /// What a successful response has fetched ahead.
+    /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
 }
 
 impl Route {
-    /// The name of the route that governs what no pattern matches.
+    /// Name of the route for requests that no pattern matches.
     pub const UNMATCHED: &str = "unmatched";
 
-    /// The route of what no pattern matches, under this rule.
+    /// Creates the route for requests that no pattern matches.
     pub fn unmatched(rule: CacheRule) -> Self {
         Self {
             name: Arc::from(Self::UNMATCHED),
@@ -92,9 +92,10 @@ impl Route {
         }
     }
 
-    /// Returns the tags of a response to the request with this path and this query as sent: those of
-    /// every reading of the path; without duplicates. `user` is the name for `{user}`; tags with it are
-    /// left out if there is none.
+    /// Returns the distinct tags of a response to a request with this path and query, as sent.
+    ///
+    /// Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
+    /// out if it is `None`.
     pub fn tags_of(
         &self,
         path: &PathReadings<'_>,
@@ -104,7 +105,7 @@ impl Route {
         self.render_tags(&self.tags, path, (query, user))
     }
 
-    /// Returns the tags that the JSON of such a response has for it; without duplicates.
+    /// Returns the distinct tags from the JSON of such a response.
     pub fn body_tags_of(
         &self,
         path: &PathReadings<'_>,
@@ -124,18 +125,18 @@ impl Route {
         Ok(tags)
     }
 
-    /// Whether the JSON of its responses is read.
+    /// Returns whether the route needs the JSON of its responses.
     pub fn reads_body(&self) -> bool {
         !self.body_tags.is_empty() || !self.store_unless.is_empty()
     }
 
-    /// Whether the JSON of a response has what keeps it from being stored.
+    /// Returns whether the JSON of a response forbids storing it.
     pub fn forbids_storing(&self, document: &Value) -> bool {
         self.store_unless.iter().any(|path| !path.query(document).is_empty())
     }
 
-    /// Returns the tags that a successful unsafe request with this path and this query as sent makes
-    /// invalid; without duplicates. `user` as in [`tags_of`](Self::tags_of).
+    /// Returns the distinct tags that a successful unsafe request with this path and query purges.
+    /// Path and query are as sent; `user` is as in [`tags_of`](Self::tags_of).
     pub fn purged_tags(
         &self,
         path: &PathReadings<'_>,
@@ -145,8 +146,8 @@ impl Route {
         self.render_tags(&self.purged_on_write, path, (query, user))
     }
 
-    /// Whether a request with this method, once it succeeds, ends the login that it came with: one that changes
-    /// something, or one with a method that the pattern names.
+    /// Returns whether success of a request with this method ends the session. True for unsafe
+    /// methods and for methods that the pattern names.
     pub fn is_logout(&self, method: &Method) -> bool {
         let is_named = || self.pattern.as_ref().is_some_and(|it| it.methods().contains(method));
         self.logs_out && (is_unsafe_method(method) || is_named())
@@ -176,8 +177,8 @@ impl Route {
         params.unwrap_or_default()
     }
 
-    /// The targets (path and query) to be fetched ahead after a successful response to the request with
-    /// this path and this query as sent; without duplicates.
+    /// Returns the distinct targets (path and query) to prefetch after a successful response. Path
+    /// and query of the request are as sent.
     pub fn targets_to_warm(&self, path: &str, query: Option<&str>) -> Vec<String> {
         let path = normal_path(path);
         let params = self.params((PathForm::Sent, &path));
@@ -189,7 +190,7 @@ impl Route {
     }
 }
 
-/// Request headers and cookies that select between variants even if the origin's `Vary` omits them.
+/// Request headers and cookies that select a variant even if the origin's `Vary` omits them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VaryRule {
     /// Header names.
@@ -199,12 +200,12 @@ pub struct VaryRule {
 }
 
 impl VaryRule {
-    /// Whether nothing is named.
+    /// Returns whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty() && self.cookies.is_empty()
     }
 
-    /// What of it belongs into `Vary`: its headers, and `Cookie` if it has cookies.
+    /// Returns the field names for `Vary`: the headers, and `Cookie` if there are cookies.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         let cookie = (!self.cookies.is_empty()).then_some("Cookie");
         self.headers.iter().map(HeaderName::as_str).chain(cookie)

@@ -1,4 +1,4 @@
-//! Patterns: `GET|POST api.example.com/orders/{id}/**`.
+//! Route patterns, such as `GET|POST api.example.com/orders/{id}/**`.
 
 use std::{fmt, ops::Range};
 
@@ -8,23 +8,23 @@ use thiserror::Error;
 
 use crate::key::uri::{PathForm, normal_path, reading};
 
-/// Which requests a route governs: methods, host and path.
+/// The requests that a route governs: methods, host and path.
 ///
-/// Methods and host are optional. `GET` includes `HEAD`, as RFC 9110 §9.3.2 makes the two one
-/// resource. A host without a port stands for every port. `{name}` is one segment that is not empty;
-/// a final `**` is whatever follows, nothing included: `/api/**` also matches `/api`.
+/// Methods and host are optional. `GET` includes `HEAD`, since both address one resource (RFC 9110
+/// §9.3.2). A host without a port matches every port. `{name}` matches one non-empty segment. A
+/// final `**` matches any rest, also an empty one: `/api/**` also matches `/api`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
     host: Option<Box<str>>,
     path: PathPattern,
-    /// The same path as other readings are compared with it; see [`PathForm`].
+    /// The path in the form in which other readings are matched; see [`PathForm`].
     decoded_once: PathPattern,
     decoded_twice: PathPattern,
     loosest: PathPattern,
 }
 
-/// The path of a pattern in one form.
+/// The path of a pattern in one [`PathForm`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PathPattern {
     segments: Box<[Segment]>,
@@ -41,27 +41,27 @@ enum Segment {
 enum PatternEnd {
     /// The path ends with the last segment.
     Exact,
-    /// Anything may follow.
+    /// Any further segments match.
     Rest,
 }
 
-/// The segments of a path that a pattern names, in normal form.
+/// The segments of a path that fill a pattern's placeholders, in normal form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params<'a>(SmallVec<[(&'a str, &'a str); 4]>);
 
 impl<'a> Params<'a> {
-    /// The segment of this name, as the reading has it.
+    /// Returns the segment of this name.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// Names and values in the order of the path.
+    /// Returns names and values in path order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.iter().copied()
     }
 }
 
-/// What about a request keeps a pattern from matching.
+/// The part of a request that does not match a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
     /// The method.
@@ -72,45 +72,45 @@ pub enum Mismatch {
     Path,
 }
 
-/// A pattern that cannot be read, and where in its text.
+/// A pattern syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct PatternError {
-    /// What is wrong.
+    /// Kind of error.
     pub problem: PatternProblem,
-    /// The bytes of the text that are.
+    /// Byte range of the error.
     pub at: Range<usize>,
 }
 
-/// What can be wrong with a pattern.
+/// The kinds of syntax errors in a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternProblem {
-    /// No `/` anywhere.
-    #[error("a path is missing: it begins with `/`")]
+    /// The path is missing.
+    #[error("the path is missing; it begins with `/`")]
     Path,
-    /// Methods that are no tokens in upper case.
-    #[error("methods are written in upper case and separated by `|`, as in `GET|POST`")]
+    /// A method is not an upper-case token.
+    #[error("expected methods in upper case, separated by `|`, such as `GET|POST`")]
     Method,
-    /// A host with characters that no host has.
-    #[error("this is no host name")]
+    /// The host has invalid characters.
+    #[error("invalid host name")]
     Host,
-    /// A query or fragment.
-    #[error("a pattern has no query; every query of the path matches")]
+    /// The pattern has a query or fragment.
+    #[error("a pattern cannot have a query: every query of the path matches")]
     Query,
-    /// A placeholder that is not a whole segment, or not closed.
-    #[error("a placeholder is a whole segment, as in `/orders/{{id}}`")]
+    /// A placeholder is not a whole segment, or is not closed.
+    #[error("a placeholder must be a whole segment, as in `/orders/{{id}}`")]
     Placeholder,
-    /// A placeholder without a name of letters, digits, `_` and `-`.
-    #[error("a placeholder has a name of letters, digits, `_` and `-`")]
+    /// A placeholder has no name, or one with other characters than letters, digits, `_` and `-`.
+    #[error("expected a placeholder name of letters, digits, `_` and `-`")]
     Name,
-    /// One name for two segments.
-    #[error("this name is used twice")]
+    /// Two placeholders have the same name.
+    #[error("this name is already used in the pattern")]
     Repeated,
-    /// A `**` that is not the end, or a single `*`.
-    #[error("`**` stands only at the end, as a whole segment; one segment is written `{{name}}`")]
+    /// A `**` is not at the end, or a `*` stands alone.
+    #[error("`**` must be the last segment; use `{{name}}` for one segment")]
     Wildcard,
-    /// Whitespace or control characters within the path.
-    #[error("a path has no white space; write `%20`")]
+    /// The path has white space or control characters.
+    #[error("a path cannot contain white space; use `%20`")]
     Space,
 }
 
@@ -121,7 +121,7 @@ impl PatternProblem {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let (methods, target) = match text.split_once(' ') {
             Some((methods, rest)) => (parse_methods(methods)?, rest.trim_start_matches(' ')),
@@ -139,14 +139,14 @@ impl Pattern {
         Ok(Self { methods, host, path, decoded_once, decoded_twice, loosest })
     }
 
-    /// Whether it matches a request. `path` is a reading in this form.
+    /// Returns whether the pattern matches a request; `path` is a reading in this form.
     pub fn matches(&self, method: &Method, host: &str, (form, path): (PathForm, &str)) -> bool {
         self.allows_method(method)
             && self.allows_host(host)
             && self.in_form(form).matches_path(path)
     }
 
-    /// Returns what about a request does not fit, if it does not match: the path counts most.
+    /// Returns the part of a request that does not match, the path first.
     pub fn mismatch(
         &self,
         method: &Method,
@@ -162,12 +162,12 @@ impl Pattern {
         }
     }
 
-    /// The params of a reading of a path, if it matches, whatever the method and the host.
+    /// Returns the params of a reading of a path if the pattern's path matches.
     pub fn params<'a>(&'a self, (form, path): (PathForm, &'a str)) -> Option<Params<'a>> {
         self.in_form(form).params(path)
     }
 
-    /// Whether plain paths in their loosest reading may match differently than as they were sent.
+    /// Returns whether a plain path may match differently in its loosest reading.
     pub(super) fn has_loosest_variant(&self) -> bool {
         self.loosest != self.path
     }
@@ -181,12 +181,12 @@ impl Pattern {
         }
     }
 
-    /// The methods it names; none where it matches all.
+    /// Returns the methods; empty if all match.
     pub fn methods(&self) -> &[Method] {
         &self.methods
     }
 
-    /// The names of its placeholders.
+    /// Returns the names of the placeholders.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         self.path.segments.iter().filter_map(|segment| match segment {
             Segment::Param(name) => Some(&**name),
@@ -194,7 +194,7 @@ impl Pattern {
         })
     }
 
-    /// Whether every request that `other` matches is matched by this one too.
+    /// Returns whether the pattern matches every request that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         let methods = self.methods.is_empty()
             || (!other.methods.is_empty()
@@ -203,7 +203,7 @@ impl Pattern {
         methods && host && self.covers_path(other)
     }
 
-    /// The literal that the first segment of a path in this form must be; none where it may be anything.
+    /// Returns the literal first segment of a path in this form; `None` if any segment matches.
     pub(super) fn first_literal(&self, form: PathForm) -> Option<&str> {
         match self.in_form(form).segments.first() {
             Some(Segment::Literal(literal)) => Some(literal),
@@ -244,7 +244,7 @@ impl Pattern {
 }
 
 impl PathPattern {
-    /// Whether a path in the form of this pattern matches it: whether it has params.
+    /// Returns whether a path in the form of this pattern matches.
     fn matches_path(&self, path: &str) -> bool {
         let Some(path) = path.strip_prefix('/') else { return false };
         let mut rest = Some(path.as_bytes());
@@ -263,7 +263,7 @@ impl PathPattern {
         self.end == PatternEnd::Rest || rest.is_none()
     }
 
-    /// The params of a path in the form of this pattern, if it matches.
+    /// Returns the params of a path in the form of this pattern if it matches.
     fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
         let mut params = Params::default();
         let mut given = path.strip_prefix('/')?.split('/');
@@ -278,7 +278,8 @@ impl PathPattern {
         (self.end == PatternEnd::Rest || given.next().is_none()).then_some(params)
     }
 
-    /// The same pattern for readings in another form: a decoded literal may be several segments.
+    /// Returns the same pattern for readings in another form; a decoded literal may be several
+    /// segments.
     fn in_form(&self, form: PathForm) -> Self {
         let mut segments = Vec::new();
         for segment in &self.segments {
@@ -292,7 +293,7 @@ impl PathPattern {
             segments.extend(literals.map(|literal| Segment::Literal(literal.into())));
         }
         if form == PathForm::Loosest {
-            // Neither a trailing slash nor an empty segment is left of a path; `/` alone stays.
+            // Paths have neither empty segments nor a trailing slash, except for `/` itself.
             segments.retain(|segment| *segment != Segment::Literal("".into()));
             if segments.is_empty() && self.end == PatternEnd::Exact {
                 segments.push(Segment::Literal("".into()));
@@ -302,7 +303,7 @@ impl PathPattern {
     }
 }
 
-/// What stands before the first `/`, and what stands behind it, if there is one.
+/// Splits a path at its first `/`.
 pub(super) fn first_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     let slash = path.iter().position(|byte| *byte == b'/');
     match slash.and_then(|slash| path.split_at_checked(slash)) {

@@ -1,4 +1,4 @@
-//! Selection: the first route that matches a request.
+//! Route selection: the first route that matches a request.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,31 +10,31 @@ use crate::{
     policy::CacheRule,
 };
 
-/// All routes in order, and the one for what none of them matches.
+/// All routes in order, and the fallback route.
 ///
-/// Selecting costs a binary search over the literals that paths begin with, then a comparison for
-/// each route that shares this beginning or begins with a placeholder; for a path with capitals or a
-/// trailing slash the same again. Only paths with several readings make it allocate.
+/// Selection costs a binary search over the first segments of patterns, and a comparison for each
+/// route with the same first segment or a placeholder there. Paths with capitals or a trailing
+/// slash cost the same twice. Only paths with several readings allocate.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
     sent: RouteIndex,
     loosest: RouteIndex,
-    /// Whether some pattern is another one in its loosest form.
+    /// Whether any pattern differs in its loosest form.
     has_loosest_variant: bool,
 }
 
-/// Which routes to try for a path in one form.
+/// The routes to try for a path in one form.
 #[derive(Debug, Clone)]
 struct RouteIndex {
     /// Sorted by literal.
     branches: Box<[IndexBranch]>,
-    /// The routes to try for any other first segment, in order.
+    /// Indexes of the routes for any other first segment, in order.
     others: Box<[usize]>,
 }
 
-/// What to try for paths that begin with this literal segment.
+/// The routes to try for one literal first segment.
 #[derive(Debug, Clone)]
 struct IndexBranch {
     first: Box<str>,
@@ -42,28 +42,28 @@ struct IndexBranch {
     candidates: Box<[usize]>,
 }
 
-/// The route that governs a request.
+/// The result of a selection.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
-    /// Its place among all routes; the unmatched one comes last.
+    /// Index among all routes; the fallback route is last.
     pub index: usize,
     /// The route.
     pub route: &'a Arc<Route>,
-    /// Whether every server that may read the path would find it under this route.
+    /// Whether all readings of the path select this route.
     pub agreement: Agreement,
 }
 
-/// Whether the readings of a path fall under one route.
+/// Whether the readings of a path select one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agreement {
-    /// They do; or one of them must not be cached, which holds for all.
+    /// They do, or one of them selects an uncached route, which then governs all.
     Unanimous,
     /// They do not, or there are readings beyond two rounds of decoding.
     Split,
 }
 
 impl RouteTable {
-    /// A table that tries `routes` in order; those without a pattern never match.
+    /// Creates a table that tries `routes` in order. Routes without a pattern never match.
     pub fn new(routes: Vec<Route>, unmatched: Route) -> Self {
         let has_loosest_variant =
             |route: &Route| route.pattern.as_ref().is_some_and(Pattern::has_loosest_variant);
@@ -76,11 +76,11 @@ impl RouteTable {
         }
     }
 
-    /// The first route that matches, else the unmatched one. `host` is in canonical form; it may carry a
-    /// port.
+    /// Returns the first route that matches, or the fallback route.
     ///
-    /// If a reading of the path selects a route that is not cached, that is the one. Any other spelling
-    /// of an uncached path would open it otherwise.
+    /// `host` is in canonical form and may have a port. If a reading of the path selects an
+    /// uncached route, that route governs. Otherwise another spelling would make an uncached path
+    /// cacheable.
     pub fn select(&self, method: &Method, host: &str, path: &PathReadings<'_>) -> Selection<'_> {
         let first = self.first_match(method, host, (PathForm::Sent, path.sent()));
         if matches!(path, PathReadings::Loosest(_)) && !self.has_loosest_variant {
@@ -104,8 +104,8 @@ impl RouteTable {
         self.selection(first, agreement)
     }
 
-    /// The route that the loosest reading of a path selects; that of every response which is stored under
-    /// a spelling of it.
+    /// Returns the route that the loosest reading of a path selects. It governs every response that
+    /// is stored under a spelling of the path.
     pub fn select_loosest(
         &self,
         method: &Method,
@@ -116,8 +116,8 @@ impl RouteTable {
         self.selection(found, Agreement::Unanimous)
     }
 
-    /// The routes that the readings of a path select, each once: what a write through one of its spellings
-    /// may change.
+    /// Returns the distinct routes that the readings of a path select. A write through one spelling
+    /// may change responses of all of them.
     pub fn select_each(
         &self,
         method: &Method,
@@ -130,7 +130,7 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index))
     }
 
-    /// The index of the first route that matches one reading.
+    /// Returns the index of the first route that matches one reading.
     fn first_match(&self, method: &Method, host: &str, reading: (PathForm, &str)) -> usize {
         let (form, path) = reading;
         let matches = |index: &usize| {
@@ -153,24 +153,24 @@ impl RouteTable {
         Selection { index, route: self.route(index), agreement }
     }
 
-    /// The route at this place; the unmatched one past the last.
+    /// Returns the route at an index, or the fallback route past the last.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         self.routes.get(index).unwrap_or(&self.unmatched)
     }
 
-    /// The routes in order, without the unmatched one.
+    /// Returns the routes in order, without the fallback route.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
 
-    /// The route for what no pattern matches.
+    /// Returns the fallback route.
     pub fn unmatched(&self) -> &Arc<Route> {
         &self.unmatched
     }
 }
 
 impl Default for RouteTable {
-    /// No routes: a correct RFC 9111 cache for everything.
+    /// Creates a table without routes: a correct RFC 9111 cache for all requests.
     fn default() -> Self {
         Self::new(Vec::new(), Route::unmatched(CacheRule::default()))
     }
@@ -200,7 +200,7 @@ impl RouteIndex {
         Self { branches: branches.collect(), others: candidates_for(None) }
     }
 
-    /// The routes that may match a path in this form.
+    /// Returns the routes that may match a path in this form.
     fn candidates(&self, path: &str) -> &[usize] {
         let (first, _) = first_segment(path.strip_prefix('/').unwrap_or(path).as_bytes());
         let found =

@@ -5,140 +5,109 @@ use std::{borrow::Cow, fmt, ops::Range};
 use thiserror::Error;
 
 use super::{
-    body_tags::BodyTagTemplate,
     json_path::{self, JsonPathError},
     pattern::{Params, Pattern},
 };
 use crate::key::uri::query;
 
-/// How many tags one template makes at most, where query parameters repeat.
+/// Maximum number of tags from one template, if query parameters repeat.
 const MAX_TAGS: usize = 32;
 
-/// A tag of a response, by what fills its placeholders in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AnyTagTemplate {
-    /// The request alone.
-    Request(TagTemplate),
-    /// The JSON of the response, too.
-    Body(BodyTagTemplate),
-}
-
-/// A tag with placeholders, to be filled in for each request.
+/// A tag template that is filled from a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagTemplate(pub(super) Box<[TagTemplatePart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TagTemplatePart {
     Literal(Box<str>),
-    /// A segment of the path, by its name in the pattern.
+    /// A path segment, by its name in the pattern.
     Param(Box<str>),
     /// A query parameter.
     Query(Box<str>),
-    /// The user whom the request proves to be from.
+    /// The authenticated user.
     User,
 }
 
-/// What placeholders may name besides query parameters and JSON.
+/// The names that placeholders may use, besides query parameters and JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct PlaceholderNames<'a> {
-    /// The segments of the path that this pattern names. They come first: a segment called `user` is
-    /// what `{user}` means on its route.
+    /// The pattern with the named segments, which take precedence: a segment called `user` shadows
+    /// the user.
     pub pattern: &'a Pattern,
-    /// Whether requests prove which user they are from.
+    /// Whether requests are authenticated.
     pub users: UserPlaceholder,
 }
 
-/// Whether `{user}` has a meaning where no segment of the path is called so.
+/// Whether `{user}` is defined without a segment of this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserPlaceholder {
-    /// Requests prove which user they are from.
+    /// Requests are authenticated as a user.
     Defined,
-    /// They do not: `[user]` says nothing about tokens or a gateway.
+    /// The `[user]` section configures neither tokens nor a gateway.
     Undefined,
 }
 
-/// What fills in the placeholders of a template for one request.
+/// The values for a template from one request.
 #[derive(Debug, Clone)]
 pub struct PlaceholderValues<'a> {
-    /// The segments of the path that the route's pattern names.
+    /// The path segments that the route's pattern names.
     pub params: Params<'a>,
     /// The query as sent.
     pub query: Option<&'a str>,
-    /// The user's name as the claim or the gateway writes it.
+    /// The user's name from the claim or the gateway.
     pub user: Option<&'a str>,
 }
 
 impl<'a> PlaceholderNames<'a> {
-    /// Those of a path alone.
+    /// Creates names for a template without a user.
     pub const fn of_path(pattern: &'a Pattern) -> Self {
         Self { pattern, users: UserPlaceholder::Undefined }
     }
 }
 
-/// A template that cannot be read, and where in its text.
+/// A tag template syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct TagError {
-    /// What is wrong.
+    /// Kind of error.
     pub problem: TagProblem,
-    /// The bytes of the text that are.
+    /// Byte range of the error.
     pub at: Range<usize>,
 }
 
-/// What can be wrong with a tag template.
+/// The kinds of errors in a tag template.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TagProblem {
-    /// No text at all.
-    #[error("a tag is empty")]
+    /// The tag is empty.
+    #[error("empty tag")]
     Empty,
-    /// A brace without its counterpart.
-    #[error("a brace has no counterpart")]
+    /// A brace has no counterpart.
+    #[error("unbalanced brace")]
     Brace,
-    /// A placeholder for nothing that the route knows.
-    #[error("nothing is called `{{{0}}}` here")]
+    /// A placeholder has an unknown name.
+    #[error("unknown placeholder `{{{0}}}`")]
     Unknown(String),
-    /// `{user}` where users are unknown and the path has no segment of this name.
-    #[error("nothing is called `{{user}}` here: requests do not prove which user they are from")]
+    /// `{user}` without users and without a path segment of this name.
+    #[error("`{{user}}` is not available: `[user]` configures no authentication")]
     User,
-    /// A path into JSON where there is none at hand.
-    #[error("there is no JSON at hand here")]
+    /// A JSON path without a JSON document.
+    #[error("a JSONPath cannot be used here: there is no JSON document")]
     NoBody,
-    /// A placeholder that begins like a path into JSON and is none.
+    /// An invalid JSON path.
     #[error("{0}")]
     Path(JsonPathError),
     /// A control character.
-    #[error("a tag has no control characters")]
+    #[error("a tag cannot contain control characters")]
     Control,
 }
 
-impl AnyTagTemplate {
-    /// Reads a tag of the responses of a route in which these names have a meaning.
-    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
-        let tokens = tokenize(text)?;
-        if tokens.iter().any(TemplateToken::is_path) {
-            return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
-        }
-        TagTemplate::from_tokens(&tokens, names).map(Self::Request)
-    }
-
-    /// The query parameters that it is made of.
-    pub(crate) fn parameters(&self) -> Vec<&str> {
-        match self {
-            Self::Request(template) => {
-                template.0.iter().filter_map(TagTemplatePart::parameter).collect()
-            }
-            Self::Body(template) => template.parameters(),
-        }
-    }
-}
-
 impl TagTemplate {
-    /// Reads a template of a route in which these names have a meaning.
+    /// Parses a template of a route on which these names are defined.
     pub fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
         Self::from_tokens(&tokenize(text)?, names)
     }
 
-    fn from_tokens(
+    pub(super) fn from_tokens(
         tokens: &[TemplateToken<'_>],
         names: PlaceholderNames<'_>,
     ) -> Result<Self, TagError> {
@@ -149,11 +118,11 @@ impl TagTemplate {
             .map(Self)
     }
 
-    /// Adds its tags for a request, leaving out those that are there already.
+    /// Adds the tags for a request, without duplicates.
     ///
-    /// Values are percent-decoded. A query parameter that repeats makes a tag for each value, so that
-    /// a purge of any of them finds the response; one that is missing or empty makes no tag. The same
-    /// holds for a user who is unknown.
+    /// Values are percent-decoded. A repeated query parameter adds a tag for each value, so that a
+    /// purge of any of them finds the response. A missing or empty parameter adds none, and neither
+    /// does an unknown user.
     pub fn render(&self, values: &PlaceholderValues<'_>, into: &mut Vec<String>) {
         let mut tags = vec![String::new()];
         for part in &self.0 {
@@ -174,7 +143,7 @@ impl fmt::Display for TagTemplate {
 }
 
 impl TagTemplatePart {
-    /// What the request fills in here.
+    /// Creates the part for a token that the request fills in.
     pub(super) fn from_token(
         token: &TemplateToken<'_>,
         names: PlaceholderNames<'_>,
@@ -197,7 +166,7 @@ impl TagTemplatePart {
         }
     }
 
-    /// The query parameter that it stands for, if it does.
+    /// Returns the query parameter that the part stands for, if any.
     pub(super) fn parameter(&self) -> Option<&str> {
         match self {
             Self::Query(name) => Some(name),
@@ -205,7 +174,7 @@ impl TagTemplatePart {
         }
     }
 
-    /// Its values in a request, percent-decoded.
+    /// Returns the percent-decoded values for a request.
     pub(super) fn values<'a>(&'a self, values: &'a PlaceholderValues<'_>) -> Vec<Cow<'a, str>> {
         match self {
             Self::Literal(text) => vec![Cow::Borrowed(text)],
@@ -227,16 +196,16 @@ impl fmt::Display for TagTemplatePart {
     }
 }
 
-/// A part of a template's text.
+/// A token of a template's text.
 pub(super) enum TemplateToken<'a> {
-    /// Text that stands for itself.
+    /// Literal text.
     Literal(&'a str),
-    /// What stands between two braces, and where, braces included.
+    /// The text between two braces; `at` includes the braces.
     Placeholder { name: &'a str, at: Range<usize> },
 }
 
 impl<'a> TemplateToken<'a> {
-    /// Whether it is meant as a path into JSON.
+    /// Returns whether the token is meant as a JSON path.
     pub(super) fn is_path(&self) -> bool {
         matches!(self, Self::Placeholder { name, .. } if name.starts_with('$'))
     }
@@ -248,8 +217,8 @@ impl<'a> TemplateToken<'a> {
     }
 }
 
-/// Takes a template's text apart.
-fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
+/// Splits a template's text into tokens.
+pub(super) fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
     let fail = |problem, at| Err(TagError { problem, at });
     if text.is_empty() {
         return fail(TagProblem::Empty, 0..0);
@@ -273,7 +242,7 @@ fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
     Ok(tokens)
 }
 
-/// The bytes up to the brace that closes a placeholder.
+/// Returns the length of a placeholder up to its closing brace.
 fn placeholder_length(after: &str) -> Option<usize> {
     if after.starts_with('$') { json_path::placeholder_end(after) } else { after.find('}') }
 }
@@ -286,7 +255,7 @@ fn literal_token(literal: &str, start: usize) -> Result<Option<TemplateToken<'_>
     Ok((!literal.is_empty()).then_some(TemplateToken::Literal(literal)))
 }
 
-/// Replaces each tag by one for each value.
+/// Appends each value to each tag.
 fn append(tags: &mut Vec<String>, values: &[Cow<'_, str>]) {
     if let [value] = values {
         for tag in tags {

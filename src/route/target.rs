@@ -1,4 +1,4 @@
-//! Target templates: `/users/{user}/notes?range={?range}`.
+//! Target templates, such as `/users/{user}/notes?range={?range}`.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -11,42 +11,42 @@ use super::{
     tags::{PlaceholderNames, TagProblem, TagTemplate, TagTemplatePart, query_values},
 };
 
-/// How many targets one template makes at most, where query parameters repeat.
+/// Maximum number of targets from one template, if query parameters repeat.
 const MAX_TARGETS: usize = 32;
 
-/// What must be encoded wherever it stands: all but the unreserved characters (RFC 3986 §2.3).
+/// Characters that are encoded everywhere: all but the unreserved ones (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A path and query with placeholders, to be filled in from a request.
+/// A template of a path and query that is filled from a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetTemplate(TagTemplate);
 
-/// A template that cannot be read, and where in its text.
+/// A target template syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
 pub struct TargetError {
-    /// What is wrong.
+    /// Kind of error.
     pub problem: TargetProblem,
-    /// The bytes of the text that are.
+    /// Byte range of the error.
     pub at: Range<usize>,
 }
 
-/// What can be wrong with a target template.
+/// The kinds of errors in a target template.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TargetProblem {
-    /// It does not begin with `/`.
-    #[error("a path begins with `/`; the host is the request's own")]
+    /// The target does not begin with `/`.
+    #[error("expected a path that begins with `/`; the host is that of the request")]
     Path,
-    /// Characters that no path or query has, outside placeholders.
-    #[error("this cannot be sent as a path: write it as clients do, as in `/a%20b`")]
+    /// Invalid characters outside placeholders.
+    #[error("invalid characters in a path; encode them as in `/a%20b`")]
     Characters,
-    /// A placeholder is wrong.
+    /// An invalid placeholder.
     #[error(transparent)]
     Placeholder(TagProblem),
 }
 
 impl TargetTemplate {
-    /// Reads a template of a route with this pattern.
+    /// Parses a template of a route with this pattern.
     pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TargetError> {
         let fail = |problem, at| Err(TargetError { problem, at });
         if !text.starts_with('/') {
@@ -73,11 +73,10 @@ impl TargetTemplate {
         Ok(Self(template))
     }
 
-    /// Adds its targets for a request, leaving out those that are there already.
+    /// Adds the targets for a request, without duplicates.
     ///
-    /// Values are encoded so that they stay what they are: one segment of the path, one value of the
-    /// query. A query parameter that repeats makes a target for each value; one that is missing or
-    /// empty makes none.
+    /// Values are encoded so that each remains one path segment or one query value. A repeated
+    /// query parameter adds a target for each value; a missing or empty one adds none.
     pub fn render(&self, params: &Params<'_>, query: Option<&str>, into: &mut Vec<String>) {
         let mut targets = vec![String::new()];
         for part in &self.0.0 {
@@ -92,7 +91,7 @@ impl TargetTemplate {
                     let values: Vec<_> = values.iter().map(|value| encode(value)).collect();
                     append(&mut targets, &values);
                 }
-                // Never read: a target names no user.
+                // Never parsed: a target has no user.
                 TagTemplatePart::User => append(&mut targets, &[]),
             }
         }
@@ -114,7 +113,7 @@ fn is_target(text: &str) -> bool {
     !text.contains('#') && text.parse::<PathAndQuery>().is_ok()
 }
 
-/// Replaces each target by one for each value.
+/// Appends each value to each target.
 fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
     *targets = targets
         .iter()
@@ -123,11 +122,11 @@ fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
         .collect();
 }
 
-/// A segment of a path, in which more may stand unencoded than in a query.
+/// Encodes a path segment, which allows more characters than a query.
 fn reencode_segment(segment: &str) -> Cow<'static, str> {
     match percent_decode_str(segment).decode_utf8() {
         Ok(value) => Cow::Owned(encode(&value).into_owned()),
-        // Bytes that are no text pass as they came: all of them are encoded already.
+        // A segment that is not UTF-8 is already fully encoded.
         Err(_) => Cow::Owned(segment.to_owned()),
     }
 }

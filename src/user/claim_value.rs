@@ -1,11 +1,11 @@
-//! Values that tell users apart: texts, whole numbers and flags.
+//! Claim values that identify users: strings, whole numbers and booleans.
 
 use super::jwt::json;
 
-/// The longest value, in bytes.
+/// Maximum length in bytes.
 const MAX_LENGTH: usize = 256;
 
-/// A value of a claim. A number and a text of the same digits are different values.
+/// A value of a claim. A number and a string of the same digits differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimValue {
     kind: &'static [u8],
@@ -13,8 +13,8 @@ pub(super) struct ClaimValue {
 }
 
 impl ClaimValue {
-    /// Parses a value as JSON writes it. None if it is no text, whole number or flag, if it is empty, longer
-    /// than 256 bytes, or has control characters.
+    /// Parses a JSON value. Returns `None` unless it is a string, a whole number or a boolean. A
+    /// string must not be empty, exceed 256 bytes or have control characters.
     pub(super) fn parse(raw: &str) -> Option<Self> {
         match raw.as_bytes().first()? {
             b'"' => Self::of_text(&json::string(raw)?),
@@ -28,23 +28,24 @@ impl ClaimValue {
         is_user_name(text).then(|| Self { kind: b"text", text: text.into() })
     }
 
-    /// The kind of value.
+    /// Returns the kind of value for digests.
     pub(super) fn kind(&self) -> &'static [u8] {
         self.kind
     }
 
-    /// The value as text.
+    /// Returns the value as text.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// Whether a text may name a user: neither empty, nor longer than 256 bytes, nor with control characters.
+/// Returns whether a text is a valid user name: 1 to 256 bytes without control characters.
 pub(super) fn is_user_name(text: &str) -> bool {
     (1..=MAX_LENGTH).contains(&text.len()) && !text.contains(char::is_control)
 }
 
-/// Whether a number has the one spelling of a whole number: other numbers have many, and are rounded.
+/// Returns whether a number has the only spelling of a whole number. Other numbers have many
+/// spellings and are rounded.
 fn is_whole(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     raw != "-0" && raw.len() <= MAX_LENGTH && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! Credentials that were verified before: requests with the same ones cost no signature.
+//! Cache of verified credentials, which saves verifying a signature per request.
 
 use std::sync::{
     Arc,
@@ -11,28 +11,28 @@ use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 use super::{error::IdentityError, jwt::key::KeyId, member::PartitionMember};
 use crate::field::Timestamp;
 
-/// Credentials remembered, if none is longer than [`MIN_WEIGHT`] with its members.
+/// Maximum number of cached credentials, if none weighs more than [`MIN_WEIGHT`].
 const CAPACITY: usize = 64 << 10;
 
-/// What the smallest entry counts for, in bytes: altogether they take at most 64 MiB.
+/// Minimum weight of an entry in bytes, which limits the cache to 64 MiB.
 const MIN_WEIGHT: u64 = 1 << 10;
 
-/// Roughly what the members of an entry take, in bytes.
+/// Approximate weight of an entry's members in bytes.
 const MEMBERS_WEIGHT: u64 = 512;
 
-/// Forged tokens remembered; 24 bytes each.
+/// Maximum number of cached forged tokens, of 24 bytes each.
 const FORGED_CAPACITY: usize = 4096;
 
-/// A verified identity, as a member of each partition that the routes use.
+/// A verified identity, with its member of each partition that routes use.
 #[derive(Debug)]
 pub(super) struct VerifiedIdentity {
-    /// When it ends, by the system's clock.
+    /// Expiry by the system clock.
     pub(super) expires: Option<Timestamp>,
-    /// The key that verified it, if a key did.
+    /// The key that verified it, for tokens.
     pub(super) key: Option<KeyId>,
-    /// The generation of keys that had the key when it was last looked at.
+    /// The latest key set generation that is known to contain the key.
     generation: AtomicU64,
-    /// In the order of the partitions.
+    /// Members in the order of the partitions.
     pub(super) members: Box<[Result<Arc<PartitionMember>, IdentityError>]>,
 }
 
@@ -46,22 +46,22 @@ impl VerifiedIdentity {
         Self { expires, key, generation: generation.unwrap_or_default().into(), members }
     }
 
-    /// Whether its key is in this generation of keys, as far as it is known without looking.
+    /// Returns whether the key is known to be in this generation of keys.
     pub(super) fn has_generation(&self, generation: u64) -> bool {
         self.generation.load(Ordering::Relaxed) == generation
     }
 
-    /// Notes that its key is in this generation, too.
+    /// Records that the key is in this generation.
     pub(super) fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
     }
 }
 
-/// Credentials that were looked at before.
+/// Credentials that have been verified or found forged.
 pub(super) struct CredentialCache {
     verified: Cache<Box<[u8]>, Arc<VerifiedIdentity>, CredentialWeighter>,
-    /// Digests of credentials with a wrong signature, and the generation of keys that it is wrong for. Apart
-    /// from the others, so that forged tokens evict none that are good.
+    /// Digests of credentials with a wrong signature, and the key generation of that finding. Kept
+    /// apart, so that forged tokens evict no valid ones.
     forged: Cache<u128, u64>,
 }
 
@@ -84,7 +84,7 @@ impl CredentialCache {
         Self { verified, forged: Cache::new(FORGED_CAPACITY) }
     }
 
-    /// Returns what these credentials were verified as. Compares all of their bytes.
+    /// Returns the identity of these credentials. Compares all of their bytes.
     pub(super) fn get(&self, credentials: &[u8]) -> Option<Arc<VerifiedIdentity>> {
         self.verified.get(credentials)
     }
@@ -97,7 +97,7 @@ impl CredentialCache {
         self.verified.remove(credentials);
     }
 
-    /// Whether these credentials have a wrong signature by this generation of keys.
+    /// Returns whether the signature of these credentials is wrong for this generation of keys.
     pub(super) fn is_forged(&self, credentials: &[u8], generation: u64) -> bool {
         self.forged.get(&digest_of(credentials)) == Some(generation)
     }

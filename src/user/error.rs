@@ -1,26 +1,26 @@
-//! Why a request proves no identity.
+//! Reasons why a request has no verified identity.
 
 use crate::policy::Reason;
 
-/// Why a request proves no identity, in full. `Display` is for operators.
+/// The reason why a request has no verified identity. `Display` is for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// The request has no token.
+    /// No token.
     #[error("the request has no token")]
     NoToken,
-    /// The peer is no gateway, or the gateway names no user.
-    #[error("no listed gateway names a user")]
+    /// The peer is not a gateway, or the gateway names no user.
+    #[error("no trusted gateway names a user")]
     NoUser,
-    /// The claim that counts is missing, empty, too long, or no scalar.
+    /// The user claim is missing, empty, too long, or not a scalar.
     #[error(
-        "the claim is missing, empty, longer than 256 bytes, or neither text, a whole number nor a flag"
+        "the claim is missing, empty, longer than 256 bytes, or not a string, a whole number or a boolean"
     )]
     NoClaim,
-    /// The field with the token comes twice.
-    #[error("the field or cookie with the token comes twice")]
+    /// The field with the token is repeated.
+    #[error("the field or cookie with the token is repeated")]
     Twice,
-    /// The field has another scheme than `Bearer`.
-    #[error("the field holds no bearer token")]
+    /// The scheme is not `Bearer`.
+    #[error("the field does not contain a bearer token")]
     Scheme,
     /// The token is bound to a key, or the request is signed.
     #[error("the token is bound to a key (`cnf`, DPoP), or the request is signed")]
@@ -28,27 +28,27 @@ pub enum IdentityError {
     /// The token is longer than 8 KiB.
     #[error("the token is longer than 8 KiB")]
     TooLong,
-    /// The token is no signed token in compact form.
-    #[error("the token is no JWS in compact form (three parts in base64url)")]
+    /// The token is not a compact JWS.
+    #[error("the token is not a compact JWS (three parts in base64url)")]
     Form,
-    /// The token's header asks for what is not done.
-    #[error("the token's header has `crit`, a key of its own, or an unknown `typ`")]
+    /// The token's header requires something unsupported.
+    #[error("the token's header has `crit`, an embedded key, or an unknown `typ`")]
     Header,
-    /// The token is not signed with one of the algorithms that count.
-    #[error("the token's `alg` is none of those that its key is for")]
+    /// The algorithm is not accepted.
+    #[error("the token's `alg` is not accepted for its key")]
     Algorithm,
-    /// There is no key of the token's name.
+    /// No key has the token's `kid`.
     #[error("no key has the token's `kid`")]
     UnknownKey,
     /// The keys have not been fetched yet.
-    #[error("the issuer's keys are not known")]
+    #[error("the issuer's keys have not been fetched")]
     NoKeys,
     /// The signature is wrong.
     #[error("the signature is wrong")]
     Signature,
-    /// The claims are no object, or one of those that count has no such form.
+    /// The claims are not an object, or a required claim has an invalid form.
     #[error(
-        "the claims are no object with distinct names, or `exp`, `nbf`, `iat`, `iss` or `aud` is malformed"
+        "the claims are not an object with distinct names, or `exp`, `nbf`, `iat`, `iss` or `aud` is malformed"
     )]
     Claims,
     /// The token has expired.
@@ -57,16 +57,16 @@ pub enum IdentityError {
     /// The token is not valid yet.
     #[error("the token is not valid yet (`nbf` or `iat`)")]
     NotYet,
-    /// The token is of another issuer.
-    #[error("`iss` is not the issuer that counts")]
+    /// The issuer is not accepted.
+    #[error("`iss` is not an accepted issuer")]
     Issuer,
-    /// The token is for another audience.
-    #[error("`aud` names no audience that counts")]
+    /// The audience is not accepted.
+    #[error("`aud` does not contain an accepted audience")]
     Audience,
 }
 
 impl IdentityError {
-    /// The reason for `Cache-Status`.
+    /// Returns the reason for `Cache-Status`.
     pub const fn reason(self) -> Reason {
         match self {
             Self::NoToken | Self::NoUser | Self::NoClaim => Reason::NoIdentity,

@@ -1,4 +1,4 @@
-//! Users that a trusted gateway names in a field.
+//! Users that a trusted gateway names in a request field.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -21,8 +21,10 @@ use crate::{
     policy::Partition,
 };
 
-/// Fields by which gateways say who asks, besides `X-Forwarded-User` and its kind: oauth2-proxy, Authelia,
-/// authentik, Pomerium, Vouch, identity-aware proxies of clouds, Kong, Kubernetes.
+/// Fields in which gateways name users, besides `X-Forwarded-User` and similar ones.
+///
+/// They belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware proxies of
+/// clouds, Kong and Kubernetes.
 static FIELDS: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "remote-email",
@@ -46,7 +48,7 @@ static FIELDS: PatternSet = PatternSet::new(&[
     "x-webauth-*",
 ]);
 
-/// Words of fields that say what a user may see. The others say who it is.
+/// Words in names of fields that carry permissions rather than an identity.
 static RIGHTS: WordSet = WordSet::new(&[
     "entitlements",
     "group",
@@ -59,18 +61,18 @@ static RIGHTS: WordSet = WordSet::new(&[
     "scopes",
 ]);
 
-/// A gateway whose word counts.
+/// The trusted gateway and its fields.
 pub(super) struct Gateway {
     rules: GatewayRules,
     cache: CredentialCache,
 }
 
-/// What a field of the gateway narrows.
+/// The effect of a gateway field on an identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NarrowingKind {
-    /// What its users may see.
+    /// It narrows the user's permissions.
     Rights,
-    /// Only which user it is.
+    /// It identifies the user.
     User,
 }
 
@@ -82,7 +84,7 @@ impl Gateway {
         Self { rules, cache: CredentialCache::new() }
     }
 
-    /// Whether the word of this peer counts.
+    /// Returns whether this peer is a trusted gateway.
     pub(super) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
         peer.is_some_and(|peer| {
             let peer = peer.to_canonical();
@@ -90,7 +92,7 @@ impl Gateway {
         })
     }
 
-    /// Whether identities are made of this field.
+    /// Returns whether identities depend on this field.
     pub(super) fn uses_field(&self, field: &HeaderName) -> bool {
         *field == self.rules.name || self.narrowing(field).is_some()
     }
@@ -106,15 +108,15 @@ impl Gateway {
         is_known.then(|| if has_word() { NarrowingKind::Rights } else { NarrowingKind::User })
     }
 
-    /// Whether a field is removed from a request: one that only the gateway may set, or one whose name an
-    /// origin may take for it.
+    /// Returns whether a field is removed from a request. Only the gateway may set such a field, or
+    /// an origin may mistake its name for one.
     pub(super) fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         let own = [&self.rules.name].into_iter().chain(&self.rules.narrows);
         let mut own = own.filter(|own| is_same(own.as_str().as_bytes(), field.as_str().as_bytes()));
         own.next().is_some_and(|own| own != field || !self.is_trusted(peer))
     }
 
-    /// Returns who asks. Makes digests only if the same fields did not come before.
+    /// Returns the identity of a request. Computes digests only for fields that are not cached.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -164,7 +166,7 @@ impl Gateway {
     }
 }
 
-/// A user and fields, each text after its length.
+/// Encodes a user and fields, each text with its length.
 fn encode(user: &str, fields: &GatewayFields<'_>) -> SmallVec<[u8; 256]> {
     let mut bytes = SmallVec::new();
     let texts = fields.iter().flat_map(|(name, value)| [*name, *value]);
@@ -175,7 +177,7 @@ fn encode(user: &str, fields: &GatewayFields<'_>) -> SmallVec<[u8; 256]> {
     bytes
 }
 
-/// A user, and what narrows it.
+/// A user and the fields that narrow it.
 struct GatewayIdentity<'a> {
     user: &'a str,
     narrowing: SmallVec<[u8; 256]>,

@@ -1,4 +1,4 @@
-//! Sets of public keys as issuers publish them (RFC 7517 §5).
+//! JSON Web Key Sets (RFC 7517 §5).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -8,11 +8,11 @@ use super::jwt::{
     key::VerificationKey,
 };
 
-/// Keys of a set that are read; issuers publish two or three.
+/// Maximum number of keys that are read from a set; issuers publish two or three.
 const MAX_KEYS: usize = 64;
 
-/// Parses a set of keys. Keys that are not for signatures, of an unknown kind or too weak are left out, as
-/// RFC 7517 §5 says. None if the text is no set of keys.
+/// Parses a key set. Returns `None` if the text is not one. Keys that are unsupported, too weak, or
+/// not for signatures are skipped (RFC 7517 §5).
 pub(super) fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
     let document = Object::parse(str::from_utf8(bytes).ok()?)?;
     let keys = json::list(document.get("keys")?)?;
@@ -46,19 +46,19 @@ fn key(raw: &str) -> Option<VerificationKey> {
         ("EC", Some("P-256")) => point(KeyType::P256, 32, &bytes("x")?, &bytes("y")?),
         ("EC", Some("P-384")) => point(KeyType::P384, 48, &bytes("x")?, &bytes("y")?),
         ("OKP", Some("Ed25519")) => VerificationKey::point(KeyType::Ed25519, &bytes("x")?),
-        // Shared secrets (`oct`) are not published.
+        // Shared secrets (`oct`) are never published.
         _ => None,
     };
     key?.with_kid(kid.as_deref(), only)
 }
 
-/// A number without leading zeros.
+/// Removes leading zeros from a number.
 fn strip_leading_zeros(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     bytes.get(start..).unwrap_or_default()
 }
 
-/// A point in the uncompressed form of SEC 1 §2.3.3.
+/// Encodes a point in the uncompressed form of SEC 1 §2.3.3.
 fn point(key_type: KeyType, length: usize, x: &[u8], y: &[u8]) -> Option<VerificationKey> {
     if x.len() != length || y.len() != length {
         return None;

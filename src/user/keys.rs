@@ -1,4 +1,4 @@
-//! The keys in force: those of the operator, or those that the issuer publishes, kept up to date.
+//! The current verification keys: configured, or published by the issuer and kept up to date.
 
 use std::{
     sync::{Arc, Weak},
@@ -29,16 +29,16 @@ use crate::{
     telemetry::JwksMetrics,
 };
 
-/// When keys are fetched, and how long they count.
+/// Schedule of key fetches, and the validity of fetched keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FetchTiming {
-    /// How long the issuer's answer may take.
+    /// Timeout of a fetch.
     pub(super) timeout: Duration,
-    /// The time between two fetches, however many tokens name unknown keys.
+    /// Minimum time between two fetches, however many tokens name unknown keys.
     pub(super) min_interval: Duration,
-    /// The time between two fetches if no token names an unknown key.
+    /// Time between two fetches if no token names an unknown key.
     pub(super) interval: Duration,
-    /// How long keys count without a word from the issuer.
+    /// Validity of keys after the last successful fetch.
     pub(super) max_age: Duration,
 }
 
@@ -51,10 +51,10 @@ impl FetchTiming {
     };
 }
 
-/// Keys at one time.
+/// A snapshot of the keys.
 #[derive(Debug)]
 pub(super) struct KeySet {
-    /// Which set it is: another one has another number.
+    /// Number of the snapshot, which changes with the keys.
     pub(super) generation: u64,
     keys: Box<[VerificationKey]>,
     origin: KeyOrigin,
@@ -62,24 +62,22 @@ pub(super) struct KeySet {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyOrigin {
-    /// The operator. Tokens may call the keys what they like.
+    /// Configured keys; tokens may use any key ID.
     Configured,
-    /// The issuer. Tokens name the key.
+    /// Published keys; tokens name the key.
     Published,
-    /// Nothing was published yet, or for too long.
+    /// No keys: not published yet, or too long ago.
     Missing,
 }
 
 impl KeySet {
-    /// Whether it has this key.
+    /// Returns whether the set contains a key.
     pub(super) fn has(&self, key: KeyId) -> bool {
         self.keys.iter().any(|known| known.id == key)
     }
 
-    /// Returns the key whose signature the token has.
-    ///
-    /// Of published keys only the one of the token's `kid` is tried. A token without `kid` is verified only if
-    /// exactly one key is for its algorithm.
+    /// Finds the key that signed the token. Of published keys, only the one of the token's `kid` is
+    /// tried. A token without `kid` is verified only if exactly one key fits its algorithm.
     pub(super) fn find_signer(&self, token: &Jwt<'_>) -> Result<KeyId, IdentityError> {
         let kid = token.kid.as_deref();
         let is_named = |key: &&VerificationKey| {
@@ -105,22 +103,22 @@ impl KeySet {
     }
 }
 
-/// The keys in force.
+/// The source of the current keys.
 pub struct TokenKeys {
     set: ArcSwap<KeySet>,
-    /// Where a fetch is asked for; none if the operator gives the keys.
+    /// Requests a fetch; `None` for configured keys.
     fetch_requests: Option<mpsc::Sender<()>>,
 }
 
 impl TokenKeys {
-    /// Keys that stay as they are.
+    /// Creates a source of fixed keys.
     pub fn configured(keys: &[VerificationKey]) -> Arc<Self> {
         let set = KeySet { generation: 0, keys: keys.into(), origin: KeyOrigin::Configured };
         Arc::new(Self { set: ArcSwap::from_pointee(set), fetch_requests: None })
     }
 
-    /// The keys that an issuer publishes. They are fetched on the current runtime, now and again and again, as
-    /// long as the value is kept. Until the first fetch succeeds there are none.
+    /// Creates a source of keys that an issuer publishes. They are fetched on the current runtime,
+    /// periodically, as long as the value is kept. Until the first fetch succeeds there are none.
     pub fn published(url: &DocumentUrl, metrics: JwksMetrics) -> Result<Arc<Self>, SetupError> {
         Self::published_with_timing(url, metrics, FetchTiming::DEFAULT)
     }
@@ -150,15 +148,15 @@ impl TokenKeys {
         Ok(keys)
     }
 
-    /// The set in force.
+    /// Returns the current keys.
     pub(super) fn current(&self) -> Guard<Arc<KeySet>> {
         self.set.load()
     }
 
-    /// Asks for a fetch: a token names a key that is not known. Returns at once.
+    /// Requests a fetch after a token named an unknown key. Does not wait.
     pub(super) fn request_fetch(&self) {
         if let Some(fetch_requests) = &self.fetch_requests {
-            // A full channel has a fetch coming already.
+            // A full channel means that a fetch is pending.
             let _coming = fetch_requests.try_send(());
         }
     }
@@ -177,27 +175,27 @@ struct JwksUpdater {
     keys: Weak<TokenKeys>,
     client: DocumentClient,
     timing: FetchTiming,
-    /// The validator of the document in force.
+    /// The validator of the current document.
     tag: Option<HeaderValue>,
-    /// When the keys were last fetched, or the updater began.
+    /// Time of the last fetch, or of the start.
     fetched: Instant,
-    /// Whether the last fetch failed: it is logged once.
+    /// Whether the last fetch failed, so that failures are logged once.
     is_failing: bool,
     metrics: JwksMetrics,
 }
 
-/// A set of keys, and its validator.
+/// A key set and its validator.
 struct JwksDocument {
     keys: Vec<VerificationKey>,
     tag: Option<HeaderValue>,
 }
 
-/// Why keys were not fetched. For the log.
+/// The reason of a failed fetch, for the log.
 #[derive(Debug, thiserror::Error)]
 enum JwksFetchError {
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("the answer is no set of keys (RFC 7517)")]
+    #[error("the response is not a JSON Web Key Set (RFC 7517)")]
     Form,
 }
 
@@ -214,7 +212,7 @@ impl JwksUpdater {
                 self.timing.min_interval
             };
             drop(keys);
-            // Not before `min_interval` is over, whatever is asked for.
+            // Requests do not shorten `min_interval`.
             sleep_until(began + self.timing.min_interval).await;
             let next = began + wait;
             if let Ok(None) = timeout_at(next, requests.recv()).await {
@@ -239,7 +237,7 @@ impl JwksUpdater {
         Ok(Some(JwksDocument { keys, tag }))
     }
 
-    /// Puts what was fetched in force; whether there was something.
+    /// Installs a fetched document. Returns whether the fetch succeeded.
     fn apply(
         &mut self,
         keys: &TokenKeys,
@@ -257,7 +255,7 @@ impl JwksUpdater {
             }
             Err(error) => {
                 if !self.is_failing {
-                    tracing::warn!(%error, "could not fetch the keys of tokens; trying again");
+                    tracing::warn!(%error, "failed to fetch the token verification keys; retrying");
                 }
                 if now.duration_since(self.fetched) >= self.timing.max_age {
                     self.tag = None;

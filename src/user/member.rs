@@ -1,4 +1,4 @@
-//! A member of a partition: what an identity comes to for the responses of one route.
+//! Partition members: an identity as it applies to one route's responses.
 
 use std::{fmt, sync::Arc};
 
@@ -7,27 +7,27 @@ use crate::{
     key::{DigestKey, digest::hex},
 };
 
-/// Who asks, as a member of the partition of a route.
+/// A client as a member of a route's partition.
 #[derive(Clone)]
 pub struct PartitionMember {
-    /// The partition in the key: a keyed digest of its kind, the issuer, the claims that it is made of, and
-    /// what narrows them.
+    /// The partition in the key. A keyed digest of the kind of partition, the issuer, the
+    /// identifying claims, and the narrowing ones.
     pub partition_digest: [u8; 16],
-    /// By which purges select what belongs to it: a keyed digest of issuer and claims, whatever narrows
-    /// them. None if nothing in the partition belongs to anyone (`"authenticated"`).
+    /// The owner by which purges select the member's responses. A keyed digest of issuer and
+    /// identifying claims only. `None` if the partition has no owner (`"authenticated"`).
     pub owner: Option<Arc<str>>,
-    /// The user as the claim says it, for `{user}`.
+    /// The user's name from the claim, for `{user}`.
     pub user: Option<Box<str>>,
     /// The issuer; empty for a gateway.
     pub issuer: Box<str>,
-    /// A keyed digest of the credential itself.
+    /// A keyed digest of the credential.
     pub credential: u128,
-    /// When the credential ends, by the system's clock.
+    /// Expiry of the credential by the system clock.
     pub expires: Option<Timestamp>,
 }
 
 impl PartitionMember {
-    /// Returns the name by which the purge log ends the credential: its digest in hexadecimal.
+    /// Returns the name of the credential in the purge log: its digest in hexadecimal.
     pub fn credential_name(&self) -> String {
         hex(self.credential.to_be_bytes())
     }
@@ -39,14 +39,14 @@ impl fmt::Debug for PartitionMember {
     }
 }
 
-/// The kind of partition, as digests name it: no two kinds share a response.
+/// The kind of partition in digests, so that no two kinds share a response.
 pub(super) const USER: &[u8] = b"user";
 pub(super) const CLAIM: &[u8] = b"claim";
 pub(super) const AUTHENTICATED: &[u8] = b"authenticated";
 pub(super) const CREDENTIAL: &[u8] = b"credential";
 const OWNER: &[u8] = b"owner";
 
-/// The owner by which purges select: a keyed digest of some texts, in hexadecimal.
+/// Returns an owner: a keyed digest of some texts in hexadecimal.
 pub(super) fn owner<'a>(
     digests: &DigestKey,
     kind: &'a [u8],
@@ -55,7 +55,7 @@ pub(super) fn owner<'a>(
     hex(digest(digests, [OWNER, kind].into_iter().chain(texts))).into()
 }
 
-/// The keyed digest of some texts, each after its length, so that no two lists are the same.
+/// Returns the keyed digest of some texts, each with its length, so that all lists differ.
 pub(super) fn digest<'a>(
     digests: &DigestKey,
     texts: impl IntoIterator<Item = &'a [u8]>,

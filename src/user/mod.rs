@@ -1,4 +1,4 @@
-//! Who asks: identities that requests prove, by verified tokens or the field of a trusted gateway.
+//! Identities of clients, verified by tokens or named by a trusted gateway.
 
 mod claim_value;
 mod credential_cache;
@@ -27,8 +27,8 @@ use credential_cache::VerifiedIdentity;
 use gateway::Gateway;
 use token_verifier::{MemberContext, TokenVerifier};
 
-pub use crate::origin::document_url::DocumentUrl;
-pub use error::IdentityError;
+pub(crate) use crate::origin::document_url::DocumentUrl;
+pub(crate) use error::IdentityError;
 pub use keys::TokenKeys;
 pub use member::PartitionMember;
 pub(crate) use narrow::DEFAULT_CLAIMS as DEFAULT_NARROWING_CLAIMS;
@@ -37,7 +37,7 @@ pub use {
     settings::IdentitySource, settings::KeySource, settings::TokenLocation, settings::TokenRules,
 };
 
-/// Returns the user whom a request with these fields, from this peer, proves to be from.
+/// Returns the verified user of a request with these fields from this peer.
 pub(crate) type IdentifyFn =
     dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<PartitionMember>, Reason> + Send + Sync;
 
@@ -49,7 +49,7 @@ pub struct Authenticator {
     recheck: Duration,
 }
 
-/// By what identities are proven.
+/// The means of verification.
 enum Verifier {
     None,
     Token(Box<TokenVerifier>),
@@ -57,14 +57,15 @@ enum Verifier {
 }
 
 impl Authenticator {
-    /// Identities whose digests are made with this key. Nothing proves any until [`Self::with_source`] says so.
+    /// Creates an authenticator without identities; see [`Self::with_source`]. Digests use this
+    /// key.
     pub fn new(digests: DigestKey) -> Self {
         let recheck = IdentitySource::None.default_recheck();
         Self { digests, partitions: Box::default(), verifier: Verifier::None, recheck }
     }
 
-    /// Identities that are proven like this, as members of the partitions that routes use. Tokens are verified
-    /// with these keys.
+    /// Sets the source of identities, and the partitions for which members are computed. Tokens are
+    /// verified with these keys.
     #[must_use]
     pub fn with_source(
         self,
@@ -89,22 +90,21 @@ impl Authenticator {
         Self { partitions: known.into(), verifier, recheck, ..self }
     }
 
-    /// Identities whose credentials count as accepted for this long; if it is left out, 5 minutes for tokens and
-    /// one minute for all others.
+    /// Sets how long credentials count as accepted. The default is 5 minutes for tokens and one
+    /// minute otherwise.
     #[must_use]
     pub fn with_recheck(self, recheck: Option<Duration>) -> Self {
         Self { recheck: recheck.unwrap_or(self.recheck), ..self }
     }
 
-    /// Whether requests prove who they are: by tokens, or through a gateway. Otherwise their exact
-    /// credentials are all that is known.
+    /// Returns whether requests are authenticated by tokens or a gateway. Otherwise users are known
+    /// by their exact credentials only.
     pub fn is_configured(&self) -> bool {
         !matches!(self.verifier, Verifier::None)
     }
 
-    /// Returns who asks, as a member of this partition, or why the request takes part in none.
-    ///
-    /// `partition` is one of those that routes use, or [`Partition::User`].
+    /// Returns the member of this partition, or the reason for none. `partition` is one of those
+    /// that routes use, or [`Partition::User`].
     pub fn identify(
         &self,
         partition: &Partition,
@@ -114,7 +114,7 @@ impl Authenticator {
         self.identify_with_cause(partition, request, now).map_err(IdentityError::reason)
     }
 
-    /// The same, with the cause in full.
+    /// Returns the same as [`Self::identify`], with the full cause.
     pub fn identify_with_cause(
         &self,
         partition: &Partition,
@@ -130,8 +130,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns who asks, as a member of any partition that its claims suffice for: what a token is known by is
-    /// the same in all of them.
+    /// Returns the member of any partition that the claims suffice for. The digest of the
+    /// credential is the same in all of them.
     pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
@@ -155,8 +155,8 @@ impl Authenticator {
         }
     }
 
-    /// Whether identities are made of this field: of its token, or of what a gateway says in it. Of `Cookie`
-    /// only the one cookie counts that [`Self::cookie`] names.
+    /// Returns whether identities depend on this field. It holds the token, or is set by the
+    /// gateway. Of `Cookie`, only the cookie of [`Self::cookie`] counts.
     pub fn uses_field(&self, field: &HeaderName) -> bool {
         match &self.verifier {
             Verifier::None => false,
@@ -168,7 +168,7 @@ impl Authenticator {
         }
     }
 
-    /// The claim that tells users apart, if tokens prove who they are.
+    /// Returns the claim that identifies users, for tokens.
     pub fn claim(&self) -> Option<&str> {
         match &self.verifier {
             Verifier::Token(tokens) => Some(tokens.claim()),
@@ -176,7 +176,7 @@ impl Authenticator {
         }
     }
 
-    /// The cookie that identities are made of, if they are made of one.
+    /// Returns the cookie that carries the token, if one does.
     pub fn cookie(&self) -> Option<&str> {
         match &self.verifier {
             Verifier::Token(tokens) => tokens.location().cookie(),
@@ -184,18 +184,19 @@ impl Authenticator {
         }
     }
 
-    /// Whether identities end with a logout: a token or a session does, what a gateway says does not.
+    /// Returns whether a logout ends identities: those of tokens and sessions, not those of a
+    /// gateway.
     pub fn end_at_logout(&self) -> bool {
         !matches!(self.verifier, Verifier::Gateway(_))
     }
 
-    /// Whether what this peer says about its users counts.
+    /// Returns whether this peer is a trusted gateway.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_trusted(peer))
     }
 
-    /// Removes the fields that only a gateway may set, unless this peer is one, and those that an origin may
-    /// take for them (`X_User_Id`). Costs nothing without a gateway.
+    /// Removes fields that only a gateway may set, unless this peer is one. Also removes fields
+    /// that an origin may mistake for these (`X_User_Id`). Costs nothing without a gateway.
     pub fn remove_spoofed_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
         let Verifier::Gateway(gateway) = &self.verifier else { return };
         let unwanted: SmallVec<[HeaderName; 4]> =
@@ -205,23 +206,24 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether [`Self::remove_spoofed_fields`] removes this field from requests of this peer.
+    /// Returns whether [`Self::remove_spoofed_fields`] removes this field from requests of this
+    /// peer.
     pub fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_spoofed(field, peer))
     }
 
-    /// How long credentials count as accepted after the origin last accepted them.
+    /// Returns how long credentials count as accepted after the origin accepted them.
     pub fn recheck(&self) -> Duration {
         self.recheck
     }
 
-    /// A keyed digest of what else keeps users apart, the same on all nodes of a fleet.
+    /// Returns a keyed digest that separates users, the same on all nodes of a fleet.
     pub fn digest(&self, bytes: &[u8]) -> [u8; 16] {
         self.digests.digest(bytes)
     }
 
-    /// The owner by which purges select what belongs to a user, by issuer and claim alone; by the claim alone
-    /// where the configuration names no issuer.
+    /// Returns the owner by which purges select a user's responses. It depends on issuer and claim
+    /// only, or on the claim alone if the configuration names no issuer.
     pub fn owner(&self, issuer: &str, claim: &str) -> Arc<str> {
         let issuer = if self.issuers().is_empty() { "" } else { issuer };
         member::owner(&self.digests, member::USER, [issuer.as_bytes(), claim.as_bytes()])

@@ -1,11 +1,11 @@
-//! What narrows an identity: claims about what a token is good for.
+//! Narrowing of identities by claims about permissions.
 //!
-//! Two tokens of one user with different scopes get different responses, so they share none. What means the
-//! same in another spelling counts as the same; in doubt it does not, which costs hits only.
+//! Tokens of one user with different scopes get different responses, so they share none. Equivalent
+//! spellings count as equal. In doubt they do not, which costs hits only.
 
 use super::jwt::json::{self, Object};
 
-/// The claims that narrow an identity if the operator does not name any.
+/// The narrowing claims, unless the operator names others.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
@@ -29,21 +29,21 @@ pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "tid",
 ];
 
-/// How deep values are looked into; what lies deeper is compared as written.
+/// Maximum depth of comparison; deeper values are compared as written.
 const MAX_DEPTH: usize = 8;
 
-/// What the order of a list, or of words in a text, means.
+/// The meaning of order in a list or in the words of a string.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClaimSemantics {
-    /// Each value stands for itself.
+    /// Values are compared as they are.
     Plain,
-    /// A list of texts is a set, and a text is a set of one.
+    /// A list of strings is a set; a string is a set of one.
     Sets,
-    /// A text is a set of words (RFC 6749 §3.3).
+    /// A string is a set of words (RFC 6749 §3.3).
     Words,
 }
 
-/// Appends these claims, so that two texts are equal only if the claims mean the same.
+/// Appends claims in a form that is equal only if the claims mean the same.
 pub(super) fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {

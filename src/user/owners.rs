@@ -1,12 +1,12 @@
-//! By which names purges select what belongs to a user.
+//! Owners, by which purges select a user's responses.
 
 use std::sync::Arc;
 
 use super::{Authenticator, Verifier};
 
 impl Authenticator {
-    /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
-    /// each that the configuration names. If it names none, issuers make no difference.
+    /// Returns the owners by which purges select a user's responses. There is one for this issuer,
+    /// or else one for each configured issuer. If none is configured, issuers make no difference.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         match (issuer, self.issuers()) {
             (Some(issuer), _) => vec![self.owner(issuer, claim)],
@@ -15,7 +15,7 @@ impl Authenticator {
         }
     }
 
-    /// The issuers that the configuration names.
+    /// Returns the configured issuers.
     pub(super) fn issuers(&self) -> &[Box<str>] {
         match &self.verifier {
             Verifier::Token(tokens) => tokens.issuers(),

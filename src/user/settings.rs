@@ -1,4 +1,4 @@
-//! What proves who asks, as an operator sets it.
+//! Settings of authentication.
 
 use std::time::Duration;
 
@@ -9,48 +9,48 @@ use ipnet::IpNet;
 use super::jwt::{algorithm::JwsAlgorithm, key::VerificationKey};
 use crate::{key::DigestKey, origin::document_url::DocumentUrl};
 
-/// What proves who asks.
+/// The source of identities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum IdentitySource {
-    /// Nothing does: a user is known by exact credentials only.
+    /// None: users are known by their exact credentials only.
     #[default]
     None,
-    /// A signed token.
+    /// Signed tokens.
     Token(Box<TokenRules>),
-    /// A gateway that has logged the user in, and names it in a field.
+    /// A gateway that has authenticated the user and names it in a field.
     Gateway(GatewayRules),
 }
 
-/// Which tokens prove who asks.
+/// The tokens that are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRules {
-    /// Where the token stands.
+    /// Place of the token in a request.
     pub location: TokenLocation,
-    /// What it is verified with.
+    /// Verification keys.
     pub keys: KeySource,
-    /// The algorithms that count, if not all that a key is for.
+    /// Accepted algorithms; `None` for all that a key supports.
     pub algorithms: Option<Box<[JwsAlgorithm]>>,
-    /// The audiences (`aud`), one of which a token must name. Empty: any, and tokens without.
+    /// Accepted audiences (`aud`). If empty, any audience and none is accepted.
     pub audiences: Box<[Box<str>]>,
-    /// The issuers (`iss`) that count. Empty: any, and tokens without.
+    /// Accepted issuers (`iss`). If empty, any issuer and none is accepted.
     pub issuers: Box<[Box<str>]>,
-    /// The claim that tells users apart.
+    /// The claim that identifies users.
     pub claim: Box<str>,
-    /// The claims that narrow what a user may see.
+    /// The claims that narrow a user's permissions.
     pub narrows: Box<[Box<str>]>,
 }
 
-/// Where a request carries its token.
+/// The place of the token in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// In this field: behind `Bearer` in `Authorization`, with or without it in others.
+    /// This field: after `Bearer` in `Authorization`, with or without it in others.
     Field(HeaderName),
-    /// In the cookie of this name.
+    /// The cookie of this name.
     Cookie(Box<str>),
 }
 
 impl TokenLocation {
-    /// The field, if it is one.
+    /// Returns the field, if it is one.
     pub fn field(&self) -> Option<&HeaderName> {
         match self {
             Self::Field(name) => Some(name),
@@ -58,7 +58,7 @@ impl TokenLocation {
         }
     }
 
-    /// The cookie, if it is one.
+    /// Returns the cookie, if it is one.
     pub fn cookie(&self) -> Option<&str> {
         match self {
             Self::Cookie(name) => Some(name),
@@ -67,29 +67,29 @@ impl TokenLocation {
     }
 }
 
-/// Where the keys of tokens come from.
+/// The source of verification keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// The operator gives them.
+    /// Configured keys.
     Configured(Box<[VerificationKey]>),
-    /// The issuer publishes them at this URL (RFC 7517 §5).
+    /// Keys that the issuer publishes at this URL (RFC 7517 §5).
     Jwks(DocumentUrl),
 }
 
-/// Which gateway says who asks.
+/// The trusted gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayRules {
     /// The field that names the user.
     pub name: HeaderName,
-    /// The addresses of the gateway.
+    /// Addresses of the gateway.
     pub from: Box<[IpNet]>,
-    /// Further fields of the gateway that narrow what a user may see, beside those that are known.
+    /// Further gateway fields that narrow a user's permissions, besides the built-in ones.
     pub narrows: Box<[HeaderName]>,
 }
 
 impl IdentitySource {
-    /// How long credentials count as accepted if the operator does not say it: tokens are verified here, so
-    /// that only a revocation can be missed.
+    /// Returns the default of `recheck`. It is longer for tokens, which are verified here, so that
+    /// only a revocation can be missed.
     pub const fn default_recheck(&self) -> Duration {
         match self {
             Self::Token(_) => Duration::from_mins(5),
@@ -97,7 +97,7 @@ impl IdentitySource {
         }
     }
 
-    /// The fields that only say who asks.
+    /// Returns the fields that only identify the user.
     pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let (own, further) = match self {
             Self::None => (None, [].as_slice()),
@@ -107,11 +107,11 @@ impl IdentitySource {
         own.into_iter().chain(further)
     }
 
-    /// Returns a key for digests of identities that all nodes with these settings have in common. None if
-    /// nothing proves any.
+    /// Returns the key for digests of identities, the same on all nodes with these settings.
     ///
-    /// It is a secret only if a shared secret verifies tokens. Otherwise those who know the settings and can
-    /// read Redis can find out whether a user they know of is in it.
+    /// `None` if there is no source of identities. The key is secret only if a shared secret
+    /// verifies tokens. Otherwise anyone with the settings and access to Redis can test whether a
+    /// known user is in it.
     pub fn digest_key(&self, prefix: &str) -> Option<DigestKey> {
         let material = match self {
             Self::None => return None,

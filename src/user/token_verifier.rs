@@ -1,4 +1,4 @@
-//! Users known by signed tokens.
+//! Authentication of users by signed tokens.
 
 use std::sync::Arc;
 
@@ -23,21 +23,21 @@ use crate::{
     policy::Partition,
 };
 
-/// Fields of requests that are signed, or whose token is bound to a key (RFC 9421, RFC 9449).
+/// Fields of signed requests and of key-bound tokens (RFC 9421, RFC 9449).
 const BINDING_FIELDS: [HeaderName; 3] = [
     HeaderName::from_static("dpop"),
     HeaderName::from_static("signature"),
     HeaderName::from_static("signature-input"),
 ];
 
-/// The tokens that count under one configuration.
+/// Verifies tokens by the rules of one configuration.
 pub(super) struct TokenVerifier {
     rules: TokenRules,
     keys: Arc<TokenKeys>,
     cache: CredentialCache,
 }
 
-/// What identities come to: the key of digests, and the partitions that routes use.
+/// The inputs of partition members: the digest key, and the partitions that routes use.
 #[derive(Clone, Copy)]
 pub(super) struct MemberContext<'a> {
     pub(super) digests: &'a DigestKey,
@@ -50,23 +50,25 @@ impl TokenVerifier {
         Self { rules, keys, cache: CredentialCache::new() }
     }
 
-    /// Where the token stands.
+    /// Returns the place of the token.
     pub(super) fn location(&self) -> &TokenLocation {
         &self.rules.location
     }
 
-    /// The claim that tells users apart.
+    /// Returns the claim that identifies users.
     pub(super) fn claim(&self) -> &str {
         &self.rules.claim
     }
 
-    /// The issuers that count; if there are none, any.
+    /// Returns the accepted issuers; empty if any is accepted.
     pub(super) fn issuers(&self) -> &[Box<str>] {
         &self.rules.issuers
     }
 
-    /// Returns who asks. Verifies a signature only if the token is not remembered: a remembered one of
-    /// 300 bytes costs about 1,100 instructions, a third of them to hash and compare it (`bench/count.mjs`).
+    /// Returns the identity of a request. Verifies a signature only if the token is not cached.
+    ///
+    /// A cached token of 300 bytes costs about 1,100 instructions, a third of them to hash and
+    /// compare it (`bench/count.mjs`).
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -102,7 +104,7 @@ impl TokenVerifier {
         verified
     }
 
-    /// The value that holds the token: of a field, or of a cookie.
+    /// Returns the value of the field or cookie that carries the token.
     fn credentials<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], IdentityError> {
         match &self.rules.location {
             TokenLocation::Field(name) => single_value(headers, name).map(HeaderValue::as_bytes),
@@ -122,8 +124,8 @@ impl TokenVerifier {
         }
     }
 
-    /// The token in a value: behind `Bearer` (RFC 6750 §2.1), which other fields than `Authorization` may
-    /// leave out.
+    /// Returns the token in a value. It follows `Bearer` (RFC 6750 §2.1), which is optional in
+    /// other fields than `Authorization`.
     fn token<'a>(&self, credentials: &'a [u8]) -> Result<&'a [u8], IdentityError> {
         const SCHEME: &[u8] = b"bearer ";
         let is_bare = self.rules.location != TokenLocation::Field(header::AUTHORIZATION);
@@ -186,7 +188,7 @@ impl TokenVerifier {
     }
 }
 
-/// Whether the key that verified a token is still there: it is looked for when the keys have changed.
+/// Returns whether the key that verified a token still exists. Searches only after a key change.
 fn has_current_key(verified: &VerifiedIdentity, keys: &KeySet) -> bool {
     if verified.has_generation(keys.generation) {
         return true;
@@ -198,12 +200,12 @@ fn has_current_key(verified: &VerifiedIdentity, keys: &KeySet) -> bool {
     is_there
 }
 
-/// A digest of what is signed: the same for every spelling of a signature.
+/// Returns a digest of the signed bytes, the same for every spelling of a signature.
 fn credential(digests: &DigestKey, signed: &[u8]) -> u128 {
     u128::from_be_bytes(member::digest(digests, [member::CREDENTIAL, signed]))
 }
 
-/// The only line of a field.
+/// Returns the value of a field with a single line.
 pub(super) fn single_value<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -216,7 +218,7 @@ pub(super) fn single_value<'a>(
     }
 }
 
-/// Whose claims are verified.
+/// The verified claims of a token.
 struct TokenIdentity<'a> {
     claims: &'a Object<'a>,
     issuer: &'a str,
@@ -255,8 +257,8 @@ impl TokenIdentity<'_> {
         }))
     }
 
-    /// The owner goes by texts alone, as purges do: `42` is the owner of a number and of a text. Where the
-    /// operator names no issuer, purges know none.
+    /// Computes the owner from texts alone, as purges do: the number `42` and the string `"42"` are
+    /// one owner. Without configured issuers, the issuer is left out.
     fn owner(&self, kind: &[u8], named: &[(&str, ClaimValue)]) -> Arc<str> {
         let is_known = !self.rules.issuers.is_empty();
         let issuer = [if is_known { self.issuer.as_bytes() } else { b"" }];

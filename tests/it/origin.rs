@@ -18,7 +18,7 @@ use larder::testing::{
     config::{Config, Environment},
     origin::{
         Endpoint, Origin, RequestBody, Settings,
-        settings::{HealthCheck, OriginTls},
+        settings::{HealthCheck, HostHeader, OriginTls},
     },
     pipeline::Clock,
     server::{self, Incoming},
@@ -104,7 +104,8 @@ async fn a_request_that_names_no_host_gets_the_servers() {
             (Some("b.test:81"), None, "b.test:81"),
             (Some("b.test:81"), Some("a.test"), "a.test"),
         ] {
-            let host = host.map(|host| host.parse().unwrap());
+            let literal = |host: &str| HostHeader::Literal(host.parse().unwrap());
+            let host = host.map_or(HostHeader::Origin, literal);
             let settings = Settings { host, ..settings(&[&origin.url()]) };
             let mut request = get("/");
             request.headers_mut().remove("host");
@@ -640,8 +641,7 @@ async fn a_socket_can_be_the_origin() {
             Arc::default(),
             server::Drain::new(),
         ));
-        let url = format!("unix:{}", path.display());
-        let origin = Origin::new(&settings(&[&url])).unwrap();
+        let origin = Origin::new(&Settings::new(vec![Endpoint::unix(path)])).unwrap();
         let response = origin.send(get("/"), None).await.unwrap();
         assert_eq!(text(response.into_body()).await, "a.test");
         let nameless = Request::get("/").body(RequestBody::Empty).unwrap();

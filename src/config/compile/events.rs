@@ -1,4 +1,4 @@
-//! What clients hear of purges, and which.
+//! Compilation of `[events]`: event streams of purges for clients.
 
 use super::problems::Problems;
 use crate::{
@@ -9,13 +9,13 @@ use crate::{
     feed::{CorsOrigins, InvalidTagPattern, Settings, TagPattern},
 };
 
-/// How many may listen where nothing is said.
+/// Default of `events.listeners`.
 const DEFAULT_LISTENERS: usize = 5000;
 
-/// How many of them may be one client's where nothing is said.
+/// Default of `events.per_client`.
 const DEFAULT_PER_CLIENT: usize = 100;
 
-/// The settings of the section; none where there is none.
+/// Compiles `[events]`; `None` if the section is absent.
 pub(super) fn compile(
     file: &ConfigFile,
     connections: usize,
@@ -27,14 +27,16 @@ pub(super) fn compile(
         tags.filter_map(|text| pattern(text, &file.user, problems)).collect();
     warn_about_covered(section, &tags, problems);
     if section.tags.as_ref().is_none_or(|texts| texts.is_empty()) {
-        let message = "`events` has no `tags`: clients hear of purges of everything only";
+        let message = "`events` has no `tags`: clients only receive purges of everything";
         let finding = Finding::warning(section.span.clone(), message);
-        problems.push(finding.help("name the tags that they may see, as in `tags = [\"tile:*\"]`"));
+        problems
+            .push(finding.help("list the tags that clients may see, as in `tags = [\"tile:*\"]`"));
     }
     let listeners =
         problems.positive_count(section.listeners.as_ref()).unwrap_or(DEFAULT_LISTENERS);
     if let Some(count) = section.listeners.as_ref().filter(|_| listeners >= connections) {
-        let message = "`limits.connections` is no more than this: listeners could take them all";
+        let message =
+            "`limits.connections` is not above this: event listeners could occupy all connections";
         problems.push(Finding::warning(count.span.clone(), message));
     }
     let per_client =
@@ -54,29 +56,30 @@ fn pattern(text: &Text, users: &UserTable, problems: &mut Problems<'_>) -> Optio
     };
     let finding = Finding::error(Some(text.span.clone()), error.to_string());
     problems.push(match error {
-        InvalidTagPattern::Star => finding.help("as in `tile:*`, for all tags that begin so"),
+        InvalidTagPattern::Star => finding.help("use `tile:*` for all tags with this prefix"),
         _ => finding,
     });
     None
 }
 
-/// A tag holds a user's name and no issuer: it is that user's only if all users are of one issuer.
+/// Checks that a tag with a user's name is unambiguous. Such a tag has no issuer, so all users must
+/// have the same one.
 fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
     let (message, help) = match (&users.jwt, &users.header) {
         (None, None) => (
-            "`{user}` has no meaning: requests do not prove which user they are from",
-            "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway",
+            "`{user}` is not available: `[user]` configures no authentication",
+            "configure `jwt`, or `header` of a trusted gateway, in `[user]`",
         ),
         (Some(jwt), _) if jwt.iss.as_ref().is_none_or(|issuers| issuers.len() != 1) => (
             "`{user}` needs one issuer: users of two issuers may have the same name",
-            "name it, as in `user.jwt.iss = \"https://issuer.example\"`",
+            "set it, as in `user.jwt.iss = \"https://issuer.example\"`",
         ),
         _ => return,
     };
     problems.push(Finding::error(Some(text.span.clone()), message).help(help));
 }
 
-/// Warns if everybody sees what is meant for single users.
+/// Warns if tags for single users are also visible to everyone.
 fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) {
     let own = tags.iter().filter_map(|tag| match tag {
         TagPattern::User(before, _) => Some(before),
@@ -87,7 +90,8 @@ fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut
         if let Ok(TagPattern::Prefix(prefix)) = TagPattern::parse(text)
             && own.iter().any(|before| before.starts_with(&*prefix))
         {
-            let message = "this shows everybody the tags that `{user}` is to show one user only";
+            let message =
+                "this pattern shows everyone the tags that `{user}` restricts to one user";
             problems.push(Finding::warning(text.span.clone(), message));
         }
     }
@@ -102,9 +106,9 @@ fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'
             _ if text.value == "*" => {
                 any = true;
                 if tags.iter().any(TagPattern::is_of_user) {
-                    let message = "tags with `{user}` are for the pages of origins that are named";
+                    let message = "tags with `{user}` require a list of allowed origins";
                     let finding = Finding::error(Some(text.span.clone()), message);
-                    problems.push(finding.help("as in `https://app.example.com`"));
+                    problems.push(finding.help("list them, as in `https://app.example.com`"));
                 }
             }
             Ok(origin) => only.push(origin),

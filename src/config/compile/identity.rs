@@ -1,4 +1,4 @@
-//! What proves who asks, and whether routes can rely on it.
+//! Compilation of authentication, and checks of the routes that depend on it.
 
 use std::ops::Range;
 
@@ -25,22 +25,22 @@ use crate::{
     },
 };
 
-/// What proves who asks, by `user.jwt` or `user.header`.
+/// Compiles `user.jwt` or `user.header`.
 pub(super) fn identity_source(table: &UserTable, problems: &mut Problems<'_>) -> IdentitySource {
     match (&table.jwt, &table.header) {
         (None, None) => {
             if let Some(narrows) = &table.narrows {
-                let message = "`narrows` has no effect: neither `jwt` nor `header` says who asks";
+                let message = "`narrows` has no effect without `jwt` or `header`";
                 problems.push(Finding::warning(narrows.span.clone(), message));
             }
             IdentitySource::None
         }
         (Some(_), Some(gateway)) => {
-            let message = "`jwt` and `header` cannot both say who asks";
-            problems
-                .push(Finding::error(Some(gateway.span.clone()), message).help(
-                    "if the gateway passes the token on, `jwt` alone does; remove the other",
-                ));
+            let message = "`jwt` and `header` exclude each other";
+            problems.push(
+                Finding::error(Some(gateway.span.clone()), message)
+                    .help("if the gateway forwards the token, `jwt` is enough; remove `header`"),
+            );
             IdentitySource::None
         }
         (Some(jwt), None) => tokens(jwt, table.narrows.as_ref(), problems)
@@ -79,7 +79,7 @@ fn tokens(
 }
 
 fn name(text: &str) -> Result<Box<str>, &'static str> {
-    if text.is_empty() { Err("this is empty") } else { Ok(text.into()) }
+    if text.is_empty() { Err("expected a value that is not empty") } else { Ok(text.into()) }
 }
 
 fn token_location(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<TokenLocation> {
@@ -90,17 +90,11 @@ fn token_location(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Opt
             let is_name =
                 |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
             let fits = !text.is_empty() && text.bytes().all(is_name);
-            if fits {
-                Ok(TokenLocation::Cookie(text.into()))
-            } else {
-                Err("this is no cookie name")
-            }
+            if fits { Ok(TokenLocation::Cookie(text.into())) } else { Err("invalid cookie name") }
         }),
         (Some(_), Some(cookie)) => {
-            problems.error(
-                &cookie.span,
-                "the token stands in a `header` or in a `cookie`, not in both",
-            );
+            problems
+                .error(&cookie.span, "the token is in a `header` or in a `cookie`, not in both");
             None
         }
     }
@@ -108,9 +102,9 @@ fn token_location(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Opt
 
 fn field(text: &str) -> Result<HeaderName, &'static str> {
     match text.parse() {
-        Ok(header::COOKIE) => Err("name the cookie itself, as in `cookie = \"session\"`"),
+        Ok(header::COOKIE) => Err("use `cookie = \"NAME\"` for a token in a cookie"),
         Ok(name) => Ok(name),
-        Err(_) => Err("this is no field name"),
+        Err(_) => Err("invalid field name"),
     }
 }
 
@@ -120,16 +114,16 @@ fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<
     Some(texts.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect())
 }
 
-/// The keys: of one kind, so that no algorithm of another kind ever counts.
+/// Compiles the keys, all of one type, so that no algorithm of another type is accepted.
 fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     let is_secret = table.secret.is_some() || table.secrets.is_some();
     let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];
     match given.into_iter().filter(|given| *given).count() {
         0 => {
-            let message = "`user.jwt` has nothing to verify tokens with";
+            let message = "`user.jwt` has no key to verify tokens";
             problems.push(
                 Finding::error(Some(table.span.clone()), message)
-                    .help("give `secret`, `public_key` or `jwks`")
+                    .help("set `secret`, `public_key` or `jwks`")
                     .doubtful(),
             );
             return None;
@@ -139,7 +133,7 @@ fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySou
             let message = "`secret`, `public_key` and `jwks` exclude each other";
             problems.push(
                 Finding::error(Some(table.span.clone()), message)
-                    .help("tokens are verified with keys of one kind only"),
+                    .help("tokens are verified with one type of key only"),
             );
             return None;
         }
@@ -155,24 +149,23 @@ fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySou
     (!keys.is_empty()).then(|| KeySource::Configured(keys.into()))
 }
 
-/// A secret as it stands, or in base64 behind `base64:`.
+/// Parses a secret, either plain or in base64 after `base64:`.
 fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<VerificationKey> {
     let bytes = match text.strip_prefix("base64:") {
         Some(encoded) => STANDARD.decode(encoded).ok(),
         None => Some(text.as_bytes().to_vec()),
     };
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
-        problems.error(&text.span, "this is empty, or no base64 behind `base64:`");
+        problems.error(&text.span, "the secret is empty, or not valid base64 after `base64:`");
         return None;
     };
     if bytes.len() < MIN_SECRET_LENGTH {
         let message = format!(
-            "this secret has fewer than {MIN_SECRET_LENGTH} bytes: tokens can be forged by guessing it"
+            "the secret has fewer than {MIN_SECRET_LENGTH} bytes: tokens could be forged by guessing it"
         );
         problems.push(
-            Finding::warning(text.span.clone(), message).help(
-                "let the issuer sign with a longer one, as `openssl rand -base64 32` writes it",
-            ),
+            Finding::warning(text.span.clone(), message)
+                .help("use a longer one, such as the output of `openssl rand -base64 32`"),
         );
     }
     Some(VerificationKey::secret(&bytes))
@@ -192,16 +185,18 @@ fn public_keys(texts: &Texts, problems: &mut Problems<'_>) -> Option<KeySource> 
 fn jwks(url: &Text, table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     for (given, key) in [(&table.aud, "aud"), (&table.iss, "iss")] {
         if given.as_ref().is_none_or(|texts| texts.is_empty()) {
-            let message = format!("`user.jwt` has `jwks` and no `{key}`");
-            problems.push(Finding::error(Some(table.span.clone()), message).help(
-                "an issuer signs tokens for many applications: say which are meant for this one",
-            ));
+            let message = format!("`user.jwt` has `jwks` but no `{key}`");
+            problems.push(
+                Finding::error(Some(table.span.clone()), message).help(
+                    "an issuer signs tokens for many applications: restrict them to this one",
+                ),
+            );
         }
     }
     problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))
 }
 
-/// Warns about algorithms that no key is for.
+/// Warns about algorithms that no key supports.
 fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problems<'_>) {
     let (Some(texts), KeySource::Configured(keys)) = (&table.algorithms, &rules.keys) else {
         return;
@@ -209,7 +204,7 @@ fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problem
     for text in texts.iter() {
         let algorithm = JwsAlgorithm::named(text);
         if algorithm.is_some_and(|algorithm| !keys.iter().any(|key| key.is_for(algorithm))) {
-            problems.error(&text.span, format!("no key is for `{}`", text.as_str()));
+            problems.error(&text.span, format!("no key supports `{}`", text.as_str()));
         }
     }
 }
@@ -219,11 +214,11 @@ fn gateway(
     narrows: Option<&Texts>,
     problems: &mut Problems<'_>,
 ) -> Option<GatewayRules> {
-    problems.required(table.name.as_ref(), &table.span, "user.header", "name")?;
-    let name = problems.read(table.name.as_ref()?, field)?;
+    let name = problems.required(table.name.as_ref(), &table.span, "user.header", "name")?;
+    let name = problems.read(name, field)?;
     let from = problems.each(table.from.as_ref(), value::network);
     if from.is_empty() {
-        let message = "`user.header` has no `from`: the addresses of the gateway";
+        let message = "`user.header` has no `from`, the addresses of the gateway";
         problems.push(Finding::error(Some(table.span.clone()), message).doubtful());
         return None;
     }
@@ -234,18 +229,18 @@ fn gateway(
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
 }
 
-/// Warns about a network that holds every address: any client could name any user.
+/// Warns about a network of all addresses: any client could impersonate any user.
 fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     if value::network(text).is_ok_and(|network| network.prefix_len() == 0) {
-        let message = "any client can claim to be any user: this network holds every address";
+        let message = "any client could impersonate any user: this network contains all addresses";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("list the address of the gateway alone"),
+                .help("list only the addresses of the gateway"),
         );
     }
 }
 
-/// Checks that routes which keep users apart can tell who asks, and keep their responses from others.
+/// Checks that partitioned routes have a source of identities and do not leak responses.
 pub(super) fn check(
     file: &ConfigFile,
     routes: &RouteTable,
@@ -276,24 +271,24 @@ fn check_partition(
 ) {
     let (message, help) = match (&route.rule.partition, &user.identity_source) {
         (Partition::Authenticated | Partition::Claims(_), IdentitySource::None) => (
-            "this partition needs to know who asks",
-            "say in `[user]` what proves it: `jwt`, or for `authenticated` also `header`",
+            "this partition requires authentication",
+            "configure `jwt` in `[user]`, or for `authenticated` also `header`",
         ),
         (Partition::Claims(_), IdentitySource::Gateway(_)) => (
-            "claims are read from tokens, and `user.header` brings none",
-            "say in `[user]` how tokens are verified (`jwt`), or take `partition = \"user\"`",
+            "claims are read from tokens, and `user.header` has none",
+            "configure `jwt` in `[user]`, or use `partition = \"user\"`",
         ),
         (Partition::User, IdentitySource::None) if is_shared && user.digest_key.is_none() => (
-            "`partition = \"user\"` with Redis needs `user.digest_key`, or what proves who asks",
-            "set `user.digest_key` to 32 random bytes or more, the same on all nodes, as `openssl rand -base64 32` \
-             writes them; or say in `[user]` what proves who asks: `jwt` or `header`",
+            "`partition = \"user\"` with Redis requires `user.digest_key` or authentication",
+            "set `user.digest_key` to the same 32 random bytes or more on all nodes (`openssl rand -base64 32`), \
+             or configure `jwt` or `header` in `[user]`",
         ),
         _ => return,
     };
     problems.push_once(Finding::error(Some(span.clone()), message).help(help));
 }
 
-/// Refuses to let caches downstream give to all what belongs to some.
+/// Rejects `client_cache` values that share a partition's responses downstream.
 fn check_client_cache(section: &Located<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
     let Some(value) = route.client_cache.as_ref().filter(|_| route.rule.partition.needs_identity())
     else {
@@ -311,10 +306,10 @@ fn check_client_cache(section: &Located<RouteSection>, route: &Route, problems: 
         let text = section.client_cache.as_ref().or(section.name.as_ref());
         let span = text.map_or(&section.span, |text| &text.span).clone();
         let message =
-            "`client_cache` lets caches downstream share what this route's partition keeps apart";
+            "`client_cache` allows downstream caches to share responses of this route's partition";
         problems.push_once(
             Finding::error(Some(span), message)
-                .help("leave out `public` and `s-maxage`, as in `client_cache = \"max-age=60\"`"),
+                .help("remove `public` and `s-maxage`, as in `client_cache = \"max-age=60\"`"),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Defaults, tiers and routes: what one of them says about caching, and which of them is heard.
+//! Merging of defaults, tiers and routes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json_path::JsonPath;
 
 use super::{
     problems::Problems,
-    routes::{bypass, query_rule, vary_rule},
+    request_rules::{bypass, query_rule, vary_rule},
     ttl,
 };
 use crate::{
@@ -66,7 +66,7 @@ macro_rules! keys {
     };
 }
 
-/// What one of defaults, tier and route says about caching; what it leaves out is none.
+/// The caching settings of one layer: defaults, a tier or a route.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer<'a> {
     cache: Option<bool>,
@@ -123,8 +123,8 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// This, and what `lower` says where this says nothing; of `ttl`, about each status that this does
-    /// not name. Of all else one is heard: a route's `tags` or `query` take the place of its tier's.
+    /// Merges a lower layer into this one, which takes precedence. `ttl` is merged by status. All
+    /// other keys are replaced as a whole: a route's `tags` or `query` replace those of its tier.
     pub(super) fn over(self, lower: &Self) -> Self {
         let lower = lower.clone();
         Self {
@@ -146,8 +146,8 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Returns the rule that this comes to. An origin that cannot be reached is never bridged for exact
-    /// credentials: nothing in them tells when they end.
+    /// Returns the caching rule of the merged layers. Partitions of exact credentials serve nothing
+    /// stale while the origin is unreachable, since credentials do not show when they expire.
     pub(super) fn rule(&self, users: UserPlaceholder) -> CacheRule {
         let partition = self.partition.clone().unwrap_or_default();
         let is_exact = partition == Partition::User && users == UserPlaceholder::Undefined;
@@ -171,7 +171,7 @@ fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {
     let partition = Partition::parse(text);
     if partition.is_none() {
         let message =
-            "expected `everyone`, `authenticated`, `user`, or claims as in `claim:tenant`";
+            "expected `everyone`, `authenticated`, `user`, or claims such as `claim:tenant`";
         let help = did_you_mean(nearest(text, ["everyone", "authenticated", "user"]));
         problems.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
     }
@@ -197,7 +197,7 @@ fn client_cache_control(
 }
 
 fn field_value(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderValue> {
-    problems.read(text, |text| HeaderValue::from_str(text).map_err(|_| "this is no field value"))
+    problems.read(text, |text| HeaderValue::from_str(text).map_err(|_| "invalid field value"))
 }
 
 fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
@@ -207,7 +207,7 @@ fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
             Ok(path) => paths.push(path),
             Err(error) => {
                 let finding = Finding::error(Some(text.span.clone()), error.to_string());
-                problems.push(finding.help("a path begins with `$`, as in `$.errors[0]`"));
+                problems.push(finding.help("a JSONPath begins with `$`, as in `$.errors[0]`"));
             }
         }
     }

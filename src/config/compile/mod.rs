@@ -1,10 +1,11 @@
-//! Compiling: from the sections of a file to checked settings, with every problem pointed at.
+//! Compilation of the sections of a file into checked settings, with a finding for each problem.
 
 mod events;
 mod identity;
 mod layers;
 mod origin;
 mod problems;
+mod request_rules;
 mod routes;
 mod schedules;
 mod store;
@@ -18,21 +19,23 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use problems::Problems;
+use tracing::level_filters::LevelFilter;
 
 use super::{
-    Flags,
     file::{AdminTable, ConfigFile, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
+    flags::Flags,
+    listen::{ListenAddress, listen_address},
     report::{ConfigReport, Finding},
     secret::Secret,
     settings::{
         AccessLogFormat, AdminConfig, AdminToken, CertificateFiles, Config, LimitsConfig,
-        ListenAddress, LogConfig, LogLevel, Permission,
+        LogConfig, Permission,
     },
     value,
 };
 use crate::key::uri::Scheme;
 
-/// The settings a file and a command line say; none where something indispensable is missing.
+/// Compiles a file and a command line. Returns `None` if a required setting is missing.
 pub(super) fn compile(
     file: &ConfigFile,
     flags: &Flags,
@@ -86,7 +89,7 @@ fn listen(
     flags: &Flags,
     problems: &mut Problems<'_>,
 ) -> Vec<ListenAddress> {
-    let given = problems.each(listen, value::listen_address);
+    let given = problems.each(listen, listen_address);
     if !flags.listen.is_empty() {
         return flags.listen.clone();
     }
@@ -94,7 +97,7 @@ fn listen(
         return vec![ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))];
     };
     if texts.is_empty() {
-        problems.error(&texts.span, "`listen` is empty: there is nothing to listen on");
+        problems.error(&texts.span, "`listen` is empty; expected at least one address");
     }
     for (index, text) in texts.iter().enumerate() {
         if texts.iter().take(index).any(|earlier| earlier.value == text.value) {
@@ -111,7 +114,7 @@ fn certificate(
 ) -> Option<CertificateFiles> {
     let cert = problems.required(tls.cert.as_ref(), span, "tls", "cert");
     let key = problems.required(tls.key.as_ref(), span, "tls", "key");
-    Some(CertificateFiles { cert: cert?.into(), key: key?.into() })
+    Some(CertificateFiles { cert: cert?.as_str().into(), key: key?.as_str().into() })
 }
 
 fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
@@ -138,7 +141,7 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
     }
 }
 
-/// What supervises a process gives it minutes at most to end.
+/// Supervisors allow a process a few minutes at most to stop.
 fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
     const MAX_DRAIN_DELAY: Duration = Duration::from_mins(10);
     let text = table.drain_delay.as_ref()?;
@@ -150,12 +153,12 @@ fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Durat
     Some(delay)
 }
 
-/// hyper's HTTP/1 buffer takes no less than 8 KiB.
+/// hyper's HTTP/1 buffer has a minimum of 8 KiB.
 fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usize> {
     let text = table.header_bytes.as_ref()?;
     let bytes = problems.size(Some(text))?;
     if !(8 << 10..=16 << 20).contains(&bytes) {
-        problems.error(&text.span, "this is between `8KiB` and `16MiB`");
+        problems.error(&text.span, "expected a size between `8KiB` and `16MiB`");
         return None;
     }
     usize::try_from(bytes).ok()
@@ -171,7 +174,7 @@ fn admin(
     let listen = match (&flags.admin, &table.listen) {
         (Some(address), _) => Some(address.clone()),
         (None, Some(text)) if text.value == "off" => None,
-        (None, Some(text)) => problems.read(text, value::listen_address).or_else(default),
+        (None, Some(text)) => problems.read(text, listen_address).or_else(default),
         (None, None) => default(),
     };
     let mut tokens: Vec<AdminToken> =
@@ -184,10 +187,10 @@ fn admin(
     let is_open =
         matches!(&listen, Some(ListenAddress::Tcp(address)) if !address.ip().is_loopback());
     if let Some(text) = table.listen.as_ref().filter(|_| is_open && tokens.is_empty()) {
-        let message = "other machines can reach the admin listener, and it has no token";
+        let message = "the admin listener is reachable from other machines and has no token";
         problems.push(Finding::warning(text.span.clone(), message).help(
-            "set `admin.token`, or listen on `127.0.0.1`: without a token only health and metrics \
-             are served",
+            "set `admin.token`, or listen on `127.0.0.1`: without a token, only health and metrics \
+             are available",
         ));
     }
     let purge_from = problems.each(table.purge_from.as_ref(), value::network);
@@ -196,7 +199,7 @@ fn admin(
     AdminConfig { listen, hosts, tokens, purge_from }
 }
 
-/// Warns if addresses may purge that are also trusted proxies: they are asked for their clients.
+/// Warns about trusted proxies that may purge: addresses are compared with those of clients.
 fn warn_about_trusted_purgers(
     purge_from: Option<&Texts>,
     trusted: &[IpNet],
@@ -208,10 +211,10 @@ fn warn_about_trusted_purgers(
     let texts = purge_from.into_iter().flat_map(|texts| texts.iter());
     for text in texts.filter(|text| value::network(text).is_ok_and(|network| overlaps(&network))) {
         let message =
-            "`trusted_proxies` has some of these addresses: they may purge only for a client";
+            "some of these addresses are in `trusted_proxies`, so they may purge only for a client";
         problems.push(Finding::warning(text.span.clone(), message).help(
-            "a trusted proxy has the right of the client that it names in `X-Forwarded-For`, and \
-             none without; keep the networks apart, or let these addresses send a token",
+            "a trusted proxy purges on behalf of the client in `X-Forwarded-For`, and not without one; \
+             keep the networks apart, or use a token",
         ));
     }
 }
@@ -221,40 +224,38 @@ fn token(
     span: &std::ops::Range<usize>,
     problems: &mut Problems<'_>,
 ) -> Option<AdminToken> {
-    let text = problems.required(table.token.as_ref(), span, "admin.tokens", "token").is_some();
+    let token = problems.required(table.token.as_ref(), span, "admin.tokens", "token");
     let Some(may) = &table.may else {
-        let message = "`may` is missing: what this token allows, as in `may = [\"read\"]`";
+        let message = "`may` is missing: the permissions of this token, as in `may = [\"read\"]`";
         problems.push(Finding::error(Some(span.clone()), message).doubtful());
         return None;
     };
     let words = Permission::ALL.map(|permission| (permission.as_str(), permission));
     let may = may.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect();
-    let secret = table.token.as_ref().filter(|_| text).and_then(|text| secret(text, problems))?;
+    let secret = token.and_then(|text| secret(text, problems))?;
     Some(AdminToken { secret, permissions: may })
 }
 
 fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secret> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        problems.error(&text.span, "a token is one or more visible ASCII characters");
+        problems.error(&text.span, "expected a token of visible ASCII characters");
         return None;
     }
     Some(Secret::new(text.as_str()))
 }
 
 fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> LogConfig {
-    let levels = [
-        LogLevel::Off,
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-        LogLevel::Trace,
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let levels = levels.map(|word| (word, word.parse().unwrap_or(LevelFilter::INFO)));
+    let formats = [
+        ("json", AccessLogFormat::Json),
+        ("text", AccessLogFormat::Text),
+        ("off", AccessLogFormat::Off),
     ];
-    let forms = [AccessLogFormat::Json, AccessLogFormat::Text, AccessLogFormat::Off];
-    let level = problems.one_of(table.level.as_ref(), &levels.map(|level| (level.as_str(), level)));
-    let access = problems.one_of(table.access.as_ref(), &forms.map(|form| (form.as_str(), form)));
+    let level = problems.one_of(table.level.as_ref(), &levels);
+    let access = problems.one_of(table.access.as_ref(), &formats);
     LogConfig {
-        level: level.unwrap_or_default(),
+        level: level.unwrap_or(LevelFilter::INFO),
         access: flags.access_log.or(access).unwrap_or_default(),
     }
 }

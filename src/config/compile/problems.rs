@@ -1,15 +1,18 @@
-//! Reading values while keeping count of what is wrong with them.
+//! Findings during compilation, and parsing of values.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, ops::Range, time::Duration};
 
-use crate::config::{
-    file::{Located, Text, Texts},
-    report::Finding,
-    suggest::{did_you_mean, listed, nearest},
-    value,
+use crate::{
+    config::{
+        file::{Located, Text, Texts},
+        report::Finding,
+        suggest::{did_you_mean, listed, nearest},
+        value,
+    },
+    fence::PurgeMode,
 };
 
-/// What is wrong so far, and the text it is wrong in.
+/// The findings so far, and the source text that they refer to.
 pub(super) struct Problems<'a> {
     pub(super) source: &'a str,
     pub(super) findings: &'a mut Vec<Finding>,
@@ -20,7 +23,7 @@ impl Problems<'_> {
         self.findings.push(finding);
     }
 
-    /// Notes what is wrong with a text that several routes use; the first of them stands for all.
+    /// Adds a finding about a text that several routes share, once.
     pub(super) fn push_once(&mut self, finding: Finding) {
         let is_same = |known: &Finding| known.at == finding.at && known.message == finding.message;
         if !self.findings.iter().any(is_same) {
@@ -32,20 +35,28 @@ impl Problems<'_> {
         self.push(Finding::error(Some(at.clone()), message));
     }
 
-    /// A value as `read` understands it.
-    pub(super) fn read<T>(
-        &mut self,
-        text: &Text,
-        read: impl FnOnce(&str) -> Result<T, &'static str>,
-    ) -> Option<T> {
-        read(text).map_err(|problem| self.error(&text.span, problem)).ok()
+    /// Checks that a certificate and its key are both set, or neither.
+    pub(super) fn together(&mut self, (cert, key): (&Option<Text>, &Option<Text>)) {
+        if let (Some(one), None) | (None, Some(one)) = (cert, key) {
+            let message = "`cert` and `key` must be set together";
+            self.push(Finding::error(Some(one.span.clone()), message).doubtful());
+        }
     }
 
-    /// Those values of a list that `read` understands.
-    pub(super) fn each<T>(
+    /// Parses a value, and adds a finding if it is invalid.
+    pub(super) fn read<T, E: Display>(
+        &mut self,
+        text: &Text,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        read(text).map_err(|problem| self.error(&text.span, problem.to_string())).ok()
+    }
+
+    /// Parses the values of a list, and leaves out invalid ones.
+    pub(super) fn each<T, E: Display>(
         &mut self,
         texts: Option<&Texts>,
-        mut read: impl FnMut(&str) -> Result<T, &'static str>,
+        mut read: impl FnMut(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let Some(texts) = texts else {
             return Vec::new();
@@ -59,7 +70,7 @@ impl Problems<'_> {
 
     pub(super) fn positive_duration(&mut self, text: Option<&Text>) -> Option<Duration> {
         self.read(text?, |text| match value::duration(text)? {
-            Duration::ZERO => Err("this cannot be zero"),
+            Duration::ZERO => Err("expected a value above zero"),
             duration => Ok(duration),
         })
     }
@@ -71,13 +82,13 @@ impl Problems<'_> {
     pub(super) fn positive_count(&mut self, count: Option<&Located<u64>>) -> Option<usize> {
         let count = count?;
         if count.value == 0 {
-            self.error(&count.span, "this cannot be zero");
+            self.error(&count.span, "expected a value above zero");
             return None;
         }
         usize::try_from(count.value).ok()
     }
 
-    /// One of a closed set of words.
+    /// Parses a word of a closed set.
     pub(super) fn one_of<T: Copy>(
         &mut self,
         text: Option<&Text>,
@@ -88,26 +99,26 @@ impl Problems<'_> {
             return Some(*value);
         }
         let known = || words.iter().map(|(word, _)| *word);
-        let message = format!("this is one of {}", listed(known()));
+        let message = format!("expected one of {}", listed(known()));
         let help = did_you_mean(nearest(text, known()));
         self.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
         None
     }
 
-    /// A string that must be there and say something.
+    /// Returns a required string that is not empty.
     pub(super) fn required<'a>(
         &mut self,
         text: Option<&'a Text>,
         table: &Range<usize>,
         path: &str,
         key: &str,
-    ) -> Option<&'a str> {
+    ) -> Option<&'a Text> {
         match text {
             Some(text) if text.is_empty() => {
                 self.error(&text.span, format!("`{path}.{key}` is empty"));
                 None
             }
-            Some(text) => Some(text.as_str()),
+            Some(text) => Some(text),
             None => {
                 let message = format!("`{path}` has no `{key}`");
                 self.push(Finding::error(Some(table.clone()), message).doubtful());
@@ -116,8 +127,43 @@ impl Problems<'_> {
         }
     }
 
-    /// A part of a string in the file, or the whole of it where the file spells it otherwise (with
-    /// escapes or references).
+    /// Parses a name that labels logs and metrics.
+    pub(super) fn label(&mut self, kind: &str, text: &Text) -> Option<Box<str>> {
+        let is_break = |character: char| character.is_whitespace() || character.is_control();
+        if text.is_empty() || text.contains(is_break) {
+            let message = format!(
+                "expected one word as the name of a {kind}, since it labels logs and metrics"
+            );
+            self.error(&text.span, message);
+            return None;
+        }
+        Some(text.as_str().into())
+    }
+
+    /// Checks that names are unique. Returns them with their positions.
+    pub(super) fn unique<'a>(
+        &mut self,
+        kind: &str,
+        names: impl Iterator<Item = Option<&'a Text>>,
+    ) -> BTreeMap<&'a str, &'a Range<usize>> {
+        let mut known = BTreeMap::new();
+        for name in names.flatten() {
+            if let Some(other) = known.insert(name.as_str(), &name.span) {
+                let message = format!("another {kind} has this name");
+                let finding = Finding::error(Some(name.span.clone()), message);
+                self.push(finding.context(Range::clone(other), "the other one"));
+            }
+        }
+        known
+    }
+
+    pub(super) fn purge_mode(&mut self, text: Option<&Text>) -> PurgeMode {
+        let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
+        self.one_of(text, &modes).unwrap_or_default()
+    }
+
+    /// Returns the span of a part of a string. It is the whole string if its spelling in the file
+    /// differs, by escapes or references.
     pub(super) fn subspan(&self, text: &Text, at: &Range<usize>) -> Range<usize> {
         let start = text.span.start + 1;
         let is_literal = self.source.get(start..start + text.len()) == Some(text.as_str());

@@ -1,32 +1,24 @@
-//! Routes, tiers and defaults.
+//! Compilation of routes, tiers and defaults.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
-
-use http::HeaderName;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{layers::Layer, problems::Problems, user};
 use crate::{
     config::{
-        file::{
-            BypassTable, ConfigFile, Located, QueryTable, RouteSection, Text, Texts, VaryTable,
-        },
+        file::{ConfigFile, Located, RouteSection, Text, Texts},
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    key::uri::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule},
-    policy::{
-        CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::carries_client_address,
-    },
+    key::uri::{QueryForwarding, QueryRule},
+    policy::{CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
         AnyTagTemplate, BodyTagTemplate, BypassRule, Pattern, PlaceholderNames, Route, RouteTable,
-        TagError, TagTemplate, TargetTemplate, UserPlaceholder, VaryRule,
-        condition::{HeaderCondition, QueryCondition},
-        tags::TagProblem,
-        target::TargetProblem,
+        TagError, TagTemplate, TargetTemplate, UserPlaceholder, condition::QueryCondition,
+        tags::TagProblem, target::TargetProblem,
     },
 };
 
-/// The route table, without those routes that have problems.
+/// Compiles the route table, without routes that have errors.
 pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTable {
     let defaults = Layer::of_defaults(&file.defaults, problems);
     let tiers: BTreeMap<&str, Layer<'_>> = file
@@ -40,16 +32,16 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
         let layer = Layer::of_route(section, problems).over(&tier_of(section, &tiers, problems));
         routes.extend(route(section, layer.over(&defaults), users, problems));
     }
-    check_names(&file.route, problems);
+    problems.unique("route", file.route.iter().map(|section| section.name.as_ref()));
     check_reachable(&file.route, problems);
     for tier in tiers.values() {
-        // A tier that no route uses is checked, too.
+        // Checks unused tiers too.
         let _tags = general_tags(tier.tags, &QueryRule::default(), users, problems);
     }
     RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
-/// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
+/// Compiles the fallback route, which has no `ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let query = defaults.query.unwrap_or_default();
@@ -77,7 +69,7 @@ fn tier_of<'a>(
     if let Some(layer) = tiers.get(name.as_str()) {
         return layer.clone();
     }
-    let finding = Finding::error(Some(name.span.clone()), "there is no such tier");
+    let finding = Finding::error(Some(name.span.clone()), "unknown tier");
     problems.push(match nearest(name, tiers.keys().copied()) {
         Some(meant) => finding.maybe_help(did_you_mean(Some(meant))),
         None if tiers.is_empty() => finding.help("define it as `[tier.NAME]`").doubtful(),
@@ -91,7 +83,7 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &CacheRule, problems: &mut 
         && rule.ttl.is_empty()
         && rule.ttl_from != TtlFrom::Origin
     {
-        let message = "`ttl_from` has no effect: the route has no `ttl`";
+        let message = "`ttl_from` has no effect without a `ttl`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
 }
@@ -117,7 +109,7 @@ fn route(
     let purged_on_write = purged(on_write, names, problems);
     warn_about_writes(section, &pattern, problems);
     let logs_out = section.on_success.as_ref().and_then(|table| table.logout) == Some(true);
-    // A logout that the store answers is none.
+    // A logout must reach the origin.
     rule.cache &= !(logs_out && pattern.methods().iter().any(|it| !is_unsafe_method(it)));
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     let warm_on_success = targets(on_success, &pattern, problems);
@@ -144,21 +136,15 @@ fn route(
 
 fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
-    let text = section.name.as_ref()?;
-    if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        problems.error(&text.span, "a route's name is one word: it labels logs and metrics");
+    if name.value == Route::UNMATCHED {
+        problems.error(&name.span, "this name is reserved for requests that no route matches");
         return None;
     }
-    if name == Route::UNMATCHED {
-        problems.error(&text.span, "this name stands for what no route matches");
-        return None;
-    }
-    Some(Arc::from(name))
+    problems.label("route", name).map(Arc::from)
 }
 
 fn pattern(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Pattern> {
-    problems.required(section.pattern.as_ref(), &section.span, "route", "match")?;
-    let text = section.pattern.as_ref()?;
+    let text = problems.required(section.pattern.as_ref(), &section.span, "route", "match")?;
     match Pattern::parse(text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
@@ -193,7 +179,7 @@ fn tags(
     })
 }
 
-/// Tags of defaults or a tier without any route: those with a segment of a path are left out.
+/// Compiles the tags of defaults or a tier without a route. Tags with path segments are left out.
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
@@ -231,7 +217,8 @@ fn split_tags(
     (of_request.into(), of_body.into())
 }
 
-/// A tag by a parameter that is not in the key would say of one response what another request asked for.
+/// Rejects tags with parameters that are not part of the key. Otherwise a response would get the
+/// tag of another request.
 fn check_parameters(
     tag: &AnyTagTemplate,
     text: &Text,
@@ -239,13 +226,15 @@ fn check_parameters(
     problems: &mut Problems<'_>,
 ) {
     for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
-        let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
-        let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
+        let message =
+            format!("the parameter in `{{?{name}}}` is not part of the key: `query` removes it");
+        let help =
+            "tags may only use parameters that are kept; see `query.ignore` and `query.only`";
         problems.push_once(Finding::error(Some(text.span.clone()), message).help(help));
     }
 }
 
-/// The tags that a write purges: those that are known before a byte of its answer's body.
+/// Compiles the tags that a write purges, which are known before its response body.
 fn purged(
     texts: Option<&Texts>,
     names: PlaceholderNames<'_>,
@@ -257,9 +246,7 @@ fn purged(
             Ok(tag) => tags.push(tag),
             Err(error) => {
                 let help = match error.problem {
-                    TagProblem::NoBody => {
-                        "what a write purges is purged before the body of its answer is read".into()
-                    }
+                    TagProblem::NoBody => "a write purges before its response body is read".into(),
                     TagProblem::User => USER_PLACEHOLDER_HELP.to_owned(),
                     _ => placeholders(names),
                 };
@@ -281,7 +268,7 @@ fn tag_finding(
     Finding::error(Some(at), error.to_string()).maybe_help(help)
 }
 
-/// A bypassed answer is what others would get only if what brought it about does not reach the origin.
+/// Warns about `refresh` for requests with conditions that reach the origin.
 fn warn_about_refresh(
     section: &RouteSection,
     bypass: &Located<BypassRule>,
@@ -293,9 +280,9 @@ fn warn_about_refresh(
     };
     if bypass.refresh && !bypass.query.iter().any(is_hidden_from_origin) {
         let message =
-            "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+            "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
         let finding = Finding::warning(bypass.span.clone(), message).help(
-            "name the parameter in `query.ignore`: only then is the answer what others would get",
+            "list the parameter in `query.ignore`, so that the response is the same as for other requests",
         );
         problems.push_once(match &section.name {
             Some(name) => finding.context(name.span.clone(), "in this route"),
@@ -310,19 +297,19 @@ fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut P
         && !methods.is_empty()
         && !methods.iter().any(is_unsafe_method)
     {
-        let message = "`on_write` has no effect: this route has no writes";
+        let message = "`on_write` has no effect: this route has no unsafe methods";
         problems.push(
             Finding::warning(table.span.clone(), message)
-                .help("`match` names no method that changes anything, as `POST` does"),
+                .help("add an unsafe method such as `POST` to `match`"),
         );
     }
     warn_about_reads_by_post(section, pattern, problems);
 }
 
-/// How the paths of endpoints end that are read by `POST`.
+/// Path suffixes of endpoints that are read by `POST`.
 const READ_BY_POST: [&str; 4] = ["graphql", "search", "_search", "query"];
 
-/// Each success of a `POST` is a record of the purge log, unless the route says that it changes nothing.
+/// Warns about `POST` routes that only read: each success would be recorded in the purge log.
 fn warn_about_reads_by_post(
     section: &RouteSection,
     pattern: &Pattern,
@@ -333,11 +320,10 @@ fn warn_about_reads_by_post(
         && pattern.methods().iter().all(|method| method == http::Method::POST);
     let last = text.rsplit('/').next().unwrap_or_default();
     if is_post_only && section.on_write.is_none() && READ_BY_POST.contains(&last) {
-        let message =
-            "each `POST` here is a write: it invalidates its URL and is a record of the purge log";
+        let message = "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("if these are reads, say `on_write = { invalidate = false }`"),
+                .help("if these are reads, set `on_write = { invalidate = false }`"),
         );
     }
 }
@@ -366,85 +352,17 @@ fn targets(
     targets.into()
 }
 
-/// What gives `{user}` a meaning.
+/// Help on how `{user}` is defined.
 const USER_PLACEHOLDER_HELP: &str =
-    "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
+    "configure `jwt`, or `header` of a trusted gateway, in `[user]`";
 
-/// What may stand in braces in the templates of a route.
+/// Lists the placeholders of a route's templates for messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
     let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());
     let params: Vec<String> = params.chain(user).collect();
     let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
     format!("placeholders of this route: {}", listed(known))
-}
-
-pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
-    let name = |text: &str| {
-        NamePattern::parse(text).map_err(|error| match error {
-            NamePatternError::Empty => "a parameter name is missing",
-            NamePatternError::Wildcard => "a `*` may stand only at the beginning or at the end",
-        })
-    };
-    QueryRule {
-        ignore: problems.each(table.ignore.as_ref(), name).into(),
-        only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
-        order: if table.sort == Some(true) { QueryOrder::Sorted } else { QueryOrder::AsSent },
-        forwarding: problems
-            .one_of(
-                table.forward.as_ref(),
-                &[("kept", QueryForwarding::Kept), ("all", QueryForwarding::All)],
-            )
-            .unwrap_or_default(),
-    }
-}
-
-pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
-    let header = |text: &str| match text.parse::<HeaderName>() {
-        Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
-            "this holds the address of each client, which no key has; let such routes say `cache = false`",
-        ),
-        name => name.map_err(|_| "this is no field name"),
-    };
-    let cookie = |text: &str| {
-        let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_name && !text.contains(['=', ';', ',']) {
-            Ok(text.into())
-        } else {
-            Err("this is no cookie name")
-        }
-    };
-    VaryRule {
-        headers: problems.each(table.headers.as_ref(), header).into(),
-        cookies: problems.each(table.cookies.as_ref(), cookie).into(),
-    }
-}
-
-pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> BypassRule {
-    let query = |text: &str| {
-        QueryCondition::parse(text).ok_or("this is `name` or `name=value`, as in `nocache=true`")
-    };
-    let header = |text: &str| {
-        HeaderCondition::parse(text).ok_or("this is `name` or `name: value`, as in `x-export`")
-    };
-    BypassRule {
-        query: problems.each(table.query.as_ref(), query).into(),
-        headers: problems.each(table.header.as_ref(), header).into(),
-        refresh: table.refresh.as_ref().is_some_and(|flag| flag.value),
-    }
-}
-
-fn check_names(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = seen.get(name.as_str()) {
-            let message = "two routes have this name";
-            let finding = Finding::error(Some(name.span.clone()), message);
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }
 
 fn check_reachable(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {
@@ -454,9 +372,9 @@ fn check_reachable(sections: &[Located<RouteSection>], problems: &mut Problems<'
             continue;
         };
         if let Some((_, first)) = earlier.iter().find(|(first, _)| first.covers(&pattern)) {
-            let message = "this never matches: an earlier route takes all of it";
+            let message = "this route never matches: an earlier route matches all of its requests";
             let finding = Finding::warning(text.span.clone(), message)
-                .help("the first route that matches wins; put the narrower one first");
+                .help("the first route that matches wins; move the narrower one up");
             problems.push(finding.context(first.span.clone(), "this one does"));
         }
         earlier.push((pattern, text));

@@ -1,6 +1,6 @@
-//! Schedules and polls.
+//! Compilation of schedules and polls.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::tz::TimeZone;
@@ -12,7 +12,6 @@ use crate::{
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    fence::PurgeMode,
     field::hop,
     key::uri::Scheme,
     trigger::{
@@ -23,24 +22,24 @@ use crate::{
     warm::{WarmHost, WarmPlan, WarmTarget},
 };
 
-/// The hosts for which paths are fetched ahead.
+/// The default host of prefetched paths.
 pub(super) struct PublicHost {
     /// The host of paths, if neither they nor their sections name one.
     host: Option<WarmHost>,
-    /// The scheme of hosts without one.
+    /// The default scheme of hosts.
     default_scheme: Scheme,
 }
 
-/// Values that the request fields of a warm-up may have, all together.
+/// Maximum number of request field values of a prefetch.
 const MAX_FIELD_VALUES: usize = 32;
 
-/// The time between two polls where none is given.
+/// Default of `poll.every`.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The least and the most time between two polls.
+/// Minimum and maximum of `poll.every`.
 const INTERVAL_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// The host that clients ask for.
+/// Determines the public host.
 pub(super) fn public_host(
     text: Option<&Text>,
     default_scheme: Scheme,
@@ -49,25 +48,23 @@ pub(super) fn public_host(
     PublicHost { host: text.and_then(|text| host(text, default_scheme, problems)), default_scheme }
 }
 
-/// The schedules, without those that have problems.
+/// Compiles the schedules, without those that have errors.
 pub(super) fn schedules(
     sections: &[Located<ScheduleSection>],
     public: &PublicHost,
     problems: &mut Problems<'_>,
 ) -> Vec<Schedule> {
-    let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "two schedules have this name", problems);
+    problems.unique("schedule", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
-/// The polls, without those that have problems.
+/// Compiles the polls, without those that have errors.
 pub(super) fn polls(
     sections: &[Located<PollSection>],
     public: &PublicHost,
     problems: &mut Problems<'_>,
 ) -> Vec<Poll> {
-    let names = sections.iter().filter_map(|section| section.name.as_ref());
-    check_names(names, "two polls have this name", problems);
+    problems.unique("poll", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| poll(section, public, problems)).collect()
 }
 
@@ -77,14 +74,14 @@ fn schedule(
     problems: &mut Problems<'_>,
 ) -> Option<Schedule> {
     let zone = zone(section.timezone.as_ref(), problems);
-    let is_there = problems.required(section.cron.as_ref(), &section.span, "schedule", "cron");
-    let cron = is_there.and(section.cron.as_ref()).and_then(|text| {
+    let cron = problems.required(section.cron.as_ref(), &section.span, "schedule", "cron");
+    let cron = cron.and_then(|text| {
         let cron = CronExpression::parse(text, zone.clone().unwrap_or(TimeZone::UTC));
         cron.map_err(|error| problems.push(cron_finding(text, &error, problems))).ok()
     });
-    let name = section.name.as_ref().and_then(|text| label("schedule", text, problems));
+    let name = section.name.as_ref().and_then(|text| problems.label("schedule", text));
     let purge = tags(section.purge.as_ref(), problems);
-    let mode = mode(section.mode.as_ref(), problems);
+    let mode = problems.purge_mode(section.mode.as_ref());
     let warm = WarmSection {
         warm: section.warm.as_ref(),
         hosts: section.host.as_ref(),
@@ -93,16 +90,16 @@ fn schedule(
     let warm = warm.plan(public, problems);
     let has_purge = section.purge.as_ref().is_some_and(|texts| !texts.is_empty());
     if !has_purge && !names_paths(section.warm.as_ref()) {
-        let message = "`schedule` has neither `purge` nor `warm`: there is nothing to do";
+        let message = "`schedule` has neither `purge` nor `warm`";
         let finding = Finding::error(Some(section.span.clone()), message).doubtful();
-        problems.push(finding.help("write `purge = [\"tag\"]`, or `warm = [\"/path\"]`"));
+        problems.push(finding.help("set `purge = [\"tag\"]` or `warm = [\"/path\"]`"));
         return None;
     }
     zone?;
     Some(Schedule { name, cron: cron?, purge, mode, warm })
 }
 
-/// What a section says about fetching ahead.
+/// The prefetch settings of a section.
 struct WarmSection<'a> {
     warm: Option<&'a Located<WarmValue>>,
     hosts: Option<&'a Texts>,
@@ -143,7 +140,7 @@ impl WarmSection<'_> {
         }
     }
 
-    /// Warns about keys that are for paths if there is none.
+    /// Warns about keys without effect if there are no paths.
     fn warn(&self, problems: &mut Problems<'_>) {
         if !self.paths().is_empty() {
             return;
@@ -151,7 +148,7 @@ impl WarmSection<'_> {
         let hosts = self.hosts.map(|texts| ("host", texts.span.clone()));
         let headers = self.headers.keys().next().map(|name| ("headers", name.span()));
         for (key, span) in hosts.into_iter().chain(headers) {
-            let message = format!("`{key}` has no effect: it is for the paths in `warm`");
+            let message = format!("`{key}` has no effect without paths in `warm`");
             problems.push(Finding::warning(span, message));
         }
     }
@@ -171,21 +168,17 @@ fn target(text: &Text, default_scheme: Scheme, problems: &mut Problems<'_>) -> O
     target.map_err(|error| problems.error(&text.span, error.to_string())).ok()
 }
 
-/// The request fields of a warm-up. Their values are not shown: they may be credentials.
+/// Parses the request fields of a prefetch. Messages omit values, which may be credentials.
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        let values = match value {
-            toml::Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
         let known = name.get_ref().parse::<HeaderName>().ok();
         let Some(known) = known.filter(|known| !is_reserved_field(known)) else {
-            let message = "a warm-up cannot be given this request field";
+            let message = "this request field cannot be set for a prefetch";
             problems.error(&name.span(), message);
             continue;
         };
-        for value in values {
+        for value in &value.0 {
             match value.as_str().and_then(|text| HeaderValue::from_str(text).ok()) {
                 Some(mut value) => {
                     value.set_sensitive(true);
@@ -200,13 +193,13 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> HeaderMap {
     if headers.len() > MAX_FIELD_VALUES
         && let Some(name) = fields.keys().next()
     {
-        let message = format!("these are more than {MAX_FIELD_VALUES} values");
+        let message = format!("expected at most {MAX_FIELD_VALUES} values");
         problems.error(&name.span(), message);
     }
     headers
 }
 
-/// Whether a field belongs to the sending of a request, or makes its answer another one than a whole response.
+/// Returns whether a field is set by Larder, or makes the response incomplete.
 fn is_reserved_field(name: &HeaderName) -> bool {
     let own =
         ["host", "range", "expect", "cache-control", "pragma", "x-request-id", "x-larder-warm"];
@@ -217,16 +210,11 @@ fn is_reserved_field(name: &HeaderName) -> bool {
         || hop::is_hop_by_hop(name)
 }
 
-fn mode(text: Option<&Text>, problems: &mut Problems<'_>) -> PurgeMode {
-    let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
-    problems.one_of(text, &modes).unwrap_or_default()
-}
-
 fn cron_finding(text: &Text, error: &CronError, problems: &Problems<'_>) -> Finding {
     let finding = Finding::error(Some(problems.subspan(text, &error.at)), error.to_string());
     match error.problem {
         CronProblem::Count(_) => finding.help(
-            "minute, hour, day of the month, month, day of the week, as in `0 6 * * MON-FRI`",
+            "expected minute, hour, day of month, month, day of week, such as `0 6 * * MON-FRI`",
         ),
         CronProblem::Nickname => {
             let meant = did_you_mean(nearest(text, schedule::NICKNAMES));
@@ -245,9 +233,10 @@ fn zone(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TimeZone> {
     if zone.is_none() {
         let names = schedule::time_zones();
         let meant = did_you_mean(nearest(text, names.iter().map(String::as_str)));
-        let help =
-            meant.unwrap_or_else(|| "as in `Europe/Madrid`, `America/New_York`, `UTC`".into());
-        let finding = Finding::error(Some(text.span.clone()), "there is no such time zone");
+        let help = meant.unwrap_or_else(|| {
+            "use a name such as `Europe/Madrid`, `America/New_York` or `UTC`".into()
+        });
+        let finding = Finding::error(Some(text.span.clone()), "unknown time zone");
         problems.push(finding.help(help));
     }
     zone
@@ -255,10 +244,10 @@ fn zone(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TimeZone> {
 
 fn tags(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Box<[Box<str>]> {
     let tag = |text: &str| match text {
-        "" => Err("a tag is empty"),
-        _ if text.contains(char::is_control) => Err("a tag has no control characters"),
+        "" => Err("empty tag"),
+        _ if text.contains(char::is_control) => Err("a tag cannot contain control characters"),
         _ if text.contains(['{', '}']) => {
-            Err("this is a plain tag: there is no request that could fill in a placeholder")
+            Err("placeholders are not available here, since there is no request")
         }
         _ => Ok(text.into()),
     };
@@ -272,16 +261,14 @@ fn poll(
 ) -> Option<Poll> {
     let name = problems
         .required(section.name.as_ref(), &section.span, "poll", "name")
-        .and(section.name.as_ref())
-        .and_then(|text| label("poll", text, problems));
+        .and_then(|text| problems.label("poll", text));
     let source = problems
         .required(section.url.as_ref(), &section.span, "poll", "url")
-        .and(section.url.as_ref())
         .and_then(|text| problems.read(text, |text| DocumentUrl::parse(text).map_err(|_| URL)));
     let version = version(section.version.as_ref(), problems);
     let every = every(section.every.as_ref(), problems);
     let purge = tags(section.purge.as_ref(), problems);
-    let mode = mode(section.mode.as_ref(), problems);
+    let mode = problems.purge_mode(section.mode.as_ref());
     let delay = delay(section.delay.as_ref(), problems);
     let warm = WarmSection {
         warm: section.warm.as_ref(),
@@ -290,7 +277,7 @@ fn poll(
     };
     let warm = warm.plan(public, problems);
     if section.purge.as_ref().is_none_or(|texts| texts.is_empty()) {
-        let message = "`poll` has no `purge`: what depends on this version";
+        let message = "`poll` has no `purge`, the tags that depend on this version";
         problems.push(Finding::error(Some(section.span.clone()), message).doubtful());
         return None;
     }
@@ -299,30 +286,19 @@ fn poll(
     Some(Poll { name, source, every, version, purge, mode, warm, delay, alert_after })
 }
 
-/// The longest time after which a purge is repeated.
+/// Maximum delay of a repeated purge.
 const MAX_DELAY: Duration = Duration::from_hours(24);
 
 fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
     let delay = problems.positive_duration(text)?;
     if let Some(text) = text.filter(|_| delay > MAX_DELAY) {
-        problems.error(&text.span, "this is at most `1d`");
+        problems.error(&text.span, "expected at most `1d`");
         return None;
     }
     Some(delay)
 }
 
-const URL: &str = "this is an `http` or `https` URL, as in `https://data.internal/version`";
-
-/// A name that labels logs and metrics.
-fn label(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let is_break = |character: char| character.is_whitespace() || character.is_control();
-    if text.is_empty() || text.contains(is_break) {
-        let message = format!("a {kind}'s name is one word: it labels logs and metrics");
-        problems.error(&text.span, message);
-        return None;
-    }
-    Some(text.as_str().into())
-}
+const URL: &str = "expected an `http` or `https` URL such as `https://data.internal/version`";
 
 fn version(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<VersionFrom> {
     let Some(text) = text else {
@@ -333,8 +309,8 @@ fn version(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<VersionFr
         Err(error) => {
             let start = error.position().min(text.len());
             let at = problems.subspan(text, &(start..text.len()));
-            let finding = Finding::error(Some(at), "this is no JSON path from here on");
-            problems.push(finding.help("as in `$.version` or `$[*].id` (RFC 9535)"));
+            let finding = Finding::error(Some(at), "invalid JSONPath from here on");
+            problems.push(finding.help("use a path such as `$.version` or `$[*].id` (RFC 9535)"));
             None
         }
     }
@@ -345,7 +321,7 @@ fn every(text: Option<&Text>, problems: &mut Problems<'_>) -> Duration {
         return DEFAULT_INTERVAL;
     };
     if every < INTERVAL_LIMITS.0 || every > INTERVAL_LIMITS.1 {
-        problems.error(&text.span, "this is between `1s` and `1d`");
+        problems.error(&text.span, "expected between `1s` and `1d`");
         return DEFAULT_INTERVAL;
     }
     every
@@ -358,24 +334,8 @@ fn alert_after(
 ) -> Option<Duration> {
     let alert_after = problems.positive_duration(text)?;
     if let Some(text) = text.filter(|_| alert_after <= every) {
-        let message = "`alert_after` is no more than `every`: the alert would never rest";
+        let message = "`alert_after` is not above `every`: the alert would always fire";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     Some(alert_after)
-}
-
-fn check_names<'a>(
-    names: impl Iterator<Item = &'a Text>,
-    message: &str,
-    problems: &mut Problems<'_>,
-) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in names {
-        if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), message);
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }

@@ -1,19 +1,20 @@
-//! The store's settings.
+//! Compilation of `[store]`.
 
 use super::problems::Problems;
 use crate::{
     config::{
-        Flags,
         file::{Located, StoreTable, StoreTlsTable, Text},
+        flags::Flags,
         report::Finding,
         secret::Secret,
-        settings::{StoreConfig, WhenUnsynced},
+        settings::StoreConfig,
     },
     key::digest::MIN_DIGEST_KEY_LENGTH,
+    purge::UnsyncedPolicy,
     redis,
 };
 
-/// Where stored responses live.
+/// Compiles `[store]`.
 pub(super) fn compile(
     table: &StoreTable,
     flags: &Flags,
@@ -28,10 +29,9 @@ pub(super) fn compile(
         && memory > 0
         && max_object > memory
     {
-        let message = "`max_object` is more than all of `memory`";
+        let message = "`max_object` is larger than `memory`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
-    let choices = [WhenUnsynced::Bounded, WhenUnsynced::Serve].map(|it| (it.as_str(), it));
     StoreConfig {
         redis,
         timeout: problems.positive_duration(table.timeout.as_ref()).unwrap_or(defaults.timeout),
@@ -44,13 +44,14 @@ pub(super) fn compile(
         encrypt_keys: encrypt_keys(table, problems),
         memory,
         max_object,
-        unsynced_ttl: problems
-            .duration(table.unsynced_ttl.as_ref())
-            .unwrap_or(defaults.unsynced_ttl),
-        when_unsynced: problems
-            .one_of(table.when_unsynced.as_ref(), &choices)
-            .unwrap_or(defaults.when_unsynced),
+        unsynced: unsynced(table, problems).unwrap_or(defaults.unsynced),
     }
+}
+
+fn unsynced(table: &StoreTable, problems: &mut Problems<'_>) -> Option<UnsyncedPolicy> {
+    let bounded = problems.duration(table.unsynced_ttl.as_ref()).map(UnsyncedPolicy::Bounded);
+    let choices = [("bounded", bounded), ("serve", Some(UnsyncedPolicy::Serve))];
+    problems.one_of(table.when_unsynced.as_ref(), &choices).unwrap_or(bounded)
 }
 
 fn redis(
@@ -63,7 +64,7 @@ fn redis(
         Err(error) => {
             problems.push(
                 Finding::error(Some(url.span.clone()), error.to_string())
-                    .help("write `redis = \"redis://user:password@host:6379/0\"`"),
+                    .help("set `redis = \"redis://user:password@host:6379/0\"`"),
             );
             None
         }
@@ -74,7 +75,7 @@ fn redis(
     };
     if let Some(token) = &table.token {
         if settings.password.is_some() {
-            problems.error(&token.span, "the URL has a password already");
+            problems.error(&token.span, "the URL already has a password");
         }
         settings.password = Some(redis::Password::new(token.as_str()));
     }
@@ -84,7 +85,7 @@ fn redis(
     Some(settings)
 }
 
-/// Keys that mean something to Redis only.
+/// Warns about keys without effect if there is no Redis.
 fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
     let token = table.token.as_ref().map(|token| (&token.span, "token"));
@@ -94,28 +95,28 @@ fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
         return;
     }
     for (span, key) in [tls, token, key, keys].into_iter().flatten() {
-        let message = format!("`store.{key}` has no effect: there is no `store.redis`");
+        let message = format!("`store.{key}` has no effect without `store.redis`");
         problems.push(Finding::warning(span.clone(), message));
     }
 }
 
-/// The secrets by which entries are encrypted, the one that encrypts first.
+/// Compiles the encryption secrets; the first one encrypts.
 fn encrypt_keys(table: &StoreTable, problems: &mut Problems<'_>) -> Vec<Secret> {
     if let (Some(_), Some(keys)) = (&table.encrypt_key, &table.encrypt_keys) {
-        let message = "`encrypt_key` and `encrypt_keys` are both there";
-        let help = "write all keys into `encrypt_keys`: the first encrypts, all decrypt";
+        let message = "`encrypt_key` and `encrypt_keys` exclude each other";
+        let help = "list all keys in `encrypt_keys`: the first encrypts, all decrypt";
         problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
     }
     if let Some(keys) = table.encrypt_keys.as_ref().filter(|keys| keys.is_empty()) {
-        let message = "`encrypt_keys` is empty: nothing would be encrypted";
-        let help = "leave it out if that is meant";
+        let message = "`encrypt_keys` is empty: entries would not be encrypted";
+        let help = "remove it if that is intended";
         problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
     }
     let several = table.encrypt_keys.iter().flat_map(|keys| keys.iter());
     let texts: Vec<&Text> = table.encrypt_key.iter().chain(several).collect();
     for text in texts.iter().filter(|text| text.len() < MIN_DIGEST_KEY_LENGTH) {
-        let message = format!("this key has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
-        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        let message = format!("expected a key of at least {MIN_DIGEST_KEY_LENGTH} bytes");
+        let help = "use a random one, such as the output of `openssl rand -base64 32`";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
     }
     texts.into_iter().map(|text| Secret::new(text.as_str())).collect()
@@ -127,27 +128,24 @@ fn set_tls(
     problems: &mut Problems<'_>,
 ) {
     let Some(tls) = &mut settings.tls else {
-        let message = "`store.tls` has no effect: the URL is not `rediss`";
+        let message = "`store.tls` has no effect without a `rediss` URL";
         problems.push(Finding::warning(table.span.clone(), message));
         return;
     };
-    if let (Some(one), None) | (None, Some(one)) = (&table.cert, &table.key) {
-        let message = "`cert` and `key` come together: the certificate that Larder shows";
-        problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
-    }
+    problems.together((&table.cert, &table.key));
     let path = |text: &Option<Text>| text.as_ref().map(|text| text.as_str().into());
     *tls =
         redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
 }
 
-/// A part of a key. Braces would tell a cluster where the key belongs.
+/// Parses a part of a Redis key. Braces would affect its slot in a cluster.
 fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
     problems.read(text?, |text| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*');
         if !text.is_empty() && text.bytes().all(is_plain) {
             Ok(text.to_owned())
         } else {
-            Err("this is one or more visible ASCII characters, without braces, as in `shop`")
+            Err("expected visible ASCII characters without braces, such as `shop`")
         }
     })
 }

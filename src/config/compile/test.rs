@@ -1,8 +1,9 @@
-//! What an operator expects of the configuration: `[[test]]`.
+//! Compilation of `[[test]]`: an operator's assertions about the configuration.
 
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use http::{HeaderName, HeaderValue, Method};
+use serde_json::Value;
 
 use super::problems::Problems;
 use crate::{
@@ -16,21 +17,15 @@ use crate::{
     policy::{Partition, Reason},
 };
 
-/// The words for what becomes of a request, and of a response.
+/// Outcomes of requests and responses.
 const OUTCOMES: [&str; 6] = ["lookup", "refresh", "pass", "refused", "stored", "not-stored"];
 
-/// The tests of a file. One that cannot be read is left out.
+/// Compiles the tests of a file, without invalid ones.
 pub(super) fn compile(
     sections: &[Located<TestSection>],
     problems: &mut Problems<'_>,
 ) -> Vec<TestCase> {
-    let mut names: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = names.insert(name, &name.span) {
-            let finding = Finding::error(Some(name.span.clone()), "two tests have this name");
-            problems.push(finding.context(first.clone(), "the other one"));
-        }
-    }
+    let names = problems.unique("test", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| test(section, &names, problems)).collect()
 }
 
@@ -40,8 +35,8 @@ fn test(
     problems: &mut Problems<'_>,
 ) -> Option<TestCase> {
     let name = problems.required(section.name.as_ref(), &section.span, "test", "name");
-    problems.required(section.request.as_ref(), &section.span, "test", "request")?;
-    let (method, url) = problems.read(section.request.as_ref()?, request)?;
+    let line = problems.required(section.request.as_ref(), &section.span, "test", "request")?;
+    let (method, url) = problems.read(line, request)?;
     let from = section.from.as_ref().and_then(|text| {
         problems.read(text, |text| {
             text.parse::<IpAddr>().map_err(|_| "expected an IP address such as `10.0.0.1`")
@@ -49,27 +44,27 @@ fn test(
     });
     let expected = expectations(section, names, problems);
     if expected.is_empty() {
-        let finding = Finding::warning(section.span.clone(), "this test expects nothing");
-        let help = "say what is expected, as in `route = \"tiles\"` or `outcome = \"stored\"`";
+        let finding = Finding::warning(section.span.clone(), "this test has no assertions");
+        let help = "add one, such as `route = \"tiles\"` or `outcome = \"stored\"`";
         problems.push(finding.help(help).doubtful());
     }
     Some(TestCase {
-        name: name?.to_owned(),
+        name: name?.value.clone(),
         at: section.span.clone(),
         method,
         url,
         headers: fields(&section.headers, problems),
         body: section.body.as_ref().map(|text| text.value.clone()),
         from,
-        claims: section.user.as_ref().map(|user| claims(&user.value)),
+        claims: section.user.as_ref().map(|user| user.value.clone()),
         response: section.response.as_ref().and_then(|table| response(table, problems)),
         expected,
     })
 }
 
-/// Reads `GET https://host/path`.
+/// Parses `GET https://host/path`.
 fn request(text: &str) -> Result<(String, String), &'static str> {
-    const PROBLEM: &str = "expected a method and a URL, as in `GET https://api.example.com/path`";
+    const PROBLEM: &str = "expected a method and a URL such as `GET https://api.example.com/path`";
     let (method, url) = text.trim().split_once(' ').ok_or(PROBLEM)?;
     let is_method = Method::from_bytes(method.as_bytes()).is_ok()
         && method.bytes().all(|byte| !byte.is_ascii_lowercase());
@@ -84,7 +79,7 @@ fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Optio
         None => 200,
         Some((_, Ok(code @ 200..=599))) => code,
         Some((status, _)) => {
-            problems.error(&status.span, "a status is between 200 and 599");
+            problems.error(&status.span, "expected a status between 200 and 599");
             return None;
         }
     };
@@ -92,16 +87,12 @@ fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Optio
     Some(MockResponse { status, headers: fields(&table.headers, problems), body })
 }
 
-/// Header fields as lines.
+/// Formats header fields as lines.
 fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, value) in fields {
-        let values = match value {
-            toml::Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        let texts = values.iter().map(|value| match value {
-            toml::Value::String(text) => text.clone(),
+        let texts = value.0.iter().map(|value| match value {
+            Value::String(text) => text.clone(),
             other => other.to_string(),
         });
         for text in texts {
@@ -110,22 +101,14 @@ fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
             if is_field {
                 lines.push(format!("{}: {text}", name.get_ref()));
             } else {
-                problems.error(&name.span(), "this is no header field");
+                problems.error(&name.span(), "invalid header field");
             }
         }
     }
     lines
 }
 
-/// Claims as JSON.
-fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, serde_json::Value> {
-    let json = claims
-        .iter()
-        .map(|(name, value)| (name.clone(), serde_json::to_value(value).unwrap_or_default()));
-    json.collect()
-}
-
-/// What a text in the file expects.
+/// Creates an assertion from a text in the file.
 type AssertionFromText = fn(String) -> AssertionKind;
 
 fn expectations(
@@ -175,7 +158,7 @@ fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     None
 }
 
-/// Reads the name of another test.
+/// Parses the name of another test.
 fn other_test(
     text: &Text,
     kind: AssertionFromText,
@@ -185,7 +168,7 @@ fn other_test(
     if names.contains_key(text.as_str()) {
         return Some(at(text, kind(text.value.clone())));
     }
-    let finding = Finding::error(Some(text.span.clone()), "no test has this name");
+    let finding = Finding::error(Some(text.span.clone()), "unknown test");
     let help = did_you_mean(nearest(text, names.keys().copied()));
     problems.push(finding.maybe_help(help));
     None
@@ -208,18 +191,18 @@ fn reason(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     if known().any(|reason| reason == text.as_str()) {
         return Some(at(text, AssertionKind::Reason(text.value.clone())));
     }
-    let finding = Finding::error(Some(text.span.clone()), "there is no such reason");
+    let finding = Finding::error(Some(text.span.clone()), "unknown reason");
     let help = did_you_mean(nearest(text, known()));
-    problems.push(finding.maybe_help(help.or(Some("docs/headers.md lists them".to_owned()))));
+    problems.push(finding.maybe_help(help.or(Some("see docs/headers.md for the list".to_owned()))));
     None
 }
 
 fn needs_response(section: &TestSection, text: &Text, problems: &mut Problems<'_>) {
     if section.response.is_none() {
-        let message = "this depends on the response, and the test has none";
+        let message = "this assertion requires a `response`";
         problems.push(
             Finding::error(Some(text.span.clone()), message)
-                .help("say what the origin answers, as in `response = { status = 200 }`")
+                .help("set the origin's response, as in `response = { status = 200 }`")
                 .doubtful(),
         );
     }

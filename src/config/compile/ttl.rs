@@ -1,4 +1,4 @@
-//! `ttl`: one time, or one for each status.
+//! Compilation of `ttl`: one time, or one for each status.
 
 use std::{ops::Range, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The times by status; those that are not understood are left out.
+/// Compiles the times by status, without invalid ones.
 pub(super) fn compile(ttl: Option<&Located<TtlValue>>, problems: &mut Problems<'_>) -> Ttl {
     let Some(Located { value, span }) = ttl else { return Ttl::default() };
     match value {
@@ -41,21 +41,21 @@ fn time(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<Du
 
 fn status(code: &Text, problems: &mut Problems<'_>) -> Option<StatusCode> {
     let Some(status) = parse_code(code) else {
-        let finding = Finding::error(Some(code.span.clone()), "this is no status code");
+        let finding = Finding::error(Some(code.span.clone()), "invalid status code");
         let help = did_you_mean(nearest(code, COMMON_STATUSES))
-            .unwrap_or_else(|| "name each status by its code, as in `\"404\" = \"10s\"`".into());
+            .unwrap_or_else(|| "list each status by its code, as in `\"404\" = \"10s\"`".into());
         problems.push(finding.help(help));
         return None;
     };
     let (message, help) = match check_ttl_status(status) {
         Ok(()) => return Some(status),
         Err(TtlRefusal::NeverStored) => {
-            (format!("responses with status {} are never stored", status.as_u16()), "leave it out")
+            (format!("responses with status {} are never stored", status.as_u16()), "remove it")
         }
         Err(TtlRefusal::ByAnyClient) => (
-            format!("status {} has no `ttl`: any client can cause it", status.as_u16()),
-            "leave it out: such an answer would be given to everybody else as well; it is stored where \
-             the origin's own `Cache-Control` says so",
+            format!("status {} cannot have a `ttl`: any client can cause it", status.as_u16()),
+            "remove it, or this response would be served to all other clients; it is stored if the \
+             origin's own `Cache-Control` allows it",
         ),
     };
     problems.push(Finding::error(Some(code.span.clone()), message).help(help));
@@ -68,5 +68,5 @@ fn parse_code(code: &str) -> Option<StatusCode> {
     (status < StatusCode::from_u16(600).ok()?).then_some(status)
 }
 
-/// Statuses that are often meant.
+/// Statuses that are suggested in messages.
 const COMMON_STATUSES: [&str; 8] = ["200", "203", "204", "301", "302", "308", "404", "410"];

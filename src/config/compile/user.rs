@@ -1,4 +1,4 @@
-//! What says who asks.
+//! Compilation of `[user]`: credentials and their use in keys.
 
 use http::HeaderName;
 
@@ -20,7 +20,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// The settings of `[user]`.
+/// Compiles `[user]`.
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> UserConfig {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
     let identity_source = identity::identity_source(table, problems);
@@ -45,7 +45,7 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> UserCon
     }
 }
 
-/// Whether `{user}` has a meaning in the templates of this configuration.
+/// Returns whether `{user}` is defined in the templates of this configuration.
 pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     match (&table.jwt, &table.header) {
         (None, None) => UserPlaceholder::Undefined,
@@ -53,7 +53,7 @@ pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     }
 }
 
-/// The fields that an identity is made of, if their names do not say so.
+/// Returns the identity's fields whose names do not show that they are credentials.
 fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
     let fields = identity_source.fields().map(HeaderName::as_str);
     let is_known = |name: &&str| {
@@ -65,7 +65,7 @@ fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
 fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
-        Err(InvalidNamePattern) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
+        Err(InvalidNamePattern) => Err("expected a name, or a pattern with `*` such as `shop_*`"),
     };
     problems.each(texts, read).into_iter().chain(own.iter().cloned()).collect()
 }
@@ -73,15 +73,15 @@ fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>)
 fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret> {
     let text = text?;
     if text.len() < MIN_DIGEST_KEY_LENGTH {
-        let message = format!("`digest_key` has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
-        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        let message = format!("expected a key of at least {MIN_DIGEST_KEY_LENGTH} bytes");
+        let help = "use a random one, such as the output of `openssl rand -base64 32`";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
         return None;
     }
     Some(Secret::new(text.as_str()))
 }
 
-/// Warns where a route separates its responses by what they are not shared by anyway.
+/// Warns about a route that varies by fields which its partition already covers.
 pub(super) fn warn_about_vary(
     sections: &[Located<RouteSection>],
     rules: &CredentialRules,
@@ -94,26 +94,27 @@ pub(super) fn warn_about_vary(
             let is_credential = name == "authorization"
                 || rules.field_kind(&name) == Some(IdentityFieldKind::Credential);
             if is_credential {
-                let message = format!("`{name}` in `vary` shares nothing: it is a credential");
+                let message =
+                    format!("`{name}` in `vary` has no effect on sharing: it is a credential");
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_HEADERS));
             }
         }
         for text in table.cookies.iter().flat_map(|texts| texts.iter()) {
             if rules.cookie_kind(text.as_bytes()) == CookieKind::Session {
-                let message = format!("`{}` is known for the cookie of a session", text.as_str());
+                let message = format!("`{}` is a known session cookie", text.as_str());
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_COOKIES));
             }
         }
     }
 }
 
-const VARY_HEADERS: &str = "its responses are shared where the origin says `public` or `s-maxage`, whatever \
-                            `ttl` says; if it is none, list it in `user.harmless_fields`";
+const VARY_HEADERS: &str = "responses are shared only if the origin says `public` or `s-maxage`, despite `ttl`; \
+                            if it is not a credential, list it in `user.harmless_fields`";
 
-const VARY_COOKIES: &str = "each session has responses of its own here, until their `ttl` ends, logged out \
-                            or not; if that is not meant, take it out of `vary`";
+const VARY_COOKIES: &str = "each session gets separate responses until their `ttl` ends, even after a logout; \
+                            if that is not intended, remove it from `vary`";
 
-/// `Authorization` and `Cookie` are not to be talked away.
+/// Warns about `Authorization` and `Cookie` in the list of harmless fields.
 fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
     let list = |text: &Text| NameList::from_iter([text.as_str()]);
     for text in texts.iter().flat_map(|texts| texts.iter()) {
@@ -122,9 +123,9 @@ fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
         {
             let message = format!("`{name}` cannot be made harmless");
             let help = match *name {
-                "cookie" => "list cookies by their names in `harmless_cookies`",
+                "cookie" => "list names of cookies in `harmless_cookies`",
                 _ => {
-                    "its answers are shared where the origin says `public`, `s-maxage` or `must-revalidate`"
+                    "its responses are shared only if the origin says `public`, `s-maxage` or `must-revalidate`"
                 }
             };
             problems.push(Finding::warning(text.span.clone(), message).help(help));

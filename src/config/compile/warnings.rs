@@ -1,4 +1,4 @@
-//! Warnings about what is valid and hardly meant: keys without effect, tags that nothing has.
+//! Warnings about valid settings that are probably mistakes: unused keys, tags without a response.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// Warns about a whole file that came to these settings. With errors in it, what has an effect is not known.
+/// Warns about a whole file, given the settings without errors.
 pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'_>) {
     if problems.findings.iter().any(|finding| finding.severity == Severity::Error) {
         return;
@@ -37,7 +37,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
     warmed(file).for_each(|text| warn_about_host(text, problems));
 }
 
-/// The paths that schedules and polls have fetched.
+/// Returns the paths that schedules and polls prefetch.
 fn warmed(file: &ConfigFile) -> impl Iterator<Item = &Text> {
     let schedules = file.schedule.iter().filter_map(|section| section.warm.as_ref());
     let polls = file.poll.iter().filter_map(|section| section.warm.as_ref());
@@ -52,7 +52,7 @@ fn route_of<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Ro
     routes.routes().iter().map(AsRef::as_ref).find(|route| *route.name == *name.value)
 }
 
-/// Responses to writes are not stored: what a route says about stored ones has no effect if it has no reads.
+/// Warns about settings for stored responses on a route that only has writes.
 fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
     if methods.is_empty() || methods.iter().any(is_read) {
@@ -70,7 +70,7 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
             format!("`{key}` has no effect: responses to {} are not stored", names.join(" and "));
         problems.push(
             Finding::warning(span.clone(), message)
-                .help("let `match` name GET, or no method, for responses that are stored"),
+                .help("use GET or no method in `match` to store responses"),
         );
     }
 }
@@ -86,7 +86,7 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
     }
 }
 
-/// Only what is a user's own can have a tag with its name.
+/// Warns about `{user}` in the tags of a route that is not partitioned by user.
 fn warn_about_user_tags(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let is_param = |pattern: &Pattern| pattern.param_names().any(|name| name == "user");
     if route.rule.partition == Partition::User || route.pattern.as_ref().is_some_and(is_param) {
@@ -94,15 +94,16 @@ fn warn_about_user_tags(section: &RouteSection, route: &Route, problems: &mut Pr
     }
     let texts = section.tags.iter().flat_map(|texts| texts.iter());
     for text in texts.filter(|text| text.contains("{user}")) {
-        let message = "this makes no tag: responses of this route belong to no single user";
+        let message =
+            "this tag is never set: responses of this route do not belong to a single user";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("`partition = \"user\"` gives each user responses of their own"),
+                .help("use `partition = \"user\"` for separate responses per user"),
         );
     }
 }
 
-/// What is fetched with a caller's token is stored only if its own route keeps users apart.
+/// Warns about prefetching with a user's token on a route that is not partitioned.
 fn warn_about_warming(
     section: &RouteSection,
     routes: &RouteTable,
@@ -120,16 +121,16 @@ fn warn_about_warming(
         if route.rule.cache && route.rule.partition == Partition::None {
             let name = &route.name;
             let message = format!(
-                "what is fetched here with the caller's token is not stored: route `{name}` has no `partition`"
+                "prefetches with the caller's token are not stored: route `{name}` has no `partition`"
             );
             problems.push(Finding::warning(text.span.clone(), message).help(
-                "`partition = \"user\"` stores it for the caller; without, only what the origin calls `public` is stored",
+                "use `partition = \"user\"` to store them for the caller; otherwise only `public` responses are stored",
             ));
         }
     }
 }
 
-/// A target with `x` in the place of each placeholder.
+/// Replaces each placeholder of a target by `x`.
 fn without_placeholders(target: &str) -> String {
     let mut text = String::new();
     for (index, part) in target.split('{').enumerate() {
@@ -153,28 +154,28 @@ fn warn_about_default_ttl(file: &ConfigFile, routes: &RouteTable, problems: &mut
         !has_own && route_of(section, routes).is_none_or(|route| route.rule.cache)
     };
     if !file.route.iter().any(takes_it) {
-        let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+        let message = "`defaults.ttl` has no effect: no route uses it";
         problems.push(Finding::warning(ttl.span.clone(), message).help(
-            "what no route matches follows the origin; a last route with `match = \"/**\"` takes it",
+            "it does not apply to requests that no route matches; add a last route with `match = \"/**\"`",
         ));
     }
 }
 
-/// A first segment without a dot is hardly a host.
+/// Warns about a first segment without a dot, which is hardly a host.
 fn warn_about_host(text: &Text, problems: &mut Problems<'_>) {
     if text.contains("://") || text.starts_with('/') {
         return;
     }
     let host = text.split('/').next().unwrap_or_default();
     if !host.is_empty() && host != "localhost" && !host.contains(['.', ':']) {
-        let message = format!("this is host `{host}`: a path begins with `/`");
+        let message = format!("this matches the host `{host}`; a path begins with `/`");
         let finding = Finding::warning(text.span.clone(), message);
         problems.push(finding.maybe_help(did_you_mean(Some(&format!("/{}", text.as_str())))));
     }
 }
 
-/// Warns about tags that something purges and that look like a slip for one that routes make. Others may be
-/// those of the origin.
+/// Warns about purged tags that look like misspelt tags of routes. Other unknown tags may be sent
+/// by the origin.
 fn warn_about_tags(file: &ConfigFile, problems: &mut Problems<'_>) {
     let of_routes = file.route.iter().filter_map(|section| section.tags.as_ref());
     let of_tiers = file.tier.values().filter_map(|tier| tier.tags.as_ref());
@@ -189,14 +190,14 @@ fn warn_about_tags(file: &ConfigFile, problems: &mut Problems<'_>) {
             continue;
         }
         if let Some(meant) = nearest(text, made.iter().copied()) {
-            let message = "no route makes this tag";
+            let message = "no route sets this tag";
             let finding = Finding::warning(text.span.clone(), message);
             problems.push(finding.maybe_help(did_you_mean(Some(meant))));
         }
     }
 }
 
-/// The tags that writes, webhooks, schedules and polls purge.
+/// Returns the tags that writes, webhooks, schedules and polls purge.
 fn purged(file: &ConfigFile) -> impl Iterator<Item = &Texts> {
     let writes = file.route.iter().filter_map(|section| section.on_write.as_ref()?.purge.as_ref());
     let webhooks = file.webhook.iter().flat_map(|webhook| webhook.on.iter());
@@ -206,7 +207,7 @@ fn purged(file: &ConfigFile) -> impl Iterator<Item = &Texts> {
     writes.chain(webhooks).chain(schedules).chain(polls)
 }
 
-/// A character of a tag, or any text in the place of a placeholder.
+/// A character of a tag, or a placeholder for any text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TagElement {
     Char(char),
@@ -231,9 +232,9 @@ fn elements(template: &str) -> Vec<TagElement> {
     elements
 }
 
-/// Whether some text fits both.
+/// Returns whether some text matches both.
 fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
-    // Whether the rest of `one` and each rest of `other` overlap, from the end on.
+    // Whether the rest of `one` and each rest of `other` overlap, from the end backwards.
     let mut row: Vec<bool> = rest_matches_nothing(other);
     for element in one.iter().rev() {
         let mut above = vec![*element == TagElement::Wildcard && row.last() == Some(&true)];
@@ -242,7 +243,7 @@ fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
             let behind = above.last() == Some(&true);
             above.push(match (element, against) {
                 (TagElement::Char(left), TagElement::Char(right)) => left == right && next,
-                // A placeholder is nothing, or one character more.
+                // A placeholder matches nothing, or one character more.
                 (TagElement::Wildcard, _) | (_, TagElement::Wildcard) => here || behind,
             });
         }
@@ -252,7 +253,7 @@ fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
     row.first() == Some(&true)
 }
 
-/// Whether each rest of a template can be empty.
+/// Returns whether each rest of a template matches the empty text.
 fn rest_matches_nothing(elements: &[TagElement]) -> Vec<bool> {
     let mut row = vec![true];
     for element in elements.iter().rev() {

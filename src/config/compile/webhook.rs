@@ -1,6 +1,6 @@
-//! Webhooks: who may deliver, and what their deliveries purge.
+//! Compilation of webhooks: signatures, secrets, and the tags that deliveries purge.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use http::{HeaderName, header};
 use serde_json::Value;
@@ -12,7 +12,6 @@ use crate::{
         file::{Located, Text, Texts, WebhookRule, WebhookSection, When},
         report::Finding,
     },
-    fence::PurgeMode,
     route::json_path,
     trigger::webhook::{
         Algorithm, DEFAULT_TOLERANCE, Encoding, EventMapping, Handshake, HmacFormat, MappingRule,
@@ -21,28 +20,16 @@ use crate::{
     },
 };
 
-/// Stands in metrics for webhooks that there are not.
+/// Metric label of unknown webhooks, which no webhook may use as its name.
 const UNKNOWN: &str = "unknown";
 
-/// The webhooks, without those that have problems.
+/// Compiles the webhooks, without those that have errors.
 pub(super) fn compile(
     sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,
 ) -> Vec<Webhook> {
-    check_names(sections, problems);
+    problems.unique("webhook", sections.iter().map(|section| section.name.as_ref()));
     sections.iter().filter_map(|section| webhook(section, problems)).collect()
-}
-
-fn check_names(sections: &[Located<WebhookSection>], problems: &mut Problems<'_>) {
-    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
-        if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), "two webhooks have this name");
-            problems.push(finding.context((*first).clone(), "the other one"));
-        } else {
-            seen.insert(name, &name.span);
-        }
-    }
 }
 
 fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Webhook> {
@@ -62,7 +49,7 @@ fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Op
         let message = "this webhook purges nothing";
         problems.push(
             Finding::error(Some(section.span.clone()), message)
-                .help("say what its deliveries purge in `[[webhook.on]]`")
+                .help("add the tags that its deliveries purge in `[[webhook.on]]`")
                 .doubtful(),
         );
     }
@@ -79,21 +66,21 @@ fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Op
 
 fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "webhook", "name")?;
-    let text = section.name.as_ref()?;
     let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(is_segment) {
-        let message = "a webhook's name is letters, digits, `-`, `_` and `.`: it ends its path";
-        problems.error(&text.span, message);
+        let message =
+            "expected a name of letters, digits, `-`, `_` and `.`, since it is part of the URL";
+        problems.error(&name.span, message);
         return None;
     }
-    if name == UNKNOWN {
-        problems.error(&text.span, "this name stands for webhooks that there are not");
+    if name.value == UNKNOWN {
+        problems.error(&name.span, "this name is reserved for unknown webhooks");
         return None;
     }
-    Some(name.into())
+    Some(name.as_str().into())
 }
 
-/// The schemes that there are.
+/// The signature schemes.
 #[derive(Clone, Copy)]
 enum SchemeKind {
     Bearer,
@@ -111,11 +98,11 @@ impl SchemeKind {
 }
 
 fn kind(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<SchemeKind> {
-    problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
+    let text = problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
     let vendors = Vendor::ALL.map(|vendor| (vendor.as_str(), SchemeKind::Vendor(vendor)));
     let others = [("hmac", SchemeKind::Hmac), ("bearer", SchemeKind::Bearer)];
     let kinds: Vec<_> = vendors.into_iter().chain(others).collect();
-    problems.one_of(section.scheme.as_ref(), &kinds)
+    problems.one_of(Some(text), &kinds)
 }
 
 fn scheme(
@@ -130,7 +117,7 @@ fn scheme(
             refuse_keys_of_hmac(section, problems);
             refuse(
                 section.tolerance.as_ref(),
-                "`tolerance` is for schemes that sign a time",
+                "`tolerance` requires a scheme with a signed timestamp",
                 problems,
             );
             let header = match &section.header {
@@ -150,28 +137,32 @@ fn of_vendor(
     problems: &mut Problems<'_>,
 ) -> Option<SignatureScheme> {
     refuse_keys_of_hmac(section, problems);
-    refuse(section.header.as_ref(), "`header` is for the schemes `hmac` and `bearer`", problems);
+    refuse(section.header.as_ref(), "`header` requires the scheme `hmac` or `bearer`", problems);
     if !vendor.signs_time() {
-        refuse(section.tolerance.as_ref(), "`tolerance` is for schemes that sign a time", problems);
+        refuse(
+            section.tolerance.as_ref(),
+            "`tolerance` requires a scheme with a signed timestamp",
+            problems,
+        );
     }
     let tolerance =
         problems.positive_duration(section.tolerance.as_ref()).unwrap_or(DEFAULT_TOLERANCE);
     let scheme = vendor.scheme(secrets?, tolerance);
     if scheme.is_none() {
-        let message = "a secret of this scheme is base64, as in `whsec_MfKQ9r8GKYqrTwjU`";
+        let message = "expected a base64 secret such as `whsec_MfKQ9r8GKYqrTwjU`";
         problems.error(&secret_span(section), message);
     }
     scheme
 }
 
-/// Where the secrets stand.
+/// Returns the span of the secrets.
 fn secret_span(section: &Located<WebhookSection>) -> Range<usize> {
     let one = section.secret.as_ref().map(|secret| &secret.span);
     let several = section.secrets.as_ref().map(|secrets| &secrets.span);
     one.or(several).unwrap_or(&section.span).clone()
 }
 
-/// The secrets, `secret` or `secrets`: at least one, and none of them empty.
+/// Returns `secret` or `secrets`: at least one, none of them empty.
 fn secrets<'a>(
     section: &'a Located<WebhookSection>,
     problems: &mut Problems<'_>,
@@ -180,7 +171,7 @@ fn secrets<'a>(
         (Some(secret), None) => vec![secret],
         (None, Some(secrets)) => secrets.iter().collect(),
         (Some(_), Some(secrets)) => {
-            let message = "`secret` and `secrets` are two ways to say the same: use one";
+            let message = "`secret` and `secrets` exclude each other";
             problems.error(&secrets.span, message);
             return None;
         }
@@ -190,13 +181,13 @@ fn secrets<'a>(
         let at = section.secrets.as_ref().map_or(&section.span, |secrets| &secrets.span);
         problems.push(
             Finding::error(Some(at.clone()), "this webhook has no secret: anyone could purge")
-                .help("write `secret = \"${NAME}\"`, and set that environment variable")
+                .help("set `secret = \"${NAME}\"` and that environment variable")
                 .doubtful(),
         );
         return None;
     }
     for text in texts.iter().filter(|text| text.trim().is_empty()) {
-        problems.error(&text.span, "a secret is empty: anyone could purge");
+        problems.error(&text.span, "empty secret: anyone could purge");
     }
     texts.iter().map(|text| (!text.trim().is_empty()).then_some(text.as_str())).collect()
 }
@@ -213,13 +204,13 @@ fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
         .as_ref()
         .and_then(|text| field(text, problems).map(|header| TimestampHeader { header, tolerance }));
     if let (Some(text), None) = (&section.tolerance, &section.timestamp_header) {
-        let message = "`tolerance` has no effect: there is no `timestamp_header`";
+        let message = "`tolerance` has no effect without `timestamp_header`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let signed = signed(section, problems)?;
-    problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
+    let header = problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
     Some(HmacFormat {
-        header: field(section.header.as_ref()?, problems)?,
+        header: field(header, problems)?,
         prefix: section.prefix.as_ref().map(|text| text.as_str().into()).unwrap_or_default(),
         encoding: encoding.unwrap_or(Encoding::Hex),
         algorithm: algorithm.unwrap_or(Algorithm::Sha256),
@@ -228,8 +219,7 @@ fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Optio
     })
 }
 
-/// What is signed. A time that is told and not signed would prove nothing, and one that is signed has
-/// to be told.
+/// Compiles the signed content. A timestamp must be both sent and signed, or it proves nothing.
 fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<SigningTemplate> {
     let Some(text) = &section.signed else {
         let default_form = match section.timestamp_header {
@@ -242,7 +232,7 @@ fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<Signi
         .map_err(|error| problems.error(&text.span, error.to_string()))
         .ok()?;
     let message = match (signed.has_timestamp(), &section.timestamp_header) {
-        (true, None) => "no `timestamp_header` tells the time that is signed",
+        (true, None) => "`{timestamp}` requires `timestamp_header`",
         (false, Some(_)) => "the time in `timestamp_header` is not signed: add `{timestamp}`",
         _ => return Some(signed),
     };
@@ -259,7 +249,7 @@ fn refuse_keys_of_hmac(section: &WebhookSection, problems: &mut Problems<'_>) {
         ("signed", &section.signed),
     ];
     for (key, text) in keys {
-        refuse(text.as_ref(), &format!("`{key}` is for the scheme `hmac` alone"), problems);
+        refuse(text.as_ref(), &format!("`{key}` requires the scheme `hmac`"), problems);
     }
 }
 
@@ -270,7 +260,7 @@ fn refuse(text: Option<&Text>, message: &str, problems: &mut Problems<'_>) {
 }
 
 fn field(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderName> {
-    problems.read(text, |text| text.parse().map_err(|_| "this is no field name"))
+    problems.read(text, |text| text.parse().map_err(|_| "invalid field name"))
 }
 
 fn value_location(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ValueLocation> {
@@ -278,7 +268,7 @@ fn value_location(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Va
     if text.starts_with('$') {
         return path(text, &text.span, problems).map(ValueLocation::Payload);
     }
-    let message = "this is a field name, as in `x-event`, or a JSONPath, as in `$.type`";
+    let message = "expected a field name such as `x-event`, or a JSONPath such as `$.type`";
     problems.read(text, |text| text.parse().map(ValueLocation::Header).map_err(|_| message))
 }
 
@@ -288,29 +278,26 @@ fn path(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<Js
 
 fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_>) {
     for event in rules.iter().filter_map(|rule| rule.event.as_ref()) {
-        let message = "nothing tells what the event is";
+        let message = "the source of the event's name is missing";
         problems.push(
             Finding::error(Some(event.span.clone()), message)
-                .help(
-                    "say where it stands: `event_from = \"x-event\"` or `event_from = \"$.type\"`",
-                )
+                .help("set it, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`")
                 .doubtful(),
         );
     }
 }
 
 fn rule(section: &Located<WebhookRule>, problems: &mut Problems<'_>) -> Option<MappingRule> {
-    let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
-    let mode = problems.one_of(section.mode.as_ref(), &modes).unwrap_or_default();
+    let mode = problems.purge_mode(section.mode.as_ref());
     let events = section.event.iter().flat_map(|texts| texts.iter());
     let events = events.map(|text| text.as_str().into()).collect();
     let when = conditions(&section.when, problems);
     let is_empty = |texts: &Option<Texts>| texts.as_ref().is_none_or(|texts| texts.is_empty());
     if is_empty(&section.purge) && is_empty(&section.users) {
         let at = section.purge.as_ref().map_or(&section.span, |texts| &texts.span);
-        let message = "`webhook.on.purge` names no tag";
+        let message = "`webhook.on.purge` has no tags";
         let finding = Finding::error(Some(at.clone()), message).doubtful();
-        problems.push(finding.help("name tags in `purge`, or users in `users`"));
+        problems.push(finding.help("list tags in `purge`, or users in `users`"));
         return None;
     }
     let mut templates = |texts: &Option<Texts>| -> Box<[PayloadTemplate]> {
@@ -331,29 +318,16 @@ fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate>
 }
 
 fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[PayloadCondition]> {
-    let condition = |(key, value): (&toml::Spanned<String>, &toml::Value)| {
-        let path = path(key.get_ref(), &key.span(), problems)?;
-        let values: Box<[Value]> = match value {
-            toml::Value::Array(values) => values.iter().filter_map(scalar).collect(),
-            value => scalar(value).into_iter().collect(),
-        };
+    let mut compiled = Vec::new();
+    for (key, values) in when {
+        let path = path(key.get_ref(), &key.span(), problems);
+        let values: Box<[Value]> = values.0.iter().filter(|it| !it.is_null()).cloned().collect();
         if values.is_empty() {
-            problems.error(&key.span(), "nothing can be equal to this");
-            return None;
+            problems.error(&key.span(), "this value can never match");
         }
-        Some(PayloadCondition { path, values })
-    };
-    when.iter().filter_map(condition).collect()
-}
-
-fn scalar(value: &toml::Value) -> Option<Value> {
-    match value {
-        toml::Value::String(text) => Some(Value::from(text.as_str())),
-        toml::Value::Integer(number) => Some(Value::from(*number)),
-        toml::Value::Float(number) => serde_json::Number::from_f64(*number).map(Value::Number),
-        toml::Value::Boolean(flag) => Some(Value::from(*flag)),
-        _ => None,
+        compiled.extend(path.map(|path| PayloadCondition { path, values }));
     }
+    compiled.into()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The serde struct of the section about what clients hear.
+//! Serde struct of the events section.
 
 use serde::Deserialize;
 
@@ -7,9 +7,9 @@ use super::located::{Located, Texts};
 /// `[events]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct EventsTable {
-    pub(in crate::config) allow_origins: Option<Texts>,
-    pub(in crate::config) tags: Option<Texts>,
-    pub(in crate::config) listeners: Option<Located<u64>>,
-    pub(in crate::config) per_client: Option<Located<u64>>,
+pub(crate) struct EventsTable {
+    pub(crate) allow_origins: Option<Texts>,
+    pub(crate) tags: Option<Texts>,
+    pub(crate) listeners: Option<Located<u64>>,
+    pub(crate) per_client: Option<Located<u64>>,
 }

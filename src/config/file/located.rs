@@ -1,21 +1,22 @@
-//! Values together with their place in the file.
+//! Values with their position in the file.
 
 use std::ops::{Deref, Range};
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-/// A value and the bytes of the file that say so.
+/// A value and its byte range in the file.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct Located<T> {
-    pub(in crate::config) value: T,
-    pub(in crate::config) span: Range<usize>,
+pub(crate) struct Located<T> {
+    pub(crate) value: T,
+    pub(crate) span: Range<usize>,
 }
 
-/// A string, expanded.
-pub(in crate::config) type Text = Located<String>;
+/// An expanded string.
+pub(crate) type Text = Located<String>;
 
-/// A list of strings, expanded; a single string counts as a list of one.
-pub(in crate::config) type Texts = Located<Vec<Text>>;
+/// A list of expanded strings; a single string is a list of one.
+pub(crate) type Texts = Located<Vec<Text>>;
 
 impl<T> Deref for Located<T> {
     type Target = T;
@@ -29,5 +30,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
         Ok(Self { span: spanned.span(), value: spanned.into_inner() })
+    }
+}
+
+/// Strings, numbers and booleans; a single one is a list of one.
+#[derive(Debug, Clone)]
+pub(crate) struct Values(pub(crate) Vec<Value>);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match Value::deserialize(deserializer)? {
+            Value::Array(values) => values,
+            value => vec![value],
+        }))
     }
 }

@@ -1,4 +1,4 @@
-//! The text of a file without its secrets, for reports that show its lines. Pure.
+//! Masking of secrets in the text of a file, for reports that show its lines. Pure.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use toml::{
 
 use crate::config::suggest::nearest;
 
-/// Keys whose values are secrets, wherever they stand: a misspelt table has secrets, too.
+/// Keys of secrets, in any table, since a table may be misspelt.
 const SECRETS: [&str; 8] = [
     "token",
     "tokens",
@@ -21,18 +21,18 @@ const SECRETS: [&str; 8] = [
     "digest_key",
 ];
 
-/// Keys whose values are URLs, which may have credentials in them.
+/// Keys of URLs, which may contain credentials.
 const URLS: [&str; 5] = ["redis", "url", "urls", "origin", "jwks"];
 
-/// The fields of requests, which may be credentials.
+/// The key of request fields, which may be credentials.
 const FIELDS: &str = "headers";
 
-/// Parameters of URLs whose values are secrets, by the end of their names.
+/// Suffixes of URL parameters whose values are secrets.
 const PARAMETERS: [&str; 4] = ["password=", "token=", "secret=", "key="];
 
-/// Returns the text with as many bytes, in which each byte of a secret is `*`: values of secret keys, and
-/// credentials in URLs. Line breaks and references such as `${NAME}` stay.
-pub(in crate::config) fn masked(source: &str) -> String {
+/// Returns the text with each byte of a secret replaced by `*`. Secrets are the values of secret
+/// keys, and credentials in URLs. The length, line breaks and references such as `${NAME}` stay.
+pub(crate) fn masked(source: &str) -> String {
     let (document, errors) = DeTable::parse_recoverable(source);
     let mut mask = Mask { source, secrets: Vec::new() };
     mask.table(document.get_ref(), ValueKind::Plain);
@@ -43,13 +43,13 @@ pub(in crate::config) fn masked(source: &str) -> String {
 }
 
 /// Returns a URL with its credentials masked.
-pub(in crate::config) fn masked_url(url: &str) -> String {
+pub(crate) fn masked_url(url: &str) -> String {
     let mut mask = Mask { source: url, secrets: Vec::new() };
     mask.credentials(0..url.len(), ValueKind::Url);
     mask.apply()
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueKind {
     Plain,
@@ -60,7 +60,7 @@ enum ValueKind {
 impl ValueKind {
     fn of(name: &str, value: &DeValue<'_>) -> Self {
         let name = name.to_ascii_lowercase();
-        // Their tables have keys of their own.
+        // Tables in the list have keys of their own.
         let has_own_keys = name == "tokens" && has_tables(value);
         if (is_secret(&name) && !has_own_keys) || (name == FIELDS && value.is_table()) {
             Self::Secret
@@ -72,7 +72,7 @@ impl ValueKind {
     }
 }
 
-/// A text, and where its secrets are.
+/// A text and the positions of its secrets.
 struct Mask<'a> {
     source: &'a str,
     secrets: Vec<Range<usize>>,
@@ -95,8 +95,8 @@ impl Mask<'_> {
         }
     }
 
-    /// Credentials in a URL: what stands before the last `@`, and parameters. A text that is to be a URL and
-    /// is none may have them as well.
+    /// Masks credentials in a URL: everything before the last `@`, and secret parameters. Invalid
+    /// URLs are masked too.
     fn credentials(&mut self, at: Range<usize>, kind: ValueKind) {
         let text = self.source.get(at.clone()).unwrap_or_default();
         let begin = match text.find("://") {
@@ -119,8 +119,8 @@ impl Mask<'_> {
         }
     }
 
-    /// Secrets of a text that is no TOML: of each line what follows a secret key, and all lines after it up
-    /// to the next key or table.
+    /// Masks a text that is not TOML. This affects the rest of a line after a secret key, and all
+    /// lines up to the next key or table.
     fn lines(&mut self) {
         let (mut start, mut is_secret) = (0, false);
         for line in self.source.split_inclusive('\n') {
@@ -153,20 +153,20 @@ fn has_tables(value: &DeValue<'_>) -> bool {
     elements.any(|element| element.get_ref().is_table())
 }
 
-/// Whether a key is for a secret, or somebody meant one that is.
+/// Returns whether a key is that of a secret, or a misspelling of one.
 fn is_secret(name: &str) -> bool {
     let holds = |word| name.contains(word);
     ["token", "secret", "passw"].into_iter().any(holds) || nearest(name, SECRETS).is_some()
 }
 
-/// Where a line goes on after the first `=` behind a secret key.
+/// Returns the position after the first `=` that follows a secret key.
 fn value_of_secret(line: &str) -> Option<usize> {
     let mut signs = line.match_indices('=').map(|(at, _)| at);
     let at = signs.find(|at| last_word(line.get(..*at).unwrap_or_default()).is_some_and(is_secret));
     at.map(|at| at + 1)
 }
 
-/// The key that stands at the end of a text.
+/// Returns the key at the end of a text.
 fn last_word(text: &str) -> Option<&str> {
     let is_of_keys =
         |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
@@ -183,7 +183,7 @@ fn begins_entry(line: &str) -> bool {
     is_table || key.is_some_and(|key| !key.is_empty() && key.bytes().all(is_of_keys))
 }
 
-/// Writes `*` over all but quotes at either end, line breaks and references.
+/// Overwrites a text with `*`, except for enclosing quotes, line breaks and references.
 fn hide(text: &mut [u8]) {
     let is_quote = |byte: &u8| matches!(byte, b'"' | b'\'' | b' ');
     let start = text.iter().position(|byte| !is_quote(byte)).unwrap_or(text.len());
@@ -198,7 +198,7 @@ fn hide(text: &mut [u8]) {
     }
 }
 
-/// The length of a reference at the beginning of a text.
+/// Returns the length of a reference at the beginning of a text.
 fn reference_length(text: &[u8]) -> Option<usize> {
     let end = text.strip_prefix(b"${")?.iter().position(|byte| *byte == b'}')?;
     Some(end + 3)

@@ -1,4 +1,4 @@
-//! `proxy.toml` as text: its keys, its serde structs, and reading it. Nothing of TOML leaves here.
+//! The text of `proxy.toml`: its keys, serde structs and parser. TOML types stay in this folder.
 
 mod events;
 mod located;
@@ -14,7 +14,8 @@ mod webhook;
 
 pub(super) use events::EventsTable;
 pub(super) use located::{Located, Text, Texts};
-pub(super) use mask::{masked, masked_url};
+pub(super) use mask::masked;
+pub(crate) use mask::masked_url;
 pub(super) use read::read;
 pub(super) use routing::{
     BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue, VaryTable,

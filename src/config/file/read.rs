@@ -1,4 +1,4 @@
-//! Reading: from text to the serde structs, with as many errors at once as can be told apart.
+//! Parsing of the text into serde structs, with as many independent errors as possible.
 
 use serde::Deserialize;
 use toml::{
@@ -16,9 +16,9 @@ use crate::config::{
     suggest::{did_you_mean, listed, nearest},
 };
 
-/// Reads the text of a file. What is wrong is added to `findings` and left out of the result; there
-/// is none at all where the text is no TOML.
-pub(in crate::config) fn read(
+/// Parses the text of a file. Invalid parts are left out of the result and added to `findings`.
+/// Returns `None` if the text is not TOML.
+pub(crate) fn read(
     source: &str,
     environment: Environment<'_>,
     findings: &mut Vec<Finding>,
@@ -38,15 +38,14 @@ fn syntax_error(error: &toml::de::Error) -> Finding {
     Finding::error(error.span(), error.message())
 }
 
-/// Holds a document against the known keys, expands its strings, and brings short forms to their
-/// long ones.
+/// Checks a document against the known keys, expands strings, and normalises short forms.
 struct ShapeChecker<'a> {
     environment: Environment<'a>,
     findings: &'a mut Vec<Finding>,
 }
 
 impl ShapeChecker<'_> {
-    /// Checks the entries of a table and removes those that are wrong.
+    /// Checks the entries of a table and removes invalid ones.
     fn table(&mut self, table: &mut DeTable<'_>, keys: &'static [KeySpec], path: &str) {
         retain(table, |name, value| {
             let given = name.get_ref();
@@ -58,7 +57,7 @@ impl ShapeChecker<'_> {
         });
     }
 
-    /// Whether a value has its shape.
+    /// Returns whether a value has the given shape.
     fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: ValueShape, path: &str) -> bool {
         let span = value.span();
         match (shape, value.get_mut()) {
@@ -107,12 +106,12 @@ impl ShapeChecker<'_> {
             _ => {}
         }
         let found = described(value.get_ref());
-        let message = format!("`{path}` is {}, not {found}", shape.expected());
+        let message = format!("`{path}` must be {}, not {found}", shape.expected());
         self.findings.push(Finding::error(Some(span), message));
         false
     }
 
-    /// Whether a value is a string, a number or a flag, or a list of these.
+    /// Returns whether a value is a string, a number or a boolean, or a list of these.
     fn scalars(&mut self, value: &mut Spanned<DeValue<'_>>, path: &str) -> bool {
         let span = value.span();
         match value.get_mut() {
@@ -126,15 +125,15 @@ impl ShapeChecker<'_> {
                 keep
             }
             other => {
-                let expected = "a string, a number, a flag, or a list of these";
-                let message = format!("`{path}` is {expected}, not {}", described(other));
+                let expected = "a string, a number, a boolean, or a list of these";
+                let message = format!("`{path}` must be {expected}, not {}", described(other));
                 self.findings.push(Finding::error(Some(span), message));
                 false
             }
         }
     }
 
-    /// Whether every element has this shape.
+    /// Returns whether every element has the given shape.
     fn all(&mut self, array: &mut DeArray<'_>, shape: ValueShape, path: &str) -> bool {
         let mut keep = true;
         for element in array.iter_mut() {
@@ -143,7 +142,7 @@ impl ShapeChecker<'_> {
         keep
     }
 
-    /// Expands a string; whether that was possible.
+    /// Expands a string. Returns whether that succeeded.
     fn text(&mut self, value: &mut Spanned<DeValue<'_>>, path: &str) -> bool {
         let span = value.span();
         let DeValue::String(text) = value.get_mut() else {
@@ -165,7 +164,7 @@ impl ShapeChecker<'_> {
     }
 }
 
-/// Removes those entries that `keep` does not want.
+/// Removes entries for which `keep` returns false.
 fn retain<'a>(
     table: &mut DeTable<'a>,
     mut keep: impl FnMut(&Spanned<DeString<'a>>, &mut Spanned<DeValue<'a>>) -> bool,
@@ -185,7 +184,7 @@ fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[KeySpec], path: &str) -> Fi
     let given = name.get_ref();
     let known = || keys.iter().map(|key| key.name);
     let help = did_you_mean(nearest(given, known()))
-        .or_else(|| Some(format!("known here: {}", listed(known()))));
+        .or_else(|| Some(format!("known keys: {}", listed(known()))));
     let location = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
     Finding::error(Some(name.span()), format!("unknown key `{given}`{location}")).maybe_help(help)
 }
@@ -218,9 +217,9 @@ fn described(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a string",
         DeValue::Integer(number) if is_count(number) => "a number",
         DeValue::Integer(number) if number.as_str().starts_with('-') => "a negative number",
-        DeValue::Integer(_) => "a number this large",
+        DeValue::Integer(_) => "too large a number",
         DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "a flag",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
@@ -236,7 +235,7 @@ mod tests {
     use super::*;
     use crate::config::file::{events, routing, schedules, section, shape, test, user, webhook};
 
-    /// Asks serde for the fields of a struct, by pretending to be about to fill them in.
+    /// Records the fields of a struct when serde asks for them.
     struct Fields<'a>(&'a Cell<&'static [&'static str]>);
 
     #[derive(Debug)]
@@ -325,7 +324,7 @@ mod tests {
         }
     }
 
-    /// The documented file with its disabled keys (`#key = …`) enabled.
+    /// Returns the documented file with its disabled keys (`#key = …`) enabled.
     fn documented() -> String {
         let file = include_str!("../../../proxy.toml");
         let enable = |line: &str| match line.strip_prefix('#') {
@@ -358,7 +357,7 @@ mod tests {
                 .iter()
                 .filter_map(|table| table.get(key.name).map(Spanned::get_ref))
                 .collect();
-            // The tables of defaults and tiers are those of routes, which are shown in full.
+            // Defaults and tiers have the same tables as routes, which are documented in full.
             let is_repeated = path.starts_with("defaults.") || path.starts_with("tier.");
             if found.is_empty() {
                 missing.push(path);

@@ -1,4 +1,4 @@
-//! The serde structs of the sections about what happens without a request: schedules and polls.
+//! Serde structs of the sections about schedules and polls.
 
 use std::fmt;
 
@@ -15,38 +15,38 @@ use super::{
 /// `[[schedule]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct ScheduleSection {
-    pub(in crate::config) name: Option<Text>,
-    pub(in crate::config) cron: Option<Text>,
-    pub(in crate::config) timezone: Option<Text>,
-    pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) mode: Option<Text>,
-    pub(in crate::config) warm: Option<Located<WarmValue>>,
-    pub(in crate::config) host: Option<Texts>,
-    pub(in crate::config) headers: HeaderFields,
+pub(crate) struct ScheduleSection {
+    pub(crate) name: Option<Text>,
+    pub(crate) cron: Option<Text>,
+    pub(crate) timezone: Option<Text>,
+    pub(crate) purge: Option<Texts>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) warm: Option<Located<WarmValue>>,
+    pub(crate) host: Option<Texts>,
+    pub(crate) headers: HeaderFields,
 }
 
 /// `[[poll]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct PollSection {
-    pub(in crate::config) name: Option<Text>,
-    pub(in crate::config) url: Option<Text>,
-    pub(in crate::config) every: Option<Text>,
-    pub(in crate::config) version: Option<Text>,
-    pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) mode: Option<Text>,
-    pub(in crate::config) delay: Option<Text>,
-    pub(in crate::config) warm: Option<Located<WarmValue>>,
-    pub(in crate::config) host: Option<Texts>,
-    pub(in crate::config) headers: HeaderFields,
-    pub(in crate::config) alert_after: Option<Text>,
+pub(crate) struct PollSection {
+    pub(crate) name: Option<Text>,
+    pub(crate) url: Option<Text>,
+    pub(crate) every: Option<Text>,
+    pub(crate) version: Option<Text>,
+    pub(crate) purge: Option<Texts>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) delay: Option<Text>,
+    pub(crate) warm: Option<Located<WarmValue>>,
+    pub(crate) host: Option<Texts>,
+    pub(crate) headers: HeaderFields,
+    pub(crate) alert_after: Option<Text>,
 }
 
-/// `warm`: what is fetched ahead.
+/// `warm`: the targets to prefetch.
 #[derive(Debug)]
-pub(in crate::config) enum WarmValue {
-    /// What is purged and clients lately asked for, or nothing.
+pub(crate) enum WarmValue {
+    /// Whether to prefetch purged targets that clients requested recently.
     Purged(bool),
     /// These paths.
     Paths(Vec<Text>),
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for WarmVisitor {
     type Value = WarmValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a flag, or a list of paths")
+        formatter.write_str("a boolean or a list of paths")
     }
 
     fn visit_bool<E>(self, flag: bool) -> Result<WarmValue, E> {

@@ -1,19 +1,19 @@
-//! The keys of `proxy.toml`: where each stands and what it holds.
+//! The keys of `proxy.toml`, with position and shape.
 //!
-//! The list is what unknown keys are compared with. Tests hold it against the serde structs and
-//! against the documented file, so that none of the three can say less than the others.
+//! Unknown keys are compared with this list. Tests compare it with the serde structs and the
+//! documented file, so that all three are complete.
 
-/// A key that has a meaning somewhere.
+/// A known key.
 #[derive(Debug)]
 pub(super) struct KeySpec {
     pub(super) name: &'static str,
     pub(super) shape: ValueShape,
 }
 
-/// What a key holds.
+/// The shape of a key's value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ValueShape {
-    /// A string; the text tells what it says.
+    /// A string; the text describes it for messages.
     Text(&'static str),
     /// A duration, or durations by status.
     Ttl,
@@ -21,28 +21,28 @@ pub(super) enum ValueShape {
     Texts,
     /// `true` or `false`.
     Flag,
-    /// What is fetched ahead: a flag, a list of strings, or one string.
+    /// Targets to prefetch: a boolean, a list of strings, or one string.
     Warm,
     /// A whole number.
     Count,
     /// A table with these keys.
     Table(&'static [KeySpec]),
-    /// A table with these keys; a string stands for a table with only this key.
+    /// A table with these keys; a string sets only the named key.
     TableOrText(&'static str, &'static [KeySpec]),
     /// A list of such tables.
     Tables(&'static [KeySpec]),
-    /// Such tables by names of the operator's choice.
+    /// Such tables, named by the operator.
     Named(&'static [KeySpec]),
-    /// Strings, numbers and flags, or lists of these, by names of the operator's choice.
+    /// Strings, numbers and booleans, or lists of these, named by the operator.
     Values,
 }
 
 impl ValueShape {
-    /// What is expected, for messages.
+    /// Returns the expected shape for messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Text(expected) => expected,
-            Self::Ttl => "a duration in quotes, as in `\"30s\"`, or a table of them by status",
+            Self::Ttl => "a duration in quotes such as `\"30s\"`, or a table of them by status",
             Self::Texts => "a string or a list of strings",
             Self::Flag => "`true` or `false`",
             Self::Warm => "`true`, a path or a list of paths",
@@ -55,14 +55,14 @@ impl ValueShape {
 }
 
 const STRING: ValueShape = ValueShape::Text("a string");
-pub(super) const DURATION: ValueShape = ValueShape::Text("a duration in quotes, as in `\"30s\"`");
-const SIZE: ValueShape = ValueShape::Text("a size in quotes, as in `\"64KiB\"`");
+pub(super) const DURATION: ValueShape = ValueShape::Text("a duration in quotes such as `\"30s\"`");
+const SIZE: ValueShape = ValueShape::Text("a size in quotes such as `\"64KiB\"`");
 
 const fn key(name: &'static str, shape: ValueShape) -> KeySpec {
     KeySpec { name, shape }
 }
 
-/// The keys of the file itself.
+/// The keys at the top level.
 pub(super) const FILE: &[KeySpec] = &[
     key("listen", ValueShape::Texts),
     key("reuse_port", ValueShape::Flag),

@@ -1,43 +1,43 @@
-//! The serde structs of the sections about webhooks.
+//! Serde structs of the sections about webhooks.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::located::{Located, Text, Texts};
+use super::located::{Located, Text, Texts, Values};
 
 /// `[[webhook]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct WebhookSection {
-    pub(in crate::config) name: Option<Text>,
-    pub(in crate::config) scheme: Option<Text>,
-    pub(in crate::config) secret: Option<Text>,
-    pub(in crate::config) secrets: Option<Texts>,
-    pub(in crate::config) header: Option<Text>,
-    pub(in crate::config) prefix: Option<Text>,
-    pub(in crate::config) encoding: Option<Text>,
-    pub(in crate::config) algorithm: Option<Text>,
-    pub(in crate::config) timestamp_header: Option<Text>,
-    pub(in crate::config) signed: Option<Text>,
-    pub(in crate::config) tolerance: Option<Text>,
-    pub(in crate::config) event_from: Option<Text>,
-    pub(in crate::config) id_from: Option<Text>,
-    pub(in crate::config) on: Vec<Located<WebhookRule>>,
+pub(crate) struct WebhookSection {
+    pub(crate) name: Option<Text>,
+    pub(crate) scheme: Option<Text>,
+    pub(crate) secret: Option<Text>,
+    pub(crate) secrets: Option<Texts>,
+    pub(crate) header: Option<Text>,
+    pub(crate) prefix: Option<Text>,
+    pub(crate) encoding: Option<Text>,
+    pub(crate) algorithm: Option<Text>,
+    pub(crate) timestamp_header: Option<Text>,
+    pub(crate) signed: Option<Text>,
+    pub(crate) tolerance: Option<Text>,
+    pub(crate) event_from: Option<Text>,
+    pub(crate) id_from: Option<Text>,
+    pub(crate) on: Vec<Located<WebhookRule>>,
 }
 
 /// `[[webhook.on]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct WebhookRule {
-    pub(in crate::config) event: Option<Texts>,
-    pub(in crate::config) when: When,
-    pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) users: Option<Texts>,
-    pub(in crate::config) mode: Option<Text>,
-    pub(in crate::config) warm: bool,
+pub(crate) struct WebhookRule {
+    pub(crate) event: Option<Texts>,
+    pub(crate) when: When,
+    pub(crate) purge: Option<Texts>,
+    pub(crate) users: Option<Texts>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) warm: bool,
 }
 
-/// `webhook.on.when`: values by the path at which they have to stand.
-pub(in crate::config) type When = BTreeMap<Spanned<String>, toml::Value>;
+/// `webhook.on.when`: expected values by their path.
+pub(crate) type When = BTreeMap<Spanned<String>, Values>;

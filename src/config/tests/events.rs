@@ -1,4 +1,4 @@
-//! What is said about what clients hear.
+//! Tests of `[events]`.
 
 use super::{errors, parse, warnings};
 use crate::feed::{CorsOrigins, TagPattern};
@@ -32,14 +32,14 @@ fn without_a_section_there_are_no_events() {
 #[test]
 fn what_cannot_be_meant_is_pointed_at() {
     for (text, said) in [
-        (r#"tags = ["stocks:{user}"]"#, "requests do not prove which user they are from"),
+        (r#"tags = ["stocks:{user}"]"#, "`[user]` configures no authentication"),
         (r#"tags = ["{tile}"]"#, "the only placeholder is `{user}`"),
         (r#"tags = ["stocks:{user}:*"]"#, "`*` cannot be combined with `{user}`"),
         (r#"tags = ["*:a"]"#, "`*` is only allowed at the end"),
         (r#"tags = [""]"#, "a tag is empty"),
         (r#"allow_origins = ["app.example.com"]"#, "expected an origin"),
         (r#"allow_origins = ["https://a.example/app"]"#, "expected an origin"),
-        ("listeners = 0", "this cannot be zero"),
+        ("listeners = 0", "expected a value above zero"),
     ] {
         let errors = errors(&format!("[events]\n{text}"));
         assert!(errors.contains(said), "{text}: {errors}");
@@ -50,11 +50,11 @@ fn what_cannot_be_meant_is_pointed_at() {
     let jwt = jwt.replace(" }", ", iss = \"https://i.example\" }");
     let any = "[events]\nallow_origins = \"*\"\ntags = [\"stocks:{user}\"]";
     let any = errors(&format!("{any}{jwt}"));
-    assert!(any.contains("pages of origins that are named"), "{any}");
+    assert!(any.contains("a list of allowed origins"), "{any}");
     let covered = format!("[events]\ntags = [\"stocks:*\", \"stocks:{{user}}\"]{jwt}");
     let covered = warnings(&covered);
-    assert!(covered[0].contains("shows everybody"), "{covered:?}");
+    assert!(covered[0].contains("shows everyone"), "{covered:?}");
     assert!(warnings("[events]")[0].contains("`events` has no `tags`"));
     let crowd = warnings("[limits]\nconnections = 10\n[events]\ntags = \"a\"\nlisteners = 10");
-    assert!(crowd[0].contains("could take them all"), "{crowd:?}");
+    assert!(crowd[0].contains("could occupy all connections"), "{crowd:?}");
 }

@@ -1,4 +1,4 @@
-//! What proves who asks.
+//! Tests of authentication.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn what_proves_who_asks_is_read() {
 fn a_gateway_at_every_address_is_a_warning() {
     for network in ["0.0.0.0/0", "::/0"] {
         let text = format!("[user]\nheader = {{ name = \"x-user\", from = \"{network}\" }}\n");
-        assert!(problems(&text).contains("any client can claim to be any user"), "{network}");
+        assert!(problems(&text).contains("any client could impersonate any user"), "{network}");
     }
 }
 
@@ -59,34 +59,37 @@ fn a_partition_that_is_misspelt_gets_a_suggestion() {
 fn a_secret_that_is_not_set_is_one_error() {
     let found = problems("[user]\njwt = { secret = \"${LARDER_NOT_SET}\" }\n");
     assert!(found.contains("`LARDER_NOT_SET` is not set"), "{found}");
-    assert!(!found.contains("nothing to verify"), "{found}");
+    assert!(!found.contains("no key to verify"), "{found}");
 }
 
 #[test]
 fn what_cannot_prove_who_asks_is_an_error() {
     for (jwt, expected) in [
-        ("claim = \"sub\"", "nothing to verify tokens with"),
-        ("secret = \"\"", "this is empty"),
-        ("secret = \"base64:!\"", "no base64"),
+        ("claim = \"sub\"", "no key to verify tokens"),
+        ("secret = \"\"", "the secret is empty"),
+        ("secret = \"base64:!\"", "not valid base64"),
         ("secret = \"short\"", "fewer than 32 bytes"),
         ("public_key = \"x\"", "expected a public key in PEM"),
         ("secret = \"a\", jwks = \"https://i.test/\"", "exclude each other"),
         ("jwks = \"https://i.test/\", iss = \"a\"", "no `aud`"),
         ("jwks = \"https://i.test/\", aud = \"a\", iss = []", "no `iss`"),
         ("jwks = \"http://i.test/\", aud = \"a\", iss = \"b\"", "expected `https`"),
-        ("jwks = \"https://u:p@i.test/\", aud = \"a\", iss = \"b\"", "without user and password"),
+        (
+            "jwks = \"https://u:p@i.test/\", aud = \"a\", iss = \"b\"",
+            "without user name and password",
+        ),
         ("jwks = \"ftp://i.test/\", aud = \"a\", iss = \"b\"", "expected a URL"),
-        ("secret = \"a\", header = \"cookie\"", "name the cookie itself"),
+        ("secret = \"a\", header = \"cookie\"", "use `cookie = \"NAME\"`"),
         ("secret = \"a\", header = \"x\", cookie = \"y\"", "not in both"),
-        ("secret = \"a\", algorithms = [\"none\"]", "this is one of"),
-        ("secret = \"a\", algorithms = [\"RS256\"]", "no key is for `RS256`"),
+        ("secret = \"a\", algorithms = [\"none\"]", "expected one of"),
+        ("secret = \"a\", algorithms = [\"RS256\"]", "no key supports `RS256`"),
     ] {
         let found = problems(&format!("[user]\njwt = {{ {jwt} }}\n"));
         assert!(found.contains(expected), "{jwt}: {found}");
     }
     let both =
         format!("[user]\njwt = {{ {SECRET} }}\nheader = {{ name = \"x\", from = \"10.0.0.1\" }}\n");
-    assert!(problems(&both).contains("cannot both"));
+    assert!(problems(&both).contains("exclude each other"));
     assert!(problems("[user]\nheader = { name = \"x\" }\n").contains("no `from`"));
 }
 
@@ -95,10 +98,10 @@ fn a_partition_needs_what_it_is_made_of() {
     let gateway = "[user]\nheader = { name = \"x\", from = \"10.0.0.1\" }\n";
     let redis = "[store]\nredis = \"redis://r.test\"\n";
     for (user, partition, expected) in [
-        ("", "authenticated", "needs to know who asks"),
-        ("", "claim:tenant", "needs to know who asks"),
+        ("", "authenticated", "requires authentication"),
+        ("", "claim:tenant", "requires authentication"),
         (gateway, "claim:tenant", "claims are read from tokens"),
-        (redis, "user", "needs `user.digest_key`"),
+        (redis, "user", "requires `user.digest_key`"),
     ] {
         let found = problems(&format!("{user}{}", route(partition)));
         assert!(found.contains(expected), "{partition}: {found}");
@@ -107,7 +110,7 @@ fn a_partition_needs_what_it_is_made_of() {
     let with_jwt = format!("{redis}[user]\njwt = {{ {SECRET} }}\n{}", route("user"));
     assert_eq!(problems(&with_jwt), "");
     let in_defaults = "[defaults]\npartition = \"authenticated\"\n";
-    assert!(problems(in_defaults).contains("needs to know who asks"));
+    assert!(problems(in_defaults).contains("requires authentication"));
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn what_a_partition_keeps_apart_is_not_public_downstream() {
         ("max-age=5", false),
     ] {
         let text = format!("{}client_cache = \"{client_cache}\"\n", route("user"));
-        assert_eq!(problems(&text).contains("caches downstream"), is_error, "{client_cache}");
+        assert_eq!(problems(&text).contains("downstream caches"), is_error, "{client_cache}");
         let for_all = format!("{}client_cache = \"{client_cache}\"\n", route("everyone"));
         assert_eq!(problems(&for_all), "");
     }

@@ -1,4 +1,4 @@
-//! Tests of what defaults, tiers and routes say about storing.
+//! Tests of defaults, tiers and routes.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn statuses_that_have_no_ttl_are_pointed_at() {
 ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is no status code
+    error: invalid status code
      --> proxy.toml:4:9
       |
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
@@ -50,21 +50,21 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |
       = help: did you mean `200`?
 
-    error: this is no status code
+    error: invalid status code
      --> proxy.toml:4:23
       |
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                       ^^^^^
       |
-      = help: name each status by its code, as in `"404" = "10s"`
+      = help: list each status by its code, as in `"404" = "10s"`
 
-    error: status 405 has no `ttl`: any client can cause it
+    error: status 405 cannot have a `ttl`: any client can cause it
      --> proxy.toml:4:37
       |
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                     ^^^^^
       |
-      = help: leave it out: such an answer would be given to everybody else as well; it is stored where the origin's own `Cache-Control` says so
+      = help: remove it, or this response would be served to all other clients; it is stored if the origin's own `Cache-Control` allows it
 
     error: responses with status 206 are never stored
      --> proxy.toml:4:51
@@ -72,23 +72,26 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                                   ^^^^^
       |
-      = help: leave it out
+      = help: remove it
 
-    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+    error: expected a number with `ms`, `s`, `m`, `h` or `d`, such as `30s`
      --> proxy.toml:4:73
       |
     4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
       |                                                                         ^^^^^^
     "#);
     for (text, expected) in [
-        ("defaults.ttl = 5", "a duration in quotes, as in `\"30s\"`, or a table of them by status"),
-        ("defaults.ttl = { \"404\" = 5 }", "`defaults.ttl.404` is a duration in quotes"),
-        ("defaults.ttl = { default = \"1m\" }", "this is no status code"),
+        (
+            "defaults.ttl = 5",
+            "a duration in quotes such as `\"30s\"`, or a table of them by status",
+        ),
+        ("defaults.ttl = { \"404\" = 5 }", "`defaults.ttl.404` must be a duration in quotes"),
+        ("defaults.ttl = { default = \"1m\" }", "invalid status code"),
         ("defaults.ttl = { \"414\" = \"1m\" }", "any client can cause it"),
-        ("defaults.ttl = { \"600\" = \"1m\" }", "this is no status code"),
-        ("defaults.store_unless = \"errors\"", "no JSONPath"),
+        ("defaults.ttl = { \"600\" = \"1m\" }", "invalid status code"),
+        ("defaults.store_unless = \"errors\"", "invalid JSONPath"),
         ("defaults.bypass.refresh = \"yes\"", "`true` or `false`"),
-        ("tier.a.client_cache = \"a\\nb\"", "no field value"),
+        ("tier.a.client_cache = \"a\\nb\"", "invalid field value"),
         ("tier.a.tags = [\"x{\"]", "proxy.toml:2:"),
     ] {
         let errors = errors(text);
@@ -162,7 +165,7 @@ match = "/all"
 tier = "hot"
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: nothing is called `{tile}` here
+    error: unknown placeholder `{tile}`
       --> proxy.toml:4:15
        |
      4 | tags = ["tile:{tile}"]
@@ -183,7 +186,8 @@ fn a_refresh_that_never_happens_is_a_warning() {
              [[route]]\nname = \"a\"\nmatch = \"/a\"\n{query}"
         )
     };
-    let message = "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+    let message =
+        "`refresh` has no effect: no query parameter of `bypass` is excluded from the key";
     assert_eq!(warnings(&text("")), [message]);
     assert!(warnings(&text("query.ignore = \"nocache\"")).is_empty());
 }

@@ -1,4 +1,4 @@
-//! What is said about schedules, polls and what is fetched ahead.
+//! Tests of schedules, polls and prefetching.
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ warm = 3
     3 | public_host = "ftp://api.test"
       |               ^^^^^^^^^^^^^^^^
 
-    error: a schedule's name is one word: it labels logs and metrics
+    error: expected one word as the name of a schedule, since it labels logs and metrics
      --> proxy.toml:5:8
       |
     5 | name = "one two"
@@ -155,13 +155,13 @@ warm = 3
     8 | host = "api.test/a"
       |        ^^^^^^^^^^^^
 
-    error: a warm-up cannot be given this request field
+    error: this request field cannot be set for a prefetch
      --> proxy.toml:9:13
       |
     9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |             ^^^^
 
-    error: a warm-up cannot be given this request field
+    error: this request field cannot be set for a prefetch
      --> proxy.toml:9:25
       |
     9 | headers = { host = "*", "if-none-match" = "*", accept = * }
@@ -173,7 +173,7 @@ warm = 3
     9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |                                                ^^^^^^
 
-    error: this is one of `hard`, `soft`
+    error: expected one of `hard`, `soft`
       --> proxy.toml:14:8
        |
     14 | mode = "sotf"
@@ -181,7 +181,7 @@ warm = 3
        |
        = help: did you mean `soft`?
 
-    error: two schedules have this name
+    error: another schedule has this name
       --> proxy.toml:16:8
        |
     11 | name = "a"
@@ -190,13 +190,13 @@ warm = 3
     16 | name = "a"
        |        ^^^
 
-    error: this is at most `1d`
+    error: expected at most `1d`
       --> proxy.toml:23:9
        |
     23 | delay = "2d"
        |         ^^^^
 
-    error: `poll.warm` is `true`, a path or a list of paths, not a number
+    error: `poll.warm` must be `true`, a path or a list of paths, not a number
       --> proxy.toml:24:8
        |
     24 | warm = 3
@@ -256,9 +256,9 @@ cron = "@daily"
     7 | cron = "0 6 * *"
       |         ^^^^^^^
       |
-      = help: minute, hour, day of the month, month, day of the week, as in `0 6 * * MON-FRI`
+      = help: expected minute, hour, day of month, month, day of week, such as `0 6 * * MON-FRI`
 
-    error: there is no such time zone
+    error: unknown time zone
      --> proxy.toml:8:12
       |
     8 | timezone = "Europe/Madird"
@@ -296,33 +296,33 @@ name = "a"
 url = "http://data.test/"
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is an `http` or `https` URL, as in `https://data.internal/version`
+    error: expected an `http` or `https` URL such as `https://data.internal/version`
      --> proxy.toml:5:7
       |
     5 | url = "ftp://data.test/"
       |       ^^^^^^^^^^^^^^^^^^
 
-    error: this is no JSON path from here on
+    error: invalid JSONPath from here on
      --> proxy.toml:6:18
       |
     6 | version = "$.data["
       |                  ^
       |
-      = help: as in `$.version` or `$[*].id` (RFC 9535)
+      = help: use a path such as `$.version` or `$[*].id` (RFC 9535)
 
-    error: this is between `1s` and `1d`
+    error: expected between `1s` and `1d`
      --> proxy.toml:7:9
       |
     7 | every = "500ms"
       |         ^^^^^^^
 
-    error: this is a plain tag: there is no request that could fill in a placeholder
+    error: placeholders are not available here, since there is no request
      --> proxy.toml:8:10
       |
     8 | purge = ["order:{id}"]
       |          ^^^^^^^^^^^^
 
-    error: two polls have this name
+    error: another poll has this name
       --> proxy.toml:10:8
        |
      4 | name = "a"
@@ -342,7 +342,7 @@ match = "POST /users/{user}/login"
 on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: nothing is called `{usr}` here
+    error: unknown placeholder `{usr}`
      --> proxy.toml:6:28
       |
     6 | on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
@@ -350,13 +350,13 @@ on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
       |
       = help: placeholders of this route: `{user}`, `{?parameter}`
 
-    error: a path begins with `/`; the host is the request's own
+    error: expected a path that begins with `/`; the host is that of the request
      --> proxy.toml:6:37
       |
     6 | on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
       |                                     ^^^^^^^^^^
 
-    error: this cannot be sent as a path: write it as clients do, as in `/a%20b`
+    error: invalid characters in a path; encode them as in `/a%20b`
      --> proxy.toml:6:51
       |
     6 | on_success = { warm = ["/a/{usr}", "api.test/b", "/c d"] }
@@ -371,10 +371,10 @@ fn what_cannot_be_meant_is_refused() {
     };
     for (text, expected) in [
         (poll("every = \"2d\""), "between `1s` and `1d`"),
-        (poll("alert_after = \"0s\""), "cannot be zero"),
-        (poll("").replace("\"a\"", "\"a b\""), "a poll's name is one word"),
+        (poll("alert_after = \"0s\""), "a value above zero"),
+        (poll("").replace("\"a\"", "\"a b\""), "one word as the name of a poll"),
         (poll("").replace("[\"t\"]", "[]"), "`poll` has no `purge`"),
-        (poll("").replace("[\"t\"]", "[\"\"]"), "a tag is empty"),
+        (poll("").replace("[\"t\"]", "[\"\"]"), "empty tag"),
         ("[[poll]]".to_owned(), "`poll` has no `url`"),
         ("[[schedule]]\npurge = [\"t\"]".to_owned(), "`schedule` has no `cron`"),
         ("[[schedule]]\ncron = \"@daily\"\npurge = []".to_owned(), "neither `purge` nor `warm`"),
@@ -387,5 +387,5 @@ fn what_cannot_be_meant_is_refused() {
         assert!(errors.contains(expected), "{text} gives\n{errors}");
     }
     let found = warnings(&poll("alert_after = \"30s\""));
-    assert!(found.len() == 1 && found[0].contains("would never rest"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("would always fire"), "{found:?}");
 }

@@ -1,4 +1,4 @@
-//! Warnings about what is valid and hardly meant.
+//! Tests of warnings.
 
 use super::warnings;
 
@@ -25,7 +25,7 @@ fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
         .map(|section| warnings(&format!("{routes}{section}")))
     };
     for found in purging("oders") {
-        assert_eq!(found, ["no route makes this tag"]);
+        assert_eq!(found, ["no route sets this tag"]);
     }
     for tag in ["orders", "order:7", "sent-by-the-origin"] {
         for found in purging(tag) {
@@ -37,7 +37,7 @@ fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
 #[test]
 fn a_default_ttl_that_no_route_takes_has_no_effect() {
     let defaults = "[defaults]\nttl = \"1m\"\n";
-    let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+    let message = "`defaults.ttl` has no effect: no route uses it";
     assert_eq!(warnings(defaults), [message]);
     let own = "[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"5m\"\n";
     assert_eq!(warnings(&format!("{defaults}{own}")), [message]);
@@ -50,7 +50,7 @@ fn a_path_without_its_slash_is_taken_for_a_host() {
     let schedule = |warm: &str| format!("[[schedule]]\ncron = \"@daily\"\nwarm = [\"{warm}\"]\n");
     assert_eq!(
         warnings(&schedule("dashboard/x")),
-        ["this is host `dashboard`: a path begins with `/`"]
+        ["this matches the host `dashboard`; a path begins with `/`"]
     );
     for warm in ["/dashboard/x", "api.test/x", "localhost:3000/x", "http://dashboard/x"] {
         assert_eq!(warnings(&schedule(warm)), [""; 0], "{warm}");
@@ -71,7 +71,7 @@ fn partitions_without_effect_and_tags_of_nobody_are_pointed_at() {
         warnings(&route(&format!("ttl = \"1m\"\n{partition}\ntags = [\"a:{{user}}\"]")))
     };
     assert_eq!(tags("partition = \"user\""), [""; 0]);
-    let message = "this makes no tag: responses of this route belong to no single user";
+    let message = "this tag is never set: responses of this route do not belong to a single user";
     assert_eq!(tags("partition = \"authenticated\""), [message]);
 }
 
@@ -82,7 +82,8 @@ fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
             "{USERS}[[route]]\nname = \"login\"\nmatch = \"POST /login\"\non_success = {{ warm = [\"/items/{{?a}}\"] }}\n[[route]]\nname = \"items\"\nmatch = \"/items/{{item}}\"\nttl = \"1m\"\n{partition}\n"
         )
     };
-    let message = "what is fetched here with the caller's token is not stored: route `items` has no `partition`";
+    let message =
+        "prefetches with the caller's token are not stored: route `items` has no `partition`";
     assert_eq!(warnings(&file("")), [message]);
     assert_eq!(warnings(&file("partition = \"user\"")), [""; 0]);
 }
@@ -93,7 +94,7 @@ fn a_post_that_looks_like_a_read_is_pointed_at() {
         warnings(&format!("[[route]]\nname = \"a\"\nmatch = \"{pattern}\"\n{rest}"))
     };
     let found = route("POST /graphql", "");
-    assert!(found.len() == 1 && found[0].contains("is a record of the purge log"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("adds a record to the purge log"), "{found:?}");
     for (pattern, rest) in [
         ("POST /graphql", "on_write = { invalidate = false }"),
         ("/graphql", ""),

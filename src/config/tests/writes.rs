@@ -1,4 +1,4 @@
-//! What routes say about the JSON of responses, and about writes.
+//! Tests of JSON conditions and writes of routes.
 
 use serde_json::json;
 
@@ -43,13 +43,13 @@ tags = ["product:{$.items[}", "{shp}:{$.id}"]
 on_write = { purge = ["product:{$.id}", "cart:{user}"] }
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is no JSONPath (RFC 9535)
+    error: invalid JSONPath (RFC 9535)
      --> proxy.toml:6:19
       |
     6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
       |                   ^^^^^^^^
 
-    error: nothing is called `{shp}` here
+    error: unknown placeholder `{shp}`
      --> proxy.toml:6:32
       |
     6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
@@ -57,21 +57,21 @@ on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |
       = help: placeholders of this route: `{shop}`, `{?parameter}`, `{$.path}`
 
-    error: there is no JSON at hand here
+    error: a JSONPath cannot be used here: there is no JSON document
      --> proxy.toml:7:32
       |
     7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |                                ^^^^^^
       |
-      = help: what a write purges is purged before the body of its answer is read
+      = help: a write purges before its response body is read
 
-    error: nothing is called `{user}` here: requests do not prove which user they are from
+    error: `{user}` is not available: `[user]` configures no authentication
      --> proxy.toml:7:47
       |
     7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |                                               ^^^^^^
       |
-      = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
+      = help: configure `jwt`, or `header` of a trusted gateway, in `[user]`
     "#);
 }
 
@@ -83,7 +83,7 @@ name = "products"
 match = "GET|OPTIONS /products"
 on_write = { purge = ["products"] }
 "#;
-    assert_eq!(warnings(text), ["`on_write` has no effect: this route has no writes"]);
+    assert_eq!(warnings(text), ["`on_write` has no effect: this route has no unsafe methods"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_tag_names_parameters_of_the_key_only() {
                 "[[route]]\nname = \"r\"\nmatch = \"/a\"\n\
                  query = {query}\ntags = [\"{tag}\"]"
             );
-            assert!(errors(&text).contains("no parameter of the key"), "{query} {tag}");
+            assert!(errors(&text).contains("not part of the key"), "{query} {tag}");
         }
     }
 }

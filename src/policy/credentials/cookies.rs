@@ -1,4 +1,4 @@
-//! Cookies: which are sessions, which count for nothing, which choose what is shown.
+//! Classification of cookies: sessions, harmless cookies, cookies that select content.
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -15,28 +15,29 @@ use crate::field::{
     name::{folded, is_same},
 };
 
-/// Cookies in one request, harmless ones aside, that are told apart. Browsers send less than 200 altogether.
+/// Maximum number of cookies in one request that are compared, harmless ones aside. Browsers send
+/// fewer than 200 in all.
 const MAX_COOKIES: usize = 128;
 
-/// Cookies as `name=value`.
+/// Cookies in the form `name=value`.
 pub(crate) type CookiePairs<'a> = SmallVec<[&'a [u8]; 4]>;
 
-/// What a cookie is for.
+/// The purpose of a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CookieKind {
-    /// It says who asks.
+    /// Identifies a user or a session.
     Session,
-    /// It holds the token that identities are made of.
+    /// Carries the token from which the identity is taken.
     Token,
-    /// It chooses what is shown: a language, a currency.
+    /// Selects content, such as a language or a currency.
     Selecting,
-    /// It counts for nothing: analytics, consent.
+    /// Has no influence on responses: analytics, consent.
     Harmless,
-    /// Nothing is known of it.
+    /// Not in any list.
     Unknown,
 }
 
-/// What the cookies of a request come to.
+/// Properties of all cookies of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CookieFindings(u8);
 
@@ -46,7 +47,7 @@ impl CookieFindings {
     const SELECTING: Self = Self(1 << 2);
     const VARIED: Self = Self(1 << 3);
     const LOOSE: Self = Self(1 << 4);
-    /// Servers may read them differently, whatever the route is.
+    /// Servers may parse the cookies differently, on any route.
     pub const AMBIGUOUS: Self = Self(1 << 5);
     const TOKEN: Self = Self(1 << 6);
 
@@ -58,26 +59,26 @@ impl CookieFindings {
         self.0 |= others.0;
     }
 
-    /// Whether servers may read them differently where that makes a difference. `has_ttl`: whether the
-    /// route has a `ttl`, so that selecting ones count.
+    /// Returns whether a difference between cookie parsers could change the response. `has_ttl`
+    /// tells whether the route has a `ttl`, in which case selecting cookies matter too.
     pub fn are_ambiguous(self, has_ttl: bool) -> bool {
         let is_relevant = self.has(Self::VARIED) || (has_ttl && self.has(Self::SELECTING));
         self.has(Self::AMBIGUOUS) || (is_relevant && self.has(Self::LOOSE))
     }
 
-    /// Whether some choose what is shown, and their route does not separate by them anyway.
+    /// Returns whether there are selecting cookies that the route does not vary by.
     pub fn has_selecting(self) -> bool {
         self.has(Self::SELECTING)
     }
 
-    /// What they say about who asks.
+    /// Returns the credentials that the cookies carry.
     pub fn credentials(self) -> Credentials {
         let token =
             if self.has(Self::TOKEN) { Credentials::SESSION_COOKIE } else { Credentials::NONE };
         self.credentials_without_token().with(token)
     }
 
-    /// The same, the token of the identity aside.
+    /// Returns the credentials that the cookies carry, without the identity's token.
     pub fn credentials_without_token(self) -> Credentials {
         let of = |these, credentials| {
             if self.has(these) { credentials } else { Credentials::NONE }
@@ -88,7 +89,8 @@ impl CookieFindings {
 }
 
 impl CredentialRules {
-    /// Reads the cookies of a request, over all lines. `vary_cookies` are those that the route separates by.
+    /// Classifies the cookies of a request, over all field lines. `vary_cookies` are the cookies
+    /// that the route varies by.
     pub fn inspect_cookies(
         &self,
         request: &HeaderMap,
@@ -111,8 +113,8 @@ impl CredentialRules {
         findings
     }
 
-    /// The cookies of a request that choose what is shown, as sent, sorted: where a `ttl` makes an answer
-    /// fresh, they take part in its key. Those that the route separates by are left out.
+    /// Returns the selecting cookies of a request as sent, sorted. If a `ttl` makes a response
+    /// fresh, they are part of its key. Cookies that the route varies by are left out.
     pub fn selecting_cookies<'a>(
         &self,
         request: &'a HeaderMap,
@@ -121,8 +123,8 @@ impl CredentialRules {
         self.cookies_of_kind(request, vary_cookies, |kind| kind == Some(CookieKind::Selecting))
     }
 
-    /// The cookies of a request whose kind on the route is one of these, as sent, sorted. No kind is that of
-    /// cookies that the route separates by.
+    /// Returns the cookies of a request whose kind is wanted, as sent, sorted. Cookies that the
+    /// route varies by have the kind `None`.
     pub fn cookies_of_kind<'a>(
         &self,
         request: &'a HeaderMap,
@@ -136,16 +138,17 @@ impl CredentialRules {
         pairs
     }
 
-    /// What a cookie is for; none where the route separates by it.
+    /// Returns the purpose of a cookie, or `None` if the route varies by it.
     pub fn kind_on_route(&self, name: &[u8], vary_cookies: &[Box<str>]) -> Option<CookieKind> {
         let is_varied = vary_cookies.iter().any(|known| is_same(known.as_bytes(), name));
         let is_session = || self.session_cookies.has(without_prefix(name));
         if is_varied && !is_session() { None } else { Some(self.cookie_kind(name)) }
     }
 
-    /// What a cookie of this name is for. The operator's lists come before the built-in names, and these
-    /// before what a name looks like; in each, sessions come before what selects, and that before what
-    /// counts for nothing.
+    /// Returns the purpose of a cookie by its name.
+    ///
+    /// The operator's lists come first, then the built-in lists, then a guess by parts of the name.
+    /// Within each, sessions come before selecting cookies, and these before harmless ones.
     pub fn cookie_kind(&self, name: &[u8]) -> CookieKind {
         if self.token_cookie.as_ref().is_some_and(|token| is_same(token.as_bytes(), name)) {
             return CookieKind::Token;
@@ -181,7 +184,7 @@ fn findings_of(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings 
     match cookie.form {
         CookieForm::Plain => {}
         CookieForm::Loose => found.add(CookieFindings::LOOSE),
-        // Whatever its name is to others, it is one of a kind that shares nothing, or counts for nothing.
+        // The name may be ambiguous, but all of these kinds either share nothing or are ignored.
         CookieForm::OddName
             if matches!(
                 kind,
@@ -195,7 +198,7 @@ fn findings_of(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings 
     found
 }
 
-/// A name without what makes browsers restrict a cookie (RFC 6265bis §4.1.3).
+/// Removes the prefixes by which browsers restrict a cookie (RFC 6265bis §4.1.3).
 fn without_prefix(name: &[u8]) -> &[u8] {
     ["__Secure-", "__Host-Http-", "__Host-", "__Http-"]
         .iter()
@@ -206,7 +209,7 @@ fn without_prefix(name: &[u8]) -> &[u8] {
         .unwrap_or(name)
 }
 
-/// What a name looks like that is in no list.
+/// Guesses the purpose of a cookie that is in no list.
 fn guess_kind(name: &[u8]) -> CookieKind {
     let folded: SmallVec<[u8; 64]> = name.iter().map(|byte| folded(*byte)).collect();
     let holds = |part: &&str| folded.windows(part.len()).any(|window| window == part.as_bytes());

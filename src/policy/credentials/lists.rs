@@ -1,11 +1,11 @@
-//! The names that are known of old: of cookies, and of parameters.
+//! Built-in lists of names: cookies and query parameters.
 //!
-//! Names are compared without case, and `_`, `-` and `.` are the same; a `*` stands for any characters.
+//! Names are compared without case, and `_`, `-` and `.` are equal; `*` stands for any characters.
 //! Each list is sorted in that form.
 
 use crate::field::name::{PatternSet, WordSet};
 
-/// Cookies of sessions, logins and tokens: of frameworks, applications, identity providers and gateways.
+/// Cookies of sessions, logins and tokens: frameworks, applications, identity providers, gateways.
 #[rustfmt::skip]
 pub static SESSION_COOKIES: PatternSet = PatternSet::new(&[
     "__ac", "__ac_*", "__clerk_*", "__client*", ".ASPXROLES*",
@@ -27,7 +27,7 @@ pub static SESSION_COOKIES: PatternSet = PatternSet::new(&[
     "wordpress_sec_*", "wp-postpass_*", "X-BackEndCookie", "xs", "yii*",
 ]);
 
-/// Cookies that choose what a client is shown, without saying who it is.
+/// Cookies that select content without identifying the client.
 #[rustfmt::skip]
 pub static SELECTING_COOKIES: PatternSet = PatternSet::new(&[
     ".AspNetCore.Culture", "_icl_current_language", "ab", "ab_*", "ab_test*", "abtest*",
@@ -50,7 +50,7 @@ pub static SELECTING_COOKIES: PatternSet = PatternSet::new(&[
     "wp-wpml_current_language", "X-Magento-Vary", "zip", "zipcode",
 ]);
 
-/// Cookies of analytics, advertising, consent, load balancers and protections against bots and forgery.
+/// Cookies of analytics, advertising, consent, load balancers, and bot and forgery protection.
 #[rustfmt::skip]
 pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "___utmv*", "__adroll*", "__ar_v4", "__attentive_*", "__cf_bm", "__cflb", "__cfruid",
@@ -94,23 +94,21 @@ pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "yandexuid",
 ]);
 
-/// Parts of names that are in none of the lists and are taken for sessions all the same.
-///
-/// Protects from sharing the answer to one user with another where the origin forgot to say `private`; a
-/// name that is matched by mistake costs a hit, never privacy.
+/// Parts of names by which an unlisted cookie counts as a session. Protects users if the origin
+/// forgot `private`. A false match costs hits, not privacy.
 #[rustfmt::skip]
 pub const SESSION_PARTS: [&str; 18] = [
     "apikey", "aspnet", "auth", "credential", "identity", "jwt", "logged", "login", "member",
     "passw", "remember", "saml", "secret", "sess", "sso", "ticket", "token", "user",
 ];
 
-/// Ends of such names.
+/// Suffixes of names by which an unlisted cookie counts as a session.
 pub const SESSION_ENDS: [&str; 2] = ["sid", "uid"];
 
-/// Parts of the names of tokens against request forgery, which say nothing about who asks.
+/// Parts of the names of anti-forgery tokens, which do not identify a user.
 pub const FORGERY_PARTS: [&str; 4] = ["antiforgery", "csrf", "requestverification", "xsrf"];
 
-/// Parameters that carry a key, a token or a session; `-` and `_` are left out of names before.
+/// Parameters that carry a key, a token or a session; names are listed without `-` and `_`.
 #[rustfmt::skip]
 pub static CREDENTIAL_PARAMETERS: WordSet = WordSet::new(&[
     "accesskey", "accesskeyid", "accesstoken", "apikey", "apisecret", "apitoken", "appid",
@@ -124,7 +122,7 @@ pub static CREDENTIAL_PARAMETERS: WordSet = WordSet::new(&[
     "xgoogcredential",
 ]);
 
-/// Parameters that carry a signature, which holds for a while only.
+/// Parameters that carry a signature, which expires.
 #[rustfmt::skip]
 pub static SIGNATURE_PARAMETERS: WordSet = WordSet::new(&[
     "hdnea", "hdntl", "hdnts", "hmac", "oauthsignature", "sig", "signature", "xamzsignature",

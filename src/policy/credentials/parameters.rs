@@ -1,4 +1,4 @@
-//! Keys and tokens in the query.
+//! Keys and tokens in query parameters.
 
 use std::borrow::Cow;
 
@@ -9,35 +9,35 @@ use super::{
     lists::{CREDENTIAL_PARAMETERS, SIGNATURE_PARAMETERS},
 };
 
-/// A pair of a query that is a credential.
+/// A query parameter that is a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter<'a> {
-    /// Its position among all pairs between the `&`s, from 0; empty ones count.
+    /// Position among all pairs between `&`, from 0, empty pairs included.
     pub position: usize,
-    /// The name as sent.
+    /// Name as sent.
     pub name: &'a str,
-    /// The value as sent; empty where there is none.
+    /// Value as sent; empty if there is none.
     pub value: &'a str,
-    /// What it carries.
+    /// Kind of credential.
     pub kind: ParameterKind,
 }
 
-/// What a parameter carries.
+/// The kind of credential in a query parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
     /// A key, a token, a session or a password.
     Secret,
-    /// A signature of the target, which holds for a while only.
+    /// A signature of the target, which expires.
     Signature,
 }
 
 impl CredentialRules {
-    /// The pairs of a query that are credentials: their values are to be seen nowhere, and enter keys as a
-    /// digest only.
+    /// Returns the query parameters that are credentials. Their values must not be shown anywhere,
+    /// and enter keys only as a digest.
     pub fn credential_parameters<'a>(&self, query: &'a str) -> impl Iterator<Item = Parameter<'a>> {
         query.split('&').enumerate().filter_map(|(position, pair)| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // Some servers split at `;`, too.
+            // Some servers split at `;` too.
             let mut names =
                 pair.split(';').map(|part| part.split_once('=').map_or(part, |(name, _)| name));
             let kind = names.find_map(|name| self.parameter_kind(name))?;
@@ -45,7 +45,7 @@ impl CredentialRules {
         })
     }
 
-    /// What a query carries.
+    /// Returns the credentials in a query.
     pub fn credentials_in_query(&self, query: Option<&str>) -> Credentials {
         let kinds = query.into_iter().flat_map(|query| self.credential_parameters(query));
         kinds.fold(Credentials::NONE, |found, parameter| match parameter.kind {
@@ -56,8 +56,8 @@ impl CredentialRules {
         })
     }
 
-    /// What a parameter of this name, as sent, carries. Names are compared exactly, but for case and the
-    /// separators of words: `pageToken` is no `token`.
+    /// Returns the kind of credential that a parameter of this name, as sent, carries. Names are
+    /// compared exactly, apart from case and word separators: `pageToken` is not `token`.
     pub fn parameter_kind(&self, name: &str) -> Option<ParameterKind> {
         let name = decode(name);
         let separates = |byte: &u8| matches!(byte, b'-' | b'_' | b'.');
@@ -71,10 +71,10 @@ impl CredentialRules {
     }
 }
 
-/// One more than the longest name that is known.
+/// One more than the length of the longest name in the lists.
 const MAX_NAME_LENGTH: usize = 32;
 
-/// What a parameter carries whose name, without separators, is this.
+/// Looks up a name without separators in the built-in lists.
 fn classify(name: &[u8]) -> Option<ParameterKind> {
     if SIGNATURE_PARAMETERS.has(name) {
         Some(ParameterKind::Signature)
@@ -85,7 +85,7 @@ fn classify(name: &[u8]) -> Option<ParameterKind> {
     }
 }
 
-/// A name as servers decode it. Bytes that are not UTF-8 match no known name.
+/// Decodes a name as servers do. Bytes that are not UTF-8 match no listed name.
 fn decode(name: &str) -> Cow<'_, str> {
     if !name.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(name);

@@ -1,4 +1,4 @@
-//! The operator's own lists, beside the built-in ones.
+//! The operator's lists of credentials, which extend and narrow the built-in ones.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -9,37 +9,37 @@ use crate::field::{
     presence::FieldPresence,
 };
 
-/// What an operator adds to the built-in lists, and takes off them.
+/// Additions to the built-in lists, and exceptions from them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CredentialRules {
     /// Fields that are credentials.
     pub fields: NameList,
-    /// Fields that are none.
+    /// Fields that are not credentials.
     pub harmless_fields: NameList,
-    /// Parameters that are none.
+    /// Query parameters that are not credentials.
     pub harmless_parameters: NameList,
-    /// Cookies of sessions.
+    /// Session cookies.
     pub session_cookies: NameList,
-    /// Cookies that count for nothing.
+    /// Cookies without influence on responses.
     pub harmless_cookies: NameList,
-    /// Cookies that choose what is shown.
+    /// Cookies that select content.
     pub selecting_cookies: NameList,
-    /// The cookie that holds the token of an identity.
+    /// The cookie that carries the identity's token.
     pub token_cookie: Option<Box<str>>,
 }
 
-/// Patterns of names: without case, `_`, `-` and `.` alike, `*` for any characters.
+/// Name patterns: case-insensitive, `_`, `-` and `.` equal, `*` for any characters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NameList(Box<[Box<str>]>);
 
-/// A text that is no pattern of names.
+/// Error for an invalid name pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is a name, or a part of one with `*`, as in `shop_*`")]
+#[error("expected a name, or a pattern with `*` such as `shop_*`")]
 pub struct InvalidNamePattern;
 
 impl NameList {
-    /// Checks a pattern: it holds visible characters that may stand in names, and not stars alone, which
-    /// would turn a whole protection off.
+    /// Checks a name pattern. It may hold visible characters that are allowed in names. A pattern
+    /// of stars alone is rejected, since it would disable a protection as a whole.
     pub fn check(pattern: &str) -> Result<(), InvalidNamePattern> {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\&?".contains(&byte);
         let says_something = pattern.bytes().any(|byte| byte.is_ascii_alphanumeric());
@@ -50,12 +50,12 @@ impl NameList {
         }
     }
 
-    /// Whether a name fits one of the patterns.
+    /// Returns whether one of the patterns matches a name.
     pub fn has(&self, name: &[u8]) -> bool {
         self.0.iter().any(|pattern| name::matches(pattern.as_bytes(), name))
     }
 
-    /// Whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -68,10 +68,10 @@ impl<Text: Into<Box<str>>> FromIterator<Text> for NameList {
 }
 
 impl CredentialRules {
-    /// What the fields of a request say about who asks, cookies aside, and those that are known aside. A
-    /// tenant that is in `vary_headers`, the fields by which the route separates responses, says nothing more.
+    /// Returns the credentials in the fields of a request, without cookies and known fields.
     ///
-    /// Costs nothing for most requests: `presence` tells that no name says anything.
+    /// A tenant field counts for nothing if it is in `vary_headers`, the fields that the route
+    /// varies by. Most requests cost nothing: `presence` shows that no field can match.
     pub fn credentials_in_fields(
         &self,
         request: &HeaderMap,
@@ -92,8 +92,8 @@ impl CredentialRules {
         found
     }
 
-    /// Whether a field says who asks, `Authorization` and `Cookie` aside, where responses are separated by
-    /// these fields.
+    /// Returns whether a field is a credential, `Authorization` and `Cookie` aside. A tenant field
+    /// is none if it is in `vary_headers`.
     pub fn is_credential(&self, name: &HeaderName, vary_headers: &[HeaderName]) -> bool {
         match self.field_kind(name.as_str()) {
             Some(IdentityFieldKind::Credential) => true,
@@ -102,8 +102,8 @@ impl CredentialRules {
         }
     }
 
-    /// What kind a field is of, `Authorization` and `Cookie` aside. The operator's lists come first; of
-    /// these, the one that protects.
+    /// Returns the kind of a field, `Authorization` and `Cookie` aside. The operator's lists come
+    /// first. A name in both of them counts as a credential.
     pub fn field_kind(&self, name: &str) -> Option<IdentityFieldKind> {
         if matches!(name, "authorization" | "cookie") {
             return None;

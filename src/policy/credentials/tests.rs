@@ -1,11 +1,9 @@
-//! Tests of what says who asks, and of what is shared for all that.
-
-use std::time::Duration;
+//! Tests of credentials.
 
 use http::{HeaderName, HeaderValue, header};
 
 use super::*;
-use crate::field::{Timestamp, presence::FieldPresence};
+use crate::field::presence::FieldPresence;
 
 fn rules() -> CredentialRules {
     CredentialRules::default()
@@ -299,38 +297,6 @@ fn parameters_are_recognised_by_their_whole_name() {
     assert_eq!(rules().credentials_in_query(Some(query)), Credentials::PARAMETER);
     assert!(rules().credentials_in_query(Some("sig=1")).has(Credentials::SIGNATURE));
     assert_eq!(rules().credentials_in_query(None), Credentials::NONE);
-}
-
-#[test]
-fn what_is_shared_depends_on_what_the_origin_says() {
-    let freshness = |lifetime: u64, constraints| Freshness {
-        received_at: Timestamp::from_seconds(1),
-        initial_age: Duration::ZERO,
-        lifetime: Duration::from_secs(lifetime),
-        stale_while_revalidate: None,
-        stale_if_error: None,
-        usable_for: None,
-        constraints,
-    };
-    let guess = freshness(60, Constraints::default());
-    let explicit = freshness(60, Constraints::FRESH_BY_ORIGIN);
-    let validated = freshness(0, Constraints::default());
-    let revalidated =
-        freshness(60, Constraints::FRESH_BY_ORIGIN.with(Constraints::MUST_REVALIDATE));
-    let public = freshness(60, Constraints::SHAREABLE);
-    let all = [&guess, &explicit, &validated, &revalidated, &public];
-    let withheld =
-        |credentials| all.map(|freshness| freshness.sharing_refusal(credentials).is_some());
-    assert_eq!(withheld(Credentials::NONE), [false; 5]);
-    assert_eq!(withheld(Credentials::PARAMETER), [false; 5]);
-    assert_eq!(withheld(Credentials::AUTHORIZATION), [true, true, true, false, false]);
-    assert_eq!(withheld(Credentials::FIELD), [true, true, true, true, false]);
-    assert_eq!(withheld(Credentials::SESSION_COOKIE), [true, true, true, true, false]);
-    assert_eq!(withheld(Credentials::UNKNOWN_COOKIE), [true, false, false, false, false]);
-    assert_eq!(withheld(Credentials::SIGNATURE), [true, false, false, false, false]);
-    let both = Credentials::AUTHORIZATION.with(Credentials::SESSION_COOKIE);
-    assert_eq!(revalidated.sharing_refusal(both), Some(Reason::CookieRequest));
-    assert_eq!(guess.sharing_refusal(both), Some(Reason::Authorization));
 }
 
 #[test]

@@ -1,29 +1,30 @@
-//! One member of a list of cache directives: what it says by the grammar, and which words stand in it.
+//! One member of a list of cache directives, by grammar and by words.
 //!
-//! What allows is read by the grammar (RFC 9111 §5.2). What forbids is read by its words, whatever stands
-//! between them: `no-store; private` and `private max-age=300` come from people who want nothing stored.
+//! Directives that permit something are parsed strictly (RFC 9111 §5.2). Restrictions are found as
+//! words between any separators: an author of `no-store; private` or `private max-age=300` intended
+//! a restriction.
 
-/// A directive by the grammar: `token`, `token=token` or `token="quoted-string"`.
+/// A well-formed directive: `token`, `token=token` or `token="quoted-string"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) struct Directive<'a> {
-    /// Its name, in any case.
-    pub(in crate::policy) name: &'a [u8],
-    /// What stands after `=`.
-    pub(in crate::policy) argument: Option<Argument<'a>>,
+pub(crate) struct Directive<'a> {
+    /// Name, in any case.
+    pub(crate) name: &'a [u8],
+    /// Argument after `=`.
+    pub(crate) argument: Option<Argument<'a>>,
 }
 
-/// What a directive says about its name.
+/// The argument of a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Argument<'a> {
-    /// As it stands.
+pub(crate) enum Argument<'a> {
+    /// A token.
     Token(&'a [u8]),
-    /// Without its quotes; escapes are left in.
+    /// The content of a quoted string, with escapes left in.
     Quoted(&'a [u8]),
 }
 
 impl<'a> Argument<'a> {
-    /// The bytes, whichever form they have.
-    pub(in crate::policy) const fn text(self) -> &'a [u8] {
+    /// Returns the bytes of either form.
+    pub(crate) const fn text(self) -> &'a [u8] {
         match self {
             Self::Token(text) | Self::Quoted(text) => text,
         }
@@ -31,8 +32,8 @@ impl<'a> Argument<'a> {
 }
 
 impl<'a> Directive<'a> {
-    /// Reads a trimmed member; nothing where it is no directive by the grammar.
-    pub(in crate::policy) fn parse(member: &'a [u8]) -> Option<Self> {
+    /// Parses a trimmed member. Returns `None` if it is not well-formed.
+    pub(crate) fn parse(member: &'a [u8]) -> Option<Self> {
         let end = member.iter().position(|byte| *byte == b'=').unwrap_or(member.len());
         let (name, rest) = member.split_at_checked(end)?;
         if !is_token(name) {
@@ -48,9 +49,9 @@ impl<'a> Directive<'a> {
     }
 }
 
-/// What is left of a member of a dictionary (RFC 9651) without a key that is false: `no-store=?0` says that
-/// it does not hold, and `no-store=?0;private` has a word after it.
-pub(in crate::policy) fn strip_false_key(member: &[u8]) -> &[u8] {
+/// Removes a key that is false from a dictionary member (RFC 9651). `no-store=?0` forbids nothing.
+/// In `no-store=?0;private` the word after it remains.
+pub(crate) fn strip_false_key(member: &[u8]) -> &[u8] {
     let equals = member.iter().position(|byte| *byte == b'=');
     let parts = equals.and_then(|at| member.split_at_checked(at));
     match parts {
@@ -65,7 +66,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_token_byte)
 }
 
-/// Whether a text may stand between quotes: it has none of its own that is not escaped.
+/// Returns whether a text has no unescaped quote.
 fn is_quotable(text: &[u8]) -> bool {
     let mut is_escaped = false;
     for byte in text {
@@ -79,9 +80,9 @@ fn is_quotable(text: &[u8]) -> bool {
     !is_escaped
 }
 
-/// A word that forbids.
+/// A restrictive directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Restriction {
+pub(crate) enum Restriction {
     /// `no-store`.
     NoStore,
     /// `no-cache`.
@@ -93,7 +94,7 @@ pub(in crate::policy) enum Restriction {
 }
 
 impl Restriction {
-    /// Reads a word: in any case, with `_` for `-` or neither.
+    /// Parses a word: in any case, with `-`, `_` or nothing between its parts.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
             let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));
@@ -110,13 +111,14 @@ impl Restriction {
     }
 }
 
-/// The forbidding words in a text: whatever is no letter, digit, `-` or `_` separates them.
-pub(in crate::policy) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
+/// Finds the restrictive words in a text. Words are separated by anything but letters, digits, `-`
+/// and `_`.
+pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
     words(text).filter_map(Restriction::of)
 }
 
-/// Whether a text has this word.
-pub(in crate::policy) fn has_word(text: &[u8], wanted: &str) -> bool {
+/// Returns whether a text contains the word `wanted`.
+pub(crate) fn has_word(text: &[u8], wanted: &str) -> bool {
     words(text).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 

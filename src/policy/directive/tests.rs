@@ -285,7 +285,7 @@ proptest! {
         close in proptest::sample::select(SEPARATORS.to_vec()),
         after in "[a-z0-9=,;\"' \t\\\\-]{0,16}",
     ) {
-        // Only a quoted string may hide it, and only as the argument of a directive.
+        // A word is exempt only inside a quoted argument of a directive.
         let text = format!("{before}{open}{word}{close}{after}");
         let quotes = |text: &str| text.contains('"');
         let may_hide = quotes(&format!("{before}{open}")) && quotes(&format!("{close}{after}"));
@@ -307,7 +307,8 @@ proptest! {
     ) {
         let plain = words.join(", ");
         let line = if is_first { format!("{junk}, {plain}") } else { format!("{plain}, {junk}") };
-        // An odd quote may join it with what follows, which is then no directive, or the argument of one.
+        // An odd quote may join the word with the text after it: no directive, or the argument of
+        // one.
         prop_assume!(junk.matches('"').count() % 2 == 0 && !junk.contains('\\'));
         let (before, after) = (response(&plain), response(&line));
         prop_assert!(!before.private || after.private, "{}", line);

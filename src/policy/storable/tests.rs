@@ -1,4 +1,4 @@
-//! Tests of what is stored and why not.
+//! Tests of the decision to store.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     map
 }
 
-/// A response to store, and what it answers.
+/// A response to store and its request.
 struct Case {
     method: Method,
     request: HeaderMap,
@@ -312,7 +312,7 @@ fn the_answer_to_a_write_is_stored_if_it_says_that_it_answers_get() {
 #[test]
 fn targeted_directives_decide_alone() {
     let get = Case::get();
-    // Neither blanks nor `;` hide what forbids, whatever a rule says.
+    // Neither blanks nor `;` hide a restriction, whatever the rule says.
     let ttl = Ttl::for_successes(Duration::from_mins(1));
     let case = Case::with_rule(CacheRule { ttl, ttl_from: TtlFrom::Rule, ..CacheRule::default() });
     for value in ["no-store; max-age=60", "max-age=60;no_store", "max-age=60 no-store"] {

@@ -5,9 +5,8 @@ use aws_lc_rs::{
     signature::{self, RsaParameters, VerificationAlgorithm},
 };
 
-/// A signature algorithm that is verified.
+/// A supported signature algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum JwsAlgorithm {
     Hs256,
     Hs384,
@@ -23,7 +22,7 @@ pub enum JwsAlgorithm {
     EdDsa,
 }
 
-/// The kind of key that an algorithm takes.
+/// The type of key that an algorithm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyType {
     /// A shared secret.
@@ -39,7 +38,7 @@ pub enum KeyType {
 }
 
 impl JwsAlgorithm {
-    /// Each of them.
+    /// All algorithms.
     pub const ALL: [Self; 12] = [
         Self::Hs256,
         Self::Hs384,
@@ -55,12 +54,12 @@ impl JwsAlgorithm {
         Self::EdDsa,
     ];
 
-    /// Returns the algorithm of this name; names are compared exactly (RFC 7515 §4.1.1).
+    /// Returns the algorithm of this name. Names are compared exactly (RFC 7515 §4.1.1).
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
-    /// The name as tokens spell it.
+    /// Returns the name in tokens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
@@ -78,7 +77,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// The kind of key that it takes.
+    /// Returns the type of key.
     pub const fn key_type(self) -> KeyType {
         match self {
             Self::Hs256 | Self::Hs384 | Self::Hs512 => KeyType::Secret,
@@ -89,7 +88,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// The HMAC, for a shared secret.
+    /// Returns the HMAC algorithm, for a shared secret.
     pub(super) const fn hmac(self) -> Option<hmac::Algorithm> {
         match self {
             Self::Hs256 => Some(hmac::HMAC_SHA256),
@@ -99,7 +98,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// The signature, for a public key.
+    /// Returns the signature algorithm, for a public key.
     pub(super) fn signature(self) -> Option<&'static dyn VerificationAlgorithm> {
         match self {
             Self::Hs256 | Self::Hs384 | Self::Hs512 => None,
@@ -110,7 +109,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// The parameters of RSA: keys have 2,048 to 8,192 bits.
+    /// Returns the RSA parameters. Keys have 2,048 to 8,192 bits.
     fn rsa(self) -> Option<&'static RsaParameters> {
         match self {
             Self::Rs256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),

@@ -1,4 +1,4 @@
-//! JSON in tokens, read strictly: one meaning only, and nothing lost.
+//! Strict JSON parsing for tokens: no ambiguity, no loss.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,20 +8,20 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// An object whose members have distinct names; their values are kept as written.
+/// An object with distinct names, and values as written.
 ///
-/// Parsers differ over duplicate names (RFC 8259 §4), so that two of them may see different users in one
-/// token. RFC 7519 §4 allows to refuse them.
+/// Parsers differ on duplicate names (RFC 8259 §4), so that two of them may see different users in
+/// one token. RFC 7519 §4 allows rejecting them.
 #[derive(Debug)]
 pub struct Object<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Object<'a> {
-    /// Parses a text that is one object. None if it is no JSON, no object, or has a name twice.
+    /// Parses an object. Returns `None` if the text is anything else or repeats a name.
     pub fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Returns the value of this name as written.
+    /// Returns the value of a name, as written.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).map(|value| value.get())
     }
@@ -51,25 +51,25 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut members = BTreeMap::new();
         while let Some((name, value)) = map.next_entry()? {
             if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
+                return Err(A::Error::custom("duplicate name"));
             }
         }
         Ok(Object(members))
     }
 }
 
-/// Parses a value that is a string.
+/// Parses a string.
 pub(crate) fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
-/// Parses a value that is a list; its elements are kept as written.
+/// Parses a list; its elements are kept as written.
 pub(crate) fn list(raw: &str) -> Option<Vec<&str>> {
     let elements: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// Parses a value that is a string or a list of strings, as `aud` is (RFC 7519 §4.1.3).
+/// Parses a string or a list of strings, as in `aud` (RFC 7519 §4.1.3).
 pub(crate) fn strings(raw: &str) -> Option<Vec<String>> {
     match string(raw) {
         Some(one) => Some(vec![one]),
@@ -77,7 +77,7 @@ pub(crate) fn strings(raw: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Parses a `NumericDate` (RFC 7519 §2) that is not negative, in whole seconds, rounded down.
+/// Parses a non-negative `NumericDate` (RFC 7519 §2) as whole seconds, rounded down.
 pub(crate) fn seconds(raw: &str) -> Option<u64> {
     if let Ok(seconds) = raw.parse() {
         return Some(seconds);

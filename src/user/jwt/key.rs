@@ -1,4 +1,4 @@
-//! Keys that tokens are verified with: shared secrets and public keys.
+//! Verification keys of tokens: shared secrets and public keys.
 
 use std::{fmt, sync::Arc};
 
@@ -15,53 +15,52 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::algorithm::{JwsAlgorithm, KeyType};
 
-/// The shortest secret that HMAC-SHA-256 should be used with, in bytes (RFC 7518 §3.2).
+/// Minimum length of a secret for HMAC-SHA-256 in bytes (RFC 7518 §3.2).
 pub(crate) const MIN_SECRET_LENGTH: usize = 32;
 
-/// A key, with the algorithms that it is for. The key says what a token's `alg` may be, never the token.
+/// A key and its algorithms. The key, not the token, determines which `alg` is accepted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerificationKey {
-    /// A digest of the key itself.
+    /// Digest of the key.
     pub id: KeyId,
-    /// The name that tokens may call it by.
+    /// Key ID in tokens.
     pub kid: Option<Box<str>>,
     key_type: KeyType,
-    /// The only algorithm that it is for, if there is one.
+    /// The only accepted algorithm, if restricted.
     only_algorithm: Option<JwsAlgorithm>,
-    /// A secret as it is, a point of a curve, or the DER of a public key.
+    /// A secret, a curve point, or a public key in DER.
     bytes: Arc<[u8]>,
 }
 
-/// Tells one key from every other.
+/// Identifies a key by a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId(u128);
 
-/// Why a text holds no public key.
+/// The reason why a text is not a public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// There is no block between `BEGIN` and `END`.
+    /// No block between `BEGIN` and `END`.
     #[error("expected a public key in PEM, between `-----BEGIN PUBLIC KEY-----` and `-----END …`")]
     NoPem,
-    /// It is a private key.
-    #[error("this is a private key; expected the public one, which verifies signatures")]
+    /// A private key.
+    #[error("expected a public key, not a private one")]
     Private,
-    /// It is a certificate.
-    #[error(
-        "this is a certificate; expected its public key, which `openssl x509 -pubkey -noout` writes"
-    )]
+    /// A certificate.
+    #[error("expected a public key, not a certificate; `openssl x509 -pubkey -noout` extracts it")]
     Certificate,
-    /// It is none of the kinds that are known.
-    #[error("expected a key of RSA with 2,048 to 8,192 bits, P-256, P-384 or Ed25519")]
+    /// An unsupported type of key.
+    #[error("expected an RSA key of 2,048 to 8,192 bits, or a P-256, P-384 or Ed25519 key")]
     Unsupported,
 }
 
 impl VerificationKey {
-    /// A shared secret.
+    /// Creates a key from a shared secret.
     pub fn secret(bytes: &[u8]) -> Self {
         Self::new(KeyType::Secret, bytes)
     }
 
-    /// The public keys in a text of PEM: `PUBLIC KEY` (RFC 7468 §13) or `RSA PUBLIC KEY` (RFC 8017 §A.1.1).
+    /// Parses public keys in PEM: `PUBLIC KEY` (RFC 7468 §13) or `RSA PUBLIC KEY` (RFC 8017
+    /// §A.1.1).
     pub fn from_pem(text: &str) -> Result<Vec<Self>, PemError> {
         let mut keys = Vec::new();
         let mut rest = text;
@@ -82,7 +81,7 @@ impl VerificationKey {
         if keys.is_empty() { Err(PemError::NoPem) } else { Ok(keys) }
     }
 
-    /// A public key in DER, whatever kind it is of.
+    /// Parses a public key of any supported type in DER.
     fn from_der(der: &[u8]) -> Option<Self> {
         let key_type = if ParsedPublicKey::new(&ED25519, der).is_ok() {
             KeyType::Ed25519
@@ -91,7 +90,7 @@ impl VerificationKey {
         } else if ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, der).is_ok() {
             KeyType::P384
         } else {
-            // Refuses keys of fewer than 2,048 bits.
+            // Rejects keys of fewer than 2,048 bits.
             let key = rsa::PublicKey::from_der(der).ok()?;
             let der = key.as_der().ok()?;
             rsa::PublicEncryptingKey::from_der(der.as_ref()).ok()?;
@@ -100,14 +99,14 @@ impl VerificationKey {
         Some(Self::new(key_type, der))
     }
 
-    /// An RSA key of this modulus and exponent, big-endian (RFC 7518 §6.3.1).
+    /// Creates an RSA key from modulus and exponent, big-endian (RFC 7518 §6.3.1).
     pub(crate) fn rsa(n: &[u8], e: &[u8]) -> Option<Self> {
         let der = RsaPublicKeyComponents { n, e }.as_der().ok()?;
         rsa::PublicEncryptingKey::from_der(der.as_ref()).ok()?;
         Some(Self::new(KeyType::Rsa, der.as_ref()))
     }
 
-    /// A point of a curve, as SEC 1 or RFC 8032 write it.
+    /// Creates a key from a curve point in the form of SEC 1 or RFC 8032.
     pub(crate) fn point(key_type: KeyType, bytes: &[u8]) -> Option<Self> {
         let is_point = match key_type {
             KeyType::P256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes).is_ok(),
@@ -124,25 +123,27 @@ impl VerificationKey {
         Self { id: KeyId(id), kid: None, key_type, only_algorithm: None, bytes: bytes.into() }
     }
 
-    /// The same key under a name, for one algorithm only if one is given. None if it is of another kind.
+    /// Sets the key ID, and restricts the key to one algorithm if given. Returns `None` if the
+    /// algorithm needs another type of key.
     pub(crate) fn with_kid(self, kid: Option<&str>, only: Option<JwsAlgorithm>) -> Option<Self> {
         let fits = only.is_none_or(|algorithm| algorithm.key_type() == self.key_type);
         fits.then(|| Self { kid: kid.map(Into::into), only_algorithm: only, ..self })
     }
 
-    /// What it is made of, after its length.
+    /// Returns the key's bytes with their length, for digests.
     pub(crate) fn material(&self) -> Vec<u8> {
         let length = (self.bytes.len() as u64).to_le_bytes();
         [&length, &*self.bytes].concat()
     }
 
-    /// Whether it is for this algorithm.
+    /// Returns whether the key may be used with an algorithm.
     pub fn is_for(&self, algorithm: JwsAlgorithm) -> bool {
         self.key_type == algorithm.key_type()
             && self.only_algorithm.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether this is its signature of a message. Takes 1 µs for a secret, up to 100 µs for a public key.
+    /// Verifies a signature of a message. Takes 1 µs for a secret, and up to 100 µs for a public
+    /// key.
     pub fn verifies(&self, algorithm: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         if !self.is_for(algorithm) {
             return false;

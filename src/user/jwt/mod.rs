@@ -1,6 +1,6 @@
-//! Signed tokens: JSON Web Tokens (RFC 7519) in the compact form of JSON Web Signatures (RFC 7515 §7.1).
+//! JSON Web Tokens (RFC 7519) in compact JWS form (RFC 7515 §7.1).
 //!
-//! A token is read here as strictly as it can be: what is refused goes to the origin as it came.
+//! Parsing is as strict as possible. Requests with rejected tokens go to the origin unchanged.
 
 pub(crate) mod algorithm;
 pub(crate) mod json;
@@ -15,28 +15,28 @@ use crate::field::Timestamp;
 use algorithm::JwsAlgorithm;
 use json::Object;
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token in bytes.
 pub(crate) const MAX_LENGTH: usize = 8 << 10;
 
-/// How far `nbf` and `iat` may lie in the future: clocks differ. `exp` has no such leeway.
+/// Tolerance for `nbf` and `iat` in the future, since clocks differ. `exp` has none.
 const LEEWAY: Duration = Duration::from_mins(1);
 
-/// Header parameters that ask for what is not done here: extensions, keys that the token brings along or
-/// points to, encryption, compression, other encodings.
+/// Header parameters for unsupported features: extensions, keys in or by reference of the token,
+/// encryption, compression, other encodings.
 const UNSUPPORTED_PARAMETERS: [&str; 9] =
     ["crit", "jku", "jwk", "x5u", "x5c", "enc", "zip", "b64", "epk"];
 
-/// What `typ` may be: other kinds of tokens prove other things (RFC 8725 §3.11).
+/// Accepted values of `typ`; other types of tokens have other purposes (RFC 8725 §3.11).
 const TYPES: [&str; 4] = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
 
-/// A token taken apart. Nothing in it is proven yet.
+/// A parsed token, not yet verified.
 #[derive(Debug)]
 pub struct Jwt<'a> {
-    /// What is signed.
+    /// The signed bytes.
     pub signed: &'a [u8],
-    /// How it is signed, as it says itself.
+    /// The algorithm that the token claims.
     pub algorithm: JwsAlgorithm,
-    /// The name of the key that signed it, as it says itself.
+    /// The key ID that the token claims.
     pub kid: Option<String>,
     /// The signature.
     pub signature: Vec<u8>,
@@ -44,7 +44,7 @@ pub struct Jwt<'a> {
 }
 
 impl<'a> Jwt<'a> {
-    /// Takes a token apart. A token has one spelling only: base64url without padding and without stray bits.
+    /// Parses a token. Only one spelling is accepted: base64url without padding or stray bits.
     pub fn parse(token: &'a [u8]) -> Result<Self, IdentityError> {
         if token.len() > MAX_LENGTH {
             return Err(IdentityError::TooLong);
@@ -61,8 +61,7 @@ impl<'a> Jwt<'a> {
         Ok(Self { signed, algorithm, kid, signature, payload })
     }
 
-    /// The claims, if they are an object in which each name stands once. To be believed once the signature
-    /// is verified.
+    /// Parses the claims as an object with distinct names. Trust them only after verification.
     pub fn claims(&self) -> Result<Object<'_>, IdentityError> {
         let text = str::from_utf8(&self.payload).map_err(|_| IdentityError::Claims)?;
         Object::parse(text).ok_or(IdentityError::Claims)
@@ -93,7 +92,8 @@ fn read_header(bytes: &[u8]) -> Result<(JwsAlgorithm, Option<String>), IdentityE
     Ok((JwsAlgorithm::named(&name).ok_or(IdentityError::Algorithm)?, kid))
 }
 
-/// Checks the times of a token, and that no key is needed beside it (`cnf`, RFC 7800). Returns its `exp`.
+/// Checks the times of a token, and that it is not bound to a key (`cnf`, RFC 7800). Returns its
+/// `exp`.
 pub(crate) fn check_times(
     claims: &Object<'_>,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! Identities, from requests to members.
+//! Tests of identities, from requests to partition members.
 
 mod gateway;
 mod published;
@@ -66,7 +66,7 @@ fn encoded(text: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-/// A token signed with HMAC-SHA-256.
+/// Returns a token signed with HMAC-SHA-256.
 fn signed_with(secret: &[u8], header: &str, payload: &str) -> String {
     let message = format!("{}.{}", encoded(header), encoded(payload));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);

@@ -23,7 +23,7 @@ const TIMING: FetchTiming = FetchTiming {
     max_age: Duration::from_hours(24),
 };
 
-/// An issuer, whose answer to each request is what it says at the time.
+/// An issuer with a scripted response to each request.
 struct Issuer {
     url: String,
     response: Arc<Mutex<String>>,
@@ -63,7 +63,7 @@ impl Issuer {
         users.with_source(IdentitySource::Token(Box::new(rules)), Some(keys), [])
     }
 
-    /// Waits until it was asked once more, and the answer has arrived.
+    /// Waits until one more request has been answered and applied.
     async fn was_fetched(&mut self) {
         self.fetches.recv().await.unwrap();
     }
@@ -89,7 +89,7 @@ fn token_of(kid: Option<&str>, pair: &Ed25519KeyPair) -> HeaderMap {
     bearing(&format!("{message}.{}", encoded(pair.sign(message.as_bytes()))))
 }
 
-/// Asks until the answer is this one: what was fetched takes effect a moment after it was sent.
+/// Repeats until the result is as expected, since a fetch takes effect a moment after its response.
 async fn becomes(users: &Authenticator, headers: &HeaderMap, expected: Result<(), IdentityError>) {
     let began = Instant::now();
     while user_of(users, headers).map(|_| ()) != expected {
@@ -149,7 +149,7 @@ async fn keys_stay_while_the_issuer_is_away() {
     for response in [answer("500 Oh", ""), answer("200 OK", "[]"), moved] {
         *issuer.response.lock() = response;
         let _unknown = user_of(&users, &token_of(Some("b"), &pair));
-        // The second is asked for what the first has said: it has come to nothing by then.
+        // By the second fetch the result of the first has been applied.
         issuer.was_fetched().await;
         issuer.was_fetched().await;
         assert!(user_of(&users, &headers).is_ok());

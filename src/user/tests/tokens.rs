@@ -36,7 +36,7 @@ fn a_remembered_token_ends_with_its_exp() {
     }
 }
 
-/// Each of these reaches the origin as it came, and touches nothing that is stored.
+/// Each of these is forwarded unchanged and affects no stored response.
 #[test]
 fn what_is_no_valid_token_proves_nothing() {
     let users = by_secret();
@@ -323,7 +323,7 @@ fn one_token_has_one_digest_however_it_is_sent() {
 }
 
 proptest! {
-    /// One byte more, less or other makes another token; only the case of `Bearer` and blanks behind it do not.
+    /// Any changed byte makes another token, except for the case of `Bearer` and blanks after it.
     #[test]
     fn no_altered_token_is_verified(place in 0_usize..200, byte in 0x21_u8..0x7f, kind in 0_u8..3) {
         let good = token(r#"{"sub":"u1","exp":1800000000,"scope":"read"}"#);

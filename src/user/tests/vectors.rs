@@ -115,7 +115,7 @@ fn rsa_signs_in_six_ways() {
         assert_eq!(identifies(&pkcs1, &sign(algorithm)), Ok(()), "{algorithm:?}");
     }
     assert_eq!(VerificationKey::from_pem(&spki), VerificationKey::from_pem(&pkcs1));
-    // A public key is no secret, whatever a token says.
+    // A public key is not a secret, whatever a token claims.
     for bytes in [spki.as_bytes(), pair.public_key().as_ref()] {
         let forged = signed_with(bytes, r#"{"alg":"HS256"}"#, r#"{"sub":"u1"}"#);
         assert_eq!(identifies(&spki, &forged), Err(IdentityError::Algorithm));
@@ -138,7 +138,7 @@ fn curves_sign_in_their_own_way() {
             identifies(&pem, &signed_by(JwsAlgorithm::Rs256, sign)),
             Err(IdentityError::Algorithm)
         );
-        // All zeros is a signature of nothing (CVE-2022-21449).
+        // All zeros is not a signature (CVE-2022-21449).
         let zeros = signed_by(algorithm, |message| vec![0; sign(message).len()]);
         assert_eq!(identifies(&pem, &zeros), Err(IdentityError::Signature));
     }
@@ -191,7 +191,7 @@ fn what_is_no_public_key_is_refused() {
     }
 }
 
-/// A public key of RSA with 1,024 bits: a modulus is enough to be looked at.
+/// Returns an RSA public key of 1,024 bits; a modulus is enough for the parser.
 fn small_rsa() -> String {
     let mut modulus = vec![0x02, 0x81, 0x81, 0x00];
     modulus.extend([0xc1; 128]);

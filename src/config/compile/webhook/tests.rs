@@ -1,4 +1,4 @@
-//! What webhooks may say, and what is said about those that mean nothing.
+//! Tests of webhook settings and their errors.
 
 use http::HeaderMap;
 use serde_json::json;
@@ -25,7 +25,7 @@ fn errors(text: &str) -> String {
     parse(text).unwrap_err()
 }
 
-/// The tags that a delivery to a webhook purges.
+/// Returns the tags that a delivery to a webhook purges.
 fn tags(webhook: &Webhook, event: &'static str, payload: &Value) -> Vec<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-event", http::HeaderValue::from_static(event));
@@ -78,7 +78,7 @@ secret = "a"
 prefix = "sha256="
 "#;
     insta::assert_snapshot!(errors(text), @r#"
-    error: this is one of `standard`, `github`, `stripe`, `shopify`, `slack`, `gitlab`, `hmac`, `bearer`
+    error: expected one of `standard`, `github`, `stripe`, `shopify`, `slack`, `gitlab`, `hmac`, `bearer`
      --> proxy.toml:5:10
       |
     5 | scheme = "hmca"
@@ -92,13 +92,13 @@ prefix = "sha256="
     6 | secret = "${UNSET}"
       |          ^^^^^^^^^^
 
-    error: this is no JSONPath (RFC 9535)
+    error: invalid JSONPath (RFC 9535)
       --> proxy.toml:10:10
        |
     10 | when = { "$.status[" = "paid", "$.total" = { "a" = 1 } }
        |          ^^^^^^^^^^^
 
-    error: `webhook.on.when.$.total` is a string, a number, a flag, or a list of these, not a table
+    error: `webhook.on.when.$.total` must be a string, a number, a boolean, or a list of these, not a table
       --> proxy.toml:10:44
        |
     10 | when = { "$.status[" = "paid", "$.total" = { "a" = 1 } }
@@ -110,19 +110,19 @@ prefix = "sha256="
     11 | purge = ["order:{id}", "sku:{$.items[*.sku}"]
        |                 ^^^^
 
-    error: this is no JSONPath (RFC 9535): in long-hand segment, expected closing ']'
+    error: invalid JSONPath (RFC 9535): in long-hand segment, expected closing ']'
       --> proxy.toml:11:30
        |
     11 | purge = ["order:{id}", "sku:{$.items[*.sku}"]
        |                              ^^^^^^^^^^^^^
 
-    error: this is one of `hard`, `soft`
+    error: expected one of `hard`, `soft`
       --> proxy.toml:12:8
        |
     12 | mode = "weak"
        |        ^^^^^^
 
-    error: two webhooks have this name
+    error: another webhook has this name
       --> proxy.toml:14:8
        |
      4 | name = "shop"
@@ -131,7 +131,7 @@ prefix = "sha256="
     14 | name = "shop"
        |        ^^^^^^
 
-    error: `prefix` is for the scheme `hmac` alone
+    error: `prefix` requires the scheme `hmac`
       --> proxy.toml:17:10
        |
     17 | prefix = "sha256="
@@ -150,44 +150,47 @@ fn every_value_that_means_nothing_is_refused() {
     };
     let cases = [
         (format!("[[webhook]]\n{complete}"), "`webhook` has no `name`"),
-        (format!("[[webhook]]\nname = \"a/b\"\n{complete}"), "it ends its path"),
-        (format!("[[webhook]]\nname = \"unknown\"\n{complete}"), "that there are not"),
+        (format!("[[webhook]]\nname = \"a/b\"\n{complete}"), "part of the URL"),
+        (format!("[[webhook]]\nname = \"unknown\"\n{complete}"), "reserved for unknown webhooks"),
         (format!("[[webhook]]\nname = \"a\"\n{complete}"), "`webhook` has no `scheme`"),
         (hmac("header = \"x\"\non = [{ purge = \"t\" }]"), "has no secret: anyone could purge"),
         (hmac("header = \"x\"\nsecrets = []"), "has no secret: anyone could purge"),
-        (hmac("header = \"x\"\nsecret = \" \""), "a secret is empty"),
-        (hmac(&format!("secrets = [\"a\"]\n{complete}")), "use one"),
+        (hmac("header = \"x\"\nsecret = \" \""), "empty secret"),
+        (hmac(&format!("secrets = [\"a\"]\n{complete}")), "exclude each other"),
         (hmac("secret = \"a\"\non = [{ purge = \"t\" }]"), "`webhook` has no `header`"),
         (hmac("secret = \"a\"\nheader = \"x\""), "this webhook purges nothing"),
         (hmac(&format!("{complete}\nencoding = \"hx\"")), "did you mean `hex`?"),
         (hmac(&format!("{complete}\nalgorithm = \"md5\"")), "`sha1`, `sha256`, `sha512`"),
         (hmac(&format!("{complete}\nsigned = \"{{id}}\"")), "`{body}` and `{timestamp}`"),
-        (hmac(&format!("{complete}\nsigned = \"{{timestamp}}{{body}}\"")), "no `timestamp_header`"),
+        (
+            hmac(&format!("{complete}\nsigned = \"{{timestamp}}{{body}}\"")),
+            "`{timestamp}` requires `timestamp_header`",
+        ),
         (
             hmac(&format!("{complete}\nsigned = \"{{body}}\"\ntimestamp_header = \"t\"")),
             "is not signed: add `{timestamp}`",
         ),
-        (hmac(&format!("{complete}\ntolerance = \"0s\"")), "cannot be zero"),
-        (hmac(&format!("{complete}\nevent_from = \"a b\"")), "a field name, as in `x-event`"),
-        (hmac("secret = \"a\"\nheader = \"x\"\non = [{}]"), "names no tag"),
-        (hmac("secret = \"a\"\nheader = \"x\"\non = [{ purge = [] }]"), "names no tag"),
+        (hmac(&format!("{complete}\ntolerance = \"0s\"")), "a value above zero"),
+        (hmac(&format!("{complete}\nevent_from = \"a b\"")), "a field name such as `x-event`"),
+        (hmac("secret = \"a\"\nheader = \"x\"\non = [{}]"), "has no tags"),
+        (hmac("secret = \"a\"\nheader = \"x\"\non = [{ purge = [] }]"), "has no tags"),
         (
             hmac("secret = \"a\"\nheader = \"x\"\non = [{ event = \"e\", purge = \"t\" }]"),
-            "nothing tells what the event is",
+            "the source of the event's name is missing",
         ),
         (
             hmac(
                 "secret = \"a\"\nheader = \"x\"\non = [{ when = { \"$.a\" = [] }, purge = \"t\" }]",
             ),
-            "nothing can be equal to this",
+            "this value can never match",
         ),
-        (vendor("github", "header = \"x\""), "`header` is for the schemes `hmac` and `bearer`"),
-        (vendor("shopify", "encoding = \"hex\""), "`encoding` is for the scheme `hmac` alone"),
-        (vendor("gitlab", "tolerance = \"1m\""), "for schemes that sign a time"),
-        (vendor("stripe", "tolerance = \"0s\""), "cannot be zero"),
-        (vendor("standard", ""), "is base64, as in `whsec_"),
-        (vendor("slack", "id_from = \"a b\""), "a field name, as in `x-event`"),
-        ("admin.purge_from = [\"10.0.0.0/33\"]".to_owned(), "neither a network"),
+        (vendor("github", "header = \"x\""), "`header` requires the scheme `hmac` or `bearer`"),
+        (vendor("shopify", "encoding = \"hex\""), "`encoding` requires the scheme `hmac`"),
+        (vendor("gitlab", "tolerance = \"1m\""), "a scheme with a signed timestamp"),
+        (vendor("stripe", "tolerance = \"0s\""), "a value above zero"),
+        (vendor("standard", ""), "a base64 secret such as `whsec_"),
+        (vendor("slack", "id_from = \"a b\""), "a field name such as `x-event`"),
+        ("admin.purge_from = [\"10.0.0.0/33\"]".to_owned(), "expected a network"),
     ];
     for (text, expected) in cases {
         let errors = errors(&text);

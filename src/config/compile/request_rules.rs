@@ -1,0 +1,69 @@
+//! Compilation of `query`, `vary` and `bypass`: the parts of a request that matter to a route.
+
+use http::HeaderName;
+
+use super::problems::Problems;
+use crate::{
+    config::file::{BypassTable, QueryTable, VaryTable},
+    key::uri::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule},
+    policy::storable::carries_client_address,
+    route::{
+        BypassRule, VaryRule,
+        condition::{HeaderCondition, QueryCondition},
+    },
+};
+
+pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
+    let name = |text: &str| {
+        NamePattern::parse(text).map_err(|error| match error {
+            NamePatternError::Empty => "expected a parameter name",
+            NamePatternError::Wildcard => "a `*` is allowed only at the beginning or the end",
+        })
+    };
+    QueryRule {
+        ignore: problems.each(table.ignore.as_ref(), name).into(),
+        only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
+        order: if table.sort == Some(true) { QueryOrder::Sorted } else { QueryOrder::AsSent },
+        forwarding: problems
+            .one_of(
+                table.forward.as_ref(),
+                &[("kept", QueryForwarding::Kept), ("all", QueryForwarding::All)],
+            )
+            .unwrap_or_default(),
+    }
+}
+
+pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
+    let header = |text: &str| match text.parse::<HeaderName>() {
+        Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
+            "this field holds the client's address, which no key contains; use `cache = false` instead",
+        ),
+        name => name.map_err(|_| "invalid field name"),
+    };
+    let cookie = |text: &str| {
+        let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_name && !text.contains(['=', ';', ',']) {
+            Ok(text.into())
+        } else {
+            Err("invalid cookie name")
+        }
+    };
+    VaryRule {
+        headers: problems.each(table.headers.as_ref(), header).into(),
+        cookies: problems.each(table.cookies.as_ref(), cookie).into(),
+    }
+}
+
+pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> BypassRule {
+    let query = |text: &str| {
+        QueryCondition::parse(text).ok_or("expected `name` or `name=value`, such as `nocache=true`")
+    };
+    let header = |text: &str| {
+        HeaderCondition::parse(text).ok_or("expected `name` or `name: value`, such as `x-export`")
+    };
+    BypassRule {
+        query: problems.each(table.query.as_ref(), query).into(),
+        headers: problems.each(table.header.as_ref(), header).into(),
+        refresh: table.refresh.as_ref().is_some_and(|flag| flag.value),
+    }
+}

@@ -1,0 +1,19 @@
+//! Settings of the command line.
+
+use super::{listen::ListenAddress, settings::AccessLogFormat};
+use crate::{origin::Endpoint, redis};
+
+/// The settings of the command line, which override the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// Replaces `listen` unless empty.
+    pub listen: Vec<ListenAddress>,
+    /// Replaces `origin.urls` unless empty.
+    pub origin: Vec<Endpoint>,
+    /// Replaces `admin.listen`.
+    pub admin: Option<ListenAddress>,
+    /// Replaces `store.redis`.
+    pub redis: Option<redis::Settings>,
+    /// Replaces `log.access`.
+    pub access_log: Option<AccessLogFormat>,
+}
