@@ -17,7 +17,7 @@ use crate::{
     feed::CorsOrigins,
     forward::ViaIdentity,
     key::{
-        DigestKey, StorageScope,
+        DigestKey, StoragePlacement,
         digest::{CredentialDigests, MIN_DIGEST_KEY_LENGTH},
     },
     origin::Origin,
@@ -185,16 +185,16 @@ fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
     let given = config.user.digest_key.as_ref();
     let of_fleet = given.and_then(|key| DigestKey::new(key.expose().as_bytes()));
     if let Some(key) = of_fleet {
-        return Ok(CredentialDigests { key, storage_scope: StorageScope::Fleet });
+        return Ok(CredentialDigests { key, storage_placement: StoragePlacement::Fleet });
     }
     let mut secret = [0; MIN_DIGEST_KEY_LENGTH];
     aws_lc_rs::rand::fill(&mut secret).context("the system's random number generator failed")?;
     let drawn = DigestKey::new(&secret).context("cannot create a digest key")?;
     let key = OWN.get_or_init(|| drawn).clone();
     // Without Redis this process is the whole fleet.
-    let storage_scope =
-        if config.store.redis.is_some() { StorageScope::Node } else { StorageScope::Fleet };
-    Ok(CredentialDigests { key, storage_scope })
+    let storage_placement =
+        if config.store.redis.is_some() { StoragePlacement::Node } else { StoragePlacement::Fleet };
+    Ok(CredentialDigests { key, storage_placement })
 }
 
 /// Creates the verification of identities.
@@ -207,12 +207,12 @@ fn users(
     keys: Option<Arc<TokenKeys>>,
 ) -> anyhow::Result<Authenticator> {
     let user = &config.user;
-    let key = match digests.storage_scope {
-        StorageScope::Node if user.identity_source != IdentitySource::None => user
+    let key = match digests.storage_placement {
+        StoragePlacement::Node if user.identity_source != IdentitySource::None => user
             .identity_source
             .digest_key(&config.store.prefix)
             .context("cannot create a digest key")?,
-        StorageScope::Node | StorageScope::Fleet => digests.key.clone(),
+        StoragePlacement::Node | StoragePlacement::Fleet => digests.key.clone(),
     };
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let partitions = routes.map(|route| route.rule.partition.clone());

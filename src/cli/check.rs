@@ -19,7 +19,7 @@ use crate::{
 
 /// The flags of `larder check`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct CheckArguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
     pub config: PathBuf,
@@ -31,7 +31,7 @@ pub struct Arguments {
 /// Prints the routes of a configuration, or fails with its errors or failed tests.
 ///
 /// Warnings and errors are printed to standard error.
-pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
             if !config.warnings.problems.is_empty() {

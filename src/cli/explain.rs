@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The flags of `larder explain`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// The method, such as GET.
     #[arg(value_name = "METHOD")]
     pub method: String,
@@ -58,7 +58,7 @@ pub struct Arguments {
 }
 
 /// Prints an explanation.
-pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let request = explain_request(arguments);
     if arguments.live || arguments.node.admin.is_some() {
         output::print(&ask_node(arguments, &request)?)?;
@@ -83,7 +83,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain_request(arguments: &Arguments) -> ExplainRequest {
+fn explain_request(arguments: &ExplainArguments) -> ExplainRequest {
     let is_given = arguments.response.is_some()
         || !arguments.response_headers.is_empty()
         || arguments.response_body.is_some();
@@ -102,7 +102,7 @@ fn explain_request(arguments: &Arguments) -> ExplainRequest {
 }
 
 /// Returns the explanation of a running node, in the requested format.
-fn ask_node(arguments: &Arguments, request: &ExplainRequest) -> anyhow::Result<String> {
+fn ask_node(arguments: &ExplainArguments, request: &ExplainRequest) -> anyhow::Result<String> {
     let node = arguments.node.node()?;
     let (address, token) =
         node.address_and_token(arguments.token.as_deref(), crate::config::Permission::Read)?;

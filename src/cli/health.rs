@@ -9,14 +9,14 @@ use super::node::NodeArguments;
 
 /// The flags of `larder health`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct HealthArguments {
     /// The node to check.
     #[command(flatten)]
     pub node: NodeArguments,
 }
 
 /// Requests `/readyz` and succeeds if the node is ready.
-pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &HealthArguments) -> anyhow::Result<ExitCode> {
     let address = arguments.node.node()?.address()?;
     let response = address.get("/readyz").with_context(|| format!("no response from {address}"))?;
     let is_larder = response.body.starts_with("ready");
@@ -56,7 +56,7 @@ mod tests {
             }
             stream.write_all(response.as_bytes()).unwrap();
         });
-        let result = execute(&Arguments { node: NodeArguments { config: None, admin } });
+        let result = execute(&HealthArguments { node: NodeArguments { config: None, admin } });
         server.join().unwrap();
         result.map_err(|error| format!("{error:#}"))
     }

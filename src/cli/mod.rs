@@ -27,17 +27,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the proxy.
-    Run(run::Arguments),
+    Run(run::RunArguments),
     /// Validate the configuration; print its routes or its errors.
-    Check(check::Arguments),
+    Check(check::CheckArguments),
     /// See the product: a slow sample API, Larder in front of it, and some traffic.
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// Explain how a request is handled, by the configuration or by a running node.
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Check if a node is ready.
-    Health(health::Arguments),
+    Health(health::HealthArguments),
     /// Purge stored responses.
-    Purge(purge::Arguments),
+    Purge(purge::PurgeArguments),
 }
 
 /// Runs the command line. Errors have been printed to standard error.

@@ -21,7 +21,7 @@ const CALL: (&str, &str) = ("/v1/purge", "application/json");
 /// The flags of `larder purge`.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("selectors").required(true).multiple(true))]
-pub struct Arguments {
+pub struct PurgeArguments {
     /// Purge responses with this tag. Most options can be repeated.
     #[arg(long, short, value_name = "TAG", group = "selectors")]
     pub tag: Vec<String>,
@@ -67,7 +67,7 @@ pub struct Arguments {
 }
 
 /// Purges, and prints the receipt.
-pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
     let node = arguments.node.node()?;
     let (address, token) = node.address_and_token(arguments.token.as_deref(), Permission::Purge)?;
     let request = address.post(CALL, token.as_deref(), &body(arguments))?;
@@ -88,7 +88,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns a warning if no response can belong to users of such a name under this configuration.
-fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
+fn unknown_users(arguments: &PurgeArguments, config: &Config) -> Option<String> {
     if arguments.user.is_empty() {
         return None;
     }
@@ -126,7 +126,7 @@ fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
 }
 
 /// Returns the body of the call.
-fn body(arguments: &Arguments) -> String {
+fn body(arguments: &PurgeArguments) -> String {
     let mut body = json!({
         "tags": arguments.tag,
         "urls": arguments.url,
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command, admin_client::AdminAddress};
 
-    fn arguments(line: &[&str]) -> Result<Arguments, String> {
+    fn arguments(line: &[&str]) -> Result<PurgeArguments, String> {
         let line = ["larder", "purge"].iter().chain(line);
         match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
             Command::Purge(arguments) => Ok(arguments),
@@ -225,7 +225,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let destination = |line: &[&str]| {
             let line: Vec<&str> = ["-t", "a"].iter().chain(line).copied().collect();
-            let Arguments { node, token, .. } = arguments(&line).unwrap();
+            let PurgeArguments { node, token, .. } = arguments(&line).unwrap();
             let (address, token) = node
                 .node()
                 .unwrap()

@@ -31,7 +31,7 @@ pub(super) const DEFAULT_FILE: &str = "proxy.toml";
 
 /// The flags of `larder run`. Each overrides the configuration file.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Arguments {
+pub struct RunArguments {
     /// The configuration file. Defaults to ./proxy.toml, unless --origin is given.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
@@ -95,7 +95,7 @@ where
     }
 }
 
-impl Arguments {
+impl RunArguments {
     /// Returns the configuration file that these flags select, unless the flags suffice without
     /// one.
     pub fn file(&self) -> Option<&Path> {
@@ -123,7 +123,7 @@ impl Arguments {
 }
 
 /// Runs the proxy until SIGTERM or SIGINT. A second signal terminates it at once.
-pub(crate) fn execute(arguments: &Arguments) -> ExitCode {
+pub(crate) fn execute(arguments: &RunArguments) -> ExitCode {
     let stderr_log = StderrLog::start();
     let _flush = FlushOnDrop(&stderr_log);
     run(arguments, &stderr_log).unwrap_or_else(|error| {
@@ -141,7 +141,7 @@ impl Drop for FlushOnDrop<'_> {
     }
 }
 
-fn run(arguments: &Arguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode> {
+fn run(arguments: &RunArguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode> {
     let LoadedConfig { config, files } = arguments.configuration();
     let config = match config {
         Ok(config) => config,
@@ -165,7 +165,7 @@ fn run(arguments: &Arguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode
 
 async fn serve(
     config: Config,
-    arguments: Arguments,
+    arguments: RunArguments,
     watch: ConfigWatcher,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn arguments(line: &[&str]) -> Arguments {
+    fn arguments(line: &[&str]) -> RunArguments {
         let line = ["larder", "run"].iter().chain(line);
         match Cli::try_parse_from(line).unwrap().command {
             Command::Run(arguments) => arguments,

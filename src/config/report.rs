@@ -62,7 +62,7 @@ pub struct Finding {
     /// Another byte range that explains the finding, with a label.
     pub context: Option<(Range<usize>, &'static str)>,
     /// Whether another error may be the cause.
-    pub certainty: Certainty,
+    pub certainty: FindingConfidence,
 }
 
 /// The severity of a finding.
@@ -76,7 +76,7 @@ pub enum Severity {
 
 /// Whether a finding is independent of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Certainty {
+pub enum FindingConfidence {
     /// It is.
     Certain,
     /// A misspelt key elsewhere may be the cause, so it is shown only if there is no other error.
@@ -92,7 +92,7 @@ impl Finding {
             at,
             help: None,
             context: None,
-            certainty: Certainty::Certain,
+            certainty: FindingConfidence::Certain,
         }
     }
 
@@ -122,7 +122,7 @@ impl Finding {
     /// Marks the finding as a possible consequence of another error.
     #[must_use]
     pub fn doubtful(self) -> Self {
-        Self { certainty: Certainty::Doubtful, ..self }
+        Self { certainty: FindingConfidence::Doubtful, ..self }
     }
 }
 
@@ -130,10 +130,10 @@ impl ConfigReport {
     /// Creates a report about a text, with secrets masked.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_certain_error = |finding: &Finding| {
-            finding.severity == Severity::Error && finding.certainty == Certainty::Certain
+            finding.severity == Severity::Error && finding.certainty == FindingConfidence::Certain
         };
         if problems.iter().any(is_certain_error) {
-            problems.retain(|finding| finding.certainty == Certainty::Certain);
+            problems.retain(|finding| finding.certainty == FindingConfidence::Certain);
         }
         problems.sort_by_key(|finding| finding.at.as_ref().map(|at| at.start));
         Self { file: file.to_owned(), source: source.to_owned(), problems }

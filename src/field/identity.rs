@@ -4,7 +4,7 @@
 //! word *token*. A false positive costs hits. A false negative serves one client's response to
 //! another.
 
-use super::name::{NameSet, PatternSet, WordSet, is_same};
+use super::name::{PatternSet, StaticNameSet, WordSet, is_same};
 
 /// How a field identifies the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) fn is_everyday(name: &str) -> bool {
 
 /// Names that browsers, proxies and tracers send with most requests, sorted by length.
 #[rustfmt::skip]
-static EVERYDAY: NameSet = NameSet::new(&[
+static EVERYDAY: StaticNameSet = StaticNameSet::new(&[
     "via", "cf-ray", "baggage", "cdn-loop", "priority", "save-data", "x-real-ip", "cf-visitor",
     "tracestate", "traceparent", "x-amz-cf-id", "x-b3-spanid", "cf-ipcountry", "sentry-trace",
     "x-b3-sampled", "x-b3-traceid", "x-csrf-token", "x-request-id", "x-xsrf-token",

@@ -117,13 +117,13 @@ const fn bucket_of(name: &[u8]) -> usize {
 
 /// A set of lower-case names, indexed by length.
 #[derive(Debug)]
-pub(crate) struct NameSet {
+pub(crate) struct StaticNameSet {
     list: &'static [&'static str],
     /// For each length, the position of the first name of at least that length.
     starts: [u8; 34],
 }
 
-impl NameSet {
+impl StaticNameSet {
     /// Builds the index of a list that is sorted by length. No name is longer than 32 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
@@ -219,7 +219,7 @@ mod tests {
 
     static PATTERNS: PatternSet = PatternSet::new(&["-ab*", "b", "ba", "cxy*d"]);
     static WORDS: WordSet = WordSet::new(&["key", "token"]);
-    static EXACT: NameSet = NameSet::new(&["a", "bc", "de"]);
+    static EXACT: StaticNameSet = StaticNameSet::new(&["a", "bc", "de"]);
 
     #[test]
     fn lists_are_searched_by_their_first_character() {

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::SHA256;
 pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
-    pub(super) storage_scope: StorageScope,
+    pub(super) storage_placement: StoragePlacement,
     /// The query to send if it differs from the one in the text; rarely present.
     pub(super) sent_query: Option<SentQuery>,
 }
@@ -29,7 +29,7 @@ impl fmt::Debug for SentQuery {
 
 /// The stores that may hold the responses of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StorageScope {
+pub enum StoragePlacement {
     /// All tiers, for every node of the fleet.
     #[default]
     Fleet,
@@ -65,7 +65,7 @@ impl CacheKey {
         self.text.push(SELECTED);
         write(&mut self.text);
         Self {
-            storage_scope: self.storage_scope,
+            storage_placement: self.storage_placement,
             sent_query: self.sent_query,
             ..Self::digested(self.text)
         }
@@ -80,7 +80,7 @@ impl CacheKey {
         text.push(SEPARATOR);
         text.extend_from_slice(selecting);
         let sent_query = self.sent_query.clone();
-        Self { storage_scope: self.storage_scope, sent_query, ..Self::digested(text) }
+        Self { storage_placement: self.storage_placement, sent_query, ..Self::digested(text) }
     }
 
     /// Builds the key with this text.
@@ -89,8 +89,8 @@ impl CacheKey {
     }
 
     /// Returns the stores that may hold responses of this key.
-    pub fn storage_scope(&self) -> StorageScope {
-        self.storage_scope
+    pub fn storage_placement(&self) -> StoragePlacement {
+        self.storage_placement
     }
 
     /// Returns 128 bits of the text's SHA-256.
@@ -106,6 +106,6 @@ impl CacheKey {
     fn digested(text: Vec<u8>) -> Self {
         let hash = aws_lc_rs::digest::digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { digest, text, storage_scope: StorageScope::Fleet, sent_query: None }
+        Self { digest, text, storage_placement: StoragePlacement::Fleet, sent_query: None }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
-use super::StorageScope;
+use super::StoragePlacement;
 
 /// The minimum length of a secret in bytes: that of the digest (RFC 2104 §3).
 pub(crate) const MIN_DIGEST_KEY_LENGTH: usize = 32;
@@ -31,7 +31,7 @@ impl DigestKey {
 pub(crate) struct CredentialDigests {
     pub key: DigestKey,
     /// The nodes that have the same secret.
-    pub storage_scope: StorageScope,
+    pub storage_placement: StoragePlacement,
 }
 
 pub(crate) fn hex(digest: [u8; 16]) -> String {

@@ -8,7 +8,7 @@ pub(crate) mod uri;
 pub(crate) mod vary;
 
 pub use cache_key::CacheKey;
-pub(crate) use cache_key::StorageScope;
+pub(crate) use cache_key::StoragePlacement;
 pub use digest::DigestKey;
 pub use origin_target::OriginTarget;
 pub(crate) use origin_target::{is_selected_by_cookies, requested_url};

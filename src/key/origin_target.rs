@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    cache_key::{CacheKey, SELECTED, SentQuery, StorageScope},
+    cache_key::{CacheKey, SELECTED, SentQuery, StoragePlacement},
     uri::{PathReadings, Scheme, purge_url},
 };
 
@@ -33,7 +33,7 @@ pub struct OriginTarget<'a> {
     /// credentials.
     pub sent_query: Option<Cow<'a, str>>,
     /// The stores that may hold the responses.
-    pub storage_scope: StorageScope,
+    pub storage_placement: StoragePlacement,
     /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
     /// The clients that share the response, as written by [`partition`](super::partition). Empty
@@ -52,7 +52,7 @@ impl<'a> OriginTarget<'a> {
             path: path.into(),
             query: None,
             sent_query: None,
-            storage_scope: StorageScope::Fleet,
+            storage_placement: StoragePlacement::Fleet,
             forwarded_fields: Vec::new(),
             partition: Cow::Borrowed(&[]),
         }
@@ -61,7 +61,7 @@ impl<'a> OriginTarget<'a> {
     /// Returns the key of responses to this request. Takes about 200 ns.
     pub fn key(&self) -> CacheKey {
         let mut key = CacheKey::of_target(|text| self.write(text));
-        key.storage_scope = self.storage_scope;
+        key.storage_placement = self.storage_placement;
         key.sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
         key
     }
@@ -154,7 +154,7 @@ impl<'a> OriginTarget<'a> {
             path,
             query,
             sent_query: None,
-            storage_scope: StorageScope::Fleet,
+            storage_placement: StoragePlacement::Fleet,
             forwarded_fields,
             partition,
         })
@@ -184,7 +184,7 @@ impl CacheKey {
     pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
         let target = OriginTarget::read(self.text())?;
         let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
-        Some(OriginTarget { sent_query, storage_scope: self.storage_scope, ..target })
+        Some(OriginTarget { sent_query, storage_placement: self.storage_placement, ..target })
     }
 
     /// Returns the URL in the form that purges match, see [`purge_url`].
@@ -320,16 +320,17 @@ mod tests {
 
     #[test]
     fn the_reach_of_a_key_is_that_of_its_variants() {
-        let near = OriginTarget { storage_scope: StorageScope::Node, ..target("h", "/a", None) };
+        let near =
+            OriginTarget { storage_placement: StoragePlacement::Node, ..target("h", "/a", None) };
         let key = near.key();
         assert_eq!(key, target("h", "/a", None).key(), "the same key");
         for key in
             [key.variant(b"x"), key.clone().with_selecting_cookies(|text| text.push(b'x')), key]
         {
-            assert_eq!(key.storage_scope(), StorageScope::Node);
+            assert_eq!(key.storage_placement(), StoragePlacement::Node);
             assert_eq!(key.origin_target().unwrap().query_to_send(), None);
         }
-        assert_eq!(target("h", "/a", None).key().storage_scope(), StorageScope::Fleet);
+        assert_eq!(target("h", "/a", None).key().storage_placement(), StoragePlacement::Fleet);
     }
 
     #[test]

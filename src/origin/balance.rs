@@ -6,7 +6,7 @@ use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
 use super::{
-    capacity::OriginLoad,
+    capacity::ConnectionStats,
     error::{OriginError, RequestDelivery, SendFailure},
     health, outlier,
     request_body::RequestBody,
@@ -117,9 +117,9 @@ impl Origin {
     }
 
     /// Returns the load of the connections to all servers.
-    pub fn load(&self) -> OriginLoad {
+    pub fn load(&self) -> ConnectionStats {
         let loads = self.servers.iter().map(|server| server.connections.capacity.load());
-        loads.fold(OriginLoad::default(), |sum, load| sum + load)
+        loads.fold(ConnectionStats::default(), |sum, load| sum + load)
     }
 
     /// Picks two servers at random and returns the less busy one. Ejected servers are used only if

@@ -28,7 +28,7 @@ pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 
 /// Load of the connections to an origin's servers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct OriginLoad {
+pub struct ConnectionStats {
     /// Connections, idle ones included, tunnels not.
     pub connections: usize,
     /// Requests queued for a connection.
@@ -70,8 +70,8 @@ impl ConnectionLimiter {
         self.rejected.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn load(&self) -> OriginLoad {
-        OriginLoad {
+    pub(super) fn load(&self) -> ConnectionStats {
+        ConnectionStats {
             connections: self.limits.connections.saturating_sub(self.permits.available_permits()),
             pending: self.pending(),
             rejected: self.rejected.load(Relaxed),
@@ -85,7 +85,7 @@ impl Drop for QueuedRequest<'_> {
     }
 }
 
-impl std::ops::Add for OriginLoad {
+impl std::ops::Add for ConnectionStats {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -115,10 +115,10 @@ mod tests {
         assert!(capacity.try_acquire().is_none());
         let queue_slot = capacity.enter_queue().unwrap();
         assert!(capacity.enter_queue().is_none());
-        assert_eq!(capacity.load(), OriginLoad { connections: 1, pending: 1, rejected: 0 });
+        assert_eq!(capacity.load(), ConnectionStats { connections: 1, pending: 1, rejected: 0 });
         drop((permit, queue_slot));
         capacity.count_rejected();
-        assert_eq!(capacity.load(), OriginLoad { connections: 0, pending: 0, rejected: 1 });
+        assert_eq!(capacity.load(), ConnectionStats { connections: 0, pending: 0, rejected: 1 });
         assert!(capacity.try_acquire().is_some() && capacity.enter_queue().is_some());
     }
 }

@@ -27,7 +27,7 @@ mod waiters;
 
 pub use balance::Origin;
 pub(crate) use balance::SetupError;
-pub(crate) use capacity::OriginLoad;
+pub(crate) use capacity::ConnectionStats;
 pub use error::{OriginError, UploadFailure};
 pub(crate) use error::{RequestDelivery, SendFailure};
 #[cfg(fuzzing)]

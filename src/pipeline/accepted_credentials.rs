@@ -40,13 +40,13 @@ const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
 /// Identifies credentials as a member of one route's partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct CredentialScope {
+pub(super) struct AcceptanceKey {
     credential: u128,
     partition: [u8; 16],
     route: u64,
 }
 
-impl CredentialScope {
+impl AcceptanceKey {
     /// Returns the scope as bytes.
     fn bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
@@ -74,9 +74,9 @@ struct Acceptance {
 
 /// The credentials that the origin accepted, and the targets that it denied to them.
 pub(super) struct AcceptedCredentials {
-    acceptances: Cache<CredentialScope, Arc<Acceptance>>,
+    acceptances: Cache<AcceptanceKey, Arc<Acceptance>>,
     /// Credentials being checked by the origin; other requests with them wait.
-    rechecks: Mutex<HashMap<CredentialScope, watch::Receiver<()>>>,
+    rechecks: Mutex<HashMap<AcceptanceKey, watch::Receiver<()>>>,
     /// When the denial of a target to a credential ends.
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
@@ -112,7 +112,7 @@ pub(super) enum RecheckRole {
 /// The right to recheck credentials. Waiting requests continue when it is dropped.
 pub(super) struct RecheckLeader {
     accepted: Arc<AcceptedCredentials>,
-    scope: CredentialScope,
+    scope: AcceptanceKey,
     _waiting: watch::Sender<()>,
 }
 
@@ -159,7 +159,7 @@ impl AcceptedCredentials {
     /// 100 ns.
     pub(super) fn is_accepted(
         &self,
-        (member, scope): (&PartitionMember, CredentialScope),
+        (member, scope): (&PartitionMember, AcceptanceKey),
         applied_purges: &AppliedPurges,
         (started, now): (Instant, Timestamp),
         recheck: Duration,
@@ -179,7 +179,7 @@ impl AcceptedCredentials {
     /// Returns the time since the previous acceptance, or `None` if a later one is recorded.
     pub(super) fn accept(
         &self,
-        scope: CredentialScope,
+        scope: AcceptanceKey,
         stamp: FenceStamp,
         at: Timestamp,
     ) -> Option<Duration> {
@@ -193,7 +193,7 @@ impl AcceptedCredentials {
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
-    pub(super) fn forget(&self, scope: CredentialScope) {
+    pub(super) fn forget(&self, scope: AcceptanceKey) {
         self.acceptances.remove(&scope);
     }
 
@@ -204,7 +204,7 @@ impl AcceptedCredentials {
     }
 
     /// Joins the recheck of credentials, or starts one.
-    pub(super) fn join_recheck(self: &Arc<Self>, scope: CredentialScope) -> RecheckRole {
+    pub(super) fn join_recheck(self: &Arc<Self>, scope: AcceptanceKey) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
             return RecheckRole::Follower(first.clone());

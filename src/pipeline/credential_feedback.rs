@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::{
-    accepted_credentials::{CredentialScope, fleet},
+    accepted_credentials::{AcceptanceKey, fleet},
     config_snapshot::ConfigSnapshot,
     credential_verdict::CredentialVerdict,
     credentials::{self, IdentityInputs},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     fence::{FenceStamp, PurgeSource, Selector},
     field::Timestamp,
-    key::{CacheKey, StorageScope},
+    key::{CacheKey, StoragePlacement},
     policy::Partition,
     purge::LogEvent,
     store::Store,
@@ -127,14 +127,14 @@ async fn record_verdict<S: Store>(
     (requested, responded): (RequestedAt, RespondedAt),
 ) {
     let CredentialUse { config, member, route, target, is_stored } = *used;
-    let (accepted, scope) = (&pipeline.accepted, CredentialScope::of(member, route));
+    let (accepted, scope) = (&pipeline.accepted, AcceptanceKey::of(member, route));
     match verdict {
         CredentialVerdict::Accepted => {
             let (recheck, (stamp, requested_at)) = (config.users.recheck(), requested);
             let since = accepted.accept(scope, stamp, requested_at);
             // Other nodes remember an acceptance for a while, so it is not announced each time.
             let is_news = since.is_some_and(|since| since > recheck / 2);
-            if is_news && target.storage_scope() == StorageScope::Fleet {
+            if is_news && target.storage_placement() == StoragePlacement::Fleet {
                 fleet::announce(&pipeline.store, (member, scope), requested, recheck);
             }
             accepted.lift_denial(member, target, requested_at);

@@ -8,7 +8,7 @@ use super::{config_snapshot::ConfigSnapshot, cookies, sensitive};
 use crate::{
     field::{Timestamp, presence::FieldPresence},
     key::{
-        CacheKey, DigestKey, OriginTarget, StorageScope, digest,
+        CacheKey, DigestKey, OriginTarget, StoragePlacement, digest,
         partition::{PartitionKey, of_identity, of_several},
         uri::{QueryForwarding, QueryRule, purge_url},
     },
@@ -52,7 +52,7 @@ pub(super) struct RequestIdentity {
     /// The requesting member of the partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     partition: PartitionKey,
-    storage_scope: StorageScope,
+    storage_placement: StoragePlacement,
     is_selecting: bool,
 }
 
@@ -175,7 +175,7 @@ impl RequestIdentity {
             credentials: credentials.only(Credentials::SIGNATURE.with(Credentials::PARAMETER)),
             partition: of_identity(&part),
             member: Some(Arc::new(member)),
-            storage_scope: config.digests.storage_scope,
+            storage_placement: config.digests.storage_placement,
             is_selecting: false,
         })
     }
@@ -186,7 +186,7 @@ impl RequestIdentity {
             credentials: Credentials::NONE,
             member: None,
             partition: PartitionKey::new(),
-            storage_scope: StorageScope::Fleet,
+            storage_placement: StoragePlacement::Fleet,
             is_selecting: false,
         }
     }
@@ -204,8 +204,8 @@ impl RequestIdentity {
         } else if !self.partition.is_empty() && !PlantedBug::KeyWithoutPartition.is_planted() {
             target.partition = Cow::Borrowed(&self.partition);
         }
-        if self.storage_scope == StorageScope::Node || route.rule.sensitive {
-            target.storage_scope = StorageScope::Node;
+        if self.storage_placement == StoragePlacement::Node || route.rule.sensitive {
+            target.storage_placement = StoragePlacement::Node;
         }
         let key = target.key();
         if !self.is_selecting {

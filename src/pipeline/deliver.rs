@@ -29,7 +29,7 @@ use crate::{
     origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, ForwardReason, Reason,
-        cache_status::{CACHE_STATUS, Collapsed, Handling, StoreDecision, X_API_CACHE},
+        cache_status::{CACHE_STATUS, Collapsed, Handling, StoredStatus, X_API_CACHE},
         cors, downstream, tag,
         validation::{self, Precondition, RangeOutcome},
     },
@@ -53,7 +53,7 @@ pub(super) struct CacheDecision {
     /// The origin's status.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
-    pub stored: StoreDecision,
+    pub stored: StoredStatus,
     /// Whether the request shared another's fetch.
     pub collapsed: Collapsed,
     pub reason: Option<Reason>,
@@ -72,7 +72,7 @@ impl CacheDecision {
     /// A request answered from the store.
     pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
-        let (stored, collapsed) = (StoreDecision::No, Collapsed::No);
+        let (stored, collapsed) = (StoredStatus::No, Collapsed::No);
         Self { result, forward, origin_status, stored, collapsed, reason }
     }
 
@@ -261,8 +261,7 @@ impl Responder<'_> {
         }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
-        let is_stored =
-            matches!(decision.stored, StoreDecision::Yes | StoreDecision::UnlessTooLong);
+        let is_stored = matches!(decision.stored, StoredStatus::Yes | StoredStatus::UnlessTooLong);
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }

@@ -15,7 +15,7 @@ use super::{
         FailureCause, FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse,
     },
     lookup::StoredMatch,
-    outages::{is_slow, outage_of},
+    recent_failures::{is_slow, outage_of},
     selecting_fields::{selecting_set, selecting_values},
     state::Pipeline,
     tee::TeeBody,
@@ -55,10 +55,10 @@ impl<S> Pipeline<S> {
 impl<S: Store> OriginFetch<S> {
     /// Records whether fetches of this key fail. `took` is how long this one needed.
     pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
-        let outages = &self.context.pipeline.outages;
+        let recent_failures = &self.context.pipeline.recent_failures;
         let outage = match sent {
             Ok(origin_response) if !origin_response.is_failure() => {
-                return outages.forget(&self.context.key);
+                return recent_failures.forget(&self.context.key);
             }
             Ok(_) if is_slow(took) => Outage::Error,
             Ok(_) => return,
@@ -66,7 +66,7 @@ impl<S: Store> OriginFetch<S> {
         };
         if self.stored.is_some() && self.context.is_representative() {
             let now = self.context.pipeline.clock.steady();
-            outages.note_key(&self.context.key, (outage, took), now);
+            recent_failures.note_key(&self.context.key, (outage, took), now);
         }
     }
 
@@ -171,7 +171,7 @@ impl<S: Store> OriginFetch<S> {
             status: head.status,
             headers: stored_fields(&head.headers, &directives),
             freshness: Freshness { received_at: times.received_steady, ..freshness },
-            stored: cache_status::StoreDecision::No,
+            stored: cache_status::StoredStatus::No,
             tags: None,
             tee: Arc::clone(&tee),
             variant,

@@ -14,7 +14,7 @@ use crate::{
     origin::OriginError,
     policy::{
         CacheResult, Freshness, Reason,
-        cache_status::{Collapsed, StoreDecision as Stores},
+        cache_status::{Collapsed, StoredStatus as Stores},
         stale::Outage,
     },
     route::VaryRule,

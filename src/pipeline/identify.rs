@@ -9,7 +9,7 @@ use std::{
 use http::HeaderMap;
 
 use super::{
-    accepted_credentials::CredentialScope, config_snapshot::ConfigSnapshot, state::Pipeline,
+    accepted_credentials::AcceptanceKey, config_snapshot::ConfigSnapshot, state::Pipeline,
 };
 use crate::{
     policy::{Partition, Reason},
@@ -43,7 +43,7 @@ impl<S> Pipeline<S> {
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);
         let at = (Instant::now(), self.clock.steady());
         own.any(|route| {
-            let scope = (member, CredentialScope::of(member, &route.name));
+            let scope = (member, AcceptanceKey::of(member, &route.name));
             self.accepted.is_accepted(scope, self.log.applied_purges(), at, Duration::MAX)
         })
     }

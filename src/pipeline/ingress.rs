@@ -12,7 +12,7 @@ use crate::{
     field::forwarding::ForwardingKind,
     forward::forwarded_fields,
     key::{
-        OriginTarget, StorageScope,
+        OriginTarget, StoragePlacement,
         uri::{QueryForwarding, QueryRule, Scheme, host},
     },
     policy::{Credentials, RequestHead},
@@ -65,7 +65,7 @@ impl<'a> Ingress<'a> {
             path: uri.path().into(),
             query: uri.query().map(Cow::Borrowed),
             sent_query: None,
-            storage_scope: StorageScope::Fleet,
+            storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded,
             partition: Cow::Borrowed(&[]),
         }
@@ -89,7 +89,7 @@ impl<'a> Ingress<'a> {
             sent_query: query
                 .filter(|_| rule.forwarding == QueryForwarding::All)
                 .map(Cow::Borrowed),
-            storage_scope: StorageScope::Fleet,
+            storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded.clone(),
             partition: Cow::Borrowed(&[]),
         };
@@ -108,8 +108,8 @@ fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
         None => target.query = Some(query),
         Some(masked) => {
             target.sent_query = target.sent_query.take().or(Some(query));
-            (target.query, target.storage_scope) =
-                (Some(masked.into()), config.digests.storage_scope);
+            (target.query, target.storage_placement) =
+                (Some(masked.into()), config.digests.storage_placement);
         }
     }
 }

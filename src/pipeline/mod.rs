@@ -51,7 +51,6 @@ mod miss_plan;
 #[cfg(all(test, feature = "models"))]
 mod models;
 mod origin_request;
-mod outages;
 mod pass;
 mod payload;
 mod problems;
@@ -59,6 +58,7 @@ mod purge_rate;
 mod range_body;
 mod receive;
 mod recent_clients;
+mod recent_failures;
 mod recent_targets;
 mod refresh;
 mod request_context;

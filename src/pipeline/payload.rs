@@ -16,7 +16,7 @@ use crate::{
     field::{list, preference::preferences},
     key::uri::PathReadings,
     parsing::{self, ParseError, ParseQueue},
-    policy::{Reason, cache_status::StoreDecision},
+    policy::{Reason, cache_status::StoredStatus},
     route::Route,
 };
 
@@ -112,11 +112,11 @@ impl Payload {
 
     /// Returns whether the response is stored, as far as that is known before its body arrives.
     /// `expected` is its length.
-    pub(super) fn stored(self, expected: Option<u64>) -> StoreDecision {
+    pub(super) fn stored(self, expected: Option<u64>) -> StoredStatus {
         match (self, expected) {
-            (Self::Unused, Some(_)) => StoreDecision::Yes,
-            (Self::Unused, None) => StoreDecision::UnlessTooLong,
-            (Self::Json(..), _) => StoreDecision::Undecided,
+            (Self::Unused, Some(_)) => StoredStatus::Yes,
+            (Self::Unused, None) => StoredStatus::UnlessTooLong,
+            (Self::Json(..), _) => StoredStatus::Undecided,
         }
     }
 

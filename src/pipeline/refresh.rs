@@ -26,7 +26,7 @@ impl<S: Store> RequestContext<S> {
         let backoff = &pipeline.backoff;
         if backoff.is_backing_off(&stored.key, now)
             || backoff.is_postponed(&stored.key, now)
-            || !pipeline.outages.allows_fetch(&stored.key, now)
+            || !pipeline.recent_failures.allows_fetch(&stored.key, now)
         {
             return;
         }

@@ -6,7 +6,7 @@ use http::request::Parts;
 use tokio::time::timeout;
 
 use super::{
-    accepted_credentials::{CredentialScope, Recheck, RecheckRole, fleet},
+    accepted_credentials::{AcceptanceKey, Recheck, RecheckRole, fleet},
     clock::ReceivedAt,
     config_snapshot::ConfigSnapshot,
     credentials::IdentityInputs,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::FieldPresence},
-    key::{CacheKey, StorageScope},
+    key::{CacheKey, StoragePlacement},
     policy::{
         CacheRule, Credentials, ForwardReason, Reason, Reuse, invalidation, reuse, stale,
         stale::Outage,
@@ -114,12 +114,12 @@ impl<S: Store> RequestContext<S> {
         if accepted.is_denied(member, &lookup.target, self.received.steady) {
             return Some(Recheck::alone());
         }
-        let scope = CredentialScope::of(member, self.config.route_name(self.route));
+        let scope = AcceptanceKey::of(member, self.config.route_name(self.route));
         let mut has_waited = false;
         while !self.is_accepted(member, lookup) {
             match accepted.join_recheck(scope) {
                 RecheckRole::Leader(leader) => {
-                    let is_shared = lookup.target.storage_scope() == StorageScope::Fleet;
+                    let is_shared = lookup.target.storage_placement() == StoragePlacement::Fleet;
                     if is_shared && self.is_accepted_elsewhere(scope).await {
                         break;
                     }
@@ -141,7 +141,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Returns whether another node has seen the origin accept these credentials.
-    async fn is_accepted_elsewhere(&self, scope: CredentialScope) -> bool {
+    async fn is_accepted_elsewhere(&self, scope: AcceptanceKey) -> bool {
         let (pipeline, received) = (&self.pipeline, self.received);
         let known = (&*pipeline.accepted, &pipeline.store);
         let (applied_purges, recheck) =
@@ -235,7 +235,7 @@ impl<S: Store> RequestContext<S> {
             return None;
         }
         let (pipeline, now) = (&self.pipeline, self.received.steady);
-        let outage = pipeline.outages.current(&stored.key, now).or_else(|| {
+        let outage = pipeline.recent_failures.current(&stored.key, now).or_else(|| {
             pipeline.backoff.is_backing_off(&stored.key, now).then_some(Outage::Error)
         })?;
         let known = (stored.response.status, &stored.response.freshness);

@@ -20,7 +20,7 @@ use crate::{
     origin::{OriginError, ResponseBody},
     policy::{
         CacheResult, Reason,
-        cache_status::{Collapsed, StoreDecision as Kept},
+        cache_status::{Collapsed, StoredStatus as Kept},
     },
     problem::Problem,
     store::Store,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::{Request, Response, Version};
 
-use super::{config_snapshot::ConfigSnapshot, outages::outage_of, state::Pipeline};
+use super::{config_snapshot::ConfigSnapshot, recent_failures::outage_of, state::Pipeline};
 use crate::{
     field::Timestamp,
     forward::response,
@@ -34,7 +34,7 @@ pub(super) async fn send<S>(
             // The version that clients see is Larder's own (RFC 9110 §2.5).
             *response.version_mut() = Version::HTTP_11;
             metrics.record_origin_response(response.status(), started.elapsed());
-            pipeline.outages.note_response();
+            pipeline.recent_failures.note_response();
             Ok((response, now))
         }
         Err(failure) => {
@@ -43,7 +43,7 @@ pub(super) async fn send<S>(
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
             if error.is_unreachable() {
                 let failure = (outage_of(&failure), started.elapsed());
-                pipeline.outages.note_origin(failure, pipeline.clock.steady());
+                pipeline.recent_failures.note_origin(failure, pipeline.clock.steady());
             }
             Err(failure)
         }

@@ -9,7 +9,7 @@ use super::config_snapshot::ConfigSnapshot;
 use crate::{
     fence::Selector,
     key::{
-        StorageScope, digest,
+        StoragePlacement, digest,
         partition::{self, PartitionKey},
     },
     route::Route,
@@ -35,7 +35,7 @@ pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> Partit
 /// Returns the tag that stands for a URL in purges. `None` if the route is not sensitive, or
 /// without `user.digest_key`: other nodes could not compute it.
 pub(super) fn tag(config: &ConfigSnapshot, route: &Route, url: &str) -> Option<String> {
-    if !route.rule.sensitive || config.digests.storage_scope == StorageScope::Node {
+    if !route.rule.sensitive || config.digests.storage_placement == StoragePlacement::Node {
         return None;
     }
     let text = format!("{PREFIX}{url}");

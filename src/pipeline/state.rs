@@ -8,16 +8,16 @@ use std::{
 use http::Method;
 
 use super::{
-    accepted_credentials::{AcceptedCredentials, CredentialScope},
+    accepted_credentials::{AcceptanceKey, AcceptedCredentials},
     backoff::Backoff,
     clock::{Clock, ReceivedAt},
     collapse::Flights,
     config_snapshot::ConfigSnapshot,
     credentials,
     hit_for_miss::HitForMiss,
-    outages::Outages,
     receive::Lookup,
     recent_clients::RecentClients,
+    recent_failures::RecentFailures,
     recent_targets::RecentTargets,
     sensitive,
     snapshot_cell::SnapshotCell,
@@ -28,7 +28,7 @@ use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
-    origin::OriginLoad,
+    origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
     store::Store,
@@ -49,7 +49,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) accepted: Arc<AcceptedCredentials>,
     pub(super) hit_for_miss: HitForMiss,
     pub(super) backoff: Backoff,
-    pub(super) outages: Outages,
+    pub(super) recent_failures: RecentFailures,
     pub(super) fill_budget: Arc<FillBudget>,
     pub(super) parsing: ParseQueue,
     pub(super) clock: Clock,
@@ -78,7 +78,7 @@ impl<S: Store> Pipeline<S> {
             accepted: AcceptedCredentials::new(),
             hit_for_miss: HitForMiss::new(),
             backoff: Backoff::new(),
-            outages: Outages::new(),
+            recent_failures: RecentFailures::new(),
             fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
             parsing,
             clock,
@@ -136,7 +136,7 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Returns the load of the connections to the origin.
-    pub(crate) fn origin_load(&self) -> OriginLoad {
+    pub(crate) fn origin_load(&self) -> ConnectionStats {
         self.config.with(|config| config.origin.load())
     }
 
@@ -156,7 +156,7 @@ impl<S> Pipeline<S> {
         (member, lookup): (&PartitionMember, &Lookup),
         received: ReceivedAt,
     ) -> bool {
-        let (scope, at) = (CredentialScope::of(member, route), (received.started, received.steady));
+        let (scope, at) = (AcceptanceKey::of(member, route), (received.started, received.steady));
         let (applied_purges, recheck) = (self.log.applied_purges(), config.users.recheck());
         !self.accepted.is_denied(member, &lookup.target, received.steady)
             && self.accepted.is_accepted((member, scope), applied_purges, at, recheck)

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     field::{Timestamp, presence::FieldPresence},
     forward::request_id,
-    policy::{CacheResult, Reason, cache_status::StoreDecision},
+    policy::{CacheResult, Reason, cache_status::StoredStatus},
     purge::LogEvent,
     purge::planted::PlantedBug,
     server::Connection,
@@ -268,7 +268,7 @@ async fn outcome(fetched: FetchOutcome) -> WarmOutcome {
         }
         FetchOutcome::Streaming(TeedResponse { streaming, reader, .. }) => {
             match reader.drain().await {
-                DrainOutcome::Complete if streaming.stored == StoreDecision::No => {
+                DrainOutcome::Complete if streaming.stored == StoredStatus::No => {
                     WarmOutcome::Skipped("content")
                 }
                 DrainOutcome::Complete => WarmOutcome::Stored,

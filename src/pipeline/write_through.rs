@@ -54,7 +54,7 @@ pub(super) struct WriteThroughResponse {
     pub reader: TeeReader,
     pub freshness: Freshness,
     /// Whether it will be stored, as far as its head says.
-    pub kept: cache_status::StoreDecision,
+    pub kept: cache_status::StoredStatus,
 }
 
 /// A response to a write that may be stored, if only the write's own purge selects it.

@@ -84,7 +84,7 @@ impl ForwardReason {
 
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StoreDecision {
+pub(crate) enum StoredStatus {
     /// It was stored, or is being stored.
     Yes,
     /// It will be stored unless its body, of unknown length, exceeds the limit.
@@ -116,7 +116,7 @@ pub(crate) enum Handling {
         /// The status of the origin's response, if there was one.
         status: Option<StatusCode>,
         /// Whether that response was stored.
-        stored: StoreDecision,
+        stored: StoredStatus,
         /// Whether the fetch was shared by several requests.
         collapsed: Collapsed,
     },
@@ -147,7 +147,7 @@ impl CacheStatus {
                     text.extend_from_slice(b"; fwd-status=");
                     text.extend_from_slice(status.as_str().as_bytes());
                 }
-                if stored == StoreDecision::Yes {
+                if stored == StoredStatus::Yes {
                     text.extend_from_slice(b"; stored");
                 }
                 if collapsed == Collapsed::Yes {
@@ -200,7 +200,7 @@ mod tests {
         Handling::Forwarded {
             forward,
             status: Some(StatusCode::OK),
-            stored: StoreDecision::Yes,
+            stored: StoredStatus::Yes,
             collapsed: Collapsed::No,
         }
     }
@@ -226,7 +226,7 @@ mod tests {
             handling: Handling::Forwarded {
                 forward: ForwardReason::Bypass,
                 status: None,
-                stored: StoreDecision::No,
+                stored: StoredStatus::No,
                 collapsed: Collapsed::Yes,
             },
             ttl: None,

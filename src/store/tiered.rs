@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     entry::{Entry, VarySelection},
-    key::{CacheKey, StorageScope},
+    key::{CacheKey, StoragePlacement},
 };
 
 /// A store of two optional tiers: memory and Redis.
@@ -69,7 +69,7 @@ impl TieredStore {
 
     /// Returns Redis, if it is configured and may store this key.
     fn redis_for(&self, key: &CacheKey) -> Option<&RedisStore> {
-        self.redis.as_ref().filter(|_| key.storage_scope() == StorageScope::Fleet)
+        self.redis.as_ref().filter(|_| key.storage_placement() == StoragePlacement::Fleet)
     }
 }
 

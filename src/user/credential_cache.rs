@@ -8,7 +8,7 @@ use std::sync::{
 use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 
-use super::{error::IdentityError, jwt::key::KeyId, member::PartitionMember};
+use super::{error::IdentityError, jwt::key::KeyFingerprint, member::PartitionMember};
 use crate::field::Timestamp;
 
 /// Maximum number of cached credentials, if none weighs more than [`MIN_WEIGHT`].
@@ -29,7 +29,7 @@ pub(super) struct VerifiedIdentity {
     /// Expiry by the system clock.
     pub(super) expires: Option<Timestamp>,
     /// The key that verified it, for tokens.
-    pub(super) key: Option<KeyId>,
+    pub(super) key: Option<KeyFingerprint>,
     /// The latest key set generation that is known to contain the key.
     generation: AtomicU64,
     /// Members in the order of the partitions.
@@ -39,7 +39,7 @@ pub(super) struct VerifiedIdentity {
 impl VerifiedIdentity {
     pub(super) fn new(
         expires: Option<Timestamp>,
-        key: Option<(KeyId, u64)>,
+        key: Option<(KeyFingerprint, u64)>,
         members: Box<[Result<Arc<PartitionMember>, IdentityError>]>,
     ) -> Self {
         let (key, generation) = key.unzip();

@@ -17,7 +17,7 @@ use super::{
     jwks,
     jwt::{
         Jwt,
-        key::{KeyId, VerificationKey},
+        key::{KeyFingerprint, VerificationKey},
     },
 };
 use crate::{
@@ -72,13 +72,13 @@ enum KeyOrigin {
 
 impl KeySet {
     /// Returns whether the set contains a key.
-    pub(super) fn has(&self, key: KeyId) -> bool {
+    pub(super) fn has(&self, key: KeyFingerprint) -> bool {
         self.keys.iter().any(|known| known.id == key)
     }
 
     /// Finds the key that signed the token. Of published keys, only the one of the token's `kid` is
     /// tried. A token without `kid` is verified only if exactly one key fits its algorithm.
-    pub(super) fn find_signer(&self, token: &Jwt<'_>) -> Result<KeyId, IdentityError> {
+    pub(super) fn find_signer(&self, token: &Jwt<'_>) -> Result<KeyFingerprint, IdentityError> {
         let kid = token.kid.as_deref();
         let is_named = |key: &&VerificationKey| {
             self.origin == KeyOrigin::Configured || kid.is_none() || key.kid.as_deref() == kid

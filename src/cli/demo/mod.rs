@@ -20,7 +20,7 @@ use api::SampleApi;
 
 /// The flags of `larder demo`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct DemoArguments {
     /// The address of the proxy; port 0 picks a free port.
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
@@ -36,12 +36,12 @@ pub struct Arguments {
 const ROUTES: &str = include_str!("demo.toml");
 
 /// Runs the demo until Ctrl-C, or with `--once` until the tour ends.
-pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(arguments))
 }
 
-async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+async fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let api = Arc::new(SampleApi::default());
     let origin = start_api(&api)?;
     let node = start_larder(arguments, origin)?;
@@ -71,7 +71,7 @@ fn start_api(api: &Arc<SampleApi>) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Node> {
+fn start_larder(arguments: &DemoArguments, origin: SocketAddr) -> anyhow::Result<Node> {
     let (listen, admin) = (arguments.listen, arguments.admin);
     let text = format!(
         "listen = \"{listen}\"\norigin = \"http://{origin}\"\n[admin]\nlisten = \"{admin}\"\n\

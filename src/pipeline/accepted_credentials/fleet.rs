@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{AcceptedCredentials, CredentialScope};
+use super::{AcceptanceKey, AcceptedCredentials};
 use crate::{
     entry::{CompleteBody, Entry, ResponseDraft, StoredResponse},
     fence::{FenceStamp, OwnedResponseAttributes, PurgeVerdict, credential_tag},
@@ -24,7 +24,7 @@ use crate::{
 /// letters.
 const KEY: &[u8] = b"\x08accepted";
 
-fn key(scope: CredentialScope) -> CacheKey {
+fn key(scope: AcceptanceKey) -> CacheKey {
     CacheKey::from_text(&[KEY, &scope.bytes()].concat())
 }
 
@@ -33,7 +33,7 @@ fn key(scope: CredentialScope) -> CacheKey {
 /// `stamp` and `requested_at` (by the monotonic clock) are those of the origin request.
 pub(crate) fn announce<S: Store>(
     store: &S,
-    (member, scope): (&PartitionMember, CredentialScope),
+    (member, scope): (&PartitionMember, AcceptanceKey),
     (stamp, requested_at): (FenceStamp, Timestamp),
     recheck: Duration,
 ) {
@@ -78,7 +78,7 @@ fn acceptance_response(
 /// is `now` by the monotonic clock. Costs one read from Redis.
 pub(crate) async fn adopt<S: Store>(
     (accepted, store): (&AcceptedCredentials, &S),
-    scope: CredentialScope,
+    scope: AcceptanceKey,
     applied_purges: &AppliedPurges,
     (started, now): (Instant, Timestamp),
     recheck: Duration,

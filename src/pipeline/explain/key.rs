@@ -9,7 +9,9 @@ use super::{
 use crate::{
     field::forwarding::ForwardingKind,
     forward::{self, RequestSource},
-    key::{CacheKey, OriginTarget, StorageScope, digest, is_selected_by_cookies, vary::VarySet},
+    key::{
+        CacheKey, OriginTarget, StoragePlacement, digest, is_selected_by_cookies, vary::VarySet,
+    },
     pipeline::selecting_fields::selecting_values,
     route::Route,
 };
@@ -38,7 +40,7 @@ impl PlannedRequest<'_> {
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
             partition: partition.needs_identity().then(|| partition.to_string()),
-            only_here: (target.storage_scope == StorageScope::Node).then_some(
+            only_here: (target.storage_placement == StoragePlacement::Node).then_some(
                 if route.rule.sensitive {
                     "the route is `sensitive`"
                 } else {

@@ -22,7 +22,7 @@ pub(crate) const MIN_SECRET_LENGTH: usize = 32;
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerificationKey {
     /// Digest of the key.
-    pub id: KeyId,
+    pub id: KeyFingerprint,
     /// Key ID in tokens.
     pub kid: Option<Box<str>>,
     key_type: KeyType,
@@ -34,7 +34,7 @@ pub struct VerificationKey {
 
 /// Identifies a key by a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyId(u128);
+pub struct KeyFingerprint(u128);
 
 /// The reason why a text is not a public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -120,7 +120,13 @@ impl VerificationKey {
     fn new(key_type: KeyType, bytes: &[u8]) -> Self {
         let sum = digest(&SHA256, bytes);
         let id = sum.as_ref().first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
-        Self { id: KeyId(id), kid: None, key_type, only_algorithm: None, bytes: bytes.into() }
+        Self {
+            id: KeyFingerprint(id),
+            kid: None,
+            key_type,
+            only_algorithm: None,
+            bytes: bytes.into(),
+        }
     }
 
     /// Sets the key ID, and restricts the key to one algorithm if given. Returns `None` if the

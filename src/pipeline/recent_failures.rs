@@ -1,4 +1,4 @@
-//! Outages: keys whose fetches failed recently. Until one succeeds, a stale response is served at
+//! RecentFailures: keys whose fetches failed recently. Until one succeeds, a stale response is served at
 //! once where allowed, and a background fetch probes at intervals.
 
 use std::{
@@ -25,7 +25,7 @@ const RETENTION: Duration = Duration::from_secs(10);
 const SLOW_ERROR: Duration = Duration::from_millis(250);
 
 /// Keys whose fetches failed recently, and whether the whole origin fails.
-pub(super) struct Outages {
+pub(super) struct RecentFailures {
     origin: Mutex<Option<FailedFetch>>,
     /// Whether `origin` is set; avoids a lock.
     is_origin_failing: AtomicBool,
@@ -65,7 +65,7 @@ pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
     if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
 }
 
-impl Outages {
+impl RecentFailures {
     pub(super) fn new() -> Self {
         Self {
             origin: Mutex::default(),
@@ -149,43 +149,50 @@ mod tests {
 
     #[test]
     fn one_probe_a_second_goes_to_an_origin_that_is_away() {
-        let (outages, took) = (Outages::new(), Duration::from_secs(1));
+        let (recent_failures, took) = (RecentFailures::new(), Duration::from_secs(1));
         let (a, b) = (key("/a"), key("/b"));
-        outages.note_origin((Outage::Disconnected, took), at(0));
-        assert_eq!(outages.current(&b, at(999)), Some(Outage::Disconnected));
-        assert!(!outages.allows_fetch(&b, at(999)));
-        assert!(outages.allows_fetch(&b, at(1000)), "the probe");
+        recent_failures.note_origin((Outage::Disconnected, took), at(0));
+        assert_eq!(recent_failures.current(&b, at(999)), Some(Outage::Disconnected));
+        assert!(!recent_failures.allows_fetch(&b, at(999)));
+        assert!(recent_failures.allows_fetch(&b, at(1000)), "the probe");
         assert!(
-            !outages.allows_fetch(&a, at(1000)) && !outages.allows_fetch(&a, at(1999)),
+            !recent_failures.allows_fetch(&a, at(1000))
+                && !recent_failures.allows_fetch(&a, at(1999)),
             "only one"
         );
-        assert_eq!(outages.current(&a, at(11_999)), Some(Outage::Disconnected), "while it probes");
-        assert_eq!(outages.current(&a, at(12_000)), None);
-        assert!(outages.allows_fetch(&a, at(12_000)));
-        outages.note_origin((Outage::Disconnected, took), at(13_000));
-        outages.note_response();
-        assert_eq!(outages.current(&a, at(13_000)), None);
+        assert_eq!(
+            recent_failures.current(&a, at(11_999)),
+            Some(Outage::Disconnected),
+            "while it probes"
+        );
+        assert_eq!(recent_failures.current(&a, at(12_000)), None);
+        assert!(recent_failures.allows_fetch(&a, at(12_000)));
+        recent_failures.note_origin((Outage::Disconnected, took), at(13_000));
+        recent_failures.note_response();
+        assert_eq!(recent_failures.current(&a, at(13_000)), None);
     }
 
     #[test]
     fn a_key_that_times_out_holds_up_no_other() {
-        let (outages, took) = (Outages::new(), Duration::from_secs(30));
+        let (recent_failures, took) = (RecentFailures::new(), Duration::from_secs(30));
         let (a, b) = (key("/a"), key("/b"));
-        outages.note_key(&a, (Outage::Error, took), at(0));
+        recent_failures.note_key(&a, (Outage::Error, took), at(0));
         assert_eq!(
-            (outages.current(&a, at(1)), outages.current(&b, at(1))),
+            (recent_failures.current(&a, at(1)), recent_failures.current(&b, at(1))),
             (Some(Outage::Error), None)
         );
-        assert!(!outages.allows_fetch(&a, at(999)) && outages.allows_fetch(&b, at(999)));
-        assert!(outages.allows_fetch(&a, at(5000)));
+        assert!(
+            !recent_failures.allows_fetch(&a, at(999)) && recent_failures.allows_fetch(&b, at(999))
+        );
+        assert!(recent_failures.allows_fetch(&a, at(5000)));
         assert_eq!(
-            outages.current(&a, at(44_999)),
+            recent_failures.current(&a, at(44_999)),
             Some(Outage::Error),
             "a probe may take as long"
         );
-        outages.note_response();
-        assert_eq!(outages.current(&a, at(44_999)), Some(Outage::Error));
-        outages.forget(&a);
-        assert_eq!(outages.current(&a, at(44_999)), None);
+        recent_failures.note_response();
+        assert_eq!(recent_failures.current(&a, at(44_999)), Some(Outage::Error));
+        recent_failures.forget(&a);
+        assert_eq!(recent_failures.current(&a, at(44_999)), None);
     }
 }
