@@ -189,11 +189,16 @@ class Normal {
     counts.fresh++
     const number = this.number++
     const target = `/fresh/${number}/${number % 4 ? 16 : 64}k`
+    const begun = performance.now()
     const first = await this.h1(target).catch(error => ({ error }))
     const second = await this.h1(target).catch(error => ({ error }))
     const failed = [first, second].find(answer => answer.error || answer.status !== 200)
     if (failed) this.note(counts, 'freshFailed', failed)
-    else if (second.cache !== 'HIT') this.note(counts, 'notStored', { first: first.why, second: second.why })
+    else if (second.cache !== 'HIT') {
+      const took = Math.round(performance.now() - begun)
+      const third = await this.h1(target).catch(error => ({ error }))
+      this.note(counts, 'notStored', { target, first: first.why, second: second.why, third: third.why ?? third.cache, took })
+    }
   }
 
   async livez () {

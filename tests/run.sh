@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak fuzz metrics
-# `chaos` runs if it is named only: it judges by the clock, and wants the machine for itself.
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak chaos fuzz metrics
 # LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
@@ -19,7 +18,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak fuzz metrics)
+steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak chaos fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'

@@ -288,6 +288,6 @@ mod tests {
     #[test]
     fn a_wrong_flag_is_explained() {
         let error = Cli::try_parse_from(["larder", "run", "--origin", "localhost:3000"]);
-        assert!(error.unwrap_err().to_string().contains("an origin is a URL, as in"));
+        assert!(error.unwrap_err().to_string().contains("expected a URL such as"));
     }
 }

@@ -1,4 +1,4 @@
-//! RecentFailures: keys whose fetches failed recently. Until one succeeds, a stale response is served at
+//! Keys whose fetches failed recently. Until one succeeds, a stale response is served at
 //! once where allowed, and a background fetch probes at intervals.
 
 use std::{

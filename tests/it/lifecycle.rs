@@ -228,7 +228,7 @@ async fn a_port_that_is_taken_is_named() {
 async fn flags_that_contradict_nothing_are_enough_and_bad_ones_are_explained() {
     let (status, printed) = Process::run_to_failure(&["--origin", "localhost:3000"]);
     assert_eq!(status.code(), Some(2));
-    assert!(printed.contains("an origin is a URL"), "{printed}");
+    assert!(printed.contains("expected a URL such as"), "{printed}");
     let (status, printed) = Process::run_to_failure(&["--config", "/nowhere/proxy.toml"]);
     assert_eq!(status.code(), Some(1));
     assert!(printed.contains("/nowhere/proxy.toml"), "{printed}");

@@ -8,7 +8,7 @@ use super::reply;
 const DEPTH: usize = 6;
 
 /// Runs every reply parser on the value that these bytes describe.
-pub(crate) fn read(bytes: &[u8]) {
+pub fn read(bytes: &[u8]) {
     let reply = value(&mut bytes.iter(), DEPTH);
     let _ =
         (reply::view_reply(&reply), reply::append_reply(&reply), reply::position_report(&reply));
