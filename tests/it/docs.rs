@@ -303,3 +303,17 @@ fn every_test_of_a_behaviour_exists() {
         assert!(is_there, "tests/behaviours.md names `{name}`, which is no test");
     }
 }
+
+#[test]
+fn prose_is_wrapped_at_100_columns() {
+    for document in files("", "md").into_iter().chain(files("docs", "md")) {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let mut is_code = false;
+        for (number, line) in text.lines().enumerate() {
+            is_code ^= line.trim_start().starts_with("```");
+            let is_prose = !is_code && !line.starts_with('|') && !line.contains("```");
+            let place = format!("{}:{}", document.display(), number + 1);
+            assert!(!is_prose || line.chars().count() <= 100, "{place}: over 100 columns");
+        }
+    }
+}
