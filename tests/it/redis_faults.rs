@@ -2,13 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use crate::support::{
     fleet::{Fleet, short_sleep},
+    latency_turn,
     load::{Load, LoadReport, RequestNumber, RunningLoad},
     process::Process,
     redis::{Redis, WriteRefusal},
@@ -28,12 +26,6 @@ const SLOWER: Duration = Duration::from_millis(50);
 const RECOVERY: Duration = Duration::from_secs(3);
 /// Maximum memory growth of a node beyond one without Redis.
 const GROWTH: u64 = 8 << 20;
-
-/// Serialises these tests, because they measure time.
-async fn turn() -> MutexGuard<'static, ()> {
-    static TURNS: Mutex<()> = Mutex::const_new(());
-    TURNS.lock().await
-}
 
 /// Two fleets under the same load, with and without Redis.
 struct Scene {
@@ -205,7 +197,7 @@ fn hanging() -> usize {
 
 #[tokio::test]
 async fn redis_dies_and_comes_back_empty() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(60, async {
         let scene = Scene::begin().await;
         let begin = Instant::now();
@@ -221,7 +213,7 @@ async fn redis_dies_and_comes_back_empty() {
 
 #[tokio::test]
 async fn redis_restarts_empty_at_once() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(60, async {
         let scene = Scene::begin().await;
         let begin = Instant::now();
@@ -234,7 +226,7 @@ async fn redis_restarts_empty_at_once() {
 
 #[tokio::test]
 async fn redis_hangs() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(90, async {
         let scene = Scene::begin().await;
         let begin = Instant::now();
@@ -252,7 +244,7 @@ async fn redis_hangs() {
 
 #[tokio::test]
 async fn redis_loses_everything() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(60, async {
         let scene = Scene::begin().await;
         let begin = Instant::now();
@@ -282,12 +274,12 @@ async fn refuses_writes(refusal: WriteRefusal, reason: &str) {
 
 #[tokio::test]
 async fn redis_is_full() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(60, refuses_writes(WriteRefusal::Memory, "out-of-memory")).await;
 }
 
 #[tokio::test]
 async fn redis_becomes_a_replica() {
-    let _turn = turn().await;
+    let _turn = latency_turn().await;
     within_seconds(60, refuses_writes(WriteRefusal::Replica, "read-only")).await;
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     fleet::Fleet,
+    latency_turn,
     load::{Load, LoadReport, RequestNumber},
     redis::Redis,
     script::{OriginResponse, ScriptedOrigin},
@@ -42,6 +43,7 @@ fn joined(outcome: &LoadReport, windows: &[(Instant, Instant)]) -> LoadReport {
 
 #[tokio::test]
 async fn after_a_hang_of_redis_requests_are_as_fast_as_before() {
+    let _turn = latency_turn().await;
     let hangs = setting("LARDER_TEST_HANGS", 2);
     let seconds = setting("LARDER_TEST_HANG_SECONDS", 2);
     within_seconds(60 + 20 * hangs as u64, async {

@@ -20,6 +20,8 @@ pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};
 
+use tokio::sync::{Mutex, MutexGuard};
+
 /// Runs a test's body with a time limit, so that a hang fails.
 pub(crate) fn within<T>(body: impl Future<Output = T>) -> impl Future<Output = T> {
     within_seconds(20, body)
@@ -28,4 +30,10 @@ pub(crate) fn within<T>(body: impl Future<Output = T>) -> impl Future<Output = T
 /// Runs a test's body with another time limit.
 pub(crate) async fn within_seconds<T>(seconds: u64, body: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(seconds), body).await.expect("the test hangs")
+}
+
+/// Serialises the tests that compare latencies: two of them at once would measure each other.
+pub(crate) async fn latency_turn() -> MutexGuard<'static, ()> {
+    static TURNS: Mutex<()> = Mutex::const_new(());
+    TURNS.lock().await
 }
