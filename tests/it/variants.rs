@@ -1088,7 +1088,7 @@ fn two_languages(request: &OriginRequest) -> OriginResponse {
 #[tokio::test]
 async fn a_stored_language_answers_each_client_that_prefers_it_to_all_others() {
     within(async {
-        let origin = ScriptedOrigin::start(|request| two_languages(request)).await;
+        let origin = ScriptedOrigin::start(two_languages).await;
         let proxy = Proxy::before(&origin.url());
         let get = async |listed| {
             let reply = proxy.get_with("/a", &[("Accept-Language", listed)]).await;
