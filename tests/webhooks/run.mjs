@@ -169,7 +169,7 @@ async function deliver (name, { headers, body }) {
 async function refused (name, one) {
   refusals += 1
   const answer = await deliver(name, one)
-  return expect([answer.status, answer.json.title], [401, 'Signature refused'])
+  return expect([answer.status, answer.json.title], [401, 'Invalid signature'])
 }
 
 async function each (count, problemsOf) {
