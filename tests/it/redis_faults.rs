@@ -22,6 +22,9 @@ const A_SECOND: usize = 200;
 const ITEMS: usize = 5;
 /// Maximum increase of the 99th percentile during a fault.
 const SLOWER: Duration = Duration::from_millis(50);
+/// Maximum time that a write waits for nodes that have not joined the new log yet, as
+/// `docs/purging.md` states. Only after Redis restarted empty: otherwise writes are within [`SLOWER`].
+const REJOIN: Duration = Duration::from_millis(500);
 /// Time limit for recovery after the fault.
 const RECOVERY: Duration = Duration::from_secs(3);
 /// Maximum memory growth of a node beyond one without Redis.
@@ -170,6 +173,11 @@ impl Scene {
 
     /// Compares the results of both loads between two moments.
     async fn end(self, begin: Instant, end: Instant) {
+        self.end_with_wait(begin, end, Duration::ZERO).await;
+    }
+
+    /// Compares likewise; a write may wait this long in addition.
+    async fn end_with_wait(self, begin: Instant, end: Instant, wait: Duration) {
         self.seconds(1).await;
         self.until("larder_store_queue_bytes", "", 0).await;
         let grown = |fleet, before| memory(fleet).saturating_sub(before);
@@ -184,7 +192,8 @@ impl Scene {
         assert!(sharing.is_faultless() && bare.is_faultless(), "{reported}");
         let [slow, usual] = during;
         assert!(slow.reads.percentile(99) < usual.reads.percentile(99) + SLOWER, "{reported}");
-        assert!(slow.writes.percentile(99) < usual.writes.percentile(99) + SLOWER, "{reported}");
+        let limit = usual.writes.percentile(99) + SLOWER + wait;
+        assert!(slow.writes.percentile(99) < limit, "{reported}");
         assert!(growth[0] < growth[1] + GROWTH, "{reported}");
     }
 }
@@ -206,7 +215,7 @@ async fn redis_dies_and_comes_back_empty() {
         scene.seconds(2).await;
         scene.redis.restart().await;
         scene.until_recovered().await;
-        scene.end(begin, Instant::now()).await;
+        scene.end_with_wait(begin, Instant::now(), REJOIN).await;
     })
     .await;
 }
@@ -219,7 +228,7 @@ async fn redis_restarts_empty_at_once() {
         let begin = Instant::now();
         scene.redis.restart().await;
         scene.until_recovered().await;
-        scene.end(begin, Instant::now()).await;
+        scene.end_with_wait(begin, Instant::now(), REJOIN).await;
     })
     .await;
 }
