@@ -36,7 +36,7 @@ pub(crate) struct ConfigSnapshot {
     pub host: HostHeader,
     /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// What counts as a credential.
+    /// The rules that classify credentials.
     pub credentials: CredentialRules,
     /// How credentials are digested into keys.
     pub digests: CredentialDigests,

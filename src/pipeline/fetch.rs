@@ -52,7 +52,7 @@ const MAX_CLAIMS: usize = 3;
 /// A request to the origin whose response may be stored. Boxed, because it moves through many
 /// functions.
 pub(super) struct OriginFetch<S> {
-    /// What the response is judged and stored by.
+    /// Key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
     /// The request as the origin receives it; taken when it is sent.
     pub origin_request: Request<RequestBody>,
