@@ -9,7 +9,7 @@ use super::framing::{FramingValidator, HeadLimits};
 pub struct Heads {
     /// The range of each complete head, including the refused one.
     pub ranges: Vec<Range<usize>>,
-    /// The number of the refused head, from 1.
+    /// The number of the first refused head, from 1; whatever follows it is refused too.
     pub refused: Option<usize>,
 }
 
