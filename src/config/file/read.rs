@@ -308,6 +308,7 @@ mod tests {
             (shape::QUERY, fields::<routing::QueryTable>()),
             (shape::VARY, fields::<routing::VaryTable>()),
             (shape::BYPASS, fields::<routing::BypassTable>()),
+            (shape::COMPARE, fields::<routing::CompareTable>()),
             (shape::ON_WRITE, fields::<routing::OnWriteTable>()),
             (shape::ON_SUCCESS, fields::<routing::OnSuccessTable>()),
             (shape::SCHEDULE, fields::<schedules::ScheduleSection>()),

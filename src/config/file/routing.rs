@@ -26,6 +26,9 @@ pub(crate) struct DefaultsTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[tier.NAME]`
@@ -47,6 +50,9 @@ pub(crate) struct TierTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[[route]]`
@@ -74,6 +80,9 @@ pub(crate) struct RouteSection {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `ttl`: one time, or one for each status.
@@ -138,6 +147,13 @@ pub(crate) struct BypassTable {
     pub(crate) query: Option<Texts>,
     pub(crate) header: Option<Texts>,
     pub(crate) refresh: Option<Located<bool>>,
+}
+
+/// `route.compare`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CompareTable {
+    pub(crate) ignore: Option<Texts>,
 }
 
 /// `route.on_write`
