@@ -5,6 +5,7 @@
 //!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
+//!    ├──────► Shadow ─────► origin, as sent; a second pipeline decides ─► deliver ─► finish, compare
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -50,6 +51,7 @@ mod lookup;
 mod miss_plan;
 #[cfg(all(test, feature = "models"))]
 mod models;
+mod observed_body;
 mod origin_request;
 mod pass;
 mod payload;
@@ -69,6 +71,7 @@ mod sensitive;
 mod snapshot_cell;
 mod state;
 mod tee;
+mod verification;
 mod warmer;
 mod write;
 mod write_through;
@@ -92,6 +95,7 @@ pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, Snap
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use state::Pipeline;
+pub(crate) use verification::VerificationReport;
 pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{
@@ -116,13 +120,24 @@ use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use request_context::{RequestContext, evaluate_reuse};
+use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
 enum FastPath {
     /// A response.
     Hit(Response<DeliveredBody>),
+    /// A response that is also audited.
+    AuditedHit(Response<DeliveredBody>, Box<HitToAudit>),
     /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
+}
+
+/// A hit that is audited, and what it takes.
+struct HitToAudit {
+    config: Arc<ConfigSnapshot>,
+    route: usize,
+    lookup: Lookup,
+    stored: Arc<StoredResponse>,
 }
 
 impl<S: Store> Handler for Pipeline<S> {
@@ -143,23 +158,38 @@ impl<S: Store> Handler for Pipeline<S> {
                 let headers = request.headers_mut();
                 credentials::make_anonymous(config, config.route(route), headers, presence);
             }
-            match &action {
+            match action {
                 RequestAction::Lookup(lookup) => {
-                    match self.fresh_in_memory(config, route, &request, lookup, received) {
+                    match self.fresh_in_memory(config, route, &request, &lookup, received) {
                         Ok(stored) => {
-                            let stored = (lookup.presence, &*stored);
-                            FastPath::Hit(deliver::hit(config, route, received, &request, stored))
+                            let served = (lookup.presence, &*stored);
+                            let hit = deliver::hit(config, route, received, &request, served);
+                            if is_audited(config.route(route), request.method()) {
+                                let config = Arc::clone(config);
+                                let audited = HitToAudit { config, route, lookup, stored };
+                                FastPath::AuditedHit(hit, Box::new(audited))
+                            } else {
+                                FastPath::Hit(hit)
+                            }
                         }
                         Err(memory) => {
+                            let action = RequestAction::Lookup(lookup);
                             FastPath::Continue(Arc::clone(config), route, action, memory)
                         }
                     }
                 }
-                _ => FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown),
+                action => {
+                    FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
+                }
             }
         });
         let (config, route, action, memory) = match planned {
             FastPath::Hit(hit) => return Either::Left(ready(hit)),
+            FastPath::AuditedHit(hit, audited) => {
+                let (request, _no_body) = request.into_parts();
+                self.audit(*audited, received, Arc::clone(connection), request);
+                return Either::Left(ready(hit));
+            }
             FastPath::Continue(config, route, action, memory) => (config, route, action, memory),
         };
         request_id::ensure_request_id(request.headers_mut());
@@ -208,6 +238,24 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+impl<S: Store> Pipeline<S> {
+    /// Audits a hit in the background.
+    fn audit(
+        self: &Arc<Self>,
+        audited: HitToAudit,
+        received: ReceivedAt,
+        connection: Arc<Connection>,
+        request: Parts,
+    ) {
+        let HitToAudit { config, route, lookup, stored } = audited;
+        let presence = lookup.presence;
+        let (pipeline, request) = (Arc::clone(self), Arc::new(request));
+        let context =
+            RequestContext { pipeline, config, route, received, connection, request, presence };
+        AuditedHit { context, lookup, stored }.start();
+    }
+}
+
 impl<S: Store> ClientRequest<S> {
     /// Boxes each path separately, so that a request carries only the state of its own.
     fn dispatch(
@@ -218,8 +266,12 @@ impl<S: Store> ClientRequest<S> {
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
-            RequestAction::Pass(reason) => self.pass(body, pass::decision(reason), None).boxed(),
+            RequestAction::Pass(reason) => {
+                self.note_unconsulted(reason);
+                self.pass(body, pass::decision(reason), None).boxed()
+            }
             RequestAction::Refresh(lookup) => self.refetch(lookup).boxed(),
+            RequestAction::Shadow(lookup) => self.pass_in_shadow(lookup, body).boxed(),
             RequestAction::Misdirected => {
                 let decision = pass::decision(Reason::Misdirected);
                 ready(self.respond_problem(problems::misdirected(), decision)).boxed()
@@ -248,6 +300,11 @@ impl<S: Store> ClientRequest<S> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
                 self.context.note_shared_hit(&stored, lookup.credentials);
+                let route = self.context.config.route(self.context.route);
+                if is_audited(route, &self.context.request.method) {
+                    let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
+                    AuditedHit { context, lookup, stored }.start();
+                }
                 self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
             }
             LookupOutcome::Stale(stored, reason) => {

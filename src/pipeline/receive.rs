@@ -15,7 +15,7 @@ use crate::{
     forward,
     key::{CacheKey, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, Route},
+    route::{Agreement, Route, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -32,6 +32,8 @@ pub(super) enum RequestAction {
     Lookup(Lookup),
     /// Fetch, and replace what is stored.
     Refresh(Lookup),
+    /// Forward to the origin, and measure what the cache would do.
+    Shadow(Lookup),
 }
 
 impl RequestAction {
@@ -42,6 +44,7 @@ impl RequestAction {
             Self::Misdirected => Some(Reason::Misdirected),
             Self::Pass(reason) => Some(*reason),
             Self::Refresh(_) => Some(Reason::RuleBypass),
+            Self::Shadow(_) => Some(Reason::Shadow),
             Self::Lookup(_) => None,
         }
     }
@@ -140,9 +143,11 @@ pub(super) fn plan<B: Body>(
     };
     let RequestIdentity { credentials, member, .. } = identity;
     let lookup = Lookup { target, directives, credentials, member, presence };
+    let is_shadow = route.verification == Verification::Shadow;
     if !bypasses {
-        (index, RequestAction::Lookup(lookup))
-    } else if may_refresh(route, request, &lookup) {
+        let action = if is_shadow { RequestAction::Shadow } else { RequestAction::Lookup };
+        (index, action(lookup))
+    } else if !is_shadow && may_refresh(route, request, &lookup) {
         (index, RequestAction::Refresh(lookup))
     } else {
         (index, RequestAction::Pass(Reason::RuleBypass))

@@ -55,6 +55,7 @@ mod refusals;
 mod routes;
 mod sensitive;
 mod server;
+mod shadow;
 mod shares;
 mod sharing;
 mod storing;
