@@ -6,6 +6,7 @@
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
 //!    ├──────► Shadow ─────► origin, as sent; a second pipeline decides ─► deliver ─► finish, compare
+//!    ├──────► ReadContent ► content: into the key, and plan again ► Lookup, Shadow or Pass
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -27,6 +28,7 @@ mod client_request;
 mod clock;
 mod collapse;
 mod config_snapshot;
+mod content;
 mod cookies;
 mod credential_feedback;
 mod credential_verdict;
@@ -55,10 +57,12 @@ mod observed_body;
 mod origin_request;
 mod pass;
 mod payload;
+mod plan_content;
 mod problems;
 mod purge_rate;
 mod range_body;
 mod receive;
+mod received_request;
 mod recent_clients;
 mod recent_failures;
 mod recent_targets;
@@ -86,7 +90,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Either},
 };
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
@@ -102,10 +106,12 @@ use crate::{
     entry::StoredResponse,
     field::presence::FieldPresence,
     forward::request_id,
+    origin::{OriginError, RequestBody},
     policy::{
         CacheResult, Reason, Reuse,
         validation::{self, RangeOutcome},
     },
+    route::ContentForm,
     server::{Connection, Handler, Incoming},
     store::Store,
 };
@@ -113,13 +119,15 @@ use body::DeliveredBody;
 use client_request::ClientRequest;
 use clock::ReceivedAt;
 use collapse::FlightLeader;
+use content::ReadOutcome;
 use deliver::CacheDecision;
 use finish::RequestAccounting;
 use join_flight::FlightOutcome;
 use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
-use request_context::{RequestContext, evaluate_reuse};
+use received_request::ReceivedRequest;
+use request_context::{RequestContext, RequestSafety, evaluate_reuse};
 use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
@@ -153,14 +161,16 @@ impl<S: Store> Handler for Pipeline<S> {
         let planned = self.config.with(|config| {
             presence = receive::sanitize_fields(config, request.headers_mut(), connection);
             let arrival = (&**connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, arrival);
+            let head = ReceivedRequest::of(&request);
+            let (route, action) = receive::plan(config, &head, presence, arrival);
             if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = &action {
                 let headers = request.headers_mut();
                 credentials::make_anonymous(config, config.route(route), headers, presence);
             }
             match action {
                 RequestAction::Lookup(lookup) => {
-                    match self.fresh_in_memory(config, route, &request, &lookup, received) {
+                    let headers = request.headers();
+                    match self.fresh_in_memory(config, route, headers, &lookup, received) {
                         Ok(stored) => {
                             let served = (lookup.presence, &*stored);
                             let hit = deliver::hit(config, route, received, &request, served);
@@ -199,8 +209,17 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let accounting = Box::new(accounting);
-        let context =
-            RequestContext { pipeline, config, route, received, connection, request, presence };
+        let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
     }
@@ -208,17 +227,16 @@ impl<S: Store> Handler for Pipeline<S> {
 
 impl<S: Store> Pipeline<S> {
     /// Returns the fresh stored response to a request if it is in memory, otherwise what was seen there.
-    fn fresh_in_memory<B>(
+    fn fresh_in_memory(
         &self,
         config: &ConfigSnapshot,
         route: usize,
-        request: &Request<B>,
+        headers: &HeaderMap,
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
         let route = config.route(route);
-        let (vary, headers, applied_purges) =
-            (&route.vary, request.headers(), self.log.applied_purges());
+        let (vary, applied_purges) = (&route.vary, self.log.applied_purges());
         if let Some(member) = lookup.member.as_deref()
             && !self.is_accepted(config, &route.name, (member, lookup), received)
         {
@@ -250,22 +268,58 @@ impl<S: Store> Pipeline<S> {
         let HitToAudit { config, route, lookup, stored } = audited;
         let presence = lookup.presence;
         let (pipeline, request) = (Arc::clone(self), Arc::new(request));
-        let context =
-            RequestContext { pipeline, config, route, received, connection, request, presence };
+        let safety = RequestSafety::ByMethod;
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
         AuditedHit { context, lookup, stored }.start();
     }
 }
 
+impl<S: Store> RequestContext<S> {
+    /// Returns the fresh stored response to the request if it is in memory.
+    fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
+        let Self { pipeline, config, route, request, received, .. } = self;
+        pipeline.fresh_in_memory(config, *route, &request.headers, lookup, *received).ok()
+    }
+}
+
 impl<S: Store> ClientRequest<S> {
-    /// Boxes each path separately, so that a request carries only the state of its own.
+    /// Takes the action of the first plan.
     fn dispatch(
         self,
         action: RequestAction,
         memory: MemoryState,
         body: Incoming,
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
+        if let RequestAction::ReadContent(form) = action {
+            return self.respond_to_content(form, body).boxed();
+        }
+        let body = RequestBody::client(body, self.context.connection.body);
+        self.act(action, memory, body)
+    }
+
+    /// Boxes each path separately, so that a request carries only the state of its own.
+    fn act(
+        self,
+        action: RequestAction,
+        memory: MemoryState,
+        body: RequestBody,
+    ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
+            // Planned with its content, a request needs it no more.
+            RequestAction::ReadContent(_) => {
+                let decision = pass::decision(Reason::MethodNotCacheable);
+                self.pass(body, decision, None).boxed()
+            }
             RequestAction::Pass(reason) => {
                 self.note_unconsulted(reason);
                 self.pass(body, pass::decision(reason), None).boxed()
@@ -283,6 +337,32 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
+    /// Reads the content, which is part of the key, and takes the action of the second plan.
+    async fn respond_to_content(
+        mut self,
+        form: ContentForm,
+        body: Incoming,
+    ) -> Response<DeliveredBody> {
+        let share = self.context.content_share();
+        let received = match content::read(body, self.context.connection.body, share).await {
+            ReadOutcome::Whole(content, share) => (content, share),
+            ReadOutcome::Passed(body, reason) => {
+                return self.pass(body, pass::decision(reason), None).boxed().await;
+            }
+            ReadOutcome::Failed(failure) => {
+                let decision = pass::decision(Reason::OriginError);
+                return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
+            }
+        };
+        let (action, body) = self.context.plan_with_content(form, received);
+        if let RequestAction::Lookup(lookup) = &action
+            && let Some(stored) = self.context.fresh_in_memory(lookup)
+        {
+            return self.respond_stored(&stored, CacheDecision::hit(CacheResult::Hit, None));
+        }
+        self.act(action, MemoryState::Unknown, body).await
+    }
+
     /// Fetches regardless of what is stored, and stores the response.
     async fn refetch(self, lookup: Lookup) -> Response<DeliveredBody> {
         let decision = pass::decision(Reason::RuleBypass);
@@ -295,11 +375,11 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         memory: MemoryState,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
-                self.context.note_shared_hit(&stored, lookup.credentials);
+                self.context.note_shared_hit(&stored, &lookup);
                 let route = self.context.config.route(self.context.route);
                 if is_audited(route, &self.context.request.method) {
                     let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
@@ -323,7 +403,7 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         plan: MissPlan,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
         if lookup.directives.only_if_cached {

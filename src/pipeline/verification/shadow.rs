@@ -19,7 +19,7 @@ use crate::{
     comparison::{ComparedResponse, Comparison, SkipReason},
     entry::{CompleteBody, StoredResponse},
     fence::PurgeVerdict,
-    origin::{ResponseBody, SendFailure},
+    origin::{RequestBody, ResponseBody, SendFailure},
     pipeline::{
         admit,
         body::DeliveredBody,
@@ -44,7 +44,6 @@ use crate::{
         stale::Outage, stored_fields, validation,
     },
     route::Verification,
-    server::Incoming,
     store::{MemoryStore, Store},
 };
 
@@ -88,7 +87,7 @@ impl<S: Store> ClientRequest<S> {
     pub(in crate::pipeline) async fn pass_in_shadow(
         self,
         lookup: Lookup,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         let mut decision = pass::decision(Reason::Shadow);
         let shadow = ShadowRequest::begin(&self.context, lookup).await;
@@ -370,6 +369,7 @@ fn in_shadow<S: Store>(real: &RequestContext<S>) -> RequestContext<MemoryStore> 
         connection: Arc::clone(connection),
         request,
         presence: *presence,
+        safety: real.safety,
     }
 }
 
@@ -399,7 +399,7 @@ fn plan(
     let plan = match outcome {
         LookupOutcome::Fresh(_) => return (ShadowFlight::Alone, false),
         LookupOutcome::Stale(_, reason) => {
-            let is_refreshed = *reason != Reason::RequestMaxStale && *method == Method::GET;
+            let is_refreshed = *reason != Reason::RequestMaxStale && *method != Method::HEAD;
             return (ShadowFlight::Alone, is_refreshed);
         }
         LookupOutcome::Miss(plan) => plan,
