@@ -33,7 +33,7 @@ use crate::{
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, MemoryUsage, Store},
     telemetry::Metrics,
     user::PartitionMember,
     warm::{self, WarmQueue},
@@ -198,6 +198,11 @@ impl<S: Store> Pipeline<S> {
     /// Returns the load of the connections to the origin.
     pub(crate) fn origin_load(&self) -> ConnectionStats {
         self.config.with(|config| config.origin.load())
+    }
+
+    /// Returns what routes in shadow mode store.
+    pub(crate) fn shadow_usage(&self) -> MemoryUsage {
+        self.shadow.get().map(|shadow| shadow.store.usage()).unwrap_or_default()
     }
 
     /// Number of bytes of bodies on their way to the store.

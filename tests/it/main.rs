@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod bodies;
 mod caching;
 mod check;
