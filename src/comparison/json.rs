@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value};
 use serde_json_path::JsonPath;
 
 use super::difference::Difference;
-use crate::parsing;
+use crate::parsing::{self, ParseError};
 
 /// Differences that are described. Further ones are left out.
 const MAX_DIFFERENCES: usize = 8;
@@ -18,21 +18,22 @@ const MAX_NAME: usize = 40;
 /// Digits in a name from which it is taken for an identifier.
 const MANY_DIGITS: usize = 4;
 
-/// Returns the differences between two documents, without the ignored parts; `None` if one of them
-/// is not JSON.
+/// Returns the differences between two documents, without the ignored parts.
+///
+/// Fails if one of them is not JSON, or if both together are too large.
 pub(super) fn differences(
     stored: &[u8],
     live: &[u8],
     ignore: &[JsonPath],
-) -> Option<Vec<Difference>> {
-    let (mut stored, mut live) = (parsing::parse(stored).ok()?, parsing::parse(live).ok()?);
+) -> Result<Vec<Difference>, ParseError> {
+    let (mut stored, mut live) = parsing::parse_pair(stored, live)?;
     for path in ignore {
         remove(path, &mut stored);
         remove(path, &mut live);
     }
     let mut walk = Walk { path: "$".to_owned(), found: Vec::new() };
     walk.compare(&stored, &live);
-    Some(walk.found)
+    Ok(walk.found)
 }
 
 /// Removes the nodes that a path selects. Items of arrays become `null`, so that others keep their
@@ -215,8 +216,8 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_not_compared_by_value() {
-        assert_eq!(differences(b"{}", b"{", &[]), None);
+        assert_eq!(differences(b"{}", b"{", &[]), Err(ParseError::Malformed));
         let deep = "[".repeat(1000) + &"]".repeat(1000);
-        assert_eq!(differences(deep.as_bytes(), b"[]", &[]), None);
+        assert_eq!(differences(deep.as_bytes(), b"[]", &[]), Err(ParseError::Malformed));
     }
 }

@@ -16,6 +16,7 @@ use serde_json_path::JsonPath;
 pub(crate) use difference::Difference;
 pub(crate) use skip_reason::SkipReason;
 
+use crate::parsing::ParseError;
 use content::DecodedBody;
 
 /// Fields that change what a client does with a response. Others describe its transfer, or vary
@@ -94,13 +95,16 @@ pub(crate) fn compare_contents(
     if stored.bytes == live.bytes {
         return Comparison::Same;
     }
-    let by_value = (stored.may_be_json && live.may_be_json)
-        .then(|| json::differences(&stored.bytes, &live.bytes, ignore))
-        .flatten();
-    match by_value {
-        Some(differences) if differences.is_empty() => Comparison::Same,
-        Some(differences) => Comparison::Different(differences),
-        None => Comparison::Different(vec![Difference::of_bodies(&stored.bytes, &live.bytes)]),
+    let bytes_differ =
+        || Comparison::Different(vec![Difference::of_bodies(&stored.bytes, &live.bytes)]);
+    if !(stored.may_be_json && live.may_be_json) {
+        return bytes_differ();
+    }
+    match json::differences(&stored.bytes, &live.bytes, ignore) {
+        Ok(differences) if differences.is_empty() => Comparison::Same,
+        Ok(differences) => Comparison::Different(differences),
+        Err(ParseError::TooLarge) => Comparison::Skipped(SkipReason::TooLong),
+        Err(ParseError::Malformed) => bytes_differ(),
     }
 }
 

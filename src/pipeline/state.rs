@@ -23,7 +23,7 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
-    verification::{AuditSlots, VerificationFigures},
+    verification::{VerificationFigures, VerificationSlots},
     write_tracker::WriteTracker,
 };
 use crate::{
@@ -43,13 +43,16 @@ use crate::{
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
 /// Memory for what routes in shadow mode would store.
-const SHADOW_BYTES: u64 = 32 << 20;
+const SHADOW_STORE_BYTES: u64 = 24 << 20;
+
+/// Memory for copies of bodies on routes in shadow mode, so that live routes keep theirs.
+const SHADOW_FILL_BYTES: u64 = 8 << 20;
 
 /// The parts that a pipeline shares with its shadow.
 struct SharedParts {
     accepted: Arc<AcceptedCredentials>,
-    fill_budget: Arc<FillBudget>,
     verification: Arc<VerificationFigures>,
+    slots: Arc<VerificationSlots>,
 }
 
 /// The state that all requests share.
@@ -72,7 +75,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
     pub(super) verification: Arc<VerificationFigures>,
-    pub(super) audit_slots: AuditSlots,
+    pub(super) verification_slots: Arc<VerificationSlots>,
     /// The cache that routes in shadow mode would have; created by the first request that needs it.
     shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
 }
@@ -88,17 +91,19 @@ impl<S: Store> Pipeline<S> {
     ) -> Arc<Self> {
         let shared = SharedParts {
             accepted: AcceptedCredentials::new(),
-            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
             verification: Arc::default(),
+            slots: Arc::default(),
         };
-        Self::with(Arc::new(config), (store, log, clock), (metrics, parsing), shared)
+        let budget = FillBudget::new(FILL_BUDGET_BYTES);
+        Self::with(Arc::new(config), (store, budget), (log, clock), (metrics, parsing), shared)
     }
 
     fn with(
         config: Arc<ConfigSnapshot>,
-        (store, log, clock): (S, Arc<PurgeLog>, Clock),
+        (store, fill_budget): (S, Arc<FillBudget>),
+        (log, clock): (Arc<PurgeLog>, Clock),
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
-        SharedParts { accepted, fill_budget, verification }: SharedParts,
+        SharedParts { accepted, verification, slots }: SharedParts,
     ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
@@ -120,7 +125,7 @@ impl<S: Store> Pipeline<S> {
             warm_queue,
             writes: WriteTracker::new(),
             verification,
-            audit_slots: AuditSlots::default(),
+            verification_slots: slots,
             shadow: OnceLock::new(),
         })
     }
@@ -138,19 +143,20 @@ impl<S: Store> Pipeline<S> {
     /// Returns the pipeline that makes the cache's decisions for routes in shadow mode.
     ///
     /// It has a store of its own in memory, and never responds to a client or asks the origin. It
-    /// shares with this one what it has to agree on: the purge log, the clock, what the origin said
-    /// of credentials, and limits.
+    /// shares with this one what it has to agree on: the purge log, the clock, and what the origin
+    /// said of credentials.
     pub(super) fn shadow(&self, config: &Arc<ConfigSnapshot>) -> Arc<Pipeline<MemoryStore>> {
         let create = || {
-            let store = MemoryStore::new(SHADOW_BYTES, config.max_object);
-            let parts = (store, Arc::clone(&self.log), self.clock.clone());
-            let helpers = (Arc::clone(&self.metrics), self.parsing.clone());
+            let store = MemoryStore::new(SHADOW_STORE_BYTES, config.max_object);
+            let storing = (store, FillBudget::new(SHADOW_FILL_BYTES));
+            let deciding = (Arc::clone(&self.log), self.clock.clone());
+            let reading = (Arc::clone(&self.metrics), self.parsing.clone());
             let shared = SharedParts {
                 accepted: Arc::clone(&self.accepted),
-                fill_budget: Arc::clone(&self.fill_budget),
                 verification: Arc::clone(&self.verification),
+                slots: Arc::clone(&self.verification_slots),
             };
-            Pipeline::with(Arc::clone(config), parts, helpers, shared)
+            Pipeline::with(Arc::clone(config), storing, deciding, reading, shared)
         };
         Arc::clone(self.shadow.get_or_init(create))
     }

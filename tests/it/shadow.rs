@@ -10,6 +10,7 @@ use crate::support::{
     proxy::{Proxy, request_with_body},
     redis::Redis,
     script::{OriginResponse, ScriptedOrigin},
+    wire::Wire,
     within,
 };
 
@@ -453,6 +454,177 @@ async fn the_report_in_the_documents_is_what_is_reported() {
             lines.collect::<Vec<_>>().join("\n")
         };
         assert_eq!(masked(&shown), masked(&text(&whole_report(&proxy).await)));
+    })
+    .await;
+}
+
+/// A request of the sequence: method, target, fields, and seconds that pass before it.
+type Step = (&'static str, &'static str, &'static [(&'static str, &'static str)], u64);
+
+#[tokio::test]
+async fn what_is_measured_is_what_happens() {
+    within(async {
+        const ANNA: &[(&str, &str)] = &[("authorization", "Bearer anna")];
+        const BERT: &[(&str, &str)] = &[("authorization", "Bearer bert")];
+        const DE: &[(&str, &str)] = &[("accept-language", "de")];
+        const FR: &[(&str, &str)] = &[("accept-language", "fr")];
+        let steps: &[Step] = &[
+            ("GET", "/plain", &[], 0),
+            ("GET", "/plain?utm_source=x", &[], 1),
+            ("HEAD", "/plain", &[], 1),
+            ("GET", "/plain", &[("range", "bytes=0-0")], 1),
+            ("GET", "/plain", &[("cache-control", "no-cache")], 1),
+            ("GET", "/plain", &[("cache-control", "no-store")], 1),
+            ("GET", "/plain", &[], 60),
+            ("GET", "/plain", &[], 1),
+            ("GET", "/plain", &[], 90),
+            ("GET", "/plain", &[], 1000),
+            ("POST", "/plain", &[], 1),
+            ("GET", "/plain", &[], 1),
+            ("GET", "/language", DE, 1),
+            ("GET", "/language", FR, 1),
+            ("GET", "/language", DE, 1),
+            ("GET", "/language", &[], 1),
+            ("GET", "/mine", ANNA, 1),
+            ("GET", "/mine", BERT, 1),
+            ("GET", "/mine", ANNA, 1),
+            ("GET", "/mine", &[], 1),
+            ("GET", "/shared", ANNA, 1),
+            ("GET", "/shared", BERT, 1),
+            ("GET", "/cookie", &[], 1),
+            ("GET", "/cookie", &[], 1),
+            ("GET", "/missing", &[], 1),
+            ("GET", "/missing", &[], 1),
+            ("GET", "/never", &[], 1),
+            ("GET", "/never?nocache", &[], 1),
+            ("GET", "/broken", &[], 1),
+            ("GET", "/unknown", &[("cookie", "a=1; a=2")], 1),
+        ];
+        let origin = ScriptedOrigin::start(|request| {
+            let path = request.target.split('?').next().unwrap();
+            let language = request.header("accept-language").unwrap_or("en");
+            let user = request.header("authorization").unwrap_or("nobody");
+            match path {
+                "/language" => OriginResponse::ok(language).with("vary", "accept-language"),
+                "/mine" => OriginResponse::ok(user),
+                "/cookie" => OriginResponse::ok("a").with("set-cookie", "a=b"),
+                "/missing" => OriginResponse::status(404, "none"),
+                "/never" => OriginResponse::ok("a").with("cache-control", "no-store"),
+                "/broken" => OriginResponse::status(500, "broken"),
+                _ => OriginResponse::ok("a"),
+            }
+        })
+        .await;
+        let routes = |shadow: &str| {
+            let route = |name: &str, keys: &str| {
+                format!(
+                    "[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nttl = \"1m\"\n{shadow}{keys}\n"
+                )
+            };
+            let plain = "stale_while_revalidate = \"1h\"\nquery = { ignore = [\"utm_*\"] }";
+            [
+                route("plain", plain),
+                route("mine", "partition = \"user\""),
+                route("shared", "partition = \"everyone\""),
+                route("rest", "bypass = { query = [\"nocache\"] }").replace("\"/rest\"", "\"/**\""),
+            ]
+            .concat()
+        };
+        let live = Proxy::with(&origin.url(), &routes(""));
+        let shadow = Proxy::with(&origin.url(), &routes("shadow = true\n"));
+        for (method, target, fields, seconds) in steps {
+            for proxy in [&live, &shadow] {
+                proxy.advance(*seconds);
+                proxy.send(method, target, fields).await;
+            }
+        }
+        let reports = whole_report(&shadow).await;
+        for report in reports["routes"].as_array().unwrap() {
+            let route = report["route"].as_str().unwrap();
+            for (result, count) in report["results"].as_object().unwrap() {
+                let labels = format!("cache=\"{result}\",class");
+                let of_route = live.admin("/metrics").await.body;
+                let lines = of_route.lines().filter(|line| {
+                    line.starts_with("larder_requests_total{")
+                        && line.contains(&labels)
+                        && line.contains(&format!("route=\"{route}\""))
+                });
+                let happened: u64 =
+                    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
+                // The one write bypasses the cache on both.
+                let writes = u64::from(route == "plain" && result == "BYPASS");
+                assert_eq!(count.as_u64().unwrap(), happened - writes, "{route} {result}: {report}");
+            }
+            assert_eq!(report["wrong"], 0, "{report}");
+        }
+        assert_eq!(reports["routes"].as_array().unwrap().len(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_explanation_says_what_the_cache_would_do() {
+    within(async {
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
+        let proxy = Proxy::with(&origin.url(), SHADOW);
+        let explain = async || {
+            let body = r#"{"url": "http://api.test/a"}"#;
+            let fields = [("host", "localhost"), ("content-type", "application/json")];
+            let mut wire = Wire::connect(proxy.admin_address()).await;
+            let call = request_with_body("POST", "/v1/explain", &fields, body);
+            let reply = wire.exchange(call).await;
+            serde_json::from_str::<Value>(&reply.body).unwrap()
+        };
+        let before = explain().await;
+        assert_eq!((&before["outcome"]["outcome"], &before["outcome"]["reason"]), (&json!("shadow"), &json!("shadow")));
+        let means = before["answer"]["means"].as_str().unwrap();
+        assert!(means.contains("Without `shadow`: MISS (cold)."), "{means}");
+        proxy.get("/a").await;
+        let after = explain().await;
+        assert_eq!((&after["answer"]["result"], &after["stored"]["status"]), (&json!("BYPASS"), &json!(200)));
+        let means = after["answer"]["means"].as_str().unwrap();
+        assert!(means.contains("Without `shadow`: HIT."), "{means}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn public_data_that_changes_is_not_taken_for_a_users() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(json!({"price": request.before / 20}).to_string())
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &format!("{SHADOW}partition = \"everyone\"\n"));
+        for number in 0..100 {
+            let user = format!("Bearer {number}");
+            proxy.get_with("/a", &[("authorization", &user)]).await;
+            proxy.advance(3);
+        }
+        let report = report(&proxy).await;
+        assert!(report["wrong"].as_u64().unwrap() > 30, "{report}");
+        let advice = report["advice"][0].as_str().unwrap();
+        assert!(advice.starts_with("the data changes while it is stored"), "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_without_end_is_passed_and_not_copied() {
+    within(async {
+        let gate = Gate::closed();
+        let events = OriginResponse::ok("data: 1\n\n")
+            .with("content-type", "text/event-stream")
+            .then(&gate, "data: 2\n\n");
+        let origin = ScriptedOrigin::always(events).await;
+        let proxy = Proxy::with(&origin.url(), SHADOW);
+        let mut wire = proxy.connect().await;
+        wire.write("GET /a HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+        wire.read_until("data: 1\n\n").await;
+        gate.open();
+        wire.read_until("data: 2\n\n").await;
+        wire.read_until("0\r\n\r\n").await;
+        assert_eq!(report(&proxy).await["not_stored"], json!({"streaming": 1}));
     })
     .await;
 }

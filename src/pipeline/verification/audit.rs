@@ -48,7 +48,7 @@ impl<S: Store> AuditedHit<S> {
         let now = (pipeline.clock.now(), pipeline.clock.steady());
         let figures = pipeline.verification.of(config.route(*route), &pipeline.metrics, now);
         figures.note_audited();
-        let Some(slot) = pipeline.audit_slots.take() else {
+        let Some(slot) = pipeline.verification_slots.audit() else {
             return figures.note_skipped(SkipReason::Busy);
         };
         tokio::spawn(async move {
@@ -92,7 +92,7 @@ impl<S: Store> AuditedHit<S> {
         };
         let live = ComparedResponse { status: head.status, headers: head.headers, body };
         let ignore = &config.route(self.context.route).comparison.ignore;
-        compare(&pipeline.parsing, &self.stored, live, ignore).await
+        compare(pipeline, &self.stored, live, ignore).await
     }
 
     /// Returns the request that a fetch for the cache would send.

@@ -11,7 +11,7 @@ use crate::{
         ComparedResponse, Comparison, SkipReason, compare_contents, compare_heads_and_bytes,
     },
     entry::StoredResponse,
-    parsing::ParseQueue,
+    pipeline::state::Pipeline,
     policy::{stale, validation},
 };
 
@@ -66,8 +66,8 @@ pub(super) fn has_same_tag(stored: &StoredResponse, live: &HeaderMap) -> bool {
 }
 
 /// Compares a stored response with a complete live one. Long documents are parsed elsewhere.
-pub(super) async fn compare(
-    parsing: &ParseQueue,
+pub(super) async fn compare<S>(
+    pipeline: &Pipeline<S>,
     stored: &StoredResponse,
     live: ComparedResponse,
     ignore: &Arc<[JsonPath]>,
@@ -83,8 +83,11 @@ pub(super) async fn compare(
     if is_short(&stored) && is_short(&live) {
         return compare_contents(&stored, &live, ignore);
     }
+    let Some(_slot) = pipeline.verification_slots.document() else {
+        return Comparison::Skipped(SkipReason::Busy);
+    };
     let ignore = Arc::clone(ignore);
-    let compared = parsing.run(move || compare_contents(&stored, &live, &ignore)).await;
+    let compared = pipeline.parsing.run(move || compare_contents(&stored, &live, &ignore)).await;
     compared.unwrap_or(Comparison::Skipped(SkipReason::Busy))
 }
 

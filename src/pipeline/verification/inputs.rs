@@ -78,10 +78,11 @@ impl RequestInput {
 
 /// Returns whether a field has another value in each request.
 fn is_per_request(name: &str) -> bool {
-    const PREFIXES: [&str; 6] =
-        ["if-", "x-b3-", "sec-fetch-", "sec-websocket-", "forwarded", "x-forwarded-"];
+    const PREFIXES: [&str; 5] = ["if-", "x-b3-", "sec-", "forwarded", "x-forwarded-"];
     const PARTS: [&str; 5] = ["request-id", "correlation-id", "trace", "span-id", "cf-ray"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    const NAMES: [&str; 4] = ["referer", "content-length", "priority", "idempotency-key"];
+    NAMES.contains(&name)
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || PARTS.iter().any(|part| name.contains(part))
 }
 

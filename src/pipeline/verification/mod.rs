@@ -7,14 +7,14 @@
 //! the background.
 
 mod audit;
-mod audit_slots;
 mod comparing;
 mod figures;
 mod inputs;
 mod report;
 mod shadow;
+mod slots;
 
 pub(super) use audit::{AuditedHit, is_audited};
-pub(super) use audit_slots::AuditSlots;
 pub(super) use figures::VerificationFigures;
 pub(crate) use report::VerificationReport;
+pub(super) use slots::VerificationSlots;

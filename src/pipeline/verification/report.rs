@@ -249,13 +249,18 @@ impl Counts {
         Vec::new()
     }
 
-    /// Returns the first input that all differing responses have in common, if those that agree in
-    /// it do not differ.
+    /// Returns the first input that explains the differing responses: almost all responses differ if
+    /// it does, or none of many if it does not.
     fn suspect(&self) -> Option<RequestInput> {
-        let suspects = RequestInput::ALL.into_iter().zip(self.inputs);
-        let is_suspect =
-            |with: ComparedCount| with.different > 0 && self.compared.without(with).different == 0;
-        suspects.into_iter().find(|(_, with)| is_suspect(*with)).map(|(input, _)| input)
+        const MANY: u64 = 10;
+        let is_suspect = |with: ComparedCount| {
+            let without = self.compared.without(with);
+            with.different > 0
+                && without.different == 0
+                && (without.total >= MANY || with.different * 10 >= with.total * 9)
+        };
+        let mut suspects = RequestInput::ALL.into_iter().zip(self.inputs);
+        suspects.find(|(_, with)| is_suspect(*with)).map(|(input, _)| input)
     }
 
     /// Returns advice on data that changes while it is stored.

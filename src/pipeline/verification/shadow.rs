@@ -175,9 +175,13 @@ impl ShadowRequest {
         let terms = self
             .is_storing
             .then(|| self.fetch.cacheability_of((status, &headers), expected, times));
+        let is_stored = matches!(terms, Some(Ok(_)));
         let live = LiveResponse { status, headers, latency, times, terms };
-        let (limit, share) =
-            (self.fetch.max_body_bytes(), self.context.pipeline.fill_budget.share());
+        let is_compared =
+            self.would_serve().is_some() || matches!(self.flight, ShadowFlight::Following);
+        let is_copied = is_stored || is_compared;
+        let limit = if is_copied { self.fetch.max_body_bytes() } else { 0 };
+        let share = self.context.pipeline.fill_budget.share();
         let runtime = Handle::current();
         BodyObserver::new(limit, share, move |end| {
             // A short response is compared before its client has read it, so that its next request
@@ -288,7 +292,7 @@ impl ShadowRequest {
                 (None, Ok(content)) => {
                     let live = live.compared(content);
                     let ignore = &self.fetch.matched_route().comparison.ignore;
-                    compare(&pipeline.parsing, stored, live, ignore).await
+                    compare(pipeline, stored, live, ignore).await
                 }
             }
         } else {
