@@ -57,6 +57,7 @@ pub(crate) struct RouteSection {
     #[serde(rename = "match")]
     pub(crate) pattern: Option<Text>,
     pub(crate) tier: Option<Text>,
+    pub(crate) key: Option<Text>,
     pub(crate) partition: Option<Text>,
     pub(crate) ttl: Option<Located<TtlValue>>,
     pub(crate) ttl_from: Option<Text>,
