@@ -119,7 +119,7 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Returns the owners of a user's responses, by issuer and claim.
+    /// Returns the owner digests of a user's stored responses, by issuer and claim.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }

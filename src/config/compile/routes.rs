@@ -387,7 +387,7 @@ fn targets(
 const USER_PLACEHOLDER_HELP: &str =
     "configure `jwt`, or `header` of a trusted gateway, in `[user]`";
 
-/// Lists the placeholders of a route's templates for messages.
+/// Formats the placeholders that a route's templates may use, for error messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
     let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());

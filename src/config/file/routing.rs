@@ -100,7 +100,9 @@ impl<'de> Visitor<'de> for TtlVisitor {
     type Value = TtlValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration or a table of durations")
+        formatter.write_str(
+            "a duration such as `\"5m\"`, or durations by status such as `{ \"200\" = \"5m\" }`",
+        )
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
@@ -145,7 +147,7 @@ pub(crate) struct BypassTable {
     pub(crate) refresh: Option<Located<bool>>,
 }
 
-/// `route.on_write`
+/// `route.on_write`: what a write purges besides its own URL, and for whom.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -154,7 +156,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge: Option<Texts>,
 }
 
-/// `route.on_success`
+/// `route.on_success`: log the user out, or warm targets, after a successful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {
