@@ -9,6 +9,7 @@ pub(crate) mod node;
 mod output;
 pub(crate) mod purge;
 pub(crate) mod run;
+pub(crate) mod shadow;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Health(health::HealthArguments),
     /// Purge stored responses.
     Purge(purge::PurgeArguments),
+    /// Show what shadow mode and audits have found on a running node.
+    Shadow(shadow::ShadowArguments),
 }
 
 /// Runs the command line. Errors have been printed to standard error.
@@ -59,6 +62,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
+        Command::Shadow(arguments) => shadow::execute(arguments),
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod bodies;
 mod caching;
 mod check;
@@ -57,6 +58,7 @@ mod request_content;
 mod routes;
 mod sensitive;
 mod server;
+mod shadow;
 mod shares;
 mod sharing;
 mod storing;
