@@ -25,6 +25,7 @@ compile_error!("`planted-bugs` are bugs that tests have to find: they are for no
 compile_error!("`models` replaces locks by those of a test's scheduler: it is for no release");
 
 mod admin;
+mod advise;
 mod app;
 mod cli;
 mod config;
