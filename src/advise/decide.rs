@@ -18,8 +18,15 @@ const MIN_PAIRS: u64 = 10;
 /// The lifetime if there are fewer pairs, in seconds.
 const CAUTIOUS: u32 = 60;
 
+/// The longest lifetime of data of a user, in seconds. A longer one brings hits only to users who
+/// return later, and costs memory for all.
+const MAX_OF_USER: f64 = 3600.0;
+
 /// Shorter lifetimes are not proposed, in seconds.
 const MIN_LIFETIME: u32 = 10;
+
+/// The estimate of an interval is this uncertain.
+const TOLERANCE: f64 = 1.25;
 
 /// A lower share of hits is not worth a route.
 const MIN_HIT_RATIO: f64 = 0.05;
@@ -66,6 +73,8 @@ pub(super) enum LifetimeReason {
     Enough,
     /// Too few responses were compared.
     FewPairs,
+    /// Data of a user is stored for [`MAX_OF_USER`] at most.
+    OfUser,
     /// More hits would be outdated than allowed.
     MaxOutdated,
 }
@@ -168,7 +177,7 @@ pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
 fn cached(evidence: &Evidence<'_>) -> Decision {
     let rate = evidence.simulation.changes.rate();
     let is_certain = rate.pairs >= MIN_READS && rate.changes > 0;
-    if is_certain && rate.interval * 1.2 < f64::from(MIN_LIFETIME) {
+    if is_certain && rate.interval * TOLERANCE < f64::from(MIN_LIFETIME) {
         return Decision::Never(NeverReason::Live(rate));
     }
     let (limit, reason) = limit(evidence, rate);
@@ -209,7 +218,14 @@ fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeR
         // A day of log covers a lifetime of a day, give or take the last minutes.
         (rate.interval.min(evidence.span * 1.1), LifetimeReason::NoChanges)
     } else {
-        ((rate.interval * 1.2).min(evidence.span * 1.1), LifetimeReason::Changes)
+        ((rate.interval * TOLERANCE).min(evidence.span * 1.1), LifetimeReason::Changes)
+    };
+    let is_of_user =
+        matches!(partition(evidence.survey, evidence.pairs), Some(PartitionAdvice::User(_)));
+    let (seconds, reason) = if is_of_user && seconds > MAX_OF_USER {
+        (MAX_OF_USER, LifetimeReason::OfUser)
+    } else {
+        (seconds, reason)
     };
     let limit = longest(seconds);
     let is_allowed =

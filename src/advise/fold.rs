@@ -144,7 +144,7 @@ impl Decided<'_> {
         let limit = advice.iter().map(|advice| advice.limit).min()?;
         let lifetime = longest.min(limit);
         let seconds = |it: usize| LIFETIMES.get(it).copied().unwrap_or_default();
-        (seconds(longest) <= 3 * seconds(lifetime))
+        (seconds(longest) <= 2 * seconds(lifetime))
             .then_some(GroupKind::Cache { partition, lifetime })
     }
 }

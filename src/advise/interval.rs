@@ -3,6 +3,9 @@
 /// Gaps are counted by powers of two, up to 2³⁹ milliseconds.
 const BUCKETS: usize = 40;
 
+/// As many changes over short gaps make longer ones unnecessary.
+const MIN_CHANGES: u64 = 20;
+
 /// Pairs of consecutive responses to one target: the times between them, and whether they differ.
 #[derive(Debug, Clone)]
 pub(super) struct ChangeIntervals {
@@ -47,7 +50,8 @@ impl ChangeIntervals {
     }
 
     /// Estimates the rate of changes, as if they came at random: the one under which the observed
-    /// pairs are most likely.
+    /// pairs are most likely. Short gaps suffice if they show enough changes, because over them
+    /// regular changes look alike.
     ///
     /// It solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g` by
     /// bisection, with the mean gap of each bucket.
@@ -57,24 +61,42 @@ impl ChangeIntervals {
                 (count + gaps.count, seconds + gaps.seconds)
             })
         };
-        let ((equal, unchanged), (changes, _)) = (sum(&self.equal), sum(&self.different));
+        let ((equal, all_unchanged), (changes, _)) = (sum(&self.equal), sum(&self.different));
         let pairs = equal + changes;
+        let used = self.short_gaps();
+        let different = self.different.get(..used).unwrap_or_default();
+        let (_, unchanged) = sum(self.equal.get(..used).unwrap_or_default());
         if changes == 0 {
-            return ChangeRate { pairs, changes, interval: unchanged / 3.0 };
+            return ChangeRate { pairs, changes, interval: all_unchanged / 3.0 };
         }
         let (mut low, mut high) = (1e-9_f64, 1e3_f64);
         for _ in 0..80 {
             let rate = (low * high).sqrt();
-            if self.expected_gap(rate) > unchanged { low = rate } else { high = rate }
+            if expected_gap(different, rate) > unchanged { low = rate } else { high = rate }
         }
         ChangeRate { pairs, changes, interval: 1.0 / low }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "statistics")]
-    fn expected_gap(&self, rate: f64) -> f64 {
-        let gaps = self.different.iter().filter(|gaps| gaps.count > 0);
-        gaps.map(|gaps| gaps.seconds / (rate * gaps.seconds / gaps.count as f64).exp_m1()).sum()
+    /// Returns the number of buckets to use: those in which a third of the pairs differ at most, or
+    /// all of them.
+    fn short_gaps(&self) -> usize {
+        let mut changes = 0;
+        let gaps = self.equal.iter().zip(&self.different).enumerate();
+        for (bucket, (equal, different)) in gaps {
+            if different.count * 2 > equal.count {
+                return if changes >= MIN_CHANGES { bucket } else { BUCKETS };
+            }
+            changes += different.count;
+        }
+        BUCKETS
     }
+}
+
+/// Returns the equal time that goes with these changes at a rate.
+#[expect(clippy::cast_precision_loss, reason = "statistics")]
+fn expected_gap(different: &[Gaps], rate: f64) -> f64 {
+    let gaps = different.iter().filter(|gaps| gaps.count > 0);
+    gaps.map(|gaps| gaps.seconds / (rate * gaps.seconds / gaps.count as f64).exp_m1()).sum()
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ fn is_match(pattern: &str, name: &str) -> bool {
 
 /// Returns whether a parameter's name is one of the API, and no text of a user.
 fn may_show(name: &str) -> bool {
-    !name.is_empty() && !segment::is_value(name)
+    BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name))
 }
 
 impl QueryAdvice {

@@ -28,7 +28,8 @@ pub(super) fn traffic(advisor: &Advisor, group: &RouteGroup) -> String {
         [] => String::new(),
         medians => format!("; median {}", medians.join(", ")),
     };
-    format!("{} reads, about {} responses{medians}.", number(reads), number(responses))
+    let plural = if responses == 1 { "" } else { "s" };
+    format!("{} reads of about {} target{plural}{medians}.", number(reads), number(responses))
 }
 
 /// Describes the expected outcome of a route.
@@ -68,12 +69,12 @@ pub(super) fn never(decisions: &[Option<Decision>], group: &RouteGroup) -> Strin
 
 /// Describes how often responses changed.
 fn changed(rate: &ChangeRate) -> String {
-    format!(
-        "changes about every {}: {} of {} pairs of responses differ",
-        duration(rate.interval),
-        number(rate.changes),
-        number(rate.pairs)
-    )
+    let pairs =
+        format!("{} of {} pairs of responses differ", number(rate.changes), number(rate.pairs));
+    if rate.interval < 1.0 {
+        return format!("changes with each response: {pairs}");
+    }
+    format!("changes about every {}: {pairs}", duration(rate.interval))
 }
 
 /// Returns the reason for a partition.
@@ -127,6 +128,9 @@ pub(super) fn lifetime(
         ),
         LifetimeReason::FewPairs => {
             format!("cautious: only {} pairs of responses could be compared", number(rate.pairs))
+        }
+        LifetimeReason::OfUser => {
+            format!("data of a user: at most {}{writes}", duration(f64::from(longest)))
         }
         LifetimeReason::MaxOutdated => format!("{}; limited by --max-outdated", changed(rate)),
         LifetimeReason::NoChanges => {

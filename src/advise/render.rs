@@ -104,7 +104,8 @@ fn write_route(formatter: &mut fmt::Formatter<'_>, route: &ProposedRoute) -> fmt
 }
 
 fn write_setting(formatter: &mut fmt::Formatter<'_>, setting: &ProposedSetting) -> fmt::Result {
-    writeln!(formatter, "{:COLUMN$}# {}", setting.line, setting.reason)
+    let width = COLUMN.max(setting.line.len() + 2);
+    writeln!(formatter, "{:width$}# {}", setting.line, setting.reason)
 }
 
 fn write_left(formatter: &mut fmt::Formatter<'_>, proposal: &Proposal) -> fmt::Result {

@@ -66,6 +66,8 @@ struct LastResponse {
     variant: u64,
     representation: u64,
     at: i64,
+    /// The changes of the target when it was seen.
+    changes: u32,
 }
 
 impl Default for SimulatedTarget {
@@ -142,23 +144,28 @@ impl SimulatedTarget {
     ) {
         let request = read.request;
         let Some(representation) = request.representation() else { return };
-        let now = LastResponse { variant: request.variant, representation, at: request.at };
+        let (variant, at, changes) = (request.variant, request.at, self.changes);
+        let now = LastResponse { variant, representation, at, changes };
         let before = self.replace(now, request.query == LoggedQuery::NotLogged);
         let Some(before) = before else { return };
         let is_changed = before.representation != representation;
         if written_at.is_none_or(|at| at < before.at) {
             intervals.add(now.at - before.at, is_changed);
         }
-        if is_changed {
+        // Each variant shows a change, and the first one counts.
+        if is_changed && before.changes == self.changes {
             self.changes = self.changes.wrapping_add(1);
             self.changed_at = now.at;
+        }
+        if is_changed && let Some(seen) = self.responses.iter_mut().find(|seen| seen.at == now.at) {
+            seen.changes = self.changes;
         }
     }
 
     /// Replaces the last comparable response, and returns it.
     ///
     /// If the log leaves out queries, a response that was seen before belongs to another query, and
-    /// only a new one is a change. Otherwise a change concerns the other variants as well.
+    /// only a new one is a change.
     fn replace(&mut self, now: LastResponse, is_without_query: bool) -> Option<LastResponse> {
         let is_same = |seen: &&mut LastResponse| match is_without_query {
             true => seen.representation == now.representation,
@@ -174,9 +181,6 @@ impl SimulatedTarget {
             self.responses.push(now);
             return last;
         };
-        if before.representation != now.representation {
-            self.responses.retain(|seen| seen.variant == now.variant);
-        }
         Some(before)
     }
 }
