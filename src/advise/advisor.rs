@@ -20,18 +20,18 @@ const MAX_WRITTEN: usize = 64;
 
 /// What the operator asks for.
 #[derive(Debug, Clone)]
-pub(crate) struct AdviceOptions {
+pub struct AdviceOptions {
     /// The share of hits that may be outdated, from 0 to 1.
-    pub(crate) max_outdated: f64,
+    pub max_outdated: f64,
     /// Only requests to this host count.
-    pub(crate) host: Option<String>,
+    pub host: Option<String>,
 }
 
 /// Reads a log several times, line by line, and proposes routes.
 ///
 /// The memory is bounded: about 100 MB, whatever the log.
 #[derive(Debug)]
-pub(crate) struct Advisor {
+pub struct Advisor {
     options: AdviceOptions,
     pass: Pass,
     pub(super) log: LogSummary,
@@ -67,13 +67,13 @@ enum Pass {
 
 /// What the log contains.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LogSummary {
+pub struct LogSummary {
     /// Lines that are requests.
-    pub(crate) requests: u64,
+    pub requests: u64,
     /// Lines that were skipped.
-    pub(crate) unknown_lines: u64,
-    pub(crate) lines_without_time: u64,
-    pub(crate) broken_requests: u64,
+    pub unknown_lines: u64,
+    pub lines_without_time: u64,
+    pub broken_requests: u64,
     /// Successful requests.
     pub(super) successes: u64,
     pub(super) failures: u64,
@@ -90,12 +90,12 @@ pub(crate) struct LogSummary {
 
 impl Advisor {
     /// Returns what the log contains, known after the first pass.
-    pub(crate) fn summary(&self) -> &LogSummary {
+    pub fn summary(&self) -> &LogSummary {
         &self.log
     }
 
     /// Starts with the first pass.
-    pub(crate) fn new(options: AdviceOptions) -> Self {
+    pub fn new(options: AdviceOptions) -> Self {
         Self {
             options,
             pass: Pass::Paths,
@@ -116,7 +116,7 @@ impl Advisor {
     }
 
     /// Reads a line in this pass. Lines should come in the order of their times.
-    pub(crate) fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         let parsed = log::parse(line);
         if self.pass == Pass::Paths {
             self.log.count(&parsed);
@@ -140,7 +140,7 @@ impl Advisor {
     }
 
     /// Ends a pass. Returns whether the log has to be read once more.
-    pub(crate) fn next_pass(&mut self) -> bool {
+    pub fn next_pass(&mut self) -> bool {
         match self.pass {
             Pass::Paths => {
                 self.templates = Templates::of(std::mem::take(&mut self.paths));

@@ -96,21 +96,9 @@ impl Decided<'_> {
             Some((*id, decision))
         });
         let read: Vec<(TemplateId, &Decision)> = read.collect();
-        if read.len() < 2 && !ids.iter().all(|id| self.is_written(*id)) {
-            return None;
-        }
-        let kind = self.never(&read).or_else(|| self.cached(ids, &read))?;
+        let kind = never(&read).or_else(|| self.cached(ids, &read).filter(|_| read.len() >= 2))?;
         let templates = read.into_iter().map(|(id, _)| id).collect();
         Some(RouteGroup { path, is_open: true, templates, kind })
-    }
-
-    /// Returns the kind of a group that is never cached. Rarely used paths may join it.
-    fn never(&self, read: &[(TemplateId, &Decision)]) -> Option<GroupKind> {
-        let never = read.iter().filter(|(_, it)| matches!(it, Decision::Never(_))).count();
-        let fits = read
-            .iter()
-            .all(|(_, it)| matches!(it, Decision::Never(_) | Decision::Leave(LeaveReason::Few)));
-        (never > 0 && fits).then_some(GroupKind::Never)
     }
 
     /// Returns the kind of a group that is cached alike.
@@ -147,4 +135,13 @@ impl Decided<'_> {
         (seconds(longest) <= 2 * seconds(lifetime))
             .then_some(GroupKind::Cache { partition, lifetime })
     }
+}
+
+/// Returns the kind of a group that is never cached. Rarely used paths may join it.
+fn never(read: &[(TemplateId, &Decision)]) -> Option<GroupKind> {
+    let never = read.iter().filter(|(_, it)| matches!(it, Decision::Never(_))).count();
+    let fits = read
+        .iter()
+        .all(|(_, it)| matches!(it, Decision::Never(_) | Decision::Leave(LeaveReason::Few)));
+    (never > 0 && fits).then_some(GroupKind::Never)
 }

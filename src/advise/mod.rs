@@ -26,5 +26,5 @@ mod tags;
 mod templates;
 mod writes;
 
-pub(crate) use advisor::{AdviceOptions, Advisor};
-pub(crate) use render::ProposedTable;
+pub use advisor::{AdviceOptions, Advisor};
+pub use render::ProposedTable;

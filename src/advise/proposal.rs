@@ -12,7 +12,7 @@ use super::{
 
 /// A proposed table of routes.
 #[derive(Debug)]
-pub(crate) struct Proposal {
+pub struct Proposal {
     pub(super) routes: Vec<ProposedRoute>,
     /// Templates without a route, their reads, and the reason.
     pub(super) left: Vec<(String, u64, LeaveReason)>,
@@ -46,7 +46,7 @@ pub(super) struct ProposedSetting {
 
 impl Advisor {
     /// Returns the proposal. Call it after the last pass.
-    pub(crate) fn proposal(&self) -> Proposal {
+    pub fn proposal(&self) -> Proposal {
         let decisions = self.decisions();
         let is_written: Vec<bool> =
             self.surveys.iter().map(|survey| survey.all_writes() > 0).collect();

@@ -25,9 +25,9 @@ jwt = { jwks = "https://issuer.example/.well-known/jwks.json", iss = "https://is
 
 /// A proposal with the log that it is made of.
 #[derive(Debug)]
-pub(crate) struct ProposedTable<'a> {
-    pub(crate) advisor: &'a Advisor,
-    pub(crate) proposal: &'a Proposal,
+pub struct ProposedTable<'a> {
+    pub advisor: &'a Advisor,
+    pub proposal: &'a Proposal,
 }
 
 impl fmt::Display for ProposedTable<'_> {

@@ -14,7 +14,7 @@ pub(super) const LIFETIMES: [u32; 13] =
     [5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 21_600, 43_200, 86_400];
 
 /// Targets that are remembered for each template.
-const MAX_TARGETS: usize = 2048;
+const MAX_TARGETS: usize = 1024;
 
 /// Variants of a target whose changes are followed.
 const MAX_VARIANTS: usize = 8;
@@ -33,9 +33,11 @@ pub(super) struct Simulation {
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcomes {
     hits: u64,
-    /// Hits for which the origin sent another response.
+    /// Hits for which the stored and the origin's response can be compared.
+    compared: u64,
+    /// Those for which the origin sent another response.
     outdated: u64,
-    /// How long ago those had changed, in milliseconds and in total.
+    /// How long ago those had changed at least, in milliseconds and in total.
     outdated_for: i64,
 }
 
@@ -50,14 +52,21 @@ pub(super) struct ExpectedOutcome {
     pub(super) outdated_for: f64,
 }
 
-/// A stored target, and the last responses to it.
+/// A target: what each lifetime would have stored, and the last responses to it.
 #[derive(Debug)]
 struct SimulatedTarget {
     responses: SmallVec<[LastResponse; 1]>,
-    changes: u32,
-    changed_at: i64,
-    /// For each lifetime, when a response was stored, and after how many changes.
-    stored: [Option<(i64, u32)>; LIFETIMES.len()],
+    stored: [Option<SimulatedEntry>; LIFETIMES.len()],
+}
+
+/// A stored response.
+#[derive(Debug, Clone, Copy)]
+struct SimulatedEntry {
+    at: i64,
+    variant: u64,
+    representation: Option<u64>,
+    /// When the origin first sent another one.
+    changed_at: Option<i64>,
 }
 
 /// The last response of a variant.
@@ -66,14 +75,11 @@ struct LastResponse {
     variant: u64,
     representation: u64,
     at: i64,
-    /// The changes of the target when it was seen.
-    changes: u32,
 }
 
 impl Default for SimulatedTarget {
     fn default() -> Self {
-        let stored = [None; LIFETIMES.len()];
-        Self { responses: SmallVec::new(), changes: 0, changed_at: 0, stored }
+        Self { responses: SmallVec::new(), stored: [None; LIFETIMES.len()] }
     }
 }
 
@@ -97,21 +103,22 @@ impl Simulation {
         let written_at = read.writes.last(&read.keys, client);
         target.follow(read, written_at, &mut self.changes);
         self.reads += 1;
+        let entry = SimulatedEntry {
+            at: request.at,
+            variant: request.variant,
+            representation: request.representation(),
+            changed_at: None,
+        };
         let is_storable = matches!(request.status, 200 | 203 | 204 | 304);
         let slots = target.stored.iter_mut().zip(LIFETIMES).zip(&mut self.outcomes);
         for ((stored, lifetime), outcomes) in slots {
-            let usable = stored.filter(|(at, _)| {
-                request.at - at < i64::from(lifetime) * 1000 && written_at.is_none_or(|it| it < *at)
-            });
-            match usable {
-                Some((_, changes)) => {
-                    outcomes.hits += 1;
-                    if changes != target.changes {
-                        outcomes.outdated += 1;
-                        outcomes.outdated_for += (request.at - target.changed_at).max(0);
-                    }
-                }
-                None => *stored = is_storable.then_some((request.at, target.changes)),
+            let is_usable = |entry: &&mut SimulatedEntry| {
+                request.at - entry.at < i64::from(lifetime) * 1000
+                    && written_at.is_none_or(|written| written < entry.at)
+            };
+            match stored.as_mut().filter(is_usable) {
+                Some(stored) => outcomes.add_hit(stored, entry),
+                None => *stored = is_storable.then_some(entry),
             }
         }
     }
@@ -123,7 +130,7 @@ impl Simulation {
         let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         ExpectedOutcome {
             hit_ratio: ratio(outcomes.hits, self.reads),
-            outdated_ratio: ratio(outcomes.outdated, outcomes.hits),
+            outdated_ratio: ratio(outcomes.outdated, outcomes.compared),
             outdated_for: outcomes.outdated_for as f64 / 1e3 / outcomes.outdated.max(1) as f64,
         }
     }
@@ -131,6 +138,21 @@ impl Simulation {
     /// Returns the estimated number of stored responses.
     pub(super) fn responses(&self) -> u64 {
         self.targets.estimated_keys()
+    }
+}
+
+impl Outcomes {
+    /// Counts a hit. Only responses of one variant can be compared.
+    fn add_hit(&mut self, stored: &mut SimulatedEntry, live: SimulatedEntry) {
+        self.hits += 1;
+        let (Some(kept), Some(sent)) = (stored.representation, live.representation) else { return };
+        if stored.variant == live.variant {
+            self.compared += 1;
+            if kept != sent {
+                self.outdated += 1;
+                self.outdated_for += live.at - *stored.changed_at.get_or_insert(live.at);
+            }
+        }
     }
 }
 
@@ -144,21 +166,11 @@ impl SimulatedTarget {
     ) {
         let request = read.request;
         let Some(representation) = request.representation() else { return };
-        let (variant, at, changes) = (request.variant, request.at, self.changes);
-        let now = LastResponse { variant, representation, at, changes };
+        let (variant, at) = (request.variant, request.at);
+        let now = LastResponse { variant, representation, at };
         let before = self.replace(now, request.query == LoggedQuery::NotLogged);
-        let Some(before) = before else { return };
-        let is_changed = before.representation != representation;
-        if written_at.is_none_or(|at| at < before.at) {
-            intervals.add(now.at - before.at, is_changed);
-        }
-        // Each variant shows a change, and the first one counts.
-        if is_changed && before.changes == self.changes {
-            self.changes = self.changes.wrapping_add(1);
-            self.changed_at = now.at;
-        }
-        if is_changed && let Some(seen) = self.responses.iter_mut().find(|seen| seen.at == now.at) {
-            seen.changes = self.changes;
+        if let Some(before) = before.filter(|it| written_at.is_none_or(|written| written < it.at)) {
+            intervals.add(at - before.at, before.representation != representation);
         }
     }
 

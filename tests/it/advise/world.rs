@@ -152,10 +152,9 @@ impl State {
             *self.versions.entry(resource).or_default() += 1;
         }
         let content = self.version(endpoint, (&path, &value, &owner), at);
-        let kept: Vec<&str> = query
-            .split('&')
-            .filter(|it| !it.starts_with("utm_") && !it.starts_with("_="))
-            .collect();
+        let is_noise = |it: &&str| it.starts_with("utm_") || it.starts_with("_=");
+        let mut kept: Vec<&str> = query.split('&').filter(|it| !is_noise(it)).collect();
+        kept.sort_unstable();
         let size = 2000 + hash(&(&path, kept, &owner, content)) % 5000;
         let status = if endpoint.method == "GET" { 200 } else { 201 };
         self.line(client, at, (endpoint, &path, &query), (status, size));
