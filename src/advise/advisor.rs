@@ -176,7 +176,12 @@ impl Advisor {
     /// Returns the templates with writes, the most written ones first.
     pub(super) fn written_templates(&self) -> Vec<TemplateId> {
         let counts = self.surveys.iter().map(TemplateSurvey::all_writes).enumerate();
-        let mut written: Vec<(TemplateId, u64)> = counts.filter(|(_, count)| *count > 0).collect();
+        // GraphQL sends queries by POST too.
+        let is_graphql = |id: TemplateId| {
+            self.templates.list.get(id).is_some_and(|it| it.last_literal() == Some("graphql"))
+        };
+        let written = counts.filter(|(id, count)| *count > 0 && !is_graphql(*id));
+        let mut written: Vec<(TemplateId, u64)> = written.collect();
         written.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         written.into_iter().map(|(id, _)| id).collect()
     }

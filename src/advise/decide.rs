@@ -117,6 +117,8 @@ pub(super) enum LeaveReason {
     NoStore,
     Failing,
     Seldom,
+    /// The path has no name, so a route for it would match nearly everything.
+    Unnamed,
 }
 
 /// All that is known of a template.
@@ -156,6 +158,9 @@ pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
     if survey.reads < MIN_READS {
         return Decision::Leave(LeaveReason::Few);
     }
+    if evidence.template.literals().all(|name| !name.is_empty() && segment::is_generic(name)) {
+        return Decision::Leave(LeaveReason::Unnamed);
+    }
     if is_most(survey.streams) {
         return Decision::Leave(LeaveReason::Stream);
     }
@@ -190,7 +195,8 @@ fn cached(evidence: &Evidence<'_>) -> Decision {
     };
     let (lifetime, reason) = enough(evidence.simulation, limit, reason);
     let expected = evidence.simulation.expected(lifetime);
-    if expected.hit_ratio < 0.3 && evidence.writes * 2 > evidence.survey.reads {
+    let is_repeated = evidence.simulation.responses() * 4 < evidence.survey.reads;
+    if is_repeated && expected.hit_ratio < 0.3 && evidence.writes * 2 > evidence.survey.reads {
         return Decision::Never(NeverReason::Written);
     }
     if expected.hit_ratio < MIN_HIT_RATIO {

@@ -6,10 +6,7 @@ use smallvec::SmallVec;
 
 use super::{log::LoggedRequest, segment};
 
-/// More children of a node that are names become values.
-const MAX_CHILDREN: usize = 256;
-
-/// More names in the tree become values.
+/// When the tree has more names, the least requested ones become values.
 const MAX_NAMES: usize = 20_000;
 
 /// Paths with more segments are not analysed.
@@ -23,6 +20,8 @@ pub(super) const MIN_CLIENTS: usize = 3;
 pub(super) struct PathTree {
     pub(super) root: PathNode,
     names: usize,
+    /// Names that were requested less often have been dropped.
+    least: u64,
     /// Whether the log tells clients apart.
     pub(super) has_clients: bool,
 }
@@ -47,12 +46,14 @@ impl PathTree {
     pub(super) fn add(&mut self, request: &LoggedRequest<'_>) -> bool {
         let Some(segments) = split(&request.path) else { return false };
         self.has_clients |= request.client.is_some();
+        if self.names >= MAX_NAMES {
+            self.prune();
+        }
         let mut node = &mut self.root;
         node.count += 1;
         for name in segments {
             let is_known = node.names.contains_key(name);
-            let is_full = node.names.len() >= MAX_CHILDREN || self.names >= MAX_NAMES;
-            node = if !is_known && (is_full || segment::is_value(name)) {
+            node = if !is_known && segment::is_value(name) {
                 node.values.get_or_insert_default()
             } else {
                 self.names += usize::from(!is_known);
@@ -63,6 +64,14 @@ impl PathTree {
         node.ends += 1;
         node.has_writes |= request.is_write();
         true
+    }
+
+    /// Turns the least requested names into values, until half of the tree is free.
+    fn prune(&mut self) {
+        while self.names * 2 > MAX_NAMES {
+            self.least = (self.least * 2).max(2);
+            self.names = self.root.prune(self.least);
+        }
     }
 }
 
@@ -75,6 +84,22 @@ impl PathNode {
         {
             self.clients.push(client);
         }
+    }
+
+    /// Turns names with fewer requests into values, without what is below them. Returns the number
+    /// of names that are left.
+    fn prune(&mut self, least: u64) -> usize {
+        let mut left = 0;
+        for (name, mut node) in std::mem::take(&mut self.names) {
+            if node.count < least {
+                (node.names, node.values) = (BTreeMap::new(), None);
+                self.values.get_or_insert_default().merge(node);
+            } else {
+                left += 1 + node.prune(least);
+                self.names.insert(name, node);
+            }
+        }
+        left + self.values.as_mut().map_or(0, |values| values.prune(least))
     }
 
     /// Returns the number of clients that requested it, up to [`MIN_CLIENTS`].

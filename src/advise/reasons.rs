@@ -210,6 +210,7 @@ pub(super) const fn left(reason: LeaveReason) -> &'static str {
         LeaveReason::Partial => "mostly ranges of large responses",
         LeaveReason::NoStore => "the origin says `no-store`, which no `ttl` overrides",
         LeaveReason::Failing => "most responses are errors or redirects",
+        LeaveReason::Unnamed => "a route for values alone would match too much",
         LeaveReason::Seldom => "hardly any response would be used twice",
     }
 }

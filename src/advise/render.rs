@@ -26,7 +26,9 @@ jwt = { jwks = "https://issuer.example/.well-known/jwks.json", iss = "https://is
 /// A proposal with the log that it is made of.
 #[derive(Debug)]
 pub struct ProposedTable<'a> {
+    /// After its last pass.
     pub advisor: &'a Advisor,
+    /// What the advisor proposes.
     pub proposal: &'a Proposal,
 }
 

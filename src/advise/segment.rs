@@ -46,14 +46,17 @@ const RESERVED: [&str; 10] =
 /// Returns whether a segment is a value, such as a number, a UUID, a date or a token, or may not be
 /// shown.
 pub(super) fn is_value(segment: &str) -> bool {
-    let count = |test: fn(&u8) -> bool| segment.bytes().filter(test).count();
+    let count = |test: fn(&u8) -> bool| segment.as_bytes().iter().filter(|it| test(it)).count();
     let digits = count(u8::is_ascii_digit);
     let is_name =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'~' | b'-');
     if segment.is_empty() || is_version(segment) {
         return false;
     }
-    if segment.len() > MAX_NAME || !segment.bytes().all(is_name) || count(is_letter) == 0 {
+    if segment.len() > MAX_NAME
+        || !segment.bytes().all(is_name)
+        || count(u8::is_ascii_alphabetic) == 0
+    {
         return true;
     }
     let is_hex = segment.len() >= 8 && segment.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -62,10 +65,6 @@ pub(super) fn is_value(segment: &str) -> bool {
         || (digits >= 3 && digits * 3 >= segment.len())
         || (segment.len() >= 8 && is_mixed && digits > 0)
         || is_counted(segment, digits)
-}
-
-fn is_letter(byte: &u8) -> bool {
-    byte.is_ascii_alphabetic()
 }
 
 /// Returns whether a segment is a name with a number, such as `order-7` or `p12`.

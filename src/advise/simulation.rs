@@ -179,9 +179,12 @@ impl SimulatedTarget {
     /// If the log leaves out queries, a response that was seen before belongs to another query, and
     /// only a new one is a change.
     fn replace(&mut self, now: LastResponse, is_without_query: bool) -> Option<LastResponse> {
-        let is_same = |seen: &&mut LastResponse| match is_without_query {
-            true => seen.representation == now.representation,
-            false => seen.variant == now.variant,
+        let is_same = |seen: &&mut LastResponse| {
+            if is_without_query {
+                seen.representation == now.representation
+            } else {
+                seen.variant == now.variant
+            }
         };
         let found = self.responses.iter_mut().find(is_same);
         let before = found.map(|seen| std::mem::replace(seen, now));

@@ -101,6 +101,10 @@ impl Builder {
             self.list.push((PathTemplate(above.clone()), node.ends));
         }
         for (name, below) in node.names {
+            if below.count == 0 {
+                built.names.insert(name, TemplateNode::default());
+                continue;
+            }
             above.push(TemplateSegment::Literal(name.clone()));
             built.names.insert(name, self.node(below, above));
             above.pop();
@@ -131,8 +135,7 @@ impl Builder {
             let is_member = has_owners && !segment::is_reserved(name);
             let is_path = below.ends == 0 && !below.names.is_empty() && is_top;
             !name.is_empty()
-                && (!self.may_show(below)
-                    || is_member
+                && (is_member
                     || is_rare
                     || (is_collection && !(is_path || name.contains('.')))
                     || (is_full && below.count * 100 < all))
@@ -141,6 +144,9 @@ impl Builder {
         for (name, below) in names {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
+            } else if !name.is_empty() && !self.may_show(&below) {
+                // It is neither shown nor counted as a value.
+                node.names.insert(name, PathNode::default());
             } else {
                 node.names.insert(name, below);
             }

@@ -195,15 +195,11 @@ fn skip_line(file: &mut impl BufRead) -> std::io::Result<()> {
         if part.is_empty() {
             return Ok(());
         }
-        match part.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
-                file.consume(end + 1);
-                return Ok(());
-            }
-            None => {
-                let length = part.len();
-                file.consume(length);
-            }
+        let end = part.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(part.len(), |end| end + 1);
+        file.consume(length);
+        if end.is_some() {
+            return Ok(());
         }
     }
 }

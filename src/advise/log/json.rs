@@ -87,15 +87,12 @@ impl<'a> Members<'a> {
     fn target(&self) -> Result<(Cow<'a, str>, Cow<'a, str>, LoggedQuery<'a>), LineError> {
         let line = self.first(&["request"]);
         let line = line.as_deref().and_then(split_request);
-        let (method, target) = match line {
-            Some((method, target)) => {
-                (Cow::Owned(method.to_owned()), Cow::Owned(target.to_owned()))
-            }
-            None => {
-                let method = self.first(&["request_method", "method"]);
-                let target = self.first(&["request_uri", "uri", "url", "path"]);
-                (method.ok_or(LineError::Request)?, target.ok_or(LineError::Request)?)
-            }
+        let (method, target) = if let Some((method, target)) = line {
+            (Cow::Owned(method.to_owned()), Cow::Owned(target.to_owned()))
+        } else {
+            let method = self.first(&["request_method", "method"]);
+            let target = self.first(&["request_uri", "uri", "url", "path"]);
+            (method.ok_or(LineError::Request)?, target.ok_or(LineError::Request)?)
         };
         let is_whole = line.is_some()
             || target.contains('?')

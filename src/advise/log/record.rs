@@ -45,6 +45,7 @@ pub(crate) enum LoggedQuery<'a> {
 
 /// What the log says about the response's own caching headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 pub(crate) struct LoggedResponse {
     pub(crate) is_no_store: bool,
     pub(crate) is_private: bool,

@@ -1,6 +1,7 @@
 //! `larder advise`: on logs of the examples' APIs it proposes their tables.
 
 mod compare;
+mod documented;
 mod hostile;
 mod world;
 mod worlds;

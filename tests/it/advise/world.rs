@@ -3,12 +3,12 @@
 use std::{collections::HashMap, fmt::Write as _};
 
 /// The first moment of each log: 2026-11-23, a Monday, 00:00 UTC.
-pub(super) const START: i64 = 1_795_392_000_000;
+pub(super) const START: u64 = 1_795_392_000_000;
 
 /// An API with its endpoints.
 pub(super) struct World {
-    pub(super) hours: f64,
-    pub(super) clients: u32,
+    pub(super) hours: u64,
+    pub(super) clients: u64,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -19,7 +19,7 @@ pub(super) struct Endpoint {
     /// The path; `{}` stands for a value.
     path: &'static str,
     values: Values,
-    per_hour: f64,
+    per_hour: u64,
     content: Content,
     is_personal: bool,
     /// Whether an expired login is refused now and then.
@@ -46,12 +46,12 @@ pub(super) enum Content {
     /// Each time.
     Live,
     /// After this many seconds, at a time of its own for each target.
-    Every(i64),
+    Every(u64),
     /// After a write to one of these resources.
     Written(&'static [&'static str]),
 }
 
-pub(super) fn get(path: &'static str, per_hour: f64, content: Content) -> Endpoint {
+pub(super) fn get(path: &'static str, per_hour: u64, content: Content) -> Endpoint {
     Endpoint {
         method: "GET",
         path,
@@ -69,7 +69,7 @@ pub(super) fn get(path: &'static str, per_hour: f64, content: Content) -> Endpoi
 pub(super) fn write(
     method: &'static str,
     path: &'static str,
-    per_hour: f64,
+    per_hour: u64,
     changes: &'static [&'static str],
 ) -> Endpoint {
     Endpoint { method, changes, ..get(path, per_hour, Content::Live) }
@@ -107,9 +107,9 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut events = Vec::new();
         for (index, endpoint) in self.endpoints.iter().enumerate() {
-            let count = (endpoint.per_hour * self.hours) as usize;
-            let span = (self.hours * 3_600_000.0) as i64;
-            events.extend((0..count).map(|_| (rng.i64(0..span), index)));
+            let count = endpoint.per_hour * self.hours;
+            let span = self.hours * 3_600_000;
+            events.extend((0..count).map(|_| (rng.u64(0..span), index)));
         }
         events.sort_unstable();
         let mut state = State { rng, versions: HashMap::new(), text: String::new() };
@@ -128,10 +128,10 @@ struct State {
 }
 
 impl State {
-    fn request(&mut self, endpoint: &Endpoint, at: i64, clients: u32) {
+    fn request(&mut self, endpoint: &Endpoint, at: u64, clients: u64) {
         // About twenty users are active at a time.
-        let shift = (at / 1_800_000) as u32 * 7;
-        let client = (shift + self.rng.u32(0..20)) % clients;
+        let shift = at / 1_800_000 * 7;
+        let client = (shift + self.rng.u64(0..20)) % clients;
         let value = match endpoint.values {
             Values::None => String::new(),
             Values::Words(words) => words[self.rng.usize(0..words.len())].to_owned(),
@@ -152,7 +152,7 @@ impl State {
             *self.versions.entry(resource).or_default() += 1;
         }
         let content = self.version(endpoint, (&path, &value, &owner), at);
-        let is_noise = |it: &&str| it.starts_with("utm_") || it.starts_with("_=");
+        let is_noise = |it: &&str| it.is_empty() || it.starts_with("utm_") || it.starts_with("_=");
         let mut kept: Vec<&str> = query.split('&').filter(|it| !is_noise(it)).collect();
         kept.sort_unstable();
         let size = 2000 + hash(&(&path, kept, &owner, content)) % 5000;
@@ -161,14 +161,14 @@ impl State {
     }
 
     /// The number of changes of a response so far.
-    fn version(&mut self, endpoint: &Endpoint, of: (&str, &str, &str), at: i64) -> u64 {
+    fn version(&mut self, endpoint: &Endpoint, of: (&str, &str, &str), at: u64) -> u64 {
         let (path, value, owner) = of;
         match endpoint.content {
             Content::Never => 0,
             Content::Live => self.rng.u64(..),
             Content::Every(seconds) => {
-                let phase = (hash(&path) % 100_000) as i64;
-                ((at + phase) / (seconds * 1000)) as u64
+                let phase = hash(&path) % 100_000;
+                (at + phase) / (seconds * 1000)
             }
             Content::Written(resources) => resources
                 .iter()
@@ -180,13 +180,13 @@ impl State {
 
     fn line(
         &mut self,
-        client: u32,
-        at: i64,
+        client: u64,
+        at: u64,
         (endpoint, path, query): (&Endpoint, &str, &str),
         (status, size): (u16, u64),
     ) {
-        let (browser, factor) = BROWSERS[client as usize % BROWSERS.len()];
-        let time = jiff::Timestamp::from_millisecond(START + at).unwrap();
+        let (browser, factor) = BROWSERS[usize::try_from(client).unwrap() % BROWSERS.len()];
+        let time = jiff::Timestamp::from_millisecond((START + at).cast_signed()).unwrap();
         let time = time.strftime("%d/%b/%Y:%H:%M:%S +0000");
         let mark = if query.is_empty() { "" } else { "?" };
         let took = endpoint.milliseconds + self.rng.u64(0..40);

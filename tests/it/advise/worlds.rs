@@ -9,86 +9,86 @@ const TILES: Values =
 pub(super) fn dashboard() -> World {
     let kpi = Values::Words(&["revenue", "orders", "margin"]);
     let endpoints = vec![
-        get("/dashboard/tiles/{}", 900.0, Content::Every(300)).of(TILES),
-        get("/dashboard/tiles/{}/trends", 300.0, Content::Every(900)).of(TILES).queries(&[
+        get("/dashboard/tiles/{}", 900, Content::Every(300)).of(TILES),
+        get("/dashboard/tiles/{}/trends", 300, Content::Every(900)).of(TILES).queries(&[
             "days=30",
             "days=90",
             "days=30&utm_source=mail",
         ]),
-        get("/dashboard/kpi/{}", 400.0, Content::Every(300)).of(kpi),
-        get("/dashboard/segments/{}", 200.0, Content::Every(900)).of(Values::Words(&[
+        get("/dashboard/kpi/{}", 400, Content::Every(300)).of(kpi),
+        get("/dashboard/segments/{}", 200, Content::Every(900)).of(Values::Words(&[
             "new",
             "returning",
             "vip",
         ])),
-        get("/dashboard/growth/{}", 60.0, Content::Every(3600))
+        get("/dashboard/growth/{}", 60, Content::Every(3600))
             .of(Values::Words(&["milestones", "ytd"])),
-        get("/dashboard/sla/{}", 200.0, Content::Live).of(Values::Words(&["breaches", "current"])),
-        get("/dashboard/escalations/urgent", 100.0, Content::Live),
-        get("/checkout/inventory/{}", 600.0, Content::Live).of(Values::Numbers(200)),
+        get("/dashboard/sla/{}", 200, Content::Live).of(Values::Words(&["breaches", "current"])),
+        get("/dashboard/escalations/urgent", 100, Content::Live),
+        get("/checkout/inventory/{}", 600, Content::Live).of(Values::Numbers(200)),
     ];
-    World { hours: 24.0, clients: 300, endpoints }
+    World { hours: 24, clients: 300, endpoints }
 }
 
 /// The API of `examples/shop.toml`.
 pub(super) fn shop() -> World {
     let endpoints = vec![
-        get("/brands", 60.0, Content::Never),
-        get("/units", 60.0, Content::Never),
-        get("/categories", 120.0, Content::Never),
-        get("/categories/{}", 240.0, Content::Never).of(Values::Numbers(20)),
-        get("/products", 400.0, Content::Written(&["products", "sales"])).queries(&[
+        get("/brands", 60, Content::Never),
+        get("/units", 60, Content::Never),
+        get("/categories", 120, Content::Never),
+        get("/categories/{}", 240, Content::Never).of(Values::Numbers(20)),
+        get("/products", 400, Content::Written(&["products", "sales"])).queries(&[
             "category=1",
             "category=2&page=1",
             "page=1&category=2",
             "category=1&utm_source=mail&utm_medium=x",
             "category=3&_={now}",
         ]),
-        get("/products/{}", 900.0, Content::Written(&["product {}"])).of(Values::Numbers(100)),
-        get("/products/{}/variants", 300.0, Content::Written(&["product {}"]))
+        get("/products/{}", 900, Content::Written(&["product {}"])).of(Values::Numbers(100)),
+        get("/products/{}/variants", 300, Content::Written(&["product {}"]))
             .of(Values::Numbers(100)),
-        write("PUT", "/products/{}", 10.0, &["product {}", "products"]).of(Values::Numbers(100)),
-        write("POST", "/products", 1.0, &["products"]),
-        write("POST", "/sales", 60.0, &["sales"]),
-        get("/sales", 60.0, Content::Live),
-        get("/stock/adjustments", 60.0, Content::Live),
-        write("POST", "/stock/adjustments", 30.0, &[]),
+        write("PUT", "/products/{}", 10, &["product {}", "products"]).of(Values::Numbers(100)),
+        write("POST", "/products", 1, &["products"]),
+        write("POST", "/sales", 60, &["sales"]),
+        get("/sales", 60, Content::Live),
+        get("/stock/adjustments", 60, Content::Live),
+        write("POST", "/stock/adjustments", 30, &[]),
     ];
-    World { hours: 24.0, clients: 300, endpoints }
+    World { hours: 24, clients: 300, endpoints }
 }
 
 /// The API of `examples/analysis.toml`.
 pub(super) fn analysis() -> World {
     let endpoints = vec![
-        write("POST", "/sessions", 40.0, &[]),
-        get("/sessions/{}", 200.0, Content::Never).of(Values::Tokens),
-        get("/analyses/stats/{}", 200.0, Content::Every(3600))
+        write("POST", "/sessions", 40, &[]),
+        get("/sessions/{}", 200, Content::Never).of(Values::Tokens),
+        get("/analyses/stats/{}", 200, Content::Every(3600))
             .of(Values::Words(&["daily", "weekly", "monthly"])),
-        get("/analyses/{}", 900.0, Content::Every(300)).of(Values::Numbers(100)),
-        get("/analyses", 600.0, Content::Every(60)).queries(&[
+        get("/analyses/{}", 900, Content::Every(300)).of(Values::Numbers(100)),
+        get("/analyses", 600, Content::Every(60)).queries(&[
             "",
             "status=done",
             "status=done&page=2",
             "page=2&status=done",
             "_={now}",
         ]),
-        get("/configuration/{}", 120.0, Content::Never)
+        get("/configuration/{}", 120, Content::Never)
             .of(Values::Words(&["app", "features", "limits"])),
     ];
-    World { hours: 72.0, clients: 300, endpoints }
+    World { hours: 72, clients: 300, endpoints }
 }
 
 /// The trading journal of `bench/journal`: all of it is behind a login.
 pub(super) fn journal() -> World {
     let mut endpoints = vec![
-        get("/api/market/quotes", 600.0, Content::Every(120))
+        get("/api/market/quotes", 600, Content::Every(120))
             .queries(&["symbols=AAPL,MSFT", "symbols=MSFT,AAPL", "symbols=NVDA"])
             .behind_login(),
-        get("/api/market/movers", 300.0, Content::Every(120)).behind_login(),
-        get("/api/notebook/holidays", 200.0, Content::Never).behind_login(),
-        get("/api/notebook/notes", 600.0, Content::Written(&["notes"])).personal(),
-        write("POST", "/api/notebook/notes", 30.0, &["notes"]).personal(),
-        write("POST", "/user/initialize", 60.0, &[]).personal(),
+        get("/api/market/movers", 300, Content::Every(120)).behind_login(),
+        get("/api/notebook/holidays", 200, Content::Never).behind_login(),
+        get("/api/notebook/notes", 600, Content::Written(&["notes"])).personal(),
+        write("POST", "/api/notebook/notes", 30, &["notes"]).personal(),
+        write("POST", "/user/initialize", 60, &[]).personal(),
     ];
     let kinds: [[&'static str; 4]; 4] = [
         ["/api/stocks", "/api/stocks/analytics", "/api/stocks/{}", "stocks"],
@@ -99,7 +99,7 @@ pub(super) fn journal() -> World {
     for [list, analytics, item, resource] in kinds {
         endpoints.extend(kind([list, analytics, item], resource));
     }
-    World { hours: 24.0, clients: 200, endpoints }
+    World { hours: 24, clients: 200, endpoints }
 }
 
 /// Lists, items and analytics of one kind, which a write of their user changes.
@@ -109,15 +109,21 @@ fn kind([list, analytics, item]: [&'static str; 3], resource: &'static str) -> V
     let changes = &both[..1];
     let changing = Content::Written(changes);
     let mut endpoints = vec![
-        get(list, 800.0, changing).personal(),
-        get(item, 200.0, Content::Written(&both[1..])).of(Values::Numbers(5)).personal(),
-        write("POST", list, 30.0, changes).personal(),
-        write("PUT", item, 20.0, both).of(Values::Numbers(5)).personal(),
-        write("DELETE", item, 5.0, both).of(Values::Numbers(5)).personal(),
+        get(list, 800, changing).personal(),
+        get(item, 200, Content::Written(&both[1..])).of(Values::Numbers(5)).personal(),
+        write("POST", list, 30, changes).personal(),
+        write("PUT", item, 20, both).of(Values::Numbers(5)).personal(),
+        write("DELETE", item, 5, both).of(Values::Numbers(5)).personal(),
     ];
     if !analytics.is_empty() {
-        let analytics = get(analytics, 600.0, changing).queries(&["range=30d", "range=90d"]);
+        let analytics = get(analytics, 600, changing).queries(&["range=30d", "range=90d"]);
         endpoints.push(analytics.personal());
     }
     endpoints
+}
+
+/// The API of the sales analytics: all queries are sent to one path by `POST`.
+pub(super) fn graphql() -> World {
+    let endpoints = vec![write("POST", "/graphql", 400, &[])];
+    World { hours: 24, clients: 300, endpoints }
 }
