@@ -27,4 +27,6 @@ mod templates;
 mod writes;
 
 pub use advisor::{AdviceOptions, Advisor};
+pub(crate) use reasons::{duration, number, percent};
 pub use render::ProposedTable;
+pub(crate) use render::setting_line;

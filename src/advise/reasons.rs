@@ -216,12 +216,12 @@ pub(super) const fn left(reason: LeaveReason) -> &'static str {
 }
 
 /// Formats a share: `96.1 %`.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
 /// Formats a number: `12,345`.
-pub(super) fn number(number: u64) -> String {
+pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -234,7 +234,7 @@ pub(super) fn number(number: u64) -> String {
 }
 
 /// Formats seconds in the largest fitting unit: `5m`, `90s`, `1.5s`.
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let units = [("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
     let fitting = units
         .into_iter()

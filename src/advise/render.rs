@@ -105,9 +105,14 @@ fn write_route(formatter: &mut fmt::Formatter<'_>, route: &ProposedRoute) -> fmt
     Ok(())
 }
 
+/// Formats a line with its reason behind it.
+pub(crate) fn setting_line(line: &str, reason: &str) -> String {
+    let width = COLUMN.max(line.len() + 2);
+    format!("{line:width$}# {reason}\n")
+}
+
 fn write_setting(formatter: &mut fmt::Formatter<'_>, setting: &ProposedSetting) -> fmt::Result {
-    let width = COLUMN.max(setting.line.len() + 2);
-    writeln!(formatter, "{:width$}# {}", setting.line, setting.reason)
+    formatter.write_str(&setting_line(&setting.line, &setting.reason))
 }
 
 fn write_left(formatter: &mut fmt::Formatter<'_>, proposal: &Proposal) -> fmt::Result {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use flate2::bufread::MultiGzDecoder;
 
-use super::output;
+use super::{advise_shadow, output};
 use crate::advise::{AdviceOptions, Advisor, ProposedTable};
 
 /// Longer lines are skipped.
@@ -25,7 +25,7 @@ const MAX_INPUT: u64 = 256 << 20;
 pub struct AdviseArguments {
     /// Access logs, oldest first, `.gz` and `.zst` too; `-` is standard input. The formats are
     /// nginx's `combined` and JSON, and Larder's own.
-    #[arg(value_name = "LOG", required = true)]
+    #[arg(value_name = "LOG", required_unless_present = "shadow")]
     pub logs: Vec<PathBuf>,
     /// The percentage of hits that may be outdated. Without it, a lifetime is about the time
     /// between two changes.
@@ -34,10 +34,21 @@ pub struct AdviseArguments {
     /// Only look at requests to this host, for logs that contain it.
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
+    /// Instead of logs: the report of `larder shadow --json`; `-` is standard input. Says which
+    /// routes can go live.
+    #[arg(long, value_name = "REPORT", conflicts_with_all = ["logs", "max_outdated", "host"])]
+    pub shadow: Option<PathBuf>,
+    /// The configuration with the routes of the report, to show what they match.
+    #[arg(long, short, value_name = "FILE", requires = "shadow")]
+    pub config: Option<PathBuf>,
 }
 
 /// Prints a proposed table of routes.
 pub(crate) fn execute(arguments: &AdviseArguments) -> anyhow::Result<ExitCode> {
+    if let Some(report) = &arguments.shadow {
+        output::print(&advise_shadow::proposal(report, arguments.config.as_deref())?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut log = LogFiles::open(&arguments.logs)?;
     let mut advisor = Advisor::new(AdviceOptions {
         max_outdated: arguments.max_outdated.map_or(1.0, |percent| percent / 100.0),

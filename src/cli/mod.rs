@@ -2,6 +2,7 @@
 
 mod admin_client;
 pub(crate) mod advise;
+mod advise_shadow;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;

@@ -3,6 +3,7 @@
 mod compare;
 mod documented;
 mod hostile;
+mod shadow;
 mod world;
 mod worlds;
 
