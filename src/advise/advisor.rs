@@ -1,13 +1,13 @@
 //! The four passes over a log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     changes::{PairSurvey, ReadInOrder},
     decide::{self, Decision, Evidence, PartitionAdvice},
     log::{self, LineError, LoggedQuery, LoggedRequest, digest},
     parameters::QueryAdvice,
-    paths::PathTree,
+    paths::{MIN_CLIENTS, PathTree},
     simulation::Simulation,
     survey::TemplateSurvey,
     templates::{TemplateId, Templates},
@@ -78,7 +78,8 @@ pub struct LogSummary {
     pub(super) successes: u64,
     pub(super) failures: u64,
     pub(super) without_query: u64,
-    pub(super) without_client: u64,
+    /// Some clients, as digests: up to [`MIN_CLIENTS`].
+    pub(super) clients: BTreeSet<u64>,
     pub(super) unusual_paths: u64,
     /// Milliseconds since 1970.
     pub(super) first: Option<i64>,
@@ -307,7 +308,9 @@ impl LogSummary {
         self.requests += 1;
         self.failures += u64::from(request.status >= 500);
         self.without_query += u64::from(request.query == LoggedQuery::NotLogged);
-        self.without_client += u64::from(request.client.is_none());
+        if self.clients.len() < MIN_CLIENTS {
+            self.clients.extend(request.client);
+        }
         self.first = Some(self.first.map_or(request.at, |first| first.min(request.at)));
         self.last = self.last.max(request.at);
         self.graphql += u64::from(request.path.ends_with("/graphql") && request.method == "POST");

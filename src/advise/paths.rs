@@ -22,8 +22,6 @@ pub(super) struct PathTree {
     names: usize,
     /// Names that were requested less often have been dropped.
     least: u64,
-    /// Whether the log tells clients apart.
-    pub(super) has_clients: bool,
 }
 
 /// A segment of paths, and what is below it.
@@ -45,12 +43,11 @@ impl PathTree {
     /// Adds a successful request. Returns whether its path can be analysed.
     pub(super) fn add(&mut self, request: &LoggedRequest<'_>) -> bool {
         let Some(segments) = split(&request.path) else { return false };
-        self.has_clients |= request.client.is_some();
+        self.root.visit(request.client);
         if self.names >= MAX_NAMES {
             self.prune();
         }
         let mut node = &mut self.root;
-        node.count += 1;
         for name in segments {
             let is_known = node.names.contains_key(name);
             node = if !is_known && segment::is_value(name) {
@@ -64,6 +61,11 @@ impl PathTree {
         node.ends += 1;
         node.has_writes |= request.is_write();
         true
+    }
+
+    /// Returns whether the log tells clients apart. Behind another proxy, all may have its address.
+    pub(super) fn has_clients(&self) -> bool {
+        self.root.clients() >= MIN_CLIENTS
     }
 
     /// Turns the least requested names into values, until half of the tree is free.

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{
     advisor::Advisor,
+    paths::MIN_CLIENTS,
     proposal::{Proposal, ProposedRoute, ProposedSetting},
     reasons,
     tags::TagName,
@@ -54,7 +55,7 @@ fn heading(
 ) -> fmt::Result {
     let log = &advisor.log;
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
-    let share = proposal.hits / (proposal.reads.max(1) as f64);
+    let share = (proposal.hits / proposal.reads.max(1) as f64).abs();
     writeln!(
         formatter,
         "# Proposed by `larder advise` from {} requests in {}.",
@@ -146,8 +147,12 @@ fn write_limits(formatter: &mut fmt::Formatter<'_>, advisor: &Advisor) -> fmt::R
     if is_most(log.without_query) {
         notes.push("queries: this log omits them, so the expected hits are too many, and lifetimes may be too short.");
     }
-    if is_most(log.without_client) {
-        notes.push("clients: this log omits them, so responses that differ between users look like changes.");
+    if log.clients.len() < MIN_CLIENTS {
+        notes.push("clients: this log does not tell them apart, so responses that differ between users look like changes.");
+    }
+    if log.unusual_paths > 0 {
+        notes
+            .push("unusual paths: those with empty segments, or with more than 12, were left out.");
     }
     if log.graphql > 0 {
         notes.push("GraphQL: a log does not show operations. Use `graphql = true` with a lifetime for each operation.");

@@ -49,7 +49,7 @@ pub(super) fn of(
         bases.extend(list(&group.path));
     }
     let mut seen = BTreeSet::new();
-    bases.retain(|base| seen.insert(base.clone()));
+    bases.retain(|base| !base.is_empty() && seen.insert(base.clone()));
     bases.into_iter().map(|base| TagName { base, is_of_user }).collect()
 }
 
@@ -67,7 +67,7 @@ fn item(path: &PathTemplate) -> Option<String> {
 
 fn item_at(path: &PathTemplate, at: usize, name: &str) -> Option<String> {
     let collection = path.0.get(..at)?.iter().rev().find_map(|segment| match segment {
-        TemplateSegment::Literal(literal) => Some(&**literal),
+        TemplateSegment::Literal(literal) => Some(&**literal).filter(|name| !name.is_empty()),
         TemplateSegment::Param(_) => None,
     });
     let prefix = collection.map(|it| segment::singular(it).unwrap_or_else(|| it.to_owned()));

@@ -50,7 +50,7 @@ struct TemplateNode {
 impl Templates {
     /// Chooses which segments are names and which are values.
     pub(super) fn of(tree: PathTree) -> Self {
-        let mut builder = Builder { has_clients: tree.has_clients, list: Vec::new() };
+        let mut builder = Builder { has_clients: tree.has_clients(), list: Vec::new() };
         let mut root = builder.node(tree.root, &mut Vec::new());
         let mut counts: Vec<u64> = builder.list.iter().map(|(_, count)| *count).collect();
         counts.sort_unstable_by(|one, other| other.cmp(one));

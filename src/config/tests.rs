@@ -574,7 +574,14 @@ fn what_is_hardly_meant_is_a_warning() {
             "route = [{ name = \"a\", match = \"/\", vary.cookies = \"sessionid\" }]",
             "is a known session cookie",
         ),
-        ("user.harmless_fields = [\"auth*\"]", "`authorization` cannot be made harmless"),
+        (
+            "user.harmless_fields = [\"auth*\"]",
+            "`authorization` in `harmless_fields` has no effect: it always counts as a credential",
+        ),
+        (
+            "user.harmless_fields = [\"cookie\"]",
+            "`cookie` in `harmless_fields` has no effect: each cookie is judged by its name",
+        ),
         ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),
         (
             "route = [{ name = \"a\", match = \"/**\" }, { name = \"b\", match = \"GET /b\" }]",

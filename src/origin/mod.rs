@@ -15,6 +15,7 @@ mod http2;
 mod outlier;
 mod pool;
 mod reactor;
+mod read_request;
 mod request_body;
 mod resolve;
 mod response_body;
@@ -32,6 +33,7 @@ pub use error::{OriginError, UploadFailure};
 pub(crate) use error::{RequestDelivery, SendFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
+pub(crate) use read_request::ReadRequest;
 pub use request_body::RequestBody;
 pub(crate) use request_body::UploadProgress;
 pub(crate) use response_body::CompletionProof;

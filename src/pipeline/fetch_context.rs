@@ -9,6 +9,7 @@ use super::{
     cacheability::{CacheabilityCheck, StorageTerms},
     collapse::FlightLeader,
     config_snapshot::ConfigSnapshot,
+    content::RequestContent,
     fetch_times::FetchTimes,
     flight_result::FlightResult,
     hit_for_miss::{CredentialClass, HitForMissReason},
@@ -41,6 +42,8 @@ pub(super) struct FetchContext<S> {
     pub route: usize,
     /// The client's request, as a `GET`.
     pub request: Arc<Parts>,
+    /// The content that the origin receives; `None` for a `GET`.
+    pub content: Option<Arc<RequestContent>>,
     pub readings: PathReadings<'static>,
     /// The URL in the form that purges select.
     pub url: Box<str>,
@@ -149,6 +152,7 @@ impl<S: Store> FetchContext<S> {
             request: &self.request,
             ingress_peer: self.ingress_peer,
             credentials: self.credentials,
+            content: self.content.as_ref(),
             config: &self.config,
             route: self.route,
         };

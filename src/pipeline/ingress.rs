@@ -68,6 +68,7 @@ impl<'a> Ingress<'a> {
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded,
             partition: Cow::Borrowed(&[]),
+            content: None,
         }
     }
 
@@ -92,6 +93,7 @@ impl<'a> Ingress<'a> {
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded.clone(),
             partition: Cow::Borrowed(&[]),
+            content: None,
         };
         if credentials.has(Credentials::PARAMETER) {
             mask_query(config, &mut target);

@@ -5,6 +5,7 @@
 //!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
+//!    ├──────► ReadContent ► content: into the key, and plan again ► Lookup or Pass
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -26,6 +27,7 @@ mod client_request;
 mod clock;
 mod collapse;
 mod config_snapshot;
+mod content;
 mod cookies;
 mod credential_feedback;
 mod credential_verdict;
@@ -53,10 +55,12 @@ mod models;
 mod origin_request;
 mod pass;
 mod payload;
+mod plan_content;
 mod problems;
 mod purge_rate;
 mod range_body;
 mod receive;
+mod received_request;
 mod recent_clients;
 mod recent_failures;
 mod recent_targets;
@@ -83,7 +87,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Either},
 };
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
@@ -98,10 +102,12 @@ use crate::{
     entry::StoredResponse,
     field::presence::FieldPresence,
     forward::request_id,
+    origin::{OriginError, RequestBody},
     policy::{
         CacheResult, Reason, Reuse,
         validation::{self, RangeOutcome},
     },
+    route::ContentForm,
     server::{Connection, Handler, Incoming},
     store::Store,
 };
@@ -109,13 +115,15 @@ use body::DeliveredBody;
 use client_request::ClientRequest;
 use clock::ReceivedAt;
 use collapse::FlightLeader;
+use content::ReadOutcome;
 use deliver::CacheDecision;
 use finish::RequestAccounting;
 use join_flight::FlightOutcome;
 use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
-use request_context::{RequestContext, evaluate_reuse};
+use received_request::ReceivedRequest;
+use request_context::{RequestContext, RequestSafety, evaluate_reuse};
 
 /// The result of the synchronous part of handling a request.
 enum FastPath {
@@ -138,14 +146,16 @@ impl<S: Store> Handler for Pipeline<S> {
         let planned = self.config.with(|config| {
             presence = receive::sanitize_fields(config, request.headers_mut(), connection);
             let arrival = (&**connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, arrival);
+            let head = ReceivedRequest::of(&request);
+            let (route, action) = receive::plan(config, &head, presence, arrival);
             if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = &action {
                 let headers = request.headers_mut();
                 credentials::make_anonymous(config, config.route(route), headers, presence);
             }
             match &action {
                 RequestAction::Lookup(lookup) => {
-                    match self.fresh_in_memory(config, route, &request, lookup, received) {
+                    let headers = request.headers();
+                    match self.fresh_in_memory(config, route, headers, lookup, received) {
                         Ok(stored) => {
                             let stored = (lookup.presence, &*stored);
                             FastPath::Hit(deliver::hit(config, route, received, &request, stored))
@@ -169,8 +179,17 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let accounting = Box::new(accounting);
-        let context =
-            RequestContext { pipeline, config, route, received, connection, request, presence };
+        let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
     }
@@ -178,17 +197,16 @@ impl<S: Store> Handler for Pipeline<S> {
 
 impl<S: Store> Pipeline<S> {
     /// Returns the fresh stored response to a request if it is in memory, otherwise what was seen there.
-    fn fresh_in_memory<B>(
+    fn fresh_in_memory(
         &self,
         config: &ConfigSnapshot,
         route: usize,
-        request: &Request<B>,
+        headers: &HeaderMap,
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
         let route = config.route(route);
-        let (vary, headers, applied_purges) =
-            (&route.vary, request.headers(), self.log.applied_purges());
+        let (vary, applied_purges) = (&route.vary, self.log.applied_purges());
         if let Some(member) = lookup.member.as_deref()
             && !self.is_accepted(config, &route.name, (member, lookup), received)
         {
@@ -208,16 +226,43 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+impl<S: Store> RequestContext<S> {
+    /// Returns the fresh stored response to the request if it is in memory.
+    fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
+        let Self { pipeline, config, route, request, received, .. } = self;
+        pipeline.fresh_in_memory(config, *route, &request.headers, lookup, *received).ok()
+    }
+}
+
 impl<S: Store> ClientRequest<S> {
-    /// Boxes each path separately, so that a request carries only the state of its own.
+    /// Takes the action of the first plan.
     fn dispatch(
         self,
         action: RequestAction,
         memory: MemoryState,
         body: Incoming,
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
+        if let RequestAction::ReadContent(form) = action {
+            return self.respond_to_content(form, body).boxed();
+        }
+        let body = RequestBody::client(body, self.context.connection.body);
+        self.act(action, memory, body)
+    }
+
+    /// Boxes each path separately, so that a request carries only the state of its own.
+    fn act(
+        self,
+        action: RequestAction,
+        memory: MemoryState,
+        body: RequestBody,
+    ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
+            // Planned with its content, a request needs it no more.
+            RequestAction::ReadContent(_) => {
+                let decision = pass::decision(Reason::MethodNotCacheable);
+                self.pass(body, decision, None).boxed()
+            }
             RequestAction::Pass(reason) => self.pass(body, pass::decision(reason), None).boxed(),
             RequestAction::Refresh(lookup) => self.refetch(lookup).boxed(),
             RequestAction::Misdirected => {
@@ -229,6 +274,32 @@ impl<S: Store> ClientRequest<S> {
                 ready(self.respond_problem(problems::loop_detected(), decision)).boxed()
             }
         }
+    }
+
+    /// Reads the content, which is part of the key, and takes the action of the second plan.
+    async fn respond_to_content(
+        mut self,
+        form: ContentForm,
+        body: Incoming,
+    ) -> Response<DeliveredBody> {
+        let share = self.context.content_share();
+        let received = match content::read(body, self.context.connection.body, share).await {
+            ReadOutcome::Whole(content, share) => (content, share),
+            ReadOutcome::Passed(body, reason) => {
+                return self.pass(body, pass::decision(reason), None).boxed().await;
+            }
+            ReadOutcome::Failed(failure) => {
+                let decision = pass::decision(Reason::OriginError);
+                return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
+            }
+        };
+        let (action, body) = self.context.plan_with_content(form, received);
+        if let RequestAction::Lookup(lookup) = &action
+            && let Some(stored) = self.context.fresh_in_memory(lookup)
+        {
+            return self.respond_stored(&stored, CacheDecision::hit(CacheResult::Hit, None));
+        }
+        self.act(action, MemoryState::Unknown, body).await
     }
 
     /// Fetches regardless of what is stored, and stores the response.
@@ -243,11 +314,11 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         memory: MemoryState,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
-                self.context.note_shared_hit(&stored, lookup.credentials);
+                self.context.note_shared_hit(&stored, &lookup);
                 self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
             }
             LookupOutcome::Stale(stored, reason) => {
@@ -266,7 +337,7 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         plan: MissPlan,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
         if lookup.directives.only_if_cached {

@@ -56,6 +56,7 @@ impl<S: Store> RequestContext<S> {
             member: lookup.member.clone(),
             directives,
             request: as_get(request),
+            content: lookup.content.clone(),
             stamp: self.pipeline.log.applied_purges().stamp(),
             requested_at: self.pipeline.clock.steady(),
             target: lookup.target.clone(),

@@ -13,6 +13,7 @@ use super::{
     clock::{Clock, ReceivedAt},
     collapse::Flights,
     config_snapshot::ConfigSnapshot,
+    content::ContentBudget,
     credentials,
     hit_for_miss::HitForMiss,
     receive::Lookup,
@@ -51,6 +52,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) backoff: Backoff,
     pub(super) recent_failures: RecentFailures,
     pub(super) fill_budget: Arc<FillBudget>,
+    pub(super) content_budget: Arc<ContentBudget>,
     pub(super) parsing: ParseQueue,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -80,6 +82,7 @@ impl<S: Store> Pipeline<S> {
             backoff: Backoff::new(),
             recent_failures: RecentFailures::new(),
             fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            content_budget: Arc::default(),
             parsing,
             clock,
             metrics,
@@ -115,7 +118,7 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Returns the owners of a user's responses, by issuer and claim.
+    /// Returns the owner digests of a user's stored responses, by issuer and claim.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }

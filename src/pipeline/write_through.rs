@@ -127,7 +127,8 @@ impl<S: Store> RequestContext<S> {
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let identified = receive::identify((&self.config, route), &ingress, uri.path(), &inputs);
+        let identified =
+            receive::identify((&self.config, route), &ingress, (uri.path(), None), &inputs);
         let (RequestIdentity { credentials, member, .. }, target) = identified.ok()?;
         Some(FetchContext {
             pipeline: Arc::clone(&self.pipeline),
@@ -141,6 +142,7 @@ impl<S: Store> RequestContext<S> {
             member,
             key: target.clone(),
             target,
+            content: None,
             stamp,
             requested_at,
             ingress_peer: IngressPeer::of(&self.connection),

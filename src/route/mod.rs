@@ -5,6 +5,7 @@
 
 pub(crate) mod body_tags;
 pub(crate) mod condition;
+pub(crate) mod content;
 pub(crate) mod json_path;
 pub(crate) mod pattern;
 pub(crate) mod select;
@@ -19,6 +20,7 @@ use serde_json_path::JsonPath;
 
 pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
 pub(crate) use condition::BypassRule;
+pub(crate) use content::{ContentForm, ContentRule, NotKeyed};
 pub(crate) use json_path::TagLimitExceeded;
 pub(crate) use pattern::{Mismatch, Params, Pattern};
 pub(crate) use select::{Agreement, RouteTable};
@@ -43,6 +45,8 @@ pub struct Route {
     pub rule: CacheRule,
     /// The query parameters that are part of the key.
     pub query: QueryRule,
+    /// The requests with content that are reads.
+    pub content: ContentRule,
     /// Request fields that separate responses in addition to the origin's `Vary`.
     pub vary: VaryRule,
     /// Requests that skip the cache.
@@ -78,6 +82,7 @@ impl Route {
             pattern: None,
             rule,
             query: QueryRule::default(),
+            content: ContentRule::default(),
             vary: VaryRule::default(),
             bypass: BypassRule::default(),
             tags: Box::default(),

@@ -51,16 +51,17 @@ pub(crate) enum SelectorError {
 /// route is sensitive, it is the substitute that the key stores.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
 
-/// Returns the owners of a user's responses, by issuer and claim: keyed digests.
+/// Returns the owner digests of a user's stored responses, by issuer and claim.
 ///
-/// Without an issuer, returns the user's owners under each configured issuer.
+/// An owner digest is a keyed digest of issuer and claim. Without an issuer, returns one for each
+/// configured issuer.
 pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// Resolves selectors under the current configuration.
 pub(crate) struct SelectorResolver {
     /// Normalizes URLs.
     pub normalize: Box<UrlNormalizer>,
-    /// Maps users to owners.
+    /// Maps users to owner digests.
     pub owners: Box<OwnerLookup>,
 }
 

@@ -53,6 +53,7 @@ mod redis_failover;
 mod redis_faults;
 mod redis_hangs;
 mod refusals;
+mod request_content;
 mod routes;
 mod sensitive;
 mod server;

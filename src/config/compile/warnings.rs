@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use http::Method;
 
-use super::problems::Problems;
+use super::{content, problems::Problems};
 use crate::{
     config::{
         file::{ConfigFile, Located, RouteSection, Text, Texts, WarmValue},
@@ -55,6 +55,7 @@ fn route_of<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Ro
 /// Warns about settings for stored responses on a route that only has writes.
 fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let is_read = |method: &Method| is_read(method) || content::reads(route.content, method);
     if methods.is_empty() || methods.iter().any(is_read) {
         return;
     }
@@ -68,10 +69,9 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
         let Some(span) = span else { continue };
         let message =
             format!("`{key}` has no effect: responses to {} are not stored", names.join(" and "));
-        problems.push(
-            Finding::warning(span.clone(), message)
-                .help("use GET or no method in `match` to store responses"),
-        );
+        problems.push(Finding::warning(span.clone(), message).help(
+            "use GET or no method in `match` to store responses, or `key` if `POST` only reads",
+        ));
     }
 }
 
@@ -80,6 +80,13 @@ fn is_read(method: &Method) -> bool {
 }
 
 fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    if let Some(text) = section.key.as_ref().filter(|_| !route.rule.cache) {
+        let message = "`key` stores nothing: the route is not cached";
+        problems.push(
+            Finding::warning(text.span.clone(), message)
+                .help("its `POST` requests are reads all the same: they invalidate nothing"),
+        );
+    }
     if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));

@@ -57,6 +57,7 @@ pub(crate) struct RouteSection {
     #[serde(rename = "match")]
     pub(crate) pattern: Option<Text>,
     pub(crate) tier: Option<Text>,
+    pub(crate) key: Option<Text>,
     pub(crate) partition: Option<Text>,
     pub(crate) ttl: Option<Located<TtlValue>>,
     pub(crate) ttl_from: Option<Text>,
@@ -97,7 +98,9 @@ impl<'de> Visitor<'de> for TtlVisitor {
     type Value = TtlValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration or a table of durations")
+        formatter.write_str(
+            "a duration such as `\"5m\"`, or durations by status such as `{ \"200\" = \"5m\" }`",
+        )
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
@@ -140,7 +143,7 @@ pub(crate) struct BypassTable {
     pub(crate) refresh: Option<Located<bool>>,
 }
 
-/// `route.on_write`
+/// `route.on_write`: what a write purges besides its own URL, and for whom.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -149,7 +152,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge: Option<Texts>,
 }
 
-/// `route.on_success`
+/// `route.on_success`: log the user out, or warm targets, after a successful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {

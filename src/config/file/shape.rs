@@ -229,6 +229,7 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
+    key("key", STRING),
     key("partition", STRING),
     key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),

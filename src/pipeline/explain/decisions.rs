@@ -56,7 +56,7 @@ impl PlannedRequest<'_> {
         let outcome = match &self.action {
             RequestAction::Loop | RequestAction::Misdirected => "refused",
             RequestAction::Pass(_) => "pass",
-            RequestAction::Lookup(_) => "lookup",
+            RequestAction::Lookup(_) | RequestAction::ReadContent(_) => "lookup",
             RequestAction::Refresh(_) => "refresh",
         };
         let means = match (&self.action, self.reason()) {
@@ -91,10 +91,14 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 11] = [
+const STEPS: [DecisionRule; 12] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
-    step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
+    step(
+        "Is it a GET or HEAD without a body, or read by its body?",
+        ["yes", "no"],
+        &[Reason::MethodNotCacheable, Reason::BodyNotJson],
+    ),
     step("Does it request another protocol?", ["no", "yes"], &[Reason::Upgrade]),
     step("Does a header override the method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
     step(
@@ -119,6 +123,7 @@ const STEPS: [DecisionRule; 11] = [
         ["no", "yes"],
         &[Reason::SecondCredential],
     ),
+    step("Is its body too large for a key?", ["no", "yes"], &[Reason::BodyKeyTooLarge]),
 ];
 
 /// The indexes of the two steps that swap with the partition.

@@ -142,6 +142,9 @@ pub struct ExplainedKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     pub left_out: Vec<String>,
+    /// What the key has of the body, if it is part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// Fields set by a trusted proxy that describe the original request.
     pub forwarded: Vec<String>,
     pub cookies: Vec<String>,

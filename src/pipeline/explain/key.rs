@@ -36,6 +36,7 @@ impl PlannedRequest<'_> {
             path: target.path.to_string(),
             query: target.query.as_deref().map(shown_key_query),
             left_out: self.left_out(route),
+            content: self.content(),
             forwarded: target.forwarded_fields.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
@@ -49,6 +50,13 @@ impl PlannedRequest<'_> {
             ),
             id: self.key_id(key, selecting),
         })
+    }
+
+    /// Describes the body in the key, without a byte of it.
+    fn content(&self) -> Option<String> {
+        let content = self.lookup()?.content.as_deref()?;
+        let (form, bytes) = (content.form.describe(), content.bytes.len());
+        Some(format!("{form}, {bytes} bytes"))
     }
 
     /// Returns a text that is equal for two requests if and only if they share responses.

@@ -33,7 +33,7 @@ use super::{
     ingress::requested_host,
     invalidate,
     receive::{Lookup, RequestAction, pass_reason_on_miss},
-    request_context::RequestContext,
+    request_context::{RequestContext, RequestSafety},
     state::Pipeline,
 };
 use crate::{
@@ -117,6 +117,7 @@ impl<S: Store> Pipeline<S> {
             route: planned.route,
             received,
             connection: Arc::new(connection),
+            safety: RequestSafety::of(config.route(planned.route), (&parts.method, &parts.headers)),
             request: Arc::new(parts),
             presence: planned.presence,
         }
@@ -201,7 +202,9 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
 /// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
-        RequestAction::Lookup(_) => (None, "The cache may respond."),
+        RequestAction::Lookup(_) | RequestAction::ReadContent(_) => {
+            (None, "The cache may respond.")
+        }
         RequestAction::Refresh(_) => {
             let refused = evaluated.and_then(|evaluated| evaluated.by_head.err());
             (refused.or(Some(Reason::RuleBypass)), "The origin responds.")
@@ -293,10 +296,8 @@ fn origin_answers(
 
 /// Returns what a successful write invalidates; empty for safe requests.
 fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
-    let (request, presence) = (&planned.request, planned.presence);
-    let is_unsafe = invalidation::is_unsafe(request.method(), presence)
-        || planned.matched_route().is_logout(request.method());
-    if !matches!(planned.action, RequestAction::Pass(_)) || !is_unsafe {
+    let request = &planned.request;
+    if !matches!(planned.action, RequestAction::Pass(_)) || !planned.is_unsafe() {
         return Vec::new();
     }
     let head = RequestHead {

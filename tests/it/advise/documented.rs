@@ -55,6 +55,6 @@ fn the_log_format_in_the_documents_shows_changes_by_validators() {
     }
     let proposal = advise(&log);
     assert!(proposal.contains("ttl = \"5m\""), "{proposal}");
-    assert!(proposal.contains("the origin takes 3"), "{proposal}");
+    assert!(proposal.contains("the origin takes 292 ms"), "{proposal}");
     assert!(proposal.contains("query = { ignore = [\"_\"] }"), "{proposal}");
 }
