@@ -129,7 +129,7 @@ impl Metrics {
             ),
             variants_limited: catalogue.counters(
                 "larder_variants_limited_total",
-                "Stored variants dropped because their target had too many.",
+                "Stored variants dropped because their target had too many variants.",
                 &["route"],
             ),
             origin_requests: STATUS_CLASSES
@@ -145,7 +145,7 @@ impl Metrics {
             ),
             origin_connections: catalogue.gauge(
                 "larder_origin_connections",
-                "Open connections to the origin, including idle ones and tunnels.",
+                "Open connections to the origin, including idle ones but not tunnels.",
             ),
             origin_pending: catalogue.gauge(
                 "larder_origin_pending_requests",
@@ -301,7 +301,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of one route, so that requests look up no metric by label.
+    /// Returns the metric handles of one route, so that requests look up no metric by label.
     pub fn for_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
             collapsed: self.collapsed.with_label_values(&[route]),
@@ -313,7 +313,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of the Redis store.
+    /// Returns the metric handles of the Redis store.
     pub fn for_redis(&self) -> Arc<StoreMetrics> {
         Arc::new(self.store.of("redis"))
     }

@@ -163,10 +163,17 @@ fn every_example_is_a_valid_configuration() {
 #[test]
 fn the_configuration_in_the_readme_is_valid() {
     let readme = read("README.md");
-    let (_, rest) = readme.split_once("```toml\n").expect("a configuration");
-    let (text, _) = rest.split_once("```").unwrap();
-    let config = Config::parse(text, "README.md", Environment::empty()).unwrap();
-    assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+    let blocks = blocks(&readme, "toml");
+    let environment = Environment {
+        variable: &|_| Some("secret".to_owned()),
+        file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
+    // The second block is appended to the first.
+    assert_eq!(blocks.len(), 2);
+    for text in [blocks[0].to_owned(), blocks.concat()] {
+        let config = Config::parse(&text, "README.md", environment).unwrap();
+        assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+    }
 }
 
 #[test]
@@ -240,7 +247,14 @@ fn the_configurations_in_the_guides_are_valid() {
         variable: &|_| Some("secret".to_owned()),
         file: &|_| Ok("secret".to_owned()),
     };
-    for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md", "shadow.md"] {
+    for file in [
+        "get-started.md",
+        "cache-an-api.md",
+        "search-bodies.md",
+        "operations.md",
+        "origins.md",
+        "shadow.md",
+    ] {
         let text = read(&format!("docs/{file}"));
         let examples = blocks(&text, "toml");
         assert!(!examples.is_empty(), "{file}");

@@ -9,6 +9,7 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod advise;
 mod architecture;
 mod audit;
 mod bodies;
@@ -46,6 +47,7 @@ mod poisoning;
 mod purge_log;
 mod purge_reach;
 mod purging;
+mod query_values;
 mod race;
 mod receipts;
 mod redis_access;

@@ -103,6 +103,7 @@ fn route(
     let (verification, comparison) = (layer.verification(), layer.comparison());
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
+    warn_about_query(section, &query, problems);
     let bypass = layer.bypass.map(|bypass| {
         warn_about_refresh(section, &bypass, &query, problems);
         bypass.value
@@ -278,6 +279,20 @@ fn tag_finding(
     Finding::error(Some(at), error.to_string()).maybe_help(help)
 }
 
+/// Warns about `lists` and `defaults` of parameters that the key omits.
+fn warn_about_query(section: &RouteSection, query: &QueryRule, problems: &mut Problems<'_>) {
+    let Some(table) = &section.query else { return };
+    let omits = |name: &str| !name.contains('*') && !query.keeps(name);
+    let lists = table.lists.iter().flat_map(|texts| texts.iter());
+    let lists = lists.map(|text| ("lists", text.as_str(), text.span.clone()));
+    let defaults = table.defaults.keys();
+    let defaults = defaults.map(|name| ("defaults", name.get_ref().as_str(), name.span()));
+    for (key, name, span) in lists.chain(defaults).filter(|(_, name, _)| omits(name)) {
+        let message = format!("`{name}` has no effect in `{key}`: the key omits this parameter");
+        problems.push(Finding::warning(span, message).help("see `query.ignore` and `query.only`"));
+    }
+}
+
 /// Warns about `refresh` for requests with conditions that reach the origin.
 fn warn_about_refresh(
     section: &RouteSection,
@@ -378,7 +393,7 @@ fn targets(
 const USER_PLACEHOLDER_HELP: &str =
     "configure `jwt`, or `header` of a trusted gateway, in `[user]`";
 
-/// Lists the placeholders of a route's templates for messages.
+/// Formats the placeholders that a route's templates may use, for error messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
     let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());

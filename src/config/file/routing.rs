@@ -1,13 +1,15 @@
 //! Serde structs of the sections about routes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 
-use super::located::{Located, Text, Texts};
+use toml::Spanned;
+
+use super::located::{Located, Text, Texts, Values};
 
 /// `[defaults]`
 #[derive(Debug, Default, Deserialize)]
@@ -107,7 +109,9 @@ impl<'de> Visitor<'de> for TtlVisitor {
     type Value = TtlValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration or a table of durations")
+        formatter.write_str(
+            "a duration such as `\"5m\"`, or durations by status such as `{ \"200\" = \"5m\" }`",
+        )
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
@@ -131,6 +135,8 @@ pub(crate) struct QueryTable {
     pub(crate) only: Option<Texts>,
     pub(crate) sort: Option<bool>,
     pub(crate) forward: Option<Text>,
+    pub(crate) lists: Option<Texts>,
+    pub(crate) defaults: BTreeMap<Spanned<String>, Values>,
 }
 
 /// `route.vary`
@@ -157,7 +163,7 @@ pub(crate) struct CompareTable {
     pub(crate) ignore: Option<Texts>,
 }
 
-/// `route.on_write`
+/// `route.on_write`: what a write purges besides its own URL, and for whom.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -166,7 +172,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge: Option<Texts>,
 }
 
-/// `route.on_success`
+/// `route.on_success`: log the user out, or warm targets, after a successful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {
