@@ -158,7 +158,7 @@ mod tests {
         let log = Arc::new(PurgeLog::in_memory());
         let resolver = SelectorResolver {
             normalize: Box::new(|target: &crate::key::uri::TargetUri<'_>| {
-                crate::fence::Selector::Url(target.path.into())
+                vec![crate::fence::Selector::Url(target.path.into())]
             }),
             owners: Box::new(|_, _| Vec::new()),
         };

@@ -327,7 +327,7 @@ fn purger(
     let pipeline = Arc::clone(pipeline);
     let of_users = Arc::clone(&pipeline);
     let resolver = SelectorResolver {
-        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selector(target)),
+        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selectors(target)),
         owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
     };
     Arc::new(Purger::new(log, Arc::clone(metrics), resolver))

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use tracing::level_filters::LevelFilter;
 
+mod content;
 mod events;
 mod identity;
 mod routing;
@@ -237,7 +238,7 @@ fn flags_go_before_the_file() {
     assert_eq!(config.store.redis, flags.redis);
     assert_eq!(config.admin.listen, flags.admin);
     assert_eq!(config.log.access, AccessLogFormat::Off);
-    assert_eq!(config.routes.routes().len(), 4);
+    assert_eq!(config.routes.routes().len(), 5);
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub(crate) mod vary;
 
 pub use cache_key::CacheKey;
 pub(crate) use cache_key::StoragePlacement;
-pub(crate) use content::ContentDigest;
+pub(crate) use content::{ContentDigest, describes_content};
 pub use digest::DigestKey;
 pub use origin_target::OriginTarget;
 pub(crate) use origin_target::{is_selected_by_cookies, requested_url};

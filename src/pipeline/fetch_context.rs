@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, request::Parts};
+use http::{HeaderMap, Method, Response, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -134,6 +134,7 @@ impl<S: Store> FetchContext<S> {
             config: &self.config,
             route: self.matched_route(),
             request: request_head(&self.request, self.credentials),
+            method: self.content.as_ref().map_or(&Method::GET, |content| &content.method),
             directives: &self.directives,
             query: self.request.uri.query().unwrap_or_default(),
             member: self.member.as_deref(),

@@ -89,7 +89,7 @@ impl<'a> Ingress<'a> {
             query: kept,
             sent_query: query
                 .filter(|_| rule.forwarding == QueryForwarding::All)
-                .map(Cow::Borrowed),
+                .and_then(|query| rule.values.canonical(Cow::Borrowed(query))),
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded.clone(),
             partition: Cow::Borrowed(&[]),

@@ -297,7 +297,7 @@ impl<S: Store> ClientRequest<S> {
         if let RequestAction::Lookup(lookup) = &action
             && let Some(stored) = self.context.fresh_in_memory(lookup)
         {
-            return self.respond_stored(&stored, CacheDecision::hit(CacheResult::Hit, None));
+            return self.respond_fresh(lookup.presence, &stored);
         }
         self.act(action, MemoryState::Unknown, body).await
     }

@@ -126,6 +126,12 @@ pub(super) fn plan(
         Ok(form) => form,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };
+    // A route for a `GET` alone leaves `QUERY` out. Writes there invalidate no `QUERY` either.
+    if *request.method == Method::QUERY
+        && !config.routes.answers_query(index, &ingress.host, &readings)
+    {
+        return (index, RequestAction::Pass(Reason::MethodNotCacheable));
+    }
     if let Some(reason) = pass_reason(request, presence) {
         return (index, RequestAction::Pass(reason));
     }

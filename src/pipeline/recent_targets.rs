@@ -20,7 +20,7 @@ use crate::{
     entry::StoredResponse,
     fence::{OwnedResponseAttributes, Purge, PurgeCandidate},
     field::cookie,
-    key::{CacheKey, vary::VarySet},
+    key::{CacheKey, describes_content, vary::VarySet},
     policy::{CredentialRules, Credentials},
     warm::{ClientProfile, WarmClient, WarmRequest},
 };
@@ -234,13 +234,12 @@ fn repeated_request(
     if !is_read || set.iter().any(is_personal) {
         return None;
     }
-    let describes_content = |name: &HeaderName| {
-        content.is_some() && [header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name)
-    };
+
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let is_selecting = *name != header::COOKIE && set.contains(name);
-        let is_kept = is_target_field(name) || is_selecting || describes_content(name);
+        let is_kept =
+            is_target_field(name) || is_selecting || (content.is_some() && describes_content(name));
         if is_kept || is_sent_again(name) {
             headers.append(name.clone(), value.clone());
         }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
+    field::presence::FieldPresence,
     origin::{OriginError, ResponseBody},
     policy::{
         CacheResult, Reason,
@@ -106,6 +107,18 @@ impl<S: Store> ClientRequest<S> {
             if reused.collapsed == Collapsed::Yes { decision.collapsed() } else { decision };
         let decision = CacheDecision { result, origin_status, reason, ..decision };
         self.respond_stored(&reused.response, decision)
+    }
+
+    /// Responds with a fresh stored response from memory.
+    pub(super) fn respond_fresh(
+        self,
+        presence: FieldPresence,
+        stored: &StoredResponse,
+    ) -> Response<DeliveredBody> {
+        let decision = CacheDecision::hit(CacheResult::Hit, None);
+        self.deliver(|responder, accounting| {
+            responder.fresh((presence, stored), decision, accounting)
+        })
     }
 
     /// Responds with a stored response.

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Method;
-
 use super::{
     accepted_credentials::{AcceptanceKey, AcceptedCredentials},
     backoff::Backoff,
@@ -102,19 +100,22 @@ impl<S: Store> Pipeline<S> {
         &self.store
     }
 
-    /// Returns the selector of a target, under the route of a `GET` for it: the normalised URL, or
-    /// its tag if the route is sensitive.
-    pub(crate) fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
+    /// Returns the distinct selectors of a target, under the routes that store responses for it:
+    /// the normalised URL, or its tag if the route is sensitive.
+    pub(crate) fn purge_selectors(&self, target: &TargetUri<'_>) -> Vec<Selector> {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
             let path = PathReadings::of(target.path);
-            let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
-            let query = credentials::purge_query(config, route, target.query);
-            sensitive::operator_selector(
-                config,
-                route,
-                purge_url::of(&host, &path, query.as_deref()),
-            )
+            let mut selectors = Vec::with_capacity(1);
+            for route in config.routes.select_stored(&host, &path) {
+                let query = credentials::purge_query(config, route, target.query);
+                let url = purge_url::of(&host, &path, query.as_deref());
+                let selector = sensitive::operator_selector(config, route, url);
+                if !selectors.contains(&selector) {
+                    selectors.push(selector);
+                }
+            }
+            selectors
         })
     }
 

@@ -81,9 +81,7 @@ mod tests {
         types: &[&'static str],
     ) -> Result<ContentForm, NotKeyed> {
         let lines = types.iter().map(|it| (header::CONTENT_TYPE, HeaderValue::from_static(it)));
-        let mut headers = HeaderMap::new();
-        lines.for_each(|(name, value)| drop(headers.append(name, value)));
-        rule.form(method, &headers)
+        rule.form(method, &lines.collect())
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Route {
 
     /// Returns the distinct tags of a response to a request with this path and query, as sent.
     ///
-    /// Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
+    /// Parameters that `query` leaves out have their defaults. Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
     /// out if it is `None`.
     pub fn tags_of(
         &self,
@@ -118,8 +118,10 @@ impl Route {
         document: &Value,
     ) -> Result<Vec<String>, TagLimitExceeded> {
         let mut tags = Vec::new();
+        let query = self.query.values.with_defaults(query);
         for (form, reading) in path.each() {
-            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let (params, query) = (self.params((form, &reading)), query.as_deref());
+            let values = PlaceholderValues { params, query, user };
             let body_values = BodyValues { values, document };
             for template in &self.body_tags {
                 template.render(&body_values, &mut tags)?;
@@ -168,8 +170,10 @@ impl Route {
             return Vec::new();
         }
         let mut tags = Vec::with_capacity(templates.len());
+        let query = self.query.values.with_defaults(query);
         for (form, reading) in path.each() {
-            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let (params, query) = (self.params((form, &reading)), query.as_deref());
+            let values = PlaceholderValues { params, query, user };
             for template in templates {
                 template.render(&values, &mut tags);
             }

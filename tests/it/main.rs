@@ -46,6 +46,7 @@ mod poisoning;
 mod purge_log;
 mod purge_reach;
 mod purging;
+mod query_values;
 mod race;
 mod receipts;
 mod redis_access;

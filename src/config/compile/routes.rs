@@ -99,6 +99,7 @@ fn route(
     let mut rule = layer.rule(users);
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
+    warn_about_query(section, &query, problems);
     let bypass = layer.bypass.map(|bypass| {
         warn_about_refresh(section, &bypass, &query, problems);
         bypass.value
@@ -270,6 +271,20 @@ fn tag_finding(
 ) -> Finding {
     let at = problems.subspan(text, &error.at);
     Finding::error(Some(at), error.to_string()).maybe_help(help)
+}
+
+/// Warns about `lists` and `defaults` of parameters that the key omits.
+fn warn_about_query(section: &RouteSection, query: &QueryRule, problems: &mut Problems<'_>) {
+    let Some(table) = &section.query else { return };
+    let omits = |name: &str| !name.contains('*') && !query.keeps(name);
+    let lists = table.lists.iter().flat_map(|texts| texts.iter());
+    let lists = lists.map(|text| ("lists", text.as_str(), text.span.clone()));
+    let defaults = table.defaults.keys();
+    let defaults = defaults.map(|name| ("defaults", name.get_ref().as_str(), name.span()));
+    for (key, name, span) in lists.chain(defaults).filter(|(_, name, _)| omits(name)) {
+        let message = format!("`{name}` has no effect in `{key}`: the key omits this parameter");
+        problems.push(Finding::warning(span, message).help("see `query.ignore` and `query.only`"));
+    }
 }
 
 /// Warns about `refresh` for requests with conditions that reach the origin.

@@ -1,13 +1,15 @@
 //! Serde structs of the sections about routes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 
-use super::located::{Located, Text, Texts};
+use toml::Spanned;
+
+use super::located::{Located, Text, Texts, Values};
 
 /// `[defaults]`
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +126,8 @@ pub(crate) struct QueryTable {
     pub(crate) only: Option<Texts>,
     pub(crate) sort: Option<bool>,
     pub(crate) forward: Option<Text>,
+    pub(crate) lists: Option<Texts>,
+    pub(crate) defaults: BTreeMap<Spanned<String>, Values>,
 }
 
 /// `route.vary`

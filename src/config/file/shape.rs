@@ -254,6 +254,8 @@ pub(super) const QUERY: &[KeySpec] = &[
     key("only", ValueShape::Texts),
     key("sort", ValueShape::Flag),
     key("forward", STRING),
+    key("lists", ValueShape::Texts),
+    key("defaults", ValueShape::Values),
 ];
 
 pub(super) const VARY: &[KeySpec] =

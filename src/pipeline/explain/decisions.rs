@@ -5,7 +5,10 @@ use super::{
     explanation::{ExplainedDecision, ExplainedOutcome},
     request::PlannedRequest,
 };
-use crate::{field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason};
+use crate::{
+    field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason,
+    route::NotKeyed,
+};
 
 impl PlannedRequest<'_> {
     pub(super) fn decisions(&self) -> Vec<ExplainedDecision> {
@@ -32,12 +35,21 @@ impl PlannedRequest<'_> {
     fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
         let needs_identity = self.matched_route().rule.partition.needs_identity();
         let is_verified = needs_identity && self.config.users.is_configured();
+        let is_by_body = self.is_by_body();
         let order = move |index: usize| match index {
             COOKIES if is_verified => IDENTITY,
             IDENTITY if is_verified => COOKIES,
+            PLAIN if is_by_body => READ_BY_BODY,
             other => other,
         };
-        (0..STEPS.len()).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
+        (0..count).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+    }
+
+    /// Returns whether the route reads requests of this method by their body.
+    fn is_by_body(&self) -> bool {
+        let (method, headers) = (self.request.method(), self.request.headers());
+        self.matched_route().content.form(method, headers) != Err(NotKeyed::Method)
     }
 
     /// Returns the index of the step that yields this reason.
@@ -91,14 +103,10 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 12] = [
+const STEPS: [DecisionRule; 13] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
-    step(
-        "Is it a GET or HEAD without a body, or read by its body?",
-        ["yes", "no"],
-        &[Reason::MethodNotCacheable, Reason::BodyNotJson],
-    ),
+    step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
     step("Does it request another protocol?", ["no", "yes"], &[Reason::Upgrade]),
     step("Does a header override the method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
     step(
@@ -124,8 +132,15 @@ const STEPS: [DecisionRule; 12] = [
         &[Reason::SecondCredential],
     ),
     step("Is its body too large for a key?", ["no", "yes"], &[Reason::BodyKeyTooLarge]),
+    step("Does the route read such requests by their body?", ["yes", "no"], &[Reason::BodyNotJson]),
 ];
 
 /// The indexes of the two steps that swap with the partition.
 const COOKIES: usize = 8;
 const IDENTITY: usize = 9;
+
+/// The index of the step for requests without a body, and those that take its place and follow if
+/// the body is part of the key.
+const PLAIN: usize = 2;
+const BODY_SIZE: usize = 11;
+const READ_BY_BODY: usize = 12;

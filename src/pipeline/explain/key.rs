@@ -16,6 +16,12 @@ use crate::{
     route::Route,
 };
 
+/// Returns the names of a query's parameters as sent.
+fn names(query: &str) -> impl Iterator<Item = &str> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split('=').next().unwrap_or_default())
+}
+
 impl PlannedRequest<'_> {
     pub(super) fn key(&self, selecting: &VarySet) -> Option<ExplainedKey> {
         let key = &self.lookup()?.target;
@@ -70,10 +76,11 @@ impl PlannedRequest<'_> {
     }
 
     fn left_out(&self, route: &Route) -> Vec<String> {
-        let pairs = self.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let names = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+        let query = self.query().unwrap_or_default();
+        let kept = route.query.kept(query).unwrap_or_default();
+        let kept: Vec<&str> = names(&kept).collect();
         let mut left_out: Vec<String> = Vec::new();
-        for name in names.filter(|name| !name.contains(';') && !route.query.keeps(name)) {
+        for name in names(query).filter(|name| !kept.contains(name)) {
             if !left_out.iter().any(|known| known == name) {
                 left_out.push(name.to_owned());
             }

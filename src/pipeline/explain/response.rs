@@ -213,6 +213,7 @@ fn verdict(
             headers: request.headers(),
             credentials: lookup.credentials,
         },
+        method: lookup.content.as_ref().map_or(&Method::GET, |content| &content.method),
         directives: &lookup.directives,
         query: planned.query().unwrap_or_default(),
         member: lookup.member.as_deref(),

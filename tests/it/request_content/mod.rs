@@ -1,5 +1,9 @@
 //! Requests that are read by their body: `QUERY`, and `POST` where a route says so.
 
+mod downstream;
+mod hostile;
+mod property;
+
 use crate::support::{
     gate::Gate,
     proxy::{Proxy, request, request_with_body},
