@@ -8,8 +8,9 @@
 //!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select).
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
-//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`problem`]
-//!   (error documents), [`tls`] (certificates towards servers).
+//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
+//!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (certificates
+//!   towards servers).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
 //!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`config`]
 //!   (configuration), [`app`] (wiring), [`cli`] (commands).
@@ -34,6 +35,7 @@ mod fence;
 mod field;
 mod forward;
 mod key;
+mod leak;
 mod origin;
 mod parsing;
 mod pipeline;

@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod node;
 mod output;
 pub(crate) mod purge;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ pub enum Command {
     Health(health::HealthArguments),
     /// Purge stored responses.
     Purge(purge::PurgeArguments),
+    /// List the routes that leak responses between users, or serve them from the cache again.
+    Quarantine(quarantine::QuarantineArguments),
 }
 
 /// Runs the command line. Errors have been printed to standard error.
@@ -59,6 +62,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
+        Command::Quarantine(arguments) => quarantine::execute(arguments),
     }
 }
 

@@ -45,6 +45,7 @@ mod ingress;
 mod invalidate;
 mod join_flight;
 mod last_hop;
+mod leaks;
 mod logout;
 mod lookup;
 mod miss_plan;
@@ -91,6 +92,7 @@ pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
+pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
 pub(crate) use warmer::{Warmer, warm_purged};
 
@@ -186,6 +188,7 @@ impl<S: Store> Pipeline<S> {
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
+        let watch = config.watch(route);
         let route = config.route(route);
         let (vary, headers, applied_purges) =
             (&route.vary, request.headers(), self.log.applied_purges());
@@ -200,6 +203,12 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
+                if let Some(watch) = watch
+                    && leaks::may_be_identified(config, lookup)
+                    && watch.samples(lookup.target.digest())
+                {
+                    return Err(MemoryState::Unknown);
+                }
                 stored.mark_used();
                 Ok(stored)
             }
@@ -248,6 +257,7 @@ impl<S: Store> ClientRequest<S> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
                 self.context.note_shared_hit(&stored, lookup.credentials);
+                self.context.note_hit_for_comparison(&lookup);
                 self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
             }
             LookupOutcome::Stale(stored, reason) => {

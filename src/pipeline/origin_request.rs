@@ -8,6 +8,7 @@ use super::{
     fetch::{OriginFetch, Requester},
     fetch_context::FetchContext,
     ingress::{Ingress, IngressPeer},
+    leaks::ProbeRequest,
     miss_plan::MissPlan,
     receive::Lookup,
     request_context::RequestContext,
@@ -46,6 +47,7 @@ impl<S: Store> RequestContext<S> {
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
         let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
+        let origin_request = self.origin_request_of(request, target);
         let context = FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
@@ -61,9 +63,10 @@ impl<S: Store> RequestContext<S> {
             target: lookup.target.clone(),
             key: plan.key,
             ingress_peer: IngressPeer::of(&self.connection),
+            probe: ProbeRequest::of((&self.config, self.route, request), lookup, &origin_request),
         };
         Box::new(OriginFetch {
-            origin_request: self.origin_request_of(request, target),
+            origin_request,
             context,
             recheck: plan.recheck,
             stored: plan.stored,

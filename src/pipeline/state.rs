@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::Method;
+use parking_lot::Mutex;
 
 use super::{
     accepted_credentials::{AcceptanceKey, AcceptedCredentials},
@@ -15,6 +16,7 @@ use super::{
     config_snapshot::ConfigSnapshot,
     credentials,
     hit_for_miss::HitForMiss,
+    leaks::LeakDetector,
     receive::Lookup,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
@@ -28,6 +30,7 @@ use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
+    leak::QuarantineTable,
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
@@ -58,6 +61,9 @@ pub(crate) struct Pipeline<S> {
     pub(super) recent_targets: RecentTargets,
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
+    pub(super) leaks: LeakDetector,
+    /// The quarantined routes, as known to this node.
+    pub(super) quarantine: Mutex<QuarantineTable>,
 }
 
 impl<S: Store> Pipeline<S> {
@@ -71,7 +77,7 @@ impl<S: Store> Pipeline<S> {
     ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
-            config: SnapshotCell::new(config),
+            config: SnapshotCell::new(config.watched()),
             store,
             log,
             flights: Flights::new(),
@@ -87,12 +93,15 @@ impl<S: Store> Pipeline<S> {
             recent_targets: RecentTargets::default(),
             warm_queue,
             writes: WriteTracker::new(),
+            leaks: LeakDetector::new(),
+            quarantine: Mutex::default(),
         })
     }
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
-        self.config.replace(config);
+        let table = self.quarantine.lock();
+        self.config.replace(config.watched().with_quarantine(|route| table.contains(route)));
     }
 
     pub(crate) fn store(&self) -> &S {

@@ -121,7 +121,9 @@ impl<S: Store> RequestContext<S> {
         let readings = PathReadings::of(uri.path());
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
-        let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
+        let is_cached = route.rule.cache
+            && !route.is_quarantined
+            && selection.agreement == Agreement::Unanimous;
         // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
@@ -144,6 +146,7 @@ impl<S: Store> RequestContext<S> {
             stamp,
             requested_at,
             ingress_peer: IngressPeer::of(&self.connection),
+            probe: None,
         })
     }
 }

@@ -27,7 +27,7 @@ pub(crate) use target::TargetTemplate;
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
-    policy::{CacheRule, invalidation::is_unsafe_method},
+    policy::{CacheRule, Partition, invalidation::is_unsafe_method},
 };
 use body_tags::BodyValues;
 use tags::PlaceholderValues;
@@ -65,6 +65,10 @@ pub struct Route {
     pub client_cache: Option<HeaderValue>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
+    /// Whether the leak detector watches the route, if its responses are shared.
+    pub detects_leaks: bool,
+    /// Whether the cache is not used until an operator clears the quarantine.
+    pub is_quarantined: bool,
 }
 
 impl Route {
@@ -89,6 +93,8 @@ impl Route {
             writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
+            detects_leaks: true,
+            is_quarantined: false,
         }
     }
 
@@ -123,6 +129,15 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
+    }
+
+    /// Returns whether requesters with different credentials share responses, and their credentials
+    /// reach the origin.
+    pub fn shares_among_requesters(&self) -> bool {
+        let partition = &self.rule.partition;
+        let is_shared =
+            matches!(partition, Partition::None | Partition::Authenticated | Partition::Claims(_));
+        self.rule.cache && is_shared
     }
 
     /// Returns whether the route needs the JSON of its responses.

@@ -158,6 +158,17 @@ impl RouteTable {
         self.routes.get(index).unwrap_or(&self.unmatched)
     }
 
+    /// Returns the same table, with exactly those routes quarantined for which this is true.
+    #[must_use]
+    pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
+        let marked = |route: &Arc<Route>| match is_quarantined(&route.name) {
+            now if now == route.is_quarantined => Arc::clone(route),
+            now => Arc::new(Route { is_quarantined: now, ..Route::clone(route) }),
+        };
+        let routes = self.routes.iter().map(marked).collect();
+        Self { routes, unmatched: marked(&self.unmatched), ..self.clone() }
+    }
+
     /// Returns the routes in order, without the fallback route.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes

@@ -42,6 +42,7 @@ struct CommonKeys<'a> {
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
+    detect_leaks: Option<bool>,
 }
 
 macro_rules! keys {
@@ -62,6 +63,7 @@ macro_rules! keys {
             store_unless: $table.store_unless.as_ref(),
             client_cache: $table.client_cache.as_ref(),
             client_cache_control: $table.client_cache_control.as_ref(),
+            detect_leaks: $table.detect_leaks.as_ref().map(|flag| flag.value),
         }
     };
 }
@@ -84,6 +86,7 @@ pub(super) struct Layer<'a> {
     pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,
+    pub(super) detect_leaks: Option<bool>,
 }
 
 impl<'a> Layer<'a> {
@@ -120,6 +123,7 @@ impl<'a> Layer<'a> {
             bypass,
             store_unless: keys.store_unless.map(|texts| paths(texts, problems)),
             client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
+            detect_leaks: keys.detect_leaks,
         }
     }
 
@@ -143,6 +147,7 @@ impl<'a> Layer<'a> {
             bypass: self.bypass.or(lower.bypass),
             store_unless: self.store_unless.or(lower.store_unless),
             client_cache: self.client_cache.or(lower.client_cache),
+            detect_leaks: self.detect_leaks.or(lower.detect_leaks),
         }
     }
 

@@ -52,6 +52,7 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
+        detects_leaks: defaults.detect_leaks.unwrap_or(true),
         tags,
         body_tags,
         ..Route::unmatched(rule)
@@ -131,6 +132,8 @@ fn route(
         logs_out,
         client_cache: layer.client_cache,
         warm_on_success,
+        detects_leaks: layer.detect_leaks.unwrap_or(true),
+        is_quarantined: false,
     })
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct DefaultsTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
 }
 
 /// `[tier.NAME]`
@@ -47,6 +48,7 @@ pub(crate) struct TierTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
 }
 
 /// `[[route]]`
@@ -74,6 +76,7 @@ pub(crate) struct RouteSection {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
 }
 
 /// `ttl`: one time, or one for each status.

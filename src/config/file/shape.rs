@@ -205,6 +205,7 @@ pub(super) const DEFAULTS: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("detect_leaks", ValueShape::Flag),
 ];
 
 pub(super) const TIER: &[KeySpec] = &[
@@ -223,6 +224,7 @@ pub(super) const TIER: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("detect_leaks", ValueShape::Flag),
 ];
 
 pub(super) const ROUTE: &[KeySpec] = &[
@@ -246,6 +248,7 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("detect_leaks", ValueShape::Flag),
 ];
 
 pub(super) const QUERY: &[KeySpec] = &[

@@ -37,7 +37,9 @@ impl PlannedRequest<'_> {
             IDENTITY if is_verified => COOKIES,
             other => other,
         };
-        (0..STEPS.len()).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let is_quarantined = self.matched_route().is_quarantined;
+        let indexes = (0..STEPS.len()).filter(move |index| *index != QUARANTINE || is_quarantined);
+        indexes.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
     /// Returns the index of the step that yields this reason.
@@ -91,7 +93,7 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 11] = [
+const STEPS: [DecisionRule; 12] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
@@ -103,6 +105,7 @@ const STEPS: [DecisionRule; 11] = [
         &[Reason::Precondition],
     ),
     step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
+    step("Is the route quarantined?", ["no", "yes"], &[Reason::Quarantined]),
     step(
         "Do all readings of the path select the same route?",
         ["yes", "no"],
@@ -121,6 +124,9 @@ const STEPS: [DecisionRule; 11] = [
     ),
 ];
 
+/// The index of the step that is left out unless it is final.
+const QUARANTINE: usize = 7;
+
 /// The indexes of the two steps that swap with the partition.
-const COOKIES: usize = 8;
-const IDENTITY: usize = 9;
+const COOKIES: usize = 9;
+const IDENTITY: usize = 10;

@@ -1,0 +1,133 @@
+//! Compares two requesters: repeats their requests until it is clear whether responses depend on
+//! who asks.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::{sleep, timeout};
+
+use super::{detector::Sweeper, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting};
+use crate::{
+    key::CacheKey,
+    leak::{Comparison, MAX_BODY, Requester, Verdict},
+    pipeline::{payload, state::Pipeline},
+    store::Store,
+};
+
+/// Time limit of a comparison.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Interval at which requests that waited too long are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+impl<S: Store> Pipeline<S> {
+    /// Takes note of a response that was fetched for this request and stored under `key`. If the
+    /// previous one with the key was for another requester and differs, the two are compared.
+    pub(in crate::pipeline) fn note_fetch(
+        self: &Arc<Self>,
+        request: &Arc<ProbeRequest>,
+        key: &CacheKey,
+        (headers, chunks): (&HeaderMap, &[Bytes]),
+    ) {
+        if chunks.iter().map(Bytes::len).sum::<usize>() > MAX_BODY {
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        chunks.iter().for_each(|chunk| chunk.hash(&mut hasher));
+        let is_named = !request.names.is_empty()
+            && payload::plain(headers, chunks).is_some_and(|body| request.names.stand_in(&body));
+        let sighting = Sighting::new(Arc::clone(request), (hasher.finish(), is_named));
+        let (previous, sweeper) = self.leaks.add_fetch(key.digest(), sighting);
+        if sweeper == Sweeper::IsNeeded {
+            tokio::spawn(Arc::clone(self).sweep_fetches());
+        }
+        if let Some(previous) = previous {
+            self.compare_soon([previous, Arc::clone(request)]);
+        }
+    }
+
+    /// Forgets fetches that waited too long, until there are none.
+    async fn sweep_fetches(self: Arc<Self>) {
+        let mut are_any_left = true;
+        while are_any_left {
+            sleep(SWEEP_INTERVAL).await;
+            are_any_left = self.leaks.sweep(Instant::now());
+        }
+    }
+
+    /// Compares two requests in the background, unless their route was compared a short time ago,
+    /// another comparison is running, or the origin is busy.
+    pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) {
+        let [first, _] = &pair;
+        let Some(watch) = first.config.watch(first.route) else { return };
+        let is_busy = first.config.origin.load().pending > 0;
+        if is_busy || !watch.may_compare(Instant::now()) {
+            return;
+        }
+        let Some(turn) = self.leaks.take_turn() else { return };
+        let (pipeline, watch) = (Arc::clone(self), Arc::clone(watch));
+        tokio::spawn(async move {
+            let verdict = timeout(TIMEOUT, pipeline.compare(&pair)).await;
+            let verdict = verdict.unwrap_or(Err(NotComparable));
+            pipeline.count_comparison(&pair, verdict.as_ref());
+            let [first, _] = &pair;
+            match verdict {
+                Ok(Verdict::Leak(evidence)) => {
+                    let name = first.config.route_name(first.route);
+                    pipeline.quarantine(name, (&evidence, &first.shown_path()));
+                }
+                Ok(_) | Err(NotComparable) => watch.note_nothing_found(Instant::now()),
+            }
+            drop(turn);
+        });
+    }
+
+    /// Repeats the requests in turn until there is a verdict.
+    async fn compare(&self, pair: &[Arc<ProbeRequest>; 2]) -> Result<Verdict, NotComparable> {
+        let [first, second] = pair;
+        let mut comparison = Comparison::new([first.names.clone(), second.names.clone()]);
+        let (mut status, mut is_storable, mut asked) = (None, false, 0);
+        while let Some(requester) = comparison.next() {
+            let request = match requester {
+                Requester::First => first,
+                Requester::Second => second,
+            };
+            let response = request.repeat(self).await?;
+            asked += 1;
+            is_storable |= response.is_storable;
+            let is_same_kind = *status.get_or_insert(response.status) == response.status;
+            if !response.status.is_success()
+                || !is_same_kind
+                || !response.is_shared_by([first, second])
+                || (asked == 2 && !is_storable)
+            {
+                return Err(NotComparable);
+            }
+            let verdict = comparison.add(&response.body);
+            if verdict != Verdict::Undecided {
+                return Ok(verdict);
+            }
+        }
+        Ok(Verdict::Volatile)
+    }
+
+    fn count_comparison(
+        &self,
+        [first, _]: &[Arc<ProbeRequest>; 2],
+        verdict: Result<&Verdict, &NotComparable>,
+    ) {
+        let result = match verdict {
+            Ok(Verdict::Same) => "same",
+            Ok(Verdict::Leak(_)) => "leak",
+            Ok(Verdict::Volatile | Verdict::Undecided) => "volatile",
+            Err(NotComparable) => "failed",
+        };
+        let labels = [first.config.route_name(first.route), result];
+        self.metrics.leaks.comparisons.with_label_values(&labels).inc();
+    }
+}
