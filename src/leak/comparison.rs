@@ -9,12 +9,12 @@ use super::{
 
 /// One of the two requesters that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Requester {
+pub(crate) enum ComparedRequester {
     First,
     Second,
 }
 
-use Requester::{First as A, Second as B};
+use ComparedRequester::{First as A, Second as B};
 
 /// Who is asked for, in order.
 ///
@@ -22,7 +22,7 @@ use Requester::{First as A, Second as B};
 /// requester is asked first, and again after the second. Servers that take turns do not look like
 /// the two requesters either, whatever their number (Thue–Morse). A value that each response draws
 /// from two at random does so once in eight million times.
-const ORDER: [Requester; 24] =
+const ORDER: [ComparedRequester; 24] =
     [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];
 
 /// Number of responses after which names decide.
@@ -98,7 +98,7 @@ impl Comparison {
     }
 
     /// Returns who is asked for next; none after the last.
-    pub(crate) fn next(&self) -> Option<Requester> {
+    pub(crate) fn next(&self) -> Option<ComparedRequester> {
         ORDER.get(self.seen).copied()
     }
 
@@ -108,14 +108,14 @@ impl Comparison {
         self.seen += 1;
         let [first, second] = &self.names;
         let (own, other) = match requester {
-            Requester::First => (first, second),
-            Requester::Second => (second, first),
+            ComparedRequester::First => (first, second),
+            ComparedRequester::Second => (second, first),
         };
         let is_anonymous = !own.stand_in(body) || other.stand_in(body);
         let [first, second] = &mut self.sides;
         let side = match requester {
-            Requester::First => first,
-            Requester::Second => second,
+            ComparedRequester::First => first,
+            ComparedRequester::Second => second,
         };
         side.is_anonymous |= is_anonymous;
         side.add(&BodyDigest::of(body));
@@ -207,7 +207,7 @@ mod tests {
     /// request. Returns the verdict and the number of requests.
     fn compare(
         names: [RequesterNames; 2],
-        mut origin: impl FnMut(Requester, usize) -> String,
+        mut origin: impl FnMut(ComparedRequester, usize) -> String,
     ) -> (Verdict, usize) {
         let mut comparison = Comparison::new(names);
         while let Some(requester) = comparison.next() {

@@ -12,6 +12,6 @@ mod names;
 mod quarantine;
 
 pub(crate) use body::MAX_BODY;
-pub(crate) use comparison::{Comparison, Evidence, Requester, Verdict};
+pub(crate) use comparison::{ComparedRequester, Comparison, Evidence, Verdict};
 pub(crate) use names::RequesterNames;
 pub(crate) use quarantine::{ClearError, QuarantineTable, QuarantinedRoute};

@@ -188,7 +188,7 @@ impl<S: Store> Pipeline<S> {
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
-        let watch = config.watch(route);
+        let index = route;
         let route = config.route(route);
         let (vary, headers, applied_purges) =
             (&route.vary, request.headers(), self.log.applied_purges());
@@ -203,8 +203,8 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
-                if let Some(watch) = watch
-                    && leaks::may_be_identified(config, lookup)
+                if leaks::may_be_identified(config, lookup)
+                    && let Some(watch) = config.watch(index)
                     && watch.samples(lookup.target.digest())
                 {
                     return Err(MemoryState::Unknown);

@@ -13,7 +13,7 @@ use super::support::{
     proxy::{Proxy, request, request_with_body},
     redis::Redis,
     script::{OriginRequest, OriginResponse, ScriptedOrigin},
-    token::{bearer, bearer_of, by_token, outcome},
+    token::{SECRET, bearer, bearer_of, by_token, outcome},
     wire::{Reply, Wire},
     within, within_seconds,
 };
@@ -337,6 +337,101 @@ async fn a_node_explains_a_quarantined_route() {
         {
             assert!(explained.contains(line), "{explained}");
         }
+    })
+    .await;
+}
+
+/// The example in `docs/leaks.md`: its configuration, and what the command prints.
+fn documented() -> (String, String) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/leaks.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let block = |language: &str| {
+        let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    (block("toml").replace("${JWT_SECRET}", SECRET), block("text"))
+}
+
+/// Runs `larder quarantine` against a proxy. Returns its exit code and all that it prints.
+async fn command(proxy: &Proxy, arguments: &[&str]) -> (i32, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    for name in ["LARDER_CONFIG", "LARDER_ADMIN", "LARDER_ORIGIN"] {
+        command.env_remove(name);
+    }
+    command.env("LARDER_ADMIN_TOKEN", "secret").arg("quarantine").args(arguments);
+    command.args(["--admin", &proxy.admin_address().to_string()]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
+}
+
+/// Replaces the time in a list.
+fn without_time(list: &str) -> String {
+    let lines = list.lines().map(|line| match line.strip_prefix("  since") {
+        Some(_) => "  since\n".to_owned(),
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_lists_what_leaks_as_documented_and_clears_it() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            let user = request.header("authorization").unwrap().len();
+            let body = json!({ "user": { "name": user }, "orders": [{ "id": user + 1 }] });
+            OriginResponse::ok(body.to_string())
+        })
+        .await;
+        let (toml, printed) = documented();
+        let proxy = Proxy::with(&origin.url(), &format!("admin.token = \"secret\"\n{toml}"));
+        assert_eq!(command(&proxy, &[]).await, (0, "no route is quarantined\n".to_owned()));
+        let users = ["a", "longer"].map(|user| bearer(user, "read"));
+        for user in users.iter().cycle() {
+            let reply = get(&proxy, "/api/orders/mine", user).await;
+            if outcome(&reply) == QUARANTINED {
+                break;
+            }
+        }
+        let (code, list) = command(&proxy, &[]).await;
+        assert_eq!((code, without_time(&list)), (0, without_time(&printed)));
+        let (_, json) = command(&proxy, &["--json"]).await;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["routes"][0]["route"], "orders");
+        let (code, printed) = command(&proxy, &["--clear", "order"]).await;
+        assert!(code == 1 && printed.contains("not cleared (404)"), "{printed}");
+        let cleared = command(&proxy, &["--clear", "orders"]).await;
+        assert_eq!(cleared, (0, "cleared: orders\n".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_name_credential_or_value_of_a_user_is_shown_to_operators() {
+    within(async {
+        let users = ["alice@example.com", "bob@example.com"].map(|mail| bearer_of(&claims(mail)));
+        let alice = users[0].clone();
+        let origin = ScriptedOrigin::start(move |request| {
+            let is_alice = request.header("authorization") == Some(&alice);
+            let name = if is_alice { "Alice Secret" } else { "Bob Secret" };
+            let mut body = json!({ "name": name });
+            body[format!("{name}@example.com")] = json!(1);
+            OriginResponse::ok(body.to_string())
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        for user in &users {
+            get(&proxy, "/me", user).await;
+        }
+        let found = until_quarantined(&proxy).await.to_string();
+        let purges = proxy.admin("/v1/purges").await.body;
+        let metrics = proxy.admin("/metrics").await.body;
+        for text in [&found, &purges, &metrics, &proxy.log_text()] {
+            for secret in ["Secret", "example.com", users[0].as_str(), users[1].as_str()] {
+                assert!(!text.contains(secret), "{secret}: {text}");
+            }
+        }
+        assert!(purges.contains("\"source\":\"quarantine\""), "{purges}");
     })
     .await;
 }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::{detector::Sweeper, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting};
 use crate::{
     key::CacheKey,
-    leak::{Comparison, MAX_BODY, Requester, Verdict},
+    leak::{ComparedRequester, Comparison, MAX_BODY, Verdict},
     pipeline::{payload, state::Pipeline},
     store::Store,
 };
@@ -94,8 +94,8 @@ impl<S: Store> Pipeline<S> {
         let (mut status, mut is_storable, mut asked) = (None, false, 0);
         while let Some(requester) = comparison.next() {
             let request = match requester {
-                Requester::First => first,
-                Requester::Second => second,
+                ComparedRequester::First => first,
+                ComparedRequester::Second => second,
             };
             let response = request.repeat(self).await?;
             asked += 1;

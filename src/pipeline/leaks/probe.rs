@@ -10,6 +10,7 @@ use http::{
 use super::requester;
 use crate::{
     field::presence::FieldPresence,
+    forward::request_id,
     leak::RequesterNames,
     origin::RequestBody,
     pipeline::{
@@ -20,6 +21,9 @@ use crate::{
     route::Route,
     user::PartitionMember,
 };
+
+/// Maximum size of the fields of a request that is kept, in bytes.
+const MAX_FIELDS: usize = 8 << 10;
 
 /// A request of one requester, as the origin receives it.
 pub(in crate::pipeline) struct ProbeRequest {
@@ -46,7 +50,9 @@ impl ProbeRequest {
     ) -> Option<Arc<Self>> {
         config.watch(route)?;
         let is_whole = request.method == Method::GET && !lookup.presence.has(FieldPresence::RANGE);
-        if !is_whole || !requester::may_be_identified(config, lookup) {
+        let size: usize =
+            request.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if !is_whole || size > MAX_FIELDS || !requester::may_be_identified(config, lookup) {
             return None;
         }
         let known = (&**config, config.route(route));
@@ -85,9 +91,10 @@ impl ProbeRequest {
     pub(super) fn to_send(&self) -> Request<RequestBody> {
         let mut headers = self.headers.clone();
         validation::make_unconditional(&mut headers);
-        for name in [header::CACHE_CONTROL, header::PRAGMA] {
+        for name in [header::CACHE_CONTROL, header::PRAGMA, request_id::X_REQUEST_ID] {
             headers.remove(name);
         }
+        request_id::ensure_request_id(&mut headers);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut request = Request::new(RequestBody::Empty);
         *request.uri_mut() = self.uri.clone();

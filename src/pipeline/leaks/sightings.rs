@@ -9,7 +9,7 @@ use std::{
 use super::probe::ProbeRequest;
 
 /// Number of keys remembered.
-const CAPACITY: usize = 512;
+const CAPACITY: usize = 256;
 
 /// How long a fetch waits for one of another requester with the same key. Longer if the response
 /// contains a name of its requester.
