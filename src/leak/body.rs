@@ -24,7 +24,7 @@ const WHOLE: &str = "$";
 
 /// The digest of one body: of its bytes, and of its parts by place.
 ///
-/// The parts of JSON are the values that contain no others; their places are JSONPaths. The parts
+/// The parts of JSON are the values that contain no others; their places are `JSONPath`s. The parts
 /// of other text are its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyDigest {
@@ -86,7 +86,7 @@ fn digest(value: &(impl Hash + ?Sized)) -> u64 {
     hasher.finish()
 }
 
-/// Returns a place in the form that operators read: a JSONPath such as `$.user.email`.
+/// Returns a place in the form that operators read: a `JSONPath` such as `$.user.email`.
 ///
 /// Indexes become `*`, so that the items of a list have one place. Names that are not plain words
 /// become `*` as well: they may be data of a user.

@@ -48,7 +48,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Evidence {
     pub cause: LeakCause,
-    /// The places that differ, as JSONPaths or lines. Never values.
+    /// The places that differ, as `JSONPath`s or lines. Never values.
     pub places: Vec<String>,
 }
 
@@ -164,8 +164,8 @@ impl Side {
             self.stable = Some(body.parts().clone());
             return;
         };
-        let new = |place: &&Box<str>| !stable.contains_key(*place);
-        self.volatile.extend(body.parts().keys().filter(new).cloned());
+        let places = body.parts().keys();
+        self.volatile.extend(places.filter(|place| !stable.contains_key(*place)).cloned());
         let volatile = &mut self.volatile;
         stable.retain(|place, digest| {
             let is_same = body.parts().get(place) == Some(digest);
@@ -178,8 +178,8 @@ impl Side {
 
     /// Returns the stable places where the other side is stable too, and differs or has nothing.
     fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
-        let stable = self.stable.iter().flatten();
-        let differs = move |(place, digest): &(&Box<str>, &u64)| match other
+        let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
+        let differs = move |(place, digest): &(&str, &u64)| match other
             .stable
             .as_ref()
             .and_then(|stable| stable.get(*place))
@@ -187,7 +187,7 @@ impl Side {
             Some(others) => others != *digest,
             None => !other.volatile.contains(*place),
         };
-        stable.filter(differs).map(|(place, _)| &**place)
+        stable.filter(differs).map(|(place, _)| place)
     }
 }
 

@@ -122,9 +122,7 @@ impl ConfigSnapshot {
     /// Returns the same configuration with new watches.
     pub(super) fn watched(self) -> Self {
         let routes = self.routes.routes().iter().chain([self.routes.unmatched()]);
-        let is_watched =
-            |route: &Arc<Route>| route.detects_leaks && route.shares_among_requesters();
-        let watches = routes.map(|route| is_watched(route).then(RouteWatch::new)).collect();
+        let watches = routes.map(|route| route.is_watched().then(RouteWatch::new)).collect();
         Self { watches, ..self }
     }
 

@@ -124,7 +124,7 @@ pub(super) fn plan<B: Body>(
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
     }
-    if route.is_quarantined {
+    if route.is_quarantined() {
         return (index, RequestAction::Pass(Reason::Quarantined));
     }
     if selection.agreement == Agreement::Split {

@@ -122,7 +122,7 @@ impl<S: Store> RequestContext<S> {
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
         let is_cached = route.rule.cache
-            && !route.is_quarantined
+            && !route.is_quarantined()
             && selection.agreement == Agreement::Unanimous;
         // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;

@@ -66,9 +66,26 @@ pub struct Route {
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
     /// Whether the leak detector watches the route, if its responses are shared.
-    pub detects_leaks: bool,
-    /// Whether the cache is not used until an operator clears the quarantine.
-    pub is_quarantined: bool,
+    pub leak_detection: LeakDetection,
+    /// Whether the route may use the cache at present.
+    pub quarantine: QuarantineState,
+}
+
+/// Whether the leak detector watches a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeakDetection {
+    #[default]
+    On,
+    Off,
+}
+
+/// Whether a route may use the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QuarantineState {
+    #[default]
+    Open,
+    /// Not until an operator clears the quarantine.
+    Quarantined,
 }
 
 impl Route {
@@ -93,8 +110,8 @@ impl Route {
             writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
-            detects_leaks: true,
-            is_quarantined: false,
+            leak_detection: LeakDetection::On,
+            quarantine: QuarantineState::Open,
         }
     }
 
@@ -129,6 +146,16 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
+    }
+
+    /// Returns whether the route is quarantined.
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantine == QuarantineState::Quarantined
+    }
+
+    /// Returns whether the leak detector watches the route.
+    pub fn is_watched(&self) -> bool {
+        self.leak_detection == LeakDetection::On && self.shares_among_requesters()
     }
 
     /// Returns whether requesters with different credentials share responses, and their credentials

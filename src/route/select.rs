@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
 
-use super::{Pattern, Route, pattern::first_segment};
+use super::{Pattern, QuarantineState, Route, pattern::first_segment};
 use crate::{
     key::uri::{PathForm, PathReadings},
     policy::CacheRule,
@@ -161,9 +161,16 @@ impl RouteTable {
     /// Returns the same table, with exactly those routes quarantined for which this is true.
     #[must_use]
     pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
-        let marked = |route: &Arc<Route>| match is_quarantined(&route.name) {
-            now if now == route.is_quarantined => Arc::clone(route),
-            now => Arc::new(Route { is_quarantined: now, ..Route::clone(route) }),
+        let marked = |route: &Arc<Route>| {
+            let quarantine = if is_quarantined(&route.name) {
+                QuarantineState::Quarantined
+            } else {
+                QuarantineState::Open
+            };
+            if quarantine == route.quarantine {
+                return Arc::clone(route);
+            }
+            Arc::new(Route { quarantine, ..Route::clone(route) })
         };
         let routes = self.routes.iter().map(marked).collect();
         Self { routes, unmatched: marked(&self.unmatched), ..self.clone() }

@@ -239,7 +239,7 @@ fn the_configurations_in_the_guides_are_valid() {
         variable: &|_| Some("secret".to_owned()),
         file: &|_| Ok("secret".to_owned()),
     };
-    for file in ["get-started.md", "cache-an-api.md", "leaks.md", "operations.md", "origins.md"] {
+    for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md"] {
         let text = read(&format!("docs/{file}"));
         let examples = blocks(&text, "toml");
         assert!(!examples.is_empty(), "{file}");

@@ -12,9 +12,9 @@ use crate::{
     key::uri::{QueryForwarding, QueryRule},
     policy::{CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
-        AnyTagTemplate, BodyTagTemplate, BypassRule, Pattern, PlaceholderNames, Route, RouteTable,
-        TagError, TagTemplate, TargetTemplate, UserPlaceholder, condition::QueryCondition,
-        tags::TagProblem, target::TargetProblem,
+        AnyTagTemplate, BodyTagTemplate, BypassRule, LeakDetection, Pattern, PlaceholderNames,
+        QuarantineState, Route, RouteTable, TagError, TagTemplate, TargetTemplate, UserPlaceholder,
+        condition::QueryCondition, tags::TagProblem, target::TargetProblem,
     },
 };
 
@@ -52,7 +52,7 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
-        detects_leaks: defaults.detect_leaks.unwrap_or(true),
+        leak_detection: leak_detection(defaults.detect_leaks),
         tags,
         body_tags,
         ..Route::unmatched(rule)
@@ -132,9 +132,13 @@ fn route(
         logs_out,
         client_cache: layer.client_cache,
         warm_on_success,
-        detects_leaks: layer.detect_leaks.unwrap_or(true),
-        is_quarantined: false,
+        leak_detection: leak_detection(layer.detect_leaks),
+        quarantine: QuarantineState::Open,
     })
+}
+
+fn leak_detection(flag: Option<bool>) -> LeakDetection {
+    if flag == Some(false) { LeakDetection::Off } else { LeakDetection::On }
 }
 
 fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {

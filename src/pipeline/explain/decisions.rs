@@ -37,7 +37,7 @@ impl PlannedRequest<'_> {
             IDENTITY if is_verified => COOKIES,
             other => other,
         };
-        let is_quarantined = self.matched_route().is_quarantined;
+        let is_quarantined = self.matched_route().is_quarantined();
         let indexes = (0..STEPS.len()).filter(move |index| *index != QUARANTINE || is_quarantined);
         indexes.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }

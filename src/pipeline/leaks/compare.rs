@@ -2,7 +2,7 @@
 //! who asks.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{DefaultHasher, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{sleep, timeout};
 
-use super::{detector::Sweeper, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting};
+use super::{
+    detector::Sweeper, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting,
+    watch::RouteWatch,
+};
 use crate::{
     key::CacheKey,
     leak::{ComparedRequester, Comparison, MAX_BODY, Verdict},
@@ -21,6 +24,9 @@ use crate::{
 
 /// Time limit of a comparison.
 const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Responses up to this many bytes are read inline.
+const INLINE_BYTES: usize = 16 << 10;
 
 /// Interval at which requests that waited too long are forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +44,9 @@ impl<S: Store> Pipeline<S> {
             return;
         }
         let mut hasher = DefaultHasher::new();
-        chunks.iter().for_each(|chunk| chunk.hash(&mut hasher));
+        for chunk in chunks {
+            hasher.write(chunk);
+        }
         let is_named = !request.names.is_empty()
             && payload::plain(headers, chunks).is_some_and(|body| request.names.stand_in(&body));
         let sighting = Sighting::new(Arc::clone(request), (hasher.finish(), is_named));
@@ -77,7 +85,8 @@ impl<S: Store> Pipeline<S> {
             pipeline.count_comparison(&pair, verdict.as_ref());
             let [first, _] = &pair;
             match verdict {
-                Ok(Verdict::Leak(evidence)) => {
+                // Unless the configuration has changed, and the rule may be another one.
+                Ok(Verdict::Leak(evidence)) if pipeline.is_watched_by(first.route, &watch) => {
                     let name = first.config.route_name(first.route);
                     pipeline.quarantine(name, (&evidence, &first.shown_path()));
                 }
@@ -85,6 +94,12 @@ impl<S: Store> Pipeline<S> {
             }
             drop(turn);
         });
+    }
+
+    /// Returns whether this is the current watch of the route.
+    fn is_watched_by(&self, route: usize, watch: &Arc<RouteWatch>) -> bool {
+        let is_same = |current: &Arc<RouteWatch>| Arc::ptr_eq(current, watch);
+        self.config.with(|config| config.watch(route).is_some_and(is_same))
     }
 
     /// Repeats the requests in turn until there is a verdict.
@@ -108,12 +123,27 @@ impl<S: Store> Pipeline<S> {
             {
                 return Err(NotComparable);
             }
-            let verdict = comparison.add(&response.body);
+            let verdict;
+            (comparison, verdict) = self.add_response(comparison, response.body).await?;
             if verdict != Verdict::Undecided {
                 return Ok(verdict);
             }
         }
         Ok(Verdict::Volatile)
+    }
+
+    /// Adds a response. A long one is read elsewhere, so that it delays no other request.
+    async fn add_response(
+        &self,
+        mut comparison: Comparison,
+        body: Bytes,
+    ) -> Result<(Comparison, Verdict), NotComparable> {
+        let is_short = body.len() <= INLINE_BYTES;
+        let add = move || {
+            let verdict = comparison.add(&body);
+            (comparison, verdict)
+        };
+        if is_short { Ok(add()) } else { self.parsing.run(add).await.ok_or(NotComparable) }
     }
 
     fn count_comparison(

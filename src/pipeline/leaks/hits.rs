@@ -21,7 +21,9 @@ impl<S: Store> RequestContext<S> {
         }
         let origin_request = self.origin_request(Some(&lookup.target));
         let asked = (config, route, &self.request);
-        let Some(request) = ProbeRequest::of(asked, lookup, &origin_request) else { return };
+        let Some(request) = ProbeRequest::of(asked, lookup, &origin_request) else {
+            return watch.skip();
+        };
         let (leaks, now) = (&self.pipeline.leaks, Instant::now());
         if let Some(first) = leaks.take_match(target, &request) {
             watch.stop_waiting();
@@ -35,6 +37,8 @@ impl<S: Store> RequestContext<S> {
                 pipeline.leaks.stop_waiting(&route, now);
                 watch.stop_waiting_since(now);
             });
+        } else {
+            watch.skip();
         }
     }
 }

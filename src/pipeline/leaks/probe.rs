@@ -75,7 +75,11 @@ impl ProbeRequest {
         self.requester != other.requester
             && self.route == other.route
             && self.config.id == other.config.id
-            && requester::are_alike(&self.request.headers, &other.request.headers)
+            && requester::are_alike(
+                (&self.config, self.matched_route()),
+                &self.request.headers,
+                &other.request.headers,
+            )
     }
 
     pub(super) fn matched_route(&self) -> &Route {
@@ -95,6 +99,7 @@ impl ProbeRequest {
             headers.remove(name);
         }
         request_id::ensure_request_id(&mut headers);
+        requester::remove_harmless_cookies(&mut headers);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut request = Request::new(RequestBody::Empty);
         *request.uri_mut() = self.uri.clone();

@@ -1,7 +1,7 @@
 //! Who a request is from, for the leak detector: a keyed digest of all that may identify the
 //! requester, and the requester's names.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     field::{
@@ -102,13 +102,33 @@ fn cookie_identifies((config, route): (&ConfigSnapshot, &Route), name: &[u8]) ->
     }
 }
 
+/// Removes the cookies that say nothing to origins: those of analytics and of load balancers, which
+/// would send each requester to a server of its own.
+pub(super) fn remove_harmless_cookies(headers: &mut HeaderMap) {
+    let kept: Vec<&[u8]> = cookie::cookies(headers)
+        .filter(|cookie| !HARMLESS_COOKIES.match_name(cookie.name))
+        .map(|cookie| cookie.pair)
+        .collect();
+    match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
+        Ok(value) if !kept.is_empty() => drop(headers.insert(header::COOKIE, value)),
+        _ => drop(headers.remove(header::COOKIE)),
+    }
+}
+
 /// Returns whether two requests ask for the same content: whether they differ only in who asks.
-pub(super) fn are_alike(one: &HeaderMap, other: &HeaderMap) -> bool {
+pub(super) fn are_alike(
+    (config, route): (&ConfigSnapshot, &Route),
+    one: &HeaderMap,
+    other: &HeaderMap,
+) -> bool {
     let is_mobile = |headers: &HeaderMap| {
         headers.get(header::USER_AGENT).is_some_and(|agent| {
             agent.as_bytes().windows(MOBILE.len()).any(|window| window == MOBILE)
         })
     };
     let same = |name: &str| one.get_all(name).iter().eq(other.get_all(name).iter());
-    is_mobile(one) == is_mobile(other) && CONTENT_FIELDS.into_iter().all(same)
+    let selecting = |headers| config.credentials.selecting_cookies(headers, &route.vary.cookies);
+    is_mobile(one) == is_mobile(other)
+        && CONTENT_FIELDS.into_iter().all(same)
+        && selecting(one) == selecting(other)
 }

@@ -15,6 +15,12 @@ use parking_lot::Mutex;
 const FIRST_INTERVAL: u64 = 64;
 const MAX_DOUBLINGS: u32 = 10;
 
+/// The same if samples wait in vain: the route may have one requester only.
+const MAX_DOUBLINGS_ALONE: u32 = 6;
+
+/// Number of hits of the same requester after which a sample waits no longer.
+const MAX_SKIPPED: u32 = 32;
+
 /// Minimum time between two comparisons of a route, likewise.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -32,7 +38,9 @@ pub(crate) struct RouteWatch {
 #[derive(Default)]
 struct Pace {
     waiting_since: Option<Instant>,
-    /// Number of comparisons that found nothing.
+    /// Number of sampled hits since then that were not compared.
+    skipped: u32,
+    /// How often the interval has doubled.
     doublings: u32,
     /// When the next comparison may begin.
     paused_until: Option<Instant>,
@@ -85,12 +93,25 @@ impl RouteWatch {
     pub(super) fn stop_waiting_since(&self, since: Instant) {
         let mut pace = self.pace.lock();
         if pace.waiting_since == Some(since) {
+            self.slow_down(&mut pace, MAX_DOUBLINGS_ALONE);
+            self.reset(&mut pace);
+        }
+    }
+
+    /// Notes that a sampled hit was not compared, so that few are sampled in vain.
+    pub(super) fn skip(&self) {
+        let mut pace = self.pace.lock();
+        pace.skipped += 1;
+        if pace.waiting_since.is_none() {
+            self.reset(&mut pace);
+        } else if pace.skipped >= MAX_SKIPPED {
+            self.slow_down(&mut pace, MAX_DOUBLINGS_ALONE);
             self.reset(&mut pace);
         }
     }
 
     fn reset(&self, pace: &mut Pace) {
-        pace.waiting_since = None;
+        (pace.waiting_since, pace.skipped) = (None, 0);
         self.hits.store(0, Relaxed);
         self.waiting_for.store(0, Relaxed);
     }
@@ -103,10 +124,17 @@ impl RouteWatch {
     /// Notes that a comparison found nothing.
     pub(super) fn note_nothing_found(&self, now: Instant) {
         let mut pace = self.pace.lock();
-        pace.doublings = (pace.doublings + 1).min(MAX_DOUBLINGS);
-        self.interval.store(FIRST_INTERVAL << pace.doublings, Relaxed);
+        self.slow_down(&mut pace, MAX_DOUBLINGS);
         let pause = FIRST_PAUSE.saturating_mul(1 << pace.doublings).min(MAX_PAUSE);
         pace.paused_until = Some(now + pause);
+    }
+
+    /// Doubles the interval, up to this many times.
+    fn slow_down(&self, pace: &mut Pace, limit: u32) {
+        if pace.doublings < limit {
+            pace.doublings += 1;
+            self.interval.store(FIRST_INTERVAL << pace.doublings, Relaxed);
+        }
     }
 }
 
@@ -143,13 +171,26 @@ mod tests {
         assert!(watch.begin_waiting(7, now));
         assert!(!watch.begin_waiting(8, now), "one waits already");
         assert!(watch.samples(7) && !watch.samples(1 << 70 | 8));
-        watch.stop_waiting_since(now + PAIR);
+        watch.stop_waiting_since(now + Duration::from_secs(1));
         assert!(watch.samples(7), "another one has waited since then");
         watch.stop_waiting_since(now);
         assert!(!watch.samples(7));
     }
 
-    const PAIR: Duration = Duration::from_secs(1);
+    #[test]
+    fn a_route_with_one_requester_costs_little() {
+        let (watch, now) = (RouteWatch::new(), Instant::now());
+        let mut sampled = 0;
+        for _ in 0..1_000_000 {
+            if watch.samples(7) {
+                sampled += 1;
+                if !watch.begin_waiting(7, now) {
+                    watch.skip();
+                }
+            }
+        }
+        assert!((1..1_000_000 / 100).contains(&sampled), "{sampled}");
+    }
 
     #[test]
     fn comparisons_of_a_route_keep_a_distance() {
