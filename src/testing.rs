@@ -10,6 +10,9 @@ pub mod cli {
     pub mod check {
         pub use crate::cli::check::summary;
     }
+    pub mod shadow {
+        pub use crate::cli::shadow::text;
+    }
 }
 pub mod config {
     pub use crate::config::{Config, Environment, Flags};

@@ -59,6 +59,7 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
             quarantine::clear(&services.quarantine, call).boxed()
         }),
     },
+    get(&["/v1/shadow"], Access::Read, |services, _| monitoring::verification(services)),
     post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
         explain::respond(&services.explain, call).boxed()
     }),

@@ -159,7 +159,7 @@ mod tests {
         let log = Arc::new(PurgeLog::in_memory());
         let resolver = SelectorResolver {
             normalize: Box::new(|target: &crate::key::uri::TargetUri<'_>| {
-                crate::fence::Selector::Url(target.path.into())
+                vec![crate::fence::Selector::Url(target.path.into())]
             }),
             owners: Box::new(|_, _| Vec::new()),
         };
@@ -178,6 +178,7 @@ mod tests {
                 list: Box::new(Vec::new),
                 clear: Box::new(|_| std::future::ready(Ok(PurgeReceipt::standalone(1))).boxed()),
             },
+            verification: Box::new(|| b"{}".to_vec()),
         };
         let settings = Settings { tokens, hosts: Vec::new() };
         Admin::new(settings, services)

@@ -18,6 +18,8 @@ pub(crate) struct AdminServices {
     pub refresh: Box<dyn Fn() + Send + Sync>,
     pub explain: ExplainFn,
     pub quarantine: QuarantineService,
+    /// Returns the figures of shadow mode and audits, as JSON.
+    pub verification: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
 /// The quarantine of routes.

@@ -40,7 +40,8 @@ use crate::{
     key::uri::TargetUri,
     parsing::ParseQueue,
     pipeline::{
-        Clock, LocalResponse, Pipeline, Warmer, follow_denials, follow_quarantine, warm_purged,
+        Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials,
+        follow_quarantine, warm_purged,
     },
     purge::PurgeLog,
     server::{
@@ -300,6 +301,11 @@ fn admin(
 ) -> Arc<Admin> {
     let explain = explain::for_node(pipeline);
     let quarantine = quarantine(pipeline);
+    let verified = Arc::clone(pipeline);
+    let verification = move || {
+        let report: VerificationReport = verified.verification_report();
+        serde_json::to_vec(&report).unwrap_or_default()
+    };
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_leaving();
@@ -312,6 +318,7 @@ fn admin(
         refresh: Box::new(move || sampler.sample()),
         explain,
         quarantine,
+        verification: Box::new(verification),
     };
     Arc::new(Admin::new(assemble::admin(config), services))
 }
@@ -345,7 +352,7 @@ fn purger(
     let pipeline = Arc::clone(pipeline);
     let of_users = Arc::clone(&pipeline);
     let resolver = SelectorResolver {
-        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selector(target)),
+        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selectors(target)),
         owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
     };
     Arc::new(Purger::new(log, Arc::clone(metrics), resolver))

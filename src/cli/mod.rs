@@ -10,6 +10,7 @@ mod output;
 pub(crate) mod purge;
 pub(crate) mod quarantine;
 pub(crate) mod run;
+pub(crate) mod shadow;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ pub enum Command {
     Purge(purge::PurgeArguments),
     /// List the routes that leak responses between users, or serve them from the cache again.
     Quarantine(quarantine::QuarantineArguments),
+    /// Show what shadow mode and audits have found on a running node.
+    Shadow(shadow::ShadowArguments),
 }
 
 /// Runs the command line. Errors have been printed to standard error.
@@ -63,6 +66,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
         Command::Quarantine(arguments) => quarantine::execute(arguments),
+        Command::Shadow(arguments) => shadow::execute(arguments),
     }
 }
 

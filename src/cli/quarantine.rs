@@ -61,29 +61,25 @@ pub(crate) fn execute(arguments: &QuarantineArguments) -> anyhow::Result<ExitCod
     let wanted = if arguments.clear.is_empty() { Permission::Read } else { Permission::Purge };
     let node = arguments.node.node()?;
     let (address, token) = node.address_and_token(arguments.token.as_deref(), wanted)?;
-    let call = |method, path: &str| exchange(&address, (method, path), token.as_deref());
+    let token = token.as_deref();
     if arguments.clear.is_empty() {
-        let body = success(&call("GET", CALL)?, "nothing was listed")?;
+        let response = exchange(&address, &address.request(CALL, token)?)?;
+        let body = success(&response, "nothing was listed")?;
         let text = if arguments.json { format!("{}\n", body.trim()) } else { text(&body)? };
         output::print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     for route in &arguments.clear {
         let path = format!("{CALL}/{}", utf8_percent_encode(route, NON_ALPHANUMERIC));
-        let response = call("DELETE", &path)?;
+        let response = exchange(&address, &address.delete(&path, token)?)?;
         success(&response, &format!("the quarantine of `{route}` was not cleared"))?;
         output::print(&format!("cleared: {route}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn exchange(
-    address: &AdminAddress,
-    call: (&str, &str),
-    token: Option<&str>,
-) -> anyhow::Result<AdminResponse> {
-    let request = address.request(call, token)?;
-    address.exchange(&request, TIMEOUT).with_context(|| {
+fn exchange(address: &AdminAddress, request: &[u8]) -> anyhow::Result<AdminResponse> {
+    address.exchange(request, TIMEOUT).with_context(|| {
         format!(
             "no response from {address}; give the admin listener with --admin, or its configuration with --config"
         )

@@ -14,6 +14,7 @@ use super::{
     finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
     head_cache,
+    observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
@@ -137,15 +138,7 @@ pub(super) fn hit<B>(
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
     let responder = Responder { config, route, received, method, headers };
-    let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
-        && *method == Method::GET
-        && config.server_timing == ServerTiming::Off;
-    let (head, content, length) = if is_plain {
-        let length = stored.body_length();
-        (response(stored.status, responder.hit_head(stored, decision)), full_body(stored), length)
-    } else {
-        responder.select_stored(stored, decision)
-    };
+    let (head, content, length) = responder.select_fresh((presence, stored), decision);
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
     head.map(|()| DeliveredBody::already_accounted(content))
@@ -169,6 +162,18 @@ impl Responder<'_> {
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
         let (head, content, _) = self.select_stored(response, decision);
+        accounting.record_response(decision.outcome(), head.status());
+        head.map(|()| DeliveredBody::new(content, accounting))
+    }
+
+    /// Responds with a fresh stored response to a request that was already accounted for.
+    pub(super) fn fresh(
+        &self,
+        (presence, stored): (FieldPresence, &StoredResponse),
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
+    ) -> Response<DeliveredBody> {
+        let (head, content, _) = self.select_fresh((presence, stored), decision);
         accounting.record_response(decision.outcome(), head.status());
         head.map(|()| DeliveredBody::new(content, accounting))
     }
@@ -210,6 +215,21 @@ impl Responder<'_> {
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        Response::from_parts(head, DeliveredBody::new(content, accounting))
+    }
+
+    /// Responds with a response for this client only, and reports the end of its body.
+    pub(super) fn observed(
+        &self,
+        origin: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
+    ) -> Response<DeliveredBody> {
+        let (mut head, body) = origin.into_parts();
+        self.describe_passed(&mut head.headers, decision, None);
+        accounting.record_response(decision.outcome(), head.status);
+        let content = BodyContent::Observed(Box::new(ObservedBody::new(body, observer)));
         Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 
@@ -292,6 +312,22 @@ impl Responder<'_> {
             }
             headers
         })
+    }
+
+    /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
+    fn select_fresh(
+        &self,
+        (presence, stored): (FieldPresence, &StoredResponse),
+        decision: CacheDecision,
+    ) -> (Response<()>, BodyContent, u64) {
+        let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
+            && *self.method != Method::HEAD
+            && self.config.server_timing == ServerTiming::Off;
+        if !is_plain {
+            return self.select_stored(stored, decision);
+        }
+        let head = response(stored.status, self.hit_head(stored, decision));
+        (head, full_body(stored), stored.body_length())
     }
 
     fn select_stored(

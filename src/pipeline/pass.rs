@@ -13,7 +13,7 @@ use crate::{
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, ForwardReason, Reason},
-    server::{Incoming, TunnelLimiter},
+    server::TunnelLimiter,
     store::Store,
     warm,
 };
@@ -25,7 +25,7 @@ impl<S: Store> ClientRequest<S> {
     /// received.
     pub(super) async fn pass(
         mut self,
-        body: Incoming,
+        body: RequestBody,
         mut decision: CacheDecision,
         lookup: Option<(&Lookup, &MissPlan)>,
     ) -> Response<DeliveredBody> {
@@ -63,10 +63,14 @@ impl<S: Store> ClientRequest<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Returns the request to forward: as the key says, or without a key as received.
-    pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
+    pub(super) fn forwarded(
+        &self,
+        body: RequestBody,
+        key: Option<&CacheKey>,
+    ) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
         *forwarded.method_mut() = self.request.method.clone();
-        *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
+        *forwarded.body_mut() = body;
         forwarded
     }
 

@@ -10,13 +10,16 @@ use super::{
     fetch::FetchOutcome,
     finish::RequestAccounting,
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
-    last_hop, problems,
+    last_hop,
+    observed_body::BodyObserver,
+    problems,
     request_context::RequestContext,
     tee::TeeReader,
     write_through::WriteThroughResponse,
 };
 use crate::{
     entry::StoredResponse,
+    field::presence::FieldPresence,
     origin::{OriginError, ResponseBody},
     policy::{
         CacheResult, Reason,
@@ -108,6 +111,18 @@ impl<S: Store> ClientRequest<S> {
         self.respond_stored(&reused.response, decision)
     }
 
+    /// Responds with a fresh stored response from memory.
+    pub(super) fn respond_fresh(
+        self,
+        presence: FieldPresence,
+        stored: &StoredResponse,
+    ) -> Response<DeliveredBody> {
+        let decision = CacheDecision::hit(CacheResult::Hit, None);
+        self.deliver(|responder, accounting| {
+            responder.fresh((presence, stored), decision, accounting)
+        })
+    }
+
     /// Responds with a stored response.
     pub(super) fn respond_stored(
         self,
@@ -137,6 +152,18 @@ impl<S: Store> ClientRequest<S> {
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
+    }
+
+    /// Responds with the origin's own response, and reports the end of its body.
+    pub(super) fn respond_observed(
+        self,
+        response: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
+        self.deliver(|responder, accounting| {
+            responder.observed(response, observer, decision, accounting)
+        })
     }
 
     /// Responds after a shared fetch failed.

@@ -1,11 +1,10 @@
 //! The state of a node that all requests share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use http::Method;
 use parking_lot::Mutex;
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
     clock::{Clock, ReceivedAt},
     collapse::Flights,
     config_snapshot::ConfigSnapshot,
+    content::ContentBudget,
     credentials,
     hit_for_miss::HitForMiss,
     leaks::LeakDetector,
@@ -24,6 +24,7 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
+    verification::{AuditSlots, VerificationFigures},
     write_tracker::WriteTracker,
 };
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
-    store::Store,
+    store::{MemoryStore, MemoryUsage, Store},
     telemetry::Metrics,
     user::PartitionMember,
     warm::{self, WarmQueue},
@@ -42,6 +43,16 @@ use crate::{
 
 /// Memory for bodies on their way to the store, beside what is stored.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
+
+/// Memory for what routes in shadow mode would store.
+const SHADOW_BYTES: u64 = 32 << 20;
+
+/// The parts that a pipeline shares with its shadow.
+struct SharedParts {
+    accepted: Arc<AcceptedCredentials>,
+    fill_budget: Arc<FillBudget>,
+    verification: Arc<VerificationFigures>,
+}
 
 /// The state that all requests share.
 pub(crate) struct Pipeline<S> {
@@ -54,6 +65,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) backoff: Backoff,
     pub(super) recent_failures: RecentFailures,
     pub(super) fill_budget: Arc<FillBudget>,
+    pub(super) content_budget: Arc<ContentBudget>,
     pub(super) parsing: ParseQueue,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -64,6 +76,10 @@ pub(crate) struct Pipeline<S> {
     pub(super) leaks: LeakDetector,
     /// The quarantined routes, as known to this node.
     pub(super) quarantine: Mutex<QuarantineTable>,
+    pub(super) verification: Arc<VerificationFigures>,
+    pub(super) audit_slots: AuditSlots,
+    /// The cache that routes in shadow mode would have; created by the first request that needs it.
+    shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
 }
 
 impl<S: Store> Pipeline<S> {
@@ -75,17 +91,32 @@ impl<S: Store> Pipeline<S> {
         clock: Clock,
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
     ) -> Arc<Self> {
+        let shared = SharedParts {
+            accepted: AcceptedCredentials::new(),
+            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            verification: Arc::default(),
+        };
+        Self::with(Arc::new(config.watched()), (store, log, clock), (metrics, parsing), shared)
+    }
+
+    fn with(
+        config: Arc<ConfigSnapshot>,
+        (store, log, clock): (S, Arc<PurgeLog>, Clock),
+        (metrics, parsing): (Arc<Metrics>, ParseQueue),
+        SharedParts { accepted, fill_budget, verification }: SharedParts,
+    ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
-            config: SnapshotCell::new(config.watched()),
+            config: SnapshotCell::new(config),
             store,
             log,
             flights: Flights::new(),
-            accepted: AcceptedCredentials::new(),
+            accepted,
             hit_for_miss: HitForMiss::new(),
             backoff: Backoff::new(),
             recent_failures: RecentFailures::new(),
-            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            fill_budget,
+            content_budget: Arc::default(),
             parsing,
             clock,
             metrics,
@@ -95,36 +126,68 @@ impl<S: Store> Pipeline<S> {
             writes: WriteTracker::new(),
             leaks: LeakDetector::new(),
             quarantine: Mutex::default(),
+            verification,
+            audit_slots: AuditSlots::default(),
+            shadow: OnceLock::new(),
         })
     }
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
         let table = self.quarantine.lock();
-        self.config.replace(config.watched().with_quarantine(|route| table.contains(route)));
+        let config = config.watched().with_quarantine(|route| table.contains(route));
+        let config = Arc::new(config);
+        self.verification.retain(config.all_routes());
+        if let Some(shadow) = self.shadow.get() {
+            shadow.config.replace(Arc::clone(&config));
+        }
+        self.config.replace(config);
+    }
+
+    /// Returns the pipeline that makes the cache's decisions for routes in shadow mode.
+    ///
+    /// It has a store of its own in memory, and never responds to a client or asks the origin. It
+    /// shares with this one what it has to agree on: the purge log, the clock, what the origin said
+    /// of credentials, and limits.
+    pub(super) fn shadow(&self, config: &Arc<ConfigSnapshot>) -> Arc<Pipeline<MemoryStore>> {
+        let create = || {
+            let store = MemoryStore::new(SHADOW_BYTES, config.max_object);
+            let parts = (store, Arc::clone(&self.log), self.clock.clone());
+            let helpers = (Arc::clone(&self.metrics), self.parsing.clone());
+            let shared = SharedParts {
+                accepted: Arc::clone(&self.accepted),
+                fill_budget: Arc::clone(&self.fill_budget),
+                verification: Arc::clone(&self.verification),
+            };
+            Pipeline::with(Arc::clone(config), parts, helpers, shared)
+        };
+        Arc::clone(self.shadow.get_or_init(create))
     }
 
     pub(crate) fn store(&self) -> &S {
         &self.store
     }
 
-    /// Returns the selector of a target, under the route of a `GET` for it: the normalised URL, or
-    /// its tag if the route is sensitive.
-    pub(crate) fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
+    /// Returns the distinct selectors of a target, under the routes that store responses for it:
+    /// the normalised URL, or its tag if the route is sensitive.
+    pub(crate) fn purge_selectors(&self, target: &TargetUri<'_>) -> Vec<Selector> {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
             let path = PathReadings::of(target.path);
-            let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
-            let query = credentials::purge_query(config, route, target.query);
-            sensitive::operator_selector(
-                config,
-                route,
-                purge_url::of(&host, &path, query.as_deref()),
-            )
+            let mut selectors = Vec::with_capacity(1);
+            for route in config.routes.select_stored(&host, &path) {
+                let query = credentials::purge_query(config, route, target.query);
+                let url = purge_url::of(&host, &path, query.as_deref());
+                let selector = sensitive::operator_selector(config, route, url);
+                if !selectors.contains(&selector) {
+                    selectors.push(selector);
+                }
+            }
+            selectors
         })
     }
 
-    /// Returns the owners of a user's responses, by issuer and claim.
+    /// Returns the owner digests of a user's stored responses, by issuer and claim.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }
@@ -147,6 +210,11 @@ impl<S: Store> Pipeline<S> {
     /// Returns the load of the connections to the origin.
     pub(crate) fn origin_load(&self) -> ConnectionStats {
         self.config.with(|config| config.origin.load())
+    }
+
+    /// Returns what routes in shadow mode store.
+    pub(crate) fn shadow_usage(&self) -> MemoryUsage {
+        self.shadow.get().map(|shadow| shadow.store.usage()).unwrap_or_default()
     }
 
     /// Number of bytes of bodies on their way to the store.

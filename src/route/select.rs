@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
+use smallvec::SmallVec;
 
 use super::{Pattern, QuarantineState, Route, pattern::first_segment};
 use crate::{
@@ -114,6 +115,30 @@ impl RouteTable {
     ) -> Selection<'_> {
         let found = self.first_match(method, host, (PathForm::Loosest, &path.loosest()));
         self.selection(found, Agreement::Unanimous)
+    }
+
+    /// Returns the distinct routes under which responses for a target may be stored, by the loosest
+    /// reading of its path: that of a `GET` first, then those of requests that read by their content.
+    pub fn select_stored(&self, host: &str, path: &PathReadings<'_>) -> SmallVec<[&Arc<Route>; 1]> {
+        let path = path.loosest();
+        let find = |method| self.first_match(&method, host, (PathForm::Loosest, &path));
+        let mut found: SmallVec<[usize; 3]> = SmallVec::from_slice(&[find(Method::GET)]);
+        for method in [Method::QUERY, Method::POST] {
+            let reads_by_post = |index| self.route(index).content.reads_by_post();
+            let is_query = method == Method::QUERY;
+            let index = find(method);
+            let stores = if is_query { index < self.routes.len() } else { reads_by_post(index) };
+            if stores && !found.contains(&index) {
+                found.push(index);
+            }
+        }
+        found.into_iter().map(|index| self.route(index)).collect()
+    }
+
+    /// Returns whether a `QUERY` for a target is cached like a `GET`, as far as its route says: the
+    /// route matches `QUERY`, or no route matches either method.
+    pub fn answers_query(&self, index: usize, host: &str, path: &PathReadings<'_>) -> bool {
+        index < self.routes.len() || self.select(&Method::GET, host, path).index == index
     }
 
     /// Returns the distinct routes that the readings of a path select. A write through one spelling

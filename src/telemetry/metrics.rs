@@ -21,6 +21,7 @@ use super::{
     store::{StoreMetricFamilies, StoreMetrics},
     trigger::TriggerMetrics,
     user::JwksMetrics,
+    verification::VerificationMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
@@ -73,6 +74,7 @@ pub struct Metrics {
     pub(crate) jwks: JwksMetrics,
     pub(crate) leaks: LeakMetrics,
     pub(crate) triggers: TriggerMetrics,
+    pub(crate) verification: VerificationMetrics,
     own_requests: IntCounterVec,
     store: StoreMetricFamilies,
     reload_successful: IntGauge,
@@ -129,7 +131,7 @@ impl Metrics {
             ),
             variants_limited: catalogue.counters(
                 "larder_variants_limited_total",
-                "Stored variants dropped because their target had too many.",
+                "Stored variants dropped because their target had too many variants.",
                 &["route"],
             ),
             origin_requests: STATUS_CLASSES
@@ -145,7 +147,7 @@ impl Metrics {
             ),
             origin_connections: catalogue.gauge(
                 "larder_origin_connections",
-                "Open connections to the origin, including idle ones and tunnels.",
+                "Open connections to the origin, including idle ones but not tunnels.",
             ),
             origin_pending: catalogue.gauge(
                 "larder_origin_pending_requests",
@@ -270,6 +272,7 @@ impl Metrics {
             jwks: JwksMetrics::new(&catalogue),
             leaks: LeakMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
+            verification: VerificationMetrics::new(&catalogue),
             process: ProcessMetrics::new(&catalogue),
             registry,
         };
@@ -301,7 +304,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of one route, so that requests look up no metric by label.
+    /// Returns the metric handles of one route, so that requests look up no metric by label.
     pub fn for_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
             collapsed: self.collapsed.with_label_values(&[route]),
@@ -313,7 +316,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of the Redis store.
+    /// Returns the metric handles of the Redis store.
     pub fn for_redis(&self) -> Arc<StoreMetrics> {
         Arc::new(self.store.of("redis"))
     }

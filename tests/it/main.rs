@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod bodies;
 mod caching;
 mod check;
@@ -46,6 +47,7 @@ mod poisoning;
 mod purge_log;
 mod purge_reach;
 mod purging;
+mod query_values;
 mod race;
 mod receipts;
 mod redis_access;
@@ -53,9 +55,11 @@ mod redis_failover;
 mod redis_faults;
 mod redis_hangs;
 mod refusals;
+mod request_content;
 mod routes;
 mod sensitive;
 mod server;
+mod shadow;
 mod shares;
 mod sharing;
 mod storing;

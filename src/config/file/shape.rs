@@ -206,6 +206,9 @@ pub(super) const DEFAULTS: &[KeySpec] = &[
     key("client_cache", STRING),
     key("client_cache_control", STRING),
     key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const TIER: &[KeySpec] = &[
@@ -225,12 +228,16 @@ pub(super) const TIER: &[KeySpec] = &[
     key("client_cache", STRING),
     key("client_cache_control", STRING),
     key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const ROUTE: &[KeySpec] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
+    key("key", STRING),
     key("partition", STRING),
     key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),
@@ -249,6 +256,9 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("client_cache", STRING),
     key("client_cache_control", STRING),
     key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const QUERY: &[KeySpec] = &[
@@ -256,6 +266,8 @@ pub(super) const QUERY: &[KeySpec] = &[
     key("only", ValueShape::Texts),
     key("sort", ValueShape::Flag),
     key("forward", STRING),
+    key("lists", ValueShape::Texts),
+    key("defaults", ValueShape::Values),
 ];
 
 pub(super) const VARY: &[KeySpec] =
@@ -266,6 +278,8 @@ pub(super) const BYPASS: &[KeySpec] = &[
     key("header", ValueShape::Texts),
     key("refresh", ValueShape::Flag),
 ];
+
+pub(super) const COMPARE: &[KeySpec] = &[key("ignore", ValueShape::Texts)];
 
 pub(super) const ON_WRITE: &[KeySpec] = &[
     key("everyone", ValueShape::Flag),

@@ -14,6 +14,9 @@ pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'stati
         Reason::Quarantined => {
             "correct the route's `partition` or the origin, then run `larder quarantine --clear ROUTE`; `larder quarantine` lists what differs"
         }
+        Reason::Shadow => {
+            "see the results with `larder shadow`, then remove `shadow` from the route"
+        }
         Reason::RuleBypass => "check `cache` and `bypass` of the route",
         Reason::Misdirected => "add the host to `hosts`",
         Reason::AmbiguousTarget => {

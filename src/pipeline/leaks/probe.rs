@@ -49,7 +49,9 @@ impl ProbeRequest {
         origin_request: &Request<RequestBody>,
     ) -> Option<Arc<Self>> {
         config.watch(route)?;
-        let is_whole = request.method == Method::GET && !lookup.presence.has(FieldPresence::RANGE);
+        let is_whole = request.method == Method::GET
+            && lookup.content.is_none()
+            && !lookup.presence.has(FieldPresence::RANGE);
         let size: usize =
             request.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if !is_whole || size > MAX_FIELDS || !requester::may_be_identified(config, lookup) {
@@ -114,6 +116,7 @@ impl ProbeRequest {
             config: &self.config,
             route: self.matched_route(),
             request: request_head(&self.request, self.credentials),
+            method: &Method::GET,
             directives: &directives,
             query: self.request.uri.query().unwrap_or_default(),
             member: self.member.as_deref(),

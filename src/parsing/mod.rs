@@ -3,10 +3,14 @@
 //! A document takes up to a hundred times its size while it is parsed. So documents that are not
 //! short are parsed one at a time, on a thread of their own.
 
+mod canonical;
+
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
+
+pub(crate) use canonical::{NotCanonical, canonical};
 
 /// Documents with a higher estimate are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;
