@@ -73,7 +73,7 @@ impl LeakCause {
 
 /// The responses to two requesters so far.
 #[derive(Debug)]
-pub(crate) struct Comparison {
+pub(crate) struct RequesterComparison {
     names: [RequesterNames; 2],
     sides: [Side; 2],
     /// Number of responses.
@@ -91,7 +91,7 @@ struct Side {
     is_anonymous: bool,
 }
 
-impl Comparison {
+impl RequesterComparison {
     /// Begins a comparison of requesters with these names.
     pub(crate) fn new(names: [RequesterNames; 2]) -> Self {
         Self { names, sides: [Side::default(), Side::default()], seen: 0 }
@@ -209,7 +209,7 @@ mod tests {
         names: [RequesterNames; 2],
         mut origin: impl FnMut(ComparedRequester, usize) -> String,
     ) -> (Verdict, usize) {
-        let mut comparison = Comparison::new(names);
+        let mut comparison = RequesterComparison::new(names);
         while let Some(requester) = comparison.next() {
             let body = origin(requester, comparison.seen);
             let verdict = comparison.add(body.as_bytes());

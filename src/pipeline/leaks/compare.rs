@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     key::CacheKey,
-    leak::{ComparedRequester, Comparison, MAX_BODY, Verdict},
+    leak::{ComparedRequester, MAX_BODY, RequesterComparison, Verdict},
     pipeline::{payload, state::Pipeline},
     store::Store,
 };
@@ -105,7 +105,7 @@ impl<S: Store> Pipeline<S> {
     /// Repeats the requests in turn until there is a verdict.
     async fn compare(&self, pair: &[Arc<ProbeRequest>; 2]) -> Result<Verdict, NotComparable> {
         let [first, second] = pair;
-        let mut comparison = Comparison::new([first.names.clone(), second.names.clone()]);
+        let mut comparison = RequesterComparison::new([first.names.clone(), second.names.clone()]);
         let (mut status, mut is_storable, mut asked) = (None, false, 0);
         while let Some(requester) = comparison.next() {
             let request = match requester {
@@ -135,9 +135,9 @@ impl<S: Store> Pipeline<S> {
     /// Adds a response. A long one is read elsewhere, so that it delays no other request.
     async fn add_response(
         &self,
-        mut comparison: Comparison,
+        mut comparison: RequesterComparison,
         body: Bytes,
-    ) -> Result<(Comparison, Verdict), NotComparable> {
+    ) -> Result<(RequesterComparison, Verdict), NotComparable> {
         let is_short = body.len() <= INLINE_BYTES;
         let add = move || {
             let verdict = comparison.add(&body);
