@@ -13,8 +13,8 @@
 //!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (certificates
 //!   towards servers).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
-//!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`config`]
-//!   (configuration), [`app`] (wiring), [`cli`] (commands).
+//!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
+//!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).
 //! - **For tests**: [`purge::planted`] (bugs that tests have to find), `sync` (locks that models replace).
 //!
 //! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of allowed imports, and a
@@ -27,6 +27,7 @@ compile_error!("`planted-bugs` are bugs that tests have to find: they are for no
 compile_error!("`models` replaces locks by those of a test's scheduler: it is for no release");
 
 mod admin;
+mod advise;
 mod app;
 mod cli;
 mod comparison;

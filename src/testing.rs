@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, reason = "the items are documented where they are defined")]
 
+pub mod advise {
+    pub use crate::advise::{AdviceOptions, Advisor, ProposedTable};
+}
 pub mod app {
     pub use crate::app::{Explainer, Node, NodeOptions, Workers, run_tests};
 }

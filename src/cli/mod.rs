@@ -1,6 +1,8 @@
 //! The command line, one file a command.
 
 mod admin_client;
+pub(crate) mod advise;
+mod advise_shadow;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
@@ -28,6 +30,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Propose routes from access logs, with a reason for each line.
+    Advise(advise::AdviseArguments),
     /// Start the proxy.
     Run(run::RunArguments),
     /// Validate the configuration; print its routes or its errors.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
+        Command::Advise(arguments) => advise::execute(arguments),
         Command::Run(arguments) => Ok(run::execute(arguments)),
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),

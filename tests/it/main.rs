@@ -9,6 +9,7 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod advise;
 mod architecture;
 mod audit;
 mod bodies;

@@ -3,8 +3,9 @@
 //!
 //! It costs the origin nothing as long as fetches for different requesters bring the same response.
 //! If two of them differ, or if a sampled hit is followed by one of another requester, the two
-//! requests are repeated alternately ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with
-//! credentials are kept in memory only, and for seconds.
+//! requests are repeated alternately
+//! ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with credentials are kept
+//! in memory only, and for seconds.
 
 mod compare;
 mod detector;
