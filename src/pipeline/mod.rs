@@ -293,12 +293,18 @@ impl<S: Store> ClientRequest<S> {
                 return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
             }
         };
-        let (action, body) = self.context.plan_with_content(form, received);
-        if let RequestAction::Lookup(lookup) = &action
-            && let Some(stored) = self.context.fresh_in_memory(lookup)
-        {
-            return self.respond_fresh(lookup.presence, &stored);
+        let (mut action, mut content) = self.context.plan_with_content(form, received);
+        if let RequestAction::Lookup(lookup) = &mut action {
+            if let Some(stored) = self.context.fresh_in_memory(lookup) {
+                return self.respond_fresh(lookup.presence, &stored);
+            }
+            // It may wait for the origin, and others with it.
+            lookup.content = None;
+            content = self.context.pipeline.interned_content.intern(content);
+            lookup.content = Some(Arc::clone(&content));
         }
+        let body = RequestBody::Full(content.bytes.clone());
+        drop(content);
         self.act(action, MemoryState::Unknown, body).await
     }
 

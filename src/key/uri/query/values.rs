@@ -1,6 +1,6 @@
 //! Values that mean the same: lists in any order, and defaults.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use smallvec::SmallVec;
 use url::form_urlencoded;
@@ -26,6 +26,12 @@ pub struct DefaultValue {
     pub name: Box<str>,
     /// The decoded value.
     pub value: Box<str>,
+}
+
+impl fmt::Display for DefaultValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.name, self.value)
+    }
 }
 
 impl ValueRule {
@@ -211,7 +217,7 @@ mod tests {
             forwarding: QueryForwarding::All,
             ..rule()
         };
-        let forwarded = all.with_canonical_values(Cow::Borrowed("x=1&symbols=b,a&page=1"));
+        let forwarded = all.values.canonical(Cow::Borrowed("x=1&symbols=b,a&page=1"));
         assert_eq!(forwarded.as_deref(), Some("x=1&symbols=a,b"));
         assert_eq!(all.kept("x=1&symbols=b,a&page=1").as_deref(), Some("symbols=a,b"));
     }
