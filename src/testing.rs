@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, reason = "the items are documented where they are defined")]
 
+pub mod advise {
+    pub use crate::advise::{AdviceOptions, Advisor, ProposedTable};
+}
 pub mod app {
     pub use crate::app::{Explainer, Node, NodeOptions, Workers, run_tests};
 }
@@ -9,6 +12,9 @@ pub mod cli {
     pub use crate::cli::Cli;
     pub mod check {
         pub use crate::cli::check::summary;
+    }
+    pub mod shadow {
+        pub use crate::cli::shadow::text;
     }
 }
 pub mod config {

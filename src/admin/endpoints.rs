@@ -49,6 +49,7 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     }),
     get(&["/v1/purges"], Access::Read, |services, call| purges::list(&services.purger, call)),
     get(&["/v1/purges/{seq}"], Access::Read, |services, call| purges::show(&services.purger, call)),
+    get(&["/v1/shadow"], Access::Read, |services, _| monitoring::verification(services)),
     post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
         explain::respond(&services.explain, call).boxed()
     }),

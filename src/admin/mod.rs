@@ -173,6 +173,7 @@ mod tests {
                 let explained = RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
                 std::future::ready(Ok(explained)).boxed()
             }),
+            verification: Box::new(|| b"{}".to_vec()),
         };
         let settings = Settings { tokens, hosts: Vec::new() };
         Admin::new(settings, services)

@@ -13,6 +13,8 @@ pub(crate) struct AdminServices {
     /// Updates sampled metrics before they are read.
     pub refresh: Box<dyn Fn() + Send + Sync>,
     pub explain: ExplainFn,
+    /// Returns the figures of shadow mode and audits, as JSON.
+    pub verification: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
 /// The state of a node for `/readyz`.

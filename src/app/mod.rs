@@ -38,7 +38,9 @@ use crate::{
     forward::{ViaIdentity, request_id},
     key::uri::TargetUri,
     parsing::ParseQueue,
-    pipeline::{Clock, LocalResponse, Pipeline, Warmer, follow_denials, warm_purged},
+    pipeline::{
+        Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials, warm_purged,
+    },
     purge::PurgeLog,
     server::{
         self, BoundAddress, Drain, Listener, ListenerCounters, RefusedRequest, TcpOptions,
@@ -295,6 +297,11 @@ fn admin(
     draining: Drain,
 ) -> Arc<Admin> {
     let explain = explain::for_node(pipeline);
+    let verified = Arc::clone(pipeline);
+    let verification = move || {
+        let report: VerificationReport = verified.verification_report();
+        serde_json::to_vec(&report).unwrap_or_default()
+    };
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_leaving();
@@ -306,6 +313,7 @@ fn admin(
         readiness: Box::new(readiness),
         refresh: Box::new(move || sampler.sample()),
         explain,
+        verification: Box::new(verification),
     };
     Arc::new(Admin::new(assemble::admin(config), services))
 }

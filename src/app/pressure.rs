@@ -54,7 +54,8 @@ pub(super) async fn watch(
     loop {
         tokio::time::sleep(INTERVAL).await;
         let open = counters.open.load(Relaxed) as u64;
-        let is_short = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
+        let stored = memory + pipeline.shadow_usage().bytes;
+        let is_short = allocated().is_some_and(|bytes| is_short(bytes, stored, open));
         waits = if pipeline.origin_load().pending > 0 { waits.saturating_add(1) } else { 0 };
         let shortage = if is_short || pipeline.store().is_over_pinned_limit() {
             Some(Shortage::Memory)

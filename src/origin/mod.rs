@@ -38,5 +38,6 @@ pub use request_body::RequestBody;
 pub(crate) use request_body::UploadProgress;
 pub(crate) use response_body::CompletionProof;
 pub use response_body::ResponseBody;
+pub(crate) use response_body::ResponseBodyError;
 pub(crate) use settings::HostHeader;
 pub use settings::{ConnectionLimits, Endpoint, Settings};

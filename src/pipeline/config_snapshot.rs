@@ -110,6 +110,11 @@ impl ConfigSnapshot {
         self.routes.route(index)
     }
 
+    /// Returns all routes in order, with the one for unmatched requests at the end.
+    pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.routes().iter().chain([self.routes.unmatched()]).map(AsRef::as_ref)
+    }
+
     pub(crate) fn route_name(&self, index: usize) -> &str {
         &self.route(index).name
     }

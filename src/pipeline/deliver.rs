@@ -14,6 +14,7 @@ use super::{
     finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
     head_cache,
+    observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
@@ -214,6 +215,21 @@ impl Responder<'_> {
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        Response::from_parts(head, DeliveredBody::new(content, accounting))
+    }
+
+    /// Responds with a response for this client only, and reports the end of its body.
+    pub(super) fn observed(
+        &self,
+        origin: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
+    ) -> Response<DeliveredBody> {
+        let (mut head, body) = origin.into_parts();
+        self.describe_passed(&mut head.headers, decision, None);
+        accounting.record_response(decision.outcome(), head.status);
+        let content = BodyContent::Observed(Box::new(ObservedBody::new(body, observer)));
         Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Response, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -88,10 +88,19 @@ impl<S: Store> FetchContext<S> {
         response: &Response<ResponseBody>,
         times: FetchTimes,
     ) -> Result<StorageTerms, Reason> {
-        let limit = self.max_body_bytes() as u64;
         let expected = response.body().size_hint().exact();
-        let directives = ResponseDirectives::parse(response.headers());
-        let head = (response.status(), response.headers());
+        self.cacheability_of((response.status(), response.headers()), expected, times)
+    }
+
+    /// Decides the same by the head of a response, and the announced length of its body.
+    pub(super) fn cacheability_of(
+        &self,
+        head: (StatusCode, &HeaderMap),
+        expected: Option<u64>,
+        times: FetchTimes,
+    ) -> Result<StorageTerms, Reason> {
+        let limit = self.max_body_bytes() as u64;
+        let directives = ResponseDirectives::parse(head.1);
         let verdict = self.cacheability_check().decide(head, directives, (expected, limit), times);
         verdict.map_err(|(reason, cause)| {
             if let Some(cause) = cause {

@@ -5,7 +5,8 @@
 //!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
-//!    ├──────► ReadContent ► content: into the key, and plan again ► Lookup or Pass
+//!    ├──────► Shadow ─────► origin, as sent; a second pipeline decides ─► deliver ─► finish, compare
+//!    ├──────► ReadContent ► content: into the key, and plan again ► Lookup, Shadow or Pass
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -52,6 +53,7 @@ mod lookup;
 mod miss_plan;
 #[cfg(all(test, feature = "models"))]
 mod models;
+mod observed_body;
 mod origin_request;
 mod pass;
 mod payload;
@@ -73,6 +75,7 @@ mod sensitive;
 mod snapshot_cell;
 mod state;
 mod tee;
+mod verification;
 mod warmer;
 mod write;
 mod write_through;
@@ -96,6 +99,7 @@ pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, Snap
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use state::Pipeline;
+pub(crate) use verification::VerificationReport;
 pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{
@@ -124,13 +128,24 @@ use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
 use request_context::{RequestContext, RequestSafety, evaluate_reuse};
+use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
 enum FastPath {
     /// A response.
     Hit(Response<DeliveredBody>),
+    /// A response that is also audited.
+    AuditedHit(Response<DeliveredBody>, Box<HitToAudit>),
     /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
+}
+
+/// A hit that is audited, and what it takes.
+struct HitToAudit {
+    config: Arc<ConfigSnapshot>,
+    route: usize,
+    lookup: Lookup,
+    stored: Arc<StoredResponse>,
 }
 
 impl<S: Store> Handler for Pipeline<S> {
@@ -152,24 +167,39 @@ impl<S: Store> Handler for Pipeline<S> {
                 let headers = request.headers_mut();
                 credentials::make_anonymous(config, config.route(route), headers, presence);
             }
-            match &action {
+            match action {
                 RequestAction::Lookup(lookup) => {
                     let headers = request.headers();
-                    match self.fresh_in_memory(config, route, headers, lookup, received) {
+                    match self.fresh_in_memory(config, route, headers, &lookup, received) {
                         Ok(stored) => {
-                            let stored = (lookup.presence, &*stored);
-                            FastPath::Hit(deliver::hit(config, route, received, &request, stored))
+                            let served = (lookup.presence, &*stored);
+                            let hit = deliver::hit(config, route, received, &request, served);
+                            if is_audited(config.route(route), request.method()) {
+                                let config = Arc::clone(config);
+                                let audited = HitToAudit { config, route, lookup, stored };
+                                FastPath::AuditedHit(hit, Box::new(audited))
+                            } else {
+                                FastPath::Hit(hit)
+                            }
                         }
                         Err(memory) => {
+                            let action = RequestAction::Lookup(lookup);
                             FastPath::Continue(Arc::clone(config), route, action, memory)
                         }
                     }
                 }
-                _ => FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown),
+                action => {
+                    FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
+                }
             }
         });
         let (config, route, action, memory) = match planned {
             FastPath::Hit(hit) => return Either::Left(ready(hit)),
+            FastPath::AuditedHit(hit, audited) => {
+                let (request, _no_body) = request.into_parts();
+                self.audit(*audited, received, Arc::clone(connection), request);
+                return Either::Left(ready(hit));
+            }
             FastPath::Continue(config, route, action, memory) => (config, route, action, memory),
         };
         request_id::ensure_request_id(request.headers_mut());
@@ -226,6 +256,33 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+impl<S: Store> Pipeline<S> {
+    /// Audits a hit in the background.
+    fn audit(
+        self: &Arc<Self>,
+        audited: HitToAudit,
+        received: ReceivedAt,
+        connection: Arc<Connection>,
+        request: Parts,
+    ) {
+        let HitToAudit { config, route, lookup, stored } = audited;
+        let presence = lookup.presence;
+        let (pipeline, request) = (Arc::clone(self), Arc::new(request));
+        let safety = RequestSafety::ByMethod;
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
+        AuditedHit { context, lookup, stored }.start();
+    }
+}
+
 impl<S: Store> RequestContext<S> {
     /// Returns the fresh stored response to the request if it is in memory.
     fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
@@ -263,8 +320,12 @@ impl<S: Store> ClientRequest<S> {
                 let decision = pass::decision(Reason::MethodNotCacheable);
                 self.pass(body, decision, None).boxed()
             }
-            RequestAction::Pass(reason) => self.pass(body, pass::decision(reason), None).boxed(),
+            RequestAction::Pass(reason) => {
+                self.note_unconsulted(reason);
+                self.pass(body, pass::decision(reason), None).boxed()
+            }
             RequestAction::Refresh(lookup) => self.refetch(lookup).boxed(),
+            RequestAction::Shadow(lookup) => self.pass_in_shadow(lookup, body).boxed(),
             RequestAction::Misdirected => {
                 let decision = pass::decision(Reason::Misdirected);
                 ready(self.respond_problem(problems::misdirected(), decision)).boxed()
@@ -286,26 +347,31 @@ impl<S: Store> ClientRequest<S> {
         let received = match content::read(body, self.context.connection.body, share).await {
             ReadOutcome::Whole(content, share) => (content, share),
             ReadOutcome::Passed(body, reason) => {
-                return self.pass(body, pass::decision(reason), None).boxed().await;
+                return self.act(RequestAction::Pass(reason), MemoryState::Unknown, body).await;
             }
             ReadOutcome::Failed(failure) => {
                 let decision = pass::decision(Reason::OriginError);
                 return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
             }
         };
-        let (mut action, mut content) = self.context.plan_with_content(form, received);
-        if let RequestAction::Lookup(lookup) = &mut action {
-            if let Some(stored) = self.context.fresh_in_memory(lookup) {
-                return self.respond_fresh(lookup.presence, &stored);
+        let sent = received.0.clone();
+        let (mut action, content) = self.context.plan_with_content(form, received);
+        let body = match &mut action {
+            RequestAction::Lookup(lookup) => {
+                if let Some(stored) = self.context.fresh_in_memory(lookup) {
+                    return self.respond_fresh(lookup.presence, &stored);
+                }
+                // It may wait for the origin, and others with it.
+                let content = self.context.pipeline.interned_content.intern(content);
+                let body = content.bytes.clone();
+                lookup.content = Some(content);
+                body
             }
-            // It may wait for the origin, and others with it.
-            lookup.content = None;
-            content = self.context.pipeline.interned_content.intern(content);
-            lookup.content = Some(Arc::clone(&content));
-        }
-        let body = RequestBody::Full(content.bytes.clone());
-        drop(content);
-        self.act(action, MemoryState::Unknown, body).await
+            // Clients do not notice that the route is only measured.
+            RequestAction::Shadow(_) => sent,
+            _ => content.bytes.clone(),
+        };
+        self.act(action, MemoryState::Unknown, RequestBody::Full(body)).await
     }
 
     /// Fetches regardless of what is stored, and stores the response.
@@ -325,6 +391,11 @@ impl<S: Store> ClientRequest<S> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
                 self.context.note_shared_hit(&stored, &lookup);
+                let route = self.context.config.route(self.context.route);
+                if is_audited(route, &self.context.request.method) {
+                    let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
+                    AuditedHit { context, lookup, stored }.start();
+                }
                 self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
             }
             LookupOutcome::Stale(stored, reason) => {

@@ -45,8 +45,29 @@ impl<S: Store> RequestContext<S> {
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
+        let MissPlan { key, stored, recheck, retry, .. } = plan;
+        Box::new(OriginFetch {
+            origin_request: self.origin_request_of(request, target),
+            context: self.fetch_context(lookup, key, (request, directives)),
+            recheck,
+            stored,
+            interim: Some(self.connection.interim.clone()),
+            retry,
+            requester: Requester::Client,
+        })
+    }
+
+    /// Returns what the response to a request with these directives is judged and stored by. Takes
+    /// its fence stamp.
+    pub(super) fn fetch_context(
+        &self,
+        lookup: &Lookup,
+        key: CacheKey,
+        (request, directives): (&Arc<Parts>, RequestDirectives),
+    ) -> FetchContext<S> {
+        let target = lookup.target.origin_target();
         let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
-        let context = FetchContext {
+        FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
             route: self.route,
@@ -60,18 +81,9 @@ impl<S: Store> RequestContext<S> {
             stamp: self.pipeline.log.applied_purges().stamp(),
             requested_at: self.pipeline.clock.steady(),
             target: lookup.target.clone(),
-            key: plan.key,
+            key,
             ingress_peer: IngressPeer::of(&self.connection),
-        };
-        Box::new(OriginFetch {
-            origin_request: self.origin_request_of(request, target),
-            context,
-            recheck: plan.recheck,
-            stored: plan.stored,
-            interim: Some(self.connection.interim.clone()),
-            retry: plan.retry,
-            requester: Requester::Client,
-        })
+        }
     }
 
     /// Builds the origin request without a body: as the key says, or as received if the cache is

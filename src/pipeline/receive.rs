@@ -16,7 +16,7 @@ use crate::{
     forward,
     key::{CacheKey, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, ContentForm, NotKeyed, Route},
+    route::{Agreement, ContentForm, NotKeyed, Route, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -33,6 +33,8 @@ pub(super) enum RequestAction {
     Lookup(Lookup),
     /// Fetch, and replace what is stored.
     Refresh(Lookup),
+    /// Forward to the origin, and measure what the cache would do.
+    Shadow(Lookup),
     /// Read the content, which is part of the key in this form, and plan again.
     ReadContent(ContentForm),
 }
@@ -45,6 +47,7 @@ impl RequestAction {
             Self::Misdirected => Some(Reason::Misdirected),
             Self::Pass(reason) => Some(*reason),
             Self::Refresh(_) => Some(Reason::RuleBypass),
+            Self::Shadow(_) => Some(Reason::Shadow),
             Self::Lookup(_) | Self::ReadContent(_) => None,
         }
     }
@@ -160,9 +163,11 @@ pub(super) fn plan(
     let RequestIdentity { credentials, member, .. } = identity;
     let content = request.content.read().cloned();
     let lookup = Lookup { target, content, directives, credentials, member, presence };
+    let is_shadow = route.verification == Verification::Shadow;
     if !bypasses {
-        (index, RequestAction::Lookup(lookup))
-    } else if may_refresh(route, request, &lookup) {
+        let action = if is_shadow { RequestAction::Shadow } else { RequestAction::Lookup };
+        (index, action(lookup))
+    } else if !is_shadow && may_refresh(route, request, &lookup) {
         (index, RequestAction::Refresh(lookup))
     } else {
         (index, RequestAction::Pass(Reason::RuleBypass))

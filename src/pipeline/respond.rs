@@ -10,7 +10,9 @@ use super::{
     fetch::FetchOutcome,
     finish::RequestAccounting,
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
-    last_hop, problems,
+    last_hop,
+    observed_body::BodyObserver,
+    problems,
     request_context::RequestContext,
     tee::TeeReader,
     write_through::WriteThroughResponse,
@@ -150,6 +152,18 @@ impl<S: Store> ClientRequest<S> {
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
+    }
+
+    /// Responds with the origin's own response, and reports the end of its body.
+    pub(super) fn respond_observed(
+        self,
+        response: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
+        self.deliver(|responder, accounting| {
+            responder.observed(response, observer, decision, accounting)
+        })
     }
 
     /// Responds after a shared fetch failed.

@@ -1,7 +1,7 @@
 //! The state of a node that all requests share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
+    verification::{AuditSlots, VerificationFigures},
     write_tracker::WriteTracker,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
-    store::Store,
+    store::{MemoryStore, MemoryUsage, Store},
     telemetry::Metrics,
     user::PartitionMember,
     warm::{self, WarmQueue},
@@ -38,6 +39,16 @@ use crate::{
 
 /// Memory for bodies on their way to the store, beside what is stored.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
+
+/// Memory for what routes in shadow mode would store.
+const SHADOW_BYTES: u64 = 32 << 20;
+
+/// The parts that a pipeline shares with its shadow.
+struct SharedParts {
+    accepted: Arc<AcceptedCredentials>,
+    fill_budget: Arc<FillBudget>,
+    verification: Arc<VerificationFigures>,
+}
 
 /// The state that all requests share.
 pub(crate) struct Pipeline<S> {
@@ -59,6 +70,10 @@ pub(crate) struct Pipeline<S> {
     pub(super) recent_targets: RecentTargets,
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
+    pub(super) verification: Arc<VerificationFigures>,
+    pub(super) audit_slots: AuditSlots,
+    /// The cache that routes in shadow mode would have; created by the first request that needs it.
+    shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
 }
 
 impl<S: Store> Pipeline<S> {
@@ -70,17 +85,31 @@ impl<S: Store> Pipeline<S> {
         clock: Clock,
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
     ) -> Arc<Self> {
+        let shared = SharedParts {
+            accepted: AcceptedCredentials::new(),
+            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            verification: Arc::default(),
+        };
+        Self::with(Arc::new(config), (store, log, clock), (metrics, parsing), shared)
+    }
+
+    fn with(
+        config: Arc<ConfigSnapshot>,
+        (store, log, clock): (S, Arc<PurgeLog>, Clock),
+        (metrics, parsing): (Arc<Metrics>, ParseQueue),
+        SharedParts { accepted, fill_budget, verification }: SharedParts,
+    ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
             config: SnapshotCell::new(config),
             store,
             log,
             flights: Flights::new(),
-            accepted: AcceptedCredentials::new(),
+            accepted,
             hit_for_miss: HitForMiss::new(),
             backoff: Backoff::new(),
             recent_failures: RecentFailures::new(),
-            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            fill_budget,
             content_budget: Arc::default(),
             interned_content: InternedContent::default(),
             parsing,
@@ -90,12 +119,40 @@ impl<S: Store> Pipeline<S> {
             recent_targets: RecentTargets::default(),
             warm_queue,
             writes: WriteTracker::new(),
+            verification,
+            audit_slots: AuditSlots::default(),
+            shadow: OnceLock::new(),
         })
     }
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
+        let config = Arc::new(config);
+        self.verification.retain(config.all_routes());
+        if let Some(shadow) = self.shadow.get() {
+            shadow.config.replace(Arc::clone(&config));
+        }
         self.config.replace(config);
+    }
+
+    /// Returns the pipeline that makes the cache's decisions for routes in shadow mode.
+    ///
+    /// It has a store of its own in memory, and never responds to a client or asks the origin. It
+    /// shares with this one what it has to agree on: the purge log, the clock, what the origin said
+    /// of credentials, and limits.
+    pub(super) fn shadow(&self, config: &Arc<ConfigSnapshot>) -> Arc<Pipeline<MemoryStore>> {
+        let create = || {
+            let store = MemoryStore::new(SHADOW_BYTES, config.max_object);
+            let parts = (store, Arc::clone(&self.log), self.clock.clone());
+            let helpers = (Arc::clone(&self.metrics), self.parsing.clone());
+            let shared = SharedParts {
+                accepted: Arc::clone(&self.accepted),
+                fill_budget: Arc::clone(&self.fill_budget),
+                verification: Arc::clone(&self.verification),
+            };
+            Pipeline::with(Arc::clone(config), parts, helpers, shared)
+        };
+        Arc::clone(self.shadow.get_or_init(create))
     }
 
     pub(crate) fn store(&self) -> &S {
@@ -144,6 +201,11 @@ impl<S: Store> Pipeline<S> {
     /// Returns the load of the connections to the origin.
     pub(crate) fn origin_load(&self) -> ConnectionStats {
         self.config.with(|config| config.origin.load())
+    }
+
+    /// Returns what routes in shadow mode store.
+    pub(crate) fn shadow_usage(&self) -> MemoryUsage {
+        self.shadow.get().map(|shadow| shadow.store.usage()).unwrap_or_default()
     }
 
     /// Number of bytes of bodies on their way to the store.

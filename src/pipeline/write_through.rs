@@ -33,7 +33,7 @@ use crate::{
     origin::ResponseBody,
     policy::{CacheResult, Credentials, Freshness, Partition, RequestDirectives, cache_status},
     purge::{ExpectedResponse, PurgeReceipt},
-    route::Agreement,
+    route::{Agreement, Verification},
     store::Store,
 };
 
@@ -121,7 +121,9 @@ impl<S: Store> RequestContext<S> {
         let readings = PathReadings::of(uri.path());
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
-        let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
+        let is_cached = route.rule.cache
+            && route.verification != Verification::Shadow
+            && selection.agreement == Agreement::Unanimous;
         // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {

@@ -38,6 +38,8 @@ macro_rules! reasons {
 reasons! {
     /// The route is not cached, or its `bypass` condition holds.
     RuleBypass = "rule-bypass",
+    /// The route is in shadow mode: the origin responds, and the cache is only measured.
+    Shadow = "shadow",
     /// Responses to this method are not cached.
     MethodNotCacheable = "method-not-cacheable",
     /// The route reads `POST` requests with JSON, and the `Content-Type` of this one is another: it

@@ -11,6 +11,7 @@ pub(crate) mod pattern;
 pub(crate) mod select;
 pub(crate) mod tags;
 pub(crate) mod target;
+pub(crate) mod verification;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub(crate) use pattern::{Mismatch, Params, Pattern};
 pub(crate) use select::{Agreement, RouteTable};
 pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
 pub(crate) use target::TargetTemplate;
+pub(crate) use verification::{ComparisonRule, SampleRate, Verification};
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
@@ -69,6 +71,10 @@ pub struct Route {
     pub client_cache: Option<HeaderValue>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
+    /// Whether stored responses are compared with those of the origin.
+    pub verification: Verification,
+    /// The parts of responses that do not count when they are compared.
+    pub comparison: ComparisonRule,
 }
 
 impl Route {
@@ -94,6 +100,8 @@ impl Route {
             writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
+            verification: Verification::default(),
+            comparison: ComparisonRule::default(),
         }
     }
 

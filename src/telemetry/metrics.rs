@@ -20,6 +20,7 @@ use super::{
     store::{StoreMetricFamilies, StoreMetrics},
     trigger::TriggerMetrics,
     user::JwksMetrics,
+    verification::VerificationMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
@@ -71,6 +72,7 @@ pub struct Metrics {
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) jwks: JwksMetrics,
     pub(crate) triggers: TriggerMetrics,
+    pub(crate) verification: VerificationMetrics,
     own_requests: IntCounterVec,
     store: StoreMetricFamilies,
     reload_successful: IntGauge,
@@ -267,6 +269,7 @@ impl Metrics {
             ),
             jwks: JwksMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
+            verification: VerificationMetrics::new(&catalogue),
             process: ProcessMetrics::new(&catalogue),
             registry,
         };

@@ -10,6 +10,7 @@ mod purging;
 mod store;
 mod trigger;
 mod user;
+mod verification;
 
 pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
 pub use metrics::Metrics;

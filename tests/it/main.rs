@@ -9,7 +9,9 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod advise;
 mod architecture;
+mod audit;
 mod bodies;
 mod caching;
 mod check;
@@ -57,6 +59,7 @@ mod request_content;
 mod routes;
 mod sensitive;
 mod server;
+mod shadow;
 mod shares;
 mod sharing;
 mod storing;

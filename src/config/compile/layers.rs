@@ -13,15 +13,17 @@ use super::{
 use crate::{
     config::{
         file::{
-            BypassTable, DefaultsTable, Located, QueryTable, RouteSection, Text, Texts, TierTable,
-            TtlValue, VaryTable,
+            BypassTable, CompareTable, DefaultsTable, Located, QueryTable, RouteSection, Text,
+            Texts, TierTable, TtlValue, VaryTable,
         },
         report::Finding,
         suggest::{did_you_mean, nearest},
     },
     key::uri::QueryRule,
     policy::{CacheRule, ClientCacheControl, Partition, Ttl, TtlFrom},
-    route::{BypassRule, UserPlaceholder, VaryRule, json_path},
+    route::{
+        BypassRule, ComparisonRule, SampleRate, UserPlaceholder, VaryRule, Verification, json_path,
+    },
 };
 
 /// The keys that defaults, tiers and routes have in common.
@@ -42,6 +44,9 @@ struct CommonKeys<'a> {
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
+    shadow: Option<&'a Located<bool>>,
+    audit: Option<&'a Text>,
+    compare: Option<&'a Located<CompareTable>>,
 }
 
 macro_rules! keys {
@@ -62,6 +67,9 @@ macro_rules! keys {
             store_unless: $table.store_unless.as_ref(),
             client_cache: $table.client_cache.as_ref(),
             client_cache_control: $table.client_cache_control.as_ref(),
+            shadow: $table.shadow.as_ref(),
+            audit: $table.audit.as_ref(),
+            compare: $table.compare.as_ref(),
         }
     };
 }
@@ -78,6 +86,9 @@ pub(super) struct Layer<'a> {
     stale_if_error: Option<Duration>,
     stale_if_disconnected: Option<Duration>,
     client_cache_control: Option<ClientCacheControl>,
+    shadow: Option<bool>,
+    audit: Option<SampleRate>,
+    comparison: Option<ComparisonRule>,
     pub(super) tags: Option<&'a Texts>,
     pub(super) query: Option<QueryRule>,
     pub(super) vary: Option<VaryRule>,
@@ -114,6 +125,9 @@ impl<'a> Layer<'a> {
             stale_if_error: problems.duration(keys.stale_if_error),
             stale_if_disconnected: problems.duration(keys.stale_if_disconnected),
             client_cache_control: client_cache_control(keys.client_cache_control, problems),
+            shadow: keys.shadow.map(|flag| flag.value),
+            audit: keys.audit.and_then(|text| sample_rate(text, problems)),
+            comparison: keys.compare.map(|table| comparison(table, problems)),
             tags: keys.tags,
             query: keys.query.map(|table| query_rule(table, problems)),
             vary: keys.vary.map(|table| vary_rule(table, problems)),
@@ -137,6 +151,9 @@ impl<'a> Layer<'a> {
             stale_if_error: self.stale_if_error.or(lower.stale_if_error),
             stale_if_disconnected: self.stale_if_disconnected.or(lower.stale_if_disconnected),
             client_cache_control: self.client_cache_control.or(lower.client_cache_control),
+            shadow: self.shadow.or(lower.shadow),
+            audit: self.audit.or(lower.audit),
+            comparison: self.comparison.or(lower.comparison),
             tags: self.tags.or(lower.tags),
             query: self.query.or(lower.query),
             vary: self.vary.or(lower.vary),
@@ -144,6 +161,21 @@ impl<'a> Layer<'a> {
             store_unless: self.store_unless.or(lower.store_unless),
             client_cache: self.client_cache.or(lower.client_cache),
         }
+    }
+
+    /// Returns how stored responses are verified. Shadow mode compares every response, so it takes
+    /// precedence.
+    pub(super) fn verification(&self) -> Verification {
+        match self.audit.filter(|rate| !rate.is_zero()) {
+            _ if self.shadow == Some(true) => Verification::Shadow,
+            Some(rate) => Verification::Audit(rate),
+            None => Verification::Off,
+        }
+    }
+
+    /// Returns the parts of responses that do not count when they are compared.
+    pub(super) fn comparison(&self) -> ComparisonRule {
+        self.comparison.clone().unwrap_or_default()
     }
 
     /// Returns the caching rule of the merged layers. Partitions of exact credentials serve nothing
@@ -165,6 +197,18 @@ impl<'a> Layer<'a> {
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }
+}
+
+fn sample_rate(text: &Text, problems: &mut Problems<'_>) -> Option<SampleRate> {
+    let read = |text: &str| {
+        SampleRate::parse(text).ok_or("expected a percentage in quotes such as `\"1%\"`")
+    };
+    problems.read(text, read)
+}
+
+fn comparison(table: &CompareTable, problems: &mut Problems<'_>) -> ComparisonRule {
+    let ignore = table.ignore.as_ref().map(|texts| paths(texts, problems));
+    ComparisonRule { ignore: ignore.unwrap_or_default() }
 }
 
 fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {

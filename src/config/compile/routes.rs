@@ -46,6 +46,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
 /// Compiles the fallback route, which has no `ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
+    let (verification, comparison) = (defaults.verification(), defaults.comparison());
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
@@ -56,6 +57,8 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         client_cache: defaults.client_cache,
         tags,
         body_tags,
+        verification,
+        comparison,
         ..Route::unmatched(rule)
     }
 }
@@ -97,6 +100,7 @@ fn route(
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
     let mut rule = layer.rule(users);
+    let (verification, comparison) = (layer.verification(), layer.comparison());
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
     warn_about_query(section, &query, problems);
@@ -136,6 +140,8 @@ fn route(
         logs_out,
         client_cache: layer.client_cache,
         warm_on_success,
+        verification,
+        comparison,
     })
 }
 

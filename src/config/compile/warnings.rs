@@ -14,7 +14,7 @@ use crate::{
     },
     key::uri::PathReadings,
     policy::Partition,
-    route::{Pattern, Route, RouteTable},
+    route::{Pattern, Route, RouteTable, Verification},
     user::IdentitySource,
 };
 
@@ -30,6 +30,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
             warn_about_partition(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, identity_source, problems);
+            warn_about_verification(section, route, problems);
         }
     }
     warn_about_default_ttl(file, routes, problems);
@@ -90,6 +91,34 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
     if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
+    }
+}
+
+/// Warns about comparisons that never take place.
+fn warn_about_verification(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let shadow = section.shadow.as_ref().filter(|flag| flag.value).map(|flag| &flag.span);
+    let audit = section.audit.as_ref().map(|text| &text.span);
+    let compare = section.compare.as_ref().map(|table| &table.span);
+    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let useless = if !route.rule.cache {
+        Some("the route is not cached")
+    } else if !methods.is_empty() && !methods.iter().any(is_read) {
+        Some("responses of this route are not stored")
+    } else {
+        None
+    };
+    let keys = [("shadow", shadow), ("audit", audit), ("compare", compare)];
+    for (key, span) in keys {
+        let why = match (key, route.verification) {
+            _ if useless.is_some() => useless,
+            ("audit", Verification::Shadow) => Some("shadow mode compares every response"),
+            ("compare", Verification::Off) => Some("the route has neither `shadow` nor `audit`"),
+            _ => None,
+        };
+        if let (Some(span), Some(why)) = (span, why) {
+            let message = format!("`{key}` has no effect: {why}");
+            problems.push(Finding::warning(span.clone(), message));
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct DefaultsTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[tier.NAME]`
@@ -49,6 +52,9 @@ pub(crate) struct TierTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[[route]]`
@@ -77,6 +83,9 @@ pub(crate) struct RouteSection {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `ttl`: one time, or one for each status.
@@ -145,6 +154,13 @@ pub(crate) struct BypassTable {
     pub(crate) query: Option<Texts>,
     pub(crate) header: Option<Texts>,
     pub(crate) refresh: Option<Located<bool>>,
+}
+
+/// `route.compare`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CompareTable {
+    pub(crate) ignore: Option<Texts>,
 }
 
 /// `route.on_write`: what a write purges besides its own URL, and for whom.

@@ -205,6 +205,9 @@ pub(super) const DEFAULTS: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const TIER: &[KeySpec] = &[
@@ -223,6 +226,9 @@ pub(super) const TIER: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const ROUTE: &[KeySpec] = &[
@@ -247,6 +253,9 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const QUERY: &[KeySpec] = &[
@@ -266,6 +275,8 @@ pub(super) const BYPASS: &[KeySpec] = &[
     key("header", ValueShape::Texts),
     key("refresh", ValueShape::Flag),
 ];
+
+pub(super) const COMPARE: &[KeySpec] = &[key("ignore", ValueShape::Texts)];
 
 pub(super) const ON_WRITE: &[KeySpec] = &[
     key("everyone", ValueShape::Flag),

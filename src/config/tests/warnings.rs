@@ -103,3 +103,31 @@ fn a_post_that_looks_like_a_read_is_pointed_at() {
         assert!(route(pattern, rest).is_empty(), "{pattern} {rest}");
     }
 }
+
+#[test]
+fn comparisons_that_never_take_place_are_pointed_at() {
+    let route = |keys: &str| {
+        warnings(&format!("[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"1m\"\n{keys}\n"))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(route("shadow = true\ncompare = { ignore = [\"$.at\"] }"), none);
+    assert_eq!(route("audit = \"1%\"\ncompare = { ignore = [\"$.at\"] }"), none);
+    assert_eq!(
+        route("shadow = true\naudit = \"1%\""),
+        ["`audit` has no effect: shadow mode compares every response"]
+    );
+    assert_eq!(
+        route("compare = { ignore = [\"$.at\"] }"),
+        ["`compare` has no effect: the route has neither `shadow` nor `audit`"]
+    );
+    let why = "the route is not cached";
+    assert_eq!(
+        route("cache = false\nshadow = true\naudit = \"1%\""),
+        [format!("`shadow` has no effect: {why}"), format!("`audit` has no effect: {why}")]
+    );
+    let writes = "[[route]]\nname = \"a\"\nmatch = \"POST /a\"\nshadow = true\n";
+    assert_eq!(
+        warnings(writes),
+        ["`shadow` has no effect: responses of this route are not stored"]
+    );
+}

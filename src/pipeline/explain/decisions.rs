@@ -70,6 +70,7 @@ impl PlannedRequest<'_> {
             RequestAction::Pass(_) => "pass",
             RequestAction::Lookup(_) | RequestAction::ReadContent(_) => "lookup",
             RequestAction::Refresh(_) => "refresh",
+            RequestAction::Shadow(_) => "shadow",
         };
         let means = match (&self.action, self.reason()) {
             (RequestAction::Lookup(_), _) | (_, None) => "The cache may respond.".to_owned(),

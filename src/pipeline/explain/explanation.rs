@@ -171,8 +171,9 @@ pub struct ExplainedDecision {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedOutcome {
-    /// `lookup`: from the cache, if possible. `refresh`: from the origin, and stored. `pass`: from
-    /// the origin, without the cache. `refused`: rejected by Larder.
+    /// `lookup`: from the cache, if possible. `refresh`: from the origin, and stored. `shadow`: from
+    /// the origin, and the cache is measured. `pass`: from the origin, without the cache. `refused`:
+    /// rejected by Larder.
     pub outcome: &'static str,
     /// The reason, unless the cache may respond.
     #[serde(skip_serializing_if = "Option::is_none")]

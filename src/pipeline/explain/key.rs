@@ -104,7 +104,8 @@ impl PlannedRequest<'_> {
     pub(super) fn origin(&self) -> ExplainedOrigin {
         let headers = self.request.headers();
         let (method, uri) = (self.request.method(), self.request.uri());
-        let key = self.lookup().map(|lookup| &lookup.target);
+        let lookup = self.lookup().filter(|_| !self.is_shadow());
+        let key = lookup.map(|lookup| &lookup.target);
         let as_sent = || self.ingress().into_target(self.config, method, uri);
         let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = RequestSource {

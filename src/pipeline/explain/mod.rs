@@ -88,12 +88,21 @@ impl<S: Store> Pipeline<S> {
                 let outcome = context.preview_lookup(lookup).await;
                 Some(LookupSnapshot { outcome, steady: received.steady })
             }
+            RequestAction::Shadow(lookup) => {
+                let context = self.shadow(&config).context(&config, &planned, received);
+                let outcome = context.preview_lookup(lookup).await;
+                Some(LookupSnapshot { outcome, steady: received.steady })
+            }
             _ => None,
         };
         let limit = config.max_object.min(self.store.max_entry_size() as u64);
         let mut explanation = explain(&planned, &parsed, (received.at, limit), snapshot.as_ref());
         if let (Some(snapshot), Some(lookup)) = (&snapshot, planned.lookup()) {
-            explanation.stored = self.stored(lookup, snapshot);
+            explanation.stored = if planned.is_shadow() {
+                self.shadow(&config).stored(lookup, snapshot)
+            } else {
+                self.stored(lookup, snapshot)
+            };
             explanation.purged = self.purged_by(&planned, lookup, snapshot);
         }
         Ok(explanation)
@@ -202,7 +211,7 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
 /// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
-        RequestAction::Lookup(_) | RequestAction::ReadContent(_) => {
+        RequestAction::Lookup(_) | RequestAction::ReadContent(_) | RequestAction::Shadow(_) => {
             (None, "The cache may respond.")
         }
         RequestAction::Refresh(_) => {
@@ -224,10 +233,30 @@ fn answer(
     (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
     evaluated: Option<&EvaluatedResponse>,
 ) -> ClientResult {
-    let lookup = match &planned.action {
-        RequestAction::Lookup(lookup) => lookup,
-        action => return without_lookup(action, evaluated),
-    };
+    match &planned.action {
+        RequestAction::Lookup(lookup) => {
+            with_lookup(planned, lookup, (snapshot, refused), evaluated)
+        }
+        RequestAction::Shadow(lookup) => {
+            let would_be = with_lookup(planned, lookup, (snapshot, refused), evaluated);
+            let reason = would_be.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let means = format!(
+                "The origin responds; nothing is stored. Without `shadow`: {}{reason}. {}",
+                would_be.result, would_be.means
+            );
+            client_gets(CacheResult::Bypass, Some(Reason::Shadow), &means)
+        }
+        action => without_lookup(action, evaluated),
+    }
+}
+
+/// Returns the result for a request that consults the cache.
+fn with_lookup(
+    planned: &PlannedRequest<'_>,
+    lookup: &Lookup,
+    (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
+    evaluated: Option<&EvaluatedResponse>,
+) -> ClientResult {
     if let Some((result, reason, means)) = snapshot.and_then(LookupSnapshot::without_origin) {
         return client_gets(result, reason, means);
     }

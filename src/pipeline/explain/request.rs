@@ -78,7 +78,7 @@ impl<'a> PlannedRequest<'a> {
             action,
             removed,
         };
-        if planned.lookup().is_some() {
+        if planned.lookup().is_some() && !planned.is_shadow() {
             planned.make_anonymous();
         }
         planned
@@ -97,12 +97,19 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// Returns the lookup, if the cache is used.
+    /// Returns the lookup, if the cache is used, or would be without shadow mode.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
         match &self.action {
-            RequestAction::Lookup(lookup) | RequestAction::Refresh(lookup) => Some(lookup),
+            RequestAction::Lookup(lookup)
+            | RequestAction::Refresh(lookup)
+            | RequestAction::Shadow(lookup) => Some(lookup),
             _ => None,
         }
+    }
+
+    /// Returns whether the cache is only measured, so that the origin receives the request as sent.
+    pub(super) fn is_shadow(&self) -> bool {
+        matches!(self.action, RequestAction::Shadow(_))
     }
 
     pub(super) fn matched_route(&self) -> &Route {
