@@ -85,6 +85,9 @@ pub mod origin {
         pub use crate::origin::upgrade::join;
     }
 }
+pub mod parsing {
+    pub use crate::parsing::{NotCanonical, canonical};
+}
 pub mod pipeline {
     pub use crate::pipeline::Clock;
     pub mod explain {

@@ -13,7 +13,7 @@ use crate::{
     key::uri::QueryOrder,
     pipeline::explain::ExplainRequest,
     policy::{Partition, Ttl, TtlFrom},
-    route::{Route, Verification},
+    route::{ContentRule, Route, Verification},
     user::IdentitySource,
 };
 
@@ -180,6 +180,10 @@ fn details(route: &Route) -> String {
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
         flag(route.query.order == QueryOrder::Sorted, "query sorted"),
+        listed("query lists", &route.query.values.lists),
+        listed("query defaults", &route.query.values.defaults),
+        flag(route.content == ContentRule::Json, "POST of JSON is a read"),
+        flag(route.content == ContentRule::Bytes, "POST is a read"),
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 /// The digest of a request's content and of the fields that describe it.
 ///
 /// 256 bits: unlike the rest of the key, the content is not compared, and clients choose it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentDigest([u8; Self::LENGTH]);
 
 impl ContentDigest {

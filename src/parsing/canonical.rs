@@ -7,7 +7,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Why a document has no canonical text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotCanonical {
+pub enum NotCanonical {
     /// It is not JSON in UTF-8 (RFC 8259).
     Malformed,
     /// An object has two members of one name: parsers take the first, the last, or neither.
@@ -26,7 +26,7 @@ pub(crate) enum NotCanonical {
 ///
 /// # Errors
 /// Fails if the text is not JSON, or if parsers differ over its meaning.
-pub(crate) fn canonical(json: &[u8]) -> Result<Vec<u8>, NotCanonical> {
+pub fn canonical(json: &[u8]) -> Result<Vec<u8>, NotCanonical> {
     if std::str::from_utf8(json).is_err() {
         return Err(NotCanonical::Malformed);
     }
@@ -438,7 +438,7 @@ mod tests {
             let parsed = serde_json::from_str::<Value>(&json);
             match canonical(json.as_bytes()) {
                 Ok(text) => prop_assert_eq!(serde_json::from_slice::<Value>(&text).ok(), parsed.ok()),
-                Err(NotCanonical::Malformed) => prop_assert!(parsed.is_err() || json.contains("u"), "{}", json),
+                Err(NotCanonical::Malformed) => prop_assert!(parsed.is_err(), "{}", json),
                 Err(_) => {}
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-pub(crate) use canonical::{NotCanonical, canonical};
+pub use canonical::{NotCanonical, canonical};
 
 /// Documents with a higher estimate are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;

@@ -356,20 +356,31 @@ impl<S: Store> ClientRequest<S> {
         let received = match content::read(body, self.context.connection.body, share).await {
             ReadOutcome::Whole(content, share) => (content, share),
             ReadOutcome::Passed(body, reason) => {
-                return self.pass(body, pass::decision(reason), None).boxed().await;
+                return self.act(RequestAction::Pass(reason), MemoryState::Unknown, body).await;
             }
             ReadOutcome::Failed(failure) => {
                 let decision = pass::decision(Reason::OriginError);
                 return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
             }
         };
-        let (action, body) = self.context.plan_with_content(form, received);
-        if let RequestAction::Lookup(lookup) = &action
-            && let Some(stored) = self.context.fresh_in_memory(lookup)
-        {
-            return self.respond_fresh(lookup.presence, &stored);
-        }
-        self.act(action, MemoryState::Unknown, body).await
+        let sent = received.0.clone();
+        let (mut action, content) = self.context.plan_with_content(form, received);
+        let body = match &mut action {
+            RequestAction::Lookup(lookup) => {
+                if let Some(stored) = self.context.fresh_in_memory(lookup) {
+                    return self.respond_fresh(lookup.presence, &stored);
+                }
+                // It may wait for the origin, and others with it.
+                let content = self.context.pipeline.interned_content.intern(content);
+                let body = content.bytes.clone();
+                lookup.content = Some(content);
+                body
+            }
+            // Clients do not notice that the route is only measured.
+            RequestAction::Shadow(_) => sent,
+            _ => content.bytes.clone(),
+        };
+        self.act(action, MemoryState::Unknown, RequestBody::Full(body)).await
     }
 
     /// Fetches regardless of what is stored, and stores the response.

@@ -12,7 +12,7 @@ use super::{
     received_request::ReceivedRequest,
     request_context::RequestContext,
 };
-use crate::{origin::RequestBody, route::ContentForm};
+use crate::route::ContentForm;
 
 impl<S> RequestContext<S> {
     /// Returns an empty share of the memory for request content.
@@ -24,15 +24,15 @@ impl<S> RequestContext<S> {
         self.pipeline.content_budget.share(client)
     }
 
-    /// Plans the request with its content, and returns the action and the body to forward.
+    /// Plans the request with its content, and returns the action and the content to forward.
     ///
-    /// From here on the request has the fields of that body, and counts as received now: purges and
+    /// From here on the request has the fields of that content, and counts as received now: purges and
     /// time have passed while its content arrived.
     pub(super) fn plan_with_content(
         &mut self,
         form: ContentForm,
         (sent, share): (Bytes, ContentShare),
-    ) -> (RequestAction, RequestBody) {
+    ) -> (RequestAction, Arc<RequestContent>) {
         self.received = ReceivedAt::now(&self.pipeline.clock);
         let request = Arc::make_mut(&mut self.request);
         let head = (&request.method, &mut request.headers);
@@ -45,6 +45,6 @@ impl<S> RequestContext<S> {
             let route = self.config.route(route);
             credentials::make_anonymous(&self.config, route, headers, self.presence);
         }
-        (action, RequestBody::Full(content.bytes.clone()))
+        (action, content)
     }
 }

@@ -106,8 +106,8 @@ impl RecentTargets {
         let set = selecting_fields::selecting_set(config, route, &response.fields().unpack(0));
         let cookies =
             SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
-        let sent = (repeatable.request, repeatable.content.map(|content| &**content));
-        if let Some(request) = repeated_request(sent, repeatable.ingress_peer, &set, &cookies) {
+        let asked = (repeatable.request, repeatable.content.map(|content| &**content));
+        if let Some(request) = repeated_request(asked, repeatable.ingress_peer, &set, &cookies) {
             self.insert(key.digest(), request, response);
         }
     }

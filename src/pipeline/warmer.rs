@@ -178,7 +178,7 @@ impl<S: Store> Warmer<S> {
             if is_mixed_up { with_other_credentials(&request) } else { Arc::new(request) };
         let pipeline = Arc::clone(&self.pipeline);
         let safety = RequestSafety::Read;
-        let context = RequestContext {
+        let planned = RequestContext {
             pipeline,
             config,
             route,
@@ -188,7 +188,7 @@ impl<S: Store> Warmer<S> {
             presence,
             safety,
         };
-        Ok((context, lookup))
+        Ok((planned, lookup))
     }
 
     async fn fetch_as(

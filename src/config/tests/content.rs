@@ -68,7 +68,7 @@ fn lists_and_defaults_are_parameters_of_the_key() {
         ("defaults = { page = { a = 1 } }", "must be a string, a number, a boolean"),
         ("defaults = { \"\" = 1 }", "expected a parameter name"),
         ("lists = [\"a*b\"]", "a `*` is allowed only at the beginning or the end"),
-        ("defaults = \"page=1\"", "expected a table"),
+        ("defaults = \"page=1\"", "must be a table, not a string"),
     ] {
         let found = errors(&route(&format!("match = \"/a\"\nquery = {{ {keys} }}")));
         assert!(found.contains(expected), "{keys}: {found}");

@@ -91,18 +91,18 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn one_client_leaves_room_for_others() {
         let budget = Arc::new(ContentBudget::default());
-        let mut first = budget.share(address("2001:db8::1"));
+        let mut first = budget.share(Some(address("2001:db8::1")));
         assert_eq!(first.grow(BYTES_PER_CLIENT), Ok(()));
-        let mut same = budget.share(address("2001:db8::2"));
+        let mut same = budget.share(Some(address("2001:db8::2")));
         assert_eq!(same.grow(1), Err(BudgetExhausted), "the same network");
-        let mut other = budget.share(address("2001:db8:0:1::1"));
+        let mut other = budget.share(Some(address("2001:db8:0:1::1")));
         assert_eq!(other.grow(1), Ok(()));
         drop(first);
         assert_eq!(same.grow(1), Ok(()));
@@ -116,9 +116,9 @@ mod tests {
         let budget = Arc::new(ContentBudget::default());
         let mut proxy = budget.share(None);
         assert_eq!(proxy.grow(TOTAL_BYTES), Ok(()));
-        assert_eq!(budget.share(address("192.0.2.1")).grow(1), Err(BudgetExhausted));
+        assert_eq!(budget.share(Some(address("192.0.2.1"))).grow(1), Err(BudgetExhausted));
         assert_eq!(proxy.grow(1), Err(BudgetExhausted));
         drop(proxy);
-        assert_eq!(budget.share(address("192.0.2.1")).grow(1), Ok(()));
+        assert_eq!(budget.share(Some(address("192.0.2.1"))).grow(1), Ok(()));
     }
 }

@@ -5,10 +5,12 @@
 //! one makes the key from it. What is keyed is what the origin receives.
 
 mod budget;
+mod interned;
 mod read;
 mod request_content;
 mod rewrite;
 
 pub(super) use budget::{ContentBudget, ContentShare};
+pub(super) use interned::InternedContent;
 pub(super) use read::{MAX_BYTES, ReadOutcome, read};
 pub(super) use request_content::RequestContent;

@@ -9,7 +9,9 @@ use super::{
     budget::ContentShare,
     rewrite::{KeyedForm, describe, keyed_form},
 };
-use crate::{key::ContentDigest, route::ContentForm, warm::WarmContent};
+use crate::{
+    key::ContentDigest, purge::planted::PlantedBug, route::ContentForm, warm::WarmContent,
+};
 
 /// The content of a request, as the key says and the origin receives.
 ///
@@ -39,6 +41,11 @@ impl RequestContent {
         Arc::new(Self { method: method.clone(), bytes, digest, form, _share: share })
     }
 
+    /// Returns whether the origin receives the same bytes by the same method, under the same digest.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.method == other.method && self.bytes == other.bytes
+    }
+
     /// Returns the content for a request that Larder repeats itself.
     pub(in crate::pipeline) fn to_warm(&self) -> WarmContent {
         WarmContent { method: self.method.clone(), bytes: self.bytes.clone() }
@@ -58,8 +65,24 @@ impl RequestContent {
         (method, headers): (&Method, &mut HeaderMap),
         (sent, share): (Bytes, Option<ContentShare>),
     ) -> Arc<Self> {
+        if PlantedBug::ContentAsSent.is_planted() {
+            return Self::as_sent(form, (method, headers), (sent, share));
+        }
         let (bytes, form) = keyed_form(form, headers, sent);
         describe(headers, bytes.len());
         Self::new((method, headers), (bytes, form), share)
+    }
+
+    /// Keys the canonical form, and forwards what was sent (a planted bug).
+    #[cold]
+    fn as_sent(
+        form: ContentForm,
+        (method, headers): (&Method, &mut HeaderMap),
+        (sent, share): (Bytes, Option<ContentShare>),
+    ) -> Arc<Self> {
+        let (canonical, form) = keyed_form(form, headers, sent.clone());
+        describe(headers, sent.len());
+        let digest = ContentDigest::of(headers, &canonical);
+        Arc::new(Self { method: method.clone(), bytes: sent, digest, form, _share: share })
     }
 }

@@ -14,6 +14,10 @@ pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'stati
         Reason::Quarantined => {
             "correct the route's `partition` or the origin, then run `larder quarantine --clear ROUTE`; `larder quarantine` lists what differs"
         }
+        Reason::BodyNotJson => {
+            "send `Content-Type: application/json`, or set `key = \"body\"` if every POST on the route reads"
+        }
+        Reason::BodyKeyTooLarge => "send at most 64 KiB, or a `GET` for a stored query",
         Reason::Shadow => {
             "see the results with `larder shadow`, then remove `shadow` from the route"
         }

@@ -388,3 +388,17 @@ async fn an_explanation_says_what_of_a_body_is_keyed_and_shows_none_of_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_route_in_shadow_mode_forwards_bodies_as_sent() {
+    within(async {
+        let origin = echo().await;
+        let proxy = Proxy::with(&origin.url(), &format!("{SEARCH}shadow = true\n"));
+        for _ in 0..2 {
+            let reply = ask(&proxy, "POST", &[JSON], "{ \"b\": 1, \"a\": 2 }").await;
+            let expected = "POST /search application/json 18 { \"b\": 1, \"a\": 2 }";
+            assert_eq!(reply.summary(), format!("200 BYPASS {expected}"));
+        }
+    })
+    .await;
+}

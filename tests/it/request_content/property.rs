@@ -1,11 +1,13 @@
 //! Random requests: two with one key get one answer from an origin that answers by every detail of
 //! what it receives, and what it receives means what the client sent.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _, net::SocketAddr};
 
+use larder::testing::purge::planted::PlantedBug;
 use serde_json::{Value, json};
 
 use crate::support::{
+    process::Process,
     proxy::{Proxy, request, request_with_body},
     random::Random,
     script::{OriginRequest, OriginResponse, ScriptedOrigin},
@@ -22,7 +24,8 @@ const ROUTES: &str = "[[route]]\nname = \"search\"\nmatch = \"/search\"\nkey = \
 
 /// Fields that no key has, because they are the client's or the hop's (and an origin that reads them
 /// has to say so in `Vary`).
-const UNKEYED: [&str; 5] = ["via:", "x-request-id:", "x-forwarded-for:", "forwarded:", "accept:"];
+const UNKEYED: [&str; 6] =
+    ["via:", "x-request-id:", "x-forwarded-for:", "forwarded:", "accept:", "cache-control:"];
 
 const QUERIES: [&str; 10] = [
     "",
@@ -61,6 +64,9 @@ const LEAVES: [&str; 12] = [
     "[]",
 ];
 
+/// What may follow a document, and mostly makes it none.
+const RESTS: [&str; 4] = [" ", "}", "\"\\ud800\"", "//"];
+
 struct Asked {
     method: &'static str,
     target: String,
@@ -75,6 +81,10 @@ impl Asked {
         let path = *random.pick(&["/search", "/search", "/bytes", "/other"]);
         let target = format!("{path}{}", random.pick(&QUERIES));
         let mut fields = Vec::new();
+        if random.one_in(3) {
+            // Is answered by the origin, which so says what it is asked for with this key.
+            fields.push(("cache-control", "no-store"));
+        }
         if matches!(method, "GET" | "HEAD") {
             return Self { method, target, fields, body: String::new(), is_chunked: false };
         }
@@ -88,8 +98,7 @@ impl Asked {
         }
         let mut body = spelled(random, 2);
         if random.one_in(10) {
-            let rest: &str = *random.pick(&[" ", "}", "\"\\ud800\"", "//"]);
-            body.push_str(rest);
+            body.push_str(RESTS[random.below(RESTS.len())]);
         }
         Self { method, target, fields, body, is_chunked: random.one_in(3) }
     }
@@ -111,13 +120,13 @@ impl Asked {
                 at += 1;
             }
             let (chunk, after) = rest.split_at(at);
-            text.push_str(&format!("{:X}\r\n{chunk}\r\n", chunk.len()));
+            write!(text, "{:X}\r\n{chunk}\r\n", chunk.len()).unwrap();
             rest = after;
         }
         text + "0\r\nx-t: 1\r\n\r\n"
     }
 
-    async fn explained(&self, proxy: &Proxy) -> Value {
+    async fn explained(&self, admin: SocketAddr) -> Value {
         let headers: Vec<String> =
             self.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let url = format!("http://api.test{}", self.target);
@@ -127,7 +136,7 @@ impl Asked {
         }
         let fields = [("host", "localhost"), ("accept", "application/json")];
         let call = request_with_body("POST", "/v1/explain", &fields, &asked.to_string());
-        let reply = Wire::connect(proxy.admin_address()).await.exchange(call).await;
+        let reply = Wire::connect(admin).await.exchange(call).await;
         serde_json::from_str(&reply.body).unwrap()
     }
 }
@@ -200,44 +209,77 @@ async fn origin() -> ScriptedOrigin {
     ScriptedOrigin::start(|request| OriginResponse::ok(seen(request))).await
 }
 
+/// Sends random requests. Returns the number of hits and of rewritten bodies, or what is wrong.
+async fn run(
+    (address, admin): (SocketAddr, SocketAddr),
+    requests: usize,
+) -> Result<(usize, usize), String> {
+    let (mut random, mut answers) = (Random::seeded(12), HashMap::<String, String>::new());
+    let (mut hits, mut rewritten) = (0, 0);
+    let mut wire = Wire::connect(address).await;
+    for number in 0..requests {
+        let asked = Asked::random(&mut random);
+        let text = asked.text(&mut random);
+        wire.write(&text).await;
+        let reply = wire.read_reply_to(asked.method).await;
+        let fail = |why: &str| Err(format!("{number}: {text}\n{}\n{why}", reply.head));
+        if reply.status() != 200 {
+            return fail("expected 200");
+        }
+        if let Some(wrong) = wrong(&asked, &reply).filter(|_| asked.method != "HEAD") {
+            return fail(&wrong);
+        }
+        hits += usize::from(reply.cache() == "HIT");
+        let explained = asked.explained(admin).await;
+        let is_keyed = explained["outcome"]["outcome"] == "lookup";
+        if is_keyed == (reply.cache() == "BYPASS") {
+            return fail(&format!("{explained:#}"));
+        }
+        if !is_keyed || asked.method == "HEAD" {
+            continue;
+        }
+        let id = explained["key"]["id"].as_str().unwrap().to_owned();
+        rewritten += usize::from(!reply.body.ends_with(&asked.body));
+        let first = answers.entry(id).or_insert_with(|| reply.body.clone());
+        if *first != reply.body {
+            return fail(&format!("first {first}\nthen {}", reply.body));
+        }
+    }
+    Ok((hits, rewritten))
+}
+
 #[tokio::test]
 async fn requests_with_one_key_get_one_answer_that_says_what_each_of_them_meant() {
     within_seconds(120, async {
         let origin = origin().await;
         let proxy = Proxy::with(&origin.url(), ROUTES);
-        let (mut random, mut answers) = (Random::seeded(12), HashMap::<String, String>::new());
-        let (mut hits, mut rewritten) = (0, 0);
-        let mut wire = proxy.connect().await;
-        for number in 0..REQUESTS {
-            let asked = Asked::random(&mut random);
-            let text = asked.text(&mut random);
-            wire.write(&text).await;
-            let reply = wire.read_reply_to(asked.method).await;
-            assert_eq!(reply.status(), 200, "{number}: {text}\n{}", reply.head);
-            if let Some(wrong) = wrong(&asked, &reply).filter(|_| asked.method != "HEAD") {
-                panic!("{number}: {text}\n{}\n{wrong}", reply.head);
+        match run((proxy.address, proxy.admin_address()), REQUESTS).await {
+            Ok((hits, rewritten)) => {
+                assert!(hits > REQUESTS / 5, "{hits} hits");
+                assert!(rewritten > REQUESTS / 10, "{rewritten} rewritten");
             }
-            hits += usize::from(reply.cache() == "HIT");
-            let explained = asked.explained(&proxy).await;
-            let is_keyed = explained["outcome"]["outcome"] == "lookup";
-            assert_eq!(
-                is_keyed,
-                reply.cache() != "BYPASS",
-                "{text}\n{}\n{explained:#}",
-                reply.head
-            );
-            if !is_keyed || asked.method == "HEAD" {
-                continue;
-            }
-            let id = explained["key"]["id"].as_str().unwrap().to_owned();
-            rewritten += usize::from(!reply.body.ends_with(&asked.body));
-            let first = answers.entry(id).or_insert_with(|| reply.body.clone());
-            assert_eq!(*first, reply.body, "{number}: {text}");
+            Err(wrong) => panic!("{wrong}"),
         }
-        assert!(
-            hits > REQUESTS / 5 && rewritten > REQUESTS / 10,
-            "{hits} hits, {rewritten} rewritten"
+    })
+    .await;
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
+async fn a_body_that_is_keyed_otherwise_than_it_is_forwarded_is_found() {
+    within_seconds(120, async {
+        let origin = origin().await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.toml");
+        let url = origin.url();
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\norigin = \"{url}\"\nadmin.listen = \"127.0.0.1:0\"\n{ROUTES}"
         );
+        std::fs::write(&file, text).unwrap();
+        let bug = [("LARDER_PLANTED", PlantedBug::ContentAsSent.as_str())];
+        let proxy = Process::run_with(&["--config", file.to_str().unwrap()], &bug).await;
+        let found = run((proxy.address, proxy.admin), REQUESTS).await;
+        assert!(found.is_err(), "nothing was found in {REQUESTS} requests");
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! Values that mean the same: lists in any order, and defaults.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use smallvec::SmallVec;
 use url::form_urlencoded;
@@ -26,6 +26,12 @@ pub struct DefaultValue {
     pub name: Box<str>,
     /// The decoded value.
     pub value: Box<str>,
+}
+
+impl fmt::Display for DefaultValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.name, self.value)
+    }
 }
 
 impl ValueRule {
