@@ -15,6 +15,7 @@ mod log;
 mod parameters;
 mod paths;
 mod proposal;
+mod proposed_route;
 mod reasons;
 mod render;
 mod sample;

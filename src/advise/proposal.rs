@@ -4,10 +4,11 @@ use super::{
     advisor::Advisor,
     decide::{Decision, LeaveReason, PartitionAdvice},
     fold::{Decided, GroupKind, RouteGroup},
+    proposed_route::{ProposedRoute, ProposedSetting},
     reasons,
     simulation::{ExpectedOutcome, LIFETIMES},
-    tags::{self, TagName},
-    templates::{PathTemplate, TemplateId, TemplateSegment},
+    tags,
+    templates::{TemplateId, TemplateSegment},
 };
 
 /// A proposed table of routes.
@@ -20,28 +21,6 @@ pub struct Proposal {
     pub(super) reads: u64,
     pub(super) hits: f64,
     pub(super) has_partitions: bool,
-}
-
-/// A proposed route.
-#[derive(Debug, Clone)]
-pub(super) struct ProposedRoute {
-    pub(super) name: String,
-    /// The methods of `match`, or empty for all.
-    pub(super) methods: String,
-    pub(super) path: PathTemplate,
-    pub(super) is_open: bool,
-    /// What is known of its requests, a line each.
-    pub(super) about: Vec<String>,
-    pub(super) settings: Vec<ProposedSetting>,
-    pub(super) tags: Vec<TagName>,
-    pub(super) purged: Vec<TagName>,
-}
-
-/// A line of a route, and the reason for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ProposedSetting {
-    pub(super) line: String,
-    pub(super) reason: String,
 }
 
 impl Advisor {
@@ -181,30 +160,6 @@ impl Builder<'_> {
 
 fn setting(line: &str, reason: String) -> ProposedSetting {
     ProposedSetting { line: line.to_owned(), reason }
-}
-
-impl ProposedRoute {
-    /// Returns `match`.
-    pub(super) fn pattern(&self) -> String {
-        let rest = if self.is_open { "/**" } else { "" };
-        let space = if self.methods.is_empty() { "" } else { " " };
-        format!("{}{space}{}{rest}", self.methods, self.path)
-    }
-
-    /// Returns the order of routes: names before params before `**`, since the first match wins.
-    fn precedence(&self) -> Vec<(u8, String)> {
-        let segments = self.path.0.iter().map(|segment| match segment {
-            TemplateSegment::Literal(name) => (0, name.clone()),
-            TemplateSegment::Param(_) => (1, String::new()),
-        });
-        let end = if self.is_open { Some((2, String::new())) } else { None };
-        segments.chain(end).chain([(3, self.methods.clone())]).collect()
-    }
-
-    /// Returns whether the route matches all requests of a template, apart from the method.
-    pub(super) fn covers(&self, template: &PathTemplate) -> bool {
-        if self.is_open { template.0.starts_with(&self.path.0) } else { template.0 == self.path.0 }
-    }
 }
 
 /// Gives each route a name of its own: its last names, as many as needed.

@@ -9,7 +9,7 @@ use super::{
     fold::RouteGroup,
     interval::ChangeRate,
     parameters::{IgnoreReason, QueryAdvice},
-    proposal::ProposedSetting,
+    proposed_route::ProposedSetting,
     simulation::{ExpectedOutcome, LIFETIMES},
     templates::TemplateId,
 };

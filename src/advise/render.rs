@@ -5,9 +5,9 @@ use std::fmt::{self, Write as _};
 use super::{
     advisor::Advisor,
     paths::MIN_CLIENTS,
-    proposal::{Proposal, ProposedRoute, ProposedSetting},
+    proposal::Proposal,
+    proposed_route::{ProposedRoute, ProposedSetting, TagName},
     reasons,
-    tags::TagName,
 };
 
 /// Reasons begin in this column, if the line is short enough.

@@ -6,24 +6,10 @@ use super::{
     advisor::Advisor,
     decide::PartitionAdvice,
     fold::{GroupKind, RouteGroup},
-    proposal::ProposedRoute,
+    proposed_route::{ProposedRoute, TagName},
     segment,
     templates::{PathTemplate, TemplateId, TemplateSegment},
 };
-
-/// A tag, apart from its user.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TagName {
-    base: String,
-    pub(super) is_of_user: bool,
-}
-
-impl std::fmt::Display for TagName {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.base)?;
-        if self.is_of_user { formatter.write_str(":{user}") } else { Ok(()) }
-    }
-}
 
 /// Returns the tags of a route: the item, or the lists that writes concern, and its own name.
 pub(super) fn of(

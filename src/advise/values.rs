@@ -31,7 +31,7 @@ const MAX_DEFAULT: usize = 4;
 const MIN_EQUAL: u32 = 20;
 
 /// Responses are compared within this time, in milliseconds.
-const MAX_GAP: i64 = 60_000;
+const MAX_GAP: i64 = 10_000;
 
 /// Parameters and values that are compared.
 const MAX_COMPARED: usize = 128;

@@ -222,3 +222,11 @@ fn graphql_is_left_to_the_operator() {
     assert!(!proposal.contains("[[route]]"), "{proposal}");
     assert!(proposal.contains("#   GraphQL: a log does not show operations."), "{proposal}");
 }
+
+#[test]
+fn spellings_of_a_query_that_bring_the_same_response_are_found() {
+    let journal = advise(&worlds::journal().log(7));
+    assert!(journal.contains("query = { lists = [\"symbols\"] }"), "{journal}");
+    let shop = advise(&worlds::shop().log(7));
+    assert!(shop.contains("sort = true, defaults = { page = \"1\" } }"), "{shop}");
+}
