@@ -9,8 +9,9 @@
 //!   [`comparison`] (stored and live responses).
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
-//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`problem`]
-//!   (error documents), [`tls`] (certificates towards servers).
+//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
+//!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (certificates
+//!   towards servers).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
 //!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
 //!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).
@@ -37,6 +38,7 @@ mod fence;
 mod field;
 mod forward;
 mod key;
+mod leak;
 mod origin;
 mod parsing;
 mod pipeline;

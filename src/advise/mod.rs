@@ -8,7 +8,6 @@
 mod advisor;
 mod changes;
 mod decide;
-mod defaults;
 mod fold;
 mod histogram;
 mod interval;
@@ -24,6 +23,7 @@ mod simulation;
 mod survey;
 mod tags;
 mod templates;
+mod values;
 mod writes;
 
 pub use advisor::{AdviceOptions, Advisor};

@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::{
-    defaults::DefaultEvidence,
     log::{LoggedRequest, digest},
     sample::Sample,
     segment,
+    values::ValueEvidence,
 };
 use crate::{
-    key::uri::{NamePattern, QueryOrder, QueryRule, query::pairs},
+    key::uri::{
+        NamePattern, QueryOrder, QueryRule,
+        query::{DefaultValue, ValueRule, pairs},
+    },
     policy::credentials::CredentialRules,
 };
 
 /// More parameters of a template are not analysed.
 const MAX_PARAMETERS: usize = 64;
 
-/// Targets and values of each kind that are remembered for a template.
+/// Targets that are remembered for a template.
 const MAX_SAMPLE: usize = 512;
 
 /// Fewer uses of a parameter prove nothing.
@@ -69,19 +72,15 @@ pub(super) struct ParameterSurvey {
     orders: Sample<Option<u64>>,
     reordered: u64,
     pub(super) has_credentials: bool,
-    defaults: DefaultEvidence,
+    values: ValueEvidence,
 }
 
 /// How a parameter is used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ParameterUse {
     count: u64,
     truthy: u64,
     present: u64,
-    values: Sample<()>,
-    /// For each list of values, the digest of the order that was seen first.
-    lists: Sample<Option<u64>>,
-    reordered: u64,
 }
 
 /// What to do with the parameters of a template.
@@ -111,20 +110,7 @@ impl Default for ParameterSurvey {
             orders: Sample::new(MAX_SAMPLE),
             reordered: 0,
             has_credentials: false,
-            defaults: DefaultEvidence::default(),
-        }
-    }
-}
-
-impl Default for ParameterUse {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            truthy: 0,
-            present: 0,
-            values: Sample::new(MAX_SAMPLE),
-            lists: Sample::new(MAX_SAMPLE),
-            reordered: 0,
+            values: ValueEvidence::default(),
         }
     }
 }
@@ -132,7 +118,7 @@ impl Default for ParameterUse {
 impl ParameterSurvey {
     /// Adds a read.
     pub(super) fn add(&mut self, request: &LoggedRequest<'_>) {
-        self.defaults.add(request);
+        self.values.add(request);
         let Some(query) = request.query() else { return };
         let rules = CredentialRules::default();
         let mut sorted: Vec<(&str, Option<&str>)> = pairs(query).collect();
@@ -160,13 +146,12 @@ impl ParameterSurvey {
                 advice.bypass.push(name.clone());
             } else if used.is_buster(name) && may_show(name) {
                 advice.ignore.push((name.clone(), IgnoreReason::Buster));
-            } else if used.reordered > 0 && may_show(name) {
-                advice.lists.push(name.clone());
             }
         }
         advice.ignore.sort();
         advice.ignore.dedup();
-        advice.defaults = self.defaults.found();
+        advice.defaults = self.values.defaults();
+        advice.lists = self.values.lists().filter(|name| may_show(name)).cloned().collect();
         advice
     }
 }
@@ -178,14 +163,6 @@ impl ParameterUse {
             ["", "1", "true", "yes", "on"].iter().any(|it| value.eq_ignore_ascii_case(it));
         self.truthy += u64::from(is_true);
         self.present += u64::from(is_present(value, at));
-        let _sampled = self.values.entry(digest(value));
-        let separator = [",", "%2C", "%2c"].into_iter().find(|comma| value.contains(comma));
-        if let Some(separator) = separator {
-            let mut members: Vec<&str> = value.split(separator).collect();
-            members.sort_unstable();
-            let first = self.lists.entry(digest(&members));
-            self.reordered += u64::from(is_other(first, digest(value)));
-        }
     }
 
     /// Returns whether the values only make requests unique: by name, or because each is the time
@@ -227,7 +204,28 @@ fn may_show(name: &str) -> bool {
     BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name))
 }
 
+fn extend<T: Clone + Ord>(all: &mut Vec<T>, more: &[T]) {
+    all.extend_from_slice(more);
+    all.sort();
+    all.dedup();
+}
+
+fn default_value((name, value): &(String, String)) -> DefaultValue {
+    DefaultValue { name: name.as_str().into(), value: value.as_str().into() }
+}
+
 impl QueryAdvice {
+    /// Adds what to do with the parameters of another template of the same route.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.is_sorted |= other.is_sorted;
+        extend(&mut self.ignore, &other.ignore);
+        extend(&mut self.bypass, &other.bypass);
+        extend(&mut self.lists, &other.lists);
+        extend(&mut self.defaults, &other.defaults);
+        // A parameter has one default on a route.
+        self.defaults.dedup_by(|one, other| one.0 == other.0);
+    }
+
     /// Returns the rule by which a route would make keys.
     pub(super) fn rule(&self) -> QueryRule {
         let names = self.ignore.iter().map(|(name, _)| name);
@@ -235,6 +233,10 @@ impl QueryAdvice {
         QueryRule {
             ignore: patterns.collect(),
             order: if self.is_sorted { QueryOrder::Sorted } else { QueryOrder::AsSent },
+            values: ValueRule {
+                lists: self.lists.iter().filter_map(|name| NamePattern::parse(name).ok()).collect(),
+                defaults: self.defaults.iter().map(default_value).collect(),
+            },
             ..QueryRule::default()
         }
     }

@@ -156,14 +156,8 @@ pub(super) fn renewal(took: f64) -> String {
 pub(super) fn query(advisor: &Advisor, group: &RouteGroup) -> Vec<ProposedSetting> {
     let mut all = QueryAdvice::default();
     for advice in group.templates.iter().filter_map(|id| advisor.queries.get(*id)) {
-        all.ignore.extend(advice.ignore.iter().cloned());
-        all.is_sorted |= advice.is_sorted;
-        all.bypass.extend(advice.bypass.iter().cloned());
+        all.merge(advice);
     }
-    all.ignore.sort();
-    all.ignore.dedup();
-    all.bypass.sort();
-    all.bypass.dedup();
     let mut settings = Vec::new();
     settings.extend(key_rule(&all));
     if !all.bypass.is_empty() {
@@ -191,6 +185,15 @@ fn key_rule(advice: &QueryAdvice) -> Option<ProposedSetting> {
     if advice.is_sorted {
         members.push("sort = true".to_owned());
         reasons.push("the same parameters come in several orders");
+    }
+    if !advice.lists.is_empty() {
+        members.push(format!("lists = {}", listed(advice.lists.iter().cloned())));
+        reasons.push("lists in another order brought the same response");
+    }
+    if !advice.defaults.is_empty() {
+        let defaults = advice.defaults.iter().map(|(name, value)| format!("{name} = \"{value}\""));
+        members.push(format!("defaults = {{ {} }}", defaults.collect::<Vec<_>>().join(", ")));
+        reasons.push("leaving out a default brought the same response");
     }
     let line = format!("query = {{ {} }}", members.join(", "));
     (!members.is_empty()).then(|| ProposedSetting { line, reason: reasons.join("; ") })

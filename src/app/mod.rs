@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 pub use config_tests::run_tests;
@@ -32,14 +33,15 @@ use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, AdminServices, Readiness, ReadinessReport},
+    admin::{Admin, AdminServices, QuarantineService, Readiness, ReadinessReport},
     config::{Config, ListenAddress},
     feed::{AppliedRecords, Caller, Feed},
     forward::{ViaIdentity, request_id},
     key::uri::TargetUri,
     parsing::ParseQueue,
     pipeline::{
-        Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials, warm_purged,
+        Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials,
+        follow_quarantine, warm_purged,
     },
     purge::PurgeLog,
     server::{
@@ -185,6 +187,7 @@ impl Node {
         tokio::spawn(node.pipeline.warm_queue().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         tokio::spawn(follow_denials(Arc::clone(&node.pipeline)));
+        tokio::spawn(follow_quarantine(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), AppliedRecords::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {
@@ -297,6 +300,7 @@ fn admin(
     draining: Drain,
 ) -> Arc<Admin> {
     let explain = explain::for_node(pipeline);
+    let quarantine = quarantine(pipeline);
     let verified = Arc::clone(pipeline);
     let verification = move || {
         let report: VerificationReport = verified.verification_report();
@@ -313,9 +317,22 @@ fn admin(
         readiness: Box::new(readiness),
         refresh: Box::new(move || sampler.sample()),
         explain,
+        quarantine,
         verification: Box::new(verification),
     };
     Arc::new(Admin::new(assemble::admin(config), services))
+}
+
+/// Returns the quarantine of a pipeline's routes, for the admin API.
+fn quarantine(pipeline: &Arc<Pipeline<TieredStore>>) -> QuarantineService {
+    let (listed, cleared) = (Arc::clone(pipeline), Arc::clone(pipeline));
+    QuarantineService {
+        list: Box::new(move || listed.quarantined_routes()),
+        clear: Box::new(move |route| {
+            let pipeline = Arc::clone(&cleared);
+            async move { pipeline.clear_quarantine(&route).await }.boxed()
+        }),
+    }
 }
 
 /// Returns the state of Redis and the purge log, if Redis is configured.

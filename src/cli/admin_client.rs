@@ -100,6 +100,17 @@ impl AdminAddress {
         .into_bytes())
     }
 
+    /// Builds a `DELETE` request for a path with this token.
+    ///
+    /// # Errors
+    /// If the token has invalid characters.
+    pub fn delete(&self, path: &str, token: Option<&str>) -> anyhow::Result<Vec<u8>> {
+        let (host, token) = (self.host(), authorization(token)?);
+        let request =
+            format!("DELETE {path} HTTP/1.1\r\nHost: {host}\r\n{token}Connection: close\r\n\r\n");
+        Ok(request.into_bytes())
+    }
+
     /// Returns the value of `Host`.
     pub fn host(&self) -> &str {
         match self {

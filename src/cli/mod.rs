@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod node;
 mod output;
 pub(crate) mod purge;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod shadow;
 
@@ -43,6 +44,8 @@ pub enum Command {
     Health(health::HealthArguments),
     /// Purge stored responses.
     Purge(purge::PurgeArguments),
+    /// List the routes that leak responses between users, or serve them from the cache again.
+    Quarantine(quarantine::QuarantineArguments),
     /// Show what shadow mode and audits have found on a running node.
     Shadow(shadow::ShadowArguments),
 }
@@ -67,6 +70,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
+        Command::Quarantine(arguments) => quarantine::execute(arguments),
         Command::Shadow(arguments) => shadow::execute(arguments),
     }
 }

@@ -68,6 +68,8 @@ pub enum PurgeSource {
     Refusal,
     /// A user cleared their own stored responses.
     Clear,
+    /// A route was quarantined, or its quarantine cleared.
+    Quarantine,
     /// Larder itself, for example when a log begins or records were lost.
     Larder,
     /// A source known only to another release of Larder.
@@ -152,6 +154,7 @@ impl PurgeSource {
             Self::Poll(_) => "poll",
             Self::Refusal => "refusal",
             Self::Clear => "clear",
+            Self::Quarantine => "quarantine",
             Self::Larder => "larder",
             Self::Unknown => "unknown",
         }
@@ -259,6 +262,7 @@ mod tests {
             PurgeSource::Api,
             PurgeSource::Method,
             PurgeSource::Write,
+            PurgeSource::Quarantine,
             PurgeSource::Larder,
             PurgeSource::Unknown,
         ];

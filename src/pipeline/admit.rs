@@ -294,6 +294,9 @@ async fn store<S: Store>(
         return None;
     }
     let key = draft.key.clone();
+    if let Some(probe) = &context.probe {
+        context.pipeline.note_fetch(probe, &key, (&draft.headers, body.chunks()));
+    }
     let response = Arc::new(draft.complete(body)?);
     let put = context.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
     if put == PutOutcome::Stored {

@@ -14,6 +14,7 @@ use super::{
     flight_result::FlightResult,
     hit_for_miss::{CredentialClass, HitForMissReason},
     ingress::{IngressPeer, request_head},
+    leaks::ProbeRequest,
     payload::PayloadError,
     recent_targets::RepeatableRequest,
     sensitive,
@@ -61,6 +62,9 @@ pub(super) struct FetchContext<S> {
     pub requested_at: Timestamp,
     /// How the request reached this node.
     pub ingress_peer: IngressPeer,
+    /// The request in the form that the leak detector repeats, if it identifies its requester on a
+    /// watched route.
+    pub probe: Option<Arc<ProbeRequest>>,
 }
 
 impl<S: Store> FetchContext<S> {

@@ -48,6 +48,7 @@ mod ingress;
 mod invalidate;
 mod join_flight;
 mod last_hop;
+mod leaks;
 mod logout;
 mod lookup;
 mod miss_plan;
@@ -98,6 +99,7 @@ pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
+pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
 pub(crate) use verification::VerificationReport;
 pub(crate) use warmer::{Warmer, warm_purged};
@@ -235,6 +237,7 @@ impl<S: Store> Pipeline<S> {
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
+        let index = route;
         let route = config.route(route);
         let (vary, applied_purges) = (&route.vary, self.log.applied_purges());
         if let Some(member) = lookup.member.as_deref()
@@ -248,6 +251,12 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
+                if leaks::may_be_identified(config, lookup)
+                    && let Some(watch) = config.watch(index)
+                    && watch.samples(lookup.target.digest())
+                {
+                    return Err(MemoryState::Unknown);
+                }
                 stored.mark_used();
                 Ok(stored)
             }
@@ -380,6 +389,7 @@ impl<S: Store> ClientRequest<S> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
                 self.context.note_shared_hit(&stored, &lookup);
+                self.context.note_hit_for_comparison(&lookup);
                 let route = self.context.config.route(self.context.route);
                 if is_audited(route, &self.context.request.method) {
                     let (context, stored) = (self.context.share(), Arc::clone(&stored.response));

@@ -8,6 +8,7 @@ use super::{
     fetch::{OriginFetch, Requester},
     fetch_context::FetchContext,
     ingress::{Ingress, IngressPeer},
+    leaks::ProbeRequest,
     miss_plan::MissPlan,
     receive::Lookup,
     request_context::RequestContext,
@@ -46,9 +47,13 @@ impl<S: Store> RequestContext<S> {
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
         let MissPlan { key, stored, recheck, retry, .. } = plan;
+        let origin_request = self.origin_request_of(request, target);
+        let asked = (&self.config, self.route, request);
+        let probe = ProbeRequest::of(asked, lookup, &origin_request);
+        let context = self.fetch_context(lookup, key, (request, directives));
         Box::new(OriginFetch {
-            origin_request: self.origin_request_of(request, target),
-            context: self.fetch_context(lookup, key, (request, directives)),
+            origin_request,
+            context: FetchContext { probe, ..context },
             recheck,
             stored,
             interim: Some(self.connection.interim.clone()),
@@ -83,6 +88,7 @@ impl<S: Store> RequestContext<S> {
             target: lookup.target.clone(),
             key,
             ingress_peer: IngressPeer::of(&self.connection),
+            probe: None,
         }
     }
 

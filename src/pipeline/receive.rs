@@ -142,6 +142,9 @@ pub(super) fn plan(
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
     }
+    if route.is_quarantined() {
+        return (index, RequestAction::Pass(Reason::Quarantined));
+    }
     if selection.agreement == Agreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
     }

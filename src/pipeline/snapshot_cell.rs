@@ -41,6 +41,14 @@ impl SnapshotCell {
         old.origin.retire();
     }
 
+    /// Replaces the snapshot by a changed one with the same origin. Calls must not overlap with each
+    /// other or with [`Self::replace`].
+    pub(super) fn update(&self, change: impl FnOnce(&ConfigSnapshot) -> ConfigSnapshot) {
+        let changed = change(&self.config.load());
+        self.config.store(Arc::new(changed));
+        self.version.store(next_version(), Ordering::Release);
+    }
+
     pub(super) fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {
         let version = self.version.load(Ordering::Acquire);
         LAST_READ.with_borrow_mut(|last| {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::{
     accepted_credentials::{AcceptanceKey, AcceptedCredentials},
     backoff::Backoff,
@@ -14,6 +16,7 @@ use super::{
     content::ContentBudget,
     credentials,
     hit_for_miss::HitForMiss,
+    leaks::LeakDetector,
     receive::Lookup,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
@@ -28,6 +31,7 @@ use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
+    leak::QuarantineTable,
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
@@ -72,6 +76,9 @@ pub(crate) struct Pipeline<S> {
     pub(super) recent_targets: RecentTargets,
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
+    pub(super) leaks: LeakDetector,
+    /// The quarantined routes, as known to this node.
+    pub(super) quarantine: Mutex<QuarantineTable>,
     pub(super) verification: Arc<VerificationFigures>,
     pub(super) verification_slots: Arc<VerificationSlots>,
     /// The cache that routes in shadow mode would have; created by the first request that needs it.
@@ -93,7 +100,8 @@ impl<S: Store> Pipeline<S> {
             slots: Arc::default(),
         };
         let budget = FillBudget::new(FILL_BUDGET_BYTES);
-        Self::with(Arc::new(config), (store, budget), (log, clock), (metrics, parsing), shared)
+        let config = Arc::new(config.watched());
+        Self::with(config, (store, budget), (log, clock), (metrics, parsing), shared)
     }
 
     fn with(
@@ -122,6 +130,8 @@ impl<S: Store> Pipeline<S> {
             recent_targets: RecentTargets::default(),
             warm_queue,
             writes: WriteTracker::new(),
+            leaks: LeakDetector::new(),
+            quarantine: Mutex::default(),
             verification,
             verification_slots: slots,
             shadow: OnceLock::new(),
@@ -130,6 +140,8 @@ impl<S: Store> Pipeline<S> {
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
+        let table = self.quarantine.lock();
+        let config = config.watched().with_quarantine(|route| table.contains(route));
         let config = Arc::new(config);
         self.verification.retain(config.all_routes());
         if let Some(shadow) = self.shadow.get() {

@@ -122,6 +122,7 @@ impl<S: Store> RequestContext<S> {
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
         let is_cached = route.rule.cache
+            && !route.is_quarantined()
             && route.verification != Verification::Shadow
             && selection.agreement == Agreement::Unanimous;
         // The response is the writer's: it kept credentials that such a `GET` would not send.
@@ -148,6 +149,7 @@ impl<S: Store> RequestContext<S> {
             stamp,
             requested_at,
             ingress_peer: IngressPeer::of(&self.connection),
+            probe: None,
         })
     }
 }

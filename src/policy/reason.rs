@@ -38,6 +38,9 @@ macro_rules! reasons {
 reasons! {
     /// The route is not cached, or its `bypass` condition holds.
     RuleBypass = "rule-bypass",
+    /// The route is quarantined: its responses depend on the requester, although the route shares
+    /// them.
+    Quarantined = "quarantined",
     /// The route is in shadow mode: the origin responds, and the cache is only measured.
     Shadow = "shadow",
     /// Responses to this method are not cached.

@@ -31,7 +31,7 @@ pub(crate) use verification::{ComparisonRule, SampleRate, Verification};
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
-    policy::{CacheRule, invalidation::is_unsafe_method},
+    policy::{CacheRule, Partition, invalidation::is_unsafe_method},
 };
 use body_tags::BodyValues;
 use tags::PlaceholderValues;
@@ -71,10 +71,31 @@ pub struct Route {
     pub client_cache: Option<HeaderValue>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
+    /// Whether the leak detector watches the route, if its responses are shared.
+    pub leak_detection: LeakDetection,
+    /// Whether the route may use the cache at present.
+    pub quarantine: QuarantineState,
     /// Whether stored responses are compared with those of the origin.
     pub verification: Verification,
     /// The parts of responses that do not count when they are compared.
     pub comparison: ComparisonRule,
+}
+
+/// Whether the leak detector watches a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeakDetection {
+    #[default]
+    On,
+    Off,
+}
+
+/// Whether a route may use the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QuarantineState {
+    #[default]
+    Open,
+    /// Not until an operator clears the quarantine.
+    Quarantined,
 }
 
 impl Route {
@@ -100,6 +121,8 @@ impl Route {
             writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
+            leak_detection: LeakDetection::On,
+            quarantine: QuarantineState::Open,
             verification: Verification::default(),
             comparison: ComparisonRule::default(),
         }
@@ -138,6 +161,27 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
+    }
+
+    /// Returns whether the route is quarantined.
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantine == QuarantineState::Quarantined
+    }
+
+    /// Returns whether the leak detector watches the route.
+    pub fn is_watched(&self) -> bool {
+        self.leak_detection == LeakDetection::On
+            && self.verification != Verification::Shadow
+            && self.shares_among_requesters()
+    }
+
+    /// Returns whether requesters with different credentials share responses, and their credentials
+    /// reach the origin.
+    pub fn shares_among_requesters(&self) -> bool {
+        let partition = &self.rule.partition;
+        let is_shared =
+            matches!(partition, Partition::None | Partition::Authenticated | Partition::Claims(_));
+        self.rule.cache && is_shared
     }
 
     /// Returns whether the route needs the JSON of its responses.

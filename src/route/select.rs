@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use http::Method;
 use smallvec::SmallVec;
 
-use super::{Pattern, Route, pattern::first_segment};
+use super::{Pattern, QuarantineState, Route, pattern::first_segment};
 use crate::{
     key::uri::{PathForm, PathReadings},
     policy::CacheRule,
@@ -181,6 +181,24 @@ impl RouteTable {
     /// Returns the route at an index, or the fallback route past the last.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         self.routes.get(index).unwrap_or(&self.unmatched)
+    }
+
+    /// Returns the same table, with exactly those routes quarantined for which this is true.
+    #[must_use]
+    pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
+        let marked = |route: &Arc<Route>| {
+            let quarantine = if is_quarantined(&route.name) {
+                QuarantineState::Quarantined
+            } else {
+                QuarantineState::Open
+            };
+            if quarantine == route.quarantine {
+                return Arc::clone(route);
+            }
+            Arc::new(Route { quarantine, ..Route::clone(route) })
+        };
+        let routes = self.routes.iter().map(marked).collect();
+        Self { routes, unmatched: marked(&self.unmatched), ..self.clone() }
     }
 
     /// Returns the routes in order, without the fallback route.

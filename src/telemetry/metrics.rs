@@ -14,6 +14,7 @@ use prometheus::{
 use super::{
     catalogue::Catalogue,
     feed::FeedMetrics,
+    leaks::LeakMetrics,
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
     purging::PurgeMetrics,
@@ -71,6 +72,7 @@ pub struct Metrics {
     pub(crate) purging: PurgeMetrics,
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) jwks: JwksMetrics,
+    pub(crate) leaks: LeakMetrics,
     pub(crate) triggers: TriggerMetrics,
     pub(crate) verification: VerificationMetrics,
     own_requests: IntCounterVec,
@@ -268,6 +270,7 @@ impl Metrics {
                 "When the current configuration was loaded, in seconds since the Unix epoch.",
             ),
             jwks: JwksMetrics::new(&catalogue),
+            leaks: LeakMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
             verification: VerificationMetrics::new(&catalogue),
             process: ProcessMetrics::new(&catalogue),

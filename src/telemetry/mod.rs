@@ -3,6 +3,7 @@
 mod access_log;
 mod catalogue;
 mod feed;
+mod leaks;
 pub(crate) mod log;
 mod metrics;
 mod process;

@@ -33,6 +33,7 @@ mod fleet;
 mod harness;
 mod hostile;
 mod identities;
+mod leaks;
 mod lifecycle;
 mod namespaces;
 mod operations;

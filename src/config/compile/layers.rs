@@ -44,6 +44,7 @@ struct CommonKeys<'a> {
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
+    detect_leaks: Option<bool>,
     shadow: Option<&'a Located<bool>>,
     audit: Option<&'a Text>,
     compare: Option<&'a Located<CompareTable>>,
@@ -67,6 +68,7 @@ macro_rules! keys {
             store_unless: $table.store_unless.as_ref(),
             client_cache: $table.client_cache.as_ref(),
             client_cache_control: $table.client_cache_control.as_ref(),
+            detect_leaks: $table.detect_leaks.as_ref().map(|flag| flag.value),
             shadow: $table.shadow.as_ref(),
             audit: $table.audit.as_ref(),
             compare: $table.compare.as_ref(),
@@ -95,6 +97,7 @@ pub(super) struct Layer<'a> {
     pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,
+    pub(super) detect_leaks: Option<bool>,
 }
 
 impl<'a> Layer<'a> {
@@ -134,6 +137,7 @@ impl<'a> Layer<'a> {
             bypass,
             store_unless: keys.store_unless.map(|texts| paths(texts, problems)),
             client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
+            detect_leaks: keys.detect_leaks,
         }
     }
 
@@ -160,6 +164,7 @@ impl<'a> Layer<'a> {
             bypass: self.bypass.or(lower.bypass),
             store_unless: self.store_unless.or(lower.store_unless),
             client_cache: self.client_cache.or(lower.client_cache),
+            detect_leaks: self.detect_leaks.or(lower.detect_leaks),
         }
     }
 

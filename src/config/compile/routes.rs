@@ -14,9 +14,10 @@ use crate::{
     key::uri::{QueryForwarding, QueryRule},
     policy::{CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
-        AnyTagTemplate, BodyTagTemplate, BypassRule, ContentRule, Pattern, PlaceholderNames, Route,
-        RouteTable, TagError, TagTemplate, TargetTemplate, UserPlaceholder,
-        condition::QueryCondition, tags::TagProblem, target::TargetProblem,
+        AnyTagTemplate, BodyTagTemplate, BypassRule, ContentRule, LeakDetection, Pattern,
+        PlaceholderNames, QuarantineState, Route, RouteTable, TagError, TagTemplate,
+        TargetTemplate, UserPlaceholder, condition::QueryCondition, tags::TagProblem,
+        target::TargetProblem,
     },
 };
 
@@ -55,6 +56,7 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
+        leak_detection: leak_detection(defaults.detect_leaks),
         tags,
         body_tags,
         verification,
@@ -140,9 +142,15 @@ fn route(
         logs_out,
         client_cache: layer.client_cache,
         warm_on_success,
+        leak_detection: leak_detection(layer.detect_leaks),
+        quarantine: QuarantineState::Open,
         verification,
         comparison,
     })
+}
+
+fn leak_detection(flag: Option<bool>) -> LeakDetection {
+    if flag == Some(false) { LeakDetection::Off } else { LeakDetection::On }
 }
 
 fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {

@@ -28,6 +28,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
         if let Some(route) = route_of(section, routes) {
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
+            warn_about_leaks(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, identity_source, problems);
             warn_about_verification(section, route, problems);
@@ -92,6 +93,21 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
     }
+}
+
+/// Warns about `detect_leaks` on a route that shares no responses to requests with credentials.
+fn warn_about_leaks(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let Some(flag) = section.detect_leaks.as_ref().filter(|_| !route.shares_among_requesters())
+    else {
+        return;
+    };
+    let why = match &route.rule.partition {
+        _ if !route.rule.cache => "the route is not cached",
+        Partition::User => "each user has responses of their own",
+        _ => "requests reach the origin without credentials",
+    };
+    let message = format!("`detect_leaks` has no effect: {why}");
+    problems.push(Finding::warning(flag.span.clone(), message));
 }
 
 /// Warns about comparisons that never take place.

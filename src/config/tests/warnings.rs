@@ -76,6 +76,25 @@ fn partitions_without_effect_and_tags_of_nobody_are_pointed_at() {
 }
 
 #[test]
+fn watching_a_route_that_shares_nothing_has_no_effect() {
+    let route = |keys: &str| {
+        let file = format!("{USERS}[[route]]\nname = \"a\"\nmatch = \"/a\"\n{keys}");
+        [true, false].map(|on| warnings(&format!("{file}\ndetect_leaks = {on}")))
+    };
+    for (keys, why) in [
+        ("partition = \"user\"", "each user has responses of their own"),
+        ("partition = \"everyone\"", "requests reach the origin without credentials"),
+        ("cache = false", "the route is not cached"),
+    ] {
+        let message = format!("`detect_leaks` has no effect: {why}");
+        assert_eq!(route(keys), [[message.as_str()], [message.as_str()]], "{keys}");
+    }
+    for keys in ["partition = \"authenticated\"", "partition = \"claim:tenant\"", "ttl = \"1m\""] {
+        assert_eq!(route(keys), [[""; 0], [""; 0]], "{keys}");
+    }
+}
+
+#[test]
 fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
     let file = |partition: &str| {
         format!(

@@ -11,6 +11,9 @@ pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'stati
         Reason::NoIdentity if users.claim().is_none() => {
             "send the `user.header` field from an address in `from` (with `larder explain`, pass `--from`)"
         }
+        Reason::Quarantined => {
+            "correct the route's `partition` or the origin, then run `larder quarantine --clear ROUTE`; `larder quarantine` lists what differs"
+        }
         Reason::Shadow => {
             "see the results with `larder shadow`, then remove `shadow` from the route"
         }

@@ -42,8 +42,10 @@ impl PlannedRequest<'_> {
             PLAIN if is_by_body => READ_BY_BODY,
             other => other,
         };
+        let is_quarantined = self.matched_route().is_quarantined();
         let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
-        (0..count).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let indexes = (0..count).filter(move |index| *index != QUARANTINE || is_quarantined);
+        indexes.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
     /// Returns whether the route reads requests of this method by their body.
@@ -104,7 +106,7 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 13] = [
+const STEPS: [DecisionRule; 14] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
@@ -116,6 +118,7 @@ const STEPS: [DecisionRule; 13] = [
         &[Reason::Precondition],
     ),
     step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
+    step("Is the route quarantined?", ["no", "yes"], &[Reason::Quarantined]),
     step(
         "Do all readings of the path select the same route?",
         ["yes", "no"],
@@ -136,12 +139,15 @@ const STEPS: [DecisionRule; 13] = [
     step("Does the route read such requests by their body?", ["yes", "no"], &[Reason::BodyNotJson]),
 ];
 
+/// The index of the step that is left out unless it is final.
+const QUARANTINE: usize = 7;
+
 /// The indexes of the two steps that swap with the partition.
-const COOKIES: usize = 8;
-const IDENTITY: usize = 9;
+const COOKIES: usize = 9;
+const IDENTITY: usize = 10;
 
 /// The index of the step for requests without a body, and those that take its place and follow if
 /// the body is part of the key.
 const PLAIN: usize = 2;
-const BODY_SIZE: usize = 11;
-const READ_BY_BODY: usize = 12;
+const BODY_SIZE: usize = 12;
+const READ_BY_BODY: usize = 13;

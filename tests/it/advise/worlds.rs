@@ -39,6 +39,7 @@ pub(super) fn shop() -> World {
         get("/categories/{}", 240, Content::Never).of(Values::Numbers(20)),
         get("/products", 400, Content::Written(&["products", "sales"])).queries(&[
             "category=1",
+            "category=2",
             "category=2&page=1",
             "page=1&category=2",
             "category=1&utm_source=mail&utm_medium=x",

@@ -211,7 +211,7 @@ mod tests {
             forwarding: QueryForwarding::All,
             ..rule()
         };
-        let forwarded = all.with_canonical_values(Cow::Borrowed("x=1&symbols=b,a&page=1"));
+        let forwarded = all.values.canonical(Cow::Borrowed("x=1&symbols=b,a&page=1"));
         assert_eq!(forwarded.as_deref(), Some("x=1&symbols=a,b"));
         assert_eq!(all.kept("x=1&symbols=b,a&page=1").as_deref(), Some("symbols=a,b"));
     }
