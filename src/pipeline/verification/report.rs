@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    figures::{AGE_BOUNDS, ComparedCount, Counts, RouteFigures, DifferenceSample, VerificationMode},
+    figures::{
+        AGE_BOUNDS, ComparedCount, Counts, DifferenceSample, RouteFigures, VerificationMode,
+    },
     inputs::{DifferingInputs, RequestInput},
 };
 use crate::{
