@@ -1,7 +1,7 @@
 //! Differences between two JSON documents.
 
 use serde_json::{Map, Number, Value};
-use serde_json_path::JsonPath;
+use serde_json_path::{JsonPath, NormalizedPath};
 
 use super::difference::Difference;
 use crate::parsing::{self, ParseError};
@@ -40,7 +40,7 @@ pub(super) fn differences(
 /// places.
 fn remove(path: &JsonPath, document: &mut Value) {
     let located = path.query_located(document);
-    let pointers: Vec<String> = located.locations().map(|it| it.to_json_pointer()).collect();
+    let pointers: Vec<String> = located.locations().map(NormalizedPath::to_json_pointer).collect();
     for pointer in pointers {
         let Some((parent, name)) = pointer.rsplit_once('/') else {
             *document = Value::Null;

@@ -108,9 +108,9 @@ impl BodyObserver {
 impl ObservedBody {
     /// Observes a body. One without content is reported at once.
     pub(super) fn new(body: ResponseBody, observer: BodyObserver) -> Self {
-        let mut observed = Self { body, observer: Some(observer) };
-        observed.report_end();
-        observed
+        let mut this = Self { body, observer: Some(observer) };
+        this.report_end();
+        this
     }
 
     /// Reports the end if the body has ended, so that it is known before the client has read it.

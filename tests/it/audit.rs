@@ -151,3 +151,22 @@ async fn an_origin_that_fails_an_audit_changes_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_refusal_in_an_audit_counts_as_any_refusal() {
+    within(async {
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("a"),
+            OriginResponse::status(401, "no"),
+            OriginResponse::status(401, "no"),
+        ])
+        .await;
+        let proxy = Proxy::with(&origin.url(), &format!("{AUDIT}partition = \"user\"\n"));
+        let anna = [("authorization", "Bearer anna")];
+        proxy.get_with("/a", &anna).await;
+        assert_eq!(proxy.get_with("/a", &anna).await.cache(), "HIT");
+        assert_eq!(report(&proxy, 1).await["wrong"], 1);
+        assert_eq!(proxy.get_with("/a", &anna).await.status(), 401);
+    })
+    .await;
+}

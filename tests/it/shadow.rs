@@ -576,12 +576,18 @@ async fn an_explanation_says_what_the_cache_would_do() {
             serde_json::from_str::<Value>(&reply.body).unwrap()
         };
         let before = explain().await;
-        assert_eq!((&before["outcome"]["outcome"], &before["outcome"]["reason"]), (&json!("shadow"), &json!("shadow")));
+        assert_eq!(
+            (&before["outcome"]["outcome"], &before["outcome"]["reason"]),
+            (&json!("shadow"), &json!("shadow"))
+        );
         let means = before["answer"]["means"].as_str().unwrap();
         assert!(means.contains("Without `shadow`: MISS (cold)."), "{means}");
         proxy.get("/a").await;
         let after = explain().await;
-        assert_eq!((&after["answer"]["result"], &after["stored"]["status"]), (&json!("BYPASS"), &json!(200)));
+        assert_eq!(
+            (&after["answer"]["result"], &after["stored"]["status"]),
+            (&json!("BYPASS"), &json!(200))
+        );
         let means = after["answer"]["means"].as_str().unwrap();
         assert!(means.contains("Without `shadow`: HIT."), "{means}");
     })
@@ -592,7 +598,7 @@ async fn an_explanation_says_what_the_cache_would_do() {
 async fn public_data_that_changes_is_not_taken_for_a_users() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {
-            OriginResponse::ok(json!({"price": request.before / 20}).to_string())
+            OriginResponse::ok(json!({"price": request.before / 13}).to_string())
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &format!("{SHADOW}partition = \"everyone\"\n"));

@@ -16,6 +16,7 @@ use crate::{
     fence::PurgeVerdict,
     origin::{RequestBody, ResponseBody},
     pipeline::{
+        lookup::{ForcedStaleness, StoredMatch},
         miss_plan::MissPlan,
         receive::Lookup,
         request_context::RequestContext,
@@ -23,7 +24,7 @@ use crate::{
         sensitive::shown_path,
         tee::{BudgetShare, BudgetState},
     },
-    policy::validation,
+    policy::{Reason, validation},
     route::Route,
     store::Store,
 };
@@ -72,7 +73,7 @@ impl<S: Store> AuditedHit<S> {
         let Ok((response, _)) = send(pipeline, config, self.origin_request(), None).await else {
             return Comparison::Skipped(SkipReason::OriginError);
         };
-        let plan = MissPlan::of_bypass(self.lookup.target.clone());
+        let plan = MissPlan::of_stale(self.stored_match(), Reason::RuleBypass);
         let used = Some((&self.lookup, &plan));
         self.context.apply_credential_verdict(used, response.status(), requested).await;
         let (head, body) = response.into_parts();
@@ -93,6 +94,12 @@ impl<S: Store> AuditedHit<S> {
         let live = ComparedResponse { status: head.status, headers: head.headers, body };
         let ignore = &config.route(self.context.route).comparison.ignore;
         compare(pipeline, &self.stored, live, ignore).await
+    }
+
+    /// Returns the response as a lookup finds it.
+    fn stored_match(&self) -> StoredMatch {
+        let (key, response) = (self.lookup.target.clone(), Arc::clone(&self.stored));
+        StoredMatch { key, response, forced_staleness: ForcedStaleness::None }
     }
 
     /// Returns the request that a fetch for the cache would send.

@@ -80,7 +80,7 @@ pub(super) struct Counts {
     pub(super) inputs: [ComparedCount; RequestInput::ALL.len()],
     /// Comparisons of responses to requests that differ in no input.
     pub(super) alike: ComparedCount,
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Vec<DifferenceSample>,
     /// Differing responses that are in no sample.
     pub(super) unsampled: u64,
 }
@@ -100,7 +100,7 @@ pub(super) struct ComparedCount {
 
 /// Differences of one kind: at the same places, between requests that differ in the same inputs.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
+pub(super) struct DifferenceSample {
     pub(super) differences: Vec<Difference>,
     /// None if unknown.
     pub(super) inputs: Option<DifferingInputs>,
@@ -344,7 +344,7 @@ impl Counts {
         (age, path): (Duration, String),
         at: Timestamp,
     ) {
-        let is_same_kind = |known: &&mut Sample| {
+        let is_same_kind = |known: &&mut DifferenceSample| {
             let places = known.differences.iter().map(|it| &it.at);
             known.inputs == inputs && places.eq(differences.iter().map(|it| &it.at))
         };
@@ -352,7 +352,7 @@ impl Counts {
             (known.age, known.path, known.last) = (age, path, at);
             known.count += 1;
         } else if self.samples.len() < MAX_SAMPLES {
-            self.samples.push(Sample {
+            self.samples.push(DifferenceSample {
                 differences,
                 inputs,
                 count: 1,

@@ -6,7 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
-use http::{HeaderName, header, request::Parts};
+use http::{HeaderName, HeaderValue, header, request::Parts};
 
 use crate::policy::{CredentialRules, credentials::CookieKind};
 
@@ -117,7 +117,7 @@ impl InputDigests {
         add(RequestInput::Query, &[request.uri.query().unwrap_or_default().as_bytes()]);
         let address = peer.map(|peer| peer.to_string()).unwrap_or_default();
         let forwarded = request.headers.get("x-forwarded-for");
-        let forwarded = forwarded.map(|value| value.as_bytes()).unwrap_or_default();
+        let forwarded = forwarded.map(HeaderValue::as_bytes).unwrap_or_default();
         add(RequestInput::Address, &[address.as_bytes(), forwarded]);
         Self(hashers.map(|hasher| hasher.finish()))
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    figures::{AGE_BOUNDS, ComparedCount, Counts, RouteFigures, Sample, VerificationMode},
+    figures::{
+        AGE_BOUNDS, ComparedCount, Counts, DifferenceSample, RouteFigures, VerificationMode,
+    },
     inputs::{DifferingInputs, RequestInput},
 };
 use crate::{
@@ -277,7 +279,7 @@ impl Counts {
 }
 
 impl ReportedSample {
-    fn of(sample: &Sample) -> Self {
+    fn of(sample: &DifferenceSample) -> Self {
         Self {
             count: sample.count,
             first: Rfc3339(sample.first).to_string(),
