@@ -41,12 +41,12 @@ pub(crate) enum Verdict {
     /// Their responses differ, but so do the responses to one of them.
     Volatile,
     /// The responses depend on the requester.
-    Leak(Evidence),
+    Leak(LeakEvidence),
 }
 
 /// How responses depend on the requester.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Evidence {
+pub(crate) struct LeakEvidence {
     pub cause: LeakCause,
     /// The places that differ, as `JSONPath`s or lines. Never values.
     pub places: Vec<String>,
@@ -132,7 +132,7 @@ impl RequesterComparison {
         }
         let places = self.differences();
         if self.seen >= ENOUGH_FOR_NAMES && !first.is_anonymous && !second.is_anonymous {
-            return Verdict::Leak(Evidence { cause: LeakCause::NamesRequester, places });
+            return Verdict::Leak(LeakEvidence { cause: LeakCause::NamesRequester, places });
         }
         let may_still_name = !first.is_anonymous && !second.is_anonymous;
         if places.is_empty() && !may_still_name {
@@ -141,7 +141,7 @@ impl RequesterComparison {
         if self.next().is_some() {
             return Verdict::Undecided;
         }
-        Verdict::Leak(Evidence { cause: LeakCause::DiffersByRequester, places })
+        Verdict::Leak(LeakEvidence { cause: LeakCause::DiffersByRequester, places })
     }
 
     /// Returns the places that are stable for each requester and differ between the two, in the
@@ -226,7 +226,7 @@ mod tests {
 
     fn leak(cause: LeakCause, places: &[&str]) -> Verdict {
         let places = places.iter().map(|&place| place.to_owned()).collect();
-        Verdict::Leak(Evidence { cause, places })
+        Verdict::Leak(LeakEvidence { cause, places })
     }
 
     #[test]

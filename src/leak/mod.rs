@@ -12,6 +12,6 @@ mod names;
 mod quarantine;
 
 pub(crate) use body::MAX_BODY;
-pub(crate) use comparison::{ComparedRequester, Evidence, RequesterComparison, Verdict};
+pub(crate) use comparison::{ComparedRequester, LeakEvidence, RequesterComparison, Verdict};
 pub(crate) use names::RequesterNames;
 pub(crate) use quarantine::{ClearError, QuarantineTable, QuarantinedRoute};

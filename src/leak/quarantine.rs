@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::comparison::Evidence;
+use super::comparison::LeakEvidence;
 use crate::field::{Rfc3339, Timestamp};
 
 /// How long the end of a quarantine is remembered, so that no node brings it back.
@@ -66,7 +66,7 @@ impl QuarantineTable {
     pub(crate) fn add(
         &mut self,
         route: &str,
-        (evidence, path): (&Evidence, &str),
+        (evidence, path): (&LeakEvidence, &str),
         now: Timestamp,
     ) -> bool {
         let is_new = !self.contains(route);
@@ -153,9 +153,9 @@ mod tests {
         Timestamp::from_seconds(seconds)
     }
 
-    fn evidence() -> Evidence {
+    fn evidence() -> LeakEvidence {
         let places = vec!["$.email".to_owned()];
-        Evidence { cause: LeakCause::DiffersByRequester, places }
+        LeakEvidence { cause: LeakCause::DiffersByRequester, places }
     }
 
     fn table(route: &str, seconds: u64) -> QuarantineTable {

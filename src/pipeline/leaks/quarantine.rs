@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
-    leak::{ClearError, Evidence, QuarantineTable, QuarantinedRoute},
+    leak::{ClearError, LeakEvidence, QuarantineTable, QuarantinedRoute},
     pipeline::state::Pipeline,
     purge::{LogEvent, LogUnavailable, PurgeReceipt},
     store::Store,
@@ -27,7 +27,11 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 impl<S: Store> Pipeline<S> {
     /// Quarantines a route on all nodes, and purges its stored responses. On this node it takes
     /// effect at once. `path` is that of the responses that were compared.
-    pub(super) fn quarantine(self: &Arc<Self>, route: &str, (evidence, path): (&Evidence, &str)) {
+    pub(super) fn quarantine(
+        self: &Arc<Self>,
+        route: &str,
+        (evidence, path): (&LeakEvidence, &str),
+    ) {
         let is_new = self.quarantine.lock().add(route, (evidence, path), self.clock.now());
         if !is_new {
             return;
