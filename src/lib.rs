@@ -36,6 +36,7 @@ mod feed;
 mod fence;
 mod field;
 mod forward;
+mod graphql;
 mod key;
 mod origin;
 mod parsing;
