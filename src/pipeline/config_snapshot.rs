@@ -7,13 +7,14 @@ use std::sync::{
 
 use ipnet::IpNet;
 
+use super::content::RecentRequests;
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
     key::{digest::CredentialDigests, uri::host},
     origin::{HostHeader, Origin},
     policy::CredentialRules,
-    route::{Route, RouteTable},
+    route::{GraphqlRule, Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, RouteMetrics},
     user::{Authenticator, PartitionMember},
@@ -48,6 +49,8 @@ pub(crate) struct ConfigSnapshot {
     pub max_object: u64,
     /// Whether responses carry `Server-Timing`.
     pub server_timing: ServerTiming,
+    /// The GraphQL requests that were read lately, if a route is GraphQL.
+    pub recent_requests: Option<RecentRequests>,
 }
 
 /// The hosts that requests may ask for.
@@ -108,6 +111,11 @@ impl ConfigSnapshot {
 
     pub(crate) fn route(&self, index: usize) -> &Route {
         self.routes.route(index)
+    }
+
+    /// Returns the GraphQL route at an index, if it is one.
+    pub(super) fn graphql_route(&self, index: usize) -> Option<(usize, &GraphqlRule)> {
+        Some((index, self.route(index).graphql.as_deref()?))
     }
 
     /// Returns all routes in order, with the one for unmatched requests at the end.

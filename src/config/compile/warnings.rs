@@ -28,6 +28,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
         if let Some(route) = route_of(section, routes) {
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
+            warn_about_graphql(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, identity_source, problems);
             warn_about_verification(section, route, problems);
@@ -91,6 +92,21 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
     if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
+    }
+}
+
+/// Warns about GraphQL on a route that is not cached, or without the methods of GraphQL.
+fn warn_about_graphql(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let Some(flag) = section.graphql.as_ref().filter(|flag| flag.value) else { return };
+    if let Some(table) = section.operation.as_ref().filter(|_| !route.rule.cache) {
+        let message = "`operation` has no effect: the route is not cached";
+        problems.push(Finding::warning(table.span.clone(), message));
+    }
+    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let reads = |method: &Method| is_read(method) || *method == Method::POST;
+    if !methods.is_empty() && !methods.iter().any(reads) {
+        let message = "`graphql` has no effect: it is for `POST`, `GET` and `QUERY`";
+        problems.push(Finding::warning(flag.span.clone(), message));
     }
 }
 

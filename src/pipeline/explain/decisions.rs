@@ -43,7 +43,10 @@ impl PlannedRequest<'_> {
             other => other,
         };
         let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
-        (0..count).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let graphql = self.matched_route().graphql.as_ref().map(|_| GRAPHQL);
+        let before = 0..COOKIES;
+        let steps = before.chain(graphql).chain(COOKIES..count);
+        steps.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
     /// Returns whether the route reads requests of this method by their body.
@@ -104,7 +107,7 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 13] = [
+const STEPS: [DecisionRule; 14] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
@@ -134,6 +137,19 @@ const STEPS: [DecisionRule; 13] = [
     ),
     step("Is its body too large for a key?", ["no", "yes"], &[Reason::BodyKeyTooLarge]),
     step("Does the route read such requests by their body?", ["yes", "no"], &[Reason::BodyNotJson]),
+    step(
+        "Is it one GraphQL query, of an operation that is cached?",
+        ["yes", "no"],
+        &[
+            Reason::GraphqlMutation,
+            Reason::GraphqlSubscription,
+            Reason::GraphqlIntrospection,
+            Reason::GraphqlBatch,
+            Reason::GraphqlUnknownDocument,
+            Reason::GraphqlUnclear,
+            Reason::GraphqlOperation,
+        ],
+    ),
 ];
 
 /// The indexes of the two steps that swap with the partition.
@@ -145,3 +161,6 @@ const IDENTITY: usize = 9;
 const PLAIN: usize = 2;
 const BODY_SIZE: usize = 11;
 const READ_BY_BODY: usize = 12;
+
+/// The index of the step that precedes the cookies on GraphQL routes.
+const GRAPHQL: usize = 13;
