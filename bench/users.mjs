@@ -6,17 +6,16 @@
 // Fails if the median ratio of any kind is under the limit.
 
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import http from 'node:http'
-import { join } from 'node:path'
-import { options, sleep, start, startLarder } from '../tests/process.mjs'
-import { LOAD_CORE, startOrigin } from './servers.mjs'
+import { options, startLarder } from '../tests/process.mjs'
+import { load, median, verify } from './hits.mjs'
+import { startOrigin } from './servers.mjs'
 
 const given = options({ larder: 'target/release/larder', users: '200', rounds: '7', seconds: '2', connections: '64', limit: '0.85' })
 const USERS = Number(given.users)
 const SECRET = 'a secret of the bench, and of no one else'
 const ISSUER = 'https://issuer.test'
-const TICKS = 100 // of /proc/*/stat, a second
 
 const folder = mkdtempSync('/dev/shm/larder-users-')
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -55,8 +54,8 @@ async function compare (name, { token, jwt }) {
   const larder = await startLarder(given.larder, `http://${origin.host}`, { prefix, extra })
   const tokens = Array.from({ length: USERS }, (_, user) => token(user))
   const asks = {
-    shared: tokens.map((_, user) => [`/items/shared/${user}`, {}]),
-    users: tokens.map(each => ['/items/mine/list', { Authorization: `Bearer ${each}` }])
+    shared: tokens.map((_, user) => ({ path: `/items/shared/${user}` })),
+    users: tokens.map(each => ({ path: '/items/mine/list', headers: { Authorization: `Bearer ${each}` } }))
   }
   for (const requests of Object.values(asks)) await verify(larder, requests)
   const ratios = []
@@ -64,7 +63,7 @@ async function compare (name, { token, jwt }) {
   for (let round = 0; round < Number(given.rounds); round++) {
     const order = round % 2 ? ['users', 'shared'] : ['shared', 'users']
     const rate = {}
-    for (const each of order) rate[each] = await load(larder, asks[each])
+    for (const each of order) rate[each] = await load(larder, asks[each], { ...given, folder })
     for (const each of order) rates[each].push(rate[each])
     ratios.push(rate.users / rate.shared)
   }
@@ -77,58 +76,4 @@ async function compare (name, { token, jwt }) {
 function signed (header, payload, sign) {
   const text = `${base64(JSON.stringify(header))}.${base64(JSON.stringify(payload))}`
   return `${text}.${base64(sign(text))}`
-}
-
-/** Asks until all are hits. */
-async function verify (larder, requests) {
-  for (let i = 0; i < 50; i++) {
-    const results = []
-    for (const [path, headers] of requests) results.push(await result(larder, path, headers))
-    if (results.every(each => each === 'HIT')) return
-    await sleep(100)
-  }
-  throw new Error(`not all are hits\n${larder.tail()}`)
-}
-
-function result ({ url }, path, headers) {
-  return new Promise((resolve, reject) => {
-    http.get(url + path, { headers }, response => resolve(response.resume().headers['x-api-cache'])).on('error', reject)
-  })
-}
-
-/** Requests per second of server CPU, all of them hits. */
-async function load (larder, requests) {
-  const script = join(folder, 'load.lua')
-  const lines = requests.map(([path, headers]) =>
-    `wrk.format("GET", "${path}", {${Object.entries(headers).map(([name, value]) => `["${name}"] = "${value}"`).join(', ')}})`)
-  writeFileSync(script, `init = function() requests = {${lines.join(',\n')}}; last = 0 end
-request = function() last = last % #requests + 1; return requests[last] end
-local others = 0
-done = function(summary)
-  io.write(string.format("RESULT %d %d\\n", summary.requests, summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
-end
-`)
-  const [before, hits] = [cpuSeconds(larder.pid), await hitCount(larder)]
-  const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${given.connections}`, `-d${given.seconds}s`, '-s', script, larder.url])
-  while (client.isRunning()) await sleep(20)
-  const used = cpuSeconds(larder.pid) - before
-  const [, answered, errors] = /RESULT (\d+) (\d+)/.exec(client.tail()) ?? []
-  if (!answered || Number(errors)) throw new Error(`the load failed\n${client.tail()}`)
-  if (await hitCount(larder) - hits < Number(answered)) throw new Error('not all answers were hits')
-  return Number(answered) / used
-}
-
-async function hitCount (larder) {
-  const text = await (await fetch(`${larder.admin}/metrics`)).text()
-  return text.split('\n').filter(line => /^larder_requests_total\{.*cache="HIT"/i.test(line)).reduce((sum, line) => sum + Number(line.split(' ').pop()), 0)
-}
-
-function cpuSeconds (pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
-}
-
-function median (list) {
-  const sorted = [...list].sort((a, b) => a - b)
-  return sorted[sorted.length >> 1]
 }

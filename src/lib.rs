@@ -37,6 +37,7 @@ mod feed;
 mod fence;
 mod field;
 mod forward;
+mod graphql;
 mod key;
 mod leak;
 mod origin;

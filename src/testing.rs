@@ -58,6 +58,12 @@ pub mod forward {
         pub use crate::forward::response::headers;
     }
 }
+pub mod graphql {
+    #[cfg(fuzzing)]
+    pub mod fuzzed {
+        pub use crate::graphql::fuzzed::{canonical_document, canonical_query, canonical_request};
+    }
+}
 pub mod key {
     pub use crate::key::{CacheKey, DigestKey, OriginTarget};
     pub mod uri {

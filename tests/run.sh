@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak chaos fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics
 # LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
@@ -18,7 +18,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory soak chaos fuzz metrics)
+steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
@@ -33,6 +33,7 @@ declare -A titles=(
   [connections]='nginx and node over HTTP/2, uvicorn: no request is lost to how they close and limit connections'
   [webhooks]="Webhooks signed with the vendors' own libraries"
   [frameworks]='Express, Koa, Flask, Django, FastAPI, browsers, a scheduled warm-up and the examples behind a login'
+  [graphql]='GraphQL Yoga, Apollo Server and Strawberry, asked by Apollo Client, urql and fetch'
   [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
   [chaos]='Chaos: 60 s of faults in nodes, Redis and origins under load'
@@ -203,6 +204,12 @@ run_frameworks() {
   node_packages frameworks
   python_packages frameworks-python tests/frameworks/requirements.txt
   node tests/frameworks/run.mjs --larder "$larder" --packages "$tools/frameworks" --python "$tools/frameworks-python/bin/python"
+}
+
+run_graphql() {
+  node_packages graphql
+  python_packages graphql-python tests/graphql/requirements.txt
+  node tests/graphql/run.mjs --larder "$larder" --packages "$tools/graphql" --python "$tools/graphql-python/bin/python"
 }
 
 run_events() {

@@ -108,7 +108,7 @@ fn redis_store(
 
 /// Returns the longest time that any route serves stale responses.
 pub(super) fn stale_for(config: &Config) -> Duration {
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let routes = config.routes.each();
     routes.map(|route| route.rule.max_stale_window()).max().unwrap_or_default()
 }
 
@@ -138,7 +138,7 @@ pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
 
 /// Returns the retention of purge records in Redis: at least as long as any response is kept.
 pub(super) fn retention(config: &Config) -> LogRetention {
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let routes = config.routes.each();
     LogRetention::of(routes.map(|route| route.rule.max_use()).max().unwrap_or_default())
 }
 
@@ -153,7 +153,8 @@ pub(super) fn site(
     log_queue: Option<&Arc<LogQueue>>,
 ) -> anyhow::Result<ConfigSnapshot> {
     let routes = config.routes.clone();
-    let names = routes.routes().iter().chain([routes.unmatched()]).map(|route| &*route.name);
+    let names = routes.each().map(|route| &*route.name);
+    let is_graphql = routes.routes().iter().any(|route| route.graphql.is_some());
     let server_timing = if config.server_timing { ServerTiming::On } else { ServerTiming::Off };
     let digests = digests(config)?;
     Ok(ConfigSnapshot {
@@ -177,6 +178,7 @@ pub(super) fn site(
         access_log: log_queue.and_then(|log_queue| access_log(config, log_queue)).map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
+        recent_requests: is_graphql.then(Arc::default),
     })
 }
 
@@ -215,7 +217,7 @@ fn users(
             .context("cannot create a digest key")?,
         StoragePlacement::Node | StoragePlacement::Fleet => digests.key.clone(),
     };
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let routes = config.routes.each();
     let partitions = routes.map(|route| route.rule.partition.clone());
     let users = Authenticator::new(key).with_source(user.identity_source.clone(), keys, partitions);
     Ok(users.with_recheck(user.recheck))

@@ -191,6 +191,7 @@ fn details(route: &Route) -> String {
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
         flag(route.bypass.refresh, "bypass refreshes the cache"),
+        graphql(route),
         listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
@@ -203,6 +204,17 @@ fn details(route: &Route) -> String {
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
+}
+
+/// Describes how a route reads GraphQL.
+fn graphql(route: &Route) -> String {
+    let Some(rule) = route.graphql.as_deref() else { return String::new() };
+    let operations = rule.operations.as_ref().map(|operations| {
+        let times = operations.iter().map(|(name, time)| format!("{name} {}", ttl(time)));
+        let times: Vec<String> = times.collect();
+        listed(": operations", &times)
+    });
+    format!("GraphQL{}", operations.unwrap_or_default())
 }
 
 fn verification(verification: Verification) -> String {

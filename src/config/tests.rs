@@ -238,7 +238,7 @@ fn flags_go_before_the_file() {
     assert_eq!(config.store.redis, flags.redis);
     assert_eq!(config.admin.listen, flags.admin);
     assert_eq!(config.log.access, AccessLogFormat::Off);
-    assert_eq!(config.routes.routes().len(), 5);
+    assert_eq!(config.routes.routes().len(), 6);
 }
 
 #[test]

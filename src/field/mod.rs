@@ -5,6 +5,7 @@ pub(crate) mod common;
 pub(crate) mod cookie;
 pub(crate) mod date;
 pub(crate) mod entity_tag;
+pub(crate) mod form;
 pub(crate) mod forwarded;
 pub(crate) mod forwarding;
 pub(crate) mod hop;

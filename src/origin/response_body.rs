@@ -1,6 +1,8 @@
 //! Response bodies from an origin.
 
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -26,6 +28,23 @@ pub struct ResponseBody {
     guard: Option<ResponseGuard>,
     /// `None` if the body may pause without limit.
     read_timeout: Option<ReadTimeout>,
+    /// Frames that were read ahead, in order; returned before those of the source.
+    ahead: Option<Box<FramesAhead>>,
+}
+
+/// Frames that were read ahead. Boxed, since most bodies have none.
+#[derive(Debug, Default)]
+struct FramesAhead(VecDeque<Frame<Bytes>>);
+
+/// How far a body was read ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadAhead {
+    /// To its end.
+    Whole,
+    /// Beyond the limit.
+    TooLong,
+    /// Until it failed. The failure is returned after what was read.
+    Failed,
 }
 
 /// Proof that a response body is complete; required to store it.
@@ -76,7 +95,8 @@ type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
 
 impl ResponseBody {
     pub(super) fn from_bytes(bytes: Bytes) -> Self {
-        let mut body = Self { source: BodySource::Whole(bytes), guard: None, read_timeout: None };
+        let source = BodySource::Whole(bytes);
+        let mut body = Self { source, guard: None, read_timeout: None, ahead: None };
         body.release_at_end();
         body
     }
@@ -84,7 +104,7 @@ impl ResponseBody {
     /// Creates a streamed body that fails if it pauses for longer than `timeout`.
     pub(super) fn new(source: BodySource, guard: ResponseGuard, timeout: Option<Duration>) -> Self {
         let read_timeout = timeout.map(ReadTimeout::new);
-        let mut body = Self { source, guard: Some(guard), read_timeout };
+        let mut body = Self { source, guard: Some(guard), read_timeout, ahead: None };
         body.release_at_end();
         body
     }
@@ -96,12 +116,42 @@ impl ResponseBody {
 
     /// Returns proof that the body was read to its end; `None` before that, or if it failed.
     pub fn completion(&self) -> Option<CompletionProof> {
-        matches!(self.source, BodySource::Ended).then_some(CompletionProof(()))
+        (!self.has_frames_ahead() && matches!(self.source, BodySource::Ended))
+            .then_some(CompletionProof(()))
+    }
+
+    /// Reads up to `limit` bytes before anyone else does. The body stays as it is: whoever reads it
+    /// gets all of it.
+    pub(crate) async fn read_ahead(&mut self, limit: usize) -> ReadAhead {
+        while !self.is_source_ended() {
+            if self.bytes_ahead().map(Bytes::len).sum::<usize>() > limit {
+                return ReadAhead::TooLong;
+            }
+            match poll_fn(|cx| self.poll_next(cx)).await {
+                Some(Ok(frame)) => self.ahead.get_or_insert_default().0.push_back(frame),
+                Some(Err(error)) => {
+                    self.source = BodySource::Broken(Some(Box::new(error)));
+                    return ReadAhead::Failed;
+                }
+                None => break,
+            }
+        }
+        let is_too_long = self.bytes_ahead().map(Bytes::len).sum::<usize>() > limit;
+        if is_too_long { ReadAhead::TooLong } else { ReadAhead::Whole }
+    }
+
+    /// Returns the data that was read ahead.
+    pub(crate) fn bytes_ahead(&self) -> impl Iterator<Item = &Bytes> {
+        self.ahead.iter().flat_map(|frames| frames.0.iter()).filter_map(Frame::data_ref)
+    }
+
+    fn has_frames_ahead(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|frames| !frames.0.is_empty())
     }
 
     /// Releases the connection once the body has ended.
     fn release_at_end(&mut self) {
-        if !self.is_end_stream() {
+        if !self.is_source_ended() {
             return;
         }
         let guard = self.guard.take();
@@ -163,27 +213,50 @@ impl Body for ResponseBody {
     type Error = ResponseBodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
-        let this = &mut *self;
-        let Poll::Ready(frame) = this.poll_source(cx) else {
-            let Some(read_timeout) = &mut this.read_timeout else {
+        match self.ahead.as_mut().and_then(|frames| frames.0.pop_front()) {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_next(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.has_frames_ahead() && self.is_source_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead: usize = self.bytes_ahead().map(Bytes::len).sum();
+        let mut size = self.source_size();
+        if let Some(upper) = size.upper() {
+            size.set_upper(upper + ahead as u64);
+        }
+        size.set_lower(size.lower() + ahead as u64);
+        size
+    }
+}
+
+impl ResponseBody {
+    /// Polls the next frame of the source.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
+        let Poll::Ready(frame) = self.poll_source(cx) else {
+            let Some(read_timeout) = &mut self.read_timeout else {
                 return Poll::Pending;
             };
             ready!(read_timeout.poll_elapsed(cx));
-            return this.fail(ResponseBodyError::TimedOut);
+            return self.fail(ResponseBodyError::TimedOut);
         };
-        if let Some(read_timeout) = &mut this.read_timeout {
+        if let Some(read_timeout) = &mut self.read_timeout {
             read_timeout.reset();
         }
         match frame {
-            Some(Err(error)) => this.fail(error),
+            Some(Err(error)) => self.fail(error),
             frame => {
-                this.release_at_end();
+                self.release_at_end();
                 Poll::Ready(frame.map(|frame| frame.map(without_head_fields)))
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_source_ended(&self) -> bool {
         match &self.source {
             BodySource::Whole(bytes) => bytes.is_empty(),
             BodySource::Http1(body) => body.is_end_stream(),
@@ -193,7 +266,7 @@ impl Body for ResponseBody {
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn source_size(&self) -> SizeHint {
         match &self.source {
             BodySource::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             BodySource::Http1(body) => body.size_hint(),
@@ -260,5 +333,32 @@ mod tests {
         }
         poll_fn(|cx| read_timeout.poll_elapsed(cx)).await;
         assert_eq!(started.elapsed().as_secs(), 38);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_is_read_again() {
+        let mut body = ResponseBody::from_bytes(Bytes::from_static(b"text"));
+        assert_eq!(body.read_ahead(3).await, ReadAhead::TooLong);
+        assert_eq!(body.read_ahead(4).await, ReadAhead::Whole);
+        assert_eq!(body.bytes_ahead().collect::<Vec<_>>(), ["text"]);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
+        assert!(body.completion().is_none(), "nobody has read it yet");
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "text");
+        assert!(body.is_end_stream() && body.completion().is_some());
+        assert!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_failure_ahead_is_one_after_what_was_read() {
+        let error = std::io::Error::other("reset");
+        let mut body = ResponseBody::from_bytes(Bytes::new());
+        body.source = BodySource::Broken(Some(error.into()));
+        body.ahead.get_or_insert_default().0.push_back(Frame::data(Bytes::from_static(b"a")));
+        assert_eq!(body.read_ahead(10).await, ReadAhead::Failed);
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "a");
+        assert!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().is_err());
+        assert!(body.completion().is_none() && !body.is_end_stream());
     }
 }

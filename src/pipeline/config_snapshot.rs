@@ -7,14 +7,14 @@ use std::sync::{
 
 use ipnet::IpNet;
 
-use super::leaks::RouteWatch;
+use super::{content::RecentRequests, leaks::RouteWatch};
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
     key::{digest::CredentialDigests, uri::host},
     origin::{HostHeader, Origin},
     policy::CredentialRules,
-    route::{Route, RouteTable},
+    route::{GraphqlRule, Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, RouteMetrics},
     user::{Authenticator, PartitionMember},
@@ -52,6 +52,8 @@ pub(crate) struct ConfigSnapshot {
     pub max_object: u64,
     /// Whether responses carry `Server-Timing`.
     pub server_timing: ServerTiming,
+    /// The GraphQL requests that were read lately, if a route is GraphQL.
+    pub recent_requests: Option<Arc<RecentRequests>>,
 }
 
 /// The hosts that requests may ask for.
@@ -130,6 +132,11 @@ impl ConfigSnapshot {
     pub(super) fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
         let routes = self.routes.with_quarantine(is_quarantined);
         Self { id: SnapshotId::next(), routes, ..self.clone() }
+    }
+
+    /// Returns the GraphQL route at an index, if it is one.
+    pub(super) fn graphql_route(&self, index: usize) -> Option<(usize, &GraphqlRule)> {
+        Some((index, self.route(index).graphql.as_deref()?))
     }
 
     /// Returns all routes in order, with the one for unmatched requests at the end.

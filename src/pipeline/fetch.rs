@@ -17,6 +17,7 @@ use super::{
     fetch_context::FetchContext,
     fetch_times::FetchTimes,
     flight_result::{FetchFailure, FlightResult, Retry, ReusedResponse},
+    graphql_response,
     hit_for_miss::HitForMissReason,
     lookup::{self, ForcedStaleness, LookupCriteria, StoredMatch, Tier, TierLookup},
     payload,
@@ -347,7 +348,11 @@ impl<S: Store> OriginFetch<S> {
                 return FetchOutcome::Reused(reused).published(flight.as_ref());
             }
         }
-        let verdict = self.context.cacheability(&response, times);
+        let (inspected, response) = Box::pin(self.inspect(response)).await;
+        let (share, verdict) = match inspected {
+            Ok(share) => (share, self.context.cacheability(&response, times)),
+            Err(reason) => (None, Err(reason)),
+        };
         let is_fresh =
             |it: &StorageTerms| it.freshness.is_reusable_unvalidated(times.received_steady);
         if let Some(flight) = &flight
@@ -359,9 +364,12 @@ impl<S: Store> OriginFetch<S> {
             let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
             return self.share_error((response, times), reason, (sharing, took), flight);
         }
-        let verdict = match verdict {
-            Ok(terms) => Box::pin(self.reserve(&response)).await.map(|share| (terms, share)),
-            Err(reason) => Err(reason),
+        let verdict = match (verdict, share) {
+            (Ok(terms), Some(share)) => Ok((terms, share)),
+            (Ok(terms), None) => {
+                Box::pin(self.reserve(&response)).await.map(|share| (terms, share))
+            }
+            (Err(reason), _) => Err(reason),
         };
         match verdict {
             Ok((terms, share)) => {
@@ -375,6 +383,28 @@ impl<S: Store> OriginFetch<S> {
                 self.finish_not_shared(received, reason, flight.as_ref()).await
             }
         }
+    }
+
+    /// Reads the successful response to a GraphQL query, and returns the memory that it takes. An
+    /// error says why it is not stored.
+    async fn inspect(
+        &self,
+        mut response: Response<ResponseBody>,
+    ) -> (Result<Option<BudgetShare>, Reason>, Response<ResponseBody>) {
+        if self.context.matched_route().graphql.is_none() || !response.status().is_success() {
+            return (Ok(None), response);
+        }
+        let share = match self.reserve(&response).await {
+            Ok(share) => share,
+            Err(reason) => return (Err(reason), response),
+        };
+        let parsing = &self.context.pipeline.parsing;
+        let inspected = graphql_response::inspect(parsing, &mut response).await;
+        let inspected = inspected.map_err(|(reason, cause)| {
+            self.context.count_unreadable(cause);
+            reason
+        });
+        (inspected.map(|()| Some(share)), response)
     }
 
     /// Reserves memory for the body; background requests wait for it.

@@ -39,7 +39,7 @@ impl<S> Pipeline<S> {
 
     /// Returns whether the origin has accepted the credential since it was last ended.
     fn is_accepted_since(&self, config: &ConfigSnapshot, member: &PartitionMember) -> bool {
-        let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+        let routes = config.routes.each();
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);
         let at = (Instant::now(), self.clock.steady());
         own.any(|route| {

@@ -12,6 +12,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use super::{
     config_snapshot::ConfigSnapshot,
     credentials::{self, IdentityInputs},
+    graphql_write::MutationEffect,
     ingress::Ingress,
     logout,
     purge_rate::{PurgeSlot, PurgeSubject},
@@ -27,6 +28,7 @@ use crate::{
         tag,
     },
     purge::{AckTimeout, Acknowledgement, LogUnavailable, PurgeLog, PurgeReceipt},
+    route::Route,
     store::Store,
 };
 
@@ -58,14 +60,20 @@ pub(super) enum PurgeOutcome {
 /// - If the request succeeded, the tags that its route names, or the route of another reading of
 ///   its path.
 ///
+/// On a GraphQL route, `effect` says what a mutation has changed. If that is unknown, all responses
+/// of the route are invalidated; otherwise not even those of its target, which stands for them all.
+///
 /// On routes that separate users, targets are invalidated for the writing user only. A logout
 /// invalidates all responses of the user and ends the credential.
 pub(super) fn selectors(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
     (request, inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
-    outcome: &UnsafeRequestOutcome<'_>,
+    (outcome, effect): (&UnsafeRequestOutcome<'_>, Option<&MutationEffect>),
 ) -> Vec<Selector> {
+    if effect.is_some_and(|effect| effect.has_failed) {
+        return Vec::new();
+    }
     let mut selectors = Vec::new();
     let mut tags = match outcome {
         UnsafeRequestOutcome::Answered(_, response) => groups(ingress, response),
@@ -78,7 +86,11 @@ pub(super) fn selectors(
         let readings = PathReadings::of(path);
         let writer = credentials::writer(config, inputs);
         for route in config.routes.select_each(request.method, &ingress.host, &readings) {
-            invalidates |= route.writes_invalidate;
+            if route.graphql.is_none() {
+                invalidates |= route.writes_invalidate;
+            } else if route.writes_invalidate && effect.is_none_or(|it| it.is_unknown) {
+                selectors.push(all_of_route(config, route, inputs));
+            }
             // Whatever page it leads to: most pages lead to the login.
             if route.is_logout(request.method) {
                 selectors.extend(logout::selectors(config, inputs));
@@ -96,6 +108,7 @@ pub(super) fn selectors(
             selectors.extend(urls(config, ingress, &target, inputs));
         }
     }
+    tags.extend(effect.into_iter().flat_map(|effect| effect.tags.iter().cloned()));
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors
 }
@@ -139,6 +152,16 @@ fn urls(
         });
     }
     selectors
+}
+
+/// Returns the selector of all responses of a route, for the writing user only if the route
+/// separates users.
+fn all_of_route(config: &ConfigSnapshot, route: &Route, inputs: &IdentityInputs<'_>) -> Selector {
+    let of_route = Selector::Route(Box::from(&*route.name));
+    match credentials::owner(config, route, inputs).filter(|_| !route.writes_for_everyone) {
+        Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), of_route].into()),
+        None => of_route,
+    }
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

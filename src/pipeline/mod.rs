@@ -41,6 +41,9 @@ mod fetch_failure;
 mod fetch_times;
 mod finish;
 mod flight_result;
+mod graphql_request;
+mod graphql_response;
+mod graphql_write;
 mod head_cache;
 mod hit_for_miss;
 mod identify;
@@ -97,6 +100,7 @@ use tokio::sync::oneshot;
 
 pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
+pub(crate) use content::RecentRequests;
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use leaks::follow_quarantine;
@@ -221,6 +225,7 @@ impl<S: Store> Handler for Pipeline<S> {
             request,
             presence,
             safety,
+            written: Vec::new(),
         };
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
@@ -287,6 +292,7 @@ impl<S: Store> Pipeline<S> {
             request,
             presence,
             safety,
+            written: Vec::new(),
         };
         AuditedHit { context, lookup, stored }.start();
     }
@@ -303,13 +309,16 @@ impl<S: Store> RequestContext<S> {
 impl<S: Store> ClientRequest<S> {
     /// Takes the action of the first plan.
     fn dispatch(
-        self,
+        mut self,
         action: RequestAction,
         memory: MemoryState,
         body: Incoming,
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         if let RequestAction::ReadContent(form) = action {
             return self.respond_to_content(form, body).boxed();
+        }
+        if let RequestAction::Pass(Reason::GraphqlMutation) = action {
+            self.context.note_mutation_by_url();
         }
         let body = RequestBody::client(body, self.context.connection.body);
         self.act(action, memory, body)

@@ -14,15 +14,16 @@ use serde_json::Value;
 use super::config_snapshot::ConfigSnapshot;
 use crate::{
     field::{list, preference::preferences},
+    graphql::{Entities, has_errors},
     key::uri::PathReadings,
     parsing::{self, ParseError, ParseQueue},
-    policy::{Reason, cache_status::StoredStatus},
+    policy::{Reason, cache_status::StoredStatus, tag},
     route::Route,
 };
 
 /// Maximum length of JSON that is read, in bytes after decoding. Parsing takes many times as much
 /// memory.
-const MAX_JSON: usize = 1 << 20;
+pub(super) const MAX_JSON: usize = 1 << 20;
 
 /// Bodies up to this many bytes are read inline. Larger ones are read elsewhere, after clients have
 /// received them.
@@ -70,6 +71,8 @@ pub(super) enum PayloadError {
     Tags,
     /// It matches the route's `store_unless`, or contains GraphQL errors.
     Excluded,
+    /// Its media type is not that of a GraphQL response.
+    MediaType,
 }
 
 impl PayloadError {
@@ -80,6 +83,7 @@ impl PayloadError {
             Self::Malformed => "malformed",
             Self::Tags => "tags",
             Self::Excluded => "excluded",
+            Self::MediaType => "media-type",
         }
     }
 }
@@ -93,10 +97,14 @@ impl Payload {
         expected: Option<u64>,
     ) -> Result<Self, (Reason, PayloadError)> {
         let kind = MediaKind::of(headers);
-        let is_tagged = !route.body_tags.is_empty() && kind.is_json();
+        let is_graphql = route.graphql.is_some();
+        if is_graphql && !kind.is_json() {
+            return Err((Reason::GraphqlResponse, PayloadError::MediaType));
+        }
+        let is_tagged = is_graphql || (!route.body_tags.is_empty() && kind.is_json());
         let is_checked = match kind {
             MediaKind::Graphql => true,
-            MediaKind::Json | MediaKind::Unclear => !route.store_unless.is_empty(),
+            MediaKind::Json | MediaKind::Unclear => is_graphql || !route.store_unless.is_empty(),
             MediaKind::Media => false,
         };
         if !is_tagged && !is_checked {
@@ -105,6 +113,7 @@ impl Payload {
         match readable(headers, expected) {
             Ok(coding) => Ok(Self::Json(coding, kind)),
             Err(_) if kind == MediaKind::Unclear => Ok(Self::Unused),
+            Err(cause) if is_graphql => Err((Reason::GraphqlResponse, cause)),
             Err(cause) if is_checked => Err((Reason::StoreUnless, cause)),
             Err(cause) => Err((Reason::TagsUnreadable, cause)),
         }
@@ -127,7 +136,7 @@ impl Payload {
 }
 
 impl MediaKind {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Self::Json };
         let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         match &*list::trim(essence).to_ascii_lowercase() {
@@ -139,7 +148,7 @@ impl MediaKind {
         }
     }
 
-    const fn is_json(self) -> bool {
+    pub(super) const fn is_json(self) -> bool {
         matches!(self, Self::Json | Self::Graphql)
     }
 }
@@ -147,7 +156,7 @@ impl MediaKind {
 const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
 
 /// Returns the coding of a body with these fields, if it can be read.
-fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, PayloadError> {
+pub(super) fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, PayloadError> {
     if expected.is_some_and(|length| length > MAX_JSON as u64) {
         return Err(PayloadError::TooLong);
     }
@@ -237,13 +246,23 @@ pub(super) fn tags(
         Err(_) if kind == MediaKind::Unclear => return Ok(Vec::new()),
         Err(cause) => return Err(cause),
     };
-    if route.forbids_storing(&document) || (kind == MediaKind::Graphql && has_errors(&document)) {
+    let is_graphql = kind == MediaKind::Graphql || route.graphql.is_some();
+    if route.forbids_storing(&document) || (is_graphql && has_errors(&document)) {
         return Err(PayloadError::Excluded);
     }
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, query_and_user, &document).map_err(|_| PayloadError::Tags)
+    let tags = route.body_tags_of(path, query_and_user, &document);
+    let mut tags = tags.map_err(|_| PayloadError::Tags)?;
+    if route.graphql.is_some() {
+        let entities = Entities::of(&document);
+        tags.extend(entities.type_tags().chain(entities.object_tags()));
+        if tags.iter().any(|tag| tag.len() > tag::MAX_LENGTH) {
+            return Err(PayloadError::Tags);
+        }
+    }
+    Ok(tags)
 }
 
 /// Returns a body with these fields, decoded. `None` if its coding cannot be read.
@@ -252,7 +271,7 @@ pub(super) fn plain<'a>(headers: &HeaderMap, chunks: &'a [Bytes]) -> Option<Cow<
 }
 
 /// Parses JSON; returns `None` if there is none.
-fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
+pub(super) fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     // Some editors write a byte order mark.
     let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     if json.is_empty() {
@@ -265,20 +284,8 @@ fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     }
 }
 
-/// Returns whether a GraphQL response, or one in a batch, has errors (GraphQL §7.1.2).
-fn has_errors(document: &Value) -> bool {
-    match document {
-        Value::Array(batch) => batch.iter().any(has_errors),
-        _ => match document.get("errors") {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(errors)) => !errors.is_empty(),
-            Some(_) => true,
-        },
-    }
-}
-
 /// Returns whether a decoded document is short enough to be read inline.
-fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
+pub(super) fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
     let is_short = length(chunks) <= INLINE_BYTES;
     match coding {
         Coding::Identity => is_short,
@@ -286,7 +293,7 @@ fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
     }
 }
 
-fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, PayloadError> {
+pub(super) fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, PayloadError> {
     let length = length(chunks);
     if length > MAX_JSON {
         return Err(PayloadError::TooLong);

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::{
     clock::ReceivedAt,
-    content::{ContentShare, RequestContent},
+    content::{self, ContentShare, RequestContent},
     credentials,
     receive::{self, RequestAction},
     received_request::ReceivedRequest,
-    request_context::RequestContext,
+    request_context::{RequestContext, RequestSafety},
 };
 use crate::route::ContentForm;
 
@@ -35,8 +35,19 @@ impl<S> RequestContext<S> {
     ) -> (RequestAction, Arc<RequestContent>) {
         self.received = ReceivedAt::now(&self.pipeline.clock);
         let request = Arc::make_mut(&mut self.request);
-        let head = (&request.method, &mut request.headers);
-        let content = RequestContent::interpret(form, head, (sent, Some(share)));
+        let content = (sent, Some(share));
+        let content = if let Some(route) = self.config.graphql_route(self.route) {
+            let head = (&request.method, &request.uri, &mut request.headers);
+            let recent = self.config.recent_requests.as_deref();
+            content::interpret_graphql(route, recent, head, content)
+        } else {
+            let head = (&request.method, &mut request.headers);
+            RequestContent::interpret(form, head, content)
+        };
+        if let Some(class) = &content.graphql {
+            self.safety = RequestSafety::of_class(class);
+            self.written = class.written().to_vec();
+        }
         let arrival = (&*self.connection, self.received.at);
         let head = ReceivedRequest::of_parts(&self.request, Some(&content));
         let (route, action) = receive::plan(&self.config, &head, self.presence, arrival);
@@ -45,6 +56,7 @@ impl<S> RequestContext<S> {
             let route = self.config.route(route);
             credentials::make_anonymous(&self.config, route, headers, self.presence);
         }
+        self.route = route;
         (action, content)
     }
 }

@@ -8,6 +8,7 @@ use super::{
     config_snapshot::ConfigSnapshot,
     content::{self, RequestContent},
     credentials::{IdentityInputs, RequestIdentity},
+    graphql_request::{self, GraphqlPlan},
     ingress::Ingress,
     received_request::{ContentState, ReceivedRequest},
 };
@@ -118,7 +119,7 @@ pub(super) fn plan(
     let ingress = Ingress::of(config, headers, connection);
     let readings = PathReadings::of(uri.path());
     let selection = config.routes.select(request.method, &ingress.host, &readings);
-    let (index, route) = (selection.index, selection.route);
+    let (index, route) = (selection.index, &**selection.route);
     if !config.hosts.includes(&ingress.host) {
         return (index, RequestAction::Misdirected);
     }
@@ -138,6 +139,10 @@ pub(super) fn plan(
     if let Some(reason) = pass_reason(request, presence) {
         return (index, RequestAction::Pass(reason));
     }
+    // A GraphQL request may be a write whatever its route says of reads.
+    if form == Some(ContentForm::Graphql) && request.content.read().is_none() {
+        return (index, read_content(ContentForm::Graphql, request.content, false));
+    }
     let bypasses = route.bypass.applies(uri.query(), headers);
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
@@ -148,13 +153,18 @@ pub(super) fn plan(
     if selection.agreement == Agreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
     }
+    let (index, route, query) = match on_graphql_route(config, (index, route), request) {
+        Ok(planned) => planned,
+        Err(reason) => return (index, RequestAction::Pass(reason)),
+    };
     let directives = if presence.has(FieldPresence::DIRECTIVES) {
         RequestDirectives::parse(headers).permitted_by(&route.rule)
     } else {
         RequestDirectives::default()
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    let inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
+    let query = query.as_deref().or(uri.query());
+    let inputs = IdentityInputs { query, headers, presence, peer, now };
     let target = (uri.path(), request.content.read());
     let (identity, target) = match identify((config, route), &ingress, target, &inputs) {
         Ok(identified) => identified,
@@ -175,6 +185,21 @@ pub(super) fn plan(
     } else {
         (index, RequestAction::Pass(Reason::RuleBypass))
     }
+}
+
+/// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the
+/// given route on other routes. An error says why the request passes.
+fn on_graphql_route<'a>(
+    config: &'a ConfigSnapshot,
+    (index, route): (usize, &'a Route),
+    request: &ReceivedRequest<'_>,
+) -> Result<(usize, &'a Route, Option<String>), Reason> {
+    let Some(class) = graphql_request::class_of(route, request) else {
+        return Ok((index, route, None));
+    };
+    let GraphqlPlan { index, route, query } =
+        graphql_request::plan(&config.routes, (index, &class), request)?;
+    Ok((index, route, query))
 }
 
 /// Returns the action for a request whose content is part of the key, and is not read yet.

@@ -10,20 +10,23 @@ use super::{
     clock::ReceivedAt,
     config_snapshot::ConfigSnapshot,
     credentials::IdentityInputs,
+    graphql_request,
     hit_for_miss::CredentialClass,
     ingress::{Ingress, IngressPeer},
     lookup::{self, ForcedStaleness, LookupCriteria, MemoryState, StoredMatch, Tier, TierLookup},
     miss_plan::{LookupOutcome, MissPlan},
     receive::Lookup,
+    received_request::ReceivedRequest,
     recent_targets::RepeatableRequest,
     state::Pipeline,
 };
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::FieldPresence},
+    graphql::{RequestClass, WrittenOperation},
     key::{CacheKey, StoragePlacement},
     policy::{CacheRule, ForwardReason, Reason, Reuse, invalidation, reuse, stale, stale::Outage},
-    route::Route,
+    route::{ContentForm, Route},
     server::Connection,
     store::Store,
     user::PartitionMember,
@@ -44,6 +47,8 @@ pub(super) struct RequestContext<S> {
     pub presence: FieldPresence,
     /// Whether the request reads, whatever its method.
     pub safety: RequestSafety,
+    /// The mutations in it, if it is GraphQL.
+    pub written: Vec<WrittenOperation>,
 }
 
 /// Whether a request may change something at the origin.
@@ -53,18 +58,30 @@ pub(super) enum RequestSafety {
     ByMethod,
     /// It is a read, as its route says.
     Read,
+    /// It is a write, as its GraphQL document says.
+    Write,
 }
 
 impl RequestSafety {
     /// Returns what a route says of a request.
     pub(super) fn of(route: &Route, (method, headers): (&Method, &HeaderMap)) -> Self {
-        if route.content.form(method, headers).is_ok() { Self::Read } else { Self::ByMethod }
+        match route.content.form(method, headers) {
+            // Its content says it.
+            Ok(ContentForm::Graphql) | Err(_) => Self::ByMethod,
+            Ok(ContentForm::Json | ContentForm::Bytes) => Self::Read,
+        }
+    }
+
+    /// Returns what a GraphQL request says.
+    pub(super) fn of_class(class: &RequestClass) -> Self {
+        if class.is_read() { Self::Read } else { Self::Write }
     }
 
     /// Returns whether a request on this route may change what is stored.
     pub(super) fn is_unsafe(self, route: &Route, method: &Method, presence: FieldPresence) -> bool {
         let is_read = self == Self::Read && !presence.has(FieldPresence::OVERRIDE);
-        (!is_read && invalidation::is_unsafe(method, presence)) || route.is_logout(method)
+        let is_write = self == Self::Write || invalidation::is_unsafe(method, presence);
+        (!is_read && is_write) || route.is_logout(method)
     }
 }
 
@@ -80,6 +97,7 @@ impl<S> RequestContext<S> {
             request: Arc::clone(&self.request),
             presence: self.presence,
             safety: self.safety,
+            written: self.written.clone(),
         }
     }
 
@@ -91,6 +109,16 @@ impl<S> RequestContext<S> {
             presence: self.presence,
             peer: self.connection.peer.map(|peer| peer.ip().to_canonical()),
             now: self.received.at,
+        }
+    }
+
+    /// Records that a `GET` asks for a mutation. Servers should reject it.
+    pub(super) fn note_mutation_by_url(&mut self) {
+        let request = ReceivedRequest::of_parts(&self.request, None);
+        let route = self.config.route(self.route);
+        if let Some(class) = graphql_request::class_of(route, &request) {
+            self.safety = RequestSafety::of_class(&class);
+            self.written = class.written().to_vec();
         }
     }
 

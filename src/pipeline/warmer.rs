@@ -187,6 +187,7 @@ impl<S: Store> Warmer<S> {
             request,
             presence,
             safety,
+            written: Vec::new(),
         };
         Ok((planned, lookup))
     }

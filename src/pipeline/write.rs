@@ -15,10 +15,11 @@ use super::{
     body::DeliveredBody,
     client_request::ClientRequest,
     deliver::CacheDecision,
+    graphql_write::MutationEffect,
     ingress::{Ingress, request_head},
     invalidate,
     pass::{Upgrade, join_upgrade},
-    problems,
+    payload, problems,
     purge_rate::PurgeSlot,
     request_context::RequestContext,
     send::send,
@@ -83,7 +84,10 @@ impl<S: Store> ClientRequest<S> {
 
 impl<S: Store> RequestContext<S> {
     fn start_write(&self, body: RequestBody) -> oneshot::Receiver<WriteResult> {
-        let request = self.forwarded(body, None);
+        let mut request = self.forwarded(body, None);
+        if self.config.route(self.route).graphql.is_some() {
+            payload::narrow_codings(request.headers_mut());
+        }
         let write = WriteTask {
             start: self.begin_write(),
             upload: request.body().upload().cloned(),
@@ -96,11 +100,16 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Returns what this request invalidates, given its outcome.
-    fn invalidated_by(&self, outcome: &UnsafeRequestOutcome<'_>) -> Vec<Selector> {
+    fn invalidated_by(
+        &self,
+        outcome: &UnsafeRequestOutcome<'_>,
+        effect: Option<&MutationEffect>,
+    ) -> Vec<Selector> {
         let Self { config, request, connection, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
         let head = request_head(request, Credentials::NONE);
-        invalidate::selectors(config, &ingress, (&head, &self.identity_inputs()), outcome)
+        let request = (&head, &self.identity_inputs());
+        invalidate::selectors(config, &ingress, request, (outcome, effect))
     }
 }
 
@@ -157,8 +166,9 @@ impl<S: Store> WriteTask<S> {
     async fn on_response(&self, mut response: Response<ResponseBody>) -> WriteResult {
         let status = response.status();
         let candidate = self.context.candidate(&self.start, &mut response);
+        let effect = Box::pin(self.context.mutation_effect(&mut response)).await;
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
-        let selectors = self.context.invalidated_by(&outcome);
+        let selectors = self.context.invalidated_by(&outcome, effect.as_ref());
         let purged = invalidate::purge(&self.context.pipeline, selectors).await;
         // After the purge, which would select the warmed responses too.
         let warmed = Box::pin(self.context.warm(status)).await;
@@ -182,7 +192,7 @@ impl<S: Store> WriteTask<S> {
     async fn purge_unknown(&self) {
         let pipeline = &self.context.pipeline;
         let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());
-        let subject = (client, self.context.invalidated_by(&UnsafeRequestOutcome::Unknown));
+        let subject = (client, self.context.invalidated_by(&UnsafeRequestOutcome::Unknown, None));
         if subject.1.is_empty() {
             return;
         }

@@ -124,7 +124,8 @@ impl<S: Store> RequestContext<S> {
         let is_cached = route.rule.cache
             && !route.is_quarantined()
             && route.verification != Verification::Shadow
-            && selection.agreement == Agreement::Unanimous;
+            && selection.agreement == Agreement::Unanimous
+            && route.graphql.is_none();
         // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {

@@ -52,6 +52,22 @@ reasons! {
     BodyKeyTooLarge = "body-key-too-large",
     /// The memory for request bodies that are part of a key is exhausted.
     BodyKeyBudget = "body-key-budget",
+    /// The GraphQL request is a mutation, or a batch with one.
+    GraphqlMutation = "graphql-mutation",
+    /// The GraphQL request is a subscription.
+    GraphqlSubscription = "graphql-subscription",
+    /// The GraphQL request asks for the schema, which no purge covers.
+    GraphqlIntrospection = "graphql-introspection",
+    /// Several GraphQL queries are sent as one request.
+    GraphqlBatch = "graphql-batch",
+    /// The GraphQL request names a document that is neither registered here nor persisted by a
+    /// client yet.
+    GraphqlUnknownDocument = "graphql-unknown-document",
+    /// Servers reject the GraphQL request, or read it differently: a syntax error, an unknown
+    /// member, several operations without a name, or a body that is not JSON.
+    GraphqlUnclear = "graphql-unclear",
+    /// The route's `operation` does not list the GraphQL operation.
+    GraphqlOperation = "graphql-operation",
     /// The request upgrades the connection to another protocol.
     Upgrade = "upgrade",
     /// The request has passed through this node before.
@@ -135,6 +151,11 @@ reasons! {
     /// The tags in the response's JSON could not be read: purging one of them would miss the
     /// response.
     TagsUnreadable = "tags-unreadable",
+    /// The GraphQL response has errors.
+    GraphqlErrors = "graphql-errors",
+    /// The response to a GraphQL query is not JSON that can be read: a page, several parts, more
+    /// than 1 MiB, or in a content coding other than gzip.
+    GraphqlResponse = "graphql-response",
     /// The response's JSON matches the route's `store_unless`, contains GraphQL errors, or could
     /// not be read.
     StoreUnless = "store-unless",
@@ -182,6 +203,8 @@ impl Reason {
                 | Self::CredentialField
                 | Self::UnknownCookie
                 | Self::IgnoredParameter
+                | Self::GraphqlErrors
+                | Self::GraphqlResponse
                 | Self::RequestNoStore
                 | Self::NoIdentity
                 | Self::UnverifiedToken

@@ -17,6 +17,8 @@ pub enum ContentRule {
     Json,
     /// `QUERY` and `POST`, by their bytes.
     Bytes,
+    /// GraphQL by `QUERY` and `POST`. Some of these are writes.
+    Graphql,
 }
 
 /// How content enters the key.
@@ -26,6 +28,8 @@ pub enum ContentForm {
     Bytes,
     /// As canonical JSON, if it has one; otherwise as sent.
     Json,
+    /// As a canonical GraphQL request. Other content is not part of the key.
+    Graphql,
 }
 
 /// Why the content of a request is not part of a key.
@@ -44,6 +48,13 @@ impl ContentRule {
     /// Fails if such a request is not a read.
     pub fn form(self, method: &Method, headers: &HeaderMap) -> Result<ContentForm, NotKeyed> {
         match (*method == Method::QUERY, *method == Method::POST, self) {
+            (true, _, Self::Graphql) | (_, true, Self::Graphql) => {
+                if is_json(headers) {
+                    Ok(ContentForm::Graphql)
+                } else {
+                    Err(NotKeyed::NotJson)
+                }
+            }
             (true, _, Self::Json) if is_json(headers) => Ok(ContentForm::Json),
             (true, ..) | (_, true, Self::Bytes) => Ok(ContentForm::Bytes),
             (_, true, Self::Json) if is_json(headers) => Ok(ContentForm::Json),

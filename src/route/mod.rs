@@ -6,6 +6,7 @@
 pub(crate) mod body_tags;
 pub(crate) mod condition;
 pub(crate) mod content;
+pub(crate) mod graphql;
 pub(crate) mod json_path;
 pub(crate) mod pattern;
 pub(crate) mod select;
@@ -22,6 +23,7 @@ use serde_json_path::JsonPath;
 pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
 pub(crate) use condition::BypassRule;
 pub(crate) use content::{ContentForm, ContentRule, NotKeyed};
+pub(crate) use graphql::{GraphqlRule, PurgeByResponse};
 pub(crate) use json_path::TagLimitExceeded;
 pub(crate) use pattern::{Mismatch, Params, Pattern};
 pub(crate) use select::{Agreement, RouteTable};
@@ -59,6 +61,8 @@ pub struct Route {
     pub body_tags: Box<[BodyTagTemplate]>,
     /// A response is not stored if one of these paths selects a node in its JSON.
     pub store_unless: Arc<[JsonPath]>,
+    /// How GraphQL is read, if requests and responses are GraphQL.
+    pub graphql: Option<Arc<GraphqlRule>>,
     /// Tags that a successful unsafe request purges.
     pub purged_on_write: Box<[TagTemplate]>,
     /// Whether writes invalidate their own targets (RFC 9111 §4.4).
@@ -115,6 +119,7 @@ impl Route {
             tags: Box::default(),
             body_tags: Box::default(),
             store_unless: Arc::default(),
+            graphql: None,
             purged_on_write: Box::default(),
             client_cache: None,
             warm_on_success: Box::default(),
@@ -184,9 +189,32 @@ impl Route {
         self.rule.cache && is_shared
     }
 
+    /// Returns the distinct tags that templates give with a JSON document.
+    pub(crate) fn tags_with_json(
+        &self,
+        templates: &[AnyTagTemplate],
+        (path, (query, user)): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
+        document: &Value,
+    ) -> Result<Vec<String>, TagLimitExceeded> {
+        let mut tags = Vec::new();
+        for (form, reading) in path.each() {
+            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let body_values = BodyValues { values, document };
+            for template in templates {
+                match template {
+                    AnyTagTemplate::Request(template) => {
+                        template.render(&body_values.values, &mut tags);
+                    }
+                    AnyTagTemplate::Body(template) => template.render(&body_values, &mut tags)?,
+                }
+            }
+        }
+        Ok(tags)
+    }
+
     /// Returns whether the route needs the JSON of its responses.
     pub fn reads_body(&self) -> bool {
-        !self.body_tags.is_empty() || !self.store_unless.is_empty()
+        !self.body_tags.is_empty() || !self.store_unless.is_empty() || self.graphql.is_some()
     }
 
     /// Returns whether the JSON of a response forbids storing it.

@@ -1,11 +1,14 @@
 //! Route selection: the first route that matches a request.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use http::Method;
 use smallvec::SmallVec;
 
-use super::{Pattern, QuarantineState, Route, pattern::first_segment};
+use super::{GraphqlRule, Pattern, QuarantineState, Route, pattern::first_segment};
 use crate::{
     key::uri::{PathForm, PathReadings},
     policy::CacheRule,
@@ -20,11 +23,19 @@ use crate::{
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
+    /// The routes with the lifetimes of their GraphQL operations. No request selects them by its
+    /// head; their indexes follow the fallback route.
+    by_operation: Box<[Arc<Route>]>,
+    /// Indexes of these.
+    operations: OperationIndex,
     sent: RouteIndex,
     loosest: RouteIndex,
     /// Whether any pattern differs in its loosest form.
     has_loosest_variant: bool,
 }
+
+/// Indexes of routes for GraphQL operations, by the index of their route and the operation.
+type OperationIndex = HashMap<usize, BTreeMap<Box<str>, usize>>;
 
 /// The routes to try for a path in one form.
 #[derive(Debug, Clone)]
@@ -66,15 +77,26 @@ pub enum Agreement {
 impl RouteTable {
     /// Creates a table that tries `routes` in order. Routes without a pattern never match.
     pub fn new(routes: Vec<Route>, unmatched: Route) -> Self {
+        let (by_operation, operations) = by_operation(&routes);
         let has_loosest_variant =
             |route: &Route| route.pattern.as_ref().is_some_and(Pattern::has_loosest_variant);
         Self {
             sent: RouteIndex::of(&routes, PathForm::Sent),
             loosest: RouteIndex::of(&routes, PathForm::Loosest),
             has_loosest_variant: routes.iter().any(has_loosest_variant),
+            by_operation: by_operation.into(),
+            operations,
             routes: routes.into_iter().map(Arc::new).collect(),
             unmatched: Arc::new(unmatched),
         }
+    }
+
+    /// Returns the index of the route for a GraphQL operation, given the index of the route that a
+    /// request selects by its head. `None` if the operation is not cached.
+    pub fn for_operation(&self, index: usize, operation: Option<&str>) -> Option<usize> {
+        let Some(operations) = self.operations.get(&index) else { return Some(index) };
+        let listed = operation.and_then(|name| operations.get(name));
+        listed.or_else(|| operations.get(GraphqlRule::OTHERS)).copied()
     }
 
     /// Returns the first route that matches, or the fallback route.
@@ -180,7 +202,14 @@ impl RouteTable {
 
     /// Returns the route at an index, or the fallback route past the last.
     pub fn route(&self, index: usize) -> &Arc<Route> {
-        self.routes.get(index).unwrap_or(&self.unmatched)
+        let by_operation = || self.by_operation.get(index.checked_sub(self.routes.len() + 1)?);
+        self.routes.get(index).or_else(by_operation).unwrap_or(&self.unmatched)
+    }
+
+    /// Returns all routes in the order of their indexes: with the fallback route, and with those
+    /// of GraphQL operations, which share the names of their routes.
+    pub fn each(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter().chain([&self.unmatched]).chain(&self.by_operation)
     }
 
     /// Returns the same table, with exactly those routes quarantined for which this is true.
@@ -198,7 +227,8 @@ impl RouteTable {
             Arc::new(Route { quarantine, ..Route::clone(route) })
         };
         let routes = self.routes.iter().map(marked).collect();
-        Self { routes, unmatched: marked(&self.unmatched), ..self.clone() }
+        let by_operation = self.by_operation.iter().map(marked).collect();
+        Self { routes, by_operation, unmatched: marked(&self.unmatched), ..self.clone() }
     }
 
     /// Returns the routes in order, without the fallback route.
@@ -217,6 +247,24 @@ impl Default for RouteTable {
     fn default() -> Self {
         Self::new(Vec::new(), Route::unmatched(CacheRule::default()))
     }
+}
+
+/// Returns the routes with the lifetimes of operations, and their indexes.
+fn by_operation(routes: &[Route]) -> (Vec<Arc<Route>>, OperationIndex) {
+    let (mut all, mut indexes) = (Vec::new(), HashMap::new());
+    for (index, route) in routes.iter().enumerate() {
+        let listed = route.graphql.as_ref().and_then(|rule| rule.operations.as_ref());
+        for (name, ttl) in listed.into_iter().flatten() {
+            let rule = CacheRule { ttl: ttl.over(&route.rule.ttl), ..route.rule.clone() };
+            let of_route: &mut BTreeMap<_, _> = indexes.entry(index).or_default();
+            of_route.insert(name.clone(), routes.len() + 1 + all.len());
+            all.push(Arc::new(Route { rule, ..route.clone() }));
+        }
+        if listed.is_some_and(BTreeMap::is_empty) {
+            indexes.insert(index, BTreeMap::new());
+        }
+    }
+    (all, indexes)
 }
 
 impl RouteIndex {

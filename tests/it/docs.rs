@@ -253,12 +253,16 @@ fn the_explanation_in_the_documents_is_what_is_explained() {
 fn the_configurations_in_the_guides_are_valid() {
     let environment = Environment {
         variable: &|_| Some("secret".to_owned()),
-        file: &|_| Ok("secret".to_owned()),
+        file: &|path| {
+            let is_json = path.extension().is_some_and(|extension| extension == "json");
+            Ok(if is_json { "{}" } else { "secret" }.to_owned())
+        },
     };
     for file in [
         "get-started.md",
         "cache-an-api.md",
         "search-bodies.md",
+        "graphql.md",
         "operations.md",
         "origins.md",
         "shadow.md",

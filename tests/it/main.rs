@@ -30,6 +30,7 @@ mod explain;
 mod failures;
 mod fences;
 mod fleet;
+mod graphql;
 mod harness;
 mod hostile;
 mod identities;

@@ -17,6 +17,14 @@ pub(super) fn rule(
     pattern: &Pattern,
     problems: &mut Problems<'_>,
 ) -> ContentRule {
+    let is_graphql = section.graphql.as_ref().is_some_and(|flag| flag.value);
+    if let Some(key) = section.key.as_ref().filter(|_| is_graphql) {
+        let message = "`key` cannot be combined with `graphql`, which reads the body itself";
+        problems.push(Finding::error(Some(key.span.clone()), message).help("remove `key`"));
+    }
+    if is_graphql {
+        return ContentRule::Graphql;
+    }
     let words = [("json-body", ContentRule::Json), ("body", ContentRule::Bytes)];
     let Some(rule) = problems.one_of(section.key.as_ref(), &words) else {
         return ContentRule::default();

@@ -2,6 +2,7 @@
 
 mod content;
 mod events;
+mod graphql;
 mod identity;
 mod layers;
 mod origin;

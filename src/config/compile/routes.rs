@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::Method;
 
-use super::{content, layers::Layer, problems::Problems, user};
+use super::{content, graphql, layers::Layer, problems::Problems, user};
 use crate::{
     config::{
         file::{ConfigFile, Located, RouteSection, Text, Texts},
@@ -117,6 +117,9 @@ fn route(
     let (tags, body_tags) = tags(section, layer.tags, (names, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, names, problems);
+    let graphql = graphql::rule(section, problems, |texts, problems| {
+        purged_with_json(texts, names, problems)
+    });
     warn_about_writes(section, (&pattern, content), problems);
     let logs_out = section.on_success.as_ref().and_then(|table| table.logout) == Some(true);
     // A logout must reach the origin.
@@ -129,11 +132,12 @@ fn route(
         rule,
         query,
         content,
-        vary: layer.vary.unwrap_or_default(),
+        vary: graphql::vary(layer.vary.unwrap_or_default(), graphql.as_ref()),
         bypass: bypass.unwrap_or_default(),
         tags,
         body_tags,
         store_unless: layer.store_unless.unwrap_or_default(),
+        graphql: graphql.map(Arc::new),
         purged_on_write,
         writes_invalidate: section.on_write.as_ref().and_then(|table| table.invalidate)
             != Some(false),
@@ -277,6 +281,30 @@ fn purged(
     tags.into()
 }
 
+/// Compiles the tags that a mutation purges once its response has been read.
+fn purged_with_json(
+    texts: &Texts,
+    names: PlaceholderNames<'_>,
+    problems: &mut Problems<'_>,
+) -> Box<[AnyTagTemplate]> {
+    let mut tags = Vec::new();
+    for text in texts.iter() {
+        match AnyTagTemplate::parse(text, names) {
+            Ok(tag) => tags.push(tag),
+            Err(error) => {
+                let help = match error.problem {
+                    TagProblem::Path(_) => None,
+                    TagProblem::User => Some(USER_PLACEHOLDER_HELP.to_owned()),
+                    _ => Some(format!("{}, `{{$.variables.name}}`", placeholders(names))),
+                };
+                let finding = tag_finding(text, &error, help, problems);
+                problems.push(finding);
+            }
+        }
+    }
+    tags.into()
+}
+
 fn tag_finding(
     text: &Text,
     error: &TagError,
@@ -330,7 +358,10 @@ fn warn_about_writes(
     problems: &mut Problems<'_>,
 ) {
     let methods = pattern.methods();
-    let writes = |method: &Method| is_unsafe_method(method) && !content::reads(content, method);
+    let is_mixed = content == ContentRule::Graphql;
+    let writes = |method: &Method| {
+        is_unsafe_method(method) && (is_mixed || !content::reads(content, method))
+    };
     if let Some(table) = &section.on_write
         && !methods.is_empty()
         && !methods.iter().any(writes)
@@ -368,7 +399,7 @@ fn warn_about_reads_by_post(
         let message = "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("if these are reads of JSON, set `key = \"json-body\"` to cache them; if not all are, set `on_write = { invalidate = false }`"),
+                .help("if these are GraphQL, set `graphql = true`; if these are reads of JSON, set `key = \"json-body\"` to cache them; if not all are, set `on_write = { invalidate = false }`"),
         );
     }
 }

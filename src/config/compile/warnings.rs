@@ -29,6 +29,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
             warn_about_leaks(section, route, problems);
+            warn_about_graphql(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, identity_source, problems);
             warn_about_verification(section, route, problems);
@@ -108,6 +109,21 @@ fn warn_about_leaks(section: &RouteSection, route: &Route, problems: &mut Proble
     };
     let message = format!("`detect_leaks` has no effect: {why}");
     problems.push(Finding::warning(flag.span.clone(), message));
+}
+
+/// Warns about GraphQL on a route that is not cached, or without the methods of GraphQL.
+fn warn_about_graphql(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let Some(flag) = section.graphql.as_ref().filter(|flag| flag.value) else { return };
+    if let Some(table) = section.operation.as_ref().filter(|_| !route.rule.cache) {
+        let message = "`operation` has no effect: the route is not cached";
+        problems.push(Finding::warning(table.span.clone(), message));
+    }
+    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let reads = |method: &Method| is_read(method) || *method == Method::POST;
+    if !methods.is_empty() && !methods.iter().any(reads) {
+        let message = "`graphql` has no effect: it is for `POST`, `GET` and `QUERY`";
+        problems.push(Finding::warning(flag.span.clone(), message));
+    }
 }
 
 /// Warns about comparisons that never take place.

@@ -18,7 +18,7 @@ pub(super) use mask::masked;
 pub(crate) use mask::masked_url;
 pub(super) use read::read;
 pub(super) use routing::{
-    BypassTable, CompareTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue,
+    BypassTable, CompareTable, DefaultsTable, Named, QueryTable, RouteSection, TierTable, TtlValue,
     VaryTable,
 };
 pub(super) use schedules::{PollSection, ScheduleSection, WarmValue};

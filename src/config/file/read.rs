@@ -99,6 +99,18 @@ impl ShapeChecker<'_> {
                 });
                 return true;
             }
+            (ValueShape::NamedDurations, DeValue::Table(durations)) => {
+                retain(durations, |name, duration| {
+                    self.value(duration, DURATION, &join(path, name.get_ref()))
+                });
+                return true;
+            }
+            (ValueShape::NamedTexts, DeValue::Table(lists)) => {
+                retain(lists, |name, texts| {
+                    self.value(texts, ValueShape::Texts, &join(path, name.get_ref()))
+                });
+                return true;
+            }
             (ValueShape::Values, DeValue::Table(values)) => {
                 retain(values, |name, value| self.scalars(value, &join(path, name.get_ref())));
                 return true;

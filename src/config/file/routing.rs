@@ -6,7 +6,6 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-
 use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
@@ -80,6 +79,9 @@ pub(crate) struct RouteSection {
     pub(crate) query: Option<Located<QueryTable>>,
     pub(crate) vary: Option<Located<VaryTable>>,
     pub(crate) bypass: Option<Located<BypassTable>>,
+    pub(crate) graphql: Option<Located<bool>>,
+    pub(crate) operation: Option<Located<Named<Text>>>,
+    pub(crate) documents: Option<Text>,
     pub(crate) on_write: Option<Located<OnWriteTable>>,
     pub(crate) on_success: Option<Located<OnSuccessTable>>,
     pub(crate) store_unless: Option<Texts>,
@@ -90,6 +92,9 @@ pub(crate) struct RouteSection {
     pub(crate) audit: Option<Text>,
     pub(crate) compare: Option<Located<CompareTable>>,
 }
+
+/// Values that the operator names.
+pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
 
 /// `ttl`: one time, or one for each status.
 #[derive(Debug)]
@@ -173,6 +178,8 @@ pub(crate) struct OnWriteTable {
     pub(crate) everyone: Option<bool>,
     pub(crate) invalidate: Option<bool>,
     pub(crate) purge: Option<Texts>,
+    pub(crate) purge_by_response: Option<Text>,
+    pub(crate) purge_by_operation: Option<Located<Named<Texts>>>,
 }
 
 /// `route.on_success`: log the user out, or warm targets, after a successful response.

@@ -33,6 +33,10 @@ pub(super) enum ValueShape {
     Tables(&'static [KeySpec]),
     /// Such tables, named by the operator.
     Named(&'static [KeySpec]),
+    /// Durations, named by the operator.
+    NamedDurations,
+    /// Lists of strings, or single ones, named by the operator.
+    NamedTexts,
     /// Strings, numbers and booleans, or lists of these, named by the operator.
     Values,
 }
@@ -47,6 +51,8 @@ impl ValueShape {
             Self::Flag => "`true` or `false`",
             Self::Warm => "`true`, a path or a list of paths",
             Self::Count => "a whole number",
+            Self::NamedDurations => "a table of durations in quotes such as `\"30s\"`",
+            Self::NamedTexts => "a table of lists of strings",
             Self::Table(_) | Self::Named(_) | Self::Values => "a table",
             Self::TableOrText(..) => "a string or a table",
             Self::Tables(_) => "a list of tables",
@@ -250,6 +256,9 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("query", ValueShape::Table(QUERY)),
     key("vary", ValueShape::Table(VARY)),
     key("bypass", ValueShape::Table(BYPASS)),
+    key("graphql", ValueShape::Flag),
+    key("operation", ValueShape::NamedDurations),
+    key("documents", STRING),
     key("on_write", ValueShape::Table(ON_WRITE)),
     key("on_success", ValueShape::Table(ON_SUCCESS)),
     key("store_unless", ValueShape::Texts),
@@ -285,6 +294,8 @@ pub(super) const ON_WRITE: &[KeySpec] = &[
     key("everyone", ValueShape::Flag),
     key("invalidate", ValueShape::Flag),
     key("purge", ValueShape::Texts),
+    key("purge_by_response", STRING),
+    key("purge_by_operation", ValueShape::NamedTexts),
 ];
 
 pub(super) const ON_SUCCESS: &[KeySpec] =

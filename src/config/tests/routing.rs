@@ -191,3 +191,65 @@ fn a_refresh_that_never_happens_is_a_warning() {
     assert_eq!(warnings(&text("")), [message]);
     assert!(warnings(&text("query.ignore = \"nocache\"")).is_empty());
 }
+
+fn graphql(keys: &str) -> String {
+    format!("[[route]]\nname = \"a\"\nmatch = \"/graphql\"\ngraphql = true\n{keys}\n")
+}
+
+#[test]
+fn operations_have_routes_of_their_own() {
+    let config = parse(&format!(
+        "origin = \"http://origin\"\n{}",
+        graphql("ttl = { \"404\" = \"1s\" }\noperation = { A = \"1h\", \"*\" = \"1m\" }")
+    ));
+    let ttl = |operation: Option<&str>| {
+        let index = config.routes.for_operation(0, operation).unwrap();
+        let ttl = config.routes.route(index).rule.ttl.clone();
+        [200_u16, 404].map(|code| ttl.for_status(code.try_into().unwrap()).unwrap().as_secs())
+    };
+    assert_eq!(ttl(Some("A")), [3600, 1]);
+    assert_eq!(ttl(Some("B")), [60, 1]);
+    assert_eq!(ttl(None), [60, 1]);
+    assert_eq!(config.routes.each().count(), 4);
+    let route = config.routes.route(0);
+    assert!(route.vary.headers.contains(&http::header::ACCEPT));
+    let none = parse(&format!("origin = \"http://origin\"\n{}", graphql("operation = {}")));
+    assert_eq!(none.routes.for_operation(0, Some("A")), None);
+    let all = parse(&format!("origin = \"http://origin\"\n{}", graphql("")));
+    assert_eq!(all.routes.for_operation(0, Some("A")), Some(0));
+}
+
+#[test]
+fn invalid_graphql_keys_are_pointed_at() {
+    for (keys, message) in [
+        ("operation = { \"a-b\" = \"1h\" }", "not the name of a GraphQL operation"),
+        ("operation = { a = \"soon\" }", "expected a number"),
+        ("operation = \"1h\"", "a table of durations"),
+        ("documents = \"/etc/list.json\"", "${file:/path/to/documents.json}"),
+        ("documents = '{\"a\":\"{\"}'", "document `a`: not a GraphQL document"),
+        ("documents = '[]'", "an object of documents by name"),
+        ("on_write = { purge_by_response = \"all\" }", "expected one of"),
+        ("on_write = { purge_by_operation = { a = \"{order}\" } }", "unknown placeholder"),
+        ("on_write = { purge_by_operation = { \"*\" = \"a\" } }", "not the name of"),
+        ("key = \"json-body\"", "`key` cannot be combined with `graphql`"),
+    ] {
+        let found = errors(&graphql(keys));
+        assert!(found.contains(message), "{keys}: {found}");
+    }
+}
+
+#[test]
+fn graphql_keys_on_other_routes_are_warned_of() {
+    let found = warnings(
+        "[[route]]\nname = \"a\"\nmatch = \"/a\"\noperation = { a = \"1h\" }\ndocuments = \"{}\"\n\
+         on_write = { purge_by_response = \"types\", purge_by_operation = { a = \"b\" } }",
+    );
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.iter().all(|warning| warning.contains("has no effect without `graphql = true`")));
+    assert_eq!(warnings(&graphql("on_write = { purge = [\"a\"] }")), [""; 0]);
+    let uncached = warnings(&graphql("cache = false\noperation = { a = \"1h\" }"));
+    assert_eq!(uncached, ["`operation` has no effect: the route is not cached"]);
+    let put = warnings(&graphql("").replace("\"/graphql\"", "\"PUT /graphql\""));
+    assert_eq!(put, ["`graphql` has no effect: it is for `POST`, `GET` and `QUERY`"]);
+    assert_eq!(warnings(&graphql("").replace("\"/graphql\"", "\"POST /graphql\"")), [""; 0]);
+}

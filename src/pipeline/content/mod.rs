@@ -5,12 +5,16 @@
 //! one makes the key from it. What is keyed is what the origin receives.
 
 mod budget;
+mod graphql;
 mod interned;
 mod read;
+mod recent_requests;
 mod request_content;
 mod rewrite;
 
 pub(super) use budget::{ContentBudget, ContentShare};
+pub(super) use graphql::{class_of, interpret_graphql};
 pub(super) use interned::InternedContent;
 pub(super) use read::{MAX_BYTES, ReadOutcome, read};
+pub(crate) use recent_requests::RecentRequests;
 pub(super) use request_content::RequestContent;

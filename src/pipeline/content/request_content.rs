@@ -10,7 +10,8 @@ use super::{
     rewrite::{KeyedForm, describe, keyed_form},
 };
 use crate::{
-    key::ContentDigest, purge::planted::PlantedBug, route::ContentForm, warm::WarmContent,
+    graphql::RequestClass, key::ContentDigest, purge::planted::PlantedBug, route::ContentForm,
+    warm::WarmContent,
 };
 
 /// The content of a request, as the key says and the origin receives.
@@ -26,6 +27,8 @@ pub(in crate::pipeline) struct RequestContent {
     pub digest: ContentDigest,
     /// Whether it was rewritten.
     pub form: KeyedForm,
+    /// What it does, if it is GraphQL and was read as such.
+    pub graphql: Option<RequestClass>,
     /// The memory that it counts against.
     _share: Option<ContentShare>,
 }
@@ -37,8 +40,16 @@ impl RequestContent {
         (bytes, form): (Bytes, KeyedForm),
         share: Option<ContentShare>,
     ) -> Arc<Self> {
+        Arc::new(Self::of((method, headers), (bytes, form), share))
+    }
+
+    pub(super) fn of(
+        (method, headers): (&Method, &HeaderMap),
+        (bytes, form): (Bytes, KeyedForm),
+        share: Option<ContentShare>,
+    ) -> Self {
         let digest = ContentDigest::of(headers, &bytes);
-        Arc::new(Self { method: method.clone(), bytes, digest, form, _share: share })
+        Self { method: method.clone(), bytes, digest, form, graphql: None, _share: share }
     }
 
     /// Returns whether the origin receives the same bytes by the same method, under the same digest.
@@ -73,6 +84,18 @@ impl RequestContent {
         Self::new((method, headers), (bytes, form), share)
     }
 
+    /// Returns the content of a GraphQL request of this class.
+    pub(super) fn with_class(self, class: RequestClass) -> Self {
+        Self { graphql: Some(class), ..self }
+    }
+
+    /// Returns the same content, which counts against no request's memory.
+    pub(super) fn without_share(&self) -> Arc<Self> {
+        let Self { method, bytes, digest, form, graphql, .. } = self;
+        let (method, bytes, graphql) = (method.clone(), bytes.clone(), graphql.clone());
+        Arc::new(Self { method, bytes, digest: *digest, form: *form, graphql, _share: None })
+    }
+
     /// Keys the canonical form, and forwards what was sent (a planted bug).
     #[cold]
     fn as_sent(
@@ -83,6 +106,7 @@ impl RequestContent {
         let (canonical, form) = keyed_form(form, headers, sent.clone());
         describe(headers, sent.len());
         let digest = ContentDigest::of(headers, &canonical);
-        Arc::new(Self { method: method.clone(), bytes: sent, digest, form, _share: share })
+        let method = method.clone();
+        Arc::new(Self { method, bytes: sent, digest, form, graphql: None, _share: share })
     }
 }

@@ -16,6 +16,8 @@ pub(in crate::pipeline) enum KeyedForm {
     Bytes,
     /// As canonical JSON.
     Canonical,
+    /// As a canonical GraphQL request.
+    Graphql,
     /// As sent, because it has no canonical form.
     NotCanonical(WhyAsSent),
 }
@@ -39,6 +41,7 @@ impl KeyedForm {
         match self {
             Self::Bytes => "as sent",
             Self::Canonical => "as canonical JSON",
+            Self::Graphql => "as a canonical GraphQL request",
             Self::NotCanonical(why) => why.describe(),
         }
     }
@@ -66,7 +69,7 @@ pub(in crate::pipeline) fn keyed_form(
     headers: &HeaderMap,
     sent: Bytes,
 ) -> (Bytes, KeyedForm) {
-    if form == ContentForm::Bytes {
+    if form != ContentForm::Json {
         return (sent, KeyedForm::Bytes);
     }
     match why_as_sent(headers) {
@@ -79,7 +82,7 @@ pub(in crate::pipeline) fn keyed_form(
 }
 
 /// Returns why the fields of a request forbid changing a byte of its content.
-fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
+pub(super) fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
     let is_identity = |coding: &[u8]| coding.eq_ignore_ascii_case(b"identity");
     let has_coding = headers.contains_key(header::CONTENT_ENCODING)
         && !list::members(headers, header::CONTENT_ENCODING).all(is_identity);

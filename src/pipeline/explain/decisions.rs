@@ -44,8 +44,10 @@ impl PlannedRequest<'_> {
         };
         let is_quarantined = self.matched_route().is_quarantined();
         let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
-        let indexes = (0..count).filter(move |index| *index != QUARANTINE || is_quarantined);
-        indexes.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let graphql = self.matched_route().graphql.as_ref().map(|_| GRAPHQL);
+        let before = (0..COOKIES).filter(move |index| *index != QUARANTINE || is_quarantined);
+        let steps = before.chain(graphql).chain(COOKIES..count);
+        steps.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
     /// Returns whether the route reads requests of this method by their body.
@@ -106,7 +108,7 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 14] = [
+const STEPS: [DecisionRule; 15] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
@@ -137,6 +139,19 @@ const STEPS: [DecisionRule; 14] = [
     ),
     step("Is its body too large for a key?", ["no", "yes"], &[Reason::BodyKeyTooLarge]),
     step("Does the route read such requests by their body?", ["yes", "no"], &[Reason::BodyNotJson]),
+    step(
+        "Is it one GraphQL query, of an operation that is cached?",
+        ["yes", "no"],
+        &[
+            Reason::GraphqlMutation,
+            Reason::GraphqlSubscription,
+            Reason::GraphqlIntrospection,
+            Reason::GraphqlBatch,
+            Reason::GraphqlUnknownDocument,
+            Reason::GraphqlUnclear,
+            Reason::GraphqlOperation,
+        ],
+    ),
 ];
 
 /// The index of the step that is left out unless it is final.
@@ -151,3 +166,6 @@ const IDENTITY: usize = 10;
 const PLAIN: usize = 2;
 const BODY_SIZE: usize = 12;
 const READ_BY_BODY: usize = 13;
+
+/// The index of the step that precedes the cookies on GraphQL routes.
+const GRAPHQL: usize = 14;

@@ -29,11 +29,13 @@ pub use input::{ExplainRequest, ExplainRequestResponse};
 use super::{
     clock::ReceivedAt,
     config_snapshot::ConfigSnapshot,
-    credentials,
+    credentials, graphql_response,
+    graphql_write::{self, MutationEffect},
     ingress::requested_host,
     invalidate,
+    payload::PayloadError,
     receive::{Lookup, RequestAction, pass_reason_on_miss},
-    request_context::{RequestContext, RequestSafety},
+    request_context::RequestContext,
     state::Pipeline,
 };
 use crate::{
@@ -126,7 +128,8 @@ impl<S: Store> Pipeline<S> {
             route: planned.route,
             received,
             connection: Arc::new(connection),
-            safety: RequestSafety::of(config.route(planned.route), (&parts.method, &parts.headers)),
+            safety: planned.safety,
+            written: Vec::new(),
             request: Arc::new(parts),
             presence: planned.presence,
         }
@@ -341,12 +344,36 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     let (status, headers) =
         response.map_or((http::StatusCode::OK, &none), |given| (given.status, &given.headers));
     let outcome = invalidation::UnsafeRequestOutcome::Answered(status, headers);
+    let effect = effect(planned, response, status);
     let identity_inputs = planned.identity_inputs();
     let asked = (&head, &identity_inputs);
-    let selectors = invalidate::selectors(planned.config, &planned.ingress(), asked, &outcome);
+    let selectors = invalidate::selectors(
+        planned.config,
+        &planned.ingress(),
+        asked,
+        (&outcome, effect.as_ref()),
+    );
     let writer = credentials::writer(planned.config, &identity_inputs);
     let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
+}
+
+/// Returns what a mutation has changed, as its response says.
+fn effect(
+    planned: &PlannedRequest<'_>,
+    response: Option<&input::ParsedResponse>,
+    status: http::StatusCode,
+) -> Option<MutationEffect> {
+    let route = planned.matched_route();
+    route.graphql.as_ref()?;
+    let document = |response: &input::ParsedResponse| {
+        let body = response.body.clone().unwrap_or_default();
+        graphql_response::document(&response.headers, &body)
+    };
+    let document = response.map_or(Err(PayloadError::Malformed), document);
+    let user = planned.placeholder();
+    let target = (&planned.readings(), (planned.query(), user));
+    Some(graphql_write::effect_of(route, target, (&planned.written, (status, document))))
 }
 
 /// Formats a selector, without the user's name.

@@ -1,5 +1,7 @@
 //! A request after all decisions that need no store.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
 use http_body_util::Full;
@@ -14,11 +16,13 @@ use crate::{
         forwarding::{self, ForwardingKind},
         presence::FieldPresence,
     },
+    graphql::WrittenOperation,
     key::uri::{PathForm, PathReadings, purge_url::CREDENTIAL_MARK},
     pipeline::{
         config_snapshot::ConfigSnapshot,
-        content::RequestContent,
+        content::{self, RequestContent},
         credentials::{self, IdentityInputs, mask_credentials},
+        graphql_request,
         ingress::Ingress,
         receive::{self, Lookup, RequestAction},
         received_request::ReceivedRequest,
@@ -43,6 +47,9 @@ pub(super) struct PlannedRequest<'a> {
     now: Timestamp,
     pub(super) route: usize,
     pub(super) action: RequestAction,
+    pub(super) safety: RequestSafety,
+    /// The mutations in it, if it is GraphQL.
+    pub(super) written: Vec<WrittenOperation>,
     removed: Vec<RemovedField>,
 }
 
@@ -61,10 +68,25 @@ impl<'a> PlannedRequest<'a> {
         let arrival = (connection, now);
         let head = ReceivedRequest::of(&request);
         let (mut route, mut action) = receive::plan(config, &head, presence, arrival);
+        let mut safety =
+            RequestSafety::of(config.route(route), (request.method(), request.headers()));
+        let mut class = graphql_request::class_of(config.route(route), &head).map(Cow::into_owned);
+        if let RequestAction::Pass(Reason::GraphqlMutation) = action {
+            safety = RequestSafety::Write;
+        }
         if let RequestAction::ReadContent(form) = action {
-            let (method, sent) = (request.method().clone(), (parsed.content.clone(), None));
-            let content = RequestContent::interpret(form, (&method, request.headers_mut()), sent);
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            let (headers, sent) = (request.headers_mut(), (parsed.content.clone(), None));
+            let content = match config.graphql_route(route) {
+                Some(graphql) => {
+                    let head = (&method, &uri, headers);
+                    content::interpret_graphql(graphql, None, head, sent)
+                }
+                None => RequestContent::interpret(form, (&method, headers), sent),
+            };
             let head = ReceivedRequest::of(&request).with_content(&content);
+            class = graphql_request::class_of(config.route(route), &head).map(Cow::into_owned);
+            safety = class.as_ref().map_or(safety, RequestSafety::of_class);
             (route, action) = receive::plan(config, &head, presence, arrival);
         }
         let mut planned = Self {
@@ -76,6 +98,8 @@ impl<'a> PlannedRequest<'a> {
             now,
             route,
             action,
+            safety,
+            written: class.map(|class| class.written().to_vec()).unwrap_or_default(),
             removed,
         };
         if planned.lookup().is_some() && !planned.is_shadow() {
@@ -141,8 +165,7 @@ impl<'a> PlannedRequest<'a> {
     /// Returns whether the request may change what is stored.
     pub(super) fn is_unsafe(&self) -> bool {
         let (route, method) = (self.matched_route(), self.request.method());
-        let safety = RequestSafety::of(route, (method, self.request.headers()));
-        safety.is_unsafe(route, method, self.presence)
+        self.safety.is_unsafe(route, method, self.presence)
     }
 
     /// Returns why the cache is not used, if so.

@@ -19,6 +19,7 @@ use crate::{
         config_snapshot::ConfigSnapshot,
         credentials,
         fetch_times::FetchTimes,
+        graphql_response,
         ingress::requested_host,
         payload::{self, Payload, PayloadError},
         receive::Lookup,
@@ -57,6 +58,7 @@ impl EvaluatedResponse {
     ) -> Self {
         let (sent, mut given) = (given.headers.clone(), given.clone());
         credentials::make_response_anonymous(planned.matched_route(), &mut given.headers);
+        apply_hints(planned.matched_route(), &mut given);
         let directives = ResponseDirectives::parse(&given.headers);
         let head = head(&given, now);
         let (freshness, basis) =
@@ -234,6 +236,18 @@ fn length(headers: &HeaderMap, body: Option<&Bytes>) -> Option<u64> {
     body.map(|body| body.len() as u64).or_else(announced)
 }
 
+/// Makes what the JSON of a GraphQL response says about caching part of its head.
+fn apply_hints(route: &Route, given: &mut ParsedResponse) {
+    if route.graphql.is_some()
+        && given.status.is_success()
+        && let Some(body) = &given.body
+        && let Ok(document) = graphql_response::document(&given.headers, body)
+    {
+        // A refusal is known by the body.
+        let _refused = graphql_response::judge(&document, &mut given.headers);
+    }
+}
+
 /// Returns the tags in the body, or why it prevents storing.
 fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec<String>, Reason> {
     let (Some(body), route) = (&given.body, planned.matched_route()) else { return Ok(Vec::new()) };
@@ -244,7 +258,11 @@ fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec
     };
     let request = (&planned.readings(), (planned.query(), planned.placeholder()));
     let tags = payload::tags(route, request, (coding, kind), std::slice::from_ref(body));
+    let is_graphql = route.graphql.is_some();
     tags.map_err(|cause| match cause {
+        PayloadError::Excluded if is_graphql => Reason::GraphqlErrors,
+        PayloadError::Tags if is_graphql => Reason::TagLimit,
+        _ if is_graphql => Reason::GraphqlResponse,
         PayloadError::Excluded => Reason::StoreUnless,
         PayloadError::Tags => Reason::TagLimit,
         _ if route.body_tags.is_empty() => Reason::StoreUnless,

@@ -374,6 +374,7 @@ fn in_shadow<S: Store>(real: &RequestContext<S>) -> RequestContext<MemoryStore> 
         request,
         presence: *presence,
         safety: real.safety,
+        written: Vec::new(),
     }
 }
 

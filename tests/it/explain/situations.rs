@@ -57,6 +57,8 @@ const CLAIM: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123
 
 const TTL: &str = "[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\n";
 
+const GRAPHQL: &str = "[[route]]\nname = \"graphql\"\nmatch = \"/graphql\"\ngraphql = true\noperation = { branchList = \"1h\" }\n";
+
 pub(crate) const SITUATIONS: &[Situation] = &[
     // ── Routes and freshness ──
     Situation { name: "no-route", ..GET },
@@ -405,6 +407,12 @@ pub(crate) const SITUATIONS: &[Situation] = &[
         toml: CLAIM,
         fields: &[("authorization", BOB)],
         response: OK,
+        ..GET
+    },
+    Situation {
+        name: "graphql-operation",
+        toml: GRAPHQL,
+        target: "/graphql?query={branchList{id}}",
         ..GET
     },
 ];

@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 pub use name_pattern::NamePattern;
 pub(crate) use name_pattern::NamePatternError;
-pub(crate) use pair::{decoded, pairs};
 pub(crate) use values::{DefaultValue, ValueRule};
 
+pub(crate) use crate::field::form::{decoded, pairs};
 use pair::{is_ambiguous, name_of};
 
 /// The parameters that are part of the key, and whether their order is.

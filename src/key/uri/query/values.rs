@@ -7,8 +7,9 @@ use url::form_urlencoded;
 
 use super::{
     name_pattern::NamePattern,
-    pair::{decoded, is_ambiguous, name_of, pairs},
+    pair::{is_ambiguous, name_of},
 };
+use crate::field::form::{decoded, pairs};
 
 /// The values of parameters that make no difference. The origin receives what the key has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,0 +1,317 @@
+//! Classification: whether a GraphQL request reads or writes, and what a read is keyed by.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    document::{Document, Operation, OperationKind},
+    documents::{DocumentCache, RegisteredDocuments},
+    members::{Parameters, RequestMembers, agrees_with_url, parsed},
+};
+
+/// What a request does, as far as a cache has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestClass {
+    /// A query, which may be answered from the store.
+    Query(CanonicalRequest),
+    /// A request that is passed and changes nothing.
+    Read(Uncached),
+    /// A request that is passed and changes something, or may do so.
+    Write(Uncached, Vec<WrittenOperation>),
+}
+
+/// Why a request is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uncached {
+    Mutation,
+    Subscription,
+    /// It asks for the schema.
+    Introspection,
+    /// Several requests in one.
+    Batch,
+    /// It names a document that is not known here.
+    UnknownDocument,
+    /// Servers may read it differently, or reject it.
+    Unclear,
+}
+
+/// A mutation, or what may be one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct WrittenOperation {
+    /// Its name; `None` if it has none, or is in doubt.
+    pub(crate) name: Option<Box<str>>,
+    /// Its variables, as JSON.
+    pub(crate) variables: Option<Box<str>>,
+    /// Its position in a batch.
+    pub(crate) position: Option<usize>,
+}
+
+/// A query in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CanonicalRequest {
+    document: Arc<Document>,
+    /// The name of the operation.
+    operation: Option<Box<str>>,
+    /// How the document is sent.
+    form: DocumentForm,
+    /// The extensions, as a JSON object with at least one member.
+    extensions: Option<String>,
+    variables: Option<String>,
+    /// Whether the request persists its document.
+    persists: bool,
+    /// The parameters of the URL that are not part of the request, as sent.
+    others: String,
+}
+
+/// How a document is sent to the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum DocumentForm {
+    /// As text.
+    Text,
+    /// By its name in the origin's registry, and the member that says it.
+    Id(&'static str, Box<str>),
+    /// By its hash in the origin's registry, which the extensions say.
+    Hash,
+}
+
+impl RequestClass {
+    /// Returns the class of a request that cannot be read: it may be any mutation.
+    pub(crate) fn unclear() -> Self {
+        unknown_write(Uncached::Unclear)
+    }
+
+    /// Returns whether the request changes nothing.
+    pub(crate) fn is_read(&self) -> bool {
+        !matches!(self, Self::Write(..))
+    }
+
+    /// Returns what the request may change.
+    pub(crate) fn written(&self) -> &[WrittenOperation] {
+        match self {
+            Self::Write(_, operations) => operations,
+            Self::Query(_) | Self::Read(_) => &[],
+        }
+    }
+}
+
+/// What requests are classified with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Classifier<'a> {
+    /// The documents that were parsed, or persisted by clients.
+    pub(crate) documents: &'a DocumentCache,
+    /// The documents that the origin has registered.
+    pub(crate) registered: &'a RegisteredDocuments,
+}
+
+impl Classifier<'_> {
+    /// Classifies a `POST` by its body, which is canonical JSON, and the query of its URL.
+    pub(crate) fn of_body(&self, json: &str, url_query: Option<&str>) -> RequestClass {
+        if json.starts_with('[') {
+            return self.of_batch(json, url_query);
+        }
+        let unclear = RequestClass::unclear;
+        let Ok(members) = RequestMembers::of_json(json) else { return unclear() };
+        let class = self.of_members(&members, "");
+        let operation = match &class {
+            RequestClass::Query(request) => request.operation(),
+            RequestClass::Read(_) | RequestClass::Write(..) => members.operation_name.as_deref(),
+        };
+        if agrees_with_url(url_query, operation) { class } else { unclear() }
+    }
+
+    /// Classifies a `GET` by the query of its URL.
+    ///
+    /// A `GET` is a write if it asks for a mutation, which servers should reject.
+    pub(crate) fn of_query(&self, query: &str) -> RequestClass {
+        let unclear = RequestClass::Read(Uncached::Unclear);
+        let Ok(parameters) = Parameters::of_query(query) else { return unclear };
+        let Ok(members) = RequestMembers::of_json(&parameters.json) else { return unclear };
+        match self.of_members(&members, &parameters.others.join("&")) {
+            RequestClass::Write(cause, _) if cause != Uncached::Mutation => {
+                RequestClass::Read(cause)
+            }
+            class => class,
+        }
+    }
+
+    /// A batch is passed; it writes if one of its requests may.
+    fn of_batch(&self, json: &str, url_query: Option<&str>) -> RequestClass {
+        let Ok(requests) = parsed::<Vec<&RawValue>>(json) else {
+            return RequestClass::unclear();
+        };
+        let mut written = Vec::new();
+        for (position, request) in requests.into_iter().enumerate() {
+            if let RequestClass::Write(_, operations) = self.of_body(request.get(), url_query) {
+                let position = Some(position);
+                let in_batch = |operation| WrittenOperation { position, ..operation };
+                written.extend(operations.into_iter().map(in_batch));
+            }
+        }
+        if written.is_empty() {
+            return RequestClass::Read(Uncached::Batch);
+        }
+        RequestClass::Write(Uncached::Batch, written)
+    }
+
+    fn of_members(&self, members: &RequestMembers<'_>, others: &str) -> RequestClass {
+        let (document, form) = match self.document(members) {
+            Ok(found) => found,
+            Err(cause) => return unknown_write(cause),
+        };
+        let is_odd = members.has_unknown
+            || (members.query.is_some() && members.document_id.is_some())
+            || form.is_none();
+        let selected = document.operation(members.operation_name.as_deref());
+        let (Some(Operation { kind, name }), Some(form), false) = (selected, form, is_odd) else {
+            return in_doubt(&document, members);
+        };
+        match kind {
+            OperationKind::Mutation => {
+                let written = written(name.as_deref(), members);
+                RequestClass::Write(Uncached::Mutation, vec![written])
+            }
+            OperationKind::Subscription => RequestClass::Read(Uncached::Subscription),
+            OperationKind::Query if document.is_introspection() => {
+                RequestClass::Read(Uncached::Introspection)
+            }
+            OperationKind::Query => RequestClass::Query(CanonicalRequest {
+                operation: name.clone(),
+                extensions: extensions(members, &form),
+                document,
+                form,
+                variables: members.variables.map(str::to_owned),
+                persists: members.query.is_some() && members.hash.is_some(),
+                others: others.to_owned(),
+            }),
+        }
+    }
+
+    /// Returns the document that a request names, and how it is sent; no form if the request says
+    /// a wrong hash.
+    fn document(
+        &self,
+        members: &RequestMembers<'_>,
+    ) -> Result<(Arc<Document>, Option<DocumentForm>), Uncached> {
+        if let Some(query) = &members.query {
+            let document = self.documents.parsed(query).map_err(|_| Uncached::Unclear)?;
+            let is_right = members
+                .hash
+                .as_deref()
+                .is_none_or(|hash| self.documents.persist(hash, query, &document));
+            return Ok((document, is_right.then_some(DocumentForm::Text)));
+        }
+        if let Some((member, id)) = &members.document_id {
+            let registered = self.registered.find(id).ok_or(Uncached::UnknownDocument)?;
+            return Ok((registered, Some(DocumentForm::Id(member, id.as_ref().into()))));
+        }
+        let hash = members.hash.as_deref().ok_or(Uncached::Unclear)?;
+        if let Some(registered) = self.registered.find(hash) {
+            return Ok((registered, Some(DocumentForm::Hash)));
+        }
+        let persisted = self.documents.persisted(hash).ok_or(Uncached::UnknownDocument)?;
+        Ok((persisted, Some(DocumentForm::Text)))
+    }
+}
+
+/// Returns the class of a request that may hold any mutation.
+fn unknown_write(cause: Uncached) -> RequestClass {
+    RequestClass::Write(cause, vec![WrittenOperation::default()])
+}
+
+/// Returns the class of a request that servers read differently or reject.
+fn in_doubt(document: &Document, members: &RequestMembers<'_>) -> RequestClass {
+    let operations = document.operations().iter();
+    let mutations: Vec<_> = operations
+        .filter(|operation| operation.kind == OperationKind::Mutation)
+        .map(|operation| written(operation.name.as_deref(), members))
+        .collect();
+    if mutations.is_empty() {
+        return RequestClass::Read(Uncached::Unclear);
+    }
+    RequestClass::Write(Uncached::Unclear, mutations)
+}
+
+fn written(name: Option<&str>, members: &RequestMembers<'_>) -> WrittenOperation {
+    let variables = members.variables.map(Into::into);
+    WrittenOperation { name: name.map(Into::into), variables, position: None }
+}
+
+/// Returns the extensions that are sent, as a JSON object with at least one member.
+fn extensions(members: &RequestMembers<'_>, form: &DocumentForm) -> Option<String> {
+    let mut kept: BTreeMap<&str, Cow<'_, str>> =
+        members.extensions.iter().map(|(name, value)| (&**name, value.get().into())).collect();
+    if let (DocumentForm::Hash, Some(hash)) = (form, &members.hash) {
+        let hash = Value::from(&**hash);
+        kept.insert("persistedQuery", format!("{{\"sha256Hash\":{hash},\"version\":1}}").into());
+    }
+    (!kept.is_empty()).then(|| object(kept))
+}
+
+/// Writes a JSON object of members whose values are JSON.
+fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> String {
+    let members: Vec<String> =
+        members.into_iter().map(|(name, json)| format!("{}:{json}", Value::from(name))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// The characters of a query parameter's value that are sent as they are (RFC 3986 §2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl CanonicalRequest {
+    /// Returns whether nothing more has to be done for the same request than for this one.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.persists
+    }
+
+    /// Returns the name of the operation.
+    pub(crate) fn operation(&self) -> Option<&str> {
+        self.operation.as_deref()
+    }
+
+    /// Returns the canonical body: JSON without white space, members sorted by name.
+    pub(crate) fn to_json(&self) -> String {
+        object(self.members().into_iter().map(|(name, value)| match value {
+            MemberValue::Json(json) => (name, json.into()),
+            MemberValue::Text(text) => (name, Value::from(text).to_string().into()),
+        }))
+    }
+
+    /// Returns the canonical query of a URL: other parameters as sent, then the request.
+    pub(crate) fn to_query(&self) -> String {
+        let mut query = self.others.clone();
+        for (name, MemberValue::Json(text) | MemberValue::Text(text)) in self.members() {
+            let separator = if query.is_empty() { "" } else { "&" };
+            let value = utf8_percent_encode(text, UNRESERVED);
+            let _infallible = write!(query, "{separator}{name}={value}");
+        }
+        query
+    }
+
+    /// Returns the members, sorted by name.
+    fn members(&self) -> Vec<(&'static str, MemberValue<'_>)> {
+        let document = match &self.form {
+            DocumentForm::Text => Some(("query", MemberValue::Text(self.document.text()))),
+            DocumentForm::Id(member, id) => Some((*member, MemberValue::Text(id))),
+            DocumentForm::Hash => None,
+        };
+        let text = |name, text| Some((name, MemberValue::Text(text?)));
+        let json = |name, json| Some((name, MemberValue::Json(json?)));
+        let others = [
+            json("extensions", self.extensions.as_deref()),
+            text("operationName", self.operation.as_deref()),
+            json("variables", self.variables.as_deref()),
+        ];
+        let mut members: Vec<_> =
+            document.into_iter().chain(others.into_iter().flatten()).collect();
+        members.sort_unstable_by_key(|(name, _)| *name);
+        members
+    }
+}
+
+/// The value of a member.
+enum MemberValue<'a> {
+    Json(&'a str),
+    Text(&'a str),
+}

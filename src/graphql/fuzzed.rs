@@ -1,0 +1,29 @@
+//! What a fuzz target asks of GraphQL requests.
+
+use super::{Classifier, DocumentCache, RegisteredDocuments, RequestClass, document::Document};
+
+/// Returns the canonical text of a document, if it is understood.
+pub fn canonical_document(text: &str) -> Option<String> {
+    Document::parse(text).ok().map(|document| document.text().to_owned())
+}
+
+/// Returns the canonical body of a request, and the query of a URL that asks for the same, if the
+/// request is a query.
+pub fn canonical_request(json: &str) -> Option<(String, String)> {
+    let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
+    let classifier = Classifier { documents: &documents, registered: &registered };
+    match classifier.of_body(json, None) {
+        RequestClass::Query(request) => Some((request.to_json(), request.to_query())),
+        _ => None,
+    }
+}
+
+/// Returns the canonical body of what the query of a URL asks for, if that is a query.
+pub fn canonical_query(query: &str) -> Option<String> {
+    let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
+    let classifier = Classifier { documents: &documents, registered: &registered };
+    match classifier.of_query(query) {
+        RequestClass::Query(request) => Some(request.to_json()),
+        _ => None,
+    }
+}

@@ -1,0 +1,24 @@
+//! GraphQL: which requests are reads, what they are keyed by, and what responses hold.
+//!
+//! A cache has to know three things of a request that carries a program: whether it changes
+//! anything, which other requests ask for the same, and what will make its response invalid.
+//! [`class`] answers the first two, [`response`] the third. Whatever servers may read differently
+//! is never a query: it is passed, and counts as a write if it may be one.
+//!
+//! Pure but for [`documents`], which remembers what was parsed.
+
+mod class;
+mod document;
+mod documents;
+#[cfg(fuzzing)]
+pub mod fuzzed;
+mod members;
+mod response;
+mod token;
+
+pub(crate) use class::{Classifier, RequestClass, Uncached, WrittenOperation};
+pub(crate) use documents::{DocumentCache, RegisteredDocuments, RegistryError};
+pub(crate) use response::{CacheHints, Entities, has_errors, is_failure};
+
+#[cfg(test)]
+mod tests;

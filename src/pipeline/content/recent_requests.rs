@@ -1,0 +1,94 @@
+//! Requests that were read lately: a client that repeats one byte by byte has it read once.
+
+use std::{hash::Hash, sync::Arc};
+
+use quick_cache::{Equivalent, Weighter, sync::Cache};
+
+use super::request_content::RequestContent;
+
+/// The number of bytes that the requests take.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// Approximate size of a request besides its content, in bytes.
+const REQUEST_BYTES: usize = 512;
+
+/// The contents of GraphQL requests, by what they were read from. Bounded in bytes.
+#[derive(Debug)]
+pub(crate) struct RecentRequests(Cache<SentRequest, Arc<RequestContent>, RequestWeighter>);
+
+/// The parts of a request that its content is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RequestParts<'a> {
+    pub(super) route: usize,
+    pub(super) method: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) content_type: &'a [u8],
+    pub(super) body: &'a [u8],
+}
+
+/// The same, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SentRequest {
+    route: usize,
+    method: Box<str>,
+    query: Option<Box<str>>,
+    content_type: Box<[u8]>,
+    body: Box<[u8]>,
+}
+
+impl SentRequest {
+    fn parts(&self) -> RequestParts<'_> {
+        RequestParts {
+            route: self.route,
+            method: &self.method,
+            query: self.query.as_deref(),
+            content_type: &self.content_type,
+            body: &self.body,
+        }
+    }
+}
+
+impl Hash for SentRequest {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        self.parts().hash(hasher);
+    }
+}
+
+impl Equivalent<SentRequest> for RequestParts<'_> {
+    fn equivalent(&self, key: &SentRequest) -> bool {
+        *self == key.parts()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct RequestWeighter;
+
+impl Weighter<SentRequest, Arc<RequestContent>> for RequestWeighter {
+    fn weight(&self, sent: &SentRequest, content: &Arc<RequestContent>) -> u64 {
+        (sent.body.len() + content.bytes.len() + REQUEST_BYTES) as u64
+    }
+}
+
+impl Default for RecentRequests {
+    fn default() -> Self {
+        let items = usize::try_from(MAX_BYTES / 2048).unwrap_or_default();
+        Self(Cache::with_weighter(items, MAX_BYTES, RequestWeighter))
+    }
+}
+
+impl RecentRequests {
+    pub(super) fn get(&self, parts: &RequestParts<'_>) -> Option<Arc<RequestContent>> {
+        self.0.get(parts)
+    }
+
+    pub(super) fn insert(&self, parts: &RequestParts<'_>, content: Arc<RequestContent>) {
+        let sent = SentRequest {
+            route: parts.route,
+            method: parts.method.into(),
+            query: parts.query.map(Into::into),
+            content_type: parts.content_type.into(),
+            body: parts.body.into(),
+        };
+        self.0.insert(sent, content);
+    }
+}
