@@ -100,7 +100,6 @@ use tokio::sync::oneshot;
 
 pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
-pub(crate) use content::RecentRequests;
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use leaks::follow_quarantine;
