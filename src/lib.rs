@@ -5,7 +5,8 @@
 //! start at [`policy`].
 //!
 //! - **Pure**, functions of headers, rule and `now`: [`field`] (field grammar), [`policy`] (RFC 9111),
-//!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select).
+//!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select),
+//!   [`coding`] (content codings).
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`problem`]
@@ -27,6 +28,7 @@ compile_error!("`models` replaces locks by those of a test's scheduler: it is fo
 mod admin;
 mod app;
 mod cli;
+mod coding;
 mod config;
 mod entry;
 mod feed;

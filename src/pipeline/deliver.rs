@@ -15,10 +15,12 @@ use super::{
     flight_result::StreamingResponse,
     head_cache,
     range_body::RangeBody,
+    representation::{self, Representation},
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
 };
 use crate::{
+    coding::coded_tag,
     entry::StoredResponse,
     field::{
         Timestamp, common, list,
@@ -132,7 +134,7 @@ pub(super) fn hit<B>(
     route: usize,
     received: ReceivedAt,
     request: &Request<B>,
-    (presence, stored): (FieldPresence, &StoredResponse),
+    (presence, form): (FieldPresence, Representation<'_>),
 ) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
@@ -141,10 +143,10 @@ pub(super) fn hit<B>(
         && *method == Method::GET
         && config.server_timing == ServerTiming::Off;
     let (head, content, length) = if is_plain {
-        let length = stored.body_length();
-        (response(stored.status, responder.hit_head(stored, decision)), full_body(stored), length)
+        let head = response(form.stored.status, responder.hit_head(form, decision));
+        (head, full_body(form), form.body_length())
     } else {
-        responder.select_stored(stored, decision)
+        responder.select_stored(form, decision)
     };
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
@@ -164,11 +166,11 @@ impl Responder<'_> {
     /// Responds with a stored response, fresh or stale.
     pub(super) fn stored(
         &self,
-        response: &StoredResponse,
+        form: Representation<'_>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
-        let (head, content, _) = self.select_stored(response, decision);
+        let (head, content, _) = self.select_stored(form, decision);
         accounting.record_response(decision.outcome(), head.status());
         head.map(|()| DeliveredBody::new(content, accounting))
     }
@@ -187,6 +189,11 @@ impl Responder<'_> {
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
         let received = self.received.steady;
+        if streaming.stored != StoredStatus::No {
+            let length = reader.size_hint().exact();
+            let head = (streaming.status, &mut headers);
+            representation::announce_codings(self.route(), head, length);
+        }
         let (status, content) = self.select_streaming(streaming.status, &mut headers, reader);
         if streaming.by_cookies {
             vary_by_cookie(&mut headers);
@@ -274,10 +281,11 @@ impl Responder<'_> {
     }
 
     /// Returns the head of a hit on a complete response. It stays the same for a second.
-    fn hit_head(&self, stored: &StoredResponse, decision: CacheDecision) -> HeaderMap {
-        let now = self.received.steady;
+    fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
+        let (stored, now) = (form.stored, self.received.steady);
         let key = head_cache::HeadKey {
             response: stored.id,
+            coding: form.coded.map(|coded| coded.coding),
             route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),
@@ -286,6 +294,7 @@ impl Responder<'_> {
             let mut headers = stored.detached_fields().unpack(ADDED);
             // The server writes the length of a complete body itself.
             headers.remove(header::CONTENT_LENGTH);
+            form.describe(self.route(), &mut headers);
             self.describe_stored(stored, decision, now, &mut headers);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());
@@ -296,13 +305,14 @@ impl Responder<'_> {
 
     fn select_stored(
         &self,
-        stored: &StoredResponse,
+        form: Representation<'_>,
         decision: CacheDecision,
     ) -> (Response<()>, BodyContent, u64) {
         let now = self.received.steady;
-        let mut headers = stored.fields().unpack(ADDED);
-        let (status, content) = self.select(stored, &mut headers);
-        self.describe_stored(stored, decision, now, &mut headers);
+        let mut headers = form.stored.fields().unpack(ADDED);
+        form.describe(self.route(), &mut headers);
+        let (status, content) = self.select(form, &mut headers);
+        self.describe_stored(form.stored, decision, now, &mut headers);
         let length = match &content {
             BodyContent::Full(bytes) => bytes.len() as u64,
             BodyContent::FullWithTrailers(both) => both.0.len() as u64,
@@ -319,8 +329,7 @@ impl Responder<'_> {
         headers: &mut HeaderMap,
         reader: TeeReader,
     ) -> (StatusCode, BodyContent) {
-        let precondition =
-            validation::evaluate(self.headers, status, headers, self.received.steady);
+        let precondition = self.evaluate_precondition(status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
@@ -346,34 +355,53 @@ impl Responder<'_> {
     /// Selects what to send of a stored response: the whole body, a range, or `304`.
     fn select(
         &self,
-        stored: &StoredResponse,
+        form: Representation<'_>,
         headers: &mut HeaderMap,
     ) -> (StatusCode, BodyContent) {
+        let stored = form.stored;
         let received = stored.freshness.received_at;
-        let precondition = validation::evaluate(self.headers, stored.status, headers, received);
+        let precondition = self.evaluate_precondition(stored.status, headers, received);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
-            return (stored.status, BodyContent::HeadOnly(stored.body_length()));
+            return (stored.status, BodyContent::HeadOnly(form.body_length()));
         }
-        let length = stored.body_length();
+        let length = form.body_length();
         match validation::evaluate_range(self.headers, stored.status, headers, length) {
             RangeOutcome::Full => {
                 if stored.has_trailers() {
                     headers.remove(header::CONTENT_LENGTH);
                 }
-                (stored.status, full_body(stored))
+                (stored.status, full_body(form))
             }
             RangeOutcome::Partial(range) => {
                 describe_part(headers, range, length);
-                (StatusCode::PARTIAL_CONTENT, BodyContent::Full(slice(&stored.body(), range)))
+                (StatusCode::PARTIAL_CONTENT, BodyContent::Full(slice(&form.body(), range)))
             }
             RangeOutcome::Unsatisfiable => {
                 (describe_unsatisfied(headers, length), BodyContent::Empty)
             }
         }
+    }
+
+    /// Evaluates the client's conditions. If it has a current copy in another coding that it accepts,
+    /// the `304` carries the tag of that copy.
+    fn evaluate_precondition(
+        &self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        received_at: Timestamp,
+    ) -> Precondition {
+        if self.route().encodes()
+            && status == StatusCode::OK
+            && let Some(tag) = coded_tag::confirmed(self.headers, headers.get(header::ETAG))
+        {
+            headers.insert(header::ETAG, tag);
+            return Precondition::NotModified;
+        }
+        validation::evaluate(self.headers, status, headers, received_at)
     }
 
     fn describe_stored(
@@ -414,11 +442,11 @@ impl Responder<'_> {
 }
 
 /// Returns the complete body of a stored response, with its trailers.
-fn full_body(stored: &StoredResponse) -> BodyContent {
-    if stored.has_trailers() {
-        BodyContent::FullWithTrailers(Box::new((stored.body(), stored.trailers())))
+fn full_body(form: Representation<'_>) -> BodyContent {
+    if form.stored.has_trailers() {
+        BodyContent::FullWithTrailers(Box::new((form.body(), form.stored.trailers())))
     } else {
-        BodyContent::Full(stored.body())
+        BodyContent::Full(form.body())
     }
 }
 

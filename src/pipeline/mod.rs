@@ -24,6 +24,7 @@ mod body_slice;
 mod cacheability;
 mod client_request;
 mod clock;
+mod coded_form;
 mod collapse;
 mod config_snapshot;
 mod cookies;
@@ -31,6 +32,7 @@ mod credential_feedback;
 mod credential_verdict;
 mod credentials;
 mod deliver;
+mod encodings;
 pub(crate) mod explain;
 mod fetch;
 mod fetch_context;
@@ -61,6 +63,7 @@ mod recent_clients;
 mod recent_failures;
 mod recent_targets;
 mod refresh;
+mod representation;
 mod request_context;
 mod respond;
 mod selecting_fields;
@@ -115,6 +118,7 @@ use join_flight::FlightOutcome;
 use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
+use representation::FormChoice;
 use request_context::{RequestContext, evaluate_reuse};
 
 /// The result of the synchronous part of handling a request.
@@ -147,8 +151,20 @@ impl<S: Store> Handler for Pipeline<S> {
                 RequestAction::Lookup(lookup) => {
                     match self.fresh_in_memory(config, route, &request, lookup, received) {
                         Ok(stored) => {
-                            let stored = (lookup.presence, &*stored);
-                            FastPath::Hit(deliver::hit(config, route, received, &request, stored))
+                            let chosen = (request.headers(), lookup.presence);
+                            match representation::choose(config.route(route), chosen, &stored) {
+                                FormChoice::Ready(form) => {
+                                    let form = (lookup.presence, form);
+                                    let hit = deliver::hit(config, route, received, &request, form);
+                                    FastPath::Hit(hit)
+                                }
+                                FormChoice::Missing(_) => FastPath::Continue(
+                                    Arc::clone(config),
+                                    route,
+                                    action,
+                                    MemoryState::Unknown,
+                                ),
+                            }
                         }
                         Err(memory) => {
                             FastPath::Continue(Arc::clone(config), route, action, memory)
@@ -236,7 +252,7 @@ impl<S: Store> ClientRequest<S> {
         let decision = pass::decision(Reason::RuleBypass);
         let plan = MissPlan::of_bypass(lookup.target.clone());
         let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-        self.respond(fetched, decision)
+        self.respond(fetched, decision).await
     }
 
     async fn respond_from_cache(
@@ -248,14 +264,15 @@ impl<S: Store> ClientRequest<S> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
                 self.context.note_shared_hit(&stored, lookup.credentials);
-                self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
+                let decision = CacheDecision::hit(CacheResult::Hit, None);
+                self.respond_stored(&stored.response, decision).await
             }
             LookupOutcome::Stale(stored, reason) => {
                 if reason != Reason::RequestMaxStale {
                     self.context.refresh(&lookup, &stored, reason);
                 }
                 let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
-                self.respond_stored(&stored.response, decision)
+                self.respond_stored(&stored.response, decision).await
             }
             LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).await,
         }
@@ -282,16 +299,18 @@ impl<S: Store> ClientRequest<S> {
         }
         if !plan.may_be_shared(&lookup, self.context.rule()) {
             let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-            return self.respond(fetched, decision);
+            return self.respond(fetched, decision).await;
         }
         match self.context.join_flight(&lookup, plan).boxed().await {
             FlightOutcome::Leader(plan, flight) => {
                 self.lead(&lookup, plan, flight, decision).boxed().await
             }
-            FlightOutcome::Shared(outcome) => self.respond_shared(outcome, decision.collapsed()),
+            FlightOutcome::Shared(outcome) => {
+                self.respond_shared(outcome, decision.collapsed()).await
+            }
             FlightOutcome::NotShared(plan) => {
                 let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-                self.respond(fetched, decision)
+                self.respond(fetched, decision).await
             }
         }
     }
@@ -336,7 +355,7 @@ impl<S: Store> ClientRequest<S> {
         // A task of its own, so that followers survive the leader's client.
         tokio::spawn(async move { sender.send(fetch.run(Some(flight)).await) });
         match fetched.await {
-            Ok(fetched) => self.respond(fetched, decision),
+            Ok(fetched) => self.respond(fetched, decision).await,
             Err(_) => self.respond_problem(problems::internal_error(), decision),
         }
     }

@@ -1,5 +1,7 @@
 //! Responding: turns outcomes into responses for the client.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Response};
 
 use super::{
@@ -11,6 +13,7 @@ use super::{
     finish::RequestAccounting,
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
     last_hop, problems,
+    representation::Representation,
     request_context::RequestContext,
     tee::TeeReader,
     write_through::WriteThroughResponse,
@@ -28,7 +31,7 @@ use crate::{
 
 impl<S: Store> ClientRequest<S> {
     /// Responds with the outcome of a fetch.
-    pub(super) fn respond(
+    pub(super) async fn respond(
         self,
         fetched: FetchOutcome,
         decision: CacheDecision,
@@ -36,11 +39,11 @@ impl<S: Store> ClientRequest<S> {
         if is_stored_success(&fetched) {
             self.context.note_client();
         }
-        self.respond_shared(fetched, decision)
+        self.respond_shared(fetched, decision).await
     }
 
     /// Responds with the outcome of a fetch, which may be another request's.
-    pub(super) fn respond_shared(
+    pub(super) async fn respond_shared(
         self,
         outcome: FetchOutcome,
         decision: CacheDecision,
@@ -49,7 +52,7 @@ impl<S: Store> ClientRequest<S> {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
-            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision),
+            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision).await,
             FetchOutcome::Failed(failure) => self.respond_fetch_failure(&failure, decision),
             FetchOutcome::NotShared(response, reason) => {
                 let origin_status = Some(response.status());
@@ -95,7 +98,7 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with a stored response that a fetch allowed to use.
-    fn respond_reused(
+    async fn respond_reused(
         self,
         reused: &ReusedResponse,
         decision: CacheDecision,
@@ -105,16 +108,22 @@ impl<S: Store> ClientRequest<S> {
         let decision =
             if reused.collapsed == Collapsed::Yes { decision.collapsed() } else { decision };
         let decision = CacheDecision { result, origin_status, reason, ..decision };
-        self.respond_stored(&reused.response, decision)
+        self.respond_stored(&reused.response, decision).await
     }
 
-    /// Responds with a stored response.
-    pub(super) fn respond_stored(
+    /// Responds with a stored response, encoded if the route says so.
+    pub(super) async fn respond_stored(
         self,
-        response: &StoredResponse,
+        stored: &Arc<StoredResponse>,
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
-        self.deliver(|responder, accounting| responder.stored(response, decision, accounting))
+        let coded = if self.context.config.route(self.context.route).encodes() {
+            self.context.coded_form(stored).await
+        } else {
+            None
+        };
+        let form = Representation { stored, coded: coded.as_deref() };
+        self.deliver(|responder, accounting| responder.stored(form, decision, accounting))
     }
 
     fn deliver(

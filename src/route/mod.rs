@@ -26,6 +26,7 @@ pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
 pub(crate) use target::TargetTemplate;
 
 use crate::{
+    coding::ContentCoding,
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
     policy::{CacheRule, invalidation::is_unsafe_method},
 };
@@ -63,6 +64,9 @@ pub struct Route {
     pub logs_out: bool,
     /// Replaces the origin's `Cache-Control` towards clients.
     pub client_cache: Option<HeaderValue>,
+    /// Content codings in which stored responses are sent, in order of preference. Empty if they are
+    /// sent as stored.
+    pub encode: Box<[ContentCoding]>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
 }
@@ -85,6 +89,7 @@ impl Route {
             store_unless: Arc::default(),
             purged_on_write: Box::default(),
             client_cache: None,
+            encode: Box::default(),
             warm_on_success: Box::default(),
             writes_invalidate: true,
             writes_for_everyone: false,
@@ -128,6 +133,12 @@ impl Route {
     /// Returns whether the route needs the JSON of its responses.
     pub fn reads_body(&self) -> bool {
         !self.body_tags.is_empty() || !self.store_unless.is_empty()
+    }
+
+    /// Returns whether stored responses are encoded for clients that accept it.
+    #[inline]
+    pub fn encodes(&self) -> bool {
+        !self.encode.is_empty()
     }
 
     /// Returns whether the JSON of a response forbids storing it.

@@ -13,6 +13,7 @@ use prometheus::{
 
 use super::{
     catalogue::Catalogue,
+    encoding::EncodingMetrics,
     feed::FeedMetrics,
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
@@ -65,6 +66,7 @@ pub struct Metrics {
     pub(crate) filling_bytes: IntGauge,
     pub(crate) pinned_bytes: IntGauge,
     pub(crate) bodies_not_kept: IntCounterVec,
+    pub(crate) encodings: EncodingMetrics,
     /// The event feed.
     pub feed: FeedMetrics,
     pub(crate) purging: PurgeMetrics,
@@ -250,6 +252,7 @@ impl Metrics {
                 "Storable response bodies that were not kept for the store, by cause.",
                 &["cause"],
             ),
+            encodings: EncodingMetrics::new(&catalogue),
             feed: FeedMetrics::new(&catalogue),
             purging: PurgeMetrics::new(&catalogue),
             store: StoreMetricFamilies::new(&catalogue),

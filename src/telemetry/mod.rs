@@ -2,6 +2,7 @@
 
 mod access_log;
 mod catalogue;
+mod encoding;
 mod feed;
 pub(crate) mod log;
 mod metrics;
@@ -12,6 +13,7 @@ mod trigger;
 mod user;
 
 pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
+pub(crate) use encoding::EncodingResult;
 pub use metrics::Metrics;
 pub(crate) use metrics::{ReloadResult, RequestObservation, RouteMetrics};
 pub(crate) use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};

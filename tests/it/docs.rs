@@ -48,7 +48,9 @@ fn metric_names(source: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented() {
     let mut known = metric_names("src/telemetry/metrics.rs");
-    for further in ["feed", "log/stderr", "process", "purging", "store", "trigger", "user"] {
+    for further in
+        ["encoding", "feed", "log/stderr", "process", "purging", "store", "trigger", "user"]
+    {
         known.extend(metric_names(&format!("src/telemetry/{further}.rs")));
     }
     assert!(known.len() > 20, "{known:?}");
@@ -238,7 +240,8 @@ fn the_configurations_in_the_guides_are_valid() {
         variable: &|_| Some("secret".to_owned()),
         file: &|_| Ok("secret".to_owned()),
     };
-    for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md"] {
+    for file in ["get-started.md", "cache-an-api.md", "encoding.md", "operations.md", "origins.md"]
+    {
         let text = read(&format!("docs/{file}"));
         let examples = blocks(&text, "toml");
         assert!(!examples.is_empty(), "{file}");

@@ -11,6 +11,7 @@ use super::{
     ttl,
 };
 use crate::{
+    coding::ContentCoding,
     config::{
         file::{
             BypassTable, DefaultsTable, Located, QueryTable, RouteSection, Text, Texts, TierTable,
@@ -42,6 +43,8 @@ struct CommonKeys<'a> {
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
+    encode: Option<&'a Texts>,
+    encode_private: Option<&'a Located<bool>>,
 }
 
 macro_rules! keys {
@@ -62,6 +65,8 @@ macro_rules! keys {
             store_unless: $table.store_unless.as_ref(),
             client_cache: $table.client_cache.as_ref(),
             client_cache_control: $table.client_cache_control.as_ref(),
+            encode: $table.encode.as_ref(),
+            encode_private: $table.encode_private.as_ref(),
         }
     };
 }
@@ -84,6 +89,8 @@ pub(super) struct Layer<'a> {
     pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,
+    encode: Option<Box<[ContentCoding]>>,
+    encode_private: Option<bool>,
 }
 
 impl<'a> Layer<'a> {
@@ -120,6 +127,8 @@ impl<'a> Layer<'a> {
             bypass,
             store_unless: keys.store_unless.map(|texts| paths(texts, problems)),
             client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
+            encode: keys.encode.map(|texts| codings(texts, problems)),
+            encode_private: keys.encode_private.map(|flag| flag.value),
         }
     }
 
@@ -143,7 +152,20 @@ impl<'a> Layer<'a> {
             bypass: self.bypass.or(lower.bypass),
             store_unless: self.store_unless.or(lower.store_unless),
             client_cache: self.client_cache.or(lower.client_cache),
+            encode: self.encode.or(lower.encode),
+            encode_private: self.encode_private.or(lower.encode_private),
         }
+    }
+
+    /// Returns the codings of the merged layers: none for responses that belong to some clients, unless
+    /// the file says so. Their lengths would reveal secrets beside text that an attacker chooses
+    /// (BREACH).
+    pub(super) fn codings(&self) -> Box<[ContentCoding]> {
+        let is_private = self.partition.as_ref().is_some_and(Partition::needs_identity);
+        if is_private && self.encode_private != Some(true) {
+            return Box::default();
+        }
+        self.encode.clone().unwrap_or_default()
     }
 
     /// Returns the caching rule of the merged layers. Partitions of exact credentials serve nothing
@@ -165,6 +187,20 @@ impl<'a> Layer<'a> {
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }
+}
+
+fn codings(texts: &Texts, problems: &mut Problems<'_>) -> Box<[ContentCoding]> {
+    let words = ContentCoding::ALL.map(|coding| (coding.as_str(), coding));
+    let mut codings = Vec::with_capacity(texts.len());
+    for text in texts.iter() {
+        match problems.one_of(Some(text), &words) {
+            Some(coding) if codings.contains(&coding) => {
+                problems.error(&text.span, "this coding is listed twice");
+            }
+            coding => codings.extend(coding),
+        }
+    }
+    codings.into()
 }
 
 fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {

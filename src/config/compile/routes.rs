@@ -44,6 +44,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
 /// Compiles the fallback route, which has no `ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
+    let encode = defaults.codings();
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
@@ -52,6 +53,7 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
+        encode,
         tags,
         body_tags,
         ..Route::unmatched(rule)
@@ -95,6 +97,7 @@ fn route(
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
     let mut rule = layer.rule(users);
+    let encode = layer.codings();
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
     let bypass = layer.bypass.map(|bypass| {
@@ -130,6 +133,7 @@ fn route(
             == Some(true),
         logs_out,
         client_cache: layer.client_cache,
+        encode,
         warm_on_success,
     })
 }

@@ -26,6 +26,8 @@ pub(crate) struct DefaultsTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) encode: Option<Texts>,
+    pub(crate) encode_private: Option<Located<bool>>,
 }
 
 /// `[tier.NAME]`
@@ -47,6 +49,8 @@ pub(crate) struct TierTable {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) encode: Option<Texts>,
+    pub(crate) encode_private: Option<Located<bool>>,
 }
 
 /// `[[route]]`
@@ -74,6 +78,8 @@ pub(crate) struct RouteSection {
     pub(crate) store_unless: Option<Texts>,
     pub(crate) client_cache: Option<Text>,
     pub(crate) client_cache_control: Option<Text>,
+    pub(crate) encode: Option<Texts>,
+    pub(crate) encode_private: Option<Located<bool>>,
 }
 
 /// `ttl`: one time, or one for each status.

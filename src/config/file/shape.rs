@@ -205,6 +205,8 @@ pub(super) const DEFAULTS: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("encode", ValueShape::Texts),
+    key("encode_private", ValueShape::Flag),
 ];
 
 pub(super) const TIER: &[KeySpec] = &[
@@ -223,6 +225,8 @@ pub(super) const TIER: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("encode", ValueShape::Texts),
+    key("encode_private", ValueShape::Flag),
 ];
 
 pub(super) const ROUTE: &[KeySpec] = &[
@@ -246,6 +250,8 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
+    key("encode", ValueShape::Texts),
+    key("encode_private", ValueShape::Flag),
 ];
 
 pub(super) const QUERY: &[KeySpec] = &[
