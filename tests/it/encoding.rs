@@ -2,6 +2,7 @@
 //! left alone, and that each form is made once.
 
 mod conditions;
+mod explain;
 mod keeping;
 mod negotiation;
 

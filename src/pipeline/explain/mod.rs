@@ -8,6 +8,7 @@
 mod advice;
 mod caller;
 mod decisions;
+mod encoding;
 mod explanation;
 mod input;
 mod key;
@@ -93,7 +94,7 @@ impl<S: Store> Pipeline<S> {
         let limit = config.max_object.min(self.store.max_entry_size() as u64);
         let mut explanation = explain(&planned, &parsed, (received.at, limit), snapshot.as_ref());
         if let (Some(snapshot), Some(lookup)) = (&snapshot, planned.lookup()) {
-            explanation.stored = self.stored(lookup, snapshot);
+            explanation.stored = self.stored(&planned, lookup, snapshot);
             explanation.purged = self.purged_by(&planned, lookup, snapshot);
         }
         Ok(explanation)
