@@ -4,6 +4,7 @@
 mod conditions;
 mod explain;
 mod keeping;
+mod model;
 mod negotiation;
 
 use std::{fmt::Write as _, io::Read};

@@ -92,7 +92,7 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
         ("defaults.store_unless = \"errors\"", "invalid JSONPath"),
         ("defaults.bypass.refresh = \"yes\"", "`true` or `false`"),
         ("tier.a.client_cache = \"a\\nb\"", "invalid field value"),
-        ("defaults.encode = \"brotli\"", "expected `br`, `zstd` or `gzip`"),
+        ("defaults.encode = \"brotli\"", "expected one of `br`, `zstd`, `gzip`"),
         ("defaults.encode = [\"br\", \"gzip\", \"br\"]", "this coding is listed twice"),
         ("tier.a.encode_private = \"yes\"", "`true` or `false`"),
         ("tier.a.tags = [\"x{\"]", "proxy.toml:2:"),
