@@ -1,6 +1,8 @@
 //! Selection of a content coding by `Accept-Encoding` (RFC 9110 §12.5.3).
 
-use http::{HeaderMap, header};
+use std::cell::RefCell;
+
+use http::{HeaderMap, HeaderValue, header};
 
 use super::ContentCoding;
 use crate::field::{coding::is_same_coding, preference::preferences};
@@ -11,7 +13,50 @@ use crate::field::{coding::is_same_coding, preference::preferences};
 /// does. A coding of the same weight is preferred to none, and so is any coding that the request
 /// accepts if it does not mention `identity`. If two members contradict each other, the refusal
 /// wins. A member with a malformed weight counts for nothing.
+///
+/// Each thread remembers the latest values, since clients send few different ones.
 pub(crate) fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
+    let mut lines = request.get_all(header::ACCEPT_ENCODING).into_iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return select_by_weight(codings, request);
+    };
+    SELECTED.with_borrow_mut(|selected| {
+        let is_same = |known: &Selected| known.line == *line && *known.codings == *codings;
+        if let Some(known) = selected.iter().find(|known| is_same(known)) {
+            return known.coding;
+        }
+        let coding = select_by_weight(codings, request);
+        if line.len() <= MAX_REMEMBERED_LENGTH {
+            if selected.len() >= REMEMBERED {
+                selected.clear();
+            }
+            // A copy: the value may share a large buffer.
+            if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
+                selected.push(Selected { line, codings: codings.into(), coding });
+            }
+        }
+        coding
+    })
+}
+
+/// Number of selections that each thread remembers.
+const REMEMBERED: usize = 16;
+
+/// Longer values are not remembered.
+const MAX_REMEMBERED_LENGTH: usize = 128;
+
+/// A selection.
+struct Selected {
+    line: HeaderValue,
+    codings: Box<[ContentCoding]>,
+    coding: Option<ContentCoding>,
+}
+
+thread_local! {
+    static SELECTED: RefCell<Vec<Selected>> = const { RefCell::new(Vec::new()) };
+}
+
+fn select_by_weight(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
     let weights = Weights::of(request);
     let mut best: Option<(ContentCoding, u16)> = None;
     for coding in codings {
@@ -70,7 +115,6 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -124,6 +168,11 @@ mod tests {
             line in "((br|gzip|x-gzip|zstd|\\*|identity)(;q=[01](\\.[05])?)?, ?){0,5}",
         ) {
             let request = request(&[&line]);
+            for codings in [&ContentCoding::ALL[..], &[Gzip], &[Zstd, Brotli]] {
+                let selected = select(codings, &request);
+                prop_assert_eq!(selected, select_by_weight(codings, &request));
+                prop_assert_eq!(select(codings, &request), selected, "remembered");
+            }
             if let Some(coding) = select(&ContentCoding::ALL, &request) {
                 prop_assert!(accepts(&request, Some(coding.as_str().as_bytes())));
             }
