@@ -1,6 +1,6 @@
 # Larder in a container: built in one stage, run in another without a compiler, by a user without rights.
 #   docker build -t larder .
-#   docker run -p 8080:8080 larder run --origin http://api:3000
+#   docker run --network host larder run --origin http://127.0.0.1:3000
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends cmake g++ make \

@@ -32,6 +32,9 @@ const SECRET = 'a secret of the soak, and of no one else'
 const CONNECTION = 32 << 10 // what README allows for each open connection
 const HITS = 100 // targets that are stored before anything begins
 const RATE = { h1: 200, h2: 100, fresh: 5, livez: 4, webhooks: 1 } // a second
+// One in so many new targets may be evicted before its second request. A tenth of `memory` is for new responses, 6.4 MiB here, and a single
+// HTTP/2 connection asks for as much at once; the clients share a core with the hostile ones, so that their second request may come 100 ms later.
+const EVICTED = 500
 const WARM_UP = 3 // seconds of normal clients alone, and again with the other clients, before it is measured
 
 // ── The origin ──
@@ -302,7 +305,7 @@ function bars (hostile, control) {
   return [
     ['the node is still there', hostile.isUp && control.isUp],
     ['hits stay hits', hostile.notHit === 0 && hostile.failed === 0],
-    ['what is asked for twice is stored', hostile.notStored === 0 && hostile.freshFailed === 0],
+    ['new targets stay stored until their second request', hostile.notStored <= Math.max(1, hostile.fresh / EVICTED) && hostile.freshFailed === 0],
     ['p99 on the server is within twice that of the control', hostile.server.p99 <= 2 * control.server.p99],
     [`memory stays under ${(limit / MIB).toFixed(0)} MiB: ${given.memory} + ${given.constant} MiB, and 32 KiB for each connection`, hostile.peak < limit],
     ['/livez always answers', hostile.notAlive === 0],
@@ -328,7 +331,7 @@ function table (hostile, control) {
     row('hits of normal clients', each => each.asked),
     row('… not hits, failed', each => `${each.notHit}, ${each.failed}`),
     row('new targets, requested twice', each => each.fresh),
-    row('… not stored in between, failed', each => `${each.notStored}, ${each.freshFailed}`),
+    row('… evicted in between, failed', each => `${each.notStored}, ${each.freshFailed}`),
     row('hits on the server: median, p99', each => `${ms(each.server.p50)}, ${ms(each.server.p99)}`),
     row('hits at the client: median, p99', each => `${ms(each.client.p50)}, ${ms(each.client.p99)}`),
     row('peak memory', each => `${(each.peak / MIB).toFixed(0)} MiB`),

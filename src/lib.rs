@@ -6,14 +6,15 @@
 //!
 //! - **Pure**, functions of headers, rule and `now`: [`field`] (field grammar), [`policy`] (RFC 9111),
 //!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select),
-//!   [`coding`] (content codings).
+//!   [`coding`] (content codings), [`comparison`] (stored and live responses).
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
-//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`problem`]
-//!   (error documents), [`tls`] (certificates towards servers).
+//! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
+//!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (certificates
+//!   towards servers).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
-//!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`config`]
-//!   (configuration), [`app`] (wiring), [`cli`] (commands).
+//!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
+//!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).
 //! - **For tests**: [`purge::planted`] (bugs that tests have to find), `sync` (locks that models replace).
 //!
 //! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of allowed imports, and a
@@ -26,9 +27,11 @@ compile_error!("`planted-bugs` are bugs that tests have to find: they are for no
 compile_error!("`models` replaces locks by those of a test's scheduler: it is for no release");
 
 mod admin;
+mod advise;
 mod app;
 mod cli;
 mod coding;
+mod comparison;
 mod config;
 mod entry;
 mod feed;
@@ -36,6 +39,7 @@ mod fence;
 mod field;
 mod forward;
 mod key;
+mod leak;
 mod origin;
 mod parsing;
 mod pipeline;

@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, reason = "the items are documented where they are defined")]
 
+pub mod advise {
+    pub use crate::advise::{AdviceOptions, Advisor, ProposedTable};
+}
 pub mod app {
     pub use crate::app::{Explainer, Node, NodeOptions, Workers, run_tests};
 }
@@ -9,6 +12,9 @@ pub mod cli {
     pub use crate::cli::Cli;
     pub mod check {
         pub use crate::cli::check::summary;
+    }
+    pub mod shadow {
+        pub use crate::cli::shadow::text;
     }
 }
 pub mod config {
@@ -78,6 +84,9 @@ pub mod origin {
     pub mod upgrade {
         pub use crate::origin::upgrade::join;
     }
+}
+pub mod parsing {
+    pub use crate::parsing::{NotCanonical, canonical};
 }
 pub mod pipeline {
     pub use crate::pipeline::Clock;

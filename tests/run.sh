@@ -159,6 +159,7 @@ run_checker() {
   need redis-server=redis-server
   cargo test --locked --features planted-bugs --test it checker:: -- --nocapture
   cargo test --locked --features planted-bugs --test it sharing::property:: -- --nocapture
+  cargo test --locked --features planted-bugs --test it request_content::property:: -- --nocapture
   cargo test --locked --features planted-bugs --test it sharing::identities:: -- --nocapture
 }
 run_build() { cargo build --locked --profile optimized; }

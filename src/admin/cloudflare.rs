@@ -5,7 +5,11 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{call::AdminCall, dialect::Dialect, purge::add_selectors};
+use super::{
+    call::AdminCall,
+    dialect::Dialect,
+    purge::{add_selectors, add_urls},
+};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
@@ -70,7 +74,7 @@ fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String>
         serde_json::from_slice(body).map_err(|_| format!("The body is invalid. {FORM}"))?;
     let files: Vec<String> = request.files.into_iter().map(File::into_url).collect();
     let mut selectors = Vec::new();
-    add_selectors(&mut selectors, "files", &files, |text| selector::url(text, normalize))?;
+    add_urls(&mut selectors, "files", (&files, normalize))?;
     add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
     add_selectors(&mut selectors, "hosts", &request.hosts, host)?;
     add_selectors(&mut selectors, "prefixes", &request.prefixes, selector::prefix)?;
@@ -110,7 +114,7 @@ mod tests {
 
     fn selected(body: &str) -> Result<Vec<Selector>, String> {
         let normal = |target: &TargetUri<'_>| {
-            Selector::Url(format!("{}{}", target.host, target.path).into())
+            vec![Selector::Url(format!("{}{}", target.host, target.path).into())]
         };
         read(body.as_bytes(), &normal)
     }

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
     call::AdminCall, cloudflare, dialect::Dialect, explain, fastly, monitoring, purge, purges,
-    services::AdminServices,
+    quarantine, services::AdminServices,
 };
 use crate::{problem::Problem, trigger::Access};
 
@@ -49,6 +49,17 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     }),
     get(&["/v1/purges"], Access::Read, |services, call| purges::list(&services.purger, call)),
     get(&["/v1/purges/{seq}"], Access::Read, |services, call| purges::show(&services.purger, call)),
+    get(&["/v1/quarantine"], Access::Read, |services, _| quarantine::list(&services.quarantine)),
+    AdminEndpoint {
+        method: Method::DELETE,
+        paths: &["/v1/quarantine/{route}"],
+        access: Access::Purge,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::WithBody(|services, call| {
+            quarantine::clear(&services.quarantine, call).boxed()
+        }),
+    },
+    get(&["/v1/shadow"], Access::Read, |services, _| monitoring::verification(services)),
     post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
         explain::respond(&services.explain, call).boxed()
     }),

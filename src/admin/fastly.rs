@@ -46,18 +46,19 @@ pub(super) async fn purge_keys(purger: &Purger, call: AdminCall<'_>) -> Response
 /// Purges the key in the path.
 pub(super) async fn purge_key(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let key = call.parameters.get(1).and_then(|key| percent_decode_str(key).decode_utf8().ok());
-    purge_one(purger, mode(&call), selector::tag(&key.unwrap_or_default())).await
+    let tag = selector::tag(&key.unwrap_or_default());
+    purge_these(purger, mode(&call), tag.map(|tag| vec![tag])).await
 }
 
 /// Purges the URL in the path.
 pub(super) async fn purge_url(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let url = cached_url(&call);
-    purge_one(purger, mode(&call), purger.url(&url)).await
+    purge_these(purger, mode(&call), purger.url(&url)).await
 }
 
 /// Purges everything in hard mode.
 pub(super) async fn purge_all(purger: &Purger) -> Response<Bytes> {
-    purge_one(purger, PurgeMode::Hard, Ok(Selector::Everything)).await
+    purge_these(purger, PurgeMode::Hard, Ok(vec![Selector::Everything])).await
 }
 
 /// Returns the URL of `/purge/{url}`, also if it is encoded as a single segment.
@@ -88,15 +89,15 @@ fn mode(call: &AdminCall<'_>) -> PurgeMode {
     if is_fastly_soft_purge(call.headers) { PurgeMode::Soft } else { PurgeMode::Hard }
 }
 
-async fn purge_one(
+async fn purge_these(
     purger: &Purger,
     mode: PurgeMode,
-    selector: Result<Selector, SelectorError>,
+    selectors: Result<Vec<Selector>, SelectorError>,
 ) -> Response<Bytes> {
-    match selector {
+    match selectors {
         Err(error) => refuse(format!("Invalid key or URL: {error}.")),
-        Ok(selector) => {
-            purge(purger, mode, vec![selector], |id| json!({ "status": "ok", "id": id })).await
+        Ok(selectors) => {
+            purge(purger, mode, selectors, |id| json!({ "status": "ok", "id": id })).await
         }
     }
 }

@@ -10,6 +10,7 @@ mod host;
 mod monitoring;
 mod purge;
 mod purges;
+mod quarantine;
 mod services;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use http_body::Body;
 use http_body_util::Full;
 
 pub(crate) use self::services::{
-    AdminServices, ExplainFn, Readiness, ReadinessReport, RenderedExplanation,
+    AdminServices, ExplainFn, QuarantineService, Readiness, ReadinessReport, RenderedExplanation,
 };
 use self::{
     call::AdminCall,
@@ -149,7 +150,7 @@ mod tests {
         *,
     };
     use crate::{
-        purge::PurgeLog,
+        purge::{PurgeLog, PurgeReceipt},
         trigger::{Purger, SelectorResolver, Token},
     };
 
@@ -158,7 +159,7 @@ mod tests {
         let log = Arc::new(PurgeLog::in_memory());
         let resolver = SelectorResolver {
             normalize: Box::new(|target: &crate::key::uri::TargetUri<'_>| {
-                crate::fence::Selector::Url(target.path.into())
+                vec![crate::fence::Selector::Url(target.path.into())]
             }),
             owners: Box::new(|_, _| Vec::new()),
         };
@@ -173,6 +174,11 @@ mod tests {
                 let explained = RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
                 std::future::ready(Ok(explained)).boxed()
             }),
+            quarantine: QuarantineService {
+                list: Box::new(Vec::new),
+                clear: Box::new(|_| std::future::ready(Ok(PurgeReceipt::standalone(1))).boxed()),
+            },
+            verification: Box::new(|| b"{}".to_vec()),
         };
         let settings = Settings { tokens, hosts: Vec::new() };
         Admin::new(settings, services)

@@ -1,4 +1,4 @@
-//! `GET /livez`, `/readyz` and `/metrics`.
+//! `GET /livez`, `/readyz`, `/metrics` and `/v1/shadow`.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -24,6 +24,15 @@ pub(super) fn metrics(services: &AdminServices) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(services.purger.metrics().render()));
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, format);
+    response
+}
+
+/// Responds with the figures of shadow mode and audits.
+pub(super) fn verification(services: &AdminServices) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from((services.verification)()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -8,7 +8,10 @@ use super::call::AdminCall;
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
-    trigger::{Purger, SelectorError, SelectorResolver, selector},
+    trigger::{
+        Purger, SelectorError, SelectorResolver,
+        selector::{self, UrlNormalizer},
+    },
 };
 
 /// The length limit of a reason, in bytes.
@@ -83,9 +86,7 @@ fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
 fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
     add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
-    add_selectors(&mut selectors, "urls", &request.urls, |text| {
-        selector::url(text, &*resolver.normalize)
-    })?;
+    add_urls(&mut selectors, "urls", (&request.urls, &*resolver.normalize))?;
     add_selectors(&mut selectors, "prefixes", &request.prefixes, selector::prefix)?;
     add_selectors(&mut selectors, "patterns", &request.patterns, selector::pattern)?;
     if request.everything {
@@ -186,6 +187,19 @@ pub(super) fn add_selectors(
     Ok(())
 }
 
+/// Adds the selectors of a list of URLs. Fails with a message about the first invalid one.
+pub(super) fn add_urls(
+    selectors: &mut Vec<Selector>,
+    key: &str,
+    (urls, normalize): (&[String], &UrlNormalizer),
+) -> Result<(), String> {
+    for (index, url) in urls.iter().enumerate() {
+        let fail = |error| format!("`{key}[{index}]` is invalid: {error}.");
+        selectors.extend(selector::url(url, normalize).map_err(fail)?);
+    }
+    Ok(())
+}
+
 fn add_selector(
     selectors: &mut Vec<Selector>,
     key: &str,
@@ -208,7 +222,7 @@ mod tests {
             issuers.iter().map(|issuer| format!("{issuer}/{}", claim.len()).into()).collect()
         };
         let normal = |target: &TargetUri<'_>| {
-            Selector::Url(format!("{}{}", target.host, target.path).into())
+            vec![Selector::Url(format!("{}{}", target.host, target.path).into())]
         };
         let resolver = SelectorResolver { normalize: Box::new(normal), owners: Box::new(owners) };
         read(body.as_bytes(), &resolver)

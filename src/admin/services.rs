@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::trigger::Purger;
+use crate::{
+    leak::{ClearError, QuarantinedRoute},
+    purge::PurgeReceipt,
+    trigger::Purger,
+};
 
 /// The services behind the admin API.
 pub(crate) struct AdminServices {
@@ -13,7 +17,23 @@ pub(crate) struct AdminServices {
     /// Updates sampled metrics before they are read.
     pub refresh: Box<dyn Fn() + Send + Sync>,
     pub explain: ExplainFn,
+    pub quarantine: QuarantineService,
+    /// Returns the figures of shadow mode and audits, as JSON.
+    pub verification: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
+
+/// The quarantine of routes.
+pub(crate) struct QuarantineService {
+    /// Returns the quarantined routes.
+    pub list: Box<dyn Fn() -> Vec<QuarantinedRoute> + Send + Sync>,
+    /// Ends the quarantine of a route.
+    pub clear: ClearFn,
+}
+
+/// Ends the quarantine of a route, after a purge of its stored responses. Returns the receipt of
+/// the purge.
+pub(crate) type ClearFn =
+    Box<dyn Fn(String) -> BoxFuture<'static, Result<PurgeReceipt, ClearError>> + Send + Sync>;
 
 /// The state of a node for `/readyz`.
 pub(crate) struct ReadinessReport {

@@ -160,6 +160,7 @@ pub(super) fn site(
         id: SnapshotId::next(),
         version: Arc::clone(version),
         metrics: names.map(|name| metrics.for_route(name)).collect(),
+        watches: Arc::default(),
         routes,
         origin: Origin::new(&config.origin).context("cannot set up the origin")?,
         identity: identity.clone(),

@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 pub use config_tests::run_tests;
@@ -32,13 +33,16 @@ use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, AdminServices, Readiness, ReadinessReport},
+    admin::{Admin, AdminServices, QuarantineService, Readiness, ReadinessReport},
     config::{Config, ListenAddress},
     feed::{AppliedRecords, Caller, Feed},
     forward::{ViaIdentity, request_id},
     key::uri::TargetUri,
     parsing::ParseQueue,
-    pipeline::{Clock, LocalResponse, Pipeline, Warmer, follow_denials, warm_purged},
+    pipeline::{
+        Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials,
+        follow_quarantine, warm_purged,
+    },
     purge::PurgeLog,
     server::{
         self, BoundAddress, Drain, Listener, ListenerCounters, RefusedRequest, TcpOptions,
@@ -183,6 +187,7 @@ impl Node {
         tokio::spawn(node.pipeline.warm_queue().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         tokio::spawn(follow_denials(Arc::clone(&node.pipeline)));
+        tokio::spawn(follow_quarantine(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), AppliedRecords::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {
@@ -295,6 +300,12 @@ fn admin(
     draining: Drain,
 ) -> Arc<Admin> {
     let explain = explain::for_node(pipeline);
+    let quarantine = quarantine(pipeline);
+    let verified = Arc::clone(pipeline);
+    let verification = move || {
+        let report: VerificationReport = verified.verification_report();
+        serde_json::to_vec(&report).unwrap_or_default()
+    };
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_leaving();
@@ -306,8 +317,22 @@ fn admin(
         readiness: Box::new(readiness),
         refresh: Box::new(move || sampler.sample()),
         explain,
+        quarantine,
+        verification: Box::new(verification),
     };
     Arc::new(Admin::new(assemble::admin(config), services))
+}
+
+/// Returns the quarantine of a pipeline's routes, for the admin API.
+fn quarantine(pipeline: &Arc<Pipeline<TieredStore>>) -> QuarantineService {
+    let (listed, cleared) = (Arc::clone(pipeline), Arc::clone(pipeline));
+    QuarantineService {
+        list: Box::new(move || listed.quarantined_routes()),
+        clear: Box::new(move |route| {
+            let pipeline = Arc::clone(&cleared);
+            async move { pipeline.clear_quarantine(&route).await }.boxed()
+        }),
+    }
 }
 
 /// Returns the state of Redis and the purge log, if Redis is configured.
@@ -327,7 +352,7 @@ fn purger(
     let pipeline = Arc::clone(pipeline);
     let of_users = Arc::clone(&pipeline);
     let resolver = SelectorResolver {
-        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selector(target)),
+        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selectors(target)),
         owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
     };
     Arc::new(Purger::new(log, Arc::clone(metrics), resolver))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tikv_jemalloc_ctl::{epoch, stats};
+use tokio::time::Instant;
 
 use crate::{
     pipeline::Pipeline,
@@ -15,7 +16,14 @@ use crate::{
 };
 
 /// The interval between checks.
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Consecutive checks at which requests wait for an origin connection that is then short: requests
+/// that wait at fewer may have waited only for a moment.
+const WAITS: u32 = 5;
+
+/// How long a resource counts as short after the last check that found it so.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// Bytes above `store.memory` and connections at which memory counts as short.
 ///
@@ -42,19 +50,23 @@ pub(super) async fn watch(
     counters: Arc<ListenerCounters>,
     pressure: Pressure,
 ) {
-    let (mut before, mut waited) = (None, false);
+    let (mut before, mut waits, mut seen_at) = (None, 0_u32, Instant::now());
     loop {
         tokio::time::sleep(INTERVAL).await;
         let open = counters.open.load(Relaxed) as u64;
-        let is_short = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
-        let waits = pipeline.origin_load().pending > 0;
+        let stored = memory + pipeline.shadow_usage().bytes;
+        let is_short = allocated().is_some_and(|bytes| is_short(bytes, stored, open));
+        waits = if pipeline.origin_load().pending > 0 { waits.saturating_add(1) } else { 0 };
         let shortage = if is_short || pipeline.store().is_over_pinned_limit() {
             Some(Shortage::Memory)
         } else {
-            // Requests that wait at only one check may have waited only for a moment.
-            (waits && waited).then_some(Shortage::Connections)
+            (waits >= WAITS).then_some(Shortage::Connections)
         };
-        waited = waits;
+        if shortage.is_some() {
+            seen_at = Instant::now();
+        } else if seen_at.elapsed() < HOLD {
+            continue;
+        }
         if shortage != before {
             pressure.set_high(shortage.is_some());
             report(shortage);

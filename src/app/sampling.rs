@@ -63,6 +63,12 @@ impl Sampler {
         let tier = &["memory"];
         self.metrics.store_entries.with_label_values(tier).set(signed(usage.entries));
         self.metrics.store_bytes.with_label_values(tier).set(signed(usage.bytes));
+        let shadow = self.pipeline.shadow_usage();
+        if shadow != MemoryUsage::default() {
+            let tier = &["shadow"];
+            self.metrics.store_entries.with_label_values(tier).set(signed(shadow.entries));
+            self.metrics.store_bytes.with_label_values(tier).set(signed(shadow.bytes));
+        }
         let before = std::mem::replace(&mut last.usage, usage);
         for (cause, now, then) in [
             ("capacity", usage.evicted, before.evicted),

@@ -68,6 +68,17 @@ impl AdminAddress {
         self.exchange(request.as_bytes(), TIMEOUT)
     }
 
+    /// Builds a request for a path with this token.
+    ///
+    /// # Errors
+    /// If the token has invalid characters.
+    pub fn request(&self, path: &str, token: Option<&str>) -> anyhow::Result<Vec<u8>> {
+        let (host, token) = (self.host(), authorization(token)?);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{token}Connection: close\r\n\r\n");
+        Ok(request.into_bytes())
+    }
+
     /// Builds a request that posts JSON to a path with this token.
     ///
     /// # Errors
@@ -78,20 +89,26 @@ impl AdminAddress {
         token: Option<&str>,
         body: &str,
     ) -> anyhow::Result<Vec<u8>> {
-        let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
-        anyhow::ensure!(
-            token.is_none_or(is_token),
-            "a token has to consist of visible ASCII characters"
-        );
-        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let token = authorization(token)?;
         Ok(format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: {accept}\r\nContent-Type: application/json\r\n\
              Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
             self.host(),
-            token.unwrap_or_default(),
+            token,
             body.len(),
         )
         .into_bytes())
+    }
+
+    /// Builds a `DELETE` request for a path with this token.
+    ///
+    /// # Errors
+    /// If the token has invalid characters.
+    pub fn delete(&self, path: &str, token: Option<&str>) -> anyhow::Result<Vec<u8>> {
+        let (host, token) = (self.host(), authorization(token)?);
+        let request =
+            format!("DELETE {path} HTTP/1.1\r\nHost: {host}\r\n{token}Connection: close\r\n\r\n");
+        Ok(request.into_bytes())
     }
 
     /// Returns the value of `Host`.
@@ -101,6 +118,17 @@ impl AdminAddress {
             Self::Unix(_) => "localhost",
         }
     }
+}
+
+/// Returns the header line with a token; empty without one.
+fn authorization(token: Option<&str>) -> anyhow::Result<String> {
+    let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+    anyhow::ensure!(
+        token.is_none_or(is_token),
+        "a token has to consist of visible ASCII characters"
+    );
+    let line = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    Ok(line.unwrap_or_default())
 }
 
 impl FromStr for AdminAddress {

@@ -13,7 +13,7 @@ use crate::{
     key::uri::QueryOrder,
     pipeline::explain::ExplainRequest,
     policy::{Partition, Ttl, TtlFrom},
-    route::Route,
+    route::{ContentRule, Route, Verification},
     user::IdentitySource,
 };
 
@@ -181,6 +181,10 @@ fn details(route: &Route) -> String {
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
         flag(route.query.order == QueryOrder::Sorted, "query sorted"),
+        listed("query lists", &route.query.values.lists),
+        listed("query defaults", &route.query.values.defaults),
+        flag(route.content == ContentRule::Json, "POST of JSON is a read"),
+        flag(route.content == ContentRule::Bytes, "POST is a read"),
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),
@@ -196,9 +200,19 @@ fn details(route: &Route) -> String {
         flag(route.writes_for_everyone, "purges on write for all users"),
         listed("warm on success", &route.warm_on_success),
         flag(route.logs_out, "logs out on success"),
+        verification(route.verification),
+        listed("compared without", &route.comparison.ignore),
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
+}
+
+fn verification(verification: Verification) -> String {
+    match verification {
+        Verification::Off => String::new(),
+        Verification::Shadow => "shadow".to_owned(),
+        Verification::Audit(rate) => format!("audit {rate}"),
+    }
 }
 
 fn listed(label: &str, words: &[impl ToString]) -> String {

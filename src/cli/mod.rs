@@ -1,6 +1,8 @@
 //! The command line, one file a command.
 
 mod admin_client;
+pub(crate) mod advise;
+mod advise_shadow;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
@@ -8,7 +10,9 @@ pub(crate) mod health;
 pub(crate) mod node;
 mod output;
 pub(crate) mod purge;
+pub(crate) mod quarantine;
 pub(crate) mod run;
+pub(crate) mod shadow;
 
 use std::process::ExitCode;
 
@@ -26,6 +30,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Propose routes from access logs, with a reason for each line.
+    Advise(advise::AdviseArguments),
     /// Start the proxy.
     Run(run::RunArguments),
     /// Validate the configuration; print its routes or its errors.
@@ -38,6 +44,10 @@ pub enum Command {
     Health(health::HealthArguments),
     /// Purge stored responses.
     Purge(purge::PurgeArguments),
+    /// List the routes that leak responses between users, or serve them from the cache again.
+    Quarantine(quarantine::QuarantineArguments),
+    /// Show what shadow mode and audits have found on a running node.
+    Shadow(shadow::ShadowArguments),
 }
 
 /// Runs the command line. Errors have been printed to standard error.
@@ -53,12 +63,15 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
+        Command::Advise(arguments) => advise::execute(arguments),
         Command::Run(arguments) => Ok(run::execute(arguments)),
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
+        Command::Quarantine(arguments) => quarantine::execute(arguments),
+        Command::Shadow(arguments) => shadow::execute(arguments),
     }
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use tracing::level_filters::LevelFilter;
 
+mod content;
 mod events;
 mod identity;
 mod routing;
@@ -237,7 +238,7 @@ fn flags_go_before_the_file() {
     assert_eq!(config.store.redis, flags.redis);
     assert_eq!(config.admin.listen, flags.admin);
     assert_eq!(config.log.access, AccessLogFormat::Off);
-    assert_eq!(config.routes.routes().len(), 4);
+    assert_eq!(config.routes.routes().len(), 5);
 }
 
 #[test]
@@ -574,7 +575,14 @@ fn what_is_hardly_meant_is_a_warning() {
             "route = [{ name = \"a\", match = \"/\", vary.cookies = \"sessionid\" }]",
             "is a known session cookie",
         ),
-        ("user.harmless_fields = [\"auth*\"]", "`authorization` cannot be made harmless"),
+        (
+            "user.harmless_fields = [\"auth*\"]",
+            "`authorization` in `harmless_fields` has no effect: it always counts as a credential",
+        ),
+        (
+            "user.harmless_fields = [\"cookie\"]",
+            "`cookie` in `harmless_fields` has no effect: each cookie is judged by its name",
+        ),
         ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),
         (
             "route = [{ name = \"a\", match = \"/**\" }, { name = \"b\", match = \"GET /b\" }]",

@@ -68,9 +68,11 @@ pub enum PurgeSource {
     Refusal,
     /// A user cleared their own stored responses.
     Clear,
+    /// A route was quarantined, or its quarantine cleared.
+    Quarantine,
     /// Larder itself, for example when a log begins or records were lost.
     Larder,
-    /// A source known only to another version of Larder.
+    /// A source known only to another release of Larder.
     Unknown,
 }
 
@@ -122,7 +124,7 @@ impl Purge {
 impl PurgeRecord {
     /// Decodes the record at this position.
     ///
-    /// An unreadable record purges everything. It may be damaged, or another version of Larder may
+    /// An unreadable record purges everything. It may be damaged, or another release of Larder may
     /// have written it with unknown selectors.
     pub fn from_json(seq: u64, at: Timestamp, json: &[u8]) -> Self {
         let purge = serde_json::from_slice(json).unwrap_or_else(|_| Purge::unreadable());
@@ -152,6 +154,7 @@ impl PurgeSource {
             Self::Poll(_) => "poll",
             Self::Refusal => "refusal",
             Self::Clear => "clear",
+            Self::Quarantine => "quarantine",
             Self::Larder => "larder",
             Self::Unknown => "unknown",
         }
@@ -259,6 +262,7 @@ mod tests {
             PurgeSource::Api,
             PurgeSource::Method,
             PurgeSource::Write,
+            PurgeSource::Quarantine,
             PurgeSource::Larder,
             PurgeSource::Unknown,
         ];

@@ -9,13 +9,15 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{
     cache_key::{CacheKey, SELECTED, SentQuery, StoragePlacement},
+    content::ContentDigest,
     uri::{PathReadings, Scheme, purge_url},
 };
 
-/// Method, target, host and forwarding fields, as sent to the origin.
+/// Method, target, host, forwarding fields and content, as sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginTarget<'a> {
-    /// The method; `GET` also for a `HEAD` that the cache may serve.
+    /// The method; `GET` also for a `HEAD` that the cache may serve. `POST` and `QUERY` if the
+    /// content counts.
     pub method: &'a Method,
     /// The scheme of the client's connection.
     pub scheme: Scheme,
@@ -39,6 +41,8 @@ pub struct OriginTarget<'a> {
     /// The clients that share the response, as written by [`partition`](super::partition). Empty
     /// for all.
     pub partition: Cow<'a, [u8]>,
+    /// The content; `None` for a `GET`, and only for that in a key.
+    pub content: Option<ContentDigest>,
 }
 
 impl<'a> OriginTarget<'a> {
@@ -55,6 +59,7 @@ impl<'a> OriginTarget<'a> {
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: Vec::new(),
             partition: Cow::Borrowed(&[]),
+            content: None,
         }
     }
 
@@ -78,6 +83,10 @@ impl<'a> OriginTarget<'a> {
             push(text, value.as_bytes());
         }
         push(text, &self.partition);
+        // The method tells whether it follows.
+        if let Some(content) = &self.content {
+            text.extend_from_slice(content.as_bytes());
+        }
     }
 
     /// Appends host and target in one piece, which mostly equals the URL that purges match.
@@ -145,6 +154,10 @@ impl<'a> OriginTarget<'a> {
             forwarded_fields.push((name, HeaderValue::from_bytes(parts.next()?).ok()?));
         }
         let partition = parts.next()?.into();
+        let content = match *method {
+            Method::GET => None,
+            _ => Some(ContentDigest::from_bytes(parts.take(ContentDigest::LENGTH)?)?),
+        };
         let (requested_host, host, path) = (requested_host.into(), host.into(), path.into());
         Some(Self {
             method,
@@ -157,6 +170,7 @@ impl<'a> OriginTarget<'a> {
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields,
             partition,
+            content,
         })
     }
 
@@ -209,7 +223,12 @@ pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
 
 /// Parses a method whose responses are cached.
 fn method(name: &[u8]) -> Option<&'static Method> {
-    (name == b"GET").then_some(&Method::GET)
+    match name {
+        b"GET" => Some(&Method::GET),
+        b"POST" => Some(&Method::POST),
+        b"QUERY" => Some(&Method::QUERY),
+        _ => None,
+    }
 }
 
 const fn letter(scheme: Scheme) -> u8 {
@@ -288,6 +307,15 @@ mod tests {
         }
     }
 
+    fn with_content<'a>(
+        method: &'a Method,
+        content: &str,
+        target: OriginTarget<'a>,
+    ) -> OriginTarget<'a> {
+        let content = Some(ContentDigest::of(&http::HeaderMap::new(), content.as_bytes()));
+        OriginTarget { method, content, ..target }
+    }
+
     #[test]
     fn every_difference_makes_another_key() {
         let prefix =
@@ -303,6 +331,9 @@ mod tests {
             OriginTarget { scheme: Scheme::Https, ..plain() },
             OriginTarget { host: "literal".into(), ..plain() },
             OriginTarget { forwarded_fields: vec![prefix], ..plain() },
+            with_content(&Method::POST, "a", plain()),
+            with_content(&Method::POST, "b", plain()),
+            with_content(&Method::QUERY, "a", plain()),
         ]
         .map(|target| target.key().digest());
         for (place, key) in keys.iter().enumerate() {
@@ -337,6 +368,9 @@ mod tests {
     fn a_text_that_is_none_is_not_read() {
         assert_eq!(OriginTarget::read(b""), None);
         assert_eq!(OriginTarget::read(b"\x03PUT"), None);
+        let queried = with_content(&Method::QUERY, "a", target("h", "/a", None)).key();
+        let short = queried.text().split_last().unwrap().1;
+        assert_eq!(OriginTarget::read(short), None);
         assert_eq!(OriginTarget::read(&[0xff; 40]), None);
     }
 
@@ -349,12 +383,17 @@ mod tests {
             value in "[ -~]{0,20}",
             sent_host in "[a-z.]{0,9}",
             partition in proptest::collection::vec(any::<u8>(), 0..40),
+            content in proptest::option::of("[a-z]{0,9}"),
         ) {
             let path = path.replace('?', "");
             let mut target = target(&host, &path, query.as_deref());
             target.forwarded_fields.push((HeaderName::from_static("x-forwarded-port"), HeaderValue::from_str(value.trim()).unwrap()));
             target.partition = partition.into();
             target.host = sent_host.into();
+            let target = match content {
+                Some(content) => with_content(&Method::QUERY, &content, target),
+                None => target,
+            };
             for key in [target.key(), target.key().variant(b"x")] {
                 let read = key.origin_target();
                 prop_assert_eq!(read.as_ref(), Some(&target));

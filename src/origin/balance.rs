@@ -9,13 +9,14 @@ use super::{
     capacity::ConnectionStats,
     error::{OriginError, RequestDelivery, SendFailure},
     health, outlier,
+    read_request::is_safe,
     request_body::RequestBody,
     response_body::ResponseBody,
     server::OriginServer,
     settings::{OriginScheme, Settings},
     tls,
 };
-use crate::{field::forwarding::is_overridden, server::InterimSender};
+use crate::server::InterimSender;
 
 /// The servers behind Larder, as one.
 pub struct Origin {
@@ -91,10 +92,9 @@ impl Origin {
                 server.outlier_detector.record_failure(outlier::now());
             }
             tracing::debug!(error = %failed.error, "no response from an origin server");
-            let is_safe = request.method().is_safe() && !is_overridden(request.headers());
             delivery = delivery.merge(failed.delivery);
             is_disconnected &= failed.error.is_disconnected();
-            if !may_retry || !failed.may_retry_elsewhere(is_safe) {
+            if !may_retry || !failed.may_retry_elsewhere(is_safe(&request)) {
                 return Err(SendFailure { error: failed.error, delivery, is_disconnected });
             }
         }

@@ -13,7 +13,8 @@ const CONSECUTIVE_FAILURES: u32 = 3;
 const BASE_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_mins(1);
 
-/// The health of one server.
+/// The health of one server: ejection after consecutive failures, and the result of the last
+/// active check.
 #[derive(Debug, Default)]
 pub(super) struct OutlierDetector {
     failures: AtomicU32,

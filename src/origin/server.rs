@@ -2,9 +2,7 @@
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, header, response::Parts, uri::Scheme,
-};
+use http::{HeaderMap, HeaderValue, Request, Response, header, response::Parts, uri::Scheme};
 use tokio::time::Instant;
 
 use super::{
@@ -15,13 +13,14 @@ use super::{
     outlier::OutlierDetector,
     pool::{ConnectionNeeds, PooledConnection},
     reactor::yield_to_reactor,
+    read_request::is_idempotent,
     request_body::{BodyStart, RequestBody, UploadProgress},
     response_body::{BodySource, ResponseBody},
     response_guard::{ResponseGuard, StreamGuard},
     settings::{Endpoint, OriginScheme, Settings},
     tls::{ClientConfigs, OriginTlsError},
 };
-use crate::{field::forwarding::is_overridden, server::InterimSender};
+use crate::server::InterimSender;
 
 /// How long an upload waits for the origin's 100 (RFC 9110 §10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -334,13 +333,6 @@ fn is_event_stream(head: &Parts) -> bool {
         let media_type = content_type.as_bytes().split(|byte| *byte == b';').next();
         media_type.is_some_and(|media_type| media_type.trim_ascii().eq_ignore_ascii_case(EVENTS))
     })
-}
-
-/// Returns whether the request may be repeated (RFC 9110 §9.2.2).
-fn is_idempotent(request: &Request<RequestBody>) -> bool {
-    let method = request.method();
-    let is_named = method.is_safe() || matches!(*method, Method::PUT | Method::DELETE);
-    is_named && !is_overridden(request.headers())
 }
 
 /// Completes when the origin has had the whole request for `timeout`. Time spent waiting for the

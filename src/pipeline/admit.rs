@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -11,14 +11,14 @@ use super::{
     cacheability::StorageTerms,
     collapse::FlightLeader,
     fetch_context::FetchContext,
-    flight_result::{FlightResult, StreamingResponse},
+    flight_result::{FlightResult, StreamingResponse, Variant},
     hit_for_miss::HitForMissReason,
     payload::{self, Payload, PayloadError, PayloadRequest},
     selecting_fields::{is_chosen_by_cookies, selecting_set, selecting_values},
     tee::{BudgetShare, NotKeptReason, SMALL_BODY, TeeBody, TeeReader},
 };
 use crate::{
-    entry::{CompleteBody, Entry, LanguageVariant, ResponseDraft, VarySelection},
+    entry::{CompleteBody, Entry, LanguageVariant, ResponseDraft, StoredResponse, VarySelection},
     field::list,
     key::{CacheKey, vary},
     origin::{CompletionProof, ResponseBody},
@@ -63,25 +63,13 @@ pub(super) async fn admit<S: Store>(
     mut flight: Option<FlightLeader>,
 ) -> TeedResponse {
     let Admission { context, terms, share, result } = admission;
-    let StorageTerms { freshness, directives, payload } = terms;
+    let (freshness, payload) = (terms.freshness, terms.payload);
     let (mut head, body) = response.into_parts();
-    let selecting = selecting_fields(&context, &head.headers).await;
-    let (key, selection, selecting) = match selecting {
-        Some((selection, values)) => {
-            let set = selection.set.clone();
-            (context.target.variant(&values), Some(selection), Some((set, values)))
-        }
-        None => (context.target.clone(), None, None),
-    };
-    if let Some(selection) = &selection {
-        // Before publishing: followers that want another variant look up what selects it.
-        list_variant(&context, selection, &key).await;
-    }
-    vary::add_to_vary(&mut head.headers, context.matched_route().vary.fields());
-    let mut headers = stored_fields(&head.headers, &directives);
-    let tags = context.tags(&mut headers);
-    if let Some(flight) = flight.as_mut().filter(|_| context.outlives_purges(&tags)) {
-        flight.alias(&key);
+    let (draft, variant) = draft(&context, &terms, head.status, &mut head.headers).await;
+    let (selection, selecting) = variant.unzip();
+    let (headers, tags, key) = (&draft.headers, &draft.tags, &draft.key);
+    if let Some(flight) = flight.as_mut().filter(|_| context.outlives_purges(tags)) {
+        flight.alias(key);
     }
     let expected = body.size_hint().exact();
     let (tee, reader) = TeeBody::with_reader(expected, context.max_body_bytes(), share);
@@ -109,12 +97,55 @@ pub(super) async fn admit<S: Store>(
             flight.as_ref(),
         );
     }
-    let (stamp, requested_at) = (context.stamp, context.requested_at);
-    let (status, attributes) = (head.status, context.attributes());
-    let draft =
-        ResponseDraft { key, status, headers, freshness, tags, attributes, stamp, requested_at };
     tokio::spawn(pump(context, body, tee, (draft, selection, payload), flight));
     TeedResponse { streaming, headers: head.headers, reader }
+}
+
+/// Drafts the stored response from its head, and lists it among the variants of its target.
+///
+/// Adds the route's fields to the `Vary` of the head.
+async fn draft<S: Store>(
+    context: &FetchContext<S>,
+    terms: &StorageTerms,
+    status: StatusCode,
+    head: &mut HeaderMap,
+) -> (ResponseDraft, Option<(VarySelection, Variant)>) {
+    let (key, variant) = match selecting_fields(context, head).await {
+        Some((selection, values)) => {
+            let key = context.target.variant(&values);
+            // Before publishing: followers that want another variant look up what selects it.
+            list_variant(context, &selection, &key).await;
+            let set = selection.set.clone();
+            (key, Some((selection, (set, values))))
+        }
+        None => (context.target.clone(), None),
+    };
+    vary::add_to_vary(head, context.matched_route().vary.fields());
+    let mut headers = stored_fields(head, &terms.directives);
+    let draft = ResponseDraft {
+        key,
+        status,
+        tags: context.tags(&mut headers),
+        headers,
+        freshness: terms.freshness,
+        attributes: context.attributes(),
+        stamp: context.stamp,
+        requested_at: context.requested_at,
+    };
+    (draft, variant)
+}
+
+/// Stores a response that is complete already. Returns it if it can be looked up.
+pub(super) async fn store_complete<S: Store>(
+    context: &FetchContext<S>,
+    terms: &StorageTerms,
+    (status, mut head): (StatusCode, HeaderMap),
+    body: &CompleteBody,
+) -> Option<Arc<StoredResponse>> {
+    let (draft, variant) = draft(context, terms, status, &mut head).await;
+    let selection = variant.map(|(selection, _)| selection);
+    let (put, response) = store(context, body, (draft, selection), terms.payload).await?;
+    (put == PutOutcome::Stored).then_some(response)
 }
 
 /// Moves the body from the origin to its readers, and to the store once it is complete.
@@ -147,7 +178,8 @@ async fn pump<S: Store>(
     // A superseding entry serves the other nodes as well.
     let is_stored = matches!(put, Some((PutOutcome::Stored | PutOutcome::Superseded, _)));
     flight.as_ref().filter(|_| is_stored).inspect(|flight| flight.mark_stored());
-    let stored = put.filter(|(put, _)| *put == PutOutcome::Stored).map(|(_, body)| body);
+    let stored = put.filter(|(put, _)| *put == PutOutcome::Stored);
+    let stored = stored.map(|(_, response)| response.body());
     match end {
         Some(end) => end.deliver(&tee, stored).await,
         None => {
@@ -244,7 +276,7 @@ async fn store<S: Store>(
     body: &CompleteBody,
     (mut draft, selection): (ResponseDraft, Option<VarySelection>),
     payload: Payload,
-) -> Option<(PutOutcome, Bytes)> {
+) -> Option<(PutOutcome, Arc<StoredResponse>)> {
     let request = PayloadRequest {
         config: &context.config,
         route: context.route,
@@ -262,6 +294,9 @@ async fn store<S: Store>(
         return None;
     }
     let key = draft.key.clone();
+    if let Some(probe) = &context.probe {
+        context.pipeline.note_fetch(probe, &key, (&draft.headers, body.chunks()));
+    }
     let response = Arc::new(draft.complete(body)?);
     let put = context.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
     if put == PutOutcome::Stored {
@@ -270,7 +305,7 @@ async fn store<S: Store>(
             list_variant(context, &selection, &key).await;
         }
     }
-    Some((put, response.body()))
+    Some((put, response))
 }
 
 /// Returns whether a variant was evicted from its target's index while its body arrived.

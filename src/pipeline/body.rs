@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
     finish::RequestAccounting,
+    observed_body::ObservedBody,
     range_body::RangeBody,
     tee::{TeeReader, TruncatedBody},
 };
@@ -42,6 +43,8 @@ pub(crate) enum BodyContent {
     Range(RangeBody),
     /// A body passed through from the origin.
     Origin(Box<ResponseBody>),
+    /// The same, observed until its end.
+    Observed(Box<ObservedBody>),
     /// A body that Larder generates, possibly without an end.
     Generated(UnsyncBoxBody<Bytes, Infallible>),
     /// No body, but a head that announces this length (HEAD).
@@ -91,6 +94,10 @@ impl DeliveredBody {
                 let frame = ready!(Pin::new(&mut **body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))
             }
+            BodyContent::Observed(body) => {
+                let frame = ready!(Pin::new(&mut **body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))
+            }
             BodyContent::Generated(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
@@ -123,6 +130,7 @@ impl HttpBody for DeliveredBody {
             BodyContent::Tee(_) | BodyContent::FullWithTrailers(..) => false,
             BodyContent::Range(part) => part.is_end_stream(),
             BodyContent::Origin(body) => body.is_end_stream(),
+            BodyContent::Observed(body) => body.is_end_stream(),
             BodyContent::Generated(body) => body.is_end_stream(),
         }
     }
@@ -137,6 +145,7 @@ impl HttpBody for DeliveredBody {
             BodyContent::Tee(reader) => reader.size_hint(),
             BodyContent::Range(part) => part.size_hint(),
             BodyContent::Origin(body) => body.size_hint(),
+            BodyContent::Observed(body) => body.size_hint(),
             BodyContent::Generated(body) => body.size_hint(),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     config_snapshot::ConfigSnapshot,
@@ -42,6 +42,8 @@ pub(super) struct CacheabilityCheck<'a> {
     pub route: &'a Route,
     /// The request, as a `GET`.
     pub request: RequestHead<'a>,
+    /// The method in the key: `GET`, `POST` or `QUERY`.
+    pub method: &'a Method,
     /// The request's `Cache-Control`.
     pub directives: &'a RequestDirectives,
     /// The query as the client sent it.
@@ -92,7 +94,14 @@ impl CacheabilityCheck<'_> {
         }
         let head = ResponseHead { status, headers, requested_at, received_at };
         let request = (&self.request, self.directives);
-        let freshness = storable(request, (&head, directives), &self.route.rule)?;
+        let rule = &self.route.rule;
+        let freshness = storable(request, (&head, directives), rule)?;
+        // RFC 9110 §9.3.3: no heuristics for `POST`.
+        let is_explicit = freshness.constraints.has_any(Constraints::EXPLICIT)
+            || rule.ttl.for_status(status).is_some();
+        if *self.method == Method::POST && !is_explicit {
+            return Err(Reason::NoFreshness);
+        }
         let freshness = Freshness { received_at: received_steady, ..freshness };
         let is_own = self.route.rule.partition == Partition::User;
         Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {

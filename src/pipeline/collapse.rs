@@ -59,6 +59,7 @@ pub(super) struct FlightLeader {
     lease: Mutex<Option<FetchLease>>,
 }
 
+/// A request that waits for the result of a flight.
 pub(super) struct FlightFollower {
     result: watch::Receiver<Option<FlightResult>>,
 }

@@ -7,6 +7,7 @@ use std::sync::{
 
 use ipnet::IpNet;
 
+use super::leaks::RouteWatch;
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
@@ -20,12 +21,15 @@ use crate::{
 };
 
 /// The parts of the pipeline that come from the configuration.
+#[derive(Clone)]
 pub(crate) struct ConfigSnapshot {
     /// Identifies this configuration.
     pub id: SnapshotId,
     pub routes: RouteTable,
     /// Metric handles by route index.
-    pub metrics: Vec<RouteMetrics>,
+    pub metrics: Arc<[RouteMetrics]>,
+    /// The watches of routes by index; none for routes that are not watched for leaks.
+    pub watches: Arc<[Option<Arc<RouteWatch>>]>,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
     pub origin: Arc<Origin>,
@@ -108,6 +112,29 @@ impl ConfigSnapshot {
 
     pub(crate) fn route(&self, index: usize) -> &Route {
         self.routes.route(index)
+    }
+
+    /// Returns the watch of a route that is watched for leaks.
+    pub(super) fn watch(&self, index: usize) -> Option<&Arc<RouteWatch>> {
+        self.watches.get(index)?.as_ref()
+    }
+
+    /// Returns the same configuration with new watches.
+    pub(super) fn watched(self) -> Self {
+        let routes = self.routes.routes().iter().chain([self.routes.unmatched()]);
+        let watches = routes.map(|route| route.is_watched().then(RouteWatch::new)).collect();
+        Self { watches, ..self }
+    }
+
+    /// Returns the same configuration with exactly those routes quarantined for which this is true.
+    pub(super) fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
+        let routes = self.routes.with_quarantine(is_quarantined);
+        Self { id: SnapshotId::next(), routes, ..self.clone() }
+    }
+
+    /// Returns all routes in order, with the one for unmatched requests at the end.
+    pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.routes().iter().chain([self.routes.unmatched()]).map(AsRef::as_ref)
     }
 
     pub(crate) fn route_name(&self, index: usize) -> &str {

@@ -302,7 +302,7 @@ fn credential_parameters<'a>(
 
 /// Encodes the pairs in a canonical order, each value after its length, so that no two lists
 /// collide. Lines of one field keep their order: servers take the first or the last.
-fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
+pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
     for piece in pieces.iter().flat_map(|(name, value)| [name, value]) {

@@ -14,6 +14,7 @@ use super::{
     finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
     head_cache,
+    observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
     representation::{self, Representation},
     selecting_fields::is_chosen_by_cookies,
@@ -139,15 +140,7 @@ pub(super) fn hit<B>(
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
     let responder = Responder { config, route, received, method, headers };
-    let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
-        && *method == Method::GET
-        && config.server_timing == ServerTiming::Off;
-    let (head, content, length) = if is_plain {
-        let head = response(form.stored.status, responder.hit_head(form, decision));
-        (head, full_body(form), form.body_length())
-    } else {
-        responder.select_stored(form, decision)
-    };
+    let (head, content, length) = responder.select_fresh((presence, form), decision);
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
     head.map(|()| DeliveredBody::already_accounted(content))
@@ -171,6 +164,18 @@ impl Responder<'_> {
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
         let (head, content, _) = self.select_stored(form, decision);
+        accounting.record_response(decision.outcome(), head.status());
+        head.map(|()| DeliveredBody::new(content, accounting))
+    }
+
+    /// Responds with a fresh stored response to a request that was already accounted for.
+    pub(super) fn fresh(
+        &self,
+        (presence, form): (FieldPresence, Representation<'_>),
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
+    ) -> Response<DeliveredBody> {
+        let (head, content, _) = self.select_fresh((presence, form), decision);
         accounting.record_response(decision.outcome(), head.status());
         head.map(|()| DeliveredBody::new(content, accounting))
     }
@@ -217,6 +222,21 @@ impl Responder<'_> {
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        Response::from_parts(head, DeliveredBody::new(content, accounting))
+    }
+
+    /// Responds with a response for this client only, and reports the end of its body.
+    pub(super) fn observed(
+        &self,
+        origin: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
+    ) -> Response<DeliveredBody> {
+        let (mut head, body) = origin.into_parts();
+        self.describe_passed(&mut head.headers, decision, None);
+        accounting.record_response(decision.outcome(), head.status);
+        let content = BodyContent::Observed(Box::new(ObservedBody::new(body, observer)));
         Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 
@@ -301,6 +321,22 @@ impl Responder<'_> {
             }
             headers
         })
+    }
+
+    /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
+    fn select_fresh(
+        &self,
+        (presence, form): (FieldPresence, Representation<'_>),
+        decision: CacheDecision,
+    ) -> (Response<()>, BodyContent, u64) {
+        let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
+            && *self.method != Method::HEAD
+            && self.config.server_timing == ServerTiming::Off;
+        if !is_plain {
+            return self.select_stored(form, decision);
+        }
+        let head = response(form.stored.status, self.hit_head(form, decision));
+        (head, full_body(form), form.body_length())
     }
 
     fn select_stored(

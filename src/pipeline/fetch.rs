@@ -28,7 +28,7 @@ use crate::{
     entry::{Entry, StoredResponse},
     field::{Timestamp, presence::FieldPresence},
     key::{CacheKey, vary::Vary},
-    origin::{RequestBody, ResponseBody, SendFailure},
+    origin::{ReadRequest, RequestBody, ResponseBody, SendFailure},
     policy::{
         CacheResult, Reason, ResponseDirectives, Reuse,
         cache_status::Collapsed,
@@ -248,11 +248,17 @@ impl<S: Store> OriginFetch<S> {
             Conditionality::Unconditional => self.send(uri, headers).await,
             Conditionality::Conditional => {
                 let origin_response = self.send(uri.clone(), conditional).await?;
-                match origin_response.is_not_modified() {
-                    true if !self.confirms_stored(&fields, origin_response.response.headers()) => {
+                let update = origin_response.response.headers();
+                match origin_response.response.status() {
+                    StatusCode::NOT_MODIFIED if self.confirms_stored(&fields, update) => {
+                        Ok(OriginResponse { is_validation: true, ..origin_response })
+                    }
+                    StatusCode::NOT_MODIFIED => self.send(uri, headers).await,
+                    // An origin that knows conditions of `GET` and `HEAD` only.
+                    StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
                         self.send(uri, headers).await
                     }
-                    is_validation => Ok(OriginResponse { is_validation, ..origin_response }),
+                    _ => Ok(origin_response),
                 }
             }
         }
@@ -274,8 +280,12 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Returns the fields to validate with, and who assigned their tag. Responses of a previous
-    /// version are not validated.
+    /// version are not validated, nor those to a `POST`: there a condition that does not hold is an
+    /// error, `412` (RFC 9110 §13.1.2).
     fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
+        if self.context.content.as_ref().is_some_and(|content| content.method == Method::POST) {
+            return None;
+        }
         let stored = self
             .stored
             .as_ref()
@@ -285,7 +295,11 @@ impl<S: Store> OriginFetch<S> {
 
     async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<OriginResponse, SendFailure> {
         let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = Method::GET;
+        if let Some(content) = &self.context.content {
+            *request.method_mut() = content.method.clone();
+            *request.body_mut() = RequestBody::Full(content.bytes.clone());
+            request.extensions_mut().insert(ReadRequest);
+        }
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let FetchContext { pipeline, config, .. } = &self.context;

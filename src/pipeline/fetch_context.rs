@@ -2,17 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 
 use super::{
     cacheability::{CacheabilityCheck, StorageTerms},
     collapse::FlightLeader,
     config_snapshot::ConfigSnapshot,
+    content::RequestContent,
     fetch_times::FetchTimes,
     flight_result::FlightResult,
     hit_for_miss::{CredentialClass, HitForMissReason},
     ingress::{IngressPeer, request_head},
+    leaks::ProbeRequest,
     payload::PayloadError,
     recent_targets::RepeatableRequest,
     sensitive,
@@ -41,6 +43,8 @@ pub(super) struct FetchContext<S> {
     pub route: usize,
     /// The client's request, as a `GET`.
     pub request: Arc<Parts>,
+    /// The content that the origin receives; `None` for a `GET`.
+    pub content: Option<Arc<RequestContent>>,
     pub readings: PathReadings<'static>,
     /// The URL in the form that purges select.
     pub url: Box<str>,
@@ -58,6 +62,9 @@ pub(super) struct FetchContext<S> {
     pub requested_at: Timestamp,
     /// How the request reached this node.
     pub ingress_peer: IngressPeer,
+    /// The request in the form that the leak detector repeats, if it identifies its requester on a
+    /// watched route.
+    pub probe: Option<Arc<ProbeRequest>>,
 }
 
 impl<S: Store> FetchContext<S> {
@@ -85,10 +92,19 @@ impl<S: Store> FetchContext<S> {
         response: &Response<ResponseBody>,
         times: FetchTimes,
     ) -> Result<StorageTerms, Reason> {
-        let limit = self.max_body_bytes() as u64;
         let expected = response.body().size_hint().exact();
-        let directives = ResponseDirectives::parse(response.headers());
-        let head = (response.status(), response.headers());
+        self.cacheability_of((response.status(), response.headers()), expected, times)
+    }
+
+    /// Decides the same by the head of a response, and the announced length of its body.
+    pub(super) fn cacheability_of(
+        &self,
+        head: (StatusCode, &HeaderMap),
+        expected: Option<u64>,
+        times: FetchTimes,
+    ) -> Result<StorageTerms, Reason> {
+        let limit = self.max_body_bytes() as u64;
+        let directives = ResponseDirectives::parse(head.1);
         let verdict = self.cacheability_check().decide(head, directives, (expected, limit), times);
         verdict.map_err(|(reason, cause)| {
             if let Some(cause) = cause {
@@ -131,6 +147,7 @@ impl<S: Store> FetchContext<S> {
             config: &self.config,
             route: self.matched_route(),
             request: request_head(&self.request, self.credentials),
+            method: self.content.as_ref().map_or(&Method::GET, |content| &content.method),
             directives: &self.directives,
             query: self.request.uri.query().unwrap_or_default(),
             member: self.member.as_deref(),
@@ -149,6 +166,7 @@ impl<S: Store> FetchContext<S> {
             request: &self.request,
             ingress_peer: self.ingress_peer,
             credentials: self.credentials,
+            content: self.content.as_ref(),
             config: &self.config,
             route: self.route,
         };

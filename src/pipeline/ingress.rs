@@ -68,6 +68,7 @@ impl<'a> Ingress<'a> {
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded,
             partition: Cow::Borrowed(&[]),
+            content: None,
         }
     }
 
@@ -88,10 +89,11 @@ impl<'a> Ingress<'a> {
             query: kept,
             sent_query: query
                 .filter(|_| rule.forwarding == QueryForwarding::All)
-                .map(Cow::Borrowed),
+                .and_then(|query| rule.values.canonical(Cow::Borrowed(query))),
             storage_placement: StoragePlacement::Fleet,
             forwarded_fields: self.forwarded.clone(),
             partition: Cow::Borrowed(&[]),
+            content: None,
         };
         if credentials.has(Credentials::PARAMETER) {
             mask_query(config, &mut target);

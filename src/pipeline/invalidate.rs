@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
@@ -93,7 +93,7 @@ pub(super) fn selectors(
     if invalidates {
         let inputs = (!is_for_everyone).then_some(inputs);
         for target in invalidation::invalidated_targets(request, outcome) {
-            selectors.extend(url(config, ingress, &target, inputs));
+            selectors.extend(urls(config, ingress, &target, inputs));
         }
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
@@ -106,27 +106,39 @@ fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     groups.iter().map(|group| tag::group_tag(group, &ingress.host)).collect()
 }
 
-/// Returns the selector of a target; `None` if it is not cached. Without `inputs` it is
-/// purged for all users.
-fn url(
+/// Returns the selectors of a target: one for each route that stores responses for it. Without
+/// `inputs` it is purged for all users.
+fn urls(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
     target: &str,
     inputs: Option<&IdentityInputs<'_>>,
-) -> Option<Selector> {
+) -> Vec<Selector> {
     let (path, query) = path_and_query(target);
     let readings = PathReadings::of(path);
-    let route = config.routes.select_loosest(&Method::GET, &ingress.host, &readings).route;
-    if !route.rule.cache {
-        return None;
+    let mut selectors: Vec<Selector> = Vec::new();
+    for route in config.routes.select_stored(&ingress.host, &readings) {
+        if !route.rule.cache {
+            continue;
+        }
+        let query = credentials::purge_query(config, route, query);
+        let url = purge_url::of(&ingress.host, &readings, query.as_deref());
+        let url = sensitive::write_selector(config, route, url);
+        let owner = inputs.and_then(|inputs| credentials::owner(config, route, inputs));
+        let owner = owner.map(|owner| Selector::User(Box::from(&*owner)));
+        let is_first = selectors.is_empty();
+        if selectors.contains(&url) {
+            continue; // for everyone, on all routes
+        }
+        // What another route stores for this URL keeps its own owners.
+        let of_route = (!is_first).then(|| Selector::Route(Box::from(&*route.name)));
+        let terms: Vec<Selector> = owner.into_iter().chain(of_route).chain([url]).collect();
+        selectors.push(match <[Selector; 1]>::try_from(terms) {
+            Ok([url]) => url,
+            Err(terms) => Selector::All(terms.into()),
+        });
     }
-    let query = credentials::purge_query(config, route, query);
-    let url = purge_url::of(&ingress.host, &readings, query.as_deref());
-    let url = sensitive::write_selector(config, route, url);
-    Some(match inputs.and_then(|inputs| credentials::owner(config, route, inputs)) {
-        Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
-        None => url,
-    })
+    selectors
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

@@ -5,6 +5,8 @@
 //!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
+//!    ├──────► Shadow ─────► origin, as sent; a second pipeline decides ─► deliver ─► finish, compare
+//!    ├──────► ReadContent ► content: into the key, and plan again ► Lookup, Shadow or Pass
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -27,6 +29,7 @@ mod clock;
 mod coded_form;
 mod collapse;
 mod config_snapshot;
+mod content;
 mod cookies;
 mod credential_feedback;
 mod credential_verdict;
@@ -47,18 +50,22 @@ mod ingress;
 mod invalidate;
 mod join_flight;
 mod last_hop;
+mod leaks;
 mod logout;
 mod lookup;
 mod miss_plan;
 #[cfg(all(test, feature = "models"))]
 mod models;
+mod observed_body;
 mod origin_request;
 mod pass;
 mod payload;
+mod plan_content;
 mod problems;
 mod purge_rate;
 mod range_body;
 mod receive;
+mod received_request;
 mod recent_clients;
 mod recent_failures;
 mod recent_targets;
@@ -72,6 +79,7 @@ mod sensitive;
 mod snapshot_cell;
 mod state;
 mod tee;
+mod verification;
 mod warmer;
 mod write;
 mod write_through;
@@ -86,7 +94,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Either},
 };
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
@@ -94,17 +102,21 @@ pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
+pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
+pub(crate) use verification::VerificationReport;
 pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{
     entry::StoredResponse,
     field::presence::FieldPresence,
     forward::request_id,
+    origin::{OriginError, RequestBody},
     policy::{
         CacheResult, Reason, Reuse,
         validation::{self, RangeOutcome},
     },
+    route::ContentForm,
     server::{Connection, Handler, Incoming},
     store::Store,
 };
@@ -112,21 +124,34 @@ use body::DeliveredBody;
 use client_request::ClientRequest;
 use clock::ReceivedAt;
 use collapse::FlightLeader;
+use content::ReadOutcome;
 use deliver::CacheDecision;
 use finish::RequestAccounting;
 use join_flight::FlightOutcome;
 use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
+use received_request::ReceivedRequest;
 use representation::FormChoice;
-use request_context::{RequestContext, evaluate_reuse};
+use request_context::{RequestContext, RequestSafety, evaluate_reuse};
+use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
 enum FastPath {
     /// A response.
     Hit(Response<DeliveredBody>),
+    /// A response that is also audited.
+    AuditedHit(Response<DeliveredBody>, Box<HitToAudit>),
     /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
+}
+
+/// A hit that is audited, and what it takes.
+struct HitToAudit {
+    config: Arc<ConfigSnapshot>,
+    route: usize,
+    lookup: Lookup,
+    stored: Arc<StoredResponse>,
 }
 
 impl<S: Store> Handler for Pipeline<S> {
@@ -142,40 +167,53 @@ impl<S: Store> Handler for Pipeline<S> {
         let planned = self.config.with(|config| {
             presence = receive::sanitize_fields(config, request.headers_mut(), connection);
             let arrival = (&**connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, arrival);
+            let head = ReceivedRequest::of(&request);
+            let (route, action) = receive::plan(config, &head, presence, arrival);
             if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = &action {
                 let headers = request.headers_mut();
                 credentials::make_anonymous(config, config.route(route), headers, presence);
             }
-            match &action {
+            match action {
                 RequestAction::Lookup(lookup) => {
-                    match self.fresh_in_memory(config, route, &request, lookup, received) {
+                    let headers = request.headers();
+                    match self.fresh_in_memory(config, route, headers, &lookup, received) {
                         Ok(stored) => {
                             let chosen = (request.headers(), lookup.presence);
-                            match representation::choose(config.route(route), chosen, &stored) {
-                                FormChoice::Ready(form) => {
-                                    let form = (lookup.presence, form);
-                                    let hit = deliver::hit(config, route, received, &request, form);
-                                    FastPath::Hit(hit)
-                                }
-                                FormChoice::Missing(_) => FastPath::Continue(
-                                    Arc::clone(config),
-                                    route,
-                                    action,
-                                    MemoryState::Unknown,
-                                ),
+                            let FormChoice::Ready(form) =
+                                representation::choose(config.route(route), chosen, &stored)
+                            else {
+                                let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
+                                let action = RequestAction::Lookup(lookup);
+                                return FastPath::Continue(config, route, action, memory);
+                            };
+                            let served = (lookup.presence, form);
+                            let hit = deliver::hit(config, route, received, &request, served);
+                            if is_audited(config.route(route), request.method()) {
+                                let config = Arc::clone(config);
+                                let audited = HitToAudit { config, route, lookup, stored };
+                                FastPath::AuditedHit(hit, Box::new(audited))
+                            } else {
+                                FastPath::Hit(hit)
                             }
                         }
                         Err(memory) => {
+                            let action = RequestAction::Lookup(lookup);
                             FastPath::Continue(Arc::clone(config), route, action, memory)
                         }
                     }
                 }
-                _ => FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown),
+                action => {
+                    FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
+                }
             }
         });
         let (config, route, action, memory) = match planned {
             FastPath::Hit(hit) => return Either::Left(ready(hit)),
+            FastPath::AuditedHit(hit, audited) => {
+                let (request, _no_body) = request.into_parts();
+                self.audit(*audited, received, Arc::clone(connection), request);
+                return Either::Left(ready(hit));
+            }
             FastPath::Continue(config, route, action, memory) => (config, route, action, memory),
         };
         request_id::ensure_request_id(request.headers_mut());
@@ -185,8 +223,17 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let accounting = Box::new(accounting);
-        let context =
-            RequestContext { pipeline, config, route, received, connection, request, presence };
+        let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
     }
@@ -194,17 +241,17 @@ impl<S: Store> Handler for Pipeline<S> {
 
 impl<S: Store> Pipeline<S> {
     /// Returns the fresh stored response to a request if it is in memory, otherwise what was seen there.
-    fn fresh_in_memory<B>(
+    fn fresh_in_memory(
         &self,
         config: &ConfigSnapshot,
         route: usize,
-        request: &Request<B>,
+        headers: &HeaderMap,
         lookup: &Lookup,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
+        let index = route;
         let route = config.route(route);
-        let (vary, headers, applied_purges) =
-            (&route.vary, request.headers(), self.log.applied_purges());
+        let (vary, applied_purges) = (&route.vary, self.log.applied_purges());
         if let Some(member) = lookup.member.as_deref()
             && !self.is_accepted(config, &route.name, (member, lookup), received)
         {
@@ -216,6 +263,12 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
+                if leaks::may_be_identified(config, lookup)
+                    && let Some(watch) = config.watch(index)
+                    && watch.samples(lookup.target.digest())
+                {
+                    return Err(MemoryState::Unknown);
+                }
                 stored.mark_used();
                 Ok(stored)
             }
@@ -224,18 +277,76 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+impl<S: Store> Pipeline<S> {
+    /// Audits a hit in the background.
+    fn audit(
+        self: &Arc<Self>,
+        audited: HitToAudit,
+        received: ReceivedAt,
+        connection: Arc<Connection>,
+        request: Parts,
+    ) {
+        let HitToAudit { config, route, lookup, stored } = audited;
+        let presence = lookup.presence;
+        let (pipeline, request) = (Arc::clone(self), Arc::new(request));
+        let safety = RequestSafety::ByMethod;
+        let context = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
+        AuditedHit { context, lookup, stored }.start();
+    }
+}
+
+impl<S: Store> RequestContext<S> {
+    /// Returns the fresh stored response to the request if it is in memory.
+    fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
+        let Self { pipeline, config, route, request, received, .. } = self;
+        pipeline.fresh_in_memory(config, *route, &request.headers, lookup, *received).ok()
+    }
+}
+
 impl<S: Store> ClientRequest<S> {
-    /// Boxes each path separately, so that a request carries only the state of its own.
+    /// Takes the action of the first plan.
     fn dispatch(
         self,
         action: RequestAction,
         memory: MemoryState,
         body: Incoming,
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
+        if let RequestAction::ReadContent(form) = action {
+            return self.respond_to_content(form, body).boxed();
+        }
+        let body = RequestBody::client(body, self.context.connection.body);
+        self.act(action, memory, body)
+    }
+
+    /// Boxes each path separately, so that a request carries only the state of its own.
+    fn act(
+        self,
+        action: RequestAction,
+        memory: MemoryState,
+        body: RequestBody,
+    ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
-            RequestAction::Pass(reason) => self.pass(body, pass::decision(reason), None).boxed(),
+            // Planned with its content, a request needs it no more.
+            RequestAction::ReadContent(_) => {
+                let decision = pass::decision(Reason::MethodNotCacheable);
+                self.pass(body, decision, None).boxed()
+            }
+            RequestAction::Pass(reason) => {
+                self.note_unconsulted(reason);
+                self.pass(body, pass::decision(reason), None).boxed()
+            }
             RequestAction::Refresh(lookup) => self.refetch(lookup).boxed(),
+            RequestAction::Shadow(lookup) => self.pass_in_shadow(lookup, body).boxed(),
             RequestAction::Misdirected => {
                 let decision = pass::decision(Reason::Misdirected);
                 ready(self.respond_problem(problems::misdirected(), decision)).boxed()
@@ -245,6 +356,43 @@ impl<S: Store> ClientRequest<S> {
                 ready(self.respond_problem(problems::loop_detected(), decision)).boxed()
             }
         }
+    }
+
+    /// Reads the content, which is part of the key, and takes the action of the second plan.
+    async fn respond_to_content(
+        mut self,
+        form: ContentForm,
+        body: Incoming,
+    ) -> Response<DeliveredBody> {
+        let share = self.context.content_share();
+        let received = match content::read(body, self.context.connection.body, share).await {
+            ReadOutcome::Whole(content, share) => (content, share),
+            ReadOutcome::Passed(body, reason) => {
+                return self.act(RequestAction::Pass(reason), MemoryState::Unknown, body).await;
+            }
+            ReadOutcome::Failed(failure) => {
+                let decision = pass::decision(Reason::OriginError);
+                return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
+            }
+        };
+        let sent = received.0.clone();
+        let (mut action, content) = self.context.plan_with_content(form, received);
+        let body = match &mut action {
+            RequestAction::Lookup(lookup) => {
+                if let Some(stored) = self.context.fresh_in_memory(lookup) {
+                    return self.respond_fresh(lookup.presence, &stored).await;
+                }
+                // It may wait for the origin, and others with it.
+                let content = self.context.pipeline.interned_content.intern(content);
+                let body = content.bytes.clone();
+                lookup.content = Some(content);
+                body
+            }
+            // Clients do not notice that the route is only measured.
+            RequestAction::Shadow(_) => sent,
+            _ => content.bytes.clone(),
+        };
+        self.act(action, MemoryState::Unknown, RequestBody::Full(body)).await
     }
 
     /// Fetches regardless of what is stored, and stores the response.
@@ -259,11 +407,17 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         memory: MemoryState,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
-                self.context.note_shared_hit(&stored, lookup.credentials);
+                self.context.note_shared_hit(&stored, &lookup);
+                self.context.note_hit_for_comparison(&lookup);
+                let route = self.context.config.route(self.context.route);
+                if is_audited(route, &self.context.request.method) {
+                    let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
+                    AuditedHit { context, lookup, stored }.start();
+                }
                 let decision = CacheDecision::hit(CacheResult::Hit, None);
                 self.respond_stored(&stored.response, decision).await
             }
@@ -283,7 +437,7 @@ impl<S: Store> ClientRequest<S> {
         self,
         lookup: Lookup,
         plan: MissPlan,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<DeliveredBody> {
         let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
         if lookup.directives.only_if_cached {

@@ -8,6 +8,7 @@ use super::{
     fetch::{OriginFetch, Requester},
     fetch_context::FetchContext,
     ingress::{Ingress, IngressPeer},
+    leaks::ProbeRequest,
     miss_plan::MissPlan,
     receive::Lookup,
     request_context::RequestContext,
@@ -45,8 +46,33 @@ impl<S: Store> RequestContext<S> {
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
+        let MissPlan { key, stored, recheck, retry, .. } = plan;
+        let origin_request = self.origin_request_of(request, target);
+        let asked = (&self.config, self.route, request);
+        let probe = ProbeRequest::of(asked, lookup, &origin_request);
+        let context = self.fetch_context(lookup, key, (request, directives));
+        Box::new(OriginFetch {
+            origin_request,
+            context: FetchContext { probe, ..context },
+            recheck,
+            stored,
+            interim: Some(self.connection.interim.clone()),
+            retry,
+            requester: Requester::Client,
+        })
+    }
+
+    /// Returns what the response to a request with these directives is judged and stored by. Takes
+    /// its fence stamp.
+    pub(super) fn fetch_context(
+        &self,
+        lookup: &Lookup,
+        key: CacheKey,
+        (request, directives): (&Arc<Parts>, RequestDirectives),
+    ) -> FetchContext<S> {
+        let target = lookup.target.origin_target();
         let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
-        let context = FetchContext {
+        FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
             route: self.route,
@@ -56,21 +82,14 @@ impl<S: Store> RequestContext<S> {
             member: lookup.member.clone(),
             directives,
             request: as_get(request),
+            content: lookup.content.clone(),
             stamp: self.pipeline.log.applied_purges().stamp(),
             requested_at: self.pipeline.clock.steady(),
             target: lookup.target.clone(),
-            key: plan.key,
+            key,
             ingress_peer: IngressPeer::of(&self.connection),
-        };
-        Box::new(OriginFetch {
-            origin_request: self.origin_request_of(request, target),
-            context,
-            recheck: plan.recheck,
-            stored: plan.stored,
-            interim: Some(self.connection.interim.clone()),
-            retry: plan.retry,
-            requester: Requester::Client,
-        })
+            probe: None,
+        }
     }
 
     /// Builds the origin request without a body: as the key says, or as received if the cache is

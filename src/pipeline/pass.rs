@@ -14,7 +14,7 @@ use crate::{
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, ForwardReason, Reason},
-    server::{Incoming, TunnelLimiter},
+    server::TunnelLimiter,
     store::Store,
     warm,
 };
@@ -26,7 +26,7 @@ impl<S: Store> ClientRequest<S> {
     /// received.
     pub(super) async fn pass(
         mut self,
-        body: Incoming,
+        body: RequestBody,
         mut decision: CacheDecision,
         lookup: Option<(&Lookup, &MissPlan)>,
     ) -> Response<DeliveredBody> {
@@ -65,13 +65,17 @@ impl<S: Store> ClientRequest<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Returns the request to forward: as the key says, or without a key as received.
-    pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
+    pub(super) fn forwarded(
+        &self,
+        body: RequestBody,
+        key: Option<&CacheKey>,
+    ) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
         if self.has_coded_tags() {
             coded_tag::restore(forwarded.headers_mut());
         }
         *forwarded.method_mut() = self.request.method.clone();
-        *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
+        *forwarded.body_mut() = body;
         forwarded
     }
 

@@ -246,6 +246,11 @@ pub(super) fn tags(
     route.body_tags_of(path, query_and_user, &document).map_err(|_| PayloadError::Tags)
 }
 
+/// Returns a body with these fields, decoded. `None` if its coding cannot be read.
+pub(super) fn plain<'a>(headers: &HeaderMap, chunks: &'a [Bytes]) -> Option<Cow<'a, [u8]>> {
+    readable(headers, None).and_then(|coding| decoded(coding, chunks)).ok()
+}
+
 /// Parses JSON; returns `None` if there is none.
 fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     // Some editors write a byte order mark.

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method, Request};
-use http_body::Body;
+use http::{HeaderMap, HeaderName, Method};
 
 use super::{
     config_snapshot::ConfigSnapshot,
+    content::{self, RequestContent},
     credentials::{IdentityInputs, RequestIdentity},
     ingress::Ingress,
+    received_request::{ContentState, ReceivedRequest},
 };
 use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
     forward,
     key::{CacheKey, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, Route},
+    route::{Agreement, ContentForm, NotKeyed, Route, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -32,6 +33,10 @@ pub(super) enum RequestAction {
     Lookup(Lookup),
     /// Fetch, and replace what is stored.
     Refresh(Lookup),
+    /// Forward to the origin, and measure what the cache would do.
+    Shadow(Lookup),
+    /// Read the content, which is part of the key in this form, and plan again.
+    ReadContent(ContentForm),
 }
 
 impl RequestAction {
@@ -42,7 +47,8 @@ impl RequestAction {
             Self::Misdirected => Some(Reason::Misdirected),
             Self::Pass(reason) => Some(*reason),
             Self::Refresh(_) => Some(Reason::RuleBypass),
-            Self::Lookup(_) => None,
+            Self::Shadow(_) => Some(Reason::Shadow),
+            Self::Lookup(_) | Self::ReadContent(_) => None,
         }
     }
 }
@@ -50,6 +56,8 @@ impl RequestAction {
 /// A request that the cache may answer.
 pub(super) struct Lookup {
     pub target: CacheKey,
+    /// The content that the key has and the origin receives; `None` for a `GET`.
+    pub content: Option<Arc<RequestContent>>,
     /// The request's `Cache-Control`, as far as the route permits it.
     pub directives: RequestDirectives,
     /// The request's credentials, besides those in the target and in the partition.
@@ -100,16 +108,16 @@ pub(super) fn sanitize_fields(
 }
 
 /// Returns the route's index and the action for a sanitised request. Pure.
-pub(super) fn plan<B: Body>(
+pub(super) fn plan(
     config: &ConfigSnapshot,
-    request: &Request<B>,
+    request: &ReceivedRequest<'_>,
     presence: FieldPresence,
     (connection, now): (&Connection, Timestamp),
 ) -> (usize, RequestAction) {
-    let (uri, headers) = (request.uri(), request.headers());
+    let (uri, headers) = (request.uri, request.headers);
     let ingress = Ingress::of(config, headers, connection);
     let readings = PathReadings::of(uri.path());
-    let selection = config.routes.select(request.method(), &ingress.host, &readings);
+    let selection = config.routes.select(request.method, &ingress.host, &readings);
     let (index, route) = (selection.index, selection.route);
     if !config.hosts.includes(&ingress.host) {
         return (index, RequestAction::Misdirected);
@@ -117,12 +125,25 @@ pub(super) fn plan<B: Body>(
     if presence.has(FieldPresence::VIA) && forward::is_loop(headers, &config.identity) {
         return (index, RequestAction::Loop);
     }
+    let form = match form_of_content(route, request) {
+        Ok(form) => form,
+        Err(reason) => return (index, RequestAction::Pass(reason)),
+    };
+    // A route for a `GET` alone leaves `QUERY` out. Writes there invalidate no `QUERY` either.
+    if *request.method == Method::QUERY
+        && !config.routes.answers_query(index, &ingress.host, &readings)
+    {
+        return (index, RequestAction::Pass(Reason::MethodNotCacheable));
+    }
     if let Some(reason) = pass_reason(request, presence) {
         return (index, RequestAction::Pass(reason));
     }
     let bypasses = route.bypass.applies(uri.query(), headers);
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
+    }
+    if route.is_quarantined() {
+        return (index, RequestAction::Pass(Reason::Quarantined));
     }
     if selection.agreement == Agreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
@@ -134,32 +155,54 @@ pub(super) fn plan<B: Body>(
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
     let inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
-    let (identity, target) = match identify((config, route), &ingress, uri.path(), &inputs) {
+    let target = (uri.path(), request.content.read());
+    let (identity, target) = match identify((config, route), &ingress, target, &inputs) {
         Ok(identified) => identified,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };
+    if let Some(form) = form.filter(|_| request.content.read().is_none()) {
+        return (index, read_content(form, request.content, bypasses));
+    }
     let RequestIdentity { credentials, member, .. } = identity;
-    let lookup = Lookup { target, directives, credentials, member, presence };
+    let content = request.content.read().cloned();
+    let lookup = Lookup { target, content, directives, credentials, member, presence };
+    let is_shadow = route.verification == Verification::Shadow;
     if !bypasses {
-        (index, RequestAction::Lookup(lookup))
-    } else if may_refresh(route, request, &lookup) {
+        let action = if is_shadow { RequestAction::Shadow } else { RequestAction::Lookup };
+        (index, action(lookup))
+    } else if !is_shadow && may_refresh(route, request, &lookup) {
         (index, RequestAction::Refresh(lookup))
     } else {
         (index, RequestAction::Pass(Reason::RuleBypass))
     }
 }
 
-/// Identifies the requester and returns the key of a `GET` for the target, or why the cache is
-/// bypassed.
+/// Returns the action for a request whose content is part of the key, and is not read yet.
+fn read_content(form: ContentForm, content: ContentState<'_>, bypasses: bool) -> RequestAction {
+    match content {
+        // A bypassing request replaces the stored response of a `GET` only.
+        _ if bypasses => RequestAction::Pass(Reason::RuleBypass),
+        ContentState::Unread(bytes) if bytes > content::MAX_BYTES as u64 => {
+            RequestAction::Pass(Reason::BodyKeyTooLarge)
+        }
+        _ => RequestAction::ReadContent(form),
+    }
+}
+
+/// Identifies the requester and returns the key of the target, or why the cache is bypassed. The
+/// key is that of a `GET`, unless there is content.
 pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
-    path: &str,
+    (path, content): (&str, Option<&Arc<RequestContent>>),
     inputs: &IdentityInputs<'_>,
 ) -> Result<(RequestIdentity, CacheKey), Reason> {
     let identity = RequestIdentity::of(config, route, inputs)?;
     let rules = (&route.query, identity.credentials);
-    let target = ingress.target(config, (path, inputs.query), rules);
+    let mut target = ingress.target(config, (path, inputs.query), rules);
+    if let Some(content) = content {
+        (target.method, target.content) = (&content.method, Some(content.digest));
+    }
     let key = identity.key((config, route), inputs.headers, target);
     Ok((identity, key))
 }
@@ -168,28 +211,48 @@ pub(super) fn identify(
 ///
 /// The origin must not see what made the request bypass, and the request could have led the flight
 /// of its key.
-fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool {
-    let matched = route.bypass.matching_conditions(request.uri().query(), request.headers());
+fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &Lookup) -> bool {
+    let matched = route.bypass.matching_conditions(request.uri.query(), request.headers);
     matched.is_hidden_from_origin(&route.query)
-        && *request.method() == Method::GET
+        && *request.method == Method::GET
         && !lookup.directives.no_store
         && !lookup.credentials.need_own_fetch(&route.rule)
 }
 
-/// Returns why the cache is bypassed on any route.
-fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option<Reason> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
-        return Some(Reason::MethodNotCacheable);
+/// Returns the form in which the content of a request is part of the key; `None` for a `GET` or
+/// `HEAD`, which has none. Otherwise returns why responses to such requests are not stored.
+fn form_of_content(
+    route: &Route,
+    request: &ReceivedRequest<'_>,
+) -> Result<Option<ContentForm>, Reason> {
+    if matches!(*request.method, Method::GET | Method::HEAD) {
+        let is_plain = matches!(request.content, ContentState::Absent);
+        return if is_plain { Ok(None) } else { Err(Reason::MethodNotCacheable) };
     }
+    match route.content.form(request.method, request.headers) {
+        Ok(form) => Ok(Some(form)),
+        Err(NotKeyed::Method) => Err(Reason::MethodNotCacheable),
+        Err(NotKeyed::NotJson) => Err(Reason::BodyNotJson),
+    }
+}
+
+/// Returns why the cache is bypassed on any route.
+fn pass_reason(request: &ReceivedRequest<'_>, presence: FieldPresence) -> Option<Reason> {
     if presence.has(FieldPresence::UPGRADE)
-        && forward::request::is_upgrade(request.headers(), request.version())
+        && forward::request::is_upgrade(request.headers, request.version)
     {
         return Some(Reason::Upgrade);
     }
     if presence.has(FieldPresence::OVERRIDE) {
         return Some(Reason::AmbiguousTarget);
     }
-    presence.has(FieldPresence::ORIGIN_CONDITION).then_some(Reason::Precondition)
+    if presence.has(FieldPresence::ORIGIN_CONDITION) {
+        return Some(Reason::Precondition);
+    }
+    // HTTP gives the others no meaning with `POST`, but the origin may.
+    let is_odd = *request.method == Method::POST
+        && presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE));
+    is_odd.then_some(Reason::Precondition)
 }
 
 /// Returns the reason to report if a request passes because nothing is stored; `None` if it is

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     config_snapshot::ConfigSnapshot,
+    content::RequestContent,
     credentials::selecting_rules,
     ingress::{self, IngressPeer, is_target_field},
     recent_clients::is_sent_again,
@@ -19,7 +20,7 @@ use crate::{
     entry::StoredResponse,
     fence::{OwnedResponseAttributes, Purge, PurgeCandidate},
     field::cookie,
-    key::{CacheKey, vary::VarySet},
+    key::{CacheKey, describes_content, vary::VarySet},
     policy::{CredentialRules, Credentials},
     warm::{ClientProfile, WarmClient, WarmRequest},
 };
@@ -66,6 +67,8 @@ pub(super) struct RepeatableRequest<'a> {
     /// How it reached this node.
     pub ingress_peer: IngressPeer,
     pub credentials: Credentials,
+    /// The content that the origin receives, if it is part of the key.
+    pub content: Option<&'a Arc<RequestContent>>,
     pub config: &'a ConfigSnapshot,
     pub route: usize,
 }
@@ -94,7 +97,7 @@ impl RecentTargets {
         repeatable: &RepeatableRequest<'_>,
         (key, response): (&CacheKey, &Arc<StoredResponse>),
     ) {
-        let RepeatableRequest { request, ingress_peer, credentials, config, .. } = *repeatable;
+        let RepeatableRequest { credentials, config, .. } = *repeatable;
         let route = config.route(repeatable.route);
         let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
         if is_own || route.rule.sensitive {
@@ -103,7 +106,8 @@ impl RecentTargets {
         let set = selecting_fields::selecting_set(config, route, &response.fields().unpack(0));
         let cookies =
             SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
-        if let Some(request) = repeated_request(request, ingress_peer, &set, &cookies) {
+        let asked = (repeatable.request, repeatable.content.map(|content| &**content));
+        if let Some(request) = repeated_request(asked, repeatable.ingress_peer, &set, &cookies) {
             self.insert(key.digest(), request, response);
         }
     }
@@ -190,7 +194,9 @@ impl RecentTarget {
 
     fn client_of(&self, host: &str, target: &str) -> Option<ClientProfile> {
         match &self.request.client {
-            WarmClient::One(client) if *self.request.target == *target => {
+            WarmClient::One(client)
+                if *self.request.target == *target && self.request.content.is_none() =>
+            {
                 client.host.eq_ignore_ascii_case(host).then(|| client.clone())
             }
             _ => None,
@@ -209,13 +215,13 @@ impl RecentTarget {
     }
 }
 
-/// Returns a request that fetches the same response again. `None` if the response is personal or
-/// the method is not `GET`.
+/// Returns a request that fetches the same response again. `None` if the response is personal, or
+/// if the method is not `GET` and the key has no content.
 ///
-/// It has the fields about the target, those that selected the response, and those that may select
-/// the next one.
+/// It has the fields about the target, those about the content, those that selected the response,
+/// and those that may select the next one.
 fn repeated_request(
-    request: &Parts,
+    (request, content): (&Parts, Option<&RequestContent>),
     IngressPeer { peer, secure }: IngressPeer,
     set: &VarySet,
     cookies: &SelectingCookies<'_>,
@@ -224,13 +230,17 @@ fn repeated_request(
     let is_personal = |name: &HeaderName| {
         (*name == header::COOKIE && cookies.named.is_empty()) || *name == header::AUTHORIZATION
     };
-    if request.method != Method::GET || set.iter().any(is_personal) {
+    let is_read = request.method == Method::GET || content.is_some();
+    if !is_read || set.iter().any(is_personal) {
         return None;
     }
+
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let is_selecting = *name != header::COOKIE && set.contains(name);
-        if is_target_field(name) || is_selecting || is_sent_again(name) {
+        let is_kept =
+            is_target_field(name) || is_selecting || (content.is_some() && describes_content(name));
+        if is_kept || is_sent_again(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -240,12 +250,15 @@ fn repeated_request(
     }
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let target = request.uri.path_and_query()?.as_str();
-    if size + target.len() > MAX_BYTES {
+    let content = content.map(RequestContent::to_warm);
+    let length = content.as_ref().map_or(0, |content| content.bytes.len());
+    if size + target.len() + length > MAX_BYTES {
         return None;
     }
     let host = ingress::requested_host(&request.headers);
     let client = ClientProfile::new((peer, secure), host, headers);
-    Some(WarmRequest { client: WarmClient::One(client), target: target.into(), report: None })
+    let client = WarmClient::One(client);
+    Some(WarmRequest { client, target: target.into(), content, report: None })
 }
 
 #[cfg(test)]
@@ -301,7 +314,8 @@ mod tests {
         let cookies_named: Vec<Box<str>> = cookies.iter().map(|name| (*name).into()).collect();
         let rules = CredentialRules::default();
         let cookies = SelectingCookies { named: &cookies_named, rules: Some(&rules) };
-        repeated_request(request, IngressPeer { peer: None, secure: true }, &set, &cookies)
+        let peer = IngressPeer { peer: None, secure: true };
+        repeated_request((request, None), peer, &set, &cookies)
     }
 
     fn note(recent_targets: &RecentTargets, path: &str, tag: &str) -> Arc<StoredResponse> {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{HeaderMap, Method, request::Parts};
 use tokio::time::timeout;
 
 use super::{
@@ -22,10 +22,8 @@ use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::FieldPresence},
     key::{CacheKey, StoragePlacement},
-    policy::{
-        CacheRule, Credentials, ForwardReason, Reason, Reuse, invalidation, reuse, stale,
-        stale::Outage,
-    },
+    policy::{CacheRule, ForwardReason, Reason, Reuse, invalidation, reuse, stale, stale::Outage},
+    route::Route,
     server::Connection,
     store::Store,
     user::PartitionMember,
@@ -44,6 +42,30 @@ pub(super) struct RequestContext<S> {
     pub request: Arc<Parts>,
     /// Which fields are present.
     pub presence: FieldPresence,
+    /// Whether the request reads, whatever its method.
+    pub safety: RequestSafety,
+}
+
+/// Whether a request may change something at the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestSafety {
+    /// As its method says.
+    ByMethod,
+    /// It is a read, as its route says.
+    Read,
+}
+
+impl RequestSafety {
+    /// Returns what a route says of a request.
+    pub(super) fn of(route: &Route, (method, headers): (&Method, &HeaderMap)) -> Self {
+        if route.content.form(method, headers).is_ok() { Self::Read } else { Self::ByMethod }
+    }
+
+    /// Returns whether a request on this route may change what is stored.
+    pub(super) fn is_unsafe(self, route: &Route, method: &Method, presence: FieldPresence) -> bool {
+        let is_read = self == Self::Read && !presence.has(FieldPresence::OVERRIDE);
+        (!is_read && invalidation::is_unsafe(method, presence)) || route.is_logout(method)
+    }
 }
 
 impl<S> RequestContext<S> {
@@ -57,6 +79,7 @@ impl<S> RequestContext<S> {
             connection: Arc::clone(&self.connection),
             request: Arc::clone(&self.request),
             presence: self.presence,
+            safety: self.safety,
         }
     }
 
@@ -73,9 +96,8 @@ impl<S> RequestContext<S> {
 
     /// Returns whether the request may change what is stored.
     pub(super) fn is_unsafe(&self) -> bool {
-        let method = &self.request.method;
-        invalidation::is_unsafe(method, self.presence)
-            || self.config.route(self.route).is_logout(method)
+        let route = self.config.route(self.route);
+        self.safety.is_unsafe(route, &self.request.method, self.presence)
     }
 }
 
@@ -259,7 +281,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Records a hit that was not in memory: each one if the node has memory, otherwise a sample.
-    pub(super) fn note_shared_hit(&self, stored: &StoredMatch, credentials: Credentials) {
+    pub(super) fn note_shared_hit(&self, stored: &StoredMatch, lookup: &Lookup) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
@@ -267,7 +289,8 @@ impl<S: Store> RequestContext<S> {
             let repeatable = RepeatableRequest {
                 request: &self.request,
                 ingress_peer: IngressPeer::of(&self.connection),
-                credentials,
+                credentials: lookup.credentials,
+                content: lookup.content.as_ref(),
                 config: &self.config,
                 route: self.route,
             };

@@ -9,10 +9,13 @@ use super::{
     body::DeliveredBody,
     client_request::ClientRequest,
     deliver::{CacheDecision, Responder},
+    encodings::CodedForm,
     fetch::FetchOutcome,
     finish::RequestAccounting,
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
-    last_hop, problems,
+    last_hop,
+    observed_body::BodyObserver,
+    problems,
     representation::Representation,
     request_context::RequestContext,
     tee::TeeReader,
@@ -20,6 +23,7 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
+    field::presence::FieldPresence,
     origin::{OriginError, ResponseBody},
     policy::{
         CacheResult, Reason,
@@ -111,19 +115,37 @@ impl<S: Store> ClientRequest<S> {
         self.respond_stored(&reused.response, decision).await
     }
 
+    /// Responds with a fresh stored response from memory.
+    pub(super) async fn respond_fresh(
+        self,
+        presence: FieldPresence,
+        stored: &Arc<StoredResponse>,
+    ) -> Response<DeliveredBody> {
+        let decision = CacheDecision::hit(CacheResult::Hit, None);
+        let coded = self.coded_form(stored).await;
+        let form = Representation { stored, coded: coded.as_deref() };
+        self.deliver(|responder, accounting| {
+            responder.fresh((presence, form), decision, accounting)
+        })
+    }
+
     /// Responds with a stored response, encoded if the route says so.
     pub(super) async fn respond_stored(
         self,
         stored: &Arc<StoredResponse>,
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
-        let coded = if self.context.config.route(self.context.route).encodes() {
+        let coded = self.coded_form(stored).await;
+        let form = Representation { stored, coded: coded.as_deref() };
+        self.deliver(|responder, accounting| responder.stored(form, decision, accounting))
+    }
+
+    async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
+        if self.context.config.route(self.context.route).encodes() {
             self.context.coded_form(stored).await
         } else {
             None
-        };
-        let form = Representation { stored, coded: coded.as_deref() };
-        self.deliver(|responder, accounting| responder.stored(form, decision, accounting))
+        }
     }
 
     fn deliver(
@@ -146,6 +168,18 @@ impl<S: Store> ClientRequest<S> {
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
+    }
+
+    /// Responds with the origin's own response, and reports the end of its body.
+    pub(super) fn respond_observed(
+        self,
+        response: Response<ResponseBody>,
+        observer: BodyObserver,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
+        self.deliver(|responder, accounting| {
+            responder.observed(response, observer, decision, accounting)
+        })
     }
 
     /// Responds after a shared fetch failed.

@@ -29,16 +29,24 @@ thread_local! {
 }
 
 impl SnapshotCell {
-    pub(super) fn new(config: ConfigSnapshot) -> Self {
-        Self { config: ArcSwap::from_pointee(config), version: AtomicU64::new(next_version()) }
+    pub(super) fn new(config: Arc<ConfigSnapshot>) -> Self {
+        Self { config: ArcSwap::new(config), version: AtomicU64::new(next_version()) }
     }
 
     /// Replaces the snapshot for new requests. Stops the background work of the old one, since a
     /// thread may keep it until its next request.
-    pub(super) fn replace(&self, config: ConfigSnapshot) {
-        let old = self.config.swap(Arc::new(config));
+    pub(super) fn replace(&self, config: Arc<ConfigSnapshot>) {
+        let old = self.config.swap(config);
         self.version.store(next_version(), Ordering::Release);
         old.origin.retire();
+    }
+
+    /// Replaces the snapshot by a changed one with the same origin. Calls must not overlap with each
+    /// other or with [`Self::replace`].
+    pub(super) fn update(&self, change: impl FnOnce(&ConfigSnapshot) -> ConfigSnapshot) {
+        let changed = change(&self.config.load());
+        self.config.store(Arc::new(changed));
+        self.version.store(next_version(), Ordering::Release);
     }
 
     pub(super) fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {

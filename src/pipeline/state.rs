@@ -1,11 +1,11 @@
 //! The state of a node that all requests share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use http::Method;
+use parking_lot::Mutex;
 
 use super::{
     accepted_credentials::{AcceptanceKey, AcceptedCredentials},
@@ -13,9 +13,11 @@ use super::{
     clock::{Clock, ReceivedAt},
     collapse::Flights,
     config_snapshot::ConfigSnapshot,
+    content::{ContentBudget, InternedContent},
     credentials,
     encodings::Encodings,
     hit_for_miss::HitForMiss,
+    leaks::LeakDetector,
     receive::Lookup,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
@@ -23,16 +25,18 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
+    verification::{VerificationFigures, VerificationSlots},
     write_tracker::WriteTracker,
 };
 use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
+    leak::QuarantineTable,
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
-    store::Store,
+    store::{MemoryStore, MemoryUsage, Store},
     telemetry::Metrics,
     user::PartitionMember,
     warm::{self, WarmQueue},
@@ -40,6 +44,19 @@ use crate::{
 
 /// Memory for bodies on their way to the store, beside what is stored.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
+
+/// Memory for what routes in shadow mode would store.
+const SHADOW_STORE_BYTES: u64 = 24 << 20;
+
+/// Memory for copies of bodies on routes in shadow mode, so that live routes keep theirs.
+const SHADOW_FILL_BYTES: u64 = 8 << 20;
+
+/// The parts that a pipeline shares with its shadow.
+struct SharedParts {
+    accepted: Arc<AcceptedCredentials>,
+    verification: Arc<VerificationFigures>,
+    slots: Arc<VerificationSlots>,
+}
 
 /// The state that all requests share.
 pub(crate) struct Pipeline<S> {
@@ -53,6 +70,8 @@ pub(crate) struct Pipeline<S> {
     pub(super) recent_failures: RecentFailures,
     pub(super) fill_budget: Arc<FillBudget>,
     pub(super) encodings: Encodings,
+    pub(super) content_budget: Arc<ContentBudget>,
+    pub(super) interned_content: InternedContent,
     pub(super) parsing: ParseQueue,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -60,6 +79,13 @@ pub(crate) struct Pipeline<S> {
     pub(super) recent_targets: RecentTargets,
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
+    pub(super) leaks: LeakDetector,
+    /// The quarantined routes, as known to this node.
+    pub(super) quarantine: Mutex<QuarantineTable>,
+    pub(super) verification: Arc<VerificationFigures>,
+    pub(super) verification_slots: Arc<VerificationSlots>,
+    /// The cache that routes in shadow mode would have; created by the first request that needs it.
+    shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
 }
 
 impl<S: Store> Pipeline<S> {
@@ -71,18 +97,37 @@ impl<S: Store> Pipeline<S> {
         clock: Clock,
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
     ) -> Arc<Self> {
+        let shared = SharedParts {
+            accepted: AcceptedCredentials::new(),
+            verification: Arc::default(),
+            slots: Arc::default(),
+        };
+        let budget = FillBudget::new(FILL_BUDGET_BYTES);
+        let config = Arc::new(config.watched());
+        Self::with(config, (store, budget), (log, clock), (metrics, parsing), shared)
+    }
+
+    fn with(
+        config: Arc<ConfigSnapshot>,
+        (store, fill_budget): (S, Arc<FillBudget>),
+        (log, clock): (Arc<PurgeLog>, Clock),
+        (metrics, parsing): (Arc<Metrics>, ParseQueue),
+        SharedParts { accepted, verification, slots }: SharedParts,
+    ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
             config: SnapshotCell::new(config),
             store,
             log,
             flights: Flights::new(),
-            accepted: AcceptedCredentials::new(),
+            accepted,
             hit_for_miss: HitForMiss::new(),
             backoff: Backoff::new(),
             recent_failures: RecentFailures::new(),
-            fill_budget: FillBudget::new(FILL_BUDGET_BYTES),
+            fill_budget,
             encodings: Encodings::new(),
+            content_budget: Arc::default(),
+            interned_content: InternedContent::default(),
             parsing,
             clock,
             metrics,
@@ -90,35 +135,71 @@ impl<S: Store> Pipeline<S> {
             recent_targets: RecentTargets::default(),
             warm_queue,
             writes: WriteTracker::new(),
+            leaks: LeakDetector::new(),
+            quarantine: Mutex::default(),
+            verification,
+            verification_slots: slots,
+            shadow: OnceLock::new(),
         })
     }
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
+        let table = self.quarantine.lock();
+        let config = config.watched().with_quarantine(|route| table.contains(route));
+        let config = Arc::new(config);
+        self.verification.retain(config.all_routes());
+        if let Some(shadow) = self.shadow.get() {
+            shadow.config.replace(Arc::clone(&config));
+        }
         self.config.replace(config);
+    }
+
+    /// Returns the pipeline that makes the cache's decisions for routes in shadow mode.
+    ///
+    /// It has a store of its own in memory, and never responds to a client or asks the origin. It
+    /// shares with this one what it has to agree on: the purge log, the clock, and what the origin
+    /// said of credentials.
+    pub(super) fn shadow(&self, config: &Arc<ConfigSnapshot>) -> Arc<Pipeline<MemoryStore>> {
+        let create = || {
+            let store = MemoryStore::new(SHADOW_STORE_BYTES, config.max_object);
+            let storing = (store, FillBudget::new(SHADOW_FILL_BYTES));
+            let deciding = (Arc::clone(&self.log), self.clock.clone());
+            let reading = (Arc::clone(&self.metrics), self.parsing.clone());
+            let shared = SharedParts {
+                accepted: Arc::clone(&self.accepted),
+                verification: Arc::clone(&self.verification),
+                slots: Arc::clone(&self.verification_slots),
+            };
+            Pipeline::with(Arc::clone(config), storing, deciding, reading, shared)
+        };
+        Arc::clone(self.shadow.get_or_init(create))
     }
 
     pub(crate) fn store(&self) -> &S {
         &self.store
     }
 
-    /// Returns the selector of a target, under the route of a `GET` for it: the normalised URL, or
-    /// its tag if the route is sensitive.
-    pub(crate) fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
+    /// Returns the distinct selectors of a target, under the routes that store responses for it:
+    /// the normalised URL, or its tag if the route is sensitive.
+    pub(crate) fn purge_selectors(&self, target: &TargetUri<'_>) -> Vec<Selector> {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
             let path = PathReadings::of(target.path);
-            let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
-            let query = credentials::purge_query(config, route, target.query);
-            sensitive::operator_selector(
-                config,
-                route,
-                purge_url::of(&host, &path, query.as_deref()),
-            )
+            let mut selectors = Vec::with_capacity(1);
+            for route in config.routes.select_stored(&host, &path) {
+                let query = credentials::purge_query(config, route, target.query);
+                let url = purge_url::of(&host, &path, query.as_deref());
+                let selector = sensitive::operator_selector(config, route, url);
+                if !selectors.contains(&selector) {
+                    selectors.push(selector);
+                }
+            }
+            selectors
         })
     }
 
-    /// Returns the owners of a user's responses, by issuer and claim.
+    /// Returns the owner digests of a user's stored responses, by issuer and claim.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }
@@ -141,6 +222,11 @@ impl<S: Store> Pipeline<S> {
     /// Returns the load of the connections to the origin.
     pub(crate) fn origin_load(&self) -> ConnectionStats {
         self.config.with(|config| config.origin.load())
+    }
+
+    /// Returns what routes in shadow mode store.
+    pub(crate) fn shadow_usage(&self) -> MemoryUsage {
+        self.shadow.get().map(|shadow| shadow.store.usage()).unwrap_or_default()
     }
 
     /// Number of bytes of bodies on their way to the store.

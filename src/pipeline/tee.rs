@@ -374,7 +374,7 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
 pub(crate) enum DrainOutcome {
     /// It was read to the end, or had no body.
     Complete,
-    /// It is not retained for the store.
+    /// The body was not kept for the store, so reading stopped early.
     NotKept,
     /// It was truncated.
     Truncated,

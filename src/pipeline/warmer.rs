@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::Empty;
 use ipnet::IpNet;
 use quick_cache::sync::Cache;
@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use super::{
     admit::TeedResponse,
     clock::ReceivedAt,
+    content::RequestContent,
     credentials,
     fetch::FetchOutcome,
     ingress::is_target_field,
@@ -18,9 +19,10 @@ use super::{
     lookup::MemoryState,
     miss_plan::{LookupOutcome, MissPlan},
     receive::{self, Lookup, RequestAction},
+    received_request::ReceivedRequest,
     recent_clients::scheme_of,
     refresh::with_other_credentials,
-    request_context::RequestContext,
+    request_context::{RequestContext, RequestSafety},
     state::Pipeline,
     tee::DrainOutcome,
 };
@@ -32,7 +34,9 @@ use crate::{
     purge::planted::PlantedBug,
     server::Connection,
     store::Store,
-    warm::{ClientProfile, WarmClient, WarmFetcher, WarmHost, WarmOutcome, WarmRequest},
+    warm::{
+        ClientProfile, WarmClient, WarmContent, WarmFetcher, WarmHost, WarmOutcome, WarmRequest,
+    },
 };
 
 /// Fetches requests from the warm-up queue through a pipeline.
@@ -87,6 +91,7 @@ impl<S: Store> Warmer<S> {
         let request = |client| WarmRequest {
             client: WarmClient::One(client),
             target: target.into(),
+            content: None,
             report: None,
         };
         requests.into_iter().map(request).collect()
@@ -123,7 +128,7 @@ impl<S: Store> Warmer<S> {
             return WarmOutcome::Skipped("no-host");
         };
         let outcome = match first.client {
-            WarmClient::One(client) => self.fetch_as(client, &first.target).await,
+            WarmClient::One(client) => self.fetch_as(client, (&first.target, None)).await,
             WarmClient::Recent { .. } => return WarmOutcome::Skipped("no-host"),
         };
         for request in requests {
@@ -136,25 +141,28 @@ impl<S: Store> Warmer<S> {
     fn context(
         &self,
         client: ClientProfile,
-        target: &str,
+        (target, content): (&str, Option<WarmContent>),
     ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
         let received = ReceivedAt::now(&self.pipeline.clock);
         let ClientProfile { connection, host, headers } = client;
         let request = request(&host, headers, target).ok_or(WarmOutcome::Skipped("target"))?;
-        self.planned(request, connection, received)
+        let (mut request, _body) = request.into_parts();
+        let content = content.map(|content| RequestContent::of_warm(content, &mut request));
+        self.planned((request, content), connection, received)
     }
 
     fn planned(
         &self,
-        mut request: Request<Empty<Bytes>>,
+        (mut request, content): (Parts, Option<Arc<RequestContent>>),
         connection: Arc<Connection>,
         received: ReceivedAt,
     ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
-        let presence = FieldPresence::of(request.headers());
+        let presence = FieldPresence::of(&request.headers);
         let (config, route, action) = self.pipeline.config.with(|config| {
             let arrival = (&*connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, arrival);
-            let headers = request.headers_mut();
+            let head = ReceivedRequest::of_parts(&request, content.as_ref());
+            let (route, action) = receive::plan(config, &head, presence, arrival);
+            let headers = &mut request.headers;
             credentials::make_anonymous(config, config.route(route), headers, presence);
             (Arc::clone(config), route, action)
         });
@@ -165,18 +173,29 @@ impl<S: Store> Warmer<S> {
         if config.route(route).rule.sensitive {
             return Err(WarmOutcome::Skipped("sensitive"));
         }
-        let (request, _body) = request.into_parts();
         let is_mixed_up = PlantedBug::WarmForAnother.is_planted();
         let request =
             if is_mixed_up { with_other_credentials(&request) } else { Arc::new(request) };
         let pipeline = Arc::clone(&self.pipeline);
-        Ok((
-            RequestContext { pipeline, config, route, received, connection, request, presence },
-            lookup,
-        ))
+        let safety = RequestSafety::Read;
+        let planned = RequestContext {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            presence,
+            safety,
+        };
+        Ok((planned, lookup))
     }
 
-    async fn fetch_as(&self, client: ClientProfile, target: &str) -> WarmOutcome {
+    async fn fetch_as(
+        &self,
+        client: ClientProfile,
+        target: (&str, Option<WarmContent>),
+    ) -> WarmOutcome {
         let (context, lookup) = match self.context(client, target) {
             Ok(planned) => planned,
             Err(outcome) => return outcome,
@@ -252,7 +271,9 @@ pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
 impl<S: Store> WarmFetcher for Warmer<S> {
     async fn fetch(&self, wanted: WarmRequest) -> WarmOutcome {
         match wanted.client {
-            WarmClient::One(client) => self.fetch_as(client, &wanted.target).await,
+            WarmClient::One(client) => {
+                self.fetch_as(client, (&wanted.target, wanted.content)).await
+            }
             WarmClient::Recent { host, headers } => {
                 self.fetch_as_recent((host.as_ref(), &headers), &wanted.target).await
             }

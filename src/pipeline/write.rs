@@ -32,7 +32,6 @@ use crate::{
         OriginError, RequestBody, RequestDelivery, ResponseBody, SendFailure, UploadProgress,
     },
     policy::{Credentials, invalidation::UnsafeRequestOutcome},
-    server::Incoming,
     store::Store,
 };
 
@@ -59,7 +58,7 @@ impl<S: Store> ClientRequest<S> {
     /// Forwards an unsafe request to the origin and returns its response.
     pub(super) async fn write(
         mut self,
-        body: Incoming,
+        body: RequestBody,
         mut decision: CacheDecision,
     ) -> Response<DeliveredBody> {
         let upgrade = self.upgrade.take();
@@ -83,7 +82,7 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    fn start_write(&self, body: Incoming) -> oneshot::Receiver<WriteResult> {
+    fn start_write(&self, body: RequestBody) -> oneshot::Receiver<WriteResult> {
         let request = self.forwarded(body, None);
         let write = WriteTask {
             start: self.begin_write(),

@@ -33,7 +33,7 @@ use crate::{
     origin::ResponseBody,
     policy::{CacheResult, Credentials, Freshness, Partition, RequestDirectives, cache_status},
     purge::{ExpectedResponse, PurgeReceipt},
-    route::Agreement,
+    route::{Agreement, Verification},
     store::Store,
 };
 
@@ -121,13 +121,17 @@ impl<S: Store> RequestContext<S> {
         let readings = PathReadings::of(uri.path());
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
-        let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
+        let is_cached = route.rule.cache
+            && !route.is_quarantined()
+            && route.verification != Verification::Shadow
+            && selection.agreement == Agreement::Unanimous;
         // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let identified = receive::identify((&self.config, route), &ingress, uri.path(), &inputs);
+        let identified =
+            receive::identify((&self.config, route), &ingress, (uri.path(), None), &inputs);
         let (RequestIdentity { credentials, member, .. }, target) = identified.ok()?;
         Some(FetchContext {
             pipeline: Arc::clone(&self.pipeline),
@@ -141,9 +145,11 @@ impl<S: Store> RequestContext<S> {
             member,
             key: target.clone(),
             target,
+            content: None,
             stamp,
             requested_at,
             ingress_peer: IngressPeer::of(&self.connection),
+            probe: None,
         })
     }
 }

@@ -59,7 +59,7 @@ impl Constraints {
         self.0
     }
 
-    /// Reads the stored form; every bit has a meaning.
+    /// Decodes the stored form. Never fails: all eight bits are assigned.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }

@@ -38,8 +38,20 @@ macro_rules! reasons {
 reasons! {
     /// The route is not cached, or its `bypass` condition holds.
     RuleBypass = "rule-bypass",
+    /// The route is quarantined: its responses depend on the requester, although the route shares
+    /// them.
+    Quarantined = "quarantined",
+    /// The route is in shadow mode: the origin responds, and the cache is only measured.
+    Shadow = "shadow",
     /// Responses to this method are not cached.
     MethodNotCacheable = "method-not-cacheable",
+    /// The route reads `POST` requests with JSON, and the `Content-Type` of this one is another: it
+    /// is a write.
+    BodyNotJson = "body-not-json",
+    /// The request's body is too large to be part of a key.
+    BodyKeyTooLarge = "body-key-too-large",
+    /// The memory for request bodies that are part of a key is exhausted.
+    BodyKeyBudget = "body-key-budget",
     /// The request upgrades the connection to another protocol.
     Upgrade = "upgrade",
     /// The request has passed through this node before.

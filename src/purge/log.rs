@@ -140,9 +140,8 @@ impl PurgeLog {
 
     /// Applies a purge on this node at once, and appends it when the log is reachable.
     ///
-    /// Used for writes through the proxy, which cannot be undone. Pending purges are kept in
-    /// memory: if there are too many, one purge of everything replaces them, and they are lost if
-    /// the process ends.
+    /// Used for writes through the proxy, which cannot be undone. Pending purges are kept in memory
+    /// and lost if the process ends. If there are too many, one purge of everything replaces them.
     pub fn append_eventually(&self, purge: Purge) {
         match &self.backend {
             Backend::Memory(memory) => {

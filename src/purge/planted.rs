@@ -1,6 +1,7 @@
 //! Deliberate bugs that the tests must find.
 //!
-//! The purge checker and the randomised requests of `tests/it/sharing` run against them. In builds
+//! The purge checker and the randomised requests of `tests/it/sharing` and
+//! `tests/it/request_content` run against them. In builds
 //! with the feature `planted-bugs`, `LARDER_PLANTED` activates one of them; other builds contain
 //! none.
 
@@ -20,6 +21,8 @@ pub enum PlantedBug {
     KeptLowWatermark,
     /// The origin receives the normalised target instead of the one requested.
     NormalisedTarget,
+    /// The origin receives a body as sent, while the key has its canonical form.
+    ContentAsSent,
     /// The cache key omits the partition.
     KeyWithoutPartition,
     /// Requests of different partitions share one fetch.
@@ -38,11 +41,12 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All planted bugs.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LateFence,
         Self::IgnoredLease,
         Self::KeptLowWatermark,
         Self::NormalisedTarget,
+        Self::ContentAsSent,
         Self::KeyWithoutPartition,
         Self::CollapseWithoutPartition,
         Self::RefreshForAnother,
@@ -59,6 +63,7 @@ impl PlantedBug {
             Self::IgnoredLease => "ignored-lease",
             Self::KeptLowWatermark => "kept-low-watermark",
             Self::NormalisedTarget => "normalised-target",
+            Self::ContentAsSent => "content-as-sent",
             Self::KeyWithoutPartition => "key-without-partition",
             Self::CollapseWithoutPartition => "collapse-without-partition",
             Self::RefreshForAnother => "refresh-for-another",

@@ -50,7 +50,7 @@ impl PurgeReceipt {
     pub const DEFAULT_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Creates the receipt of a standalone node.
-    pub(super) fn standalone(seq: u64) -> Self {
+    pub(crate) fn standalone(seq: u64) -> Self {
         let acknowledgement = Acknowledgement::Given;
         Self { seq, applied: 1, total: 1, missing: Vec::new(), acknowledgement }
     }

@@ -58,7 +58,8 @@ pub enum RedisClientKind {
     Subscriber(Duration),
 }
 
-/// A client and the task that drives its connection.
+/// One client, replaced rather than repaired, and the task that drives its connections. The circuit
+/// breaker is in `store/redis`.
 ///
 /// Dropping it closes the connection, even if the server hangs; commands in progress fail.
 #[derive(Debug)]

@@ -191,6 +191,7 @@ impl UrlScheme {
     }
 }
 
+/// The query parameters of a Redis URL.
 #[derive(Default)]
 struct UrlParameters {
     nodes: Vec<(String, u16)>,

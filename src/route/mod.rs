@@ -5,11 +5,13 @@
 
 pub(crate) mod body_tags;
 pub(crate) mod condition;
+pub(crate) mod content;
 pub(crate) mod json_path;
 pub(crate) mod pattern;
 pub(crate) mod select;
 pub(crate) mod tags;
 pub(crate) mod target;
+pub(crate) mod verification;
 
 use std::sync::Arc;
 
@@ -19,16 +21,18 @@ use serde_json_path::JsonPath;
 
 pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
 pub(crate) use condition::BypassRule;
+pub(crate) use content::{ContentForm, ContentRule, NotKeyed};
 pub(crate) use json_path::TagLimitExceeded;
 pub(crate) use pattern::{Mismatch, Params, Pattern};
 pub(crate) use select::{Agreement, RouteTable};
 pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
 pub(crate) use target::TargetTemplate;
+pub(crate) use verification::{ComparisonRule, SampleRate, Verification};
 
 use crate::{
     coding::ContentCoding,
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
-    policy::{CacheRule, invalidation::is_unsafe_method},
+    policy::{CacheRule, Partition, invalidation::is_unsafe_method},
 };
 use body_tags::BodyValues;
 use tags::PlaceholderValues;
@@ -44,6 +48,8 @@ pub struct Route {
     pub rule: CacheRule,
     /// The query parameters that are part of the key.
     pub query: QueryRule,
+    /// The requests with content that are reads.
+    pub content: ContentRule,
     /// Request fields that separate responses in addition to the origin's `Vary`.
     pub vary: VaryRule,
     /// Requests that skip the cache.
@@ -69,6 +75,31 @@ pub struct Route {
     pub encode: Box<[ContentCoding]>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
+    /// Whether the leak detector watches the route, if its responses are shared.
+    pub leak_detection: LeakDetection,
+    /// Whether the route may use the cache at present.
+    pub quarantine: QuarantineState,
+    /// Whether stored responses are compared with those of the origin.
+    pub verification: Verification,
+    /// The parts of responses that do not count when they are compared.
+    pub comparison: ComparisonRule,
+}
+
+/// Whether the leak detector watches a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeakDetection {
+    #[default]
+    On,
+    Off,
+}
+
+/// Whether a route may use the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QuarantineState {
+    #[default]
+    Open,
+    /// Not until an operator clears the quarantine.
+    Quarantined,
 }
 
 impl Route {
@@ -82,6 +113,7 @@ impl Route {
             pattern: None,
             rule,
             query: QueryRule::default(),
+            content: ContentRule::default(),
             vary: VaryRule::default(),
             bypass: BypassRule::default(),
             tags: Box::default(),
@@ -94,12 +126,16 @@ impl Route {
             writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
+            leak_detection: LeakDetection::On,
+            quarantine: QuarantineState::Open,
+            verification: Verification::default(),
+            comparison: ComparisonRule::default(),
         }
     }
 
     /// Returns the distinct tags of a response to a request with this path and query, as sent.
     ///
-    /// Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
+    /// Parameters that `query` leaves out have their defaults. Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
     /// out if it is `None`.
     pub fn tags_of(
         &self,
@@ -118,8 +154,10 @@ impl Route {
         document: &Value,
     ) -> Result<Vec<String>, TagLimitExceeded> {
         let mut tags = Vec::new();
+        let query = self.query.values.with_defaults(query);
         for (form, reading) in path.each() {
-            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let (params, query) = (self.params((form, &reading)), query.as_deref());
+            let values = PlaceholderValues { params, query, user };
             let body_values = BodyValues { values, document };
             for template in &self.body_tags {
                 template.render(&body_values, &mut tags)?;
@@ -128,6 +166,27 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
+    }
+
+    /// Returns whether the route is quarantined.
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantine == QuarantineState::Quarantined
+    }
+
+    /// Returns whether the leak detector watches the route.
+    pub fn is_watched(&self) -> bool {
+        self.leak_detection == LeakDetection::On
+            && self.verification != Verification::Shadow
+            && self.shares_among_requesters()
+    }
+
+    /// Returns whether requesters with different credentials share responses, and their credentials
+    /// reach the origin.
+    pub fn shares_among_requesters(&self) -> bool {
+        let partition = &self.rule.partition;
+        let is_shared =
+            matches!(partition, Partition::None | Partition::Authenticated | Partition::Claims(_));
+        self.rule.cache && is_shared
     }
 
     /// Returns whether the route needs the JSON of its responses.
@@ -174,8 +233,10 @@ impl Route {
             return Vec::new();
         }
         let mut tags = Vec::with_capacity(templates.len());
+        let query = self.query.values.with_defaults(query);
         for (form, reading) in path.each() {
-            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let (params, query) = (self.params((form, &reading)), query.as_deref());
+            let values = PlaceholderValues { params, query, user };
             for template in templates {
                 template.render(&values, &mut tags);
             }

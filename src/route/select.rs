@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
+use smallvec::SmallVec;
 
-use super::{Pattern, Route, pattern::first_segment};
+use super::{Pattern, QuarantineState, Route, pattern::first_segment};
 use crate::{
     key::uri::{PathForm, PathReadings},
     policy::CacheRule,
@@ -121,6 +122,30 @@ impl RouteTable {
         self.selection(found, Agreement::Unanimous)
     }
 
+    /// Returns the distinct routes under which responses for a target may be stored, by the loosest
+    /// reading of its path: that of a `GET` first, then those of requests that read by their content.
+    pub fn select_stored(&self, host: &str, path: &PathReadings<'_>) -> SmallVec<[&Arc<Route>; 1]> {
+        let path = path.loosest();
+        let find = |method| self.first_match(&method, host, (PathForm::Loosest, &path));
+        let mut found: SmallVec<[usize; 3]> = SmallVec::from_slice(&[find(Method::GET)]);
+        for method in [Method::QUERY, Method::POST] {
+            let reads_by_post = |index| self.route(index).content.reads_by_post();
+            let is_query = method == Method::QUERY;
+            let index = find(method);
+            let stores = if is_query { index < self.routes.len() } else { reads_by_post(index) };
+            if stores && !found.contains(&index) {
+                found.push(index);
+            }
+        }
+        found.into_iter().map(|index| self.route(index)).collect()
+    }
+
+    /// Returns whether a `QUERY` for a target is cached like a `GET`, as far as its route says: the
+    /// route matches `QUERY`, or no route matches either method.
+    pub fn answers_query(&self, index: usize, host: &str, path: &PathReadings<'_>) -> bool {
+        index < self.routes.len() || self.select(&Method::GET, host, path).index == index
+    }
+
     /// Returns the distinct routes that the readings of a path select. A write through one spelling
     /// may change responses of all of them.
     pub fn select_each(
@@ -161,6 +186,24 @@ impl RouteTable {
     /// Returns the route at an index, or the fallback route past the last.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         self.routes.get(index).unwrap_or(&self.unmatched)
+    }
+
+    /// Returns the same table, with exactly those routes quarantined for which this is true.
+    #[must_use]
+    pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
+        let marked = |route: &Arc<Route>| {
+            let quarantine = if is_quarantined(&route.name) {
+                QuarantineState::Quarantined
+            } else {
+                QuarantineState::Open
+            };
+            if quarantine == route.quarantine {
+                return Arc::clone(route);
+            }
+            Arc::new(Route { quarantine, ..Route::clone(route) })
+        };
+        let routes = self.routes.iter().map(marked).collect();
+        Self { routes, unmatched: marked(&self.unmatched), ..self.clone() }
     }
 
     /// Returns the routes in order, without the fallback route.

@@ -122,6 +122,7 @@ impl Drain {
     }
 }
 
+/// Counts an open listener until it is dropped.
 pub(super) struct ListenerGuard(Arc<DrainState>);
 
 impl Drop for ListenerGuard {

@@ -15,7 +15,8 @@ pub trait Handler: Send + Sync + 'static {
         + Send
         + 'static;
 
-    /// Responds to one request. Dropped if the client disconnects first.
+    /// Responds to one request. The returned future is dropped if the client disconnects before it
+    /// completes.
     fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,

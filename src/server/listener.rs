@@ -19,7 +19,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::refusal::RequestRefusal;
+use super::{refusal::RequestRefusal, unread::UnreadAccounts};
 
 const BACKLOG: i32 = 4096;
 
@@ -88,6 +88,8 @@ pub struct ListenerCounters {
     pub stalled: AtomicU64,
     /// Bytes of large request heads in progress.
     pub(super) large_head_bytes: AtomicUsize,
+    /// Responses that wait for their client, by client.
+    pub(super) unread: UnreadAccounts,
     refused_requests: [AtomicU64; RequestRefusal::ALL.len()],
 }
 

@@ -34,6 +34,7 @@ pub(crate) mod stream;
 mod syscall;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
+mod unread;
 mod validate;
 
 pub use accept::serve;

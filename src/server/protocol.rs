@@ -133,6 +133,7 @@ impl<H: Handler> ListenerContext<H> {
             idle_timeout: self.settings.idle_timeout,
             pressure: self.settings.pressure.clone(),
             counters: Arc::clone(&self.counters),
+            unread: self.counters.unread.of(service.connection.peer.map(|peer| peer.ip())),
         };
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));

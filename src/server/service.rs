@@ -97,7 +97,7 @@ impl<H: Handler> Service<H> {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             drop(head);
-            let stream = service.paced_stream();
+            let stream = service.paced_stream(response.body().size_hint().lower());
             Ok(response.map(|body| ServedBody::Handler { body, request_guard, stream }))
         }
     }
@@ -143,18 +143,18 @@ impl<H: Handler> Service<H> {
         head.map_err(|OverBudget| RequestRefusal::TooManyLargeHeads)
     }
 
-    /// Records that the head of a response is ready. Returns `None` unless its stream is watched,
-    /// as on HTTP/2.
-    fn paced_stream(&self) -> Option<Box<PacedStream>> {
+    /// Records that the head of a response is ready, and the least length of its body. Returns
+    /// `None` unless its stream is watched, as on HTTP/2.
+    fn paced_stream(&self, length: u64) -> Option<Box<PacedStream>> {
         let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
-        progress.note_sent();
+        progress.note_head(length);
         Some(Box::new(PacedStream { progress, rest: Bytes::new() }))
     }
 
     fn refuse<B>(&self, refusal: RequestRefusal, request: &Request<B>) -> Response<ServedBody<H>> {
         self.counters.count_refusal(refusal);
         self.activity.linger_at_close();
-        let _paced_from_here = self.paced_stream();
+        let _paced_from_here = self.paced_stream(0);
         let mut response = refusal.response();
         self.settings.report_refusal(&RefusedRequest {
             refusal,
@@ -237,10 +237,11 @@ impl<H: Handler> Body for ServedBody<H> {
                         progress.note_body_pending();
                         return Poll::Pending;
                     };
-                    progress.note_sent();
+                    progress.note_sent(0);
                     match frame.map(|frame| frame.map(Frame::into_data)) {
                         Some(Ok(Ok(data))) if data.len() > CHUNK_BYTES => *rest = data,
                         Some(Ok(Ok(data))) => {
+                            progress.note_sent(data.len());
                             let data = chunks.queue(data, queued);
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
@@ -249,8 +250,8 @@ impl<H: Handler> Body for ServedBody<H> {
                         None => return Poll::Ready(None),
                     }
                 }
-                progress.note_sent();
                 let mut chunk = next_chunk(rest);
+                progress.note_sent(chunk.len());
                 if rest.is_empty() {
                     chunk = chunks.queue(chunk, queued);
                 }

@@ -3,6 +3,9 @@
 //! On HTTP/1.1 such a client blocks its connection, which the connection's own timer closes. On
 //! HTTP/2 other streams continue, so each stream has to be watched. With a window of 0 a client
 //! could keep a response in memory for as long as it likes.
+//!
+//! Under pressure a client also loses the responses that it does not read at once, as far as they
+//! exceed its limit (`server/unread.rs`).
 
 use std::{
     future::Future,
@@ -20,7 +23,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{ListenerCounters, Pressure, send_queue::QueuedChunks};
+use super::{
+    ListenerCounters, Pressure,
+    send_queue::QueuedChunks,
+    unread::{UnreadAccount, UnreadResponse},
+};
 
 tokio::task_local! {
     static STREAM: Arc<StreamProgress>;
@@ -39,6 +46,8 @@ const PRESSURE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct StreamProgress {
     state: AtomicU64,
+    /// Bytes of the response that were not given to the protocol yet, as far as its length is known.
+    left: AtomicU64,
     /// The queued chunks of the response.
     pub(super) chunks: Arc<QueuedChunks>,
 }
@@ -51,8 +60,15 @@ impl StreamProgress {
         STREAM.try_with(Arc::clone).ok()
     }
 
-    /// Records that the head of the response, or a piece of its body, was given to the protocol.
-    pub(super) fn note_sent(&self) {
+    /// Records that the head of a response with a body of this length is given to the protocol.
+    pub(super) fn note_head(&self, length: u64) {
+        self.left.store(length, Relaxed);
+        self.note_sent(0);
+    }
+
+    /// Records that this many bytes of the body, or its end, are given to the protocol.
+    pub(super) fn note_sent(&self, bytes: usize) {
+        self.left.store(self.left.load(Relaxed).saturating_sub(bytes as u64), Relaxed);
         self.state.store((self.state.load(Relaxed) | WAITS_FOR_CLIENT).wrapping_add(2), Relaxed);
     }
 
@@ -73,12 +89,18 @@ pub(super) struct StallPolicy {
     pub(super) idle_timeout: Duration,
     pub(super) pressure: Pressure,
     pub(super) counters: Arc<ListenerCounters>,
+    /// Responses that wait for the same client.
+    pub(super) unread: UnreadAccount,
 }
 
 impl StallPolicy {
     fn timeout(&self) -> Duration {
         let is_high = self.pressure.is_high();
-        if is_high { self.idle_timeout.min(PRESSURE_TIMEOUT) } else { self.idle_timeout }
+        match (is_high, is_high && self.unread.is_over_limit()) {
+            (_, true) => Duration::ZERO,
+            (true, _) => self.idle_timeout.min(PRESSURE_TIMEOUT),
+            (false, _) => self.idle_timeout,
+        }
     }
 }
 
@@ -129,36 +151,47 @@ struct StallDetector {
     seen: u64,
     /// The time of the last progress.
     since: Instant,
+    /// Counts the response while it waits.
+    waiting: Option<UnreadResponse>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallDetector {
     fn new(progress: Arc<StreamProgress>, policy: StallPolicy) -> Self {
-        Self { progress, policy, seen: 0, since: Instant::now(), timer: None }
+        Self { progress, policy, seen: 0, since: Instant::now(), waiting: None, timer: None }
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.progress.state();
         if state & WAITS_FOR_CLIENT == 0 {
-            self.timer = None;
+            (self.timer, self.waiting) = (None, None);
             self.seen = state;
             return Poll::Pending;
         }
         let now = Instant::now();
-        if state != self.seen {
+        if state != self.seen || self.waiting.is_none() {
             (self.seen, self.since) = (state, now);
+            self.waiting = None;
+            self.waiting = Some(self.policy.unread.add(self.progress.left.load(Relaxed)));
+            if self.policy.timeout().is_zero() {
+                return self.reset();
+            }
         }
         let tick = TICK.min(self.policy.idle_timeout);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(tick)));
         while timer.as_mut().poll(cx).is_ready() {
             if now.saturating_duration_since(self.since) >= self.policy.timeout() {
-                self.policy.counters.count_stalled();
-                tracing::debug!("resetting a stream: the client does not read its response");
-                return Poll::Ready(());
+                return self.reset();
             }
             timer.as_mut().reset(now + tick);
         }
         Poll::Pending
+    }
+
+    fn reset(&self) -> Poll<()> {
+        self.policy.counters.count_stalled();
+        tracing::debug!("resetting a stream: the client does not read its response");
+        Poll::Ready(())
     }
 }
 
@@ -168,7 +201,8 @@ mod tests {
 
     fn policy(pressure: &Pressure) -> StallPolicy {
         let (idle_timeout, counters) = (Duration::from_mins(1), Arc::default());
-        StallPolicy { idle_timeout, pressure: pressure.clone(), counters }
+        let unread = UnreadAccount::default();
+        StallPolicy { idle_timeout, pressure: pressure.clone(), counters, unread }
     }
 
     async fn stalls_after(progress: &Arc<StreamProgress>, policy: &StallPolicy) -> Option<u64> {
@@ -184,11 +218,11 @@ mod tests {
         let pressure = Pressure::default();
         let (progress, policy) = (Arc::<StreamProgress>::default(), policy(&pressure));
         assert_eq!(stalls_after(&progress, &policy).await, None, "the handler is at work");
-        progress.note_sent();
+        progress.note_sent(0);
         assert_eq!(stalls_after(&progress, &policy).await, Some(60));
         progress.note_body_pending();
         assert_eq!(stalls_after(&progress, &policy).await, None, "a stream of events");
-        progress.note_sent();
+        progress.note_sent(0);
         pressure.set_high(true);
         assert_eq!(stalls_after(&progress, &policy).await, Some(3));
         assert_eq!(policy.counters.stalled.load(Relaxed), 2);
@@ -198,11 +232,11 @@ mod tests {
     async fn a_client_that_takes_something_now_and_then_is_waited_for() {
         let pressure = Pressure::default();
         let (progress, policy) = (Arc::<StreamProgress>::default(), policy(&pressure));
-        progress.note_sent();
+        progress.note_sent(0);
         let taking = async {
             for _ in 0..5 {
                 tokio::time::sleep(Duration::from_secs(50)).await;
-                progress.note_sent();
+                progress.note_sent(0);
             }
             std::future::pending::<()>().await;
         };
@@ -212,5 +246,31 @@ mod tests {
             }
             () = taking => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_pressure_a_client_that_reads_nothing_loses_what_exceeds_its_limit() {
+        const LENGTH: u64 = 6 << 20;
+        let pressure = Pressure::default();
+        let policy = policy(&pressure);
+        let waiting = |detector: &mut StallDetector| {
+            let cx = &mut Context::from_waker(futures_util::task::noop_waker_ref());
+            detector.poll_stalled(cx).is_pending()
+        };
+        let [mut first, mut second, mut third] = [(); 3].map(|()| {
+            let progress = Arc::<StreamProgress>::default();
+            progress.note_head(LENGTH);
+            StallDetector::new(progress, policy.clone())
+        });
+        assert!(waiting(&mut first) && waiting(&mut second), "without pressure");
+        pressure.set_high(true);
+        assert!(waiting(&mut first), "only what is new, or was not read for a tick");
+        assert!(!waiting(&mut third));
+        drop((second, third));
+        first.progress.note_sent(1 << 20);
+        assert!(waiting(&mut first), "within the limit again");
+        assert_eq!(policy.counters.stalled.load(Relaxed), 1);
+        drop(first);
+        assert!(!policy.unread.is_over_limit());
     }
 }

@@ -1,14 +1,20 @@
 //! Registration of metrics.
 
 use prometheus::{
-    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 /// The buckets of durations, from a memory hit to the slowest analytics query.
 const SECONDS: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0,
+];
+
+/// The buckets of ages, from a tenth of a second to a week.
+const AGES: &[f64] = &[
+    0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 10_800.0,
+    43_200.0, 86_400.0, 604_800.0,
 ];
 
 /// Registers metrics with constant names and labels, so registration cannot fail.
@@ -45,6 +51,10 @@ impl Catalogue<'_> {
         self.register(Counter::new(name, help))
     }
 
+    pub(super) fn seconds_total_by(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.register(CounterVec::new(Opts::new(name, help), labels))
+    }
+
     pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::new(name, help))
     }
@@ -55,6 +65,11 @@ impl Catalogue<'_> {
 
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(HistogramVec::new(options, labels))
+    }
+
+    pub(super) fn ages(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(AGES.to_vec());
         self.register(HistogramVec::new(options, labels))
     }
 

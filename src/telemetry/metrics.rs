@@ -15,12 +15,14 @@ use super::{
     catalogue::Catalogue,
     encoding::EncodingMetrics,
     feed::FeedMetrics,
+    leaks::LeakMetrics,
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
     purging::PurgeMetrics,
     store::{StoreMetricFamilies, StoreMetrics},
     trigger::TriggerMetrics,
     user::JwksMetrics,
+    verification::VerificationMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
@@ -72,7 +74,9 @@ pub struct Metrics {
     pub(crate) purging: PurgeMetrics,
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) jwks: JwksMetrics,
+    pub(crate) leaks: LeakMetrics,
     pub(crate) triggers: TriggerMetrics,
+    pub(crate) verification: VerificationMetrics,
     own_requests: IntCounterVec,
     store: StoreMetricFamilies,
     reload_successful: IntGauge,
@@ -129,7 +133,7 @@ impl Metrics {
             ),
             variants_limited: catalogue.counters(
                 "larder_variants_limited_total",
-                "Stored variants dropped because their target had too many.",
+                "Stored variants dropped because their target had too many variants.",
                 &["route"],
             ),
             origin_requests: STATUS_CLASSES
@@ -145,7 +149,7 @@ impl Metrics {
             ),
             origin_connections: catalogue.gauge(
                 "larder_origin_connections",
-                "Open connections to the origin, including idle ones and tunnels.",
+                "Open connections to the origin, including idle ones but not tunnels.",
             ),
             origin_pending: catalogue.gauge(
                 "larder_origin_pending_requests",
@@ -269,7 +273,9 @@ impl Metrics {
                 "When the current configuration was loaded, in seconds since the Unix epoch.",
             ),
             jwks: JwksMetrics::new(&catalogue),
+            leaks: LeakMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
+            verification: VerificationMetrics::new(&catalogue),
             process: ProcessMetrics::new(&catalogue),
             registry,
         };
@@ -301,7 +307,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of one route, so that requests look up no metric by label.
+    /// Returns the metric handles of one route, so that requests look up no metric by label.
     pub fn for_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
             collapsed: self.collapsed.with_label_values(&[route]),
@@ -313,7 +319,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the handles of the Redis store.
+    /// Returns the metric handles of the Redis store.
     pub fn for_redis(&self) -> Arc<StoreMetrics> {
         Arc::new(self.store.of("redis"))
     }

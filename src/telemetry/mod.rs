@@ -4,6 +4,7 @@ mod access_log;
 mod catalogue;
 mod encoding;
 mod feed;
+mod leaks;
 pub(crate) mod log;
 mod metrics;
 mod process;
@@ -11,6 +12,7 @@ mod purging;
 mod store;
 mod trigger;
 mod user;
+mod verification;
 
 pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
 pub(crate) use encoding::EncodingResult;

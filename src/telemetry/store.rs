@@ -160,7 +160,7 @@ impl StoreMetricFamilies {
         }
     }
 
-    /// Returns the handles of one tier.
+    /// Returns the metric handles of one tier.
     pub(super) fn of(&self, tier: &'static str) -> StoreMetrics {
         let all = [
             StoreOperation::Get,

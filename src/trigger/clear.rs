@@ -238,7 +238,7 @@ mod tests {
     fn purger() -> (Arc<PurgeLog>, Purger) {
         let log = Arc::new(PurgeLog::in_memory());
         let resolver = SelectorResolver {
-            normalize: Box::new(|_| Selector::Everything),
+            normalize: Box::new(|_| vec![Selector::Everything]),
             owners: Box::new(|_, _| Vec::new()),
         };
         (Arc::clone(&log), Purger::new(log, Metrics::new(), resolver))

@@ -31,7 +31,10 @@ pub(crate) use access_record::AccessRecord;
 pub(crate) use fleet::{Fleet, Lease, LogFleet};
 pub(crate) use poll::{Poll, PollState, Polls};
 pub(crate) use purge_method::PurgeAccess;
-pub(crate) use purger::{Purger, json_response, log_unavailable, receipt_status, with_retry_after};
+pub(crate) use purger::{
+    Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
+    with_retry_after,
+};
 pub(crate) use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings};
 pub(crate) use schedule::Schedule;
 pub(crate) use selector::{SelectorError, SelectorResolver};

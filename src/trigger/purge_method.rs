@@ -106,7 +106,7 @@ pub(crate) fn plan(
 ) -> Result<Purge, Box<Problem>> {
     let is_soft = headers.contains_key(&XKEY_SOFT) || is_fastly_soft_purge(headers);
     let mode = if is_soft { PurgeMode::Soft } else { PurgeMode::Hard };
-    let selectors = if has_tag_fields(headers) { tags(headers)? } else { vec![normalize(target)] };
+    let selectors = if has_tag_fields(headers) { tags(headers)? } else { normalize(target) };
     Ok(Purge { mode, selectors, source: PurgeSource::Method, reason: None, warm: false })
 }
 
@@ -147,7 +147,7 @@ mod tests {
     ) -> Result<(PurgeMode, Vec<Selector>), String> {
         let target = TargetUri { scheme: Scheme::Http, host: "h", path: "/a", query: Some("b") };
         let normal = |target: &TargetUri<'_>| {
-            Selector::Url(format!("{}{}", target.host, target.path).into())
+            vec![Selector::Url(format!("{}{}", target.host, target.path).into())]
         };
         let purge = plan(&target, &headers(lines), &normal).map_err(|problem| problem.detail)?;
         assert_eq!((purge.source, purge.reason), (PurgeSource::Method, None));

@@ -86,8 +86,8 @@ impl Purger {
         result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
-    /// Parses the selector of a URL.
-    pub(crate) fn url(&self, text: &str) -> Result<Selector, SelectorError> {
+    /// Parses the selectors of a URL.
+    pub(crate) fn url(&self, text: &str) -> Result<Vec<Selector>, SelectorError> {
         selector::url(text, self.normalizer())
     }
 

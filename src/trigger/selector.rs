@@ -45,22 +45,23 @@ pub(crate) enum SelectorError {
     NoWildcard,
 }
 
-/// Returns the selector of a URL.
+/// Returns the selectors of a URL.
 ///
-/// That is its normal form as in keys, `host/path?query`, under the route that governs it. If the
-/// route is sensitive, it is the substitute that the key stores.
-pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
+/// They are its normal forms as in keys, `host/path?query`: one for each route that stores responses
+/// for it in another form. If a route is sensitive, it is the substitute that the key stores.
+pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 
-/// Returns the owners of a user's responses, by issuer and claim: keyed digests.
+/// Returns the owner digests of a user's stored responses, by issuer and claim.
 ///
-/// Without an issuer, returns the user's owners under each configured issuer.
+/// An owner digest is a keyed digest of issuer and claim. Without an issuer, returns one for each
+/// configured issuer.
 pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// Resolves selectors under the current configuration.
 pub(crate) struct SelectorResolver {
     /// Normalizes URLs.
     pub normalize: Box<UrlNormalizer>,
-    /// Maps users to owners.
+    /// Maps users to owner digests.
     pub owners: Box<OwnerLookup>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn tag(text: &str) -> Result<Selector, SelectorError> {
 }
 
 /// Parses a URL on one host, or a path on all hosts.
-pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorError> {
+pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Vec<Selector>, SelectorError> {
     validate(text, MAX_URL_BYTES)?;
     let text = percent_encoded(text);
     let parts = UrlParts::read(&text, Wildcards::Denied).ok_or(SelectorError::Url)?;
@@ -215,14 +216,14 @@ mod tests {
     use crate::key::uri::PathReadings;
 
     /// Normalizes a URL for a route without parameter rules.
-    fn plain(target: &TargetUri<'_>) -> Selector {
+    fn plain(target: &TargetUri<'_>) -> Vec<Selector> {
         let host = host::canonical(target.host, target.scheme);
-        Selector::Url(purge_url::of(&host, &PathReadings::of(target.path), target.query))
+        vec![Selector::Url(purge_url::of(&host, &PathReadings::of(target.path), target.query))]
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {
-        match url(text, &plain)? {
-            Selector::Url(url) => Ok(url.into()),
+        match <[Selector; 1]>::try_from(url(text, &plain)?).unwrap() {
+            [Selector::Url(url)] => Ok(url.into()),
             other => panic!("{other:?}"),
         }
     }

@@ -58,7 +58,7 @@ mod tests {
         let (log, metrics) = (Arc::new(PurgeLog::in_memory()), Metrics::new());
         let resolver = SelectorResolver {
             normalize: Box::new(|target: &TargetUri<'_>| {
-                crate::fence::Selector::Url(target.path.into())
+                vec![crate::fence::Selector::Url(target.path.into())]
             }),
             owners: Box::new(|_, _| Vec::new()),
         };

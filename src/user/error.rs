@@ -38,7 +38,7 @@ pub enum IdentityError {
     #[error("the token's `alg` is not accepted for its key")]
     Algorithm,
     /// No key has the token's `kid`.
-    #[error("no key has the token's `kid`")]
+    #[error("no known key has the token's `kid`")]
     UnknownKey,
     /// The keys have not been fetched yet.
     #[error("the issuer's keys have not been fetched")]

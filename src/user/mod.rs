@@ -184,8 +184,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether a logout ends identities: those of tokens and sessions, not those of a
-    /// gateway.
+    /// Returns whether a logout ends the identity. True for tokens and sessions, false if a gateway
+    /// identifies users.
     pub fn end_at_logout(&self) -> bool {
         !matches!(self.verifier, Verifier::Gateway(_))
     }

@@ -1,12 +1,13 @@
-//! Owners, by which purges select a user's responses.
+//! Owner digests, by which purges select a user's responses.
 
 use std::sync::Arc;
 
 use super::{Authenticator, Verifier};
 
 impl Authenticator {
-    /// Returns the owners by which purges select a user's responses. There is one for this issuer,
-    /// or else one for each configured issuer. If none is configured, issuers make no difference.
+    /// Returns the owner digests by which purges select a user's responses. There is one for this
+    /// issuer, or else one for each configured issuer. If no issuer is configured, issuers make no
+    /// difference.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         match (issuer, self.issuers()) {
             (Some(issuer), _) => vec![self.owner(issuer, claim)],

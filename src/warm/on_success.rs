@@ -44,6 +44,7 @@ pub(crate) fn requests_on_success(
     let request = |target: String| WarmRequest {
         client: WarmClient::One(client.clone()),
         target: target.into(),
+        content: None,
         report: None,
     };
     targets.into_iter().map(request).collect()

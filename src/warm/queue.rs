@@ -165,7 +165,7 @@ impl WarmQueue {
 impl WarmQueueState {
     fn digest(&self, request: &WarmRequest) -> u64 {
         let mut state = self.hasher.build_hasher();
-        request.target.hash(&mut state);
+        (&request.target, &request.content).hash(&mut state);
         let headers = match &request.client {
             WarmClient::One(ClientProfile { connection, host, headers }) => {
                 (connection.secure, connection.peer.map(|peer| peer.ip()), host).hash(&mut state);
@@ -257,7 +257,8 @@ fn size(request: &WarmRequest) -> usize {
             host.as_ref().map_or(0, |host| host.name.len()) + fields(headers)
         }
     };
-    128 + client + request.target.len()
+    let content = request.content.as_ref().map_or(0, |content| content.bytes.len());
+    128 + client + request.target.len() + content
 }
 
 #[cfg(test)]

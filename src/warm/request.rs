@@ -2,7 +2,8 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
 
 use super::{
     outcome::OutcomeSender,
@@ -10,15 +11,25 @@ use super::{
 };
 use crate::server::Connection;
 
-/// A `GET` to send ahead of clients.
+/// A request to send ahead of clients: a `GET`, unless it has content.
 #[derive(Clone)]
 pub struct WarmRequest {
     /// The client to send it as.
     pub client: WarmClient,
     /// Path and query, as clients send them.
     pub target: Box<str>,
+    /// The method and the content of a request that is read by its content.
+    pub content: Option<WarmContent>,
     /// Receives the outcome, if it is awaited.
     pub report: Option<OutcomeSender>,
+}
+
+/// Content, as the origin receives it. The client's fields say how it is read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct WarmContent {
+    /// `POST` or `QUERY`.
+    pub method: Method,
+    pub bytes: Bytes,
 }
 
 /// The client to send a request as. Its fields may be credentials: they stay in memory and are
@@ -79,6 +90,6 @@ impl WarmTarget {
     /// Returns the request for the target as recent clients send it, with these fields replaced.
     pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
         let client = WarmClient::Recent { host: self.host.clone(), headers: headers.clone() };
-        WarmRequest { client, target: self.target.clone(), report: None }
+        WarmRequest { client, target: self.target.clone(), content: None, report: None }
     }
 }

@@ -48,9 +48,18 @@ fn metric_names(source: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented() {
     let mut known = metric_names("src/telemetry/metrics.rs");
-    for further in
-        ["encoding", "feed", "log/stderr", "process", "purging", "store", "trigger", "user"]
-    {
+    for further in [
+        "encoding",
+        "feed",
+        "leaks",
+        "log/stderr",
+        "process",
+        "purging",
+        "store",
+        "trigger",
+        "user",
+        "verification",
+    ] {
         known.extend(metric_names(&format!("src/telemetry/{further}.rs")));
     }
     assert!(known.len() > 20, "{known:?}");
@@ -163,10 +172,17 @@ fn every_example_is_a_valid_configuration() {
 #[test]
 fn the_configuration_in_the_readme_is_valid() {
     let readme = read("README.md");
-    let (_, rest) = readme.split_once("```toml\n").expect("a configuration");
-    let (text, _) = rest.split_once("```").unwrap();
-    let config = Config::parse(text, "README.md", Environment::empty()).unwrap();
-    assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+    let blocks = blocks(&readme, "toml");
+    let environment = Environment {
+        variable: &|_| Some("secret".to_owned()),
+        file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
+    // The second block is appended to the first.
+    assert_eq!(blocks.len(), 2);
+    for text in [blocks[0].to_owned(), blocks.concat()] {
+        let config = Config::parse(&text, "README.md", environment).unwrap();
+        assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+    }
 }
 
 #[test]
@@ -240,8 +256,15 @@ fn the_configurations_in_the_guides_are_valid() {
         variable: &|_| Some("secret".to_owned()),
         file: &|_| Ok("secret".to_owned()),
     };
-    for file in ["get-started.md", "cache-an-api.md", "encoding.md", "operations.md", "origins.md"]
-    {
+    for file in [
+        "get-started.md",
+        "cache-an-api.md",
+        "encoding.md",
+        "search-bodies.md",
+        "operations.md",
+        "origins.md",
+        "shadow.md",
+    ] {
         let text = read(&format!("docs/{file}"));
         let examples = blocks(&text, "toml");
         assert!(!examples.is_empty(), "{file}");

@@ -9,7 +9,9 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod advise;
 mod architecture;
+mod audit;
 mod bodies;
 mod caching;
 mod check;
@@ -32,6 +34,7 @@ mod fleet;
 mod harness;
 mod hostile;
 mod identities;
+mod leaks;
 mod lifecycle;
 mod namespaces;
 mod operations;
@@ -46,6 +49,7 @@ mod poisoning;
 mod purge_log;
 mod purge_reach;
 mod purging;
+mod query_values;
 mod race;
 mod receipts;
 mod redis_access;
@@ -53,9 +57,11 @@ mod redis_failover;
 mod redis_faults;
 mod redis_hangs;
 mod refusals;
+mod request_content;
 mod routes;
 mod sensitive;
 mod server;
+mod shadow;
 mod shares;
 mod sharing;
 mod storing;

@@ -64,7 +64,7 @@ async fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
 fn start_api(api: &Arc<SampleApi>) -> anyhow::Result<SocketAddr> {
     let listener = Listener::bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let BoundAddress::Tcp(address) = listener.local_addr()? else {
-        anyhow::bail!("not a TCP address")
+        anyhow::bail!("the sample API has no TCP address to listen on")
     };
     let settings = Arc::new(Settings::default());
     tokio::spawn(server::serve(listener, Arc::clone(api), settings, Drain::new()));

@@ -72,7 +72,7 @@ fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
         ),
         (Some(jwt), _) if jwt.iss.as_ref().is_none_or(|issuers| issuers.len() != 1) => (
             "`{user}` needs one issuer: users of two issuers may have the same name",
-            "set it, as in `user.jwt.iss = \"https://issuer.example\"`",
+            "set the issuer, as in `user.jwt.iss = \"https://issuer.example\"`",
         ),
         _ => return,
     };
@@ -108,7 +108,8 @@ fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'
                 if tags.iter().any(TagPattern::is_of_user) {
                     let message = "tags with `{user}` require a list of allowed origins";
                     let finding = Finding::error(Some(text.span.clone()), message);
-                    problems.push(finding.help("list them, as in `https://app.example.com`"));
+                    problems
+                        .push(finding.help("list the origins, as in `https://app.example.com`"));
                 }
             }
             Ok(origin) => only.push(origin),

@@ -165,7 +165,7 @@ fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<VerificationKey> {
         );
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("use a longer one, such as the output of `openssl rand -base64 32`"),
+                .help("use a longer secret, such as the output of `openssl rand -base64 32`"),
         );
     }
     Some(VerificationKey::secret(&bytes))
@@ -196,7 +196,7 @@ fn jwks(url: &Text, table: &Located<JwtTable>, problems: &mut Problems<'_>) -> O
     problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))
 }
 
-/// Warns about algorithms that no key supports.
+/// Rejects algorithms that no configured key supports.
 fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problems<'_>) {
     let (Some(texts), KeySource::Configured(keys)) = (&table.algorithms, &rules.keys) else {
         return;
@@ -204,7 +204,7 @@ fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problem
     for text in texts.iter() {
         let algorithm = JwsAlgorithm::named(text);
         if algorithm.is_some_and(|algorithm| !keys.iter().any(|key| key.is_for(algorithm))) {
-            problems.error(&text.span, format!("no key supports `{}`", text.as_str()));
+            problems.error(&text.span, format!("no configured key supports `{}`", text.as_str()));
         }
     }
 }

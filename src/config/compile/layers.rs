@@ -14,15 +14,17 @@ use crate::{
     coding::ContentCoding,
     config::{
         file::{
-            BypassTable, DefaultsTable, Located, QueryTable, RouteSection, Text, Texts, TierTable,
-            TtlValue, VaryTable,
+            BypassTable, CompareTable, DefaultsTable, Located, QueryTable, RouteSection, Text,
+            Texts, TierTable, TtlValue, VaryTable,
         },
         report::Finding,
         suggest::{did_you_mean, nearest},
     },
     key::uri::QueryRule,
     policy::{CacheRule, ClientCacheControl, Partition, Ttl, TtlFrom},
-    route::{BypassRule, UserPlaceholder, VaryRule, json_path},
+    route::{
+        BypassRule, ComparisonRule, SampleRate, UserPlaceholder, VaryRule, Verification, json_path,
+    },
 };
 
 /// The keys that defaults, tiers and routes have in common.
@@ -45,6 +47,10 @@ struct CommonKeys<'a> {
     client_cache_control: Option<&'a Text>,
     encode: Option<&'a Texts>,
     encode_private: Option<&'a Located<bool>>,
+    detect_leaks: Option<bool>,
+    shadow: Option<&'a Located<bool>>,
+    audit: Option<&'a Text>,
+    compare: Option<&'a Located<CompareTable>>,
 }
 
 macro_rules! keys {
@@ -67,6 +73,10 @@ macro_rules! keys {
             client_cache_control: $table.client_cache_control.as_ref(),
             encode: $table.encode.as_ref(),
             encode_private: $table.encode_private.as_ref(),
+            detect_leaks: $table.detect_leaks.as_ref().map(|flag| flag.value),
+            shadow: $table.shadow.as_ref(),
+            audit: $table.audit.as_ref(),
+            compare: $table.compare.as_ref(),
         }
     };
 }
@@ -83,6 +93,9 @@ pub(super) struct Layer<'a> {
     stale_if_error: Option<Duration>,
     stale_if_disconnected: Option<Duration>,
     client_cache_control: Option<ClientCacheControl>,
+    shadow: Option<bool>,
+    audit: Option<SampleRate>,
+    comparison: Option<ComparisonRule>,
     pub(super) tags: Option<&'a Texts>,
     pub(super) query: Option<QueryRule>,
     pub(super) vary: Option<VaryRule>,
@@ -91,6 +104,7 @@ pub(super) struct Layer<'a> {
     pub(super) client_cache: Option<HeaderValue>,
     encode: Option<Box<[ContentCoding]>>,
     encode_private: Option<bool>,
+    pub(super) detect_leaks: Option<bool>,
 }
 
 impl<'a> Layer<'a> {
@@ -121,6 +135,9 @@ impl<'a> Layer<'a> {
             stale_if_error: problems.duration(keys.stale_if_error),
             stale_if_disconnected: problems.duration(keys.stale_if_disconnected),
             client_cache_control: client_cache_control(keys.client_cache_control, problems),
+            shadow: keys.shadow.map(|flag| flag.value),
+            audit: keys.audit.and_then(|text| sample_rate(text, problems)),
+            comparison: keys.compare.map(|table| comparison(table, problems)),
             tags: keys.tags,
             query: keys.query.map(|table| query_rule(table, problems)),
             vary: keys.vary.map(|table| vary_rule(table, problems)),
@@ -129,6 +146,7 @@ impl<'a> Layer<'a> {
             client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
             encode: keys.encode.map(|texts| codings(texts, problems)),
             encode_private: keys.encode_private.map(|flag| flag.value),
+            detect_leaks: keys.detect_leaks,
         }
     }
 
@@ -146,6 +164,9 @@ impl<'a> Layer<'a> {
             stale_if_error: self.stale_if_error.or(lower.stale_if_error),
             stale_if_disconnected: self.stale_if_disconnected.or(lower.stale_if_disconnected),
             client_cache_control: self.client_cache_control.or(lower.client_cache_control),
+            shadow: self.shadow.or(lower.shadow),
+            audit: self.audit.or(lower.audit),
+            comparison: self.comparison.or(lower.comparison),
             tags: self.tags.or(lower.tags),
             query: self.query.or(lower.query),
             vary: self.vary.or(lower.vary),
@@ -154,6 +175,7 @@ impl<'a> Layer<'a> {
             client_cache: self.client_cache.or(lower.client_cache),
             encode: self.encode.or(lower.encode),
             encode_private: self.encode_private.or(lower.encode_private),
+            detect_leaks: self.detect_leaks.or(lower.detect_leaks),
         }
     }
 
@@ -166,6 +188,21 @@ impl<'a> Layer<'a> {
             return Box::default();
         }
         self.encode.clone().unwrap_or_default()
+    }
+
+    /// Returns how stored responses are verified. Shadow mode compares every response, so it takes
+    /// precedence.
+    pub(super) fn verification(&self) -> Verification {
+        match self.audit.filter(|rate| !rate.is_zero()) {
+            _ if self.shadow == Some(true) => Verification::Shadow,
+            Some(rate) => Verification::Audit(rate),
+            None => Verification::Off,
+        }
+    }
+
+    /// Returns the parts of responses that do not count when they are compared.
+    pub(super) fn comparison(&self) -> ComparisonRule {
+        self.comparison.clone().unwrap_or_default()
     }
 
     /// Returns the caching rule of the merged layers. Partitions of exact credentials serve nothing
@@ -201,6 +238,18 @@ fn codings(texts: &Texts, problems: &mut Problems<'_>) -> Box<[ContentCoding]> {
         }
     }
     codings.into()
+}
+
+fn sample_rate(text: &Text, problems: &mut Problems<'_>) -> Option<SampleRate> {
+    let read = |text: &str| {
+        SampleRate::parse(text).ok_or("expected a percentage in quotes such as `\"1%\"`")
+    };
+    problems.read(text, read)
+}
+
+fn comparison(table: &CompareTable, problems: &mut Problems<'_>) -> ComparisonRule {
+    let ignore = table.ignore.as_ref().map(|texts| paths(texts, problems));
+    ComparisonRule { ignore: ignore.unwrap_or_default() }
 }
 
 fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {

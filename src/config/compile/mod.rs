@@ -1,5 +1,6 @@
 //! Compilation of the sections of a file into checked settings, with a finding for each problem.
 
+mod content;
 mod events;
 mod identity;
 mod layers;

@@ -1,11 +1,15 @@
 //! Compilation of `query`, `vary` and `bypass`: the parts of a request that matter to a route.
 
 use http::HeaderName;
+use serde_json::Value;
 
 use super::problems::Problems;
 use crate::{
     config::file::{BypassTable, QueryTable, VaryTable},
-    key::uri::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule},
+    key::uri::{
+        DefaultValue, NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule,
+        ValueRule,
+    },
     policy::storable::carries_client_address,
     route::{
         BypassRule, VaryRule,
@@ -30,7 +34,32 @@ pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> Que
                 &[("kept", QueryForwarding::Kept), ("all", QueryForwarding::All)],
             )
             .unwrap_or_default(),
+        values: ValueRule {
+            lists: problems.each(table.lists.as_ref(), name).into(),
+            defaults: defaults(table, problems),
+        },
     }
+}
+
+/// Returns the values that parameters have if they are left out.
+fn defaults(table: &QueryTable, problems: &mut Problems<'_>) -> Box<[DefaultValue]> {
+    let mut defaults = Vec::with_capacity(table.defaults.len());
+    for (name, values) in &table.defaults {
+        let value = match values.0.as_slice() {
+            [Value::String(text)] => text.clone(),
+            [value @ (Value::Number(_) | Value::Bool(_))] => value.to_string(),
+            _ => {
+                problems.error(&name.span(), "expected one value, such as `page = \"1\"`");
+                continue;
+            }
+        };
+        if name.get_ref().is_empty() {
+            problems.error(&name.span(), "expected a parameter name");
+            continue;
+        }
+        defaults.push(DefaultValue { name: name.get_ref().as_str().into(), value: value.into() });
+    }
+    defaults.into()
 }
 
 pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {

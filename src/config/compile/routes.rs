@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{layers::Layer, problems::Problems, user};
+use http::Method;
+
+use super::{content, layers::Layer, problems::Problems, user};
 use crate::{
     config::{
         file::{ConfigFile, Located, RouteSection, Text, Texts},
@@ -12,9 +14,10 @@ use crate::{
     key::uri::{QueryForwarding, QueryRule},
     policy::{CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
-        AnyTagTemplate, BodyTagTemplate, BypassRule, Pattern, PlaceholderNames, Route, RouteTable,
-        TagError, TagTemplate, TargetTemplate, UserPlaceholder, condition::QueryCondition,
-        tags::TagProblem, target::TargetProblem,
+        AnyTagTemplate, BodyTagTemplate, BypassRule, ContentRule, LeakDetection, Pattern,
+        PlaceholderNames, QuarantineState, Route, RouteTable, TagError, TagTemplate,
+        TargetTemplate, UserPlaceholder, condition::QueryCondition, tags::TagProblem,
+        target::TargetProblem,
     },
 };
 
@@ -45,6 +48,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let encode = defaults.codings();
+    let (verification, comparison) = (defaults.verification(), defaults.comparison());
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
@@ -54,8 +58,11 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
         encode,
+        leak_detection: leak_detection(defaults.detect_leaks),
         tags,
         body_tags,
+        verification,
+        comparison,
         ..Route::unmatched(rule)
     }
 }
@@ -98,19 +105,22 @@ fn route(
 ) -> Option<Route> {
     let mut rule = layer.rule(users);
     let encode = layer.codings();
+    let (verification, comparison) = (layer.verification(), layer.comparison());
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
+    warn_about_query(section, &query, problems);
     let bypass = layer.bypass.map(|bypass| {
         warn_about_refresh(section, &bypass, &query, problems);
         bypass.value
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
+    let content = content::rule(section, &pattern, problems);
     let names = PlaceholderNames { pattern: &pattern, users };
     let (tags, body_tags) = tags(section, layer.tags, (names, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, names, problems);
-    warn_about_writes(section, &pattern, problems);
+    warn_about_writes(section, (&pattern, content), problems);
     let logs_out = section.on_success.as_ref().and_then(|table| table.logout) == Some(true);
     // A logout must reach the origin.
     rule.cache &= !(logs_out && pattern.methods().iter().any(|it| !is_unsafe_method(it)));
@@ -121,6 +131,7 @@ fn route(
         pattern: Some(pattern),
         rule,
         query,
+        content,
         vary: layer.vary.unwrap_or_default(),
         bypass: bypass.unwrap_or_default(),
         tags,
@@ -135,7 +146,15 @@ fn route(
         client_cache: layer.client_cache,
         encode,
         warm_on_success,
+        leak_detection: leak_detection(layer.detect_leaks),
+        quarantine: QuarantineState::Open,
+        verification,
+        comparison,
     })
+}
+
+fn leak_detection(flag: Option<bool>) -> LeakDetection {
+    if flag == Some(false) { LeakDetection::Off } else { LeakDetection::On }
 }
 
 fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {
@@ -272,6 +291,20 @@ fn tag_finding(
     Finding::error(Some(at), error.to_string()).maybe_help(help)
 }
 
+/// Warns about `lists` and `defaults` of parameters that the key omits.
+fn warn_about_query(section: &RouteSection, query: &QueryRule, problems: &mut Problems<'_>) {
+    let Some(table) = &section.query else { return };
+    let omits = |name: &str| !name.contains('*') && !query.keeps(name);
+    let lists = table.lists.iter().flat_map(|texts| texts.iter());
+    let lists = lists.map(|text| ("lists", text.as_str(), text.span.clone()));
+    let defaults = table.defaults.keys();
+    let defaults = defaults.map(|name| ("defaults", name.get_ref().as_str(), name.span()));
+    for (key, name, span) in lists.chain(defaults).filter(|(_, name, _)| omits(name)) {
+        let message = format!("`{name}` has no effect in `{key}`: the key omits this parameter");
+        problems.push(Finding::warning(span, message).help("see `query.ignore` and `query.only`"));
+    }
+}
+
 /// Warns about `refresh` for requests with conditions that reach the origin.
 fn warn_about_refresh(
     section: &RouteSection,
@@ -295,19 +328,31 @@ fn warn_about_refresh(
     }
 }
 
-fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut Problems<'_>) {
+fn warn_about_writes(
+    section: &RouteSection,
+    (pattern, content): (&Pattern, ContentRule),
+    problems: &mut Problems<'_>,
+) {
     let methods = pattern.methods();
+    let writes = |method: &Method| is_unsafe_method(method) && !content::reads(content, method);
     if let Some(table) = &section.on_write
         && !methods.is_empty()
-        && !methods.iter().any(is_unsafe_method)
+        && !methods.iter().any(writes)
     {
-        let message = "`on_write` has no effect: this route has no unsafe methods";
-        problems.push(
-            Finding::warning(table.span.clone(), message)
-                .help("add an unsafe method such as `POST` to `match`"),
+        let finding = Finding::warning(
+            table.span.clone(),
+            "`on_write` has no effect: this route has no unsafe methods",
         );
+        problems.push(match &section.key {
+            Some(key) if content.reads_by_post() => {
+                finding.context(key.span.clone(), "by this, `POST` is a read")
+            }
+            _ => finding.help("add an unsafe method such as `POST` to `match`"),
+        });
     }
-    warn_about_reads_by_post(section, pattern, problems);
+    if !content.reads_by_post() {
+        warn_about_reads_by_post(section, pattern, problems);
+    }
 }
 
 /// Path suffixes of endpoints that are read by `POST`.
@@ -321,13 +366,13 @@ fn warn_about_reads_by_post(
 ) {
     let Some(text) = section.pattern.as_ref() else { return };
     let is_post_only = !pattern.methods().is_empty()
-        && pattern.methods().iter().all(|method| method == http::Method::POST);
+        && pattern.methods().iter().all(|method| method == Method::POST);
     let last = text.rsplit('/').next().unwrap_or_default();
     if is_post_only && section.on_write.is_none() && READ_BY_POST.contains(&last) {
         let message = "each `POST` here is a write: it invalidates its URL and adds a record to the purge log";
         problems.push(
             Finding::warning(text.span.clone(), message)
-                .help("if these are reads, set `on_write = { invalidate = false }`"),
+                .help("if these are reads of JSON, set `key = \"json-body\"` to cache them; if not all are, set `on_write = { invalidate = false }`"),
         );
     }
 }
@@ -360,7 +405,7 @@ fn targets(
 const USER_PLACEHOLDER_HELP: &str =
     "configure `jwt`, or `header` of a trusted gateway, in `[user]`";
 
-/// Lists the placeholders of a route's templates for messages.
+/// Formats the placeholders that a route's templates may use, for error messages.
 fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
     let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());

@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Outcomes of requests and responses.
-const OUTCOMES: [&str; 6] = ["lookup", "refresh", "pass", "refused", "stored", "not-stored"];
+const OUTCOMES: [&str; 7] =
+    ["lookup", "refresh", "shadow", "pass", "refused", "stored", "not-stored"];
 
 /// Compiles the tests of a file, without invalid ones.
 pub(super) fn compile(

@@ -121,13 +121,16 @@ fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
         if let Some(name) =
             ["authorization", "cookie"].iter().find(|name| list(text).has(name.as_bytes()))
         {
-            let message = format!("`{name}` cannot be made harmless");
-            let help = match *name {
-                "cookie" => "list names of cookies in `harmless_cookies`",
-                _ => {
-                    "its responses are shared only if the origin says `public`, `s-maxage` or `must-revalidate`"
+            let (effect, help) = match *name {
+                "cookie" => {
+                    ("each cookie is judged by its name", "list the cookies in `harmless_cookies`")
                 }
+                _ => (
+                    "it always counts as a credential",
+                    "its responses are shared only if the origin says `public`, `s-maxage` or `must-revalidate`",
+                ),
             };
+            let message = format!("`{name}` in `harmless_fields` has no effect: {effect}");
             problems.push(Finding::warning(text.span.clone(), message).help(help));
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use http::Method;
 
-use super::problems::Problems;
+use super::{content, problems::Problems};
 use crate::{
     config::{
         file::{ConfigFile, Located, RouteSection, Text, Texts, WarmValue},
@@ -14,7 +14,7 @@ use crate::{
     },
     key::uri::PathReadings,
     policy::Partition,
-    route::{Pattern, Route, RouteTable},
+    route::{Pattern, Route, RouteTable, Verification},
     user::IdentitySource,
 };
 
@@ -29,8 +29,10 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
             warn_about_encoding(section, route, config.store.memory, problems);
+            warn_about_leaks(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, identity_source, problems);
+            warn_about_verification(section, route, problems);
         }
     }
     warn_about_default_ttl(file, routes, problems);
@@ -56,6 +58,7 @@ fn route_of<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Ro
 /// Warns about settings for stored responses on a route that only has writes.
 fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let is_read = |method: &Method| is_read(method) || content::reads(route.content, method);
     if methods.is_empty() || methods.iter().any(is_read) {
         return;
     }
@@ -70,10 +73,9 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
         let Some(span) = span else { continue };
         let message =
             format!("`{key}` has no effect: responses to {} are not stored", names.join(" and "));
-        problems.push(
-            Finding::warning(span.clone(), message)
-                .help("use GET or no method in `match` to store responses"),
-        );
+        problems.push(Finding::warning(span.clone(), message).help(
+            "use GET or no method in `match` to store responses, or `key` if `POST` only reads",
+        ));
     }
 }
 
@@ -82,6 +84,13 @@ fn is_read(method: &Method) -> bool {
 }
 
 fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    if let Some(text) = section.key.as_ref().filter(|_| !route.rule.cache) {
+        let message = "`key` stores nothing: the route is not cached";
+        problems.push(
+            Finding::warning(text.span.clone(), message)
+                .help("its `POST` requests are reads all the same: they invalidate nothing"),
+        );
+    }
     if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
@@ -119,6 +128,49 @@ fn warn_about_encoding(
     } else if memory == 0 {
         let message = "`encode` has no effect: coded responses are kept in memory only";
         problems.push(warning(message).help("set `store.memory`"));
+    }
+}
+
+/// Warns about `detect_leaks` on a route that shares no responses to requests with credentials.
+fn warn_about_leaks(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let Some(flag) = section.detect_leaks.as_ref().filter(|_| !route.shares_among_requesters())
+    else {
+        return;
+    };
+    let why = match &route.rule.partition {
+        _ if !route.rule.cache => "the route is not cached",
+        Partition::User => "each user has responses of their own",
+        _ => "requests reach the origin without credentials",
+    };
+    let message = format!("`detect_leaks` has no effect: {why}");
+    problems.push(Finding::warning(flag.span.clone(), message));
+}
+
+/// Warns about comparisons that never take place.
+fn warn_about_verification(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let shadow = section.shadow.as_ref().filter(|flag| flag.value).map(|flag| &flag.span);
+    let audit = section.audit.as_ref().map(|text| &text.span);
+    let compare = section.compare.as_ref().map(|table| &table.span);
+    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    let useless = if !route.rule.cache {
+        Some("the route is not cached")
+    } else if !methods.is_empty() && !methods.iter().any(is_read) {
+        Some("responses of this route are not stored")
+    } else {
+        None
+    };
+    let keys = [("shadow", shadow), ("audit", audit), ("compare", compare)];
+    for (key, span) in keys {
+        let why = match (key, route.verification) {
+            _ if useless.is_some() => useless,
+            ("audit", Verification::Shadow) => Some("shadow mode compares every response"),
+            ("compare", Verification::Off) => Some("the route has neither `shadow` nor `audit`"),
+            _ => None,
+        };
+        if let (Some(span), Some(why)) = (span, why) {
+            let message = format!("`{key}` has no effect: {why}");
+            problems.push(Finding::warning(span.clone(), message));
+        }
     }
 }
 

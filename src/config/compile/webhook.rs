@@ -281,7 +281,9 @@ fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_
         let message = "the source of the event's name is missing";
         problems.push(
             Finding::error(Some(event.span.clone()), message)
-                .help("set it, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`")
+                .help(
+                    "set the source, as in `event_from = \"x-event\"` or `event_from = \"$.type\"`",
+                )
                 .doubtful(),
         );
     }

@@ -18,7 +18,8 @@ pub(super) use mask::masked;
 pub(crate) use mask::masked_url;
 pub(super) use read::read;
 pub(super) use routing::{
-    BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue, VaryTable,
+    BypassTable, CompareTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue,
+    VaryTable,
 };
 pub(super) use schedules::{PollSection, ScheduleSection, WarmValue};
 pub(super) use section::{

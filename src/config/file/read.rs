@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_known_keys_are_those_of_the_structs() {
-        let pairs: [(&[KeySpec], &[&str]); 29] = [
+        let pairs: [(&[KeySpec], &[&str]); 30] = [
             (shape::FILE, fields::<section::ConfigFile>()),
             (shape::TLS, fields::<section::TlsTable>()),
             (shape::ORIGIN, fields::<section::OriginTable>()),
@@ -308,6 +308,7 @@ mod tests {
             (shape::QUERY, fields::<routing::QueryTable>()),
             (shape::VARY, fields::<routing::VaryTable>()),
             (shape::BYPASS, fields::<routing::BypassTable>()),
+            (shape::COMPARE, fields::<routing::CompareTable>()),
             (shape::ON_WRITE, fields::<routing::OnWriteTable>()),
             (shape::ON_SUCCESS, fields::<routing::OnSuccessTable>()),
             (shape::SCHEDULE, fields::<schedules::ScheduleSection>()),

@@ -1,13 +1,15 @@
 //! Serde structs of the sections about routes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 
-use super::located::{Located, Text, Texts};
+use toml::Spanned;
+
+use super::located::{Located, Text, Texts, Values};
 
 /// `[defaults]`
 #[derive(Debug, Default, Deserialize)]
@@ -28,6 +30,10 @@ pub(crate) struct DefaultsTable {
     pub(crate) client_cache_control: Option<Text>,
     pub(crate) encode: Option<Texts>,
     pub(crate) encode_private: Option<Located<bool>>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[tier.NAME]`
@@ -51,6 +57,10 @@ pub(crate) struct TierTable {
     pub(crate) client_cache_control: Option<Text>,
     pub(crate) encode: Option<Texts>,
     pub(crate) encode_private: Option<Located<bool>>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `[[route]]`
@@ -61,6 +71,7 @@ pub(crate) struct RouteSection {
     #[serde(rename = "match")]
     pub(crate) pattern: Option<Text>,
     pub(crate) tier: Option<Text>,
+    pub(crate) key: Option<Text>,
     pub(crate) partition: Option<Text>,
     pub(crate) ttl: Option<Located<TtlValue>>,
     pub(crate) ttl_from: Option<Text>,
@@ -80,6 +91,10 @@ pub(crate) struct RouteSection {
     pub(crate) client_cache_control: Option<Text>,
     pub(crate) encode: Option<Texts>,
     pub(crate) encode_private: Option<Located<bool>>,
+    pub(crate) detect_leaks: Option<Located<bool>>,
+    pub(crate) shadow: Option<Located<bool>>,
+    pub(crate) audit: Option<Text>,
+    pub(crate) compare: Option<Located<CompareTable>>,
 }
 
 /// `ttl`: one time, or one for each status.
@@ -103,7 +118,9 @@ impl<'de> Visitor<'de> for TtlVisitor {
     type Value = TtlValue;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration or a table of durations")
+        formatter.write_str(
+            "a duration such as `\"5m\"`, or durations by status such as `{ \"200\" = \"5m\" }`",
+        )
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
@@ -127,6 +144,8 @@ pub(crate) struct QueryTable {
     pub(crate) only: Option<Texts>,
     pub(crate) sort: Option<bool>,
     pub(crate) forward: Option<Text>,
+    pub(crate) lists: Option<Texts>,
+    pub(crate) defaults: BTreeMap<Spanned<String>, Values>,
 }
 
 /// `route.vary`
@@ -146,7 +165,14 @@ pub(crate) struct BypassTable {
     pub(crate) refresh: Option<Located<bool>>,
 }
 
-/// `route.on_write`
+/// `route.compare`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CompareTable {
+    pub(crate) ignore: Option<Texts>,
+}
+
+/// `route.on_write`: what a write purges besides its own URL, and for whom.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -155,7 +181,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge: Option<Texts>,
 }
 
-/// `route.on_success`
+/// `route.on_success`: log the user out, or warm targets, after a successful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {

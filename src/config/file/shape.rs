@@ -207,6 +207,10 @@ pub(super) const DEFAULTS: &[KeySpec] = &[
     key("client_cache_control", STRING),
     key("encode", ValueShape::Texts),
     key("encode_private", ValueShape::Flag),
+    key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const TIER: &[KeySpec] = &[
@@ -227,12 +231,17 @@ pub(super) const TIER: &[KeySpec] = &[
     key("client_cache_control", STRING),
     key("encode", ValueShape::Texts),
     key("encode_private", ValueShape::Flag),
+    key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const ROUTE: &[KeySpec] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
+    key("key", STRING),
     key("partition", STRING),
     key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),
@@ -252,6 +261,10 @@ pub(super) const ROUTE: &[KeySpec] = &[
     key("client_cache_control", STRING),
     key("encode", ValueShape::Texts),
     key("encode_private", ValueShape::Flag),
+    key("detect_leaks", ValueShape::Flag),
+    key("shadow", ValueShape::Flag),
+    key("audit", STRING),
+    key("compare", ValueShape::Table(COMPARE)),
 ];
 
 pub(super) const QUERY: &[KeySpec] = &[
@@ -259,6 +272,8 @@ pub(super) const QUERY: &[KeySpec] = &[
     key("only", ValueShape::Texts),
     key("sort", ValueShape::Flag),
     key("forward", STRING),
+    key("lists", ValueShape::Texts),
+    key("defaults", ValueShape::Values),
 ];
 
 pub(super) const VARY: &[KeySpec] =
@@ -269,6 +284,8 @@ pub(super) const BYPASS: &[KeySpec] = &[
     key("header", ValueShape::Texts),
     key("refresh", ValueShape::Flag),
 ];
+
+pub(super) const COMPARE: &[KeySpec] = &[key("ignore", ValueShape::Texts)];
 
 pub(super) const ON_WRITE: &[KeySpec] = &[
     key("everyone", ValueShape::Flag),

@@ -82,7 +82,7 @@ fn what_cannot_prove_who_asks_is_an_error() {
         ("secret = \"a\", header = \"cookie\"", "use `cookie = \"NAME\"`"),
         ("secret = \"a\", header = \"x\", cookie = \"y\"", "not in both"),
         ("secret = \"a\", algorithms = [\"none\"]", "expected one of"),
-        ("secret = \"a\", algorithms = [\"RS256\"]", "no key supports `RS256`"),
+        ("secret = \"a\", algorithms = [\"RS256\"]", "no configured key supports `RS256`"),
     ] {
         let found = problems(&format!("[user]\njwt = {{ {jwt} }}\n"));
         assert!(found.contains(expected), "{jwt}: {found}");

@@ -96,6 +96,25 @@ fn partitions_without_effect_and_tags_of_nobody_are_pointed_at() {
 }
 
 #[test]
+fn watching_a_route_that_shares_nothing_has_no_effect() {
+    let route = |keys: &str| {
+        let file = format!("{USERS}[[route]]\nname = \"a\"\nmatch = \"/a\"\n{keys}");
+        [true, false].map(|on| warnings(&format!("{file}\ndetect_leaks = {on}")))
+    };
+    for (keys, why) in [
+        ("partition = \"user\"", "each user has responses of their own"),
+        ("partition = \"everyone\"", "requests reach the origin without credentials"),
+        ("cache = false", "the route is not cached"),
+    ] {
+        let message = format!("`detect_leaks` has no effect: {why}");
+        assert_eq!(route(keys), [[message.as_str()], [message.as_str()]], "{keys}");
+    }
+    for keys in ["partition = \"authenticated\"", "partition = \"claim:tenant\"", "ttl = \"1m\""] {
+        assert_eq!(route(keys), [[""; 0], [""; 0]], "{keys}");
+    }
+}
+
+#[test]
 fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
     let file = |partition: &str| {
         format!(
@@ -122,4 +141,32 @@ fn a_post_that_looks_like_a_read_is_pointed_at() {
     ] {
         assert!(route(pattern, rest).is_empty(), "{pattern} {rest}");
     }
+}
+
+#[test]
+fn comparisons_that_never_take_place_are_pointed_at() {
+    let route = |keys: &str| {
+        warnings(&format!("[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"1m\"\n{keys}\n"))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(route("shadow = true\ncompare = { ignore = [\"$.at\"] }"), none);
+    assert_eq!(route("audit = \"1%\"\ncompare = { ignore = [\"$.at\"] }"), none);
+    assert_eq!(
+        route("shadow = true\naudit = \"1%\""),
+        ["`audit` has no effect: shadow mode compares every response"]
+    );
+    assert_eq!(
+        route("compare = { ignore = [\"$.at\"] }"),
+        ["`compare` has no effect: the route has neither `shadow` nor `audit`"]
+    );
+    let why = "the route is not cached";
+    assert_eq!(
+        route("cache = false\nshadow = true\naudit = \"1%\""),
+        [format!("`shadow` has no effect: {why}"), format!("`audit` has no effect: {why}")]
+    );
+    let writes = "[[route]]\nname = \"a\"\nmatch = \"POST /a\"\nshadow = true\n";
+    assert_eq!(
+        warnings(writes),
+        ["`shadow` has no effect: responses of this route are not stored"]
+    );
 }

@@ -14,8 +14,10 @@ use std::borrow::Cow;
 
 pub(crate) use reading::PathForm;
 pub use reading::PathReadings;
+pub(crate) use {
+    query::DefaultValue, query::NamePatternError, query::QueryForwarding, query::ValueRule,
+};
 pub use {query::NamePattern, query::QueryOrder, query::QueryRule};
-pub(crate) use {query::NamePatternError, query::QueryForwarding};
 
 /// The scheme of a target URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

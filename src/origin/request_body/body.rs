@@ -36,6 +36,11 @@ impl RequestBody {
         Self::Client(Box::new(ClientBody::new(LimitedBody::new(body, limits))))
     }
 
+    /// Wraps the client's body after its first bytes have been read. They are sent first.
+    pub(crate) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
+        Self::Client(Box::new(ClientBody::resumed(read, rest)))
+    }
+
     /// Returns the progress of a client's upload; `None` for other bodies.
     pub fn upload(&self) -> Option<&Arc<UploadProgress>> {
         match self {

@@ -66,14 +66,19 @@ type FrameResult = Option<Result<Frame<Bytes>, RequestBodyError>>;
 
 impl ClientBody {
     pub(super) fn new(body: LimitedBody<Incoming>) -> Self {
-        let shared = SharedBody {
-            body,
-            attempt: 0,
-            buffer: VecDeque::new(),
-            buffered_bytes: 0,
-            next: 0,
-            is_replayable: true,
-        };
+        Self::of(SharedBody::new(body))
+    }
+
+    /// Creates a body that begins with bytes that have been read already. They are in memory anyway,
+    /// so they can be replayed until more are read.
+    pub(super) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
+        let mut shared = SharedBody::new(rest);
+        shared.buffered_bytes = read.len();
+        shared.buffer.push_back(BufferedFrame::Data(read));
+        Self::of(shared)
+    }
+
+    fn of(shared: SharedBody) -> Self {
         let (shared, upload) = (Arc::new(Mutex::new(shared)), Arc::default());
         Self { shared, attempt: 0, upload, continue_timeout: None }
     }
@@ -158,6 +163,17 @@ impl ClientBody {
 }
 
 impl SharedBody {
+    fn new(body: LimitedBody<Incoming>) -> Self {
+        Self {
+            body,
+            attempt: 0,
+            buffer: VecDeque::new(),
+            buffered_bytes: 0,
+            next: 0,
+            is_replayable: true,
+        }
+    }
+
     fn has_replayed(&self) -> bool {
         self.next == self.buffer.len()
     }

@@ -11,6 +11,16 @@ pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'stati
         Reason::NoIdentity if users.claim().is_none() => {
             "send the `user.header` field from an address in `from` (with `larder explain`, pass `--from`)"
         }
+        Reason::Quarantined => {
+            "correct the route's `partition` or the origin, then run `larder quarantine --clear ROUTE`; `larder quarantine` lists what differs"
+        }
+        Reason::BodyNotJson => {
+            "send `Content-Type: application/json`, or set `key = \"body\"` if every POST on the route reads"
+        }
+        Reason::BodyKeyTooLarge => "send at most 64 KiB, or a `GET` for a stored query",
+        Reason::Shadow => {
+            "see the results with `larder shadow`, then remove `shadow` from the route"
+        }
         Reason::RuleBypass => "check `cache` and `bypass` of the route",
         Reason::Misdirected => "add the host to `hosts`",
         Reason::AmbiguousTarget => {

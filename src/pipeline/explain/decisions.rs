@@ -5,7 +5,10 @@ use super::{
     explanation::{ExplainedDecision, ExplainedOutcome},
     request::PlannedRequest,
 };
-use crate::{field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason};
+use crate::{
+    field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason,
+    route::NotKeyed,
+};
 
 impl PlannedRequest<'_> {
     pub(super) fn decisions(&self) -> Vec<ExplainedDecision> {
@@ -32,12 +35,23 @@ impl PlannedRequest<'_> {
     fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
         let needs_identity = self.matched_route().rule.partition.needs_identity();
         let is_verified = needs_identity && self.config.users.is_configured();
+        let is_by_body = self.is_by_body();
         let order = move |index: usize| match index {
             COOKIES if is_verified => IDENTITY,
             IDENTITY if is_verified => COOKIES,
+            PLAIN if is_by_body => READ_BY_BODY,
             other => other,
         };
-        (0..STEPS.len()).map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+        let is_quarantined = self.matched_route().is_quarantined();
+        let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
+        let indexes = (0..count).filter(move |index| *index != QUARANTINE || is_quarantined);
+        indexes.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
+    }
+
+    /// Returns whether the route reads requests of this method by their body.
+    fn is_by_body(&self) -> bool {
+        let (method, headers) = (self.request.method(), self.request.headers());
+        self.matched_route().content.form(method, headers) != Err(NotKeyed::Method)
     }
 
     /// Returns the index of the step that yields this reason.
@@ -56,8 +70,9 @@ impl PlannedRequest<'_> {
         let outcome = match &self.action {
             RequestAction::Loop | RequestAction::Misdirected => "refused",
             RequestAction::Pass(_) => "pass",
-            RequestAction::Lookup(_) => "lookup",
+            RequestAction::Lookup(_) | RequestAction::ReadContent(_) => "lookup",
             RequestAction::Refresh(_) => "refresh",
+            RequestAction::Shadow(_) => "shadow",
         };
         let means = match (&self.action, self.reason()) {
             (RequestAction::Lookup(_), _) | (_, None) => "The cache may respond.".to_owned(),
@@ -91,7 +106,7 @@ const fn step(
 }
 
 /// All decisions before the lookup. A test compares their order with the plan.
-const STEPS: [DecisionRule; 11] = [
+const STEPS: [DecisionRule; 14] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
@@ -103,6 +118,7 @@ const STEPS: [DecisionRule; 11] = [
         &[Reason::Precondition],
     ),
     step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
+    step("Is the route quarantined?", ["no", "yes"], &[Reason::Quarantined]),
     step(
         "Do all readings of the path select the same route?",
         ["yes", "no"],
@@ -119,8 +135,19 @@ const STEPS: [DecisionRule; 11] = [
         ["no", "yes"],
         &[Reason::SecondCredential],
     ),
+    step("Is its body too large for a key?", ["no", "yes"], &[Reason::BodyKeyTooLarge]),
+    step("Does the route read such requests by their body?", ["yes", "no"], &[Reason::BodyNotJson]),
 ];
 
+/// The index of the step that is left out unless it is final.
+const QUARANTINE: usize = 7;
+
 /// The indexes of the two steps that swap with the partition.
-const COOKIES: usize = 8;
-const IDENTITY: usize = 9;
+const COOKIES: usize = 9;
+const IDENTITY: usize = 10;
+
+/// The index of the step for requests without a body, and those that take its place and follow if
+/// the body is part of the key.
+const PLAIN: usize = 2;
+const BODY_SIZE: usize = 12;
+const READ_BY_BODY: usize = 13;

@@ -142,6 +142,9 @@ pub struct ExplainedKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     pub left_out: Vec<String>,
+    /// What the key has of the body, if it is part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// Fields set by a trusted proxy that describe the original request.
     pub forwarded: Vec<String>,
     pub cookies: Vec<String>,
@@ -168,8 +171,9 @@ pub struct ExplainedDecision {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedOutcome {
-    /// `lookup`: from the cache, if possible. `refresh`: from the origin, and stored. `pass`: from
-    /// the origin, without the cache. `refused`: rejected by Larder.
+    /// `lookup`: from the cache, if possible. `refresh`: from the origin, and stored. `shadow`: from
+    /// the origin, and the cache is measured. `pass`: from the origin, without the cache. `refused`:
+    /// rejected by Larder.
     pub outcome: &'static str,
     /// The reason, unless the cache may respond.
     #[serde(skip_serializing_if = "Option::is_none")]

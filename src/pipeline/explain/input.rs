@@ -88,6 +88,8 @@ pub enum InvalidExplainRequest {
 /// A request and its connection, and optionally a response.
 pub(super) struct ParsedRequest {
     pub request: Request<Full<Bytes>>,
+    /// The body of the request.
+    pub content: Bytes,
     pub connection: Connection,
     pub response: Option<ParsedResponse>,
 }
@@ -111,8 +113,8 @@ impl ParsedRequest {
         if !headers.contains_key(header::HOST) {
             headers.insert(header::HOST, host);
         }
-        let body = Bytes::from(input.body.clone().unwrap_or_default());
-        let mut request = Request::new(Full::new(body));
+        let content = Bytes::from(input.body.clone().unwrap_or_default());
+        let mut request = Request::new(Full::new(content.clone()));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -120,7 +122,7 @@ impl ParsedRequest {
         let peer = input.from.map(|address| (address, 0).into());
         let connection = Connection { peer, secure, ..Connection::default() };
         let response = input.response.as_ref().map(ParsedResponse::read).transpose()?;
-        Ok(Self { request, connection, response })
+        Ok(Self { request, content, connection, response })
     }
 }
 

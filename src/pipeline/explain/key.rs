@@ -16,6 +16,12 @@ use crate::{
     route::Route,
 };
 
+/// Returns the names of a query's parameters as sent.
+fn names(query: &str) -> impl Iterator<Item = &str> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split('=').next().unwrap_or_default())
+}
+
 impl PlannedRequest<'_> {
     pub(super) fn key(&self, selecting: &VarySet) -> Option<ExplainedKey> {
         let key = &self.lookup()?.target;
@@ -36,6 +42,7 @@ impl PlannedRequest<'_> {
             path: target.path.to_string(),
             query: target.query.as_deref().map(shown_key_query),
             left_out: self.left_out(route),
+            content: self.content(),
             forwarded: target.forwarded_fields.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
@@ -51,6 +58,13 @@ impl PlannedRequest<'_> {
         })
     }
 
+    /// Describes the body in the key, without a byte of it.
+    fn content(&self) -> Option<String> {
+        let content = self.lookup()?.content.as_deref()?;
+        let (form, bytes) = (content.form.describe(), content.bytes.len());
+        Some(format!("{form}, {bytes} bytes"))
+    }
+
     /// Returns a text that is equal for two requests if and only if they share responses.
     fn key_id(&self, key: &CacheKey, selecting: &VarySet) -> String {
         let vary = &self.matched_route().vary;
@@ -62,10 +76,11 @@ impl PlannedRequest<'_> {
     }
 
     fn left_out(&self, route: &Route) -> Vec<String> {
-        let pairs = self.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let names = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+        let query = self.query().unwrap_or_default();
+        let kept = route.query.kept(query).unwrap_or_default();
+        let kept: Vec<&str> = names(&kept).collect();
         let mut left_out: Vec<String> = Vec::new();
-        for name in names.filter(|name| !name.contains(';') && !route.query.keeps(name)) {
+        for name in names(query).filter(|name| !kept.contains(name)) {
             if !left_out.iter().any(|known| known == name) {
                 left_out.push(name.to_owned());
             }
@@ -89,7 +104,8 @@ impl PlannedRequest<'_> {
     pub(super) fn origin(&self) -> ExplainedOrigin {
         let headers = self.request.headers();
         let (method, uri) = (self.request.method(), self.request.uri());
-        let key = self.lookup().map(|lookup| &lookup.target);
+        let lookup = self.lookup().filter(|_| !self.is_shadow());
+        let key = lookup.map(|lookup| &lookup.target);
         let as_sent = || self.ingress().into_target(self.config, method, uri);
         let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = RequestSource {

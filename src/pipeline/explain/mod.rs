@@ -34,7 +34,7 @@ use super::{
     ingress::requested_host,
     invalidate,
     receive::{Lookup, RequestAction, pass_reason_on_miss},
-    request_context::RequestContext,
+    request_context::{RequestContext, RequestSafety},
     state::Pipeline,
 };
 use crate::{
@@ -89,12 +89,21 @@ impl<S: Store> Pipeline<S> {
                 let outcome = context.preview_lookup(lookup).await;
                 Some(LookupSnapshot { outcome, steady: received.steady })
             }
+            RequestAction::Shadow(lookup) => {
+                let context = self.shadow(&config).context(&config, &planned, received);
+                let outcome = context.preview_lookup(lookup).await;
+                Some(LookupSnapshot { outcome, steady: received.steady })
+            }
             _ => None,
         };
         let limit = config.max_object.min(self.store.max_entry_size() as u64);
         let mut explanation = explain(&planned, &parsed, (received.at, limit), snapshot.as_ref());
         if let (Some(snapshot), Some(lookup)) = (&snapshot, planned.lookup()) {
-            explanation.stored = self.stored(&planned, lookup, snapshot);
+            explanation.stored = if planned.is_shadow() {
+                self.shadow(&config).stored(&planned, lookup, snapshot)
+            } else {
+                self.stored(&planned, lookup, snapshot)
+            };
             explanation.purged = self.purged_by(&planned, lookup, snapshot);
         }
         Ok(explanation)
@@ -118,6 +127,7 @@ impl<S: Store> Pipeline<S> {
             route: planned.route,
             received,
             connection: Arc::new(connection),
+            safety: RequestSafety::of(config.route(planned.route), (&parts.method, &parts.headers)),
             request: Arc::new(parts),
             presence: planned.presence,
         }
@@ -202,7 +212,9 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
 /// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
-        RequestAction::Lookup(_) => (None, "The cache may respond."),
+        RequestAction::Lookup(_) | RequestAction::ReadContent(_) | RequestAction::Shadow(_) => {
+            (None, "The cache may respond.")
+        }
         RequestAction::Refresh(_) => {
             let refused = evaluated.and_then(|evaluated| evaluated.by_head.err());
             (refused.or(Some(Reason::RuleBypass)), "The origin responds.")
@@ -222,10 +234,30 @@ fn answer(
     (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
     evaluated: Option<&EvaluatedResponse>,
 ) -> ClientResult {
-    let lookup = match &planned.action {
-        RequestAction::Lookup(lookup) => lookup,
-        action => return without_lookup(action, evaluated),
-    };
+    match &planned.action {
+        RequestAction::Lookup(lookup) => {
+            with_lookup(planned, lookup, (snapshot, refused), evaluated)
+        }
+        RequestAction::Shadow(lookup) => {
+            let would_be = with_lookup(planned, lookup, (snapshot, refused), evaluated);
+            let reason = would_be.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let means = format!(
+                "The origin responds; nothing is stored. Without `shadow`: {}{reason}. {}",
+                would_be.result, would_be.means
+            );
+            client_gets(CacheResult::Bypass, Some(Reason::Shadow), &means)
+        }
+        action => without_lookup(action, evaluated),
+    }
+}
+
+/// Returns the result for a request that consults the cache.
+fn with_lookup(
+    planned: &PlannedRequest<'_>,
+    lookup: &Lookup,
+    (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
+    evaluated: Option<&EvaluatedResponse>,
+) -> ClientResult {
     if let Some((result, reason, means)) = snapshot.and_then(LookupSnapshot::without_origin) {
         return client_gets(result, reason, means);
     }
@@ -294,10 +326,8 @@ fn origin_answers(
 
 /// Returns what a successful write invalidates; empty for safe requests.
 fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
-    let (request, presence) = (&planned.request, planned.presence);
-    let is_unsafe = invalidation::is_unsafe(request.method(), presence)
-        || planned.matched_route().is_logout(request.method());
-    if !matches!(planned.action, RequestAction::Pass(_)) || !is_unsafe {
+    let request = &planned.request;
+    if !matches!(planned.action, RequestAction::Pass(_)) || !planned.is_unsafe() {
         return Vec::new();
     }
     let head = RequestHead {

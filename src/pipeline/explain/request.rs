@@ -17,9 +17,12 @@ use crate::{
     key::uri::{PathForm, PathReadings, purge_url::CREDENTIAL_MARK},
     pipeline::{
         config_snapshot::ConfigSnapshot,
+        content::RequestContent,
         credentials::{self, IdentityInputs, mask_credentials},
         ingress::Ingress,
         receive::{self, Lookup, RequestAction},
+        received_request::ReceivedRequest,
+        request_context::RequestSafety,
     },
     policy::Reason,
     route::{Agreement, Mismatch, Route},
@@ -55,7 +58,15 @@ impl<'a> PlannedRequest<'a> {
         let is_gone = |name: &&HeaderName| !request.headers().contains_key(*name);
         let removed = |name| removed(config, name, connection);
         let removed = sent.iter().filter(is_gone).map(removed).collect();
-        let (route, action) = receive::plan(config, &request, presence, (connection, now));
+        let arrival = (connection, now);
+        let head = ReceivedRequest::of(&request);
+        let (mut route, mut action) = receive::plan(config, &head, presence, arrival);
+        if let RequestAction::ReadContent(form) = action {
+            let (method, sent) = (request.method().clone(), (parsed.content.clone(), None));
+            let content = RequestContent::interpret(form, (&method, request.headers_mut()), sent);
+            let head = ReceivedRequest::of(&request).with_content(&content);
+            (route, action) = receive::plan(config, &head, presence, arrival);
+        }
         let mut planned = Self {
             config,
             received: request.clone(),
@@ -67,7 +78,7 @@ impl<'a> PlannedRequest<'a> {
             action,
             removed,
         };
-        if planned.lookup().is_some() {
+        if planned.lookup().is_some() && !planned.is_shadow() {
             planned.make_anonymous();
         }
         planned
@@ -86,12 +97,19 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// Returns the lookup, if the cache is used.
+    /// Returns the lookup, if the cache is used, or would be without shadow mode.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
         match &self.action {
-            RequestAction::Lookup(lookup) | RequestAction::Refresh(lookup) => Some(lookup),
+            RequestAction::Lookup(lookup)
+            | RequestAction::Refresh(lookup)
+            | RequestAction::Shadow(lookup) => Some(lookup),
             _ => None,
         }
+    }
+
+    /// Returns whether the cache is only measured, so that the origin receives the request as sent.
+    pub(super) fn is_shadow(&self) -> bool {
+        matches!(self.action, RequestAction::Shadow(_))
     }
 
     pub(super) fn matched_route(&self) -> &Route {
@@ -118,6 +136,13 @@ impl<'a> PlannedRequest<'a> {
 
     pub(super) fn ingress(&self) -> Ingress<'_> {
         Ingress::of(self.config, self.request.headers(), self.connection)
+    }
+
+    /// Returns whether the request may change what is stored.
+    pub(super) fn is_unsafe(&self) -> bool {
+        let (route, method) = (self.matched_route(), self.request.method());
+        let safety = RequestSafety::of(route, (method, self.request.headers()));
+        safety.is_unsafe(route, method, self.presence)
     }
 
     /// Returns why the cache is not used, if so.

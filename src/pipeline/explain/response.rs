@@ -104,6 +104,9 @@ impl EvaluatedResponse {
         let route = planned.matched_route();
         let (stored, reason, means) = match (verdict, refused) {
             (_, Some(refused)) => (false, Some(refused.reason), refused.means.to_owned()),
+            (Ok(_), None) if planned.is_shadow() => {
+                (true, None, "The response would be stored without `shadow`.".to_owned())
+            }
             (Ok(_), None) => (true, None, "The response is stored.".to_owned()),
             (Err(reason), None) => (false, Some(reason), reason.description().to_owned()),
         };
@@ -219,6 +222,7 @@ fn verdict(
             headers: request.headers(),
             credentials: lookup.credentials,
         },
+        method: lookup.content.as_ref().map_or(&Method::GET, |content| &content.method),
         directives: &lookup.directives,
         query: planned.query().unwrap_or_default(),
         member: lookup.member.as_deref(),

@@ -135,6 +135,7 @@ impl ExplainedKey {
         let further = [
             ("host at the origin", self.origin_host.clone()),
             ("ignored parameters", listed(&self.left_out)),
+            ("body", self.content.clone()),
             ("set by a proxy", listed(&self.forwarded)),
             ("cookies", listed(&self.cookies)),
             ("vary", listed(&self.vary)),

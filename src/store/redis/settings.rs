@@ -14,6 +14,7 @@ const SLACK: Duration = Duration::from_mins(10);
 /// The TTL of an index of variants. Each new variant restarts it.
 const INDEX_TTL: Duration = Duration::from_hours(24);
 
+/// The settings of the store in Redis.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub connection: redis::Settings,

@@ -3,10 +3,14 @@
 //! A document takes up to a hundred times its size while it is parsed. So documents that are not
 //! short are parsed one at a time, on a thread of their own.
 
+mod canonical;
+
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
+
+pub use canonical::{NotCanonical, canonical};
 
 /// Documents with a higher estimate are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;
@@ -54,6 +58,14 @@ pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
     serde_json::from_slice(json).map_err(|_| ParseError::Malformed)
 }
 
+/// Parses two documents that are needed together, within the limit for one.
+pub(crate) fn parse_pair(one: &[u8], other: &[u8]) -> Result<(Value, Value), ParseError> {
+    if estimated_memory(one) + estimated_memory(other) > MAX_MEMORY_BYTES {
+        return Err(ParseError::TooLarge);
+    }
+    Ok((parse(one)?, parse(other)?))
+}
+
 /// Returns an upper bound of a document's size in memory, in bytes. An object starts with a node of
 /// eleven entries, an array with room for four values.
 fn estimated_memory(json: &[u8]) -> usize {
@@ -81,6 +93,10 @@ mod tests {
         assert_eq!(parse(array(r#"{"a":0}"#).as_bytes()), Err(ParseError::TooLarge));
         assert_eq!(parse(b"{"), Err(ParseError::Malformed));
         assert_eq!(parse(b"[1]"), Ok(serde_json::json!([1])));
+        let half = array(r#"{"a":0}"#)[..200 << 10].to_owned();
+        assert_ne!(parse(half.as_bytes()), Err(ParseError::TooLarge));
+        assert_eq!(parse_pair(half.as_bytes(), half.as_bytes()), Err(ParseError::TooLarge));
+        assert_eq!(parse_pair(b"1", b"{"), Err(ParseError::Malformed));
     }
 
     #[tokio::test]

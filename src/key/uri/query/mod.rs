@@ -1,9 +1,19 @@
 //! Queries, and the rule for which of their parameters are part of the key.
 
-use std::{borrow::Cow, fmt};
+mod name_pattern;
+mod pair;
+mod values;
+
+use std::borrow::Cow;
 
 use smallvec::SmallVec;
-use thiserror::Error;
+
+pub use name_pattern::NamePattern;
+pub(crate) use name_pattern::NamePatternError;
+pub(crate) use pair::{decoded, pairs};
+pub(crate) use values::{DefaultValue, ValueRule};
+
+use pair::{is_ambiguous, name_of};
 
 /// The parameters that are part of the key, and whether their order is.
 ///
@@ -18,6 +28,8 @@ pub struct QueryRule {
     pub order: QueryOrder,
     /// The parameters that reach the origin.
     pub forwarding: QueryForwarding,
+    /// The values that make no difference.
+    pub values: ValueRule,
 }
 
 /// The query parameters that reach an origin whose response may be stored.
@@ -47,10 +59,11 @@ impl QueryRule {
     /// Returns the part of a query that is in the key; `None` if no parameter is.
     ///
     /// Keeps every pair that servers split differently, because of a `;` or a NUL. Takes one pass;
-    /// allocates only if it drops a parameter or changes the order.
+    /// allocates only if it drops a parameter, or changes the order of parameters or of a list.
     pub fn kept<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         let kept =
             if self.keeps_all() { Some(Cow::Borrowed(query)) } else { kept_pairs(query, self) };
+        let kept = kept.and_then(|kept| self.values.canonical(kept));
         match self.order {
             QueryOrder::AsSent => kept,
             QueryOrder::Sorted => kept.map(sorted),
@@ -89,94 +102,6 @@ impl QueryRule {
     }
 }
 
-/// A parameter name, or a pattern for all names with a prefix or suffix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamePattern {
-    /// `range`
-    Exact(Box<str>),
-    /// `utm_*`
-    Prefix(Box<str>),
-    /// `*_id`
-    Suffix(Box<str>),
-}
-
-/// An error in a name pattern.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NamePatternError {
-    /// The pattern is empty.
-    #[error("the parameter name is empty")]
-    Empty,
-    /// A `*` is in the middle, or there are several.
-    #[error("`*` is allowed only at the beginning or the end")]
-    Wildcard,
-}
-
-impl NamePattern {
-    /// Parses `name`, `name*`, `*name` or `*`.
-    pub fn parse(text: &str) -> Result<Self, NamePatternError> {
-        let (pattern, literal) = match (text.strip_suffix('*'), text.strip_prefix('*')) {
-            (Some(prefix), _) => (Self::Prefix(prefix.into()), prefix),
-            (None, Some(suffix)) => (Self::Suffix(suffix.into()), suffix),
-            (None, None) => (Self::Exact(text.into()), text),
-        };
-        if text.is_empty() {
-            return Err(NamePatternError::Empty);
-        }
-        if literal.contains('*') {
-            return Err(NamePatternError::Wildcard);
-        }
-        Ok(pattern)
-    }
-
-    /// Returns whether the pattern matches a decoded name.
-    pub fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(text) => name == &**text,
-            Self::Prefix(text) => name.starts_with(&**text),
-            Self::Suffix(text) => name.ends_with(&**text),
-        }
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(text) => formatter.write_str(text),
-            Self::Prefix(text) => write!(formatter, "{text}*"),
-            Self::Suffix(text) => write!(formatter, "*{text}"),
-        }
-    }
-}
-
-/// Returns the parameters of a query in order, as sent: each name, and the value after its `=`.
-pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (pair, None),
-    })
-}
-
-/// Decodes a name or value as HTML forms do: `+` is a space, percent-encodings are UTF-8.
-///
-/// Text that does not decode to UTF-8 stays as sent.
-pub(crate) fn decoded(raw: &str) -> Cow<'_, str> {
-    if !raw.contains(['%', '+']) {
-        return Cow::Borrowed(raw);
-    }
-    let spaced = raw.replace('+', " ");
-    match percent_encoding::percent_decode_str(&spaced).decode_utf8() {
-        Ok(text) => Cow::Owned(text.into_owned()),
-        Err(_) => Cow::Borrowed(raw),
-    }
-}
-
-/// Returns whether servers may split a pair differently: at `;`, or at a NUL.
-fn is_ambiguous(pair: &str) -> bool {
-    let encodes =
-        |code: &[u8; 3]| pair.as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(code));
-    pair.contains([';', '\0']) || encodes(b"%3b") || encodes(b"%00")
-}
-
 fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
     let is_kept = |pair: &&str| is_ambiguous(pair) || rule.keeps(name_of(pair));
     if query.split('&').all(|pair| is_kept(&pair)) {
@@ -198,10 +123,6 @@ fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
     pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
     let pairs: SmallVec<[&str; 16]> = pairs.into_iter().map(|(_, pair)| pair).collect();
     Cow::Owned(pairs.join("&"))
-}
-
-fn name_of(pair: &str) -> &str {
-    pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -304,9 +225,8 @@ mod tests {
         fn every_rule_is_idempotent(query in "[ab=&%25]{0,16}", sorted: bool, ignoring: bool) {
             let rule = QueryRule {
                 ignore: if ignoring { patterns(&["a"]) } else { Box::default() },
-                only: None,
                 order: if sorted { QueryOrder::Sorted } else { QueryOrder::AsSent },
-                forwarding: QueryForwarding::Kept,
+                ..QueryRule::default()
             };
             let once = kept(&query, &rule);
             let twice = once.strip_prefix('?').map_or(String::new(), |query| kept(query, &rule));

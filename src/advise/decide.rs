@@ -1,0 +1,265 @@
+//! The decision for one template: cached or not, for whom, and for how long.
+
+use super::{
+    changes::PairSurvey,
+    interval::ChangeRate,
+    segment,
+    simulation::{ExpectedOutcome, LIFETIMES, Simulation},
+    survey::TemplateSurvey,
+    templates::PathTemplate,
+};
+
+/// Fewer reads prove nothing.
+const MIN_READS: u64 = 20;
+
+/// Fewer pairs of responses prove no long lifetime.
+const MIN_PAIRS: u64 = 10;
+
+/// The lifetime if there are fewer pairs, in seconds.
+const CAUTIOUS: u32 = 60;
+
+/// The longest lifetime of data of a user, in seconds. A longer one brings hits only to users who
+/// return later, and costs memory for all.
+const MAX_OF_USER: f64 = 3600.0;
+
+/// Shorter lifetimes are not proposed, in seconds.
+const MIN_LIFETIME: u32 = 10;
+
+/// The estimate of an interval is this uncertain.
+const TOLERANCE: f64 = 1.25;
+
+/// A lower share of hits is not worth a route.
+const MIN_HIT_RATIO: f64 = 0.05;
+
+/// A longer lifetime has to bring at least this share of hits more.
+const MIN_GAIN: f64 = 0.005;
+
+/// A slower origin deserves `stale_while_revalidate`, in milliseconds.
+const SLOW: f64 = 100.0;
+
+/// What to do with the reads of a template.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Decision {
+    Cache(CacheAdvice),
+    /// A route with `cache = false`.
+    Never(NeverReason),
+    /// No route: the origin's own headers decide.
+    Leave(LeaveReason),
+}
+
+/// The settings of a route that stores responses.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CacheAdvice {
+    pub(super) partition: Option<PartitionAdvice>,
+    /// The position in [`LIFETIMES`].
+    pub(super) lifetime: usize,
+    /// The longest one that the log supports.
+    pub(super) limit: usize,
+    pub(super) reason: LifetimeReason,
+    pub(super) rate: ChangeRate,
+    pub(super) expected: ExpectedOutcome,
+    /// `stale_while_revalidate` in seconds, and the milliseconds that the origin takes.
+    pub(super) renewal: Option<(u32, f64)>,
+}
+
+/// The reason for a lifetime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LifetimeReason {
+    /// Responses change about as often.
+    Changes,
+    /// No response changed, for as long as the log supports.
+    NoChanges,
+    /// A longer lifetime would bring hardly more hits.
+    Enough,
+    /// Too few responses were compared.
+    FewPairs,
+    /// Data of a user is stored for [`MAX_OF_USER`] at most.
+    OfUser,
+    /// More hits would be outdated than allowed.
+    MaxOutdated,
+}
+
+/// Who shares responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PartitionAdvice {
+    User(UserReason),
+    Authenticated,
+}
+
+/// The reason why each user has responses of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum UserReason {
+    /// Two clients get different responses.
+    Differs,
+    /// The origin says `private`.
+    Private,
+    /// Requests have credentials, and it is not known whether responses differ.
+    Unknown,
+}
+
+/// The reason for a route that is never cached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum NeverReason {
+    /// The path names a login, a payment or the like.
+    Sensitive,
+    /// Responses change within seconds.
+    Live(ChangeRate),
+    /// Nearly each read follows a write.
+    Written,
+}
+
+/// The reason for no route.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum LeaveReason {
+    Few,
+    Stream,
+    Partial,
+    NoStore,
+    Failing,
+    Seldom,
+    /// The path has no name, so a route for it would match nearly everything.
+    Unnamed,
+}
+
+/// All that is known of a template.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evidence<'a> {
+    pub(super) template: &'a PathTemplate,
+    pub(super) survey: &'a TemplateSurvey,
+    pub(super) pairs: &'a PairSurvey,
+    pub(super) simulation: &'a Simulation,
+    /// Writes that concern these reads.
+    pub(super) writes: u64,
+    /// The time that the log covers, in seconds.
+    pub(super) span: f64,
+    /// The share of hits that may be outdated.
+    pub(super) max_outdated: f64,
+}
+
+/// Returns who shares responses; `None` if all clients do.
+pub(super) fn partition(survey: &TemplateSurvey, pairs: &PairSurvey) -> Option<PartitionAdvice> {
+    let is_private = survey.private * 100 > survey.reads;
+    let has_identities = survey.has_credentials() || survey.is_behind_login();
+    if pairs.depends_on_client() {
+        Some(PartitionAdvice::User(UserReason::Differs))
+    } else if is_private {
+        Some(PartitionAdvice::User(UserReason::Private))
+    } else if has_identities && pairs.is_same_for_clients() {
+        Some(PartitionAdvice::Authenticated)
+    } else {
+        has_identities.then_some(PartitionAdvice::User(UserReason::Unknown))
+    }
+}
+
+/// Decides about the reads of a template.
+pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
+    let survey = evidence.survey;
+    let is_most = |count: u64| count * 2 > survey.reads;
+    if survey.reads < MIN_READS {
+        return Decision::Leave(LeaveReason::Few);
+    }
+    if evidence.template.literals().all(|name| !name.is_empty() && segment::is_generic(name)) {
+        return Decision::Leave(LeaveReason::Unnamed);
+    }
+    if is_most(survey.streams) {
+        return Decision::Leave(LeaveReason::Stream);
+    }
+    if is_most(survey.partial) {
+        return Decision::Leave(LeaveReason::Partial);
+    }
+    if evidence.template.literals().any(segment::is_sensitive) {
+        return Decision::Never(NeverReason::Sensitive);
+    }
+    if is_most(survey.no_store) {
+        return Decision::Leave(LeaveReason::NoStore);
+    }
+    if !is_most(survey.usable) {
+        return Decision::Leave(LeaveReason::Failing);
+    }
+    cached(evidence)
+}
+
+fn cached(evidence: &Evidence<'_>) -> Decision {
+    let rate = evidence.simulation.changes.rate();
+    let is_certain = rate.pairs >= MIN_READS && rate.changes > 0;
+    if is_certain && rate.interval * TOLERANCE < f64::from(MIN_LIFETIME) {
+        return Decision::Never(NeverReason::Live(rate));
+    }
+    let (limit, reason) = limit(evidence, rate);
+    let Some(limit) = limit else {
+        return if is_certain {
+            Decision::Never(NeverReason::Live(rate))
+        } else {
+            Decision::Leave(LeaveReason::Few)
+        };
+    };
+    let (lifetime, reason) = enough(evidence.simulation, limit, reason);
+    let expected = evidence.simulation.expected(lifetime);
+    let is_repeated = evidence.simulation.responses() * 4 < evidence.survey.reads;
+    if is_repeated && expected.hit_ratio < 0.3 && evidence.writes * 2 > evidence.survey.reads {
+        return Decision::Never(NeverReason::Written);
+    }
+    if expected.hit_ratio < MIN_HIT_RATIO {
+        return Decision::Leave(LeaveReason::Seldom);
+    }
+    Decision::Cache(CacheAdvice {
+        partition: partition(evidence.survey, evidence.pairs),
+        lifetime,
+        limit,
+        reason,
+        rate,
+        expected,
+        renewal: renewal(evidence.survey, lifetime),
+    })
+}
+
+/// Returns the longest lifetime that the log supports.
+fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeReason) {
+    let longest = |seconds: f64| {
+        LIFETIMES.iter().rposition(|it| *it >= MIN_LIFETIME && f64::from(*it) <= seconds)
+    };
+    let (seconds, reason) = if rate.pairs < MIN_PAIRS {
+        (f64::from(CAUTIOUS), LifetimeReason::FewPairs)
+    } else if rate.changes == 0 {
+        // A day of log covers a lifetime of a day, give or take the last minutes.
+        (rate.interval.min(evidence.span * 1.1), LifetimeReason::NoChanges)
+    } else {
+        ((rate.interval * TOLERANCE).min(evidence.span * 1.1), LifetimeReason::Changes)
+    };
+    let is_of_user =
+        matches!(partition(evidence.survey, evidence.pairs), Some(PartitionAdvice::User(_)));
+    let (seconds, reason) = if is_of_user && seconds > MAX_OF_USER {
+        (MAX_OF_USER, LifetimeReason::OfUser)
+    } else {
+        (seconds, reason)
+    };
+    let limit = longest(seconds);
+    let is_allowed =
+        |it: usize| evidence.simulation.expected(it).outdated_ratio <= evidence.max_outdated;
+    let allowed = limit.and_then(|limit| {
+        (0..=limit).rfind(|it| is_allowed(*it) && LIFETIMES.get(*it) >= Some(&MIN_LIFETIME))
+    });
+    if allowed == limit { (limit, reason) } else { (allowed, LifetimeReason::MaxOutdated) }
+}
+
+/// Returns the shortest lifetime that brings nearly all hits of the longest one.
+fn enough(
+    simulation: &Simulation,
+    limit: usize,
+    reason: LifetimeReason,
+) -> (usize, LifetimeReason) {
+    let best = simulation.expected(limit).hit_ratio;
+    let first = (0..limit).find(|it| {
+        LIFETIMES.get(*it) >= Some(&MIN_LIFETIME)
+            && simulation.expected(*it).hit_ratio >= best - MIN_GAIN
+    });
+    first.map_or((limit, reason), |it| (it, LifetimeReason::Enough))
+}
+
+/// Returns a fifth of the lifetime if the origin is slow: clients do not wait for a renewal then.
+fn renewal(survey: &TemplateSurvey, lifetime: usize) -> Option<(u32, f64)> {
+    let took = survey.durations.median().filter(|took| *took >= SLOW)?;
+    let fifth = LIFETIMES.get(lifetime)? / 5;
+    let window = LIFETIMES.iter().rev().find(|it| **it <= fifth.min(3600))?;
+    Some((*window, took))
+}

@@ -1,0 +1,134 @@
+//! How often responses change, estimated from pairs of responses.
+
+/// Gaps are counted by powers of two, up to 2³⁹ milliseconds.
+const BUCKETS: usize = 40;
+
+/// As many changes over short gaps make longer ones unnecessary.
+const MIN_CHANGES: u64 = 20;
+
+/// Pairs of consecutive responses to one target: the times between them, and whether they differ.
+#[derive(Debug, Clone)]
+pub(super) struct ChangeIntervals {
+    equal: [Gaps; BUCKETS],
+    different: [Gaps; BUCKETS],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Gaps {
+    count: u64,
+    seconds: f64,
+}
+
+/// How often responses change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ChangeRate {
+    /// Pairs of responses, and those that differ.
+    pub(super) pairs: u64,
+    pub(super) changes: u64,
+    /// The time between changes in seconds. Without changes, the time for which there was none
+    /// (with 95 % confidence, a third of the time observed).
+    pub(super) interval: f64,
+}
+
+impl Default for ChangeIntervals {
+    fn default() -> Self {
+        Self { equal: [Gaps::default(); BUCKETS], different: [Gaps::default(); BUCKETS] }
+    }
+}
+
+impl ChangeIntervals {
+    /// Adds a pair with this time in between, in milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "statistics")]
+    pub(super) fn add(&mut self, gap: i64, is_different: bool) {
+        let gap = gap.max(1);
+        let gaps = if is_different { &mut self.different } else { &mut self.equal };
+        let bucket = usize::try_from(gap.ilog2()).unwrap_or(usize::MAX);
+        if let Some(gaps) = gaps.get_mut(bucket) {
+            gaps.count += 1;
+            gaps.seconds += gap as f64 / 1e3;
+        }
+    }
+
+    /// Estimates the rate of changes, as if they came at random: the one under which the observed
+    /// pairs are most likely. Short gaps suffice if they show enough changes, because over them
+    /// regular changes look alike.
+    ///
+    /// It solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g` by
+    /// bisection, with the mean gap of each bucket.
+    pub(super) fn rate(&self) -> ChangeRate {
+        let sum = |gaps: &[Gaps]| {
+            gaps.iter().fold((0, 0.0), |(count, seconds), gaps| {
+                (count + gaps.count, seconds + gaps.seconds)
+            })
+        };
+        let ((equal, all_unchanged), (changes, _)) = (sum(&self.equal), sum(&self.different));
+        let pairs = equal + changes;
+        let used = self.short_gaps();
+        let different = self.different.get(..used).unwrap_or_default();
+        let (_, unchanged) = sum(self.equal.get(..used).unwrap_or_default());
+        if changes == 0 {
+            return ChangeRate { pairs, changes, interval: all_unchanged / 3.0 };
+        }
+        let (mut low, mut high) = (1e-9_f64, 1e3_f64);
+        for _ in 0..80 {
+            let rate = (low * high).sqrt();
+            if expected_gap(different, rate) > unchanged { low = rate } else { high = rate }
+        }
+        ChangeRate { pairs, changes, interval: 1.0 / low }
+    }
+
+    /// Returns the number of buckets to use: those in which a third of the pairs differ at most, or
+    /// all of them.
+    fn short_gaps(&self) -> usize {
+        let mut changes = 0;
+        let gaps = self.equal.iter().zip(&self.different).enumerate();
+        for (bucket, (equal, different)) in gaps {
+            if different.count * 2 > equal.count {
+                return if changes >= MIN_CHANGES { bucket } else { BUCKETS };
+            }
+            changes += different.count;
+        }
+        BUCKETS
+    }
+}
+
+/// Returns the equal time that goes with these changes at a rate.
+#[expect(clippy::cast_precision_loss, reason = "statistics")]
+fn expected_gap(different: &[Gaps], rate: f64) -> f64 {
+    let gaps = different.iter().filter(|gaps| gaps.count > 0);
+    gaps.map(|gaps| gaps.seconds / (rate * gaps.seconds / gaps.count as f64).exp_m1()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Observes something that changes every `period` milliseconds, at times `step` apart.
+    fn observed(period: i64, step: i64) -> ChangeRate {
+        let mut intervals = ChangeIntervals::default();
+        for at in (0..20_000_000).step_by(usize::try_from(step).unwrap()) {
+            intervals.add(step, at / period != (at + step) / period);
+        }
+        intervals.rate()
+    }
+
+    #[test]
+    fn the_interval_is_found() {
+        for step in [1_000, 7_000, 40_000] {
+            let found = observed(300_000, step).interval;
+            assert!((260.0..330.0).contains(&found), "{step}: {found}");
+        }
+    }
+
+    #[test]
+    fn changes_between_all_pairs_are_faster_than_the_pairs() {
+        assert!(observed(1_000, 60_000).interval < 10.0);
+    }
+
+    #[test]
+    fn without_changes_it_is_a_third_of_the_time() {
+        let rate = observed(i64::MAX, 10_000);
+        assert_eq!((rate.changes, rate.pairs), (0, 2000));
+        assert!((6600.0..6700.0).contains(&rate.interval), "{}", rate.interval);
+    }
+}

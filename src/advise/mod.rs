@@ -1,0 +1,33 @@
+//! Proposals for routes, made of access logs.
+//!
+//! An [`Advisor`] reads the lines of a log four times: to find the templates of paths, to count,
+//! to compare responses, and to simulate the cache. The [`ProposedTable`] is a fragment of `proxy.toml`
+//! with a reason for each line. Nothing that it prints is a value of a user: path segments and
+//! parameters appear only if several clients use them and they look like names of the API.
+
+mod advisor;
+mod changes;
+mod decide;
+mod fold;
+mod histogram;
+mod interval;
+mod log;
+mod parameters;
+mod paths;
+mod proposal;
+mod proposed_route;
+mod reasons;
+mod render;
+mod sample;
+mod segment;
+mod simulation;
+mod survey;
+mod tags;
+mod templates;
+mod values;
+mod writes;
+
+pub use advisor::{AdviceOptions, Advisor};
+pub(crate) use reasons::{duration, number, percent};
+pub use render::ProposedTable;
+pub(crate) use render::setting_line;

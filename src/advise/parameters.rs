@@ -1,0 +1,243 @@
+//! Query parameters: trackers, cache busters, conditions that skip the cache, and equal spellings.
+
+use std::collections::BTreeMap;
+
+use super::{
+    log::{LoggedRequest, digest},
+    sample::Sample,
+    segment,
+    values::ValueEvidence,
+};
+use crate::{
+    key::uri::{
+        NamePattern, QueryOrder, QueryRule,
+        query::{DefaultValue, ValueRule, pairs},
+    },
+    policy::credentials::CredentialRules,
+};
+
+/// More parameters of a template are not analysed.
+const MAX_PARAMETERS: usize = 64;
+
+/// Targets that are remembered for a template.
+const MAX_SAMPLE: usize = 512;
+
+/// Fewer uses of a parameter prove nothing.
+const MIN_USES: u64 = 20;
+
+/// A time in a value counts as the present within this time of the request, in milliseconds.
+const PRESENT: i64 = 600_000;
+
+/// Parameters of advertising and newsletters. They select no content.
+const TRACKERS: [&str; 24] = [
+    "utm_*",
+    "gclid",
+    "gclsrc",
+    "gbraid",
+    "wbraid",
+    "dclid",
+    "fbclid",
+    "fb_*",
+    "msclkid",
+    "mc_cid",
+    "mc_eid",
+    "ttclid",
+    "twclid",
+    "yclid",
+    "ysclid",
+    "igshid",
+    "li_fat_id",
+    "srsltid",
+    "_hsenc",
+    "_hsmi",
+    "_ga",
+    "_gl",
+    "mkt_tok",
+    "vero_id",
+];
+
+/// Parameters that clients add to get past caches.
+const BUSTERS: [&str; 8] =
+    ["_", "_t", "_ts", "cachebuster", "cache_buster", "cb", "rand", "random"];
+
+/// Parameters by which clients ask for a live response.
+const BYPASSES: [&str; 7] =
+    ["bypass", "force", "force_refresh", "fresh", "no_cache", "nocache", "refresh"];
+
+/// The parameters of one template.
+#[derive(Debug)]
+pub(super) struct ParameterSurvey {
+    names: BTreeMap<String, ParameterUse>,
+    /// For each target with sorted parameters, the digest of the order that was seen first.
+    orders: Sample<Option<u64>>,
+    reordered: u64,
+    pub(super) has_credentials: bool,
+    values: ValueEvidence,
+}
+
+/// How a parameter is used.
+#[derive(Debug, Default)]
+struct ParameterUse {
+    count: u64,
+    truthy: u64,
+    present: u64,
+}
+
+/// What to do with the parameters of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct QueryAdvice {
+    /// Names or patterns, and why.
+    pub(super) ignore: Vec<(String, IgnoreReason)>,
+    pub(super) is_sorted: bool,
+    pub(super) bypass: Vec<String>,
+    /// Parameters whose values are lists in any order.
+    pub(super) lists: Vec<String>,
+    /// Parameters that mean the same if they are left out, with that value.
+    pub(super) defaults: Vec<(String, String)>,
+}
+
+/// The reason why a parameter is not part of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum IgnoreReason {
+    Tracker,
+    Buster,
+}
+
+impl Default for ParameterSurvey {
+    fn default() -> Self {
+        Self {
+            names: BTreeMap::new(),
+            orders: Sample::new(MAX_SAMPLE),
+            reordered: 0,
+            has_credentials: false,
+            values: ValueEvidence::default(),
+        }
+    }
+}
+
+impl ParameterSurvey {
+    /// Adds a read.
+    pub(super) fn add(&mut self, request: &LoggedRequest<'_>) {
+        self.values.add(request);
+        let Some(query) = request.query() else { return };
+        let rules = CredentialRules::default();
+        let mut sorted: Vec<(&str, Option<&str>)> = pairs(query).collect();
+        for (name, value) in &sorted {
+            self.has_credentials |= rules.parameter_kind(name).is_some();
+            let is_known = self.names.contains_key(*name);
+            if is_known || self.names.len() < MAX_PARAMETERS {
+                let used = self.names.entry((*name).to_owned()).or_default();
+                used.add(value.unwrap_or_default(), request.at);
+            }
+        }
+        sorted.sort_by_key(|(name, _)| *name);
+        let first = self.orders.entry(digest((&request.path, &sorted)));
+        self.reordered += u64::from(is_other(first, digest(query)));
+    }
+
+    /// Returns what to do with the parameters.
+    pub(super) fn advice(&self) -> QueryAdvice {
+        let mut advice = QueryAdvice { is_sorted: self.reordered > 0, ..QueryAdvice::default() };
+        for (name, used) in &self.names {
+            let tracker = TRACKERS.iter().find(|pattern| is_match(pattern, name));
+            if let Some(pattern) = tracker {
+                advice.ignore.push(((*pattern).to_owned(), IgnoreReason::Tracker));
+            } else if used.is_bypass(name) {
+                advice.bypass.push(name.clone());
+            } else if used.is_buster(name) && may_show(name) {
+                advice.ignore.push((name.clone(), IgnoreReason::Buster));
+            }
+        }
+        advice.ignore.sort();
+        advice.ignore.dedup();
+        advice.defaults = self.values.defaults();
+        advice.lists = self.values.lists().filter(|name| may_show(name)).cloned().collect();
+        advice
+    }
+}
+
+impl ParameterUse {
+    fn add(&mut self, value: &str, at: i64) {
+        self.count += 1;
+        let is_true =
+            ["", "1", "true", "yes", "on"].iter().any(|it| value.eq_ignore_ascii_case(it));
+        self.truthy += u64::from(is_true);
+        self.present += u64::from(is_present(value, at));
+    }
+
+    /// Returns whether the values only make requests unique: by name, or because each is the time
+    /// of its request.
+    fn is_buster(&self, name: &str) -> bool {
+        let are_present = self.count >= MIN_USES && self.present * 10 >= self.count * 9;
+        are_present || BUSTERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+    }
+
+    fn is_bypass(&self, name: &str) -> bool {
+        self.truthy * 10 >= self.count * 9 && BYPASSES.contains(&&*name.to_ascii_lowercase())
+    }
+}
+
+/// Returns whether a key of a sample was first seen with another digest. Remembers the first one.
+fn is_other(first: Option<&mut Option<u64>>, seen: u64) -> bool {
+    first.is_some_and(|first| *first.get_or_insert(seen) != seen)
+}
+
+/// Returns whether a value is the time of its request, in seconds or milliseconds.
+fn is_present(value: &str, at: i64) -> bool {
+    let millis = match (value.len(), value.parse::<i64>()) {
+        (10, Ok(seconds)) => seconds * 1000,
+        (13, Ok(millis)) => millis,
+        _ => return false,
+    };
+    (millis - at).abs() < PRESENT
+}
+
+fn is_match(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}
+
+/// Returns whether a parameter's name is one of the API, and no text of a user.
+fn may_show(name: &str) -> bool {
+    BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name))
+}
+
+fn extend<T: Clone + Ord>(all: &mut Vec<T>, more: &[T]) {
+    all.extend_from_slice(more);
+    all.sort();
+    all.dedup();
+}
+
+fn default_value((name, value): &(String, String)) -> DefaultValue {
+    DefaultValue { name: name.as_str().into(), value: value.as_str().into() }
+}
+
+impl QueryAdvice {
+    /// Adds what to do with the parameters of another template of the same route.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.is_sorted |= other.is_sorted;
+        extend(&mut self.ignore, &other.ignore);
+        extend(&mut self.bypass, &other.bypass);
+        extend(&mut self.lists, &other.lists);
+        extend(&mut self.defaults, &other.defaults);
+        // A parameter has one default on a route.
+        self.defaults.dedup_by(|one, other| one.0 == other.0);
+    }
+
+    /// Returns the rule by which a route would make keys.
+    pub(super) fn rule(&self) -> QueryRule {
+        let names = self.ignore.iter().map(|(name, _)| name);
+        let patterns = names.filter_map(|name| NamePattern::parse(name).ok());
+        QueryRule {
+            ignore: patterns.collect(),
+            order: if self.is_sorted { QueryOrder::Sorted } else { QueryOrder::AsSent },
+            values: ValueRule {
+                lists: self.lists.iter().filter_map(|name| NamePattern::parse(name).ok()).collect(),
+                defaults: self.defaults.iter().map(default_value).collect(),
+            },
+            ..QueryRule::default()
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The tree of all successful paths, within bounded memory.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::{log::LoggedRequest, segment};
+
+/// When the tree has more names, the least requested ones become values.
+const MAX_NAMES: usize = 20_000;
+
+/// Paths with more segments are not analysed.
+const MAX_DEPTH: usize = 12;
+
+/// A name is shown only if at least this many clients requested it.
+pub(super) const MIN_CLIENTS: usize = 3;
+
+/// The tree of all paths.
+#[derive(Debug, Default)]
+pub(super) struct PathTree {
+    pub(super) root: PathNode,
+    names: usize,
+    /// Names that were requested less often have been dropped.
+    least: u64,
+}
+
+/// A segment of paths, and what is below it.
+#[derive(Debug, Default)]
+pub(super) struct PathNode {
+    /// Requests to this path and below it.
+    pub(super) count: u64,
+    /// Requests to this path.
+    pub(super) ends: u64,
+    /// Whether some of the requests to this path are writes.
+    pub(super) has_writes: bool,
+    clients: SmallVec<[u64; MIN_CLIENTS]>,
+    pub(super) names: BTreeMap<String, PathNode>,
+    /// What is below segments that are values.
+    pub(super) values: Option<Box<PathNode>>,
+}
+
+impl PathTree {
+    /// Adds a successful request. Returns whether its path can be analysed.
+    pub(super) fn add(&mut self, request: &LoggedRequest<'_>) -> bool {
+        let Some(segments) = split(&request.path) else { return false };
+        self.root.visit(request.client);
+        if self.names >= MAX_NAMES {
+            self.prune();
+        }
+        let mut node = &mut self.root;
+        for name in segments {
+            let is_known = node.names.contains_key(name);
+            node = if !is_known && segment::is_value(name) {
+                node.values.get_or_insert_default()
+            } else {
+                self.names += usize::from(!is_known);
+                node.names.entry(name.to_owned()).or_default()
+            };
+            node.visit(request.client);
+        }
+        node.ends += 1;
+        node.has_writes |= request.is_write();
+        true
+    }
+
+    /// Returns whether the log tells clients apart. Behind another proxy, all may have its address.
+    pub(super) fn has_clients(&self) -> bool {
+        self.root.clients() >= MIN_CLIENTS
+    }
+
+    /// Turns the least requested names into values, until half of the tree is free.
+    fn prune(&mut self) {
+        while self.names * 2 > MAX_NAMES {
+            self.least = (self.least * 2).max(2);
+            self.names = self.root.prune(self.least);
+        }
+    }
+}
+
+impl PathNode {
+    fn visit(&mut self, client: Option<u64>) {
+        self.count += 1;
+        if let Some(client) = client
+            && self.clients.len() < MIN_CLIENTS
+            && !self.clients.contains(&client)
+        {
+            self.clients.push(client);
+        }
+    }
+
+    /// Turns names with fewer requests into values, without what is below them. Returns the number
+    /// of names that are left.
+    fn prune(&mut self, least: u64) -> usize {
+        let mut left = 0;
+        for (name, mut node) in std::mem::take(&mut self.names) {
+            if node.count < least {
+                (node.names, node.values) = (BTreeMap::new(), None);
+                self.values.get_or_insert_default().merge(node);
+            } else {
+                left += 1 + node.prune(least);
+                self.names.insert(name, node);
+            }
+        }
+        left + self.values.as_mut().map_or(0, |values| values.prune(least))
+    }
+
+    /// Returns the number of clients that requested it, up to [`MIN_CLIENTS`].
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Adds the counts of another node.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.ends += other.ends;
+        self.has_writes |= other.has_writes;
+        for client in other.clients {
+            if self.clients.len() < MIN_CLIENTS && !self.clients.contains(&client) {
+                self.clients.push(client);
+            }
+        }
+        for (name, node) in other.names {
+            self.names.entry(name).or_default().merge(node);
+        }
+        if let Some(node) = other.values {
+            self.values.get_or_insert_default().merge(*node);
+        }
+    }
+}
+
+/// Splits a path into segments; `None` if it has empty ones in its middle, or too many.
+pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
+    let segments: SmallVec<[&str; 8]> = path.strip_prefix('/')?.split('/').collect();
+    let (_, front) = segments.split_last()?;
+    let is_plain = front.iter().all(|segment| !matches!(*segment, "" | "." | ".."));
+    (is_plain && segments.len() <= MAX_DEPTH).then_some(segments)
+}

@@ -1,0 +1,201 @@
+//! What a cache would have done with the requests of a log, for several lifetimes at once.
+
+use smallvec::SmallVec;
+
+use super::{
+    changes::ReadInOrder,
+    interval::ChangeIntervals,
+    log::{LoggedQuery, digest},
+    sample::Sample,
+};
+
+/// The lifetimes that are compared, in seconds.
+pub(super) const LIFETIMES: [u32; 13] =
+    [5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 21_600, 43_200, 86_400];
+
+/// Targets that are remembered for each template.
+const MAX_TARGETS: usize = 1024;
+
+/// Variants of a target whose changes are followed.
+const MAX_VARIANTS: usize = 8;
+
+/// The simulation of one template.
+#[derive(Debug)]
+pub(super) struct Simulation {
+    targets: Sample<SimulatedTarget>,
+    /// Reads of targets in the sample.
+    reads: u64,
+    outcomes: [Outcomes; LIFETIMES.len()],
+    pub(super) changes: ChangeIntervals,
+}
+
+/// The reads that one lifetime would have answered from the cache.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcomes {
+    hits: u64,
+    /// Hits for which the stored and the origin's response can be compared.
+    compared: u64,
+    /// Those for which the origin sent another response.
+    outdated: u64,
+    /// How long ago those had changed at least, in milliseconds and in total.
+    outdated_for: i64,
+}
+
+/// What one lifetime would have brought.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ExpectedOutcome {
+    /// Hits per read.
+    pub(super) hit_ratio: f64,
+    /// Outdated responses per hit.
+    pub(super) outdated_ratio: f64,
+    /// The mean time since outdated responses had changed, in seconds.
+    pub(super) outdated_for: f64,
+}
+
+/// A target: what each lifetime would have stored, and the last responses to it.
+#[derive(Debug)]
+struct SimulatedTarget {
+    responses: SmallVec<[LastResponse; 1]>,
+    stored: [Option<SimulatedEntry>; LIFETIMES.len()],
+}
+
+/// A stored response.
+#[derive(Debug, Clone, Copy)]
+struct SimulatedEntry {
+    at: i64,
+    variant: u64,
+    representation: Option<u64>,
+    /// When the origin first sent another one.
+    changed_at: Option<i64>,
+}
+
+/// The last response of a variant.
+#[derive(Debug, Clone, Copy)]
+struct LastResponse {
+    variant: u64,
+    representation: u64,
+    at: i64,
+}
+
+impl Default for SimulatedTarget {
+    fn default() -> Self {
+        Self { responses: SmallVec::new(), stored: [None; LIFETIMES.len()] }
+    }
+}
+
+impl Default for Simulation {
+    fn default() -> Self {
+        Self {
+            targets: Sample::new(MAX_TARGETS),
+            reads: 0,
+            outcomes: [Outcomes::default(); LIFETIMES.len()],
+            changes: ChangeIntervals::default(),
+        }
+    }
+}
+
+impl Simulation {
+    /// Adds a read. `client` is the owner of the response, if each has its own.
+    pub(super) fn add(&mut self, read: &ReadInOrder<'_>, client: Option<u64>) {
+        let request = read.request;
+        let key = digest((read.target, client));
+        let Some(target) = self.targets.entry(key) else { return };
+        let written_at = read.writes.last(&read.keys, client);
+        target.follow(read, written_at, &mut self.changes);
+        self.reads += 1;
+        let entry = SimulatedEntry {
+            at: request.at,
+            variant: request.variant,
+            representation: request.representation(),
+            changed_at: None,
+        };
+        let is_storable = matches!(request.status, 200 | 203 | 204 | 304);
+        let slots = target.stored.iter_mut().zip(LIFETIMES).zip(&mut self.outcomes);
+        for ((stored, lifetime), outcomes) in slots {
+            let is_usable = |entry: &&mut SimulatedEntry| {
+                request.at - entry.at < i64::from(lifetime) * 1000
+                    && written_at.is_none_or(|written| written < entry.at)
+            };
+            match stored.as_mut().filter(is_usable) {
+                Some(stored) => outcomes.add_hit(stored, entry),
+                None => *stored = is_storable.then_some(entry),
+            }
+        }
+    }
+
+    /// Returns what the lifetime at this position would have brought.
+    #[expect(clippy::cast_precision_loss, reason = "statistics")]
+    pub(super) fn expected(&self, lifetime: usize) -> ExpectedOutcome {
+        let outcomes = self.outcomes.get(lifetime).copied().unwrap_or_default();
+        let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        ExpectedOutcome {
+            hit_ratio: ratio(outcomes.hits, self.reads),
+            outdated_ratio: ratio(outcomes.outdated, outcomes.compared),
+            outdated_for: outcomes.outdated_for as f64 / 1e3 / outcomes.outdated.max(1) as f64,
+        }
+    }
+
+    /// Returns the estimated number of stored responses.
+    pub(super) fn responses(&self) -> u64 {
+        self.targets.estimated_keys()
+    }
+}
+
+impl Outcomes {
+    /// Counts a hit. Only responses of one variant can be compared.
+    fn add_hit(&mut self, stored: &mut SimulatedEntry, live: SimulatedEntry) {
+        self.hits += 1;
+        let (Some(kept), Some(sent)) = (stored.representation, live.representation) else { return };
+        if stored.variant == live.variant {
+            self.compared += 1;
+            if kept != sent {
+                self.outdated += 1;
+                self.outdated_for += live.at - *stored.changed_at.get_or_insert(live.at);
+            }
+        }
+    }
+}
+
+impl SimulatedTarget {
+    /// Compares the response with the last one of its variant.
+    fn follow(
+        &mut self,
+        read: &ReadInOrder<'_>,
+        written_at: Option<i64>,
+        intervals: &mut ChangeIntervals,
+    ) {
+        let request = read.request;
+        let Some(representation) = request.representation() else { return };
+        let (variant, at) = (request.variant, request.at);
+        let now = LastResponse { variant, representation, at };
+        let before = self.replace(now, request.query == LoggedQuery::NotLogged);
+        if let Some(before) = before.filter(|it| written_at.is_none_or(|written| written < it.at)) {
+            intervals.add(at - before.at, before.representation != representation);
+        }
+    }
+
+    /// Replaces the last comparable response, and returns it.
+    ///
+    /// If the log leaves out queries, a response that was seen before belongs to another query, and
+    /// only a new one is a change.
+    fn replace(&mut self, now: LastResponse, is_without_query: bool) -> Option<LastResponse> {
+        let is_same = |seen: &&mut LastResponse| {
+            if is_without_query {
+                seen.representation == now.representation
+            } else {
+                seen.variant == now.variant
+            }
+        };
+        let found = self.responses.iter_mut().find(is_same);
+        let before = found.map(|seen| std::mem::replace(seen, now));
+        let Some(before) = before else {
+            let last = self.responses.last().copied().filter(|_| is_without_query);
+            if self.responses.len() >= MAX_VARIANTS {
+                self.responses.remove(0);
+            }
+            self.responses.push(now);
+            return last;
+        };
+        Some(before)
+    }
+}

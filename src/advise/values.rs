@@ -1,0 +1,158 @@
+//! Values that mean the same: lists in any order, and parameters that are left out, as `page=1`.
+
+use std::collections::BTreeMap;
+
+use super::{
+    log::{LoggedRequest, digest},
+    sample::Sample,
+};
+use crate::key::uri::query::pairs;
+
+/// Parameters of lists whose values are numbers and directions of the API, not of a user.
+const DEFAULTED: [&str; 12] = [
+    "dir",
+    "direction",
+    "limit",
+    "offset",
+    "order",
+    "page",
+    "pageSize",
+    "page_size",
+    "perPage",
+    "per_page",
+    "size",
+    "start",
+];
+
+/// Longer values are not considered as defaults.
+const MAX_DEFAULT: usize = 4;
+
+/// Equal responses that prove something.
+const MIN_EQUAL: u32 = 20;
+
+/// Responses are compared within this time, in milliseconds.
+const MAX_GAP: i64 = 10_000;
+
+/// Parameters and values that are compared.
+const MAX_COMPARED: usize = 128;
+
+/// Comparisons of responses to queries that may mean the same.
+#[derive(Debug)]
+pub(super) struct ValueEvidence {
+    /// For each target with a parameter left out or a list sorted: the last response to it.
+    responses: Sample<Option<LastResponse>>,
+    defaults: BTreeMap<(&'static str, String), Compared>,
+    lists: BTreeMap<String, Compared>,
+}
+
+/// A response, and the order of the list that it was requested by.
+#[derive(Debug, Clone, Copy)]
+struct LastResponse {
+    at: i64,
+    order: u64,
+    representation: u64,
+}
+
+/// Equal and different pairs of responses.
+#[derive(Debug, Clone, Copy, Default)]
+struct Compared {
+    equal: u32,
+    different: u32,
+}
+
+impl Default for ValueEvidence {
+    fn default() -> Self {
+        Self { responses: Sample::new(2048), defaults: BTreeMap::new(), lists: BTreeMap::new() }
+    }
+}
+
+impl ValueEvidence {
+    /// Adds a response.
+    pub(super) fn add(&mut self, request: &LoggedRequest<'_>) {
+        let Some(representation) = request.representation() else { return };
+        let query = request.query().unwrap_or_default();
+        let last = LastResponse { at: request.at, order: 0, representation };
+        if let Some(before) = self.responses.entry(without(request, query, "")) {
+            *before = Some(last);
+        }
+        for name in DEFAULTED {
+            let value = pairs(query).find(|(known, _)| *known == name).and_then(|(_, value)| value);
+            let Some(value) = value.filter(|value| is_constant(value)) else { continue };
+            let before = self.responses.known(without(request, query, name)).copied().flatten();
+            if let Some(before) = before.filter(|before| request.at - before.at <= MAX_GAP)
+                && self.defaults.len() < MAX_COMPARED
+            {
+                let compared = self.defaults.entry((name, value.to_owned())).or_default();
+                compared.add(before.representation == representation);
+            }
+        }
+        let lists = pairs(query).filter_map(|(name, value)| Some((name, sorted(value?)?)));
+        for (name, (members, order)) in lists {
+            let key = digest((without(request, query, name), name, members));
+            self.add_list(name, key, LastResponse { order, ..last });
+        }
+    }
+
+    fn add_list(&mut self, name: &str, key: u64, last: LastResponse) {
+        let Some(before) = self.responses.entry(key) else { return };
+        let before = before.replace(last);
+        let is_comparable =
+            |before: &LastResponse| before.order != last.order && last.at - before.at <= MAX_GAP;
+        if let Some(before) = before.filter(is_comparable)
+            && (self.lists.len() < MAX_COMPARED || self.lists.contains_key(name))
+        {
+            let compared = self.lists.entry(name.to_owned()).or_default();
+            compared.add(before.representation == last.representation);
+        }
+    }
+
+    /// Returns the parameters and values that can be left out.
+    ///
+    /// If several values of a parameter change nothing, the API ignores it, or its lists are empty.
+    pub(super) fn defaults(&self) -> Vec<(String, String)> {
+        let proven = self.defaults.iter().filter(|(_, compared)| compared.are_equal());
+        let proven: Vec<_> = proven.map(|(key, _)| key).collect();
+        let is_only = |name: &str| proven.iter().filter(|(known, _)| *known == name).count() == 1;
+        let found = proven.iter().filter(|(name, _)| is_only(name));
+        found.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    /// Returns the parameters whose values are lists in any order.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &String> {
+        let proven = self.lists.iter().filter(|(_, compared)| compared.are_equal());
+        proven.map(|(name, _)| name)
+    }
+}
+
+impl Compared {
+    fn add(&mut self, is_equal: bool) {
+        *if is_equal { &mut self.equal } else { &mut self.different } += 1;
+    }
+
+    /// Returns whether nearly all pairs are equal: some differ because the data changed.
+    fn are_equal(self) -> bool {
+        self.equal >= MIN_EQUAL && self.different * 5 <= self.equal
+    }
+}
+
+/// Returns the digest of a target without a parameter.
+fn without(request: &LoggedRequest<'_>, query: &str, name: &str) -> u64 {
+    let kept = pairs(query).filter(|(known, _)| *known != name);
+    digest((&request.path, request.variant, kept.collect::<Vec<_>>()))
+}
+
+/// Returns the members of a list in order, and a digest of the order that they came in.
+fn sorted(value: &str) -> Option<(Vec<&str>, u64)> {
+    let separator = [",", "%2C", "%2c"].into_iter().find(|comma| value.contains(comma))?;
+    let mut members: Vec<&str> = value.split(separator).collect();
+    members.sort_unstable();
+    Some((members, digest(value)))
+}
+
+/// Returns whether a value is a short number or a direction.
+fn is_constant(value: &str) -> bool {
+    let is_number = !value.is_empty()
+        && value.len() <= MAX_DEFAULT
+        && value.bytes().all(|byte| byte.is_ascii_digit());
+    is_number || matches!(value, "asc" | "desc")
+}

@@ -1,0 +1,302 @@
+//! The comparison of two requesters: whether the origin's responses depend on which of them asks.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    body::{BodyDigest, shown},
+    names::RequesterNames,
+};
+
+/// One of the two requesters that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ComparedRequester {
+    First,
+    Second,
+}
+
+use ComparedRequester::{First as A, Second as B};
+
+/// Who is asked for, in order.
+///
+/// A value that changes once, or increases, never differs by requester in this order: the first
+/// requester is asked first, and again after the second. Servers that take turns do not look like
+/// the two requesters either, whatever their number (Thue–Morse). A value that each response draws
+/// from two at random does so once in eight million times.
+const ORDER: [ComparedRequester; 24] =
+    [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];
+
+/// Number of responses after which names decide.
+const ENOUGH_FOR_NAMES: usize = 4;
+
+/// Maximum number of places that are reported.
+const MAX_PLACES: usize = 5;
+
+/// The result of a comparison so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// More responses are needed.
+    Undecided,
+    /// Both requesters get the same response.
+    Same,
+    /// Their responses differ, but so do the responses to one of them.
+    Volatile,
+    /// The responses depend on the requester.
+    Leak(LeakEvidence),
+}
+
+/// How responses depend on the requester.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeakEvidence {
+    pub cause: LeakCause,
+    /// The places that differ, as `JSONPath`s or lines. Never values.
+    pub places: Vec<String>,
+}
+
+/// The kind of evidence for a leak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeakCause {
+    /// Parts of the responses are the same for one requester and differ between the two.
+    DiffersByRequester,
+    /// Each response contains the name of its own requester, and not that of the other.
+    NamesRequester,
+}
+
+impl LeakCause {
+    /// Returns the name used in calls, logs and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::DiffersByRequester => "differs-by-requester",
+            Self::NamesRequester => "names-requester",
+        }
+    }
+}
+
+/// The responses to two requesters so far.
+#[derive(Debug)]
+pub(crate) struct RequesterComparison {
+    names: [RequesterNames; 2],
+    sides: [Side; 2],
+    /// Number of responses.
+    seen: usize,
+}
+
+/// What the responses to one requester have in common.
+#[derive(Debug, Default)]
+struct Side {
+    /// The parts that all of them have; none before the first.
+    stable: Option<HashMap<Box<str>, u64>>,
+    /// The places where they differ.
+    volatile: HashSet<Box<str>>,
+    /// Whether a response lacked the requester's own name, or contained the other's.
+    is_anonymous: bool,
+}
+
+impl RequesterComparison {
+    /// Begins a comparison of requesters with these names.
+    pub(crate) fn new(names: [RequesterNames; 2]) -> Self {
+        Self { names, sides: [Side::default(), Side::default()], seen: 0 }
+    }
+
+    /// Returns who is asked for next; none after the last.
+    pub(crate) fn next(&self) -> Option<ComparedRequester> {
+        ORDER.get(self.seen).copied()
+    }
+
+    /// Adds the decoded body of the response to the next requester, and returns the verdict.
+    pub(crate) fn add(&mut self, body: &[u8]) -> Verdict {
+        let Some(requester) = self.next() else { return Verdict::Volatile };
+        self.seen += 1;
+        let [first, second] = &self.names;
+        let (own, other) = match requester {
+            ComparedRequester::First => (first, second),
+            ComparedRequester::Second => (second, first),
+        };
+        let is_anonymous = !own.stand_in(body) || other.stand_in(body);
+        let [first, second] = &mut self.sides;
+        let side = match requester {
+            ComparedRequester::First => first,
+            ComparedRequester::Second => second,
+        };
+        side.is_anonymous |= is_anonymous;
+        side.add(&BodyDigest::of(body));
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Verdict {
+        let [first, second] = &self.sides;
+        if second.stable.is_none() {
+            return Verdict::Undecided;
+        }
+        if self.seen == 2 && first.stable == second.stable {
+            return Verdict::Same;
+        }
+        let places = self.differences();
+        if self.seen >= ENOUGH_FOR_NAMES && !first.is_anonymous && !second.is_anonymous {
+            return Verdict::Leak(LeakEvidence { cause: LeakCause::NamesRequester, places });
+        }
+        let may_still_name = !first.is_anonymous && !second.is_anonymous;
+        if places.is_empty() && !may_still_name {
+            return Verdict::Volatile;
+        }
+        if self.next().is_some() {
+            return Verdict::Undecided;
+        }
+        Verdict::Leak(LeakEvidence { cause: LeakCause::DiffersByRequester, places })
+    }
+
+    /// Returns the places that are stable for each requester and differ between the two, in the
+    /// form that operators read.
+    fn differences(&self) -> Vec<String> {
+        let [first, second] = &self.sides;
+        let of_first = first.differing_from(second);
+        let of_second = second.differing_from(first);
+        let mut places: Vec<String> = of_first.chain(of_second).map(shown).collect();
+        places.sort();
+        places.dedup();
+        places.truncate(MAX_PLACES);
+        places
+    }
+}
+
+impl Side {
+    fn add(&mut self, body: &BodyDigest) {
+        let Some(stable) = &mut self.stable else {
+            self.stable = Some(body.parts().clone());
+            return;
+        };
+        let places = body.parts().keys();
+        self.volatile.extend(places.filter(|place| !stable.contains_key(*place)).cloned());
+        let volatile = &mut self.volatile;
+        stable.retain(|place, digest| {
+            let is_same = body.parts().get(place) == Some(digest);
+            if !is_same {
+                volatile.insert(place.clone());
+            }
+            is_same
+        });
+    }
+
+    /// Returns the stable places where the other side is stable too, and differs or has nothing.
+    fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
+        let differs = move |(place, digest): &(&str, &u64)| match other
+            .stable
+            .as_ref()
+            .and_then(|stable| stable.get(*place))
+        {
+            Some(others) => others != *digest,
+            None => !other.volatile.contains(*place),
+        };
+        stable.filter(differs).map(|(place, _)| place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn named(name: &str) -> RequesterNames {
+        let mut names = RequesterNames::default();
+        names.add(name);
+        names
+    }
+
+    /// Runs a comparison of an origin that responds to each requester and the number of the
+    /// request. Returns the verdict and the number of requests.
+    fn compare(
+        names: [RequesterNames; 2],
+        mut origin: impl FnMut(ComparedRequester, usize) -> String,
+    ) -> (Verdict, usize) {
+        let mut comparison = RequesterComparison::new(names);
+        while let Some(requester) = comparison.next() {
+            let body = origin(requester, comparison.seen);
+            let verdict = comparison.add(body.as_bytes());
+            if verdict != Verdict::Undecided {
+                return (verdict, comparison.seen);
+            }
+        }
+        panic!("no verdict");
+    }
+
+    fn anonymous() -> [RequesterNames; 2] {
+        [RequesterNames::default(), RequesterNames::default()]
+    }
+
+    fn leak(cause: LeakCause, places: &[&str]) -> Verdict {
+        let places = places.iter().map(|&place| place.to_owned()).collect();
+        Verdict::Leak(LeakEvidence { cause, places })
+    }
+
+    #[test]
+    fn equal_responses_cost_two_requests() {
+        let same = compare(anonymous(), |_, _| r#"{"a":1}"#.to_owned());
+        assert_eq!(same, (Verdict::Same, 2));
+        let spelled = |requester, _| match requester {
+            A => r#"{"a":1,"b":2}"#.to_owned(),
+            B => r#"{"b":2, "a":1}"#.to_owned(),
+        };
+        assert_eq!(compare(anonymous(), spelled), (Verdict::Same, 2));
+    }
+
+    #[test]
+    fn what_stays_with_its_requester_and_differs_between_them_is_a_leak() {
+        let origin = |requester, turn| match requester {
+            A => format!(r#"{{"at":{turn},"user":{{"balance":100}},"shared":1}}"#),
+            B => format!(r#"{{"at":{turn},"user":{{"balance":250}},"shared":1}}"#),
+        };
+        let expected = leak(LeakCause::DiffersByRequester, &["$.user.balance"]);
+        assert_eq!(compare(anonymous(), origin), (expected, ORDER.len()));
+        let missing = |requester, turn| match requester {
+            A => format!(r#"{{"at":{turn},"admin":true}}"#),
+            B => format!(r#"{{"at":{turn}}}"#),
+        };
+        let expected = leak(LeakCause::DiffersByRequester, &["$.admin"]);
+        assert_eq!(compare(anonymous(), missing).0, expected);
+    }
+
+    #[test]
+    fn responses_that_name_their_requesters_are_a_leak_after_four() {
+        let names = || [named("alice@example.com"), named("bob@example.com")];
+        let origin = |requester, turn| match requester {
+            A => format!("<p nonce={turn}>Hello alice@example.com</p>"),
+            B => format!("<p nonce={turn}>Hello bob@example.com</p>"),
+        };
+        assert_eq!(compare(names(), origin), (leak(LeakCause::NamesRequester, &[]), 4));
+        let team = |_, turn| format!("<p nonce={turn}>alice@example.com bob@example.com</p>");
+        assert_eq!(compare(names(), team).0, Verdict::Volatile, "a list of both");
+    }
+
+    #[test]
+    fn data_that_changes_is_no_leak_whenever_it_does() {
+        for change in 0..ORDER.len() {
+            let once = |_, turn| format!(r#"{{"price":{}}}"#, i32::from(turn >= change));
+            let verdict = compare(anonymous(), once).0;
+            assert!(matches!(verdict, Verdict::Same | Verdict::Volatile), "{change}");
+        }
+    }
+
+    #[test]
+    fn servers_that_take_turns_are_no_leak() {
+        for servers in 2..8 {
+            for first in 0..servers {
+                let turns = |_, turn| format!(r#"{{"server":{}}}"#, (turn + first) % servers);
+                let verdict = compare(anonymous(), turns).0;
+                assert!(!matches!(verdict, Verdict::Leak(_)), "{servers} {first}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn data_that_only_advances_is_no_leak(steps in prop::collection::vec(0_u64..3, ORDER.len())) {
+            let mut version = 0;
+            let origin = |_, turn: usize| {
+                version += steps[turn];
+                format!(r#"{{"version":{version},"even":{}}}"#, version - version % 2)
+            };
+            prop_assert!(!matches!(compare(anonymous(), origin).0, Verdict::Leak(_)));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a node keeps of requests that may be compared: recent fetches, and sampled hits.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    probe::ProbeRequest,
+    sightings::{Sighting, Sightings},
+};
+
+/// How long a sampled hit waits for one of another requester.
+pub(super) const PAIR_WINDOW: Duration = Duration::from_secs(1);
+
+/// The requests of a node that may be compared, on all routes.
+pub(in crate::pipeline) struct LeakDetector {
+    sightings: Mutex<SweptSightings>,
+    /// The sampled hit of each route, by name.
+    waiting: Mutex<HashMap<Box<str>, WaitingHit>>,
+    /// The right to compare: one comparison runs at a time.
+    turn: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct SweptSightings {
+    all: Sightings,
+    /// Whether a task forgets the old ones.
+    is_swept: bool,
+}
+
+struct WaitingHit {
+    target: u128,
+    request: Arc<ProbeRequest>,
+    since: Instant,
+}
+
+/// Whether a task has to be started that forgets old requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweeper {
+    Runs,
+    IsNeeded,
+}
+
+impl LeakDetector {
+    pub(in crate::pipeline) fn new() -> Self {
+        let turn = Arc::new(Semaphore::new(1));
+        Self { sightings: Mutex::default(), waiting: Mutex::default(), turn }
+    }
+
+    /// Returns the right to compare; `None` while another comparison runs.
+    pub(super) fn take_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turn).try_acquire_owned().ok()
+    }
+
+    /// Adds a fetch. Returns the request of the previous one to compare it with, if it differs, and
+    /// whether [`Self::sweep`] has to be called once a second from now on.
+    pub(super) fn add_fetch(
+        &self,
+        key: u128,
+        sighting: Sighting,
+    ) -> (Option<Arc<ProbeRequest>>, Sweeper) {
+        let mut sightings = self.sightings.lock();
+        let was_swept = std::mem::replace(&mut sightings.is_swept, true);
+        let sweeper = if was_swept { Sweeper::Runs } else { Sweeper::IsNeeded };
+        (sightings.all.add(key, sighting), sweeper)
+    }
+
+    /// Forgets old fetches. Returns whether any are left.
+    pub(super) fn sweep(&self, now: Instant) -> bool {
+        let mut sightings = self.sightings.lock();
+        sightings.is_swept = sightings.all.sweep(now);
+        sightings.is_swept
+    }
+
+    /// Lets a hit wait for one of another requester.
+    pub(super) fn wait(&self, target: u128, request: Arc<ProbeRequest>, now: Instant) {
+        let route = request.config.route_name(request.route).into();
+        self.waiting.lock().insert(route, WaitingHit { target, request, since: now });
+    }
+
+    /// Takes the waiting hit of a route, if this one is for the same target and comparable.
+    pub(super) fn take_match(
+        &self,
+        target: u128,
+        request: &ProbeRequest,
+    ) -> Option<Arc<ProbeRequest>> {
+        let (mut waiting, route) = (self.waiting.lock(), request.config.route_name(request.route));
+        let known = waiting.get(route)?;
+        let fits = known.target == target && known.request.is_comparable_with(request);
+        fits.then(|| waiting.remove(route))?.map(|hit| hit.request)
+    }
+
+    /// Forgets the hit of a route that waits since this time.
+    pub(super) fn stop_waiting(&self, route: &str, since: Instant) {
+        let mut waiting = self.waiting.lock();
+        if waiting.get(route).is_some_and(|hit| hit.since == since) {
+            waiting.remove(route);
+        }
+    }
+}

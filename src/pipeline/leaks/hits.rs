@@ -1,0 +1,44 @@
+//! Sampled hits: one in many waits for a hit of another requester on the same target.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::time::sleep;
+
+use super::{detector::PAIR_WINDOW, probe::ProbeRequest, requester::may_be_identified};
+use crate::{
+    pipeline::{receive::Lookup, request_context::RequestContext},
+    store::Store,
+};
+
+impl<S: Store> RequestContext<S> {
+    /// Takes note of a hit. A sampled one waits for a second, or is compared with one that waits.
+    pub(in crate::pipeline) fn note_hit_for_comparison(&self, lookup: &Lookup) {
+        let (config, route) = (&self.config, self.route);
+        let Some(watch) = config.watch(route) else { return };
+        let target = lookup.target.digest();
+        if !may_be_identified(config, lookup) || !watch.samples(target) {
+            return;
+        }
+        let origin_request = self.origin_request(Some(&lookup.target));
+        let asked = (config, route, &self.request);
+        let Some(request) = ProbeRequest::of(asked, lookup, &origin_request) else {
+            return watch.skip();
+        };
+        let (leaks, now) = (&self.pipeline.leaks, Instant::now());
+        if let Some(first) = leaks.take_match(target, &request) {
+            watch.stop_waiting();
+            self.pipeline.compare_soon([first, request]);
+        } else if watch.begin_waiting(target, now) {
+            leaks.wait(target, request, now);
+            let (pipeline, watch) = (Arc::clone(&self.pipeline), Arc::clone(watch));
+            let route: Box<str> = config.route_name(route).into();
+            tokio::spawn(async move {
+                sleep(PAIR_WINDOW).await;
+                pipeline.leaks.stop_waiting(&route, now);
+                watch.stop_waiting_since(now);
+            });
+        } else {
+            watch.skip();
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Requests that are repeated to compare their responses.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts,
+    response::Parts as ResponseParts,
+};
+
+use super::requester;
+use crate::{
+    field::presence::FieldPresence,
+    forward::request_id,
+    leak::RequesterNames,
+    origin::RequestBody,
+    pipeline::{
+        cacheability::CacheabilityCheck, config_snapshot::ConfigSnapshot, fetch_times::FetchTimes,
+        ingress::request_head, receive::Lookup, sensitive::shown_path,
+    },
+    policy::{Credentials, RequestDirectives, ResponseDirectives, validation},
+    route::Route,
+    user::PartitionMember,
+};
+
+/// Maximum size of the fields of a request that is kept, in bytes.
+const MAX_FIELDS: usize = 8 << 10;
+
+/// A request of one requester, as the origin receives it.
+pub(in crate::pipeline) struct ProbeRequest {
+    pub(super) config: Arc<ConfigSnapshot>,
+    pub(super) route: usize,
+    /// A keyed digest of the requester's credentials.
+    pub(super) requester: [u8; 16],
+    pub(super) names: RequesterNames,
+    /// The client's request.
+    pub(super) request: Arc<Parts>,
+    credentials: Credentials,
+    member: Option<Arc<PartitionMember>>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl ProbeRequest {
+    /// Keeps a request of a client, if it identifies its requester on a watched route and asks for
+    /// a whole response. `origin_request` is how the origin receives it.
+    pub(in crate::pipeline) fn of(
+        (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
+        lookup: &Lookup,
+        origin_request: &Request<RequestBody>,
+    ) -> Option<Arc<Self>> {
+        config.watch(route)?;
+        let is_whole = request.method == Method::GET
+            && lookup.content.is_none()
+            && !lookup.presence.has(FieldPresence::RANGE);
+        let size: usize =
+            request.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if !is_whole || size > MAX_FIELDS || !requester::may_be_identified(config, lookup) {
+            return None;
+        }
+        let known = (&**config, config.route(route));
+        let (requester, names) = requester::requester_of(known, &request.headers)?;
+        Some(Arc::new(Self {
+            config: Arc::clone(config),
+            route,
+            requester,
+            names,
+            request: Arc::clone(request),
+            credentials: lookup.credentials,
+            member: lookup.member.clone(),
+            uri: origin_request.uri().clone(),
+            headers: origin_request.headers().clone(),
+        }))
+    }
+
+    /// Returns whether another request has another requester, and differs in nothing else.
+    pub(super) fn is_comparable_with(&self, other: &Self) -> bool {
+        self.requester != other.requester
+            && self.route == other.route
+            && self.config.id == other.config.id
+            && requester::are_alike(
+                (&self.config, self.matched_route()),
+                &self.request.headers,
+                &other.request.headers,
+            )
+    }
+
+    pub(super) fn matched_route(&self) -> &Route {
+        self.config.route(self.route)
+    }
+
+    /// Returns the path as the access log shows it.
+    pub(super) fn shown_path(&self) -> String {
+        shown_path(self.matched_route(), self.request.uri.path()).into_owned()
+    }
+
+    /// Returns the request to send: for the whole response, without a coding.
+    pub(super) fn to_send(&self) -> Request<RequestBody> {
+        let mut headers = self.headers.clone();
+        validation::make_unconditional(&mut headers);
+        for name in [header::CACHE_CONTROL, header::PRAGMA, request_id::X_REQUEST_ID] {
+            headers.remove(name);
+        }
+        request_id::ensure_request_id(&mut headers);
+        requester::remove_harmless_cookies(&mut headers);
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut request = Request::new(RequestBody::Empty);
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Returns whether a response to this request could be stored.
+    pub(super) fn is_storable(&self, head: &ResponseParts, times: FetchTimes) -> bool {
+        let directives = RequestDirectives::default();
+        let check = CacheabilityCheck {
+            config: &self.config,
+            route: self.matched_route(),
+            request: request_head(&self.request, self.credentials),
+            method: &Method::GET,
+            directives: &directives,
+            query: self.request.uri.query().unwrap_or_default(),
+            member: self.member.as_deref(),
+        };
+        let of_response = ResponseDirectives::parse(&head.headers);
+        check.storable((head.status, &head.headers), &of_response, times).is_ok()
+            && !check.varies_by_credentials(&head.headers)
+    }
+}

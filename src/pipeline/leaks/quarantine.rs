@@ -1,0 +1,170 @@
+//! Quarantine of routes: nothing is served from the store or stored until an operator clears it.
+//!
+//! The state is one value in the purge log's Redis, merged by every node: a record of the log would
+//! be trimmed. Records of the log announce each change, and purge what is stored for the route.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
+    leak::{ClearError, LeakEvidence, QuarantineTable, QuarantinedRoute},
+    pipeline::state::Pipeline,
+    purge::{LogEvent, LogUnavailable, PurgeReceipt},
+    store::Store,
+};
+
+/// The name of the shared value.
+const VALUE: &str = "quarantine";
+
+/// Interval at which a node compares its state with the shared one.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same while the shared state cannot be read.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+impl<S: Store> Pipeline<S> {
+    /// Quarantines a route on all nodes, and purges its stored responses. On this node it takes
+    /// effect at once. `path` is that of the responses that were compared.
+    pub(super) fn quarantine(
+        self: &Arc<Self>,
+        route: &str,
+        (evidence, path): (&LeakEvidence, &str),
+    ) {
+        let is_new = self.quarantine.lock().add(route, (evidence, path), self.clock.now());
+        if !is_new {
+            return;
+        }
+        self.apply_quarantine();
+        let (cause, places) = (evidence.cause.as_str(), evidence.places.join(", "));
+        tracing::error!(
+            route,
+            cause,
+            path,
+            places,
+            "leak detected: responses depend on the requester; route quarantined",
+        );
+        let reason = format!("route quarantined: {cause}");
+        let purge = announcement(vec![Selector::Route(route.into())], Some(reason));
+        let pipeline = Arc::clone(self);
+        tokio::spawn(async move {
+            // The value first: nodes read it when they receive the record.
+            let _later_if_unavailable = pipeline.reconcile_quarantine().await;
+            pipeline.log.append_eventually(purge);
+        });
+    }
+
+    /// Returns the quarantined routes.
+    pub(crate) fn quarantined_routes(&self) -> Vec<QuarantinedRoute> {
+        self.quarantine.lock().list()
+    }
+
+    /// Ends the quarantine of a route on all nodes, after a purge of its stored responses. Returns
+    /// the receipt of the purge.
+    pub(crate) async fn clear_quarantine(&self, route: &str) -> Result<PurgeReceipt, ClearError> {
+        let unavailable = |LogUnavailable| ClearError::Unavailable;
+        self.reconcile_quarantine().await.map_err(unavailable)?;
+        if !self.quarantine.lock().contains(route) {
+            return Err(ClearError::NotQuarantined);
+        }
+        let reason = Some("quarantine cleared".to_owned());
+        let purge = announcement(vec![Selector::Route(route.into())], reason.clone());
+        let purged = self.log.append(purge, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
+        let receipt = purged.map_err(unavailable)?;
+        let cleared = {
+            let mut cleared = self.quarantine.lock().clone();
+            cleared.clear(route, self.clock.now());
+            cleared
+        };
+        let stored = self.log.set_fleet_value(VALUE, &cleared.to_json()).await;
+        stored.map_err(unavailable)?;
+        self.adopt_quarantine(cleared);
+        self.log.append_eventually(announcement(Vec::new(), reason));
+        Ok(receipt)
+    }
+
+    /// Merges this node's state with the shared one, both ways.
+    async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
+        let shared = self.log.fleet_value(VALUE).await?;
+        let known = match &shared {
+            // A value of another version is left alone.
+            Some(json) => match QuarantineTable::from_json(json) {
+                Some(table) => table,
+                None => return Ok(()),
+            },
+            None => QuarantineTable::default(),
+        };
+        let merged = self.adopt_quarantine(known.clone());
+        if merged != known {
+            self.log.set_fleet_value(VALUE, &merged.to_json()).await?;
+        }
+        Ok(())
+    }
+
+    /// Merges another state into this node's. Returns the result.
+    fn adopt_quarantine(&self, other: QuarantineTable) -> QuarantineTable {
+        let (before, after) = {
+            let mut table = self.quarantine.lock();
+            let before = table.list();
+            table.merge(other, self.clock.now());
+            (before, table.clone())
+        };
+        let now = after.list();
+        if before != now {
+            self.apply_quarantine();
+        }
+        let is_in =
+            |list: &[QuarantinedRoute], route: &str| list.iter().any(|it| it.route == route);
+        for QuarantinedRoute { route, cause, .. } in &now {
+            if !is_in(&before, route) {
+                tracing::warn!(route, cause, "route quarantined, as another node found");
+            }
+        }
+        for QuarantinedRoute { route, .. } in before.iter().filter(|it| !is_in(&now, &it.route)) {
+            tracing::info!(route, "quarantine cleared");
+        }
+        after
+    }
+
+    /// Makes the configuration agree with the table.
+    fn apply_quarantine(&self) {
+        let table = self.quarantine.lock();
+        self.config.update(|config| config.with_quarantine(|route| table.contains(route)));
+        self.observe_quarantine(&table);
+    }
+
+    fn observe_quarantine(&self, table: &QuarantineTable) {
+        for (route, is_quarantined) in table.states() {
+            let gauge = self.metrics.leaks.quarantined.with_label_values(&[route]);
+            gauge.set(i64::from(is_quarantined));
+        }
+    }
+}
+
+/// Returns the record that announces a change, and purges what these select.
+fn announcement(selectors: Vec<Selector>, reason: Option<String>) -> Purge {
+    let (mode, source) = (PurgeMode::Hard, PurgeSource::Quarantine);
+    Purge { mode, selectors, source, reason, warm: false }
+}
+
+/// Keeps this node's quarantine and that of the fleet the same, for as long as the log exists.
+pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
+    let mut records = pipeline.log.subscribe();
+    loop {
+        let interval = match pipeline.reconcile_quarantine().await {
+            Ok(()) => RECONCILE_INTERVAL,
+            Err(LogUnavailable) => RETRY_INTERVAL,
+        };
+        let announced = async {
+            loop {
+                if let LogEvent::Record { record, .. } = records.next().await
+                    && record.purge.source == PurgeSource::Quarantine
+                {
+                    return;
+                }
+            }
+        };
+        let _announced_or_due = timeout(interval, announced).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! Recent fetches by key: who they were for, and what the origin sent.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::probe::ProbeRequest;
+
+/// Number of keys remembered.
+const CAPACITY: usize = 256;
+
+/// How long a fetch waits for one of another requester with the same key. Longer if the response
+/// contains a name of its requester.
+const KEPT: Duration = Duration::from_secs(10);
+const KEPT_IF_NAMED: Duration = Duration::from_mins(1);
+
+/// Minimum time between two comparisons of a key. It doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_DOUBLINGS: u32 = 10;
+
+/// The last fetch of each key by an identified requester.
+#[derive(Default)]
+pub(super) struct Sightings {
+    by_key: HashMap<u128, Sighting>,
+}
+
+/// A fetch, as far as it matters.
+pub(super) struct Sighting {
+    pub(super) request: Arc<ProbeRequest>,
+    /// A digest of the body as received.
+    pub(super) body: u64,
+    /// Whether the body contains a name of its requester.
+    pub(super) is_named: bool,
+    pub(super) at: Instant,
+    /// Number of comparisons of this key.
+    doublings: u32,
+    paused_until: Option<Instant>,
+}
+
+impl Sighting {
+    pub(super) fn new(request: Arc<ProbeRequest>, (body, is_named): (u64, bool)) -> Self {
+        let (at, doublings, paused_until) = (Instant::now(), 0, None);
+        Self { request, body, is_named, at, doublings, paused_until }
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        let kept = if self.is_named { KEPT_IF_NAMED } else { KEPT };
+        now.saturating_duration_since(self.at) > kept
+            && self.paused_until.is_none_or(|until| until < now)
+    }
+}
+
+impl Sightings {
+    /// Adds a fetch. Returns the previous one with this key if it was for another requester and got
+    /// another body, unless the key was compared a short time ago.
+    pub(super) fn add(&mut self, key: u128, mut sighting: Sighting) -> Option<Arc<ProbeRequest>> {
+        let now = sighting.at;
+        let known = self.by_key.remove(&key).filter(|known| !known.is_old(now));
+        let mut previous = None;
+        if let Some(known) = known {
+            (sighting.doublings, sighting.paused_until) = (known.doublings, known.paused_until);
+            let is_paused = known.paused_until.is_some_and(|until| now < until);
+            let differs =
+                known.body != sighting.body && known.request.is_comparable_with(&sighting.request);
+            if differs && !is_paused {
+                let pause = FIRST_PAUSE.saturating_mul(1 << sighting.doublings);
+                sighting.paused_until = Some(now + pause);
+                sighting.doublings = (sighting.doublings + 1).min(MAX_DOUBLINGS);
+                previous = Some(known.request);
+            }
+        }
+        self.make_room();
+        self.by_key.insert(key, sighting);
+        previous
+    }
+
+    /// Removes the oldest fetch if there are too many.
+    fn make_room(&mut self) {
+        if self.by_key.len() >= CAPACITY {
+            let oldest = self.by_key.iter().min_by_key(|(_, sighting)| sighting.at);
+            let oldest = oldest.map(|(key, _)| *key);
+            oldest.and_then(|key| self.by_key.remove(&key));
+        }
+    }
+
+    /// Forgets old fetches. Returns whether any are left.
+    pub(super) fn sweep(&mut self, now: Instant) -> bool {
+        self.by_key.retain(|_, sighting| !sighting.is_old(now));
+        !self.by_key.is_empty()
+    }
+}

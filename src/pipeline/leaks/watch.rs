@@ -1,0 +1,205 @@
+//! The watch of one route: samples its hits, and spaces out its comparisons.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// Number of hits with credentials between two samples, on a new route. It doubles with each
+/// comparison that finds nothing.
+const FIRST_INTERVAL: u64 = 64;
+const MAX_DOUBLINGS: u32 = 10;
+
+/// The same if samples wait in vain: the route may have one requester only.
+const MAX_DOUBLINGS_ALONE: u32 = 6;
+
+/// Number of hits of the same requester after which a sample waits no longer.
+const MAX_SKIPPED: u32 = 32;
+
+/// Minimum time between two comparisons of a route, likewise.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// The watch of one route under one configuration.
+pub(crate) struct RouteWatch {
+    /// Hits with credentials since the last sample.
+    hits: AtomicU64,
+    interval: AtomicU64,
+    /// A part of the digest of the target that a sampled hit waits for; 0 if none waits.
+    waiting_for: AtomicU64,
+    pace: Mutex<Pace>,
+}
+
+#[derive(Default)]
+struct Pace {
+    waiting_since: Option<Instant>,
+    /// Number of sampled hits since then that were not compared.
+    skipped: u32,
+    /// How often the interval has doubled.
+    doublings: u32,
+    /// When the next comparison may begin.
+    paused_until: Option<Instant>,
+}
+
+impl Pace {
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+}
+
+impl RouteWatch {
+    pub(in crate::pipeline) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            hits: AtomicU64::new(0),
+            interval: AtomicU64::new(FIRST_INTERVAL),
+            waiting_for: AtomicU64::new(0),
+            pace: Mutex::default(),
+        })
+    }
+
+    /// Counts a hit with credentials, and returns whether it is sampled: the next one after an
+    /// interval, and then each on the same target until another requester is found. Takes no lock.
+    pub(in crate::pipeline) fn samples(&self, target: u128) -> bool {
+        match self.waiting_for.load(Relaxed) {
+            0 => self.hits.fetch_add(1, Relaxed) + 1 >= self.interval.load(Relaxed),
+            waiting => waiting == part_of(target),
+        }
+    }
+
+    /// Begins to wait for another requester of this target. Returns false if a hit already waits,
+    /// none is due, or the route was compared a short time ago.
+    pub(super) fn begin_waiting(&self, target: u128, now: Instant) -> bool {
+        let mut pace = self.pace.lock();
+        let is_due = self.hits.load(Relaxed) >= self.interval.load(Relaxed);
+        if !is_due || pace.waiting_since.is_some() || pace.is_paused(now) {
+            return false;
+        }
+        pace.waiting_since = Some(now);
+        self.waiting_for.store(part_of(target), Relaxed);
+        true
+    }
+
+    /// Ends the wait.
+    pub(super) fn stop_waiting(&self) {
+        self.reset(&mut self.pace.lock());
+    }
+
+    /// Ends the wait that began at this time, if it has not ended.
+    pub(super) fn stop_waiting_since(&self, since: Instant) {
+        let mut pace = self.pace.lock();
+        if pace.waiting_since == Some(since) {
+            self.slow_down(&mut pace, MAX_DOUBLINGS_ALONE);
+            self.reset(&mut pace);
+        }
+    }
+
+    /// Notes that a sampled hit was not compared, so that few are sampled in vain.
+    pub(super) fn skip(&self) {
+        let mut pace = self.pace.lock();
+        pace.skipped += 1;
+        if pace.waiting_since.is_none() {
+            self.reset(&mut pace);
+        } else if pace.skipped >= MAX_SKIPPED {
+            self.slow_down(&mut pace, MAX_DOUBLINGS_ALONE);
+            self.reset(&mut pace);
+        }
+    }
+
+    fn reset(&self, pace: &mut Pace) {
+        (pace.waiting_since, pace.skipped) = (None, 0);
+        self.hits.store(0, Relaxed);
+        self.waiting_for.store(0, Relaxed);
+    }
+
+    /// Returns whether a comparison of the route may begin now.
+    pub(super) fn may_compare(&self, now: Instant) -> bool {
+        !self.pace.lock().is_paused(now)
+    }
+
+    /// Notes that a comparison found nothing.
+    pub(super) fn note_nothing_found(&self, now: Instant) {
+        let mut pace = self.pace.lock();
+        self.slow_down(&mut pace, MAX_DOUBLINGS);
+        let pause = FIRST_PAUSE.saturating_mul(1 << pace.doublings).min(MAX_PAUSE);
+        pace.paused_until = Some(now + pause);
+    }
+
+    /// Doubles the interval, up to this many times.
+    fn slow_down(&self, pace: &mut Pace, limit: u32) {
+        if pace.doublings < limit {
+            pace.doublings += 1;
+            self.interval.store(FIRST_INTERVAL << pace.doublings, Relaxed);
+        }
+    }
+}
+
+/// Returns a part of a target's digest that is not 0.
+fn part_of(target: u128) -> u64 {
+    let bytes = target.to_le_bytes();
+    bytes.first_chunk().map_or(1, |half| u64::from_le_bytes(*half) | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_hit_in_many_is_sampled_and_fewer_the_longer_nothing_is_found() {
+        let watch = RouteWatch::new();
+        let sampled = |count: u64| (0..count).filter(|_| watch.samples(7)).count();
+        assert_eq!((sampled(FIRST_INTERVAL - 1), sampled(1)), (0, 1));
+        watch.stop_waiting();
+        watch.note_nothing_found(Instant::now());
+        assert_eq!((sampled(2 * FIRST_INTERVAL - 1), sampled(1)), (0, 1));
+        for _ in 0..99 {
+            watch.note_nothing_found(Instant::now());
+        }
+        assert_eq!(watch.interval.load(Relaxed), FIRST_INTERVAL << MAX_DOUBLINGS);
+    }
+
+    #[test]
+    fn while_a_hit_waits_those_on_its_target_are_sampled() {
+        let (watch, now) = (RouteWatch::new(), Instant::now());
+        assert!(!watch.begin_waiting(7, now), "none is due");
+        let sampled = (0..FIRST_INTERVAL).filter(|_| watch.samples(7)).count();
+        assert_eq!(sampled, 1);
+        assert!(watch.begin_waiting(7, now));
+        assert!(!watch.begin_waiting(8, now), "one waits already");
+        assert!(watch.samples(7) && !watch.samples(1 << 70 | 8));
+        watch.stop_waiting_since(now + Duration::from_secs(1));
+        assert!(watch.samples(7), "another one has waited since then");
+        watch.stop_waiting_since(now);
+        assert!(!watch.samples(7));
+    }
+
+    #[test]
+    fn a_route_with_one_requester_costs_little() {
+        let (watch, now) = (RouteWatch::new(), Instant::now());
+        let mut sampled = 0;
+        for _ in 0..1_000_000 {
+            if watch.samples(7) {
+                sampled += 1;
+                if !watch.begin_waiting(7, now) {
+                    watch.skip();
+                }
+            }
+        }
+        assert!((1..1_000_000 / 100).contains(&sampled), "{sampled}");
+    }
+
+    #[test]
+    fn comparisons_of_a_route_keep_a_distance() {
+        let (watch, now) = (RouteWatch::new(), Instant::now());
+        assert!(watch.may_compare(now));
+        for _ in 0..99 {
+            watch.note_nothing_found(now);
+            assert!(!watch.may_compare(now));
+        }
+        assert!(watch.may_compare(now + MAX_PAUSE));
+    }
+}

@@ -1,0 +1,50 @@
+//! Plans a request again once its content has been read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    clock::ReceivedAt,
+    content::{ContentShare, RequestContent},
+    credentials,
+    receive::{self, RequestAction},
+    received_request::ReceivedRequest,
+    request_context::RequestContext,
+};
+use crate::route::ContentForm;
+
+impl<S> RequestContext<S> {
+    /// Returns an empty share of the memory for request content.
+    ///
+    /// Many clients come through a trusted proxy, so the limit for one client does not apply to it.
+    pub(super) fn content_share(&self) -> ContentShare {
+        let peer = self.connection.peer.map(|peer| peer.ip().to_canonical());
+        let client = peer.filter(|_| !self.config.trusts(&self.connection));
+        self.pipeline.content_budget.share(client)
+    }
+
+    /// Plans the request with its content, and returns the action and the content to forward.
+    ///
+    /// From here on the request has the fields of that content, and counts as received now: purges and
+    /// time have passed while its content arrived.
+    pub(super) fn plan_with_content(
+        &mut self,
+        form: ContentForm,
+        (sent, share): (Bytes, ContentShare),
+    ) -> (RequestAction, Arc<RequestContent>) {
+        self.received = ReceivedAt::now(&self.pipeline.clock);
+        let request = Arc::make_mut(&mut self.request);
+        let head = (&request.method, &mut request.headers);
+        let content = RequestContent::interpret(form, head, (sent, Some(share)));
+        let arrival = (&*self.connection, self.received.at);
+        let head = ReceivedRequest::of_parts(&self.request, Some(&content));
+        let (route, action) = receive::plan(&self.config, &head, self.presence, arrival);
+        if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = action {
+            let headers = &mut Arc::make_mut(&mut self.request).headers;
+            let route = self.config.route(route);
+            credentials::make_anonymous(&self.config, route, headers, self.presence);
+        }
+        (action, content)
+    }
+}

@@ -1,0 +1,63 @@
+//! A request as it is planned: its head, and what is known of its content.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Uri, Version, request::Parts};
+use http_body::Body;
+
+use super::content::RequestContent;
+
+/// The head of a request, and the state of its content.
+pub(super) struct ReceivedRequest<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+    pub content: ContentState<'a>,
+}
+
+/// What is known of a request's content.
+#[derive(Clone, Copy)]
+pub(super) enum ContentState<'a> {
+    /// There is none.
+    Absent,
+    /// It is not read yet, and has at least this many bytes.
+    Unread(u64),
+    /// It is part of the key.
+    Read(&'a Arc<RequestContent>),
+}
+
+impl<'a> ReceivedRequest<'a> {
+    /// Returns a request whose content is not read.
+    pub(super) fn of<B: Body>(request: &'a Request<B>) -> Self {
+        let content = if request.body().is_end_stream() {
+            ContentState::Absent
+        } else {
+            ContentState::Unread(request.body().size_hint().lower())
+        };
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        Self { method, uri, version: request.version(), headers, content }
+    }
+
+    /// Returns the same request with this content, which is part of the key.
+    pub(super) fn with_content(self, content: &'a Arc<RequestContent>) -> Self {
+        Self { content: ContentState::Read(content), ..self }
+    }
+
+    /// Returns a request with this content, which is part of the key, or without any.
+    pub(super) fn of_parts(request: &'a Parts, content: Option<&'a Arc<RequestContent>>) -> Self {
+        let Parts { method, uri, version, headers, .. } = request;
+        let content = content.map_or(ContentState::Absent, ContentState::Read);
+        Self { method, uri, version: *version, headers, content }
+    }
+}
+
+impl<'a> ContentState<'a> {
+    /// Returns the content, if it has been read.
+    pub(super) fn read(self) -> Option<&'a Arc<RequestContent>> {
+        match self {
+            Self::Read(content) => Some(content),
+            Self::Absent | Self::Unread(_) => None,
+        }
+    }
+}

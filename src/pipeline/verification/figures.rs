@@ -1,0 +1,383 @@
+//! Figures of shadow mode and audits, by route.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use quick_cache::sync::Cache;
+
+use super::inputs::{DifferingInputs, InputDigests, RequestInput};
+use crate::{
+    comparison::{Comparison, Difference, SkipReason},
+    entry::ResponseId,
+    field::Timestamp,
+    policy::{CacheResult, Reason},
+    route::{Route, Verification},
+    telemetry::Metrics,
+};
+
+/// Upper bounds of the ages in figures, in seconds. Greater ages are in one more group.
+pub(super) const AGE_BOUNDS: [u64; 10] = [1, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400];
+
+/// Differences that are kept as samples, by kind. Further kinds are only counted.
+const MAX_SAMPLES: usize = 10;
+
+/// The figures of all routes that are verified. They outlive a reload that does not change the
+/// route.
+#[derive(Default)]
+pub(in crate::pipeline) struct VerificationFigures {
+    routes: Mutex<HashMap<Arc<str>, Arc<RouteFigures>>>,
+    /// The inputs of the requests that responses in shadow mode were stored for, by response.
+    inputs: OnceLock<Cache<usize, InputDigests>>,
+}
+
+/// Stored responses whose inputs are remembered, at 72 bytes each.
+const INPUTS_CAPACITY: usize = 16_384;
+
+/// The figures of one route.
+pub(super) struct RouteFigures {
+    mode: VerificationMode,
+    /// A digest of the route's configuration.
+    fingerprint: u64,
+    /// When counting began, by the wall clock and by the monotonic clock.
+    since: (Timestamp, Timestamp),
+    counts: Mutex<Counts>,
+    route: Arc<str>,
+    metrics: Arc<Metrics>,
+}
+
+/// How a route is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VerificationMode {
+    Shadow,
+    Audit,
+}
+
+/// The counts of one route.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    /// Requests, by the result that they would have had.
+    pub(super) results: [u64; CacheResult::ALL.len()],
+    /// Requests that would have shared another's fetch.
+    pub(super) collapsed: u64,
+    /// Requests that would not have been hits, by reason.
+    pub(super) reasons: BTreeMap<&'static str, u64>,
+    /// Responses that would not have been stored, by reason.
+    pub(super) not_stored: BTreeMap<&'static str, u64>,
+    pub(super) saved_bytes: u64,
+    pub(super) saved_time: Duration,
+    pub(super) compared: ComparedCount,
+    pub(super) skipped: BTreeMap<&'static str, u64>,
+    /// Comparisons by the age of the stored response.
+    pub(super) ages: [ComparedCount; AGE_BOUNDS.len() + 1],
+    /// The greatest age at which responses differed, and at which they were equal.
+    pub(super) oldest: OldestAges,
+    /// Comparisons of responses to requests that differ in each input.
+    pub(super) inputs: [ComparedCount; RequestInput::ALL.len()],
+    /// Comparisons of responses to requests that differ in no input.
+    pub(super) alike: ComparedCount,
+    pub(super) samples: Vec<DifferenceSample>,
+    /// Differing responses that are in no sample.
+    pub(super) unsampled: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct OldestAges {
+    pub(super) different: Duration,
+    pub(super) same: Duration,
+}
+
+/// A number of comparisons, and how many of them found a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct ComparedCount {
+    pub(super) total: u64,
+    pub(super) different: u64,
+}
+
+/// Differences of one kind: at the same places, between requests that differ in the same inputs.
+#[derive(Debug, Clone)]
+pub(super) struct DifferenceSample {
+    pub(super) differences: Vec<Difference>,
+    /// None if unknown.
+    pub(super) inputs: Option<DifferingInputs>,
+    pub(super) count: u64,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// The age of the stored response, and the path as the access log shows it, of the last one.
+    pub(super) age: Duration,
+    pub(super) path: String,
+}
+
+/// What the cache would have done with a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WouldBe {
+    pub(super) result: CacheResult,
+    pub(super) reason: Option<Reason>,
+    pub(super) is_collapsed: bool,
+    /// The bytes and the time that the origin took, if it would not have been asked.
+    pub(super) saved: Option<(u64, Duration)>,
+}
+
+impl WouldBe {
+    pub(super) fn new(result: CacheResult, reason: Option<Reason>) -> Self {
+        Self { result, reason, is_collapsed: false, saved: None }
+    }
+
+    /// The origin would not have sent these bytes, and clients not waited this long.
+    pub(super) fn saving(self, bytes: u64, time: Duration) -> Self {
+        Self { saved: Some((bytes, time)), ..self }
+    }
+
+    /// The request would have shared another's fetch.
+    pub(super) fn collapsed(self) -> Self {
+        Self { is_collapsed: true, ..self }
+    }
+}
+
+/// A comparison, and what is known of the responses.
+pub(super) struct ComparisonRecord {
+    pub(super) comparison: Comparison,
+    pub(super) age: Duration,
+    /// The inputs in which the request differs from the one that was stored for, if known.
+    pub(super) inputs: Option<DifferingInputs>,
+    /// The path as the access log shows it.
+    pub(super) path: String,
+    pub(super) at: Timestamp,
+}
+
+impl VerificationFigures {
+    /// Returns the figures of a route. `now` is the time by the wall clock and by the monotonic
+    /// clock.
+    pub(super) fn of(
+        &self,
+        route: &Route,
+        metrics: &Arc<Metrics>,
+        now: (Timestamp, Timestamp),
+    ) -> Arc<RouteFigures> {
+        let mut routes = self.routes.lock();
+        if let Some(known) = routes.get(&route.name) {
+            return Arc::clone(known);
+        }
+        let figures = Arc::new(RouteFigures::new(route, metrics, now));
+        routes.insert(Arc::clone(&route.name), Arc::clone(&figures));
+        figures
+    }
+
+    /// Returns the figures of a route, if there are any.
+    pub(super) fn known(&self, route: &Route) -> Option<Arc<RouteFigures>> {
+        self.routes.lock().get(&route.name).cloned()
+    }
+
+    /// Remembers the inputs of the request that a response was stored for.
+    pub(super) fn note_inputs(&self, response: ResponseId, inputs: InputDigests) {
+        let known = self.inputs.get_or_init(|| Cache::new(INPUTS_CAPACITY));
+        known.insert(response.number(), inputs);
+    }
+
+    /// Returns the inputs of the request that a response was stored for, if they are remembered.
+    pub(super) fn inputs_of(&self, response: ResponseId) -> Option<InputDigests> {
+        self.inputs.get()?.get(&response.number())
+    }
+
+    /// Forgets the figures of routes that have changed or are gone: they would describe another
+    /// rule.
+    pub(in crate::pipeline) fn retain<'a>(&self, routes: impl Iterator<Item = &'a Route>) {
+        let mut known = self.routes.lock();
+        if known.is_empty() {
+            return;
+        }
+        let current: HashMap<&str, u64> =
+            routes.map(|route| (&*route.name, fingerprint(route))).collect();
+        known.retain(|name, figures| current.get(&**name) == Some(&figures.fingerprint));
+    }
+}
+
+/// Digests the configuration of a route.
+fn fingerprint(route: &Route) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{route:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+impl RouteFigures {
+    fn new(route: &Route, metrics: &Arc<Metrics>, since: (Timestamp, Timestamp)) -> Self {
+        let is_shadow = route.verification == Verification::Shadow;
+        Self {
+            mode: if is_shadow { VerificationMode::Shadow } else { VerificationMode::Audit },
+            fingerprint: fingerprint(route),
+            since,
+            counts: Mutex::default(),
+            route: Arc::clone(&route.name),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Returns when counting began, by the wall clock.
+    pub(super) fn since(&self) -> Timestamp {
+        self.since.0
+    }
+
+    /// Returns whether a response was requested before counting began, under another rule perhaps.
+    pub(super) fn precedes(&self, requested_at: Timestamp) -> bool {
+        requested_at < self.since.1
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock()
+    }
+
+    /// Counts a request in shadow mode.
+    pub(super) fn note_request(&self, would_be: &WouldBe) {
+        let metrics = &self.metrics.verification;
+        metrics.requests.with_label_values(&[&*self.route, would_be.result.as_str()]).inc();
+        if let Some((bytes, time)) = would_be.saved {
+            metrics.saved_bytes.with_label_values(&[&*self.route]).inc_by(bytes);
+            metrics.saved_seconds.with_label_values(&[&*self.route]).inc_by(time.as_secs_f64());
+        }
+        let mut counts = self.counts.lock();
+        if let Some(count) = counts.results.get_mut(would_be.result as usize) {
+            *count += 1;
+        }
+        counts.collapsed += u64::from(would_be.is_collapsed);
+        if let Some(reason) = would_be.reason {
+            *counts.reasons.entry(reason.as_str()).or_default() += 1;
+        }
+        let (bytes, time) = would_be.saved.unwrap_or_default();
+        counts.saved_bytes += bytes;
+        counts.saved_time += time;
+    }
+
+    /// Counts a hit that is audited.
+    pub(super) fn note_audited(&self) {
+        if let Some(count) = self.counts.lock().results.get_mut(CacheResult::Hit as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Counts a response that would not have been stored.
+    pub(super) fn note_not_stored(&self, reason: Reason) {
+        *self.counts.lock().not_stored.entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// Counts a comparison that did not take place.
+    pub(super) fn note_skipped(&self, reason: SkipReason) {
+        self.count_result(reason.as_str());
+        *self.counts.lock().skipped.entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// Counts a comparison, and logs a difference.
+    pub(super) fn note_comparison(&self, record: ComparisonRecord) {
+        match &record.comparison {
+            Comparison::Skipped(reason) => return self.note_skipped(*reason),
+            Comparison::Same => self.count_result("same"),
+            Comparison::Different(differences) => {
+                self.count_result("different");
+                let labels = &[&*self.route, self.mode.as_str()];
+                let staleness = self.metrics.verification.staleness.with_label_values(labels);
+                staleness.observe(record.age.as_secs_f64());
+                self.log(differences, &record);
+            }
+        }
+        self.counts.lock().add(record);
+    }
+
+    fn count_result(&self, result: &str) {
+        let labels = &[&*self.route, self.mode.as_str(), result];
+        self.metrics.verification.comparisons.with_label_values(labels).inc();
+    }
+
+    fn log(&self, differences: &[Difference], record: &ComparisonRecord) {
+        let places: Vec<&str> = differences.iter().map(|it| &*it.at).collect();
+        let inputs = record.inputs.map(DifferingInputs::names).unwrap_or_default().join(" ");
+        tracing::warn!(
+            route = &*self.route,
+            mode = self.mode.as_str(),
+            age_seconds = record.age.as_secs_f64(),
+            at = places.join(" "),
+            other_inputs = inputs,
+            "a stored response differs from the origin's"
+        );
+    }
+}
+
+impl VerificationMode {
+    /// Returns the spelling in metrics and reports.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, record: ComparisonRecord) {
+        let is_different = matches!(record.comparison, Comparison::Different(_));
+        self.compared.add(is_different);
+        let oldest = if is_different { &mut self.oldest.different } else { &mut self.oldest.same };
+        *oldest = (*oldest).max(record.age);
+        let group = AGE_BOUNDS.iter().position(|bound| record.age <= Duration::from_secs(*bound));
+        if let Some(count) = self.ages.get_mut(group.unwrap_or(AGE_BOUNDS.len())) {
+            count.add(is_different);
+        }
+        if record.inputs.is_some_and(DifferingInputs::is_empty) {
+            self.alike.add(is_different);
+        }
+        for (input, count) in RequestInput::ALL.into_iter().zip(&mut self.inputs) {
+            if record.inputs.is_some_and(|inputs| inputs.has(input)) {
+                count.add(is_different);
+            }
+        }
+        if let Comparison::Different(differences) = record.comparison {
+            self.add_sample(differences, record.inputs, (record.age, record.path), record.at);
+        }
+    }
+
+    fn add_sample(
+        &mut self,
+        differences: Vec<Difference>,
+        inputs: Option<DifferingInputs>,
+        (age, path): (Duration, String),
+        at: Timestamp,
+    ) {
+        let is_same_kind = |known: &&mut DifferenceSample| {
+            let places = known.differences.iter().map(|it| &it.at);
+            known.inputs == inputs && places.eq(differences.iter().map(|it| &it.at))
+        };
+        if let Some(known) = self.samples.iter_mut().find(is_same_kind) {
+            (known.age, known.path, known.last) = (age, path, at);
+            known.count += 1;
+        } else if self.samples.len() < MAX_SAMPLES {
+            self.samples.push(DifferenceSample {
+                differences,
+                inputs,
+                count: 1,
+                first: at,
+                last: at,
+                age,
+                path,
+            });
+        } else {
+            self.unsampled += 1;
+        }
+    }
+}
+
+impl ComparedCount {
+    fn add(&mut self, is_different: bool) {
+        self.total += 1;
+        self.different += u64::from(is_different);
+    }
+
+    /// Returns the counts that are not in a part of these.
+    pub(super) fn without(self, part: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(part.total),
+            different: self.different.saturating_sub(part.different),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The report of shadow mode and audits, as the JSON of `GET /v1/shadow`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    figures::{
+        AGE_BOUNDS, ComparedCount, Counts, DifferenceSample, RouteFigures, VerificationMode,
+    },
+    inputs::{DifferingInputs, RequestInput},
+};
+use crate::{
+    comparison::Difference,
+    field::Rfc3339,
+    pipeline::state::Pipeline,
+    policy::CacheResult,
+    route::{Route, Verification},
+};
+
+/// The figures of all routes that are verified, since each was configured.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct VerificationReport {
+    routes: Vec<RouteReport>,
+}
+
+/// The figures of one route on this node.
+#[derive(Debug, Clone, Serialize)]
+struct RouteReport {
+    route: String,
+    /// `shadow` or `audit`.
+    mode: &'static str,
+    /// When counting began; none before the first request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// Requests in shadow mode, or audited hits.
+    requests: u64,
+    /// Requests by the `X-API-Cache` that they would have had. Shadow mode only.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    results: BTreeMap<&'static str, u64>,
+    /// The share of hits and collapsed requests among those that consult the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hit_ratio: Option<f64>,
+    /// Requests that would have shared the fetch of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapsed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<Saved>,
+    /// Requests that would not have been hits, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reasons: BTreeMap<&'static str, u64>,
+    /// Responses that would not have been stored, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    not_stored: BTreeMap<&'static str, u64>,
+    /// Stored responses that were compared with the origin's.
+    compared: u64,
+    /// Those that differ.
+    wrong: u64,
+    /// Comparisons that did not take place, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    skipped: BTreeMap<&'static str, u64>,
+    /// Comparisons by the age of the stored response.
+    ages: Vec<AgeGroup>,
+    /// Comparisons by the parts in which the request differs from the one that was stored for.
+    inputs: BTreeMap<&'static str, Compared>,
+    samples: Vec<ReportedSample>,
+    /// Differing responses that no sample describes.
+    #[serde(skip_serializing_if = "is_zero")]
+    unsampled: u64,
+    /// What the figures suggest, in a sentence each.
+    advice: Vec<String>,
+}
+
+/// What the origin would not have done.
+#[derive(Debug, Clone, Serialize)]
+struct Saved {
+    requests: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Compared {
+    compared: u64,
+    wrong: u64,
+}
+
+/// Comparisons of responses that were up to `until` seconds old, and older than the group before.
+#[derive(Debug, Clone, Serialize)]
+struct AgeGroup {
+    /// None for the last group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+    compared: u64,
+    wrong: u64,
+}
+
+/// Differences at the same places, between requests that differ in the same parts.
+#[derive(Debug, Clone, Serialize)]
+struct ReportedSample {
+    count: u64,
+    first: String,
+    last: String,
+    /// The path of the last request.
+    path: String,
+    /// The age of the stored response then, in seconds.
+    age: f64,
+    /// The parts in which the request differs from the one that was stored for.
+    inputs: Vec<&'static str>,
+    differences: Vec<Difference>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde requires")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl<S> Pipeline<S> {
+    /// Returns the figures of all routes that are verified on this node.
+    pub(crate) fn verification_report(&self) -> VerificationReport {
+        self.config.with(|config| {
+            let is_verified = |route: &&Route| route.verification != Verification::Off;
+            let verified = config.all_routes().filter(is_verified);
+            let report =
+                |route: &Route| RouteReport::of(route, self.verification.known(route).as_deref());
+            VerificationReport { routes: verified.map(report).collect() }
+        })
+    }
+}
+
+impl RouteReport {
+    fn of(route: &Route, figures: Option<&RouteFigures>) -> Self {
+        let counts = figures.map(|figures| figures.counts().clone()).unwrap_or_default();
+        let mode = match route.verification {
+            Verification::Shadow => VerificationMode::Shadow,
+            Verification::Audit(_) | Verification::Off => VerificationMode::Audit,
+        };
+        let is_shadow = mode == VerificationMode::Shadow;
+        let requests = counts.results.iter().sum();
+        Self {
+            route: route.name.to_string(),
+            mode: mode.as_str(),
+            since: figures.map(|figures| Rfc3339(figures.since()).to_string()),
+            requests,
+            results: if is_shadow { counts.results() } else { BTreeMap::new() },
+            hit_ratio: is_shadow.then(|| counts.hit_ratio()).flatten(),
+            collapsed: is_shadow.then_some(counts.collapsed),
+            saved: is_shadow.then(|| counts.saved()),
+            reasons: counts.reasons.clone(),
+            not_stored: counts.not_stored.clone(),
+            compared: counts.compared.total,
+            wrong: counts.compared.different,
+            skipped: counts.skipped.clone(),
+            ages: counts.age_groups(),
+            inputs: counts.inputs(),
+            samples: counts.samples.iter().map(ReportedSample::of).collect(),
+            unsampled: counts.unsampled,
+            advice: counts.advice(mode),
+        }
+    }
+}
+
+impl Counts {
+    fn results(&self) -> BTreeMap<&'static str, u64> {
+        let all = CacheResult::ALL.iter().map(|result| result.as_str()).zip(self.results);
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn count(&self, result: CacheResult) -> u64 {
+        self.results.get(result as usize).copied().unwrap_or_default()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn hit_ratio(&self) -> Option<f64> {
+        let consulted = self.results.iter().sum::<u64>() - self.count(CacheResult::Bypass);
+        let hits = self.count(CacheResult::Hit) + self.collapsed;
+        (consulted > 0).then(|| round(hits as f64 / consulted as f64))
+    }
+
+    fn saved(&self) -> Saved {
+        let hits = self.count(CacheResult::Hit) + self.collapsed;
+        Saved {
+            requests: hits,
+            bytes: self.saved_bytes,
+            seconds: round(self.saved_time.as_secs_f64()),
+        }
+    }
+
+    fn age_groups(&self) -> Vec<AgeGroup> {
+        let bounds = AGE_BOUNDS.into_iter().map(Some).chain([None]);
+        let groups = bounds.zip(self.ages).filter(|(_, count)| count.total > 0);
+        let group = |(until, count): (Option<u64>, ComparedCount)| AgeGroup {
+            until,
+            compared: count.total,
+            wrong: count.different,
+        };
+        groups.map(group).collect()
+    }
+
+    fn inputs(&self) -> BTreeMap<&'static str, Compared> {
+        let names = RequestInput::ALL.into_iter().map(RequestInput::as_str).chain(["none"]);
+        let counts = self.inputs.into_iter().chain([self.alike]);
+        let of = |(name, count): (_, ComparedCount)| {
+            (name, Compared { compared: count.total, wrong: count.different })
+        };
+        names.zip(counts).filter(|(_, count)| count.total > 0).map(of).collect()
+    }
+
+    /// Returns what the figures suggest.
+    fn advice(&self, mode: VerificationMode) -> Vec<String> {
+        let Some(suspect) = self.suspect() else { return self.advice_without_suspect(mode) };
+        let what = match suspect {
+            RequestInput::Credentials => {
+                "the responses depend on the credentials: set a `partition`, such as `\"user\"`"
+            }
+            RequestInput::Cookies => {
+                "the responses depend on a cookie: name it in `vary.cookies`, or set a `partition`"
+            }
+            RequestInput::Query => {
+                "the responses depend on a query parameter that is not in the key: check `query`"
+            }
+            RequestInput::Language => {
+                "the responses depend on Accept-Language: add it to `vary.headers`"
+            }
+            RequestInput::Accept => {
+                "the responses depend on Accept or Accept-Encoding: add the field to `vary.headers`"
+            }
+            RequestInput::Address => {
+                "the responses depend on the client's address, which no key contains: do not cache them"
+            }
+            RequestInput::Fields => {
+                "the responses depend on another request header: add it to `vary.headers`"
+            }
+        };
+        let mut advice = vec![what.to_owned()];
+        if self.alike.different > 0 {
+            advice.push(self.advice_on_age());
+        }
+        advice
+    }
+
+    fn advice_without_suspect(&self, mode: VerificationMode) -> Vec<String> {
+        const ENOUGH: u64 = 100;
+        if self.compared.different > 0 {
+            return vec![self.advice_on_age()];
+        }
+        if mode == VerificationMode::Shadow && self.compared.total >= ENOUGH {
+            let compared = self.compared.total;
+            return vec![format!("no wrong response in {compared} comparisons: remove `shadow`")];
+        }
+        Vec::new()
+    }
+
+    /// Returns the first input that explains the differing responses: almost all responses differ if
+    /// it does, or none of many if it does not.
+    fn suspect(&self) -> Option<RequestInput> {
+        const MANY: u64 = 10;
+        let is_suspect = |with: ComparedCount| {
+            let without = self.compared.without(with);
+            with.different > 0
+                && without.different == 0
+                && (without.total >= MANY || with.different * 10 >= with.total * 9)
+        };
+        let mut suspects = RequestInput::ALL.into_iter().zip(self.inputs);
+        suspects.find(|(_, with)| is_suspect(*with)).map(|(input, _)| input)
+    }
+
+    /// Returns advice on data that changes while it is stored.
+    fn advice_on_age(&self) -> String {
+        let is_right = |count: &ComparedCount| count.different == 0;
+        let right = self.ages.iter().take_while(|count| is_right(count)).count();
+        let bound = right.checked_sub(1).and_then(|last| AGE_BOUNDS.get(last));
+        let change = "the data changes while it is stored: purge it on changes, or shorten `ttl`";
+        match bound {
+            Some(bound) => format!("{change}; responses up to {bound} s old were right"),
+            None => change.to_owned(),
+        }
+    }
+}
+
+impl ReportedSample {
+    fn of(sample: &DifferenceSample) -> Self {
+        Self {
+            count: sample.count,
+            first: Rfc3339(sample.first).to_string(),
+            last: Rfc3339(sample.last).to_string(),
+            path: sample.path.clone(),
+            age: round(sample.age.as_secs_f64()),
+            inputs: sample.inputs.map(DifferingInputs::names).unwrap_or_default(),
+            differences: sample.differences.clone(),
+        }
+    }
+}
+
+fn round(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,132 @@
+//! The requests with content whose responses are stored, and how their content enters the key.
+
+use http::{HeaderMap, Method, header};
+
+use crate::field::list;
+
+/// The requests with content that a route treats as reads.
+///
+/// A `QUERY` is one on every route (RFC 10008).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentRule {
+    /// `QUERY`, by its bytes.
+    #[default]
+    Query,
+    /// `QUERY` by its bytes or as JSON, and `POST` with JSON. JSON is keyed and forwarded in its
+    /// canonical form.
+    Json,
+    /// `QUERY` and `POST`, by their bytes.
+    Bytes,
+}
+
+/// How content enters the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentForm {
+    /// As sent.
+    Bytes,
+    /// As canonical JSON, if it has one; otherwise as sent.
+    Json,
+}
+
+/// Why the content of a request is not part of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKeyed {
+    /// The method does not read by its content here.
+    Method,
+    /// The route reads JSON, and the content is something else.
+    NotJson,
+}
+
+impl ContentRule {
+    /// Returns how the content of a request with this method and these fields enters the key.
+    ///
+    /// # Errors
+    /// Fails if such a request is not a read.
+    pub fn form(self, method: &Method, headers: &HeaderMap) -> Result<ContentForm, NotKeyed> {
+        match (*method == Method::QUERY, *method == Method::POST, self) {
+            (true, _, Self::Json) if is_json(headers) => Ok(ContentForm::Json),
+            (true, ..) | (_, true, Self::Bytes) => Ok(ContentForm::Bytes),
+            (_, true, Self::Json) if is_json(headers) => Ok(ContentForm::Json),
+            (_, true, Self::Json) => Err(NotKeyed::NotJson),
+            _ => Err(NotKeyed::Method),
+        }
+    }
+
+    /// Returns whether some `POST` requests are reads.
+    pub fn reads_by_post(self) -> bool {
+        self != Self::Query
+    }
+}
+
+/// Returns whether the one `Content-Type` names JSON (RFC 8259, RFC 6839 §3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let essence = line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = list::trim(essence).to_ascii_lowercase();
+    let is_one = !essence.iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));
+    matches!(&*essence, b"application/json" | b"text/json")
+        || (is_one && essence.ends_with(b"+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn form(
+        rule: ContentRule,
+        method: &Method,
+        types: &[&'static str],
+    ) -> Result<ContentForm, NotKeyed> {
+        let lines = types.iter().map(|it| (header::CONTENT_TYPE, HeaderValue::from_static(it)));
+        rule.form(method, &lines.collect())
+    }
+
+    #[test]
+    fn a_query_is_a_read_everywhere_and_a_post_where_the_route_says_so() {
+        use ContentRule::{Bytes, Json, Query};
+        let json = &["application/json"][..];
+        for (rule, method, types, expected) in [
+            (Query, Method::QUERY, json, Ok(ContentForm::Bytes)),
+            (Query, Method::POST, json, Err(NotKeyed::Method)),
+            (Json, Method::QUERY, json, Ok(ContentForm::Json)),
+            (Json, Method::QUERY, &["application/sql"], Ok(ContentForm::Bytes)),
+            (Json, Method::POST, json, Ok(ContentForm::Json)),
+            (Json, Method::POST, &["text/plain"], Err(NotKeyed::NotJson)),
+            (Json, Method::POST, &[], Err(NotKeyed::NotJson)),
+            (Bytes, Method::POST, &[], Ok(ContentForm::Bytes)),
+            (Bytes, Method::QUERY, json, Ok(ContentForm::Bytes)),
+            (Json, Method::PUT, json, Err(NotKeyed::Method)),
+            (Bytes, Method::PATCH, json, Err(NotKeyed::Method)),
+            (Bytes, Method::GET, json, Err(NotKeyed::Method)),
+        ] {
+            assert_eq!(form(rule, &method, types), expected, "{rule:?} {method} {types:?}");
+        }
+    }
+
+    #[test]
+    fn one_content_type_names_json() {
+        let is_json =
+            |types: &[&'static str]| form(ContentRule::Json, &Method::POST, types).is_ok();
+        for json in [
+            "application/json",
+            "Application/JSON ; charset=utf-8",
+            "text/json",
+            "application/ld+json",
+        ] {
+            assert!(is_json(&[json]), "{json}");
+        }
+        for other in [
+            "",
+            "application/jsonp",
+            "application/json, text/html",
+            "text/html, application/ld+json",
+            "application/x-ndjson",
+        ] {
+            assert!(!is_json(&[other]), "{other}");
+        }
+        assert!(!is_json(&["application/json", "application/json"]));
+    }
+}
