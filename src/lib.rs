@@ -6,7 +6,7 @@
 //!
 //! - **Pure**, functions of headers, rule and `now`: [`field`] (field grammar), [`policy`] (RFC 9111),
 //!   [`key`] (cache keys), [`route`] (matching rules), [`fence`] (what purges select),
-//!   [`comparison`] (stored and live responses).
+//!   [`coding`] (content codings), [`comparison`] (stored and live responses).
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
@@ -30,6 +30,7 @@ mod admin;
 mod advise;
 mod app;
 mod cli;
+mod coding;
 mod comparison;
 mod config;
 mod entry;

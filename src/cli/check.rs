@@ -172,6 +172,7 @@ fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let flag = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
+    let codings: Vec<&str> = route.encode.iter().map(|coding| coding.as_str()).collect();
     let partition = &route.rule.partition;
     let partition = (*partition != Partition::None).then(|| format!("partition {partition}"));
     let parts = [
@@ -194,6 +195,7 @@ fn details(route: &Route) -> String {
         graphql(route),
         listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
+        listed("encode", &codings),
         listed("purges on write", &route.purged_on_write),
         flag(!route.writes_invalidate, "writes do not invalidate"),
         flag(route.writes_for_everyone, "purges on write for all users"),

@@ -13,10 +13,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use super::{
-    PackedFields, VariantIndex,
+    CodedForms, PackedFields, VariantIndex,
     sections::{Section, SectionEnds},
 };
 use crate::{
+    coding::{self, CodingRefusal},
     fence::{Fence, FenceStamp, OwnedResponseAttributes, PurgeCandidate, ResponseAttributes},
     field::Timestamp,
     key::{self, CacheKey, partition},
@@ -52,6 +53,8 @@ pub struct StoredResponse {
     pub requested_at: Timestamp,
     pub has_content_coding: bool,
     pub is_for_one_identity: bool,
+    /// Its body in other codings. They live in this process only.
+    pub forms: CodedForms,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
     /// The version of the fence table at which the response was last found alive.
@@ -188,6 +191,7 @@ impl ResponseDraft {
             requested_at_monotonic: self.stamp.began,
             checked_version: AtomicU64::new(self.stamp.version),
             recently_used: AtomicBool::new(false),
+            forms: CodedForms::of_new_content(),
             bytes: bytes.into_boxed_slice().into(),
             ends: SectionEnds(ends.into_inner().ok()?),
         })
@@ -338,7 +342,7 @@ impl StoredResponse {
 
     /// Returns whether a part of its bytes is in use, as while a client receives the body.
     pub fn is_being_read(&self) -> bool {
-        !self.bytes.is_unique()
+        !self.bytes.is_unique() || self.forms.are_being_read()
     }
 
     /// Returns the length of the body in bytes.
@@ -347,8 +351,30 @@ impl StoredResponse {
     }
 
     /// Returns the bytes on the heap: key, URL, attributes, tags, fields, trailers and body.
+    ///
+    /// Without those of its coded forms.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Returns why it is not encoded; `None` if it may be.
+    pub fn coding_refusal(&self) -> Option<CodingRefusal> {
+        if self.has_trailers() {
+            return Some(CodingRefusal::Trailers);
+        }
+        coding::refusal(self.status, self.fields().iter(), Some(self.body_length()))
+    }
+
+    /// Returns the same response, found alive as before, with these forms.
+    #[must_use]
+    pub fn with_forms(&self, forms: CodedForms) -> Self {
+        Self {
+            checked_version: AtomicU64::new(self.checked_version()),
+            recently_used: AtomicBool::new(self.is_recently_used()),
+            forms,
+            bytes: self.bytes.clone(),
+            ..*self
+        }
     }
 
     /// Returns the same response with the freshness of a later request. Shares its bytes.
@@ -370,6 +396,7 @@ impl StoredResponse {
             requested_at_monotonic: stamp.began,
             checked_version: AtomicU64::new(stamp.version),
             recently_used: AtomicBool::new(self.is_recently_used()),
+            forms: self.forms.clone(),
             bytes: self.bytes.clone(),
             ..*self
         }
@@ -402,7 +429,7 @@ impl StoredResponse {
             requested_at,
         };
         let refreshed = draft.join(&[self.body()], &self.trailers())?;
-        Some(Self { etag: self.etag, ..refreshed })
+        Some(Self { etag: self.etag, forms: self.forms.clone(), ..refreshed })
     }
 }
 
@@ -439,6 +466,22 @@ impl Entry {
                 known.current_selection(new.requested_at).is_some()
             }
             (Self::Variants(_), _) => false,
+        }
+    }
+
+    /// Returns this entry with the coded forms of `known`, if that is a response of the same content.
+    ///
+    /// A response that is freshened while a form is made keeps the form.
+    #[must_use]
+    pub fn keeping_forms_of(self, known: &Self) -> Self {
+        match (&self, known) {
+            (Self::Response(new), Self::Response(known)) => {
+                match new.forms.merged_with(&known.forms) {
+                    Some(forms) => Self::Response(Arc::new(new.with_forms(forms))),
+                    None => self,
+                }
+            }
+            _ => self,
         }
     }
 

@@ -59,6 +59,11 @@ fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Optio
     by_name.or(by_star)
 }
 
+/// Returns whether two names mean the same coding. Legacy names count, and case does not.
+pub(crate) fn is_same_coding(one: &[u8], other: &[u8]) -> bool {
+    without_prefix(one).eq_ignore_ascii_case(without_prefix(other))
+}
+
 /// Strips the prefix of legacy names: `x-gzip` is `gzip` (RFC 9110 §8.4.1.3).
 fn without_prefix(coding: &[u8]) -> &[u8] {
     match coding {

@@ -121,6 +121,22 @@ fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
     }
 }
 
+/// Returns the tags on one line as written, in order.
+///
+/// A malformed tag ends at the next comma.
+pub(crate) fn written(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        while let [b' ' | b'\t' | b',', tail @ ..] = rest {
+            rest = tail;
+        }
+        let (_, after) = take(rest).or_else(|| take_malformed(rest))?;
+        let tag = rest.get(..rest.len() - after.len())?;
+        rest = after;
+        (!tag.is_empty()).then(|| list::trim(tag))
+    })
+}
+
 /// Takes a malformed tag: everything up to the next comma.
 fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let end = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
@@ -193,10 +209,21 @@ mod tests {
         assert_eq!(matches("\"open", "\"x\""), ListMatch::Differs);
     }
 
+    #[test]
+    fn tags_are_returned_as_written() {
+        let tags = |line: &'static str| -> Vec<_> {
+            written(line.as_bytes()).map(|tag| str::from_utf8(tag).unwrap()).collect()
+        };
+        assert_eq!(tags(" \"a,b\", W/\"c\" ,, d ,\"e"), ["\"a,b\"", "W/\"c\"", "d", "\"e"]);
+        assert_eq!(tags("*"), ["*"]);
+        assert!(tags(" , ").is_empty());
+    }
+
     proptest! {
         #[test]
         fn any_line_is_read_to_its_end(line in "[\"W/,a* \\\\]{0,24}", stored in "\"[a,]{0,3}\"") {
             let _ = matches(&line, &stored);
+            prop_assert!(written(line.as_bytes()).count() <= line.len());
         }
     }
 }

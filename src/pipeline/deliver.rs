@@ -16,10 +16,12 @@ use super::{
     head_cache,
     observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
+    representation::{self, Representation},
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
 };
 use crate::{
+    coding::coded_tag,
     entry::StoredResponse,
     field::{
         Timestamp, common, list,
@@ -133,12 +135,12 @@ pub(super) fn hit<B>(
     route: usize,
     received: ReceivedAt,
     request: &Request<B>,
-    (presence, stored): (FieldPresence, &StoredResponse),
+    (presence, form): (FieldPresence, Representation<'_>),
 ) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
     let responder = Responder { config, route, received, method, headers };
-    let (head, content, length) = responder.select_fresh((presence, stored), decision);
+    let (head, content, length) = responder.select_fresh((presence, form), decision);
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
     head.map(|()| DeliveredBody::already_accounted(content))
@@ -157,11 +159,11 @@ impl Responder<'_> {
     /// Responds with a stored response, fresh or stale.
     pub(super) fn stored(
         &self,
-        response: &StoredResponse,
+        form: Representation<'_>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
-        let (head, content, _) = self.select_stored(response, decision);
+        let (head, content, _) = self.select_stored(form, decision);
         accounting.record_response(decision.outcome(), head.status());
         head.map(|()| DeliveredBody::new(content, accounting))
     }
@@ -169,11 +171,11 @@ impl Responder<'_> {
     /// Responds with a fresh stored response to a request that was already accounted for.
     pub(super) fn fresh(
         &self,
-        (presence, stored): (FieldPresence, &StoredResponse),
+        (presence, form): (FieldPresence, Representation<'_>),
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
-        let (head, content, _) = self.select_fresh((presence, stored), decision);
+        let (head, content, _) = self.select_fresh((presence, form), decision);
         accounting.record_response(decision.outcome(), head.status());
         head.map(|()| DeliveredBody::new(content, accounting))
     }
@@ -192,6 +194,11 @@ impl Responder<'_> {
         mut accounting: Box<RequestAccounting>,
     ) -> Response<DeliveredBody> {
         let received = self.received.steady;
+        if streaming.stored != StoredStatus::No {
+            let length = reader.size_hint().exact();
+            let head = (streaming.status, &mut headers);
+            representation::announce_codings(self.route(), head, length);
+        }
         let (status, content) = self.select_streaming(streaming.status, &mut headers, reader);
         if streaming.by_cookies {
             vary_by_cookie(&mut headers);
@@ -294,10 +301,11 @@ impl Responder<'_> {
     }
 
     /// Returns the head of a hit on a complete response. It stays the same for a second.
-    fn hit_head(&self, stored: &StoredResponse, decision: CacheDecision) -> HeaderMap {
-        let now = self.received.steady;
+    fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
+        let (stored, now) = (form.stored, self.received.steady);
         let key = head_cache::HeadKey {
             response: stored.id,
+            coding: form.coded.map(|coded| coded.coding),
             route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),
@@ -306,6 +314,7 @@ impl Responder<'_> {
             let mut headers = stored.detached_fields().unpack(ADDED);
             // The server writes the length of a complete body itself.
             headers.remove(header::CONTENT_LENGTH);
+            form.describe(self.route(), &mut headers);
             self.describe_stored(stored, decision, now, &mut headers);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());
@@ -317,28 +326,29 @@ impl Responder<'_> {
     /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
     fn select_fresh(
         &self,
-        (presence, stored): (FieldPresence, &StoredResponse),
+        (presence, form): (FieldPresence, Representation<'_>),
         decision: CacheDecision,
     ) -> (Response<()>, BodyContent, u64) {
         let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
             && *self.method != Method::HEAD
             && self.config.server_timing == ServerTiming::Off;
         if !is_plain {
-            return self.select_stored(stored, decision);
+            return self.select_stored(form, decision);
         }
-        let head = response(stored.status, self.hit_head(stored, decision));
-        (head, full_body(stored), stored.body_length())
+        let head = response(form.stored.status, self.hit_head(form, decision));
+        (head, full_body(form), form.body_length())
     }
 
     fn select_stored(
         &self,
-        stored: &StoredResponse,
+        form: Representation<'_>,
         decision: CacheDecision,
     ) -> (Response<()>, BodyContent, u64) {
         let now = self.received.steady;
-        let mut headers = stored.fields().unpack(ADDED);
-        let (status, content) = self.select(stored, &mut headers);
-        self.describe_stored(stored, decision, now, &mut headers);
+        let mut headers = form.stored.fields().unpack(ADDED);
+        form.describe(self.route(), &mut headers);
+        let (status, content) = self.select(form, &mut headers);
+        self.describe_stored(form.stored, decision, now, &mut headers);
         let length = match &content {
             BodyContent::Full(bytes) => bytes.len() as u64,
             BodyContent::FullWithTrailers(both) => both.0.len() as u64,
@@ -355,8 +365,7 @@ impl Responder<'_> {
         headers: &mut HeaderMap,
         reader: TeeReader,
     ) -> (StatusCode, BodyContent) {
-        let precondition =
-            validation::evaluate(self.headers, status, headers, self.received.steady);
+        let precondition = self.evaluate_precondition(status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
@@ -382,34 +391,53 @@ impl Responder<'_> {
     /// Selects what to send of a stored response: the whole body, a range, or `304`.
     fn select(
         &self,
-        stored: &StoredResponse,
+        form: Representation<'_>,
         headers: &mut HeaderMap,
     ) -> (StatusCode, BodyContent) {
+        let stored = form.stored;
         let received = stored.freshness.received_at;
-        let precondition = validation::evaluate(self.headers, stored.status, headers, received);
+        let precondition = self.evaluate_precondition(stored.status, headers, received);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
-            return (stored.status, BodyContent::HeadOnly(stored.body_length()));
+            return (stored.status, BodyContent::HeadOnly(form.body_length()));
         }
-        let length = stored.body_length();
+        let length = form.body_length();
         match validation::evaluate_range(self.headers, stored.status, headers, length) {
             RangeOutcome::Full => {
                 if stored.has_trailers() {
                     headers.remove(header::CONTENT_LENGTH);
                 }
-                (stored.status, full_body(stored))
+                (stored.status, full_body(form))
             }
             RangeOutcome::Partial(range) => {
                 describe_part(headers, range, length);
-                (StatusCode::PARTIAL_CONTENT, BodyContent::Full(slice(&stored.body(), range)))
+                (StatusCode::PARTIAL_CONTENT, BodyContent::Full(slice(&form.body(), range)))
             }
             RangeOutcome::Unsatisfiable => {
                 (describe_unsatisfied(headers, length), BodyContent::Empty)
             }
         }
+    }
+
+    /// Evaluates the client's conditions. If it has a current copy in another coding that it accepts,
+    /// the `304` carries the tag of that copy.
+    fn evaluate_precondition(
+        &self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        received_at: Timestamp,
+    ) -> Precondition {
+        if self.route().encodes()
+            && status == StatusCode::OK
+            && let Some(tag) = coded_tag::confirmed(self.headers, headers.get(header::ETAG))
+        {
+            headers.insert(header::ETAG, tag);
+            return Precondition::NotModified;
+        }
+        validation::evaluate(self.headers, status, headers, received_at)
     }
 
     fn describe_stored(
@@ -450,11 +478,11 @@ impl Responder<'_> {
 }
 
 /// Returns the complete body of a stored response, with its trailers.
-fn full_body(stored: &StoredResponse) -> BodyContent {
-    if stored.has_trailers() {
-        BodyContent::FullWithTrailers(Box::new((stored.body(), stored.trailers())))
+fn full_body(form: Representation<'_>) -> BodyContent {
+    if form.stored.has_trailers() {
+        BodyContent::FullWithTrailers(Box::new((form.body(), form.stored.trailers())))
     } else {
-        BodyContent::Full(stored.body())
+        BodyContent::Full(form.body())
     }
 }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use http::HeaderMap;
 
 use super::config_snapshot::SnapshotId;
-use crate::entry::ResponseId;
+use crate::{coding::ContentCoding, entry::ResponseId};
 
 /// Number of heads that each thread keeps, about 2 KiB each. Personal responses take slots of their own.
 const SLOTS: usize = 1024;
@@ -14,6 +14,8 @@ const SLOTS: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadKey {
     pub response: ResponseId,
+    /// The coding of its body, unless it is sent as stored.
+    pub coding: Option<ContentCoding>,
     /// The configuration, and the route in it.
     pub route: (SnapshotId, usize),
     /// The `Age`, in seconds.
@@ -27,6 +29,14 @@ thread_local! {
         RefCell::new((0..SLOTS).map(|_| None).collect());
 }
 
+impl HeadKey {
+    /// Returns the slot. The forms of one response take different ones.
+    fn slot(&self) -> usize {
+        let form = self.coding.map_or(0, |coding| coding.index() + 1);
+        self.response.number().wrapping_add(form * (SLOTS / 4)) % SLOTS
+    }
+}
+
 /// Returns a copy of the cached head, or makes one for the next second.
 ///
 /// Building a head costs several times as much as copying one. Values that belong to one thread
@@ -34,7 +44,7 @@ thread_local! {
 /// the stored response, so that it does not keep an evicted body in memory.
 pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
     HEADS.with_borrow_mut(|heads| {
-        let Some(slot) = heads.get_mut(key.response.number() % SLOTS) else { return make() };
+        let Some(slot) = heads.get_mut(key.slot()) else { return make() };
         match slot {
             Some((known, head)) if *known == key => head.clone(),
             _ => slot.insert((key, make())).1.clone(),
@@ -49,7 +59,7 @@ mod tests {
     use super::*;
 
     fn key(response: ResponseId, age: u32) -> HeadKey {
-        HeadKey { response, route: (SnapshotId::next(), 0), age, ttl: 60 }
+        HeadKey { response, coding: None, route: (SnapshotId::next(), 0), age, ttl: 60 }
     }
 
     fn head(value: &'static str) -> HeaderMap {
@@ -66,6 +76,8 @@ mod tests {
             get_or_make(HeadKey { response: ResponseId::next(), ..first }, || head("3")),
             head("3")
         );
+        let coded = HeadKey { coding: Some(ContentCoding::Gzip), ..first };
+        assert_eq!(get_or_make(coded, || head("5")), head("5"));
         let reloaded = HeadKey { route: (SnapshotId::next(), 0), ..first };
         assert_eq!(get_or_make(reloaded, || head("4")), head("4"));
     }

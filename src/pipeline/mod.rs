@@ -26,6 +26,7 @@ mod body_slice;
 mod cacheability;
 mod client_request;
 mod clock;
+mod coded_form;
 mod collapse;
 mod config_snapshot;
 mod content;
@@ -34,6 +35,7 @@ mod credential_feedback;
 mod credential_verdict;
 mod credentials;
 mod deliver;
+mod encodings;
 pub(crate) mod explain;
 mod fetch;
 mod fetch_context;
@@ -71,6 +73,7 @@ mod recent_clients;
 mod recent_failures;
 mod recent_targets;
 mod refresh;
+mod representation;
 mod request_context;
 mod respond;
 mod selecting_fields;
@@ -132,6 +135,7 @@ use lookup::{LookupCriteria, MemoryState};
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
+use representation::FormChoice;
 use request_context::{RequestContext, RequestSafety, evaluate_reuse};
 use verification::{AuditedHit, is_audited};
 
@@ -177,7 +181,15 @@ impl<S: Store> Handler for Pipeline<S> {
                     let headers = request.headers();
                     match self.fresh_in_memory(config, route, headers, &lookup, received) {
                         Ok(stored) => {
-                            let served = (lookup.presence, &*stored);
+                            let chosen = (request.headers(), lookup.presence);
+                            let FormChoice::Ready(form) =
+                                representation::choose(config.route(route), chosen, &stored)
+                            else {
+                                let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
+                                let action = RequestAction::Lookup(lookup);
+                                return FastPath::Continue(config, route, action, memory);
+                            };
+                            let served = (lookup.presence, form);
                             let hit = deliver::hit(config, route, received, &request, served);
                             if is_audited(config.route(route), request.method()) {
                                 let config = Arc::clone(config);
@@ -376,7 +388,7 @@ impl<S: Store> ClientRequest<S> {
         let body = match &mut action {
             RequestAction::Lookup(lookup) => {
                 if let Some(stored) = self.context.fresh_in_memory(lookup) {
-                    return self.respond_fresh(lookup.presence, &stored);
+                    return self.respond_fresh(lookup.presence, &stored).await;
                 }
                 // It may wait for the origin, and others with it.
                 let content = self.context.pipeline.interned_content.intern(content);
@@ -396,7 +408,7 @@ impl<S: Store> ClientRequest<S> {
         let decision = pass::decision(Reason::RuleBypass);
         let plan = MissPlan::of_bypass(lookup.target.clone());
         let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-        self.respond(fetched, decision)
+        self.respond(fetched, decision).await
     }
 
     async fn respond_from_cache(
@@ -414,14 +426,15 @@ impl<S: Store> ClientRequest<S> {
                     let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
                     AuditedHit { context, lookup, stored }.start();
                 }
-                self.respond_stored(&stored.response, CacheDecision::hit(CacheResult::Hit, None))
+                let decision = CacheDecision::hit(CacheResult::Hit, None);
+                self.respond_stored(&stored.response, decision).await
             }
             LookupOutcome::Stale(stored, reason) => {
                 if reason != Reason::RequestMaxStale {
                     self.context.refresh(&lookup, &stored, reason);
                 }
                 let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
-                self.respond_stored(&stored.response, decision)
+                self.respond_stored(&stored.response, decision).await
             }
             LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).await,
         }
@@ -448,16 +461,18 @@ impl<S: Store> ClientRequest<S> {
         }
         if !plan.may_be_shared(&lookup, self.context.rule()) {
             let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-            return self.respond(fetched, decision);
+            return self.respond(fetched, decision).await;
         }
         match self.context.join_flight(&lookup, plan).boxed().await {
             FlightOutcome::Leader(plan, flight) => {
                 self.lead(&lookup, plan, flight, decision).boxed().await
             }
-            FlightOutcome::Shared(outcome) => self.respond_shared(outcome, decision.collapsed()),
+            FlightOutcome::Shared(outcome) => {
+                self.respond_shared(outcome, decision.collapsed()).await
+            }
             FlightOutcome::NotShared(plan) => {
                 let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-                self.respond(fetched, decision)
+                self.respond(fetched, decision).await
             }
         }
     }
@@ -502,7 +517,7 @@ impl<S: Store> ClientRequest<S> {
         // A task of its own, so that followers survive the leader's client.
         tokio::spawn(async move { sender.send(fetch.run(Some(flight)).await) });
         match fetched.await {
-            Ok(fetched) => self.respond(fetched, decision),
+            Ok(fetched) => self.respond(fetched, decision).await,
             Err(_) => self.respond_problem(problems::internal_error(), decision),
         }
     }

@@ -1,6 +1,6 @@
 //! Passing: forwards a request to the origin without the cache.
 
-use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -8,7 +8,8 @@ use super::{
     miss_plan::MissPlan, problems, receive::Lookup, request_context::RequestContext, send::send,
 };
 use crate::{
-    field::hop::LARDER_WARM,
+    coding::coded_tag,
+    field::{hop::LARDER_WARM, presence::FieldPresence},
     forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
@@ -54,6 +55,7 @@ impl<S: Store> ClientRequest<S> {
         if join_upgrade(upgrade, &mut response, &connection.tunnels) == Upgrade::Refused {
             return self.respond_problem(problems::too_many_tunnels(), decision);
         }
+        self.context.confirm_coded_tag(&mut response);
         if let Some(summary) = Box::pin(self.context.warm(response.status())).await {
             response.headers_mut().insert(LARDER_WARM, summary);
         }
@@ -69,9 +71,27 @@ impl<S: Store> RequestContext<S> {
         key: Option<&CacheKey>,
     ) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
+        if self.has_coded_tags() {
+            coded_tag::restore(forwarded.headers_mut());
+        }
         *forwarded.method_mut() = self.request.method.clone();
         *forwarded.body_mut() = body;
         forwarded
+    }
+
+    /// Returns whether the request may have conditions with the tags of coded bodies.
+    fn has_coded_tags(&self) -> bool {
+        let conditions = FieldPresence::CONDITION.with(FieldPresence::ORIGIN_CONDITION);
+        self.presence.has(conditions) && self.config.routes.any_encodes()
+    }
+
+    /// Changes the tag of a `304` to that of the coded body that the client has.
+    fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
+        if response.status() == StatusCode::NOT_MODIFIED && self.has_coded_tags() {
+            let headers = response.headers_mut();
+            let tag = coded_tag::confirmed(&self.request.headers, headers.get(header::ETAG));
+            tag.map(|tag| headers.insert(header::ETAG, tag));
+        }
     }
 
     /// Queues the requests that the route's `on_success` warms. If the client asked to wait,

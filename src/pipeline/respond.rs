@@ -1,5 +1,7 @@
 //! Responding: turns outcomes into responses for the client.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Response};
 
 use super::{
@@ -7,12 +9,14 @@ use super::{
     body::DeliveredBody,
     client_request::ClientRequest,
     deliver::{CacheDecision, Responder},
+    encodings::CodedForm,
     fetch::FetchOutcome,
     finish::RequestAccounting,
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
     last_hop,
     observed_body::BodyObserver,
     problems,
+    representation::Representation,
     request_context::RequestContext,
     tee::TeeReader,
     write_through::WriteThroughResponse,
@@ -31,7 +35,7 @@ use crate::{
 
 impl<S: Store> ClientRequest<S> {
     /// Responds with the outcome of a fetch.
-    pub(super) fn respond(
+    pub(super) async fn respond(
         self,
         fetched: FetchOutcome,
         decision: CacheDecision,
@@ -39,11 +43,11 @@ impl<S: Store> ClientRequest<S> {
         if is_stored_success(&fetched) {
             self.context.note_client();
         }
-        self.respond_shared(fetched, decision)
+        self.respond_shared(fetched, decision).await
     }
 
     /// Responds with the outcome of a fetch, which may be another request's.
-    pub(super) fn respond_shared(
+    pub(super) async fn respond_shared(
         self,
         outcome: FetchOutcome,
         decision: CacheDecision,
@@ -52,7 +56,7 @@ impl<S: Store> ClientRequest<S> {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
-            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision),
+            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision).await,
             FetchOutcome::Failed(failure) => self.respond_fetch_failure(&failure, decision),
             FetchOutcome::NotShared(response, reason) => {
                 let origin_status = Some(response.status());
@@ -98,7 +102,7 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with a stored response that a fetch allowed to use.
-    fn respond_reused(
+    async fn respond_reused(
         self,
         reused: &ReusedResponse,
         decision: CacheDecision,
@@ -108,28 +112,40 @@ impl<S: Store> ClientRequest<S> {
         let decision =
             if reused.collapsed == Collapsed::Yes { decision.collapsed() } else { decision };
         let decision = CacheDecision { result, origin_status, reason, ..decision };
-        self.respond_stored(&reused.response, decision)
+        self.respond_stored(&reused.response, decision).await
     }
 
     /// Responds with a fresh stored response from memory.
-    pub(super) fn respond_fresh(
+    pub(super) async fn respond_fresh(
         self,
         presence: FieldPresence,
-        stored: &StoredResponse,
+        stored: &Arc<StoredResponse>,
     ) -> Response<DeliveredBody> {
         let decision = CacheDecision::hit(CacheResult::Hit, None);
+        let coded = self.coded_form(stored).await;
+        let form = Representation { stored, coded: coded.as_deref() };
         self.deliver(|responder, accounting| {
-            responder.fresh((presence, stored), decision, accounting)
+            responder.fresh((presence, form), decision, accounting)
         })
     }
 
-    /// Responds with a stored response.
-    pub(super) fn respond_stored(
+    /// Responds with a stored response, encoded if the route says so.
+    pub(super) async fn respond_stored(
         self,
-        response: &StoredResponse,
+        stored: &Arc<StoredResponse>,
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
-        self.deliver(|responder, accounting| responder.stored(response, decision, accounting))
+        let coded = self.coded_form(stored).await;
+        let form = Representation { stored, coded: coded.as_deref() };
+        self.deliver(|responder, accounting| responder.stored(form, decision, accounting))
+    }
+
+    async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
+        if self.context.config.route(self.context.route).encodes() {
+            self.context.coded_form(stored).await
+        } else {
+            None
+        }
     }
 
     fn deliver(

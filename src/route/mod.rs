@@ -32,6 +32,7 @@ pub(crate) use target::TargetTemplate;
 pub(crate) use verification::{ComparisonRule, SampleRate, Verification};
 
 use crate::{
+    coding::ContentCoding,
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},
     policy::{CacheRule, Partition, invalidation::is_unsafe_method},
 };
@@ -73,6 +74,9 @@ pub struct Route {
     pub logs_out: bool,
     /// Replaces the origin's `Cache-Control` towards clients.
     pub client_cache: Option<HeaderValue>,
+    /// Content codings in which stored responses are sent, in order of preference. Empty if they are
+    /// sent as stored.
+    pub encode: Box<[ContentCoding]>,
     /// Targets that are prefetched after a successful response.
     pub warm_on_success: Box<[TargetTemplate]>,
     /// Whether the leak detector watches the route, if its responses are shared.
@@ -122,6 +126,7 @@ impl Route {
             graphql: None,
             purged_on_write: Box::default(),
             client_cache: None,
+            encode: Box::default(),
             warm_on_success: Box::default(),
             writes_invalidate: true,
             writes_for_everyone: false,
@@ -215,6 +220,12 @@ impl Route {
     /// Returns whether the route needs the JSON of its responses.
     pub fn reads_body(&self) -> bool {
         !self.body_tags.is_empty() || !self.store_unless.is_empty() || self.graphql.is_some()
+    }
+
+    /// Returns whether stored responses are encoded for clients that accept it.
+    #[inline]
+    pub fn encodes(&self) -> bool {
+        !self.encode.is_empty()
     }
 
     /// Returns whether the JSON of a response forbids storing it.

@@ -99,6 +99,11 @@ impl RouteTable {
         listed.or_else(|| operations.get(GraphqlRule::OTHERS)).copied()
     }
 
+    /// Returns whether any route encodes stored responses.
+    pub fn any_encodes(&self) -> bool {
+        self.unmatched.encodes() || self.routes.iter().any(|route| route.encodes())
+    }
+
     /// Returns the first route that matches, or the fallback route.
     ///
     /// `host` is in canonical form and may have a port. If a reading of the path selects an

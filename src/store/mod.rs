@@ -9,7 +9,7 @@ mod namespace_history;
 pub(crate) mod redis;
 mod tiered;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 pub(crate) use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
 pub(crate) use memory::{MemoryStore, MemoryUsage};
@@ -18,7 +18,7 @@ pub(crate) use redis::RedisStore;
 pub(crate) use tiered::TieredStore;
 
 use crate::{
-    entry::{Entry, VarySelection},
+    entry::{CodedBody, ContentId, Entry, VarySelection},
     key::CacheKey,
 };
 
@@ -63,6 +63,12 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns an entry that a node stored with [`Store::put_shared`]. Does not copy it to memory.
     fn get_shared(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
+
+    /// Adds a coded form to the response under this key, in the tier of [`Store::peek`].
+    ///
+    /// Does nothing if that tier has another content by now. If the response would become too large,
+    /// excludes the coding.
+    fn add_form(&self, _key: &CacheKey, _content: ContentId, _form: Arc<CodedBody>) {}
 
     /// Coordinates with other nodes which one fetches a key that is in no tier.
     fn claim_fetch(&self, key: &CacheKey) -> impl Future<Output = FetchClaim> + Send;

@@ -1,13 +1,16 @@
 //! The tiers: this node's memory in front of the Redis that the fleet shares.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     FetchClaim, MemoryStore, MemoryUsage, PutOutcome, Store,
     redis::{RedisHealth, RedisStore},
 };
 use crate::{
-    entry::{Entry, VarySelection},
+    entry::{CodedBody, ContentId, Entry, VarySelection},
     key::{CacheKey, StoragePlacement},
 };
 
@@ -142,6 +145,12 @@ impl Store for TieredStore {
         }
     }
 
+    fn add_form(&self, key: &CacheKey, content: ContentId, form: Arc<CodedBody>) {
+        if let Some(memory) = &self.memory {
+            memory.add_form(key, content, form);
+        }
+    }
+
     async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         match self.redis_for(key) {
             // Boxed, because only misses get here.
@@ -202,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_removed_while_it_is_kept_is_not_kept() {
         let key = CacheKey::from_text(b"/a");
-        let found = || Entry::Variants(std::sync::Arc::new(VariantIndex::new(&key)));
+        let found = || Entry::Variants(Arc::new(VariantIndex::new(&key)));
         // Removals: none, before the copy, right after it.
         for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
             let memory = MemoryStore::new(1 << 20, 1 << 20);

@@ -13,6 +13,7 @@ use prometheus::{
 
 use super::{
     catalogue::Catalogue,
+    encoding::EncodingMetrics,
     feed::FeedMetrics,
     leaks::LeakMetrics,
     log::{DROPPED, SUPPRESSED},
@@ -67,6 +68,7 @@ pub struct Metrics {
     pub(crate) filling_bytes: IntGauge,
     pub(crate) pinned_bytes: IntGauge,
     pub(crate) bodies_not_kept: IntCounterVec,
+    pub(crate) encodings: EncodingMetrics,
     /// The event feed.
     pub feed: FeedMetrics,
     pub(crate) purging: PurgeMetrics,
@@ -254,6 +256,7 @@ impl Metrics {
                 "Storable response bodies that were not kept for the store, by cause.",
                 &["cause"],
             ),
+            encodings: EncodingMetrics::new(&catalogue),
             feed: FeedMetrics::new(&catalogue),
             purging: PurgeMetrics::new(&catalogue),
             store: StoreMetricFamilies::new(&catalogue),

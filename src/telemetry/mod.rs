@@ -2,6 +2,7 @@
 
 mod access_log;
 mod catalogue;
+mod encoding;
 mod feed;
 mod leaks;
 pub(crate) mod log;
@@ -14,6 +15,7 @@ mod user;
 mod verification;
 
 pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
+pub(crate) use encoding::EncodingResult;
 pub use metrics::Metrics;
 pub(crate) use metrics::{ReloadResult, RequestObservation, RouteMetrics};
 pub(crate) use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};

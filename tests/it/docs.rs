@@ -49,6 +49,7 @@ fn metric_names(source: &str) -> BTreeSet<String> {
 fn every_metric_is_documented() {
     let mut known = metric_names("src/telemetry/metrics.rs");
     for further in [
+        "encoding",
         "feed",
         "leaks",
         "log/stderr",
@@ -261,6 +262,7 @@ fn the_configurations_in_the_guides_are_valid() {
     for file in [
         "get-started.md",
         "cache-an-api.md",
+        "encoding.md",
         "search-bodies.md",
         "graphql.md",
         "operations.md",

@@ -24,6 +24,7 @@ mod continuity;
 mod cors;
 mod credentials;
 mod docs;
+mod encoding;
 mod events;
 mod events_of_users;
 mod explain;

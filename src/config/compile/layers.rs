@@ -11,6 +11,7 @@ use super::{
     ttl,
 };
 use crate::{
+    coding::ContentCoding,
     config::{
         file::{
             BypassTable, CompareTable, DefaultsTable, Located, QueryTable, RouteSection, Text,
@@ -44,6 +45,8 @@ struct CommonKeys<'a> {
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
+    encode: Option<&'a Texts>,
+    encode_private: Option<&'a Located<bool>>,
     detect_leaks: Option<bool>,
     shadow: Option<&'a Located<bool>>,
     audit: Option<&'a Text>,
@@ -68,6 +71,8 @@ macro_rules! keys {
             store_unless: $table.store_unless.as_ref(),
             client_cache: $table.client_cache.as_ref(),
             client_cache_control: $table.client_cache_control.as_ref(),
+            encode: $table.encode.as_ref(),
+            encode_private: $table.encode_private.as_ref(),
             detect_leaks: $table.detect_leaks.as_ref().map(|flag| flag.value),
             shadow: $table.shadow.as_ref(),
             audit: $table.audit.as_ref(),
@@ -97,6 +102,8 @@ pub(super) struct Layer<'a> {
     pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,
+    encode: Option<Box<[ContentCoding]>>,
+    encode_private: Option<bool>,
     pub(super) detect_leaks: Option<bool>,
 }
 
@@ -137,6 +144,8 @@ impl<'a> Layer<'a> {
             bypass,
             store_unless: keys.store_unless.map(|texts| paths(texts, problems)),
             client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
+            encode: keys.encode.map(|texts| codings(texts, problems)),
+            encode_private: keys.encode_private.map(|flag| flag.value),
             detect_leaks: keys.detect_leaks,
         }
     }
@@ -164,8 +173,21 @@ impl<'a> Layer<'a> {
             bypass: self.bypass.or(lower.bypass),
             store_unless: self.store_unless.or(lower.store_unless),
             client_cache: self.client_cache.or(lower.client_cache),
+            encode: self.encode.or(lower.encode),
+            encode_private: self.encode_private.or(lower.encode_private),
             detect_leaks: self.detect_leaks.or(lower.detect_leaks),
         }
+    }
+
+    /// Returns the codings of the merged layers: none for responses that belong to some clients, unless
+    /// the file says so. Their lengths would reveal secrets beside text that an attacker chooses
+    /// (BREACH).
+    pub(super) fn codings(&self) -> Box<[ContentCoding]> {
+        let is_private = self.partition.as_ref().is_some_and(Partition::needs_identity);
+        if is_private && self.encode_private != Some(true) {
+            return Box::default();
+        }
+        self.encode.clone().unwrap_or_default()
     }
 
     /// Returns how stored responses are verified. Shadow mode compares every response, so it takes
@@ -202,6 +224,20 @@ impl<'a> Layer<'a> {
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }
+}
+
+fn codings(texts: &Texts, problems: &mut Problems<'_>) -> Box<[ContentCoding]> {
+    let words = ContentCoding::ALL.map(|coding| (coding.as_str(), coding));
+    let mut codings = Vec::with_capacity(texts.len());
+    for text in texts.iter() {
+        match problems.one_of(Some(text), &words) {
+            Some(coding) if codings.contains(&coding) => {
+                problems.error(&text.span, "this coding is listed twice");
+            }
+            coding => codings.extend(coding),
+        }
+    }
+    codings.into()
 }
 
 fn sample_rate(text: &Text, problems: &mut Problems<'_>) -> Option<SampleRate> {

@@ -47,6 +47,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
 /// Compiles the fallback route, which has no `ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
+    let encode = defaults.codings();
     let (verification, comparison) = (defaults.verification(), defaults.comparison());
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
@@ -56,6 +57,7 @@ fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problem
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
         client_cache: defaults.client_cache,
+        encode,
         leak_detection: leak_detection(defaults.detect_leaks),
         tags,
         body_tags,
@@ -102,6 +104,7 @@ fn route(
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
     let mut rule = layer.rule(users);
+    let encode = layer.codings();
     let (verification, comparison) = (layer.verification(), layer.comparison());
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
@@ -145,6 +148,7 @@ fn route(
             == Some(true),
         logs_out,
         client_cache: layer.client_cache,
+        encode,
         warm_on_success,
         leak_detection: leak_detection(layer.detect_leaks),
         quarantine: QuarantineState::Open,

@@ -28,6 +28,7 @@ pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'
         if let Some(route) = route_of(section, routes) {
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
+            warn_about_encoding(section, route, config.store.memory, problems);
             warn_about_leaks(section, route, problems);
             warn_about_graphql(section, route, problems);
             warn_about_user_tags(section, route, problems);
@@ -63,10 +64,11 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
         return;
     }
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    let keys: [(&str, Option<&Range<usize>>); 3] = [
+    let keys: [(&str, Option<&Range<usize>>); 4] = [
         ("ttl", section.ttl.as_ref().map(|ttl| &ttl.span)),
         ("tags", section.tags.as_ref().map(|tags| &tags.span)),
         ("partition", section.partition.as_ref().map(|text| &text.span)),
+        ("encode", section.encode.as_ref().map(|texts| &texts.span)),
     ];
     for (key, span) in keys {
         let Some(span) = span else { continue };
@@ -93,6 +95,40 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
     if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
+    }
+}
+
+/// Warns about encoding that never happens.
+fn warn_about_encoding(
+    section: &RouteSection,
+    route: &Route,
+    memory: u64,
+    problems: &mut Problems<'_>,
+) {
+    if let Some(flag) = section.encode_private.as_ref().filter(|flag| flag.value) {
+        let message = if !route.rule.partition.needs_identity() {
+            Some("`encode_private` has no effect: the responses of this route are not personal")
+        } else if !route.encodes() {
+            Some("`encode_private` has no effect without `encode`")
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            problems.push(Finding::warning(flag.span.clone(), message));
+        }
+    }
+    let Some(texts) = section.encode.as_ref().filter(|texts| !texts.is_empty()) else { return };
+    let warning = |message: &str| Finding::warning(texts.span.clone(), message);
+    if !route.rule.cache {
+        problems.push(warning("`encode` has no effect: the route is not cached"));
+    } else if !route.encodes() {
+        let message = "`encode` has no effect: the responses of this `partition` are personal";
+        problems.push(warning(message).help(
+            "`encode_private = true` encodes them; their lengths may then reveal secrets beside text that an attacker chooses (BREACH)",
+        ));
+    } else if memory == 0 {
+        let message = "`encode` has no effect: coded responses are kept in memory only";
+        problems.push(warning(message).help("set `store.memory`"));
     }
 }
 

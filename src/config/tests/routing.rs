@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{errors, parse, warnings};
-use crate::key::uri::PathReadings;
+use crate::{coding::ContentCoding, key::uri::PathReadings};
 
 #[test]
 fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
@@ -92,6 +92,9 @@ ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
         ("defaults.store_unless = \"errors\"", "invalid JSONPath"),
         ("defaults.bypass.refresh = \"yes\"", "`true` or `false`"),
         ("tier.a.client_cache = \"a\\nb\"", "invalid field value"),
+        ("defaults.encode = \"brotli\"", "expected one of `br`, `zstd`, `gzip`"),
+        ("defaults.encode = [\"br\", \"gzip\", \"br\"]", "this coding is listed twice"),
+        ("tier.a.encode_private = \"yes\"", "`true` or `false`"),
         ("tier.a.tags = [\"x{\"]", "proxy.toml:2:"),
     ] {
         let errors = errors(text);
@@ -111,9 +114,11 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
         bypass = { header = ["x-export"] }
         store_unless = "$.errors[0]"
         client_cache = "no-cache"
+        encode = ["br", "gzip"]
         [tier.hot]
         tags = ["hot:{id}", "{$.id}"]
         client_cache = "public"
+        encode = "zstd"
         client_cache_control = "ignore"
         [[route]]
         name = "a"
@@ -125,6 +130,7 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
         match = "/b"
         tags = []
         store_unless = []
+        encode = []
         "#,
     );
     let route =
@@ -141,6 +147,9 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
     assert!(a.query.keeps("utm_x") && !b.query.keeps("utm_x") && !other.query.keeps("utm_x"));
     assert_eq!(a.client_cache.as_ref().unwrap(), "public");
     assert_eq!(other.client_cache.as_ref().unwrap(), "no-cache");
+    assert_eq!(*a.encode, [ContentCoding::Zstd]);
+    assert_eq!(*other.encode, [ContentCoding::Brotli, ContentCoding::Gzip]);
+    assert!(!b.encodes());
     let mut export = HeaderMap::new();
     export.insert("x-export", "1".parse().unwrap());
     for route in [a, b, other] {

@@ -35,6 +35,26 @@ fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
 }
 
 #[test]
+fn encoding_that_never_happens_is_pointed_at() {
+    let route = |keys: &str| {
+        warnings(&format!("[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nencode = [\"br\"]\n{keys}"))
+    };
+    let personal = "`encode` has no effect: the responses of this `partition` are personal";
+    let off = "`encode` has no effect: coded responses are kept in memory only";
+    assert_eq!(route(""), [""; 0]);
+    assert_eq!(route("partition = \"user\""), [personal]);
+    assert_eq!(route("partition = \"user\"\nencode_private = false"), [personal]);
+    assert_eq!(route("partition = \"user\"\nencode_private = true"), [""; 0]);
+    assert_eq!(route("cache = false"), ["`encode` has no effect: the route is not cached"]);
+    assert_eq!(route("[store]\nmemory = \"0\"\nredis = \"redis://r\""), [off]);
+    let open = "`encode_private` has no effect: the responses of this route are not personal";
+    assert_eq!(route("encode_private = true"), [open]);
+    let unused =
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\npartition = \"user\"\nencode_private = true";
+    assert_eq!(warnings(unused), ["`encode_private` has no effect without `encode`"]);
+}
+
+#[test]
 fn a_default_ttl_that_no_route_takes_has_no_effect() {
     let defaults = "[defaults]\nttl = \"1m\"\n";
     let message = "`defaults.ttl` has no effect: no route uses it";

@@ -210,9 +210,21 @@ pub struct ExplainedStored {
     pub made_stale_by: Option<&'static str>,
     /// Size of its body in bytes.
     pub bytes: u64,
+    /// Its content coding for this client, if the route encodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<ExplainedEncoding>,
     pub tags: Vec<String>,
     /// Number of variants stored for the target, if there are any.
     pub variants: Option<usize>,
+}
+
+/// The form in which the client receives a stored response.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ExplainedEncoding {
+    /// The content coding; none if the response is sent as it is stored.
+    pub coding: Option<&'static str>,
+    /// The reason.
+    pub means: &'static str,
 }
 
 /// A purge of the response.
@@ -248,6 +260,9 @@ pub struct ExplainedResponse {
     pub tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<String>,
+    /// Its content coding for this client once it is stored, if the route encodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<ExplainedEncoding>,
 }
 
 /// The calculation of a lifetime.

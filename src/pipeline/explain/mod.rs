@@ -8,6 +8,7 @@
 mod advice;
 mod caller;
 mod decisions;
+mod encoding;
 mod explanation;
 mod input;
 mod key;
@@ -101,9 +102,9 @@ impl<S: Store> Pipeline<S> {
         let mut explanation = explain(&planned, &parsed, (received.at, limit), snapshot.as_ref());
         if let (Some(snapshot), Some(lookup)) = (&snapshot, planned.lookup()) {
             explanation.stored = if planned.is_shadow() {
-                self.shadow(&config).stored(lookup, snapshot)
+                self.shadow(&config).stored(&planned, lookup, snapshot)
             } else {
-                self.stored(lookup, snapshot)
+                self.stored(&planned, lookup, snapshot)
             };
             explanation.purged = self.purged_by(&planned, lookup, snapshot);
         }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     advice,
-    explanation::{ExplainedResponse, HumanDuration, Lifetime, Selectors},
+    explanation::{ExplainedEncoding, ExplainedResponse, HumanDuration, Lifetime, Selectors},
     input::ParsedResponse,
     request::PlannedRequest,
 };
@@ -129,7 +129,13 @@ impl EvaluatedResponse {
                 .collect(),
             tags: self.tags(planned, lookup),
             cache_control: self.cache_control(route, stored),
+            encoding: stored.then(|| self.encoding(planned)).flatten(),
         }
+    }
+
+    fn encoding(&self, planned: &PlannedRequest<'_>) -> Option<ExplainedEncoding> {
+        let length = self.given.body.as_ref().map(|body| body.len() as u64);
+        planned.encoding_of_given((self.given.status, &self.given.headers), length)
     }
 
     /// Returns the `Cache-Control` sent to clients.

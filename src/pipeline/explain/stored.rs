@@ -69,6 +69,7 @@ impl LookupSnapshot {
 impl<S: Store> Pipeline<S> {
     pub(super) fn stored(
         &self,
+        planned: &PlannedRequest<'_>,
         lookup: &Lookup,
         snapshot: &LookupSnapshot,
     ) -> Option<ExplainedStored> {
@@ -94,6 +95,7 @@ impl<S: Store> Pipeline<S> {
                 ForcedStaleness::PreviousVersion => Some("a new namespace version"),
             },
             bytes: response.body_length(),
+            encoding: planned.encoding_of_stored(response),
             tags: response.tags().map(|tag| without_user(tag, user)).collect(),
             variants,
         })

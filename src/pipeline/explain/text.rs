@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::explanation::{
-    ExplainedKey, ExplainedResponse, ExplainedStored, Explanation, HumanDuration, Lifetime,
-    Selectors, UnmatchedRoute,
+    ExplainedEncoding, ExplainedKey, ExplainedResponse, ExplainedStored, Explanation,
+    HumanDuration, Lifetime, Selectors, UnmatchedRoute,
 };
 
 /// Maximum number of non-matching routes listed by name.
@@ -162,9 +162,17 @@ impl ExplainedStored {
             ("fetched after", format!("record {} of the purge log", self.fetched_after)),
         ];
         let variants = self.variants.map(|count| count.to_string());
-        let further = [("tags", listed(&self.tags)), ("variants", variants)];
+        let encoding = self.encoding.map(ExplainedEncoding::text);
+        let further =
+            [("encoding", encoding), ("tags", listed(&self.tags)), ("variants", variants)];
         rows.extend(further.into_iter().filter_map(|(label, text)| Some((label, text?))));
         rows
+    }
+}
+
+impl ExplainedEncoding {
+    fn text(self) -> String {
+        format!("{}: {}", self.coding.unwrap_or("none"), self.means)
     }
 }
 
@@ -181,6 +189,7 @@ impl ExplainedResponse {
             ("varies by", listed(&self.varies_by)),
             ("tags", listed(&self.tags)),
             ("Cache-Control", self.cache_control.clone()),
+            ("encoding", self.encoding.map(ExplainedEncoding::text)),
         ];
         rows.extend(further.into_iter().filter_map(|(label, text)| Some((label, text?))));
         rows

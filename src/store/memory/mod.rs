@@ -17,7 +17,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{FetchClaim, PutOutcome, Store};
 use crate::{
-    entry::{Entry, VariantIndex, VarySelection},
+    entry::{CodedBody, ContentId, Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
 };
 use digest_hasher::DigestBuildHasher;
@@ -179,19 +179,34 @@ impl MemoryStore {
 
     /// Stores an entry. The caller holds the write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
-        let (digest, weight, identity) = (key.digest(), weight_of(&entry), entry.identity());
-        if weight > self.max_entry as u64 || (identity.is_some() && !self.shares.fits(weight)) {
+        let digest = key.digest();
+        if !self.fits(&entry) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             self.take(digest);
             return PutOutcome::TooLarge;
         }
-        let replaced = self.cache.peek(&digest);
-        if replaced.is_some() {
+        if let Some(replaced) = self.cache.peek(&digest) {
             self.replaced.fetch_add(1, Ordering::Relaxed);
+            self.place(digest, entry);
+            self.pinned.track(replaced);
+        } else {
+            self.place(digest, entry);
         }
+        PutOutcome::Stored
+    }
+
+    /// Returns whether an entry is within the limits.
+    fn fits(&self, entry: &Entry) -> bool {
+        let weight = weight_of(entry);
+        weight <= self.max_entry as u64 && (entry.identity().is_none() || self.shares.fits(weight))
+    }
+
+    /// Places an entry that fits. The caller holds the write lock of the key.
+    fn place(&self, digest: u128, entry: Entry) {
+        let (weight, identity) = (weight_of(&entry), entry.identity());
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(digest, entry, &mut evicted);
-        for gone in evicted.into_iter().chain(replaced) {
+        for gone in evicted {
             self.pinned.track(gone);
         }
         if let Some(identity) = identity {
@@ -201,7 +216,6 @@ impl MemoryStore {
                 self.shares.remove(identity, digest);
             }
         }
-        PutOutcome::Stored
     }
 
     /// Removes an entry. The caller holds the write lock of the key.
@@ -291,7 +305,8 @@ impl Store for MemoryStore {
     async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         self.write_locked(key, || match self.peek(key) {
             Some(known) if entry.is_superseded_by(&known) => PutOutcome::Superseded,
-            _ => self.insert(key, entry),
+            Some(known) => self.insert(key, entry.keeping_forms_of(&known)),
+            None => self.insert(key, entry),
         })
     }
 
@@ -308,6 +323,22 @@ impl Store for MemoryStore {
 
     async fn get_shared(&self, _key: &CacheKey) -> Option<Entry> {
         None
+    }
+
+    fn add_form(&self, key: &CacheKey, content: ContentId, form: Arc<CodedBody>) {
+        self.write_locked(key, || {
+            let Some(Entry::Response(known)) = self.peek(key) else { return };
+            if known.forms.content() != content {
+                return;
+            }
+            let coding = form.coding;
+            let entry = Entry::Response(Arc::new(known.with_forms(known.forms.with(form))));
+            if self.fits(&entry) {
+                self.place(key.digest(), entry);
+            } else {
+                known.forms.exclude(coding);
+            }
+        });
     }
 
     async fn claim_fetch(&self, _key: &CacheKey) -> FetchClaim {

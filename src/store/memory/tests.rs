@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    entry::{CompleteBody, ResponseDraft},
+    coding::ContentCoding,
+    entry::{CodedBody, CompleteBody, ResponseDraft, StoredResponse},
     fence::{FenceStamp, OwnedResponseAttributes},
     field::Timestamp,
     key::{OriginTarget, uri::Scheme},
@@ -297,4 +298,54 @@ fn a_large_response_that_is_evicted_while_it_is_read_counts() {
     assert!(store.pinned_bytes() >= LARGE as u64);
     drop(body);
     assert_eq!(store.pinned_bytes(), 0);
+}
+
+fn form(bytes: usize) -> Arc<CodedBody> {
+    let bytes = vec![b'x'; bytes].into();
+    Arc::new(CodedBody { coding: ContentCoding::Gzip, bytes, tag_suffix: "--x".into() })
+}
+
+fn stored(store: &MemoryStore, key: &CacheKey) -> Arc<StoredResponse> {
+    let Some(Entry::Response(response)) = store.peek(key) else { panic!("no response") };
+    response
+}
+
+/// Returns the same content, as it is after a `304`.
+fn freshened(response: &StoredResponse, requested_at: u64) -> Entry {
+    let requested_at = Timestamp::from_millis(requested_at);
+    let (freshness, stamp) = (response.freshness, FenceStamp::default());
+    Entry::Response(Arc::new(response.with_freshness(freshness, stamp, requested_at)))
+}
+
+#[test]
+fn a_form_counts_and_stays_with_its_content() {
+    let (store, key) = (MemoryStore::new(1 << 20, 1 << 20), key(ANYONE, "/a"));
+    put(&store, &key, 4096, 1);
+    let (plain, before) = (stored(&store, &key), store.usage());
+    store.add_form(&key, plain.forms.content(), form(1000));
+    let after = store.usage();
+    assert!((1000..1600).contains(&(after.bytes - before.bytes)), "{after:?}");
+    assert_eq!((after.replaced, after.entries), (before.replaced, 1));
+    assert_eq!(store.pinned_bytes(), 0);
+    // It was freshened while the form was made, and once more.
+    for requested_at in [2, 3] {
+        store.put(&key, freshened(&plain, requested_at)).now_or_never().unwrap();
+        assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_some());
+        assert_eq!(store.usage().bytes, after.bytes);
+    }
+    put(&store, &key, 4096, 4);
+    assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_none(), "another content");
+    store.add_form(&key, plain.forms.content(), form(1000));
+    assert_eq!(store.usage().bytes, before.bytes, "the form of another content");
+}
+
+#[test]
+fn a_form_without_room_is_left_out_and_the_response_stays() {
+    let (store, key) = (MemoryStore::new(1 << 20, 8 << 10), key(ANYONE, "/a"));
+    put(&store, &key, 4096, 1);
+    let before = store.usage();
+    let plain = stored(&store, &key);
+    store.add_form(&key, plain.forms.content(), form(4096));
+    assert_eq!(store.usage(), before);
+    assert!(stored(&store, &key).forms.is_excluded(ContentCoding::Gzip));
 }

@@ -3,11 +3,14 @@
 use quick_cache::Weighter;
 
 use super::shares::SHARE_OVERHEAD;
-use crate::entry::{Entry, StoredResponse};
+use crate::entry::{CodedBody, Entry, StoredResponse};
 
 /// Bytes of an entry besides its own: the struct, reference counts, the cache's slot and index, and
 /// its share of the ghost list.
 pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
+
+/// Bytes of a coded form besides its own: the struct, reference counts and the suffix of its tag.
+const FORM_OVERHEAD: usize = size_of::<CodedBody>() + 192;
 
 #[derive(Clone)]
 pub(super) struct StoredEntryWeighter;
@@ -21,7 +24,13 @@ impl Weighter<u128, Entry> for StoredEntryWeighter {
 /// Returns the bytes of an entry, with all that the store needs for it.
 pub(super) fn weight_of(entry: &Entry) -> u64 {
     let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
-    (size_class(entry.heap_size()) + OVERHEAD + bookkeeping) as u64
+    (size_class(entry.heap_size()) + OVERHEAD + bookkeeping + weight_of_forms(entry)) as u64
+}
+
+/// Returns the bytes of the coded forms of a response.
+fn weight_of_forms(entry: &Entry) -> usize {
+    let Entry::Response(response) = entry else { return 0 };
+    response.forms.iter().map(|form| size_class(form.bytes.len()) + FORM_OVERHEAD).sum()
 }
 
 /// Returns the allocation size of a request: jemalloc's size classes, four per doubling.

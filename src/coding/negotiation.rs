@@ -1,0 +1,181 @@
+//! Selection of a content coding by `Accept-Encoding` (RFC 9110 §12.5.3).
+
+use std::cell::RefCell;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::ContentCoding;
+use crate::field::{coding::is_same_coding, preference::preferences};
+
+/// Returns the coding that a request prefers among these, in the server's order of preference.
+///
+/// `None` if the body is to be sent as it is. Weights decide; among equal ones the server's order
+/// does. A coding of the same weight is preferred to none, and so is any coding that the request
+/// accepts if it does not mention `identity`. If two members contradict each other, the refusal
+/// wins. A member with a malformed weight counts for nothing.
+///
+/// Each thread remembers the latest values, since clients send few different ones.
+pub(crate) fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
+    let mut lines = request.get_all(header::ACCEPT_ENCODING).into_iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return select_by_weight(codings, request);
+    };
+    SELECTED.with_borrow_mut(|selected| {
+        let is_same = |known: &Selected| known.line == *line && *known.codings == *codings;
+        if let Some(known) = selected.iter().find(|known| is_same(known)) {
+            return known.coding;
+        }
+        let coding = select_by_weight(codings, request);
+        if line.len() <= MAX_REMEMBERED_LENGTH {
+            if selected.len() >= REMEMBERED {
+                selected.clear();
+            }
+            // A copy: the value may share a large buffer.
+            if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
+                selected.push(Selected { line, codings: codings.into(), coding });
+            }
+        }
+        coding
+    })
+}
+
+/// Number of selections that each thread remembers.
+const REMEMBERED: usize = 16;
+
+/// Longer values are not remembered.
+const MAX_REMEMBERED_LENGTH: usize = 128;
+
+/// A selection.
+struct Selected {
+    line: HeaderValue,
+    codings: Box<[ContentCoding]>,
+    coding: Option<ContentCoding>,
+}
+
+thread_local! {
+    static SELECTED: RefCell<Vec<Selected>> = const { RefCell::new(Vec::new()) };
+}
+
+fn select_by_weight(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
+    let weights = Weights::of(request);
+    let mut best: Option<(ContentCoding, u16)> = None;
+    for coding in codings {
+        let weight = weights.of_coding(*coding);
+        if weight > best.map_or(0, |(_, known)| known) {
+            best = Some((*coding, weight));
+        }
+    }
+    best.filter(|(_, weight)| *weight >= weights.of_identity()).map(|(coding, _)| coding)
+}
+
+/// Weights in thousandths, as far as the request names them.
+#[derive(Default)]
+struct Weights {
+    codings: [Option<u16>; ContentCoding::ALL.len()],
+    identity: Option<u16>,
+    star: Option<u16>,
+}
+
+impl Weights {
+    fn of(request: &HeaderMap) -> Self {
+        let mut weights = Self::default();
+        for line in request.get_all(header::ACCEPT_ENCODING) {
+            for member in preferences(line.as_bytes()).flatten() {
+                if let Some(known) = weights.of_name(member.item) {
+                    let lower = known.map_or(member.weight, |known| known.min(member.weight));
+                    *known = Some(lower);
+                }
+            }
+        }
+        weights
+    }
+
+    fn of_name(&mut self, name: &[u8]) -> Option<&mut Option<u16>> {
+        if name == b"*" {
+            return Some(&mut self.star);
+        }
+        if name.eq_ignore_ascii_case(b"identity") {
+            return Some(&mut self.identity);
+        }
+        let named = |coding: &ContentCoding| is_same_coding(name, coding.as_str().as_bytes());
+        let coding = ContentCoding::ALL.into_iter().find(named)?;
+        self.codings.get_mut(coding.index())
+    }
+
+    fn of_coding(&self, coding: ContentCoding) -> u16 {
+        let named = self.codings.get(coding.index()).copied().flatten();
+        named.or(self.star).unwrap_or(0)
+    }
+
+    /// Returns the weight of a body without a coding: zero if the request does not mention it.
+    fn of_identity(&self) -> u16 {
+        self.identity.or(self.star).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::field::coding::accepts;
+    use ContentCoding::{Brotli, Gzip, Zstd};
+
+    fn request(lines: &[&str]) -> HeaderMap {
+        let mut request = HeaderMap::new();
+        for line in lines {
+            request.append("accept-encoding", HeaderValue::from_str(line).unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn weights_decide_and_then_the_order_of_the_route() {
+        for (lines, expected) in [
+            (&[][..], None),
+            (&[""], None),
+            (&["gzip"], Some(Gzip)),
+            (&["GZIP"], Some(Gzip)),
+            (&["x-gzip"], Some(Gzip)),
+            (&["gzip, deflate, br, zstd"], Some(Brotli)),
+            (&["gzip, deflate", "br"], Some(Brotli)),
+            (&["gzip;q=0.9, br;q=0.8"], Some(Gzip)),
+            (&["zstd;q=0.5, gzip;q=0.5"], Some(Zstd)),
+            (&["gzip;q=0.5, identity"], None),
+            (&["gzip;q=0.5, identity;q=0.4"], Some(Gzip)),
+            (&["gzip;q=0.5, identity;q=0.5"], Some(Gzip)),
+            (&["gzip;q=0"], None),
+            (&["gzip, gzip;q=0"], None),
+            (&["*"], Some(Brotli)),
+            (&["*, br;q=0"], Some(Zstd)),
+            (&["gzip;q=0.3, *;q=0.5"], Some(Brotli)),
+            (&["gzip;q=0.3, *;q=0"], Some(Gzip)),
+            (&["gzip, identity;q=0"], Some(Gzip)),
+            (&["gzip;q=2, br;x=1"], None),
+            (&["deflate, dcb, unknown"], None),
+        ] {
+            let selected = select(&[Brotli, Zstd, Gzip], &request(lines));
+            assert_eq!(selected, expected, "{lines:?}");
+        }
+        assert_eq!(select(&[Gzip, Brotli], &request(&["br, gzip"])), Some(Gzip));
+        assert_eq!(select(&[Gzip], &request(&["br"])), None);
+        assert_eq!(select(&[], &request(&["br"])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_selected_is_accepted(
+            line in "((br|gzip|x-gzip|zstd|\\*|identity)(;q=[01](\\.[05])?)?, ?){0,5}",
+        ) {
+            let request = request(&[&line]);
+            for codings in [&ContentCoding::ALL[..], &[Gzip], &[Zstd, Brotli]] {
+                let selected = select(codings, &request);
+                prop_assert_eq!(selected, select_by_weight(codings, &request));
+                prop_assert_eq!(select(codings, &request), selected, "remembered");
+            }
+            if let Some(coding) = select(&ContentCoding::ALL, &request) {
+                prop_assert!(accepts(&request, Some(coding.as_str().as_bytes())));
+            }
+        }
+    }
+}
