@@ -85,7 +85,8 @@ fn status(reply: &Reply) -> &str {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    percent_encoding::percent_encode(text.as_bytes(), percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
 }
 
 /// Number of records in the purge log.
@@ -498,7 +499,7 @@ async fn a_persisted_query_is_stored_with_the_document_that_it_stands_for() {
         let document = "query A { a }";
         let hash = "f73ae1f3cf9f1e0d1e0cff9c9f9d0c5e1f7c6b2d8a4e3b1f0c9d8e7f6a5b4c3d";
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, document.as_bytes());
-        let right: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let right = const_hex::encode(digest);
         let by_hash = |hash: &str| {
             json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } })
         };
@@ -559,7 +560,7 @@ async fn queries_collapse_and_are_refreshed_in_the_background_with_their_documen
         .await;
         let rule = "ttl = \"10s\"\nstale_while_revalidate = \"1m\"\n";
         let proxy = Proxy::with(&origin.url(), &format!("{ROUTE}{rule}"));
-        let (first, second, _) =
+        let (first, second, ()) =
             tokio::join!(query(&proxy, "{ a }"), query(&proxy, "{a # same\n}"), async {
                 origin.wait_for_requests(1).await;
                 gate.open();
