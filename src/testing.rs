@@ -6,7 +6,7 @@ pub mod advise {
     pub use crate::advise::{AdviceOptions, Advisor, ProposedTable};
 }
 pub mod app {
-    pub use crate::app::{Explainer, Node, NodeOptions, Workers, run_tests};
+    pub use crate::app::{Explainer, Node, NodeDependencies, Workers, run_tests};
 }
 pub mod cli {
     pub use crate::cli::Cli;
@@ -23,7 +23,7 @@ pub mod config {
 pub mod entry {
     pub use crate::entry::Entry;
     pub mod codec {
-        pub use crate::entry::codec::{DecodedEntry, EncodeOptions, EncodedEntry, decode, encode};
+        pub use crate::entry::codec::{DecodedHead, EncodeOptions, EncodedEntry, decode, encode};
     }
 }
 pub mod feed {
@@ -77,7 +77,7 @@ pub mod key {
 }
 pub mod origin {
     pub use crate::origin::{
-        ConnectionLimits, Endpoint, Origin, OriginError, RequestBody, ResponseBody, Settings,
+        ConnectionLimits, Origin, OriginError, RequestBody, ResponseBody, ServerUrl, Settings,
         UploadFailure,
     };
     #[cfg(fuzzing)]

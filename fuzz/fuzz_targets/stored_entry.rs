@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 
 use larder::testing::entry::Entry;
-use larder::testing::entry::codec::{self, DecodedEntry, EncodedEntry, EncodeOptions};
+use larder::testing::entry::codec::{self, DecodedHead, EncodedEntry, EncodeOptions};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 1 << 16;
@@ -36,8 +36,8 @@ fuzz_target!(|input: (u16, &[u8], &[u8])| {
 
 fn join(written: &EncodedEntry) -> Option<Entry> {
     match codec::decode(&written.head, LIMIT)? {
-        DecodedEntry::Entry(entry) => Some(entry),
-        DecodedEntry::Chunked(chunked) => {
+        DecodedHead::Entry(entry) => Some(entry),
+        DecodedHead::Chunked(chunked) => {
             assert!((2..=1 << 16).contains(&chunked.count()));
             chunked.finish(&written.chunks)
         }

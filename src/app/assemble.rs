@@ -18,7 +18,7 @@ use crate::{
     forward::ViaIdentity,
     key::{
         DigestKey, StoragePlacement,
-        digest::{CredentialDigests, MIN_DIGEST_KEY_LENGTH},
+        digest::{CredentialDigester, MIN_DIGEST_KEY_LENGTH},
     },
     origin::Origin,
     pipeline::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId},
@@ -183,12 +183,12 @@ pub(super) fn site(
 }
 
 /// Creates the digests of credentials in keys, shared by the fleet or private to this process.
-fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
+fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();
     let of_fleet = given.and_then(|key| DigestKey::new(key.expose().as_bytes()));
     if let Some(key) = of_fleet {
-        return Ok(CredentialDigests { key, storage_placement: StoragePlacement::Fleet });
+        return Ok(CredentialDigester { key, storage_placement: StoragePlacement::Fleet });
     }
     let mut secret = [0; MIN_DIGEST_KEY_LENGTH];
     aws_lc_rs::rand::fill(&mut secret).context("the system's random number generator failed")?;
@@ -197,7 +197,7 @@ fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
     // Without Redis this process is the whole fleet.
     let storage_placement =
         if config.store.redis.is_some() { StoragePlacement::Node } else { StoragePlacement::Fleet };
-    Ok(CredentialDigests { key, storage_placement })
+    Ok(CredentialDigester { key, storage_placement })
 }
 
 /// Creates the verification of identities.
@@ -206,7 +206,7 @@ fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
 /// nodes agree.
 fn users(
     config: &Config,
-    digests: &CredentialDigests,
+    digests: &CredentialDigester,
     keys: Option<Arc<TokenKeys>>,
 ) -> anyhow::Result<Authenticator> {
     let user = &config.user;

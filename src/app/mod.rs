@@ -101,7 +101,7 @@ impl DrainTimes {
 }
 
 /// The parts of a node that do not come from the configuration.
-pub struct NodeOptions {
+pub struct NodeDependencies {
     /// The source of wall-clock time.
     pub clock: Clock,
     /// The output of the access log, written by a dedicated thread.
@@ -115,8 +115,8 @@ impl Node {
     ///
     /// Connections are served on the current runtime or on dedicated threads. If it fails,
     /// everything that was started is stopped.
-    pub fn start(config: &Config, options: NodeOptions) -> anyhow::Result<Self> {
-        let NodeOptions { clock, access_log, workers } = options;
+    pub fn start(config: &Config, options: NodeDependencies) -> anyhow::Result<Self> {
+        let NodeDependencies { clock, access_log, workers } = options;
         let metrics = Metrics::new();
         let log_queue = AccessLog::queue(access_log, metrics.access_log_dropped.clone());
         let log_queue = log_queue.context("cannot start the access log")?;

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    app::{self, ConfigWatcher, Node, NodeOptions, Workers},
+    app::{self, ConfigWatcher, Node, NodeDependencies, Workers},
     config::{AccessLogFormat, Config, Flags, ListenAddress, LoadedConfig, masked_url},
-    origin::Endpoint,
+    origin::ServerUrl,
     pipeline::Clock,
     redis,
     telemetry::log::{StderrLog, unbuffered},
@@ -38,9 +38,9 @@ pub struct RunArguments {
     /// The origin's URL: http, https or h2c. Several share the load.
     #[arg(
         long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
-        value_parser = MaskedUrlParser::<Endpoint>::default()
+        value_parser = MaskedUrlParser::<ServerUrl>::default()
     )]
-    pub origin: Vec<Endpoint>,
+    pub origin: Vec<ServerUrl>,
     /// The address for clients: IP address and port, or `unix:` and a path. Can be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
@@ -169,8 +169,11 @@ async fn serve(
     watch: ConfigWatcher,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let options =
-        NodeOptions { clock: Clock::System, access_log: stdout(), workers: Workers::per_core() };
+    let options = NodeDependencies {
+        clock: Clock::System,
+        access_log: stdout(),
+        workers: Workers::per_core(),
+    };
     let node = Arc::new(Node::start(&config, options)?);
     log_addresses(&node);
     let (requests, hangups) = mpsc::channel(1);

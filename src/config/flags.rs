@@ -1,7 +1,7 @@
 //! Settings of the command line.
 
 use super::{listen::ListenAddress, settings::AccessLogFormat};
-use crate::{origin::Endpoint, redis};
+use crate::{origin::ServerUrl, redis};
 
 /// The settings of the command line, which override the file.
 #[derive(Debug, Clone, Default)]
@@ -9,7 +9,7 @@ pub struct Flags {
     /// Replaces `listen` unless empty.
     pub listen: Vec<ListenAddress>,
     /// Replaces `origin.urls` unless empty.
-    pub origin: Vec<Endpoint>,
+    pub origin: Vec<ServerUrl>,
     /// Replaces `admin.listen`.
     pub admin: Option<ListenAddress>,
     /// Replaces `store.redis`.

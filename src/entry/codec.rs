@@ -73,7 +73,7 @@ pub struct EncodedEntry {
 
 /// A decoded head.
 #[derive(Debug)]
-pub enum DecodedEntry {
+pub enum DecodedHead {
     /// The complete entry.
     Entry(Entry),
     /// A response with its content in chunks.
@@ -106,7 +106,7 @@ pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
 ///
 /// Copies the content into an exact-size allocation. Allocates no more than the input has, or, for
 /// compressed content, than `limit`.
-pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedEntry> {
+pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedHead> {
     let mut reader = ByteReader::new(bytes);
     if reader.array()? != MAGIC || reader.u8()? != VERSION {
         return None;
@@ -118,7 +118,7 @@ pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedEntry> {
     match reader.u8()? {
         VARIANTS => {
             let variants = read_variants(&mut reader)?;
-            Some(DecodedEntry::Entry(Entry::Variants(Arc::new(variants))))
+            Some(DecodedHead::Entry(Entry::Variants(Arc::new(variants))))
         }
         RESPONSE => decode_response(reader, limit),
         _ => None,
@@ -196,7 +196,7 @@ fn encode_response(response: &StoredResponse, options: EncodeOptions) -> Encoded
     EncodedEntry { head: with_checksum(out), chunks: chunks.collect() }
 }
 
-fn decode_response(mut reader: ByteReader<'_>, limit: usize) -> Option<DecodedEntry> {
+fn decode_response(mut reader: ByteReader<'_>, limit: usize) -> Option<DecodedHead> {
     let (head, layout) = EntryHead::read(&mut reader)?;
     if head.length > limit {
         return None;
@@ -205,7 +205,7 @@ fn decode_response(mut reader: ByteReader<'_>, limit: usize) -> Option<DecodedEn
     if let Some(layout) = layout {
         return content
             .is_empty()
-            .then_some(DecodedEntry::Chunked(ChunkedResponse { head, layout }));
+            .then_some(DecodedHead::Chunked(ChunkedResponse { head, layout }));
     }
     if content.len() != head.encoded_length {
         return None;
@@ -215,7 +215,7 @@ fn decode_response(mut reader: ByteReader<'_>, limit: usize) -> Option<DecodedEn
     } else {
         content.to_vec()
     };
-    head.complete(content).map(DecodedEntry::Entry)
+    head.complete(content).map(DecodedHead::Entry)
 }
 
 fn write_variants(variants: &VariantIndex, clock_offset: i64, out: &mut Vec<u8>) {

@@ -26,11 +26,11 @@ impl DigestKey {
     }
 }
 
-/// How keys represent credentials.
+/// The HMAC key that turns credentials into digests for cache keys.
 #[derive(Debug, Clone)]
-pub(crate) struct CredentialDigests {
+pub(crate) struct CredentialDigester {
     pub key: DigestKey,
-    /// The nodes that have the same secret.
+    /// Where responses under such keys may be stored: in the fleet only if all nodes have the key.
     pub storage_placement: StoragePlacement,
 }
 

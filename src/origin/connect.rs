@@ -13,7 +13,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::{
     error::OriginError,
     resolve::DnsResolver,
-    settings::{Endpoint, OriginScheme, ServerAddress, Settings},
+    settings::{OriginScheme, ServerAddress, ServerUrl, Settings},
     tls::{ClientConfigs, OriginTlsError},
 };
 use crate::server::stream::{Protocol, Stream, Transport};
@@ -54,7 +54,7 @@ pub(super) enum AlpnOffer {
 
 impl ServerConnector {
     pub(super) fn new(
-        endpoint: &Endpoint,
+        endpoint: &ServerUrl,
         settings: &Settings,
         tls: Option<&ClientConfigs>,
     ) -> Result<Self, OriginTlsError> {
@@ -113,7 +113,7 @@ impl ServerConnector {
 impl TlsConnectors {
     fn new(
         configs: &ClientConfigs,
-        endpoint: &Endpoint,
+        endpoint: &ServerUrl,
         settings: &Settings,
     ) -> Result<Self, OriginTlsError> {
         let connector = |config: &Arc<ClientConfig>| TlsConnector::from(Arc::clone(config));
@@ -203,7 +203,7 @@ pub(super) async fn with_timeout<T>(
 }
 
 fn server_name(
-    endpoint: &Endpoint,
+    endpoint: &ServerUrl,
     settings: &Settings,
 ) -> Result<ServerName<'static>, OriginTlsError> {
     let name = match (&settings.tls.server_name, &endpoint.address) {

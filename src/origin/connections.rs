@@ -18,7 +18,7 @@ use super::{
     http1::Http1Connection,
     http2::Http2Connection,
     pool::{ConnectionNeeds, OpenOutcome, OriginPool, PendingOpen, PooledConnection},
-    settings::{Endpoint, OriginScheme, Settings},
+    settings::{OriginScheme, ServerUrl, Settings},
     tls::{ClientConfigs, OriginTlsError},
     waiters::PoolWaiter,
 };
@@ -82,7 +82,7 @@ impl Drop for Opener {
 
 impl ServerConnections {
     pub(super) fn new(
-        endpoint: &Endpoint,
+        endpoint: &ServerUrl,
         settings: &Settings,
         tls: Option<&ClientConfigs>,
     ) -> Result<Self, OriginTlsError> {

@@ -5,12 +5,12 @@ use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Endpoint, settings::InvalidEndpoint};
+use super::{ServerUrl, settings::InvalidEndpoint};
 
 /// A document's server, target and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentUrl {
-    pub server: Endpoint,
+    pub server: ServerUrl,
     pub target: Uri,
     /// Basic credentials, if the URL has a user. Never displayed.
     pub authorization: Option<HeaderValue>,

@@ -39,4 +39,4 @@ pub(crate) use request_body::UploadProgress;
 pub use response_body::ResponseBody;
 pub(crate) use response_body::{CompletionProof, ReadAhead, ResponseBodyError};
 pub(crate) use settings::HostHeader;
-pub use settings::{ConnectionLimits, Endpoint, Settings};
+pub use settings::{ConnectionLimits, ServerUrl, Settings};

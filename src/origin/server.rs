@@ -17,7 +17,7 @@ use super::{
     request_body::{BodyStart, RequestBody, UploadProgress},
     response_body::{BodySource, ResponseBody},
     response_guard::{ResponseGuard, StreamGuard},
-    settings::{Endpoint, OriginScheme, Settings},
+    settings::{OriginScheme, ServerUrl, Settings},
     tls::{ClientConfigs, OriginTlsError},
 };
 use crate::server::InterimSender;
@@ -39,7 +39,7 @@ pub(super) struct OriginServer {
 
 impl OriginServer {
     pub(super) fn new(
-        endpoint: &Endpoint,
+        endpoint: &ServerUrl,
         settings: &Settings,
         tls: Option<&ClientConfigs>,
     ) -> Result<Self, OriginTlsError> {

@@ -9,7 +9,7 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The origin's servers; at least one.
-    pub urls: Vec<Endpoint>,
+    pub urls: Vec<ServerUrl>,
     /// Time limit for name lookup, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Time limit from the request's last byte to the response's head.
@@ -38,7 +38,7 @@ pub struct Settings {
 
 impl Settings {
     /// Returns the defaults, for these servers.
-    pub fn new(urls: Vec<Endpoint>) -> Self {
+    pub fn new(urls: Vec<ServerUrl>) -> Self {
         Self {
             urls,
             connect_timeout: Duration::from_secs(1),
@@ -132,7 +132,7 @@ pub enum OriginScheme {
 
 /// One server: `http://host:port`, `https://…` or `h2c://…`, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct ServerUrl {
     /// Its protocol.
     pub scheme: OriginScheme,
     /// Its address.
@@ -149,7 +149,7 @@ pub enum ServerAddress {
     Unix(PathBuf),
 }
 
-impl Endpoint {
+impl ServerUrl {
     /// Creates the endpoint of a Unix socket.
     pub fn unix(path: PathBuf) -> Self {
         Self {
@@ -166,7 +166,7 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match (self.scheme, &self.address) {
             (_, ServerAddress::Unix(path)) => return write!(f, "unix:{}", path.display()),
@@ -195,7 +195,7 @@ pub enum InvalidEndpoint {
     Excess,
 }
 
-impl FromStr for Endpoint {
+impl FromStr for ServerUrl {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn servers_are_parsed_from_their_urls() {
-        let parse = |text: &str| text.parse::<Endpoint>();
+        let parse = |text: &str| text.parse::<ServerUrl>();
         for (text, scheme, host, port, authority) in [
             ("http://a:80", OriginScheme::Http, "a", 80, "a"),
             ("http://[::1]", OriginScheme::Http, "::1", 80, "[::1]"),
@@ -244,7 +244,7 @@ mod tests {
             assert_eq!(server.address, ServerAddress::Tcp(host.into(), port), "{text}");
         }
         assert_eq!(parse("http://a:80").unwrap().to_string(), "http://a");
-        assert_eq!(Endpoint::unix("/run/a.sock".into()).to_string(), "unix:/run/a.sock");
+        assert_eq!(ServerUrl::unix("/run/a.sock".into()).to_string(), "unix:/run/a.sock");
         for text in ["", "3000", "api.test:3000", "http://"] {
             assert_eq!(parse(text), Err(InvalidEndpoint::Syntax), "{text}");
         }

@@ -11,7 +11,7 @@ use super::{content::RecentRequests, leaks::RouteWatch};
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
-    key::{digest::CredentialDigests, uri::host},
+    key::{digest::CredentialDigester, uri::host},
     origin::{HostHeader, Origin},
     policy::CredentialRules,
     route::{GraphqlRule, Route, RouteTable},
@@ -43,7 +43,7 @@ pub(crate) struct ConfigSnapshot {
     /// The rules that classify credentials.
     pub credentials: CredentialRules,
     /// How credentials are digested into keys.
-    pub digests: CredentialDigests,
+    pub digests: CredentialDigester,
     /// Authenticates users.
     pub users: Arc<Authenticator>,
     /// The access log, if enabled.

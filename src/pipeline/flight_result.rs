@@ -17,7 +17,7 @@ use crate::{
         cache_status::{Collapsed, StoredStatus as Stores},
         stale::Outage,
     },
-    route::VaryRule,
+    route::AddedVary,
     store::OriginFailure,
 };
 
@@ -147,7 +147,7 @@ pub(super) struct ReusedResponse {
 
 impl StreamingResponse {
     /// Returns whether this response answers a request with these fields (RFC 9111 §4.1).
-    pub(super) fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
+    pub(super) fn answers(&self, rule: &AddedVary, headers: &HeaderMap) -> bool {
         let language = self.headers.get(header::CONTENT_LANGUAGE);
         let same = |(set, values): &Variant| {
             selecting_fields::selecting_values(set, rule, headers) == *values

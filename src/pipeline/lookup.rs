@@ -15,7 +15,7 @@ use crate::{
     },
     policy::{ForwardReason, Reason},
     purge::AppliedPurges,
-    route::VaryRule,
+    route::AddedVary,
     store::Store,
 };
 
@@ -58,7 +58,7 @@ pub(super) enum ForcedStaleness {
 #[derive(Clone, Copy)]
 pub(super) struct LookupCriteria<'a> {
     /// What the route adds to `Vary`.
-    pub vary: &'a VaryRule,
+    pub vary: &'a AddedVary,
     pub headers: &'a HeaderMap,
     /// Which fields are present.
     pub presence: FieldPresence,
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_empty_memory_is_known_after_one_look() {
-        let (store, vary) = (MemoryStore::new(1 << 20, 1 << 20), VaryRule::default());
+        let (store, vary) = (MemoryStore::new(1 << 20, 1 << 20), AddedVary::default());
         let (headers, applied_purges) = (HeaderMap::new(), AppliedPurges::standalone());
         let criteria = LookupCriteria {
             vary: &vary,

@@ -22,7 +22,7 @@ use crate::{
     field::cookie,
     key::{CacheKey, describes_content, vary::VarySet},
     policy::{CredentialRules, Credentials},
-    warm::{ClientProfile, WarmClient, WarmRequest},
+    warm::{ClientProfile, WarmClients, WarmRequest},
 };
 
 /// Number of targets remembered.
@@ -194,7 +194,7 @@ impl RecentTarget {
 
     fn client_of(&self, host: &str, target: &str) -> Option<ClientProfile> {
         match &self.request.client {
-            WarmClient::One(client)
+            WarmClients::One(client)
                 if *self.request.target == *target && self.request.content.is_none() =>
             {
                 client.host.eq_ignore_ascii_case(host).then(|| client.clone())
@@ -257,7 +257,7 @@ fn repeated_request(
     }
     let host = ingress::requested_host(&request.headers);
     let client = ClientProfile::new((peer, secure), host, headers);
-    let client = WarmClient::One(client);
+    let client = WarmClients::One(client);
     Some(WarmRequest { client, target: target.into(), content, report: None })
 }
 
@@ -385,8 +385,8 @@ mod tests {
 
     fn one(request: &WarmRequest) -> &ClientProfile {
         match &request.client {
-            WarmClient::One(client) => client,
-            WarmClient::Recent { .. } => panic!("{request:?}"),
+            WarmClients::One(client) => client,
+            WarmClients::Recent { .. } => panic!("{request:?}"),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
         vary::{Preferences, Vary, VarySet},
     },
     policy::{Freshness, freshness::Constraints},
-    route::{Route, VaryRule},
+    route::{AddedVary, Route},
 };
 
 /// Returns whether cookies selected the response with this key and its freshness comes from the
@@ -49,14 +49,14 @@ pub(super) fn without_partition_fields(
 
 /// Returns the canonical text that selects a variant: the request's values for `set`, and its
 /// cookies that the route names.
-pub(super) fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
+pub(super) fn selecting_values(set: &VarySet, rule: &AddedVary, headers: &HeaderMap) -> Vec<u8> {
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 
 /// Returns the same text with other preferences than the request's.
 pub(super) fn selecting_values_with(
     set: &VarySet,
-    rule: &VaryRule,
+    rule: &AddedVary,
     headers: &HeaderMap,
     other: Preferences<'_>,
 ) -> Vec<u8> {

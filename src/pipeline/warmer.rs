@@ -35,7 +35,7 @@ use crate::{
     server::Connection,
     store::Store,
     warm::{
-        ClientProfile, WarmClient, WarmContent, WarmFetcher, WarmHost, WarmOutcome, WarmRequest,
+        ClientProfile, WarmClients, WarmContent, WarmFetcher, WarmHost, WarmOutcome, WarmRequest,
     },
 };
 
@@ -89,7 +89,7 @@ impl<S: Store> Warmer<S> {
         }
         self.place_behind_proxy(&mut requests);
         let request = |client| WarmRequest {
-            client: WarmClient::One(client),
+            client: WarmClients::One(client),
             target: target.into(),
             content: None,
             report: None,
@@ -128,8 +128,8 @@ impl<S: Store> Warmer<S> {
             return WarmOutcome::Skipped("no-host");
         };
         let outcome = match first.client {
-            WarmClient::One(client) => self.fetch_as(client, (&first.target, None)).await,
-            WarmClient::Recent { .. } => return WarmOutcome::Skipped("no-host"),
+            WarmClients::One(client) => self.fetch_as(client, (&first.target, None)).await,
+            WarmClients::Recent { .. } => return WarmOutcome::Skipped("no-host"),
         };
         for request in requests {
             let _known_or_dropped = self.pipeline.warm_queue.push(request);
@@ -272,10 +272,10 @@ pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
 impl<S: Store> WarmFetcher for Warmer<S> {
     async fn fetch(&self, wanted: WarmRequest) -> WarmOutcome {
         match wanted.client {
-            WarmClient::One(client) => {
+            WarmClients::One(client) => {
                 self.fetch_as(client, (&wanted.target, wanted.content)).await
             }
-            WarmClient::Recent { host, headers } => {
+            WarmClients::Recent { host, headers } => {
                 self.fetch_as_recent((host.as_ref(), &headers), &wanted.target).await
             }
         }

@@ -53,7 +53,7 @@ pub struct Route {
     /// The requests with content that are reads.
     pub content: ContentRule,
     /// Request fields that separate responses in addition to the origin's `Vary`.
-    pub vary: VaryRule,
+    pub vary: AddedVary,
     /// Requests that skip the cache.
     pub bypass: BypassRule,
     /// Tags of stored responses, filled from the request.
@@ -118,7 +118,7 @@ impl Route {
             rule,
             query: QueryRule::default(),
             content: ContentRule::default(),
-            vary: VaryRule::default(),
+            vary: AddedVary::default(),
             bypass: BypassRule::default(),
             tags: Box::default(),
             body_tags: Box::default(),
@@ -292,14 +292,14 @@ impl Route {
 
 /// Request headers and cookies that select a variant even if the origin's `Vary` omits them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VaryRule {
+pub struct AddedVary {
     /// Header names.
     pub headers: Box<[HeaderName]>,
     /// Cookie names.
     pub cookies: Box<[Box<str>]>,
 }
 
-impl VaryRule {
+impl AddedVary {
     /// Returns whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty() && self.cookies.is_empty()

@@ -50,5 +50,6 @@ pub(crate) use pressure::Pressure;
 pub(crate) use refusal::{RefusalObserver, RefusedRequest};
 pub use settings::Settings;
 pub(crate) use tunnel::{Tunnel, TunnelLimiter};
+pub(crate) use unread::client_network;
 pub use {body_limits::ClientBodyError, body_limits::LimitedBody};
 pub use {listener::BoundAddress, listener::Listener, listener::ListenerCounters};

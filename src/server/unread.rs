@@ -45,7 +45,7 @@ impl UnreadAccounts {
     /// Returns the account of a client: an IPv4 address or an IPv6 prefix of 64 bits. Clients on
     /// Unix sockets have an account for each connection.
     pub(super) fn of(&self, client: Option<IpAddr>) -> UnreadAccount {
-        let Some(client) = client.map(network) else { return UnreadAccount::default() };
+        let Some(client) = client.map(client_network) else { return UnreadAccount::default() };
         let mut table = self.0.lock();
         if let Some(account) = table.accounts.get(&client).and_then(Weak::upgrade) {
             return UnreadAccount(account);
@@ -79,8 +79,9 @@ impl Drop for UnreadResponse {
     }
 }
 
-/// Returns the network of one client: providers assign IPv6 clients 64 bits (RFC 6177).
-fn network(client: IpAddr) -> IpAddr {
+/// Returns the address that stands for all addresses of one client: of IPv6, the first 64 bits (RFC
+/// 6177 has providers assign no less).
+pub(crate) fn client_network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {
             let prefix = u128::from(address) & !u128::from(u64::MAX);

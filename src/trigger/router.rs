@@ -40,7 +40,7 @@ const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Passing costs a look at the method and at the second byte of the path.
 pub(crate) struct EndpointRouter<H> {
     handler: Arc<H>,
-    endpoints: Arc<Endpoints>,
+    endpoints: Arc<LarderEndpoints>,
     extra: ExtraEndpoints,
     on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
@@ -63,8 +63,8 @@ pub(crate) struct Settings {
     pub clear_origins: Option<Box<[HeaderValue]>>,
 }
 
-/// The endpoints, without the handler behind them.
-struct Endpoints {
+/// Responds to webhooks and `PURGE`: the part of the router that does not depend on `H`.
+struct LarderEndpoints {
     purger: Arc<Purger>,
     settings: ArcSwap<Settings>,
     body_budget: BodyBudget,
@@ -95,8 +95,15 @@ impl<H> EndpointRouter<H> {
         let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
         let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
         let clear_throttle = ClearThrottle::default();
-        let endpoints =
-            Endpoints { purger, settings, body_budget, clear_throttle, identify, now, parsing };
+        let endpoints = LarderEndpoints {
+            purger,
+            settings,
+            body_budget,
+            clear_throttle,
+            identify,
+            now,
+            parsing,
+        };
         Arc::new(Self {
             handler,
             endpoints: Arc::new(endpoints),
@@ -140,7 +147,7 @@ where
     }
 }
 
-impl Endpoints {
+impl LarderEndpoints {
     /// Returns true if the request is for one of Larder's own endpoints.
     #[inline]
     fn is_endpoint(&self, method: &Method, uri: &Uri) -> bool {

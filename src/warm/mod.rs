@@ -13,5 +13,5 @@ mod target;
 pub(crate) use on_success::requests_on_success;
 pub(crate) use outcome::{Batch, WarmOutcome};
 pub(crate) use queue::{Budget, WarmFetcher, WarmQueue};
-pub(crate) use request::{ClientProfile, WarmClient, WarmContent, WarmRequest};
+pub(crate) use request::{ClientProfile, WarmClients, WarmContent, WarmRequest};
 pub(crate) use target::{WarmHost, WarmPlan, WarmTarget};

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::request::{ClientProfile, WarmClient, WarmRequest};
+use super::request::{ClientProfile, WarmClients, WarmRequest};
 use crate::{
     field::{forwarding::OVERRIDES, hop},
     route::Route,
@@ -42,7 +42,7 @@ pub(crate) fn requests_on_success(
     let peer = (connection.peer, connection.secure);
     let client = ClientProfile::new(peer, host, callers_fields(&request.headers));
     let request = |target: String| WarmRequest {
-        client: WarmClient::One(client.clone()),
+        client: WarmClients::One(client.clone()),
         target: target.into(),
         content: None,
         report: None,
@@ -118,7 +118,7 @@ mod tests {
         let targets: Vec<&str> = requests.iter().map(|request| &*request.target).collect();
         assert_eq!(targets, ["/stocks", "/users/7/notes?range=7d"]);
         for request in &requests {
-            let WarmClient::One(client) = &request.client else { panic!("{request:?}") };
+            let WarmClients::One(client) = &request.client else { panic!("{request:?}") };
             assert_eq!(&*client.host, "api.test");
             assert!(client.connection.secure);
             let names: Vec<&str> = client.headers.keys().map(HeaderName::as_str).collect();

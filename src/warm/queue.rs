@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     outcome::{OutcomeSender, WarmOutcome},
-    request::{ClientProfile, WarmClient, WarmRequest},
+    request::{ClientProfile, WarmClients, WarmRequest},
     target::WarmPlan,
 };
 use crate::telemetry::Metrics;
@@ -167,11 +167,11 @@ impl WarmQueueState {
         let mut state = self.hasher.build_hasher();
         (&request.target, &request.content).hash(&mut state);
         let headers = match &request.client {
-            WarmClient::One(ClientProfile { connection, host, headers }) => {
+            WarmClients::One(ClientProfile { connection, host, headers }) => {
                 (connection.secure, connection.peer.map(|peer| peer.ip()), host).hash(&mut state);
                 headers
             }
-            WarmClient::Recent { host, headers } => {
+            WarmClients::Recent { host, headers } => {
                 host.hash(&mut state);
                 headers
             }
@@ -252,8 +252,8 @@ fn size(request: &WarmRequest) -> usize {
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
     };
     let client = match &request.client {
-        WarmClient::One(client) => client.host.len() + fields(&client.headers),
-        WarmClient::Recent { host, headers } => {
+        WarmClients::One(client) => client.host.len() + fields(&client.headers),
+        WarmClients::Recent { host, headers } => {
             host.as_ref().map_or(0, |host| host.name.len()) + fields(headers)
         }
     };

@@ -15,7 +15,7 @@ use crate::server::Connection;
 #[derive(Clone)]
 pub struct WarmRequest {
     /// The client to send it as.
-    pub client: WarmClient,
+    pub client: WarmClients,
     /// Path and query, as clients send them.
     pub target: Box<str>,
     /// The method and the content of a request that is read by its content.
@@ -35,7 +35,7 @@ pub struct WarmContent {
 /// The client to send a request as. Its fields may be credentials: they stay in memory and are
 /// never shown.
 #[derive(Clone)]
-pub enum WarmClient {
+pub enum WarmClients {
     /// This client.
     One(ClientProfile),
     /// The recent clients of the target or, if there are none, of the host.
@@ -71,8 +71,8 @@ impl ClientProfile {
 impl fmt::Debug for WarmRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = match &self.client {
-            WarmClient::One(client) => Some(&client.host),
-            WarmClient::Recent { host, .. } => host.as_ref().map(|host| &host.name),
+            WarmClients::One(client) => Some(&client.host),
+            WarmClients::Recent { host, .. } => host.as_ref().map(|host| &host.name),
         };
         let mut shown = formatter.debug_struct("WarmRequest");
         shown.field("host", &host).field("target", &self.target).finish_non_exhaustive()
@@ -89,7 +89,7 @@ impl WarmPlan {
 impl WarmTarget {
     /// Returns the request for the target as recent clients send it, with these fields replaced.
     pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
-        let client = WarmClient::Recent { host: self.host.clone(), headers: headers.clone() };
+        let client = WarmClients::Recent { host: self.host.clone(), headers: headers.clone() };
         WarmRequest { client, target: self.target.clone(), content: None, report: None }
     }
 }

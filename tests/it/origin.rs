@@ -14,10 +14,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::testing::{
-    app::{Node, NodeOptions, Workers},
+    app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     origin::{
-        Endpoint, Origin, RequestBody, Settings,
+        Origin, RequestBody, ServerUrl, Settings,
         settings::{HealthCheck, HostHeader, OriginTls},
     },
     pipeline::Clock,
@@ -38,7 +38,7 @@ use crate::support::{
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 fn settings(urls: &[&str]) -> Settings {
-    Settings::new(urls.iter().map(|url| url.parse::<Endpoint>().unwrap()).collect())
+    Settings::new(urls.iter().map(|url| url.parse::<ServerUrl>().unwrap()).collect())
 }
 
 fn before(settings: &Settings) -> TestServer {
@@ -54,7 +54,7 @@ fn get(target: &str) -> Request<RequestBody> {
 fn node(origin: &str) -> Node {
     let text = format!("listen = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n[origin]\n{origin}\n");
     let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
-    let options = NodeOptions {
+    let options = NodeDependencies {
         clock: Clock::manual(),
         access_log: Box::new(std::io::sink()),
         workers: Workers::CurrentRuntime,
@@ -641,7 +641,7 @@ async fn a_socket_can_be_the_origin() {
             Arc::default(),
             server::Drain::new(),
         ));
-        let origin = Origin::new(&Settings::new(vec![Endpoint::unix(path)])).unwrap();
+        let origin = Origin::new(&Settings::new(vec![ServerUrl::unix(path)])).unwrap();
         let response = origin.send(get("/"), None).await.unwrap();
         assert_eq!(text(response.into_body()).await, "a.test");
         let nameless = Request::get("/").body(RequestBody::Empty).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use larder::testing::{
-    origin::{Endpoint, Origin, Settings},
+    origin::{Origin, ServerUrl, Settings},
     server,
 };
 
@@ -150,7 +150,7 @@ async fn requests_are_spread_over_servers_that_are_all_ejected() {
         let closing =
             || RawOrigin::start(|mut wire, _| async move { drop(wire.read_head().await) });
         let servers = [closing().await, closing().await];
-        let urls = servers.iter().map(|server| server.url().parse::<Endpoint>().unwrap());
+        let urls = servers.iter().map(|server| server.url().parse::<ServerUrl>().unwrap());
         let settings = Settings { retries: 0, ..Settings::new(urls.collect()) };
         let origin = Origin::new(&settings).unwrap();
         let serving = TestServer::start(

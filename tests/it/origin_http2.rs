@@ -11,7 +11,7 @@ use std::{
 use http_body_util::BodyExt;
 use larder::testing::{
     origin::{
-        ConnectionLimits, Endpoint, Origin, RequestBody, ResponseBody, Settings,
+        ConnectionLimits, Origin, RequestBody, ResponseBody, ServerUrl, Settings,
         settings::OriginTls,
     },
     server,
@@ -33,7 +33,7 @@ const UPGRADE: &str =
     "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 fn settings(url: &str) -> Settings {
-    Settings::new(vec![url.parse::<Endpoint>().unwrap()])
+    Settings::new(vec![url.parse::<ServerUrl>().unwrap()])
 }
 
 fn before(settings: &Settings) -> TestServer {

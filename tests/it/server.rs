@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::testing::{
-    app::{Node, NodeOptions, Workers},
+    app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     pipeline::Clock,
     server::{
@@ -639,7 +639,7 @@ async fn the_limit_on_connections_holds_over_all_listeners_together() {
             path.display()
         );
         let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
-        let options = NodeOptions {
+        let options = NodeDependencies {
             clock: Clock::manual(),
             access_log: Box::new(std::io::sink()),
             workers: Workers::CurrentRuntime,

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use clap::Args;
 
 use crate::{
-    app::{Node, NodeOptions, Workers},
+    app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     pipeline::Clock,
     server::{self, BoundAddress, Drain, Listener, Settings},
@@ -78,7 +78,7 @@ fn start_larder(arguments: &DemoArguments, origin: SocketAddr) -> anyhow::Result
          [log]\naccess = \"off\"\n{ROUTES}"
     );
     let config = Config::parse(&text, "demo", Environment::empty())?;
-    let options = NodeOptions {
+    let options = NodeDependencies {
         clock: Clock::System,
         access_log: Box::new(std::io::sink()),
         workers: Workers::CurrentRuntime,

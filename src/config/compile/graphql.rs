@@ -13,7 +13,7 @@ use crate::{
     },
     graphql::{RegisteredDocuments, RegistryError},
     policy::Ttl,
-    route::{AnyTagTemplate, GraphqlRule, PurgeByResponse, VaryRule},
+    route::{AddedVary, AnyTagTemplate, GraphqlRule, PurgeByResponse},
 };
 
 /// Compiles the GraphQL keys of a route; `None` if its requests are not GraphQL. `tags` compiles
@@ -58,12 +58,12 @@ pub(super) fn rule(
 
 /// Adds `Accept` to what separates the responses of a GraphQL route: by it, servers choose among
 /// media types, statuses of errors and pages for people, mostly without saying so in `Vary`.
-pub(super) fn vary(rule: VaryRule, graphql: Option<&GraphqlRule>) -> VaryRule {
+pub(super) fn vary(rule: AddedVary, graphql: Option<&GraphqlRule>) -> AddedVary {
     if graphql.is_none() || rule.headers.contains(&header::ACCEPT) {
         return rule;
     }
     let headers = rule.headers.into_iter().chain([header::ACCEPT]).collect();
-    VaryRule { headers, ..rule }
+    AddedVary { headers, ..rule }
 }
 
 /// Compiles the lifetimes by operation, without invalid ones.

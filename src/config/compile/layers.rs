@@ -23,7 +23,7 @@ use crate::{
     key::uri::QueryRule,
     policy::{CacheRule, ClientCacheControl, Partition, Ttl, TtlFrom},
     route::{
-        BypassRule, ComparisonRule, SampleRate, UserPlaceholder, VaryRule, Verification, json_path,
+        AddedVary, BypassRule, ComparisonRule, SampleRate, UserPlaceholder, Verification, json_path,
     },
 };
 
@@ -98,7 +98,7 @@ pub(super) struct Layer<'a> {
     comparison: Option<ComparisonRule>,
     pub(super) tags: Option<&'a Texts>,
     pub(super) query: Option<QueryRule>,
-    pub(super) vary: Option<VaryRule>,
+    pub(super) vary: Option<AddedVary>,
     pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,

@@ -12,7 +12,7 @@ use crate::{
         report::Finding,
     },
     origin::{
-        ConnectionLimits, Endpoint, HostHeader, Settings,
+        ConnectionLimits, HostHeader, ServerUrl, Settings,
         settings::{HealthCheck, OriginScheme, OriginTls},
     },
 };
@@ -51,7 +51,7 @@ fn urls(
     table: Option<&Located<OriginTable>>,
     flags: &Flags,
     problems: &mut Problems<'_>,
-) -> Vec<Endpoint> {
+) -> Vec<ServerUrl> {
     let texts = table.and_then(|table| table.urls.as_ref());
     let urls = problems.each(texts, str::parse);
     if !flags.origin.is_empty() {
@@ -70,7 +70,7 @@ fn urls(
 
 fn tls(
     table: Option<&Located<OriginTlsTable>>,
-    urls: &[Endpoint],
+    urls: &[ServerUrl],
     problems: &mut Problems<'_>,
 ) -> OriginTls {
     let Some(table) = table else { return OriginTls::default() };

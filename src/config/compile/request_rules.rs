@@ -12,7 +12,7 @@ use crate::{
     },
     policy::storable::carries_client_address,
     route::{
-        BypassRule, VaryRule,
+        AddedVary, BypassRule,
         condition::{HeaderCondition, QueryCondition},
     },
 };
@@ -62,7 +62,7 @@ fn defaults(table: &QueryTable, problems: &mut Problems<'_>) -> Box<[DefaultValu
     defaults.into()
 }
 
-pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
+pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> AddedVary {
     let header = |text: &str| match text.parse::<HeaderName>() {
         Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
             "this field holds the client's address, which no key contains; use `cache = false` instead",
@@ -77,7 +77,7 @@ pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryR
             Err("invalid cookie name")
         }
     };
-    VaryRule {
+    AddedVary {
         headers: problems.each(table.headers.as_ref(), header).into(),
         cookies: problems.each(table.cookies.as_ref(), cookie).into(),
     }

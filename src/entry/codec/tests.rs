@@ -60,8 +60,8 @@ fn response(body: Vec<u8>) -> Entry {
 
 fn read(encoded: &EncodedEntry) -> Option<Entry> {
     match decode(&encoded.head, LIMIT)? {
-        DecodedEntry::Entry(entry) => Some(entry),
-        DecodedEntry::Chunked(chunked) => {
+        DecodedHead::Entry(entry) => Some(entry),
+        DecodedHead::Chunked(chunked) => {
             assert_eq!(usize::try_from(chunked.count()).unwrap(), encoded.chunks.len());
             assert_eq!(chunked.body_id(), 7);
             chunked.finish(&encoded.chunks)
@@ -280,7 +280,7 @@ fn chunks_of_another_writing_or_in_another_order_are_no_content() {
     let (one, other) = (encode(&one, options(99_999, 50)), encode(&other, options(99_999, 50)));
     assert!(one.chunks.len() > 2 && one.chunks[1..].iter().all(|chunk| chunk.len() <= 50));
     let finish = |chunks: &[Bytes]| match decode(&one.head, LIMIT) {
-        Some(DecodedEntry::Chunked(chunked)) => chunked.finish(chunks),
+        Some(DecodedHead::Chunked(chunked)) => chunked.finish(chunks),
         _ => panic!("not in chunks"),
     };
     assert!(finish(&one.chunks).is_some());
@@ -463,7 +463,7 @@ proptest! {
     ) {
         let mut claim = begin_entry(kind, 0);
         claim.extend_from_slice(&bytes);
-        if let Some(DecodedEntry::Chunked(chunked)) = decode(&with_checksum(claim), LIMIT) {
+        if let Some(DecodedHead::Chunked(chunked)) = decode(&with_checksum(claim), LIMIT) {
             prop_assert!(chunked.finish(&[Bytes::from(bytes)]).is_none());
         }
     }

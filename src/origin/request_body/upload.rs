@@ -32,7 +32,7 @@ const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
 /// The origin's response ended before it requested the body.
-pub(super) struct Unwanted;
+pub(super) struct BodyNotRequested;
 
 #[derive(Default)]
 pub struct UploadProgress {
@@ -75,12 +75,12 @@ impl UploadProgress {
 
     /// Returns whether the body may be sent: an error if it is not wanted, pending while it is held
     /// back.
-    pub(super) fn poll_gate(&self, cx: &mut Context<'_>) -> Poll<Result<(), Unwanted>> {
+    pub(super) fn poll_gate(&self, cx: &mut Context<'_>) -> Poll<Result<(), BodyNotRequested>> {
         if self.gate.load(Relaxed) == HELD {
             self.waker.register(cx.waker());
         }
         match self.gate.load(Relaxed) {
-            UNWANTED => Poll::Ready(Err(Unwanted)),
+            UNWANTED => Poll::Ready(Err(BodyNotRequested)),
             HELD => Poll::Pending,
             _ => Poll::Ready(Ok(())),
         }

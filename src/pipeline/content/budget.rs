@@ -1,12 +1,10 @@
 //! The memory budget of request content that is part of a key.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
+
+use crate::server::client_network;
 
 /// The number of bytes that the content of all requests may take.
 const TOTAL_BYTES: usize = 16 << 20;
@@ -41,7 +39,7 @@ impl ContentBudget {
     /// Returns an empty share of a client. Without an address, as for a trusted proxy that many
     /// clients come through, only the total counts.
     pub(crate) fn share(self: &Arc<Self>, client: Option<IpAddr>) -> ContentShare {
-        ContentShare { budget: Arc::clone(self), client: client.map(network), bytes: 0 }
+        ContentShare { budget: Arc::clone(self), client: client.map(client_network), bytes: 0 }
     }
 }
 
@@ -76,14 +74,6 @@ impl Drop for ContentShare {
                 usage.by_client.remove(&client);
             }
         }
-    }
-}
-
-/// Returns the address that stands for all addresses of one client: of IPv6, the first 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     entry::{
         Entry,
-        codec::{ChunkedResponse, DecodedEntry, sealed::SealingKeys},
+        codec::{ChunkedResponse, DecodedHead, sealed::SealingKeys},
     },
     key::CacheKey,
     telemetry::{StoreOperation, StoreOperationOutcome},
@@ -57,8 +57,8 @@ impl StoreInner {
         let key = namespace.entry(context.digest);
         let Some(head) = connection.get(key).await? else { return Ok(ReadOutcome::Absent) };
         match self.read_head(context, &head).await {
-            Ok(DecodedEntry::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
-            Ok(DecodedEntry::Chunked(chunked)) => {
+            Ok(DecodedHead::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
+            Ok(DecodedHead::Chunked(chunked)) => {
                 let body = (chunked, self.sealing_keys_for(&head));
                 // Boxed, because it is rare and would enlarge the future of every read.
                 Box::pin(self.read_chunks(generation, (namespace, context.digest), body)).await

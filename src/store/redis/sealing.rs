@@ -9,7 +9,7 @@ use crate::{
     entry::{
         Entry,
         codec::{
-            self, ChunkedResponse, DecodedEntry, EncodeOptions, EncodedEntry,
+            self, ChunkedResponse, DecodedHead, EncodeOptions, EncodedEntry,
             sealed::{self, SealedPart, SealingKeys, UnsealOutcome},
         },
     },
@@ -65,7 +65,7 @@ impl StoreInner {
         &self,
         context: SealContext,
         head: &Bytes,
-    ) -> Result<DecodedEntry, StoreOperationOutcome> {
+    ) -> Result<DecodedHead, StoreOperationOutcome> {
         let plain = match self.unseal_head(context, head)? {
             Cow::Owned(plain) => Bytes::from(plain),
             Cow::Borrowed(_) => head.clone(),
@@ -78,7 +78,7 @@ impl StoreInner {
         &self,
         context: SealContext,
         head: &[u8],
-    ) -> Result<DecodedEntry, StoreOperationOutcome> {
+    ) -> Result<DecodedHead, StoreOperationOutcome> {
         let plain = self.unseal_head(context, head)?;
         codec::decode(&plain, self.settings.max_entry).ok_or(StoreOperationOutcome::Damaged)
     }
@@ -112,7 +112,7 @@ impl StoreInner {
 }
 
 /// Decodes an entry, on a blocking thread if its content is large.
-pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedEntry> {
+pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedHead> {
     if codec::declared_length(&plain).is_none_or(|length| length <= INLINE_DECODE_LIMIT) {
         return codec::decode(&plain, limit);
     }

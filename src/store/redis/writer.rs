@@ -27,7 +27,7 @@ use super::{
 use crate::{
     entry::{
         Entry, VARY_TTL, VariantIndex,
-        codec::{self, DecodedEntry, EncodeOptions, EncodedEntry},
+        codec::{self, DecodedHead, EncodeOptions, EncodedEntry},
     },
     redis::ScriptCall,
     telemetry::{DropCause, StoreOperationOutcome},
@@ -211,7 +211,7 @@ fn merged_index(
     found: &[u8],
     added: &Arc<VariantIndex>,
 ) -> (Entry, Vec<u128>) {
-    if let Ok(DecodedEntry::Entry(entry)) = inner.read_head_inline(context, found)
+    if let Ok(DecodedHead::Entry(entry)) = inner.read_head_inline(context, found)
         && let Entry::Variants(mut index) = entry.with_clock_offset(-inner.clock.offset())
         && index.target == added.target
     {
@@ -248,7 +248,7 @@ async fn unlink_chunks(
     context: SealContext,
     head: &[u8],
 ) -> Result<(), CommandError> {
-    let Ok(DecodedEntry::Chunked(old)) = inner.read_head_inline(context.unchecked(), head) else {
+    let Ok(DecodedHead::Chunked(old)) = inner.read_head_inline(context.unchecked(), head) else {
         return Ok(());
     };
     for key in inner.keys.chunks(context.digest, old.body_id(), old.count()) {

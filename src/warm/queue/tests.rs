@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     key::uri::Scheme,
     server::Connection,
-    warm::{ClientProfile, WarmClient, WarmTarget},
+    warm::{ClientProfile, WarmClients, WarmTarget},
 };
 
 /// Fetches that end when the gate opens.
@@ -138,7 +138,7 @@ fn hosts_schemes_and_callers_make_other_requests() {
         let connection = std::sync::Arc::new(Connection::default());
         let client =
             ClientProfile { connection, host: "h".into(), headers: headers.into_iter().collect() };
-        let request = WarmRequest { client: WarmClient::One(client), ..request("/a") };
+        let request = WarmRequest { client: WarmClients::One(client), ..request("/a") };
         assert_eq!(queue.push(request.clone()), PushOutcome::Queued);
         assert_eq!(queue.push(request), PushOutcome::Duplicate);
     }

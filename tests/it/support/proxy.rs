@@ -10,7 +10,7 @@ use std::{
 };
 
 use larder::testing::{
-    app::{Node, NodeOptions, Workers},
+    app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     pipeline::Clock,
     server::BoundAddress,
@@ -37,7 +37,7 @@ impl Proxy {
     pub(crate) fn with(origin: &str, toml: &str) -> Self {
         let clock = Clock::manual();
         let log = Log::default();
-        let options = NodeOptions {
+        let options = NodeDependencies {
             clock: clock.clone(),
             access_log: log.writer(),
             workers: Workers::CurrentRuntime,
