@@ -18,6 +18,9 @@ use crate::{
 /// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// The interval between looks at the allocator's statistics, which take 0.1 ms to merge.
+const ALLOCATOR_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Consecutive checks at which requests wait for an origin connection that is then short: requests
 /// that wait at fewer may have waited only for a moment.
 const WAITS: u32 = 5;
@@ -51,13 +54,17 @@ pub(super) async fn watch(
     pressure: Pressure,
 ) {
     let (mut before, mut waits, mut seen_at) = (None, 0_u32, Instant::now());
+    let (mut looked_at, mut allocator_is_short) = (Instant::now(), false);
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let open = counters.open.load(Relaxed) as u64;
-        let stored = memory + pipeline.shadow_usage().bytes;
-        let is_short = allocated().is_some_and(|bytes| is_short(bytes, stored, open));
+        if looked_at.elapsed() >= ALLOCATOR_INTERVAL {
+            let open = counters.open.load(Relaxed) as u64;
+            let stored = memory + pipeline.shadow_usage().bytes;
+            allocator_is_short = allocated().is_some_and(|bytes| is_short(bytes, stored, open));
+            looked_at = Instant::now();
+        }
         waits = if pipeline.origin_load().pending > 0 { waits.saturating_add(1) } else { 0 };
-        let shortage = if is_short || pipeline.store().is_over_pinned_limit() {
+        let shortage = if allocator_is_short || pipeline.store().is_over_pinned_limit() {
             Some(Shortage::Memory)
         } else {
             (waits >= WAITS).then_some(Shortage::Connections)
