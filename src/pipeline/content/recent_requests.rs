@@ -9,8 +9,11 @@ use super::request_content::RequestContent;
 /// The number of bytes that the requests take.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Approximate size of a request besides its content, in bytes.
+/// Approximate size of a request besides its texts, in bytes.
 const REQUEST_BYTES: usize = 512;
+
+/// How often the content is kept: as it is forwarded, and as variables and extensions of its class.
+const CONTENT_COPIES: usize = 2;
 
 /// The contents of GraphQL requests, by what they were read from. Bounded in bytes.
 #[derive(Debug)]
@@ -65,7 +68,9 @@ struct RequestWeighter;
 
 impl Weighter<SentRequest, Arc<RequestContent>> for RequestWeighter {
     fn weight(&self, sent: &SentRequest, content: &Arc<RequestContent>) -> u64 {
-        (sent.body.len() + content.bytes.len() + REQUEST_BYTES) as u64
+        let head = sent.query.as_deref().map_or(0, str::len) + sent.content_type.len();
+        let content = CONTENT_COPIES * content.bytes.len();
+        (head + sent.body.len() + content + REQUEST_BYTES) as u64
     }
 }
 
@@ -90,5 +95,29 @@ impl RecentRequests {
             body: parts.body.into(),
         };
         self.0.insert(sent, content);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::pipeline::content::rewrite::KeyedForm;
+
+    #[test]
+    fn long_queries_of_urls_are_within_the_bound_too() {
+        let (recent, headers) = (RecentRequests::default(), HeaderMap::new());
+        let form = (bytes::Bytes::from_static(b"{}"), KeyedForm::Bytes);
+        let content = RequestContent::new((&Method::POST, &headers), form, None);
+        for number in 0..4000 {
+            let query = format!("{number:04}{}", "x".repeat(8 << 10));
+            let (method, query) = ("POST", Some(&*query));
+            let content_type = b"application/json".as_slice();
+            let parts = RequestParts { route: 0, method, query, content_type, body: b"{}" };
+            recent.insert(&parts, Arc::clone(&content));
+        }
+        assert!(recent.0.weight() <= MAX_BYTES);
+        assert!((8 << 10) * recent.0.len() as u64 <= MAX_BYTES, "{}", recent.0.len());
     }
 }
