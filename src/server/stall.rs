@@ -4,8 +4,8 @@
 //! HTTP/2 other streams continue, so each stream has to be watched. With a window of 0 a client
 //! could keep a response in memory for as long as it likes.
 //!
-//! Under pressure a client also loses the responses that it does not read at once, as far as they
-//! exceed its limit (`server/unread.rs`).
+//! Under pressure a client loses responses sooner as far as they exceed its limit
+//! (`server/unread.rs`): at once if it takes nothing of them, otherwise after a tick without progress.
 
 use std::{
     future::Future,
@@ -77,6 +77,11 @@ impl StreamProgress {
         self.state.store(self.state.load(Relaxed) & !WAITS_FOR_CLIENT, Relaxed);
     }
 
+    /// Returns whether the client has taken any of the body.
+    fn is_begun(&self) -> bool {
+        self.state() >> 1 > 1
+    }
+
     fn state(&self) -> u64 {
         self.state.load(Relaxed)
     }
@@ -96,11 +101,13 @@ pub(super) struct StallPolicy {
 impl StallPolicy {
     fn timeout(&self) -> Duration {
         let is_high = self.pressure.is_high();
-        match (is_high, is_high && self.unread.is_over_limit()) {
-            (_, true) => Duration::ZERO,
-            (true, _) => self.idle_timeout.min(PRESSURE_TIMEOUT),
-            (false, _) => self.idle_timeout,
-        }
+        let under_pressure = if self.exceeds_limit() { TICK } else { PRESSURE_TIMEOUT };
+        if is_high { self.idle_timeout.min(under_pressure) } else { self.idle_timeout }
+    }
+
+    /// Returns whether responses that exceed the limit of their client are dropped now.
+    fn exceeds_limit(&self) -> bool {
+        self.pressure.is_high() && self.unread.is_over_limit()
     }
 }
 
@@ -151,7 +158,7 @@ struct StallDetector {
     seen: u64,
     /// The time of the last progress.
     since: Instant,
-    /// Counts the response while it waits.
+    /// Counts the response while its client takes nothing of it.
     waiting: Option<UnreadResponse>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -169,23 +176,32 @@ impl StallDetector {
             return Poll::Pending;
         }
         let now = Instant::now();
-        if state != self.seen || self.waiting.is_none() {
-            (self.seen, self.since) = (state, now);
-            self.waiting = None;
-            self.waiting = Some(self.policy.unread.add(self.progress.left.load(Relaxed)));
-            if self.policy.timeout().is_zero() {
-                return self.reset();
+        if state != self.seen {
+            (self.seen, self.since, self.waiting) = (state, now, None);
+            if !self.progress.is_begun() {
+                self.count();
+                if self.policy.exceeds_limit() {
+                    return self.reset();
+                }
             }
         }
         let tick = TICK.min(self.policy.idle_timeout);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(tick)));
         while timer.as_mut().poll(cx).is_ready() {
+            if self.waiting.is_none() && now.saturating_duration_since(self.since) >= tick {
+                let left = self.progress.left.load(Relaxed);
+                self.waiting = Some(self.policy.unread.add(left));
+            }
             if now.saturating_duration_since(self.since) >= self.policy.timeout() {
                 return self.reset();
             }
             timer.as_mut().reset(now + tick);
         }
         Poll::Pending
+    }
+
+    fn count(&mut self) {
+        self.waiting = Some(self.policy.unread.add(self.progress.left.load(Relaxed)));
     }
 
     fn reset(&self) -> Poll<()> {
@@ -248,29 +264,57 @@ mod tests {
         }
     }
 
+    fn is_waited_for(detector: &mut StallDetector) -> bool {
+        let cx = &mut Context::from_waker(futures_util::task::noop_waker_ref());
+        detector.poll_stalled(cx).is_pending()
+    }
+
+    fn responses<const COUNT: usize>(policy: &StallPolicy) -> [StallDetector; COUNT] {
+        std::array::from_fn(|_| {
+            let progress = Arc::<StreamProgress>::default();
+            progress.note_head(6 << 20);
+            StallDetector::new(progress, policy.clone())
+        })
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn under_pressure_a_client_that_reads_nothing_loses_what_exceeds_its_limit() {
-        const LENGTH: u64 = 6 << 20;
+    async fn under_pressure_a_client_loses_what_exceeds_its_limit() {
         let pressure = Pressure::default();
         let policy = policy(&pressure);
-        let waiting = |detector: &mut StallDetector| {
-            let cx = &mut Context::from_waker(futures_util::task::noop_waker_ref());
-            detector.poll_stalled(cx).is_pending()
-        };
-        let [mut first, mut second, mut third] = [(); 3].map(|()| {
-            let progress = Arc::<StreamProgress>::default();
-            progress.note_head(LENGTH);
-            StallDetector::new(progress, policy.clone())
-        });
-        assert!(waiting(&mut first) && waiting(&mut second), "without pressure");
+        let [mut first, mut second, mut third] = responses(&policy);
+        assert!(is_waited_for(&mut first) && is_waited_for(&mut second), "without pressure");
         pressure.set_high(true);
-        assert!(waiting(&mut first), "only what is new, or was not read for a tick");
-        assert!(!waiting(&mut third));
-        drop((second, third));
-        first.progress.note_sent(1 << 20);
-        assert!(waiting(&mut first), "within the limit again");
-        assert_eq!(policy.counters.stalled.load(Relaxed), 1);
+        assert!(is_waited_for(&mut first), "until it was not read for a tick");
+        assert!(!is_waited_for(&mut third), "it comes on top");
+        drop(third);
+        tokio::time::advance(TICK).await;
+        assert!(!is_waited_for(&mut second));
+        drop(second);
+        assert!(is_waited_for(&mut first), "within the limit again");
+        assert_eq!(policy.counters.stalled.load(Relaxed), 2);
         drop(first);
         assert!(!policy.unread.is_over_limit());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_pressure_a_client_that_reads_loses_nothing() {
+        let pressure = Pressure::default();
+        let policy = policy(&pressure);
+        pressure.set_high(true);
+        let mut readers: [StallDetector; 4] = responses(&policy);
+        for _ in 0..30 {
+            for reader in &mut readers {
+                reader.progress.note_sent(16 << 10);
+                assert!(is_waited_for(reader));
+            }
+            tokio::time::advance(TICK / 2).await;
+        }
+        let [mut stalled, mut other] = responses(&policy);
+        assert!(is_waited_for(&mut stalled), "nothing else waits");
+        assert!(!is_waited_for(&mut other), "more than the limit");
+        for reader in &mut readers {
+            reader.progress.note_sent(16 << 10);
+            assert!(is_waited_for(reader), "whatever else the client does not read");
+        }
     }
 }
