@@ -48,7 +48,7 @@ pub(crate) struct MemoryStore {
     max_entry: usize,
     shares: Arc<IdentityShares>,
     pinned: PinnedResponses,
-    evicted: Arc<AtomicU64>,
+    evicted: AtomicU64,
     evicted_by_share: AtomicU64,
     replaced: AtomicU64,
     removed: AtomicU64,
@@ -80,7 +80,6 @@ impl MemoryStore {
     pub(crate) fn new(budget: u64, max_entry: u64) -> Self {
         let shard_count = shards_for(budget, max_entry);
         let budget_items = usize::try_from(budget / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 22);
-        let evicted = Arc::new(AtomicU64::new(0));
         #[expect(clippy::expect_used, reason = "every option the builder asks for is given here")]
         let options = OptionsBuilder::new()
             .estimated_items_capacity(budget_items)
@@ -90,8 +89,7 @@ impl MemoryStore {
             .build()
             .expect("complete options");
         let shares = Arc::new(IdentityShares::new(budget));
-        let lifecycle =
-            EvictionListener { count: Arc::clone(&evicted), shares: Arc::clone(&shares) };
+        let lifecycle = EvictionListener { shares: Arc::clone(&shares) };
         let cache = Cache::with_options(options, StoredEntryWeighter, DigestBuildHasher, lifecycle);
         Self {
             max_entry: max_entry_per_shard(budget, shard_count)
@@ -100,7 +98,7 @@ impl MemoryStore {
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
             shares,
             pinned: PinnedResponses::default(),
-            evicted,
+            evicted: AtomicU64::new(0),
             evicted_by_share: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
@@ -187,11 +185,9 @@ impl MemoryStore {
         }
         if let Some(replaced) = self.cache.peek(&digest) {
             self.replaced.fetch_add(1, Ordering::Relaxed);
-            self.place(digest, entry);
-            self.pinned.track(replaced);
-        } else {
-            self.place(digest, entry);
+            drop(replaced);
         }
+        self.place(digest, entry);
         PutOutcome::Stored
     }
 
@@ -204,10 +200,16 @@ impl MemoryStore {
     /// Places an entry that fits. The caller holds the write lock of the key.
     fn place(&self, digest: u128, entry: Entry) {
         let (weight, identity) = (weight_of(&entry), entry.identity());
+        let placed = entry.clone();
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(digest, entry, &mut evicted);
-        for gone in evicted {
-            self.pinned.track(gone);
+        for (of, gone) in evicted {
+            if of != digest {
+                self.evicted.fetch_add(1, Ordering::Relaxed);
+                self.pinned.track(gone);
+            } else if !gone.shares_body_with(&placed) {
+                self.pinned.track(gone);
+            }
         }
         if let Some(identity) = identity {
             self.shares.add(identity, digest, weight);
@@ -380,19 +382,17 @@ fn max_entry_per_shard(budget: u64, shards: usize) -> usize {
 
 #[derive(Clone)]
 struct EvictionListener {
-    count: Arc<AtomicU64>,
     shares: Arc<IdentityShares>,
 }
 
 impl Lifecycle<u128, Entry> for EvictionListener {
-    /// Evicted entries, which are freed after the shard's lock is released.
-    type RequestState = Vec<Entry>;
+    /// Evicted and replaced entries by digest, which are freed after the shard's lock is released.
+    type RequestState = Vec<(u128, Entry)>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {
-        self.count.fetch_add(1, Ordering::Relaxed);
         if let Some(identity) = entry.identity() {
             self.shares.remove(identity, digest);
         }
-        evicted.push(entry);
+        evicted.push((digest, entry));
     }
 }

@@ -226,7 +226,7 @@ proptest! {
 
 #[test]
 fn accounts_are_exact_however_threads_meet() {
-    let store = MemoryStore::new(256 << 10, 16 << 10);
+    let store = MemoryStore::new(32 << 10, 4 << 10);
     std::thread::scope(|scope| {
         for thread in 0..4_u16 {
             let store = &store;
@@ -337,6 +337,21 @@ fn a_form_counts_and_stays_with_its_content() {
     assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_none(), "another content");
     store.add_form(&key, plain.forms.content(), form(1000));
     assert_eq!(store.usage().bytes, before.bytes, "the form of another content");
+}
+
+#[test]
+fn forms_of_large_responses_pin_nothing() {
+    let (store, key) = (MemoryStore::new(64 << 20, 1 << 20), key(ANYONE, "/a"));
+    put(&store, &key, 256 << 10, 1);
+    let content = stored(&store, &key).forms.content();
+    for _ in 0..3 {
+        store.add_form(&key, content, form(1000));
+    }
+    let refreshed = freshened(&stored(&store, &key), 2);
+    store.put(&key, refreshed).now_or_never().unwrap();
+    assert_eq!((store.pinned_bytes(), store.usage().evicted), (0, 0));
+    store.forget(key.digest());
+    assert_eq!(store.pinned_bytes(), 0);
 }
 
 #[test]
