@@ -429,11 +429,26 @@ impl StoredResponse {
             requested_at,
         };
         let refreshed = draft.join(&[self.body()], &self.trailers())?;
+        // A `304` may forbid transforming, or bring a digest of the body.
+        if refreshed.coding_refusal().is_some() {
+            return Some(Self { etag: self.etag, ..refreshed });
+        }
         Some(Self { etag: self.etag, forms: self.forms.clone(), ..refreshed })
     }
 }
 
 impl Entry {
+    /// Returns whether both are responses with the same bytes in memory: one was made from the other,
+    /// without its body being copied.
+    pub fn shares_body_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Response(one), Self::Response(other)) => {
+                one.bytes.as_ptr() == other.bytes.as_ptr()
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the full text of the key under which it is stored.
     pub fn key_text(&self) -> &[u8] {
         match self {
