@@ -86,7 +86,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Changes the tag of a `304` to that of the coded body that the client has.
-    fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
+    pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
         if response.status() == StatusCode::NOT_MODIFIED && self.has_coded_tags() {
             let headers = response.headers_mut();
             let tag = coded_tag::confirmed(&self.request.headers, headers.get(header::ETAG));

@@ -95,7 +95,7 @@ impl<S: Store> ClientRequest<S> {
         let forwarded = self.context.forwarded(body, None);
         let (requested_at, started) = (pipeline.clock.now(), Instant::now());
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let (response, received_at) =
+        let (mut response, received_at) =
             match send(pipeline, config, forwarded, Some(&connection.interim)).await {
                 Ok(sent) => sent,
                 Err(failure) => {
@@ -110,6 +110,7 @@ impl<S: Store> ClientRequest<S> {
         let received_steady = pipeline.clock.steady();
         let times = FetchTimes { requested_at, received_at, received_steady };
         let observer = shadow.observe(&response, times, started.elapsed());
+        self.context.confirm_coded_tag(&mut response);
         self.respond_observed(response, observer, decision)
     }
 
