@@ -16,6 +16,9 @@ pub(crate) const MAX_BODY: usize = 256 << 10;
 /// Maximum number of parts. A body with more is compared as a whole.
 const MAX_PARTS: usize = 8192;
 
+/// Maximum length of all places together, in bytes. A body with more is compared as a whole.
+const MAX_PLACES_BYTES: usize = 1 << 20;
+
 /// Maximum length of a member's name that is shown.
 const MAX_NAME: usize = 32;
 
@@ -51,19 +54,27 @@ impl BodyDigest {
 fn parts_of_json(document: &Value) -> Option<HashMap<Box<str>, u64>> {
     let mut parts = HashMap::new();
     let mut open = vec![(String::from(WHOLE), document)];
+    let mut length = 0;
     while let Some((place, value)) = open.pop() {
-        match value {
+        let mut enter = |inner: String, value| {
+            length += inner.len();
+            open.push((inner, value));
+            length <= MAX_PLACES_BYTES
+        };
+        let is_within = match value {
             Value::Object(members) if !members.is_empty() => {
-                let inner = |(name, value)| (format!("{place}[{name:?}]"), value);
-                open.extend(members.iter().map(inner));
+                members.iter().all(|(name, value)| enter(format!("{place}[{name:?}]"), value))
             }
             Value::Array(items) if !items.is_empty() => {
-                let inner = |(index, value)| (format!("{place}[{index}]"), value);
-                open.extend(items.iter().enumerate().map(inner));
+                let mut items = items.iter().enumerate();
+                items.all(|(index, value)| enter(format!("{place}[{index}]"), value))
             }
-            value => drop(parts.insert(place.into(), digest(value))),
-        }
-        if parts.len() + open.len() > MAX_PARTS {
+            value => {
+                parts.insert(place.into(), digest(value));
+                true
+            }
+        };
+        if !is_within || parts.len() + open.len() > MAX_PARTS {
             return None;
         }
     }
@@ -172,6 +183,8 @@ mod tests {
     fn a_body_of_too_many_parts_is_compared_as_a_whole() {
         let array = format!("[{}]", vec!["1"; MAX_PARTS + 1].join(","));
         assert_eq!(places(&array), ["line 1"], "a text of one line");
+        let long = format!("{{\"{}\":[0,1,2,3]}}", "n".repeat(MAX_PLACES_BYTES / 3));
+        assert_eq!(places(&long), ["line 1"], "its places would take too much memory");
         let lines = "x\n".repeat(MAX_PARTS + 1);
         assert_eq!(places(&lines), ["$"]);
     }

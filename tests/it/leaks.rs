@@ -246,6 +246,28 @@ async fn what_differs_for_other_reasons_than_the_requester_is_no_leak() {
 }
 
 #[tokio::test]
+async fn what_a_request_brings_along_besides_credentials_is_no_leak() {
+    within(async {
+        let echo = |request: &OriginRequest| {
+            let id = request.header("x-correlation-id").unwrap_or_default();
+            OriginResponse::ok(json!({ "meta": { "id": id } }).to_string())
+        };
+        let origin = ScriptedOrigin::start(echo).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        for (user, id) in users().iter().zip(["one", "two"]) {
+            proxy.get_with("/a", &[("authorization", user), ("x-correlation-id", id)]).await;
+        }
+        for number in 0..400 {
+            let (user, id) = (&users()[number % 2], ["one", "two"][number % 2]);
+            proxy.get_with("/a", &[("authorization", user), ("x-correlation-id", id)]).await;
+        }
+        until_compared(&proxy, 1).await;
+        assert!(is_open(&proxy).await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn requests_for_other_content_are_not_compared() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {

@@ -112,7 +112,7 @@ impl<S: Store> Pipeline<S> {
                 ComparedRequester::First => first,
                 ComparedRequester::Second => second,
             };
-            let response = request.repeat(self).await?;
+            let response = request.repeat(self, first).await?;
             asked += 1;
             is_storable |= response.is_storable;
             let is_same_kind = *status.get_or_insert(response.status) == response.status;

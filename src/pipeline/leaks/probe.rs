@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts,
     response::Parts as ResponseParts,
 };
 
@@ -94,8 +94,20 @@ impl ProbeRequest {
     }
 
     /// Returns the request to send: for the whole response, without a coding.
-    pub(super) fn to_send(&self) -> Request<RequestBody> {
-        let mut headers = self.headers.clone();
+    ///
+    /// It has the fields of `pattern`, but for those that may identify the requester. So requesters
+    /// that are compared differ in nothing else: neither in a trace nor in an address or a browser.
+    pub(super) fn to_send(&self, pattern: &Self) -> Request<RequestBody> {
+        let mut headers = HeaderMap::new();
+        let is_own = |name: &HeaderName| {
+            *name == header::COOKIE
+                || requester::identifies((&self.config, self.matched_route()), name)
+        };
+        let common = pattern.headers.iter().filter(|(name, _)| !is_own(name));
+        let own = self.headers.iter().filter(|(name, _)| is_own(name));
+        for (name, value) in common.chain(own) {
+            headers.append(name, value.clone());
+        }
         validation::make_unconditional(&mut headers);
         for name in [header::CACHE_CONTROL, header::PRAGMA, request_id::X_REQUEST_ID] {
             headers.remove(name);

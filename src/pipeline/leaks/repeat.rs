@@ -34,13 +34,14 @@ pub(super) struct ProbeResponse {
 pub(super) struct NotComparable;
 
 impl ProbeRequest {
-    /// Repeats the request.
+    /// Repeats the request, with the other fields of `pattern`.
     pub(super) async fn repeat<S: Store>(
         &self,
         pipeline: &Pipeline<S>,
+        pattern: &Self,
     ) -> Result<ProbeResponse, NotComparable> {
         let requested_at = pipeline.clock.now();
-        let sent = send(pipeline, &self.config, self.to_send(), None).await;
+        let sent = send(pipeline, &self.config, self.to_send(pattern), None).await;
         let (response, received_at) = sent.map_err(|_| NotComparable)?;
         let received_steady = pipeline.clock.steady();
         let times = FetchTimes { requested_at, received_at, received_steady };

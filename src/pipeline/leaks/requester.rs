@@ -80,7 +80,8 @@ pub(super) fn requester_of(
     (!pieces.is_empty()).then(|| (digest(), names))
 }
 
-fn identifies((config, route): (&ConfigSnapshot, &Route), name: &HeaderName) -> bool {
+/// Returns whether a field, other than `Cookie`, may identify the requester.
+pub(super) fn identifies((config, route): (&ConfigSnapshot, &Route), name: &HeaderName) -> bool {
     if *name == header::COOKIE {
         return false;
     }

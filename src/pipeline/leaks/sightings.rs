@@ -28,7 +28,8 @@ pub(super) struct Sightings {
 
 /// A fetch, as far as it matters.
 pub(super) struct Sighting {
-    pub(super) request: Arc<ProbeRequest>,
+    /// None once it has waited long enough: the pause outlasts it.
+    request: Option<Arc<ProbeRequest>>,
     /// A digest of the body as received.
     pub(super) body: u64,
     /// Whether the body contains a name of its requester.
@@ -42,13 +43,17 @@ pub(super) struct Sighting {
 impl Sighting {
     pub(super) fn new(request: Arc<ProbeRequest>, (body, is_named): (u64, bool)) -> Self {
         let (at, doublings, paused_until) = (Instant::now(), 0, None);
-        Self { request, body, is_named, at, doublings, paused_until }
+        Self { request: Some(request), body, is_named, at, doublings, paused_until }
     }
 
-    fn is_old(&self, now: Instant) -> bool {
+    /// Forgets the request, with its credentials, once it has waited long enough. Returns whether
+    /// the pause of the key lasts longer.
+    fn age(&mut self, now: Instant) -> bool {
         let kept = if self.is_named { KEPT_IF_NAMED } else { KEPT };
-        now.saturating_duration_since(self.at) > kept
-            && self.paused_until.is_none_or(|until| until < now)
+        if now.saturating_duration_since(self.at) > kept {
+            self.request = None;
+        }
+        self.request.is_some() || self.paused_until.is_some_and(|until| until >= now)
     }
 }
 
@@ -57,18 +62,23 @@ impl Sightings {
     /// another body, unless the key was compared a short time ago.
     pub(super) fn add(&mut self, key: u128, mut sighting: Sighting) -> Option<Arc<ProbeRequest>> {
         let now = sighting.at;
-        let known = self.by_key.remove(&key).filter(|known| !known.is_old(now));
         let mut previous = None;
-        if let Some(known) = known {
+        if let Some(mut known) = self.by_key.remove(&key)
+            && known.age(now)
+        {
             (sighting.doublings, sighting.paused_until) = (known.doublings, known.paused_until);
             let is_paused = known.paused_until.is_some_and(|until| now < until);
-            let differs =
-                known.body != sighting.body && known.request.is_comparable_with(&sighting.request);
-            if differs && !is_paused {
+            let pair = known.request.take().zip(sighting.request.as_ref());
+            let differs = |(one, other): &(Arc<ProbeRequest>, &Arc<ProbeRequest>)| {
+                known.body != sighting.body && one.is_comparable_with(other)
+            };
+            if let Some((request, _)) = pair.filter(differs)
+                && !is_paused
+            {
                 let pause = FIRST_PAUSE.saturating_mul(1 << sighting.doublings);
                 sighting.paused_until = Some(now + pause);
                 sighting.doublings = (sighting.doublings + 1).min(MAX_DOUBLINGS);
-                previous = Some(known.request);
+                previous = Some(request);
             }
         }
         self.make_room();
@@ -87,7 +97,7 @@ impl Sightings {
 
     /// Forgets old fetches. Returns whether any are left.
     pub(super) fn sweep(&mut self, now: Instant) -> bool {
-        self.by_key.retain(|_, sighting| !sighting.is_old(now));
+        self.by_key.retain(|_, sighting| sighting.age(now));
         !self.by_key.is_empty()
     }
 }
