@@ -43,7 +43,7 @@ pub(crate) struct WrittenOperation {
     /// Its name; `None` if it has none, or is in doubt.
     pub(crate) name: Option<Box<str>>,
     /// Its variables, as JSON.
-    pub(crate) variables: Option<Box<str>>,
+    pub(crate) variables: Option<Arc<str>>,
     /// Its position in a batch.
     pub(crate) position: Option<usize>,
 }
@@ -223,9 +223,15 @@ fn unknown_write(cause: Uncached) -> RequestClass {
 /// Returns the class of a request that servers read differently or reject.
 fn in_doubt(document: &Document, members: &RequestMembers<'_>) -> RequestClass {
     let operations = document.operations().iter();
+    // Shared, since a document may hold thousands.
+    let variables: Option<Arc<str>> = members.variables.map(Into::into);
     let mutations: Vec<_> = operations
         .filter(|operation| operation.kind == OperationKind::Mutation)
-        .map(|operation| written(operation.name.as_deref(), members))
+        .map(|operation| WrittenOperation {
+            name: operation.name.clone(),
+            variables: variables.clone(),
+            position: None,
+        })
         .collect();
     if mutations.is_empty() {
         return RequestClass::Read(Uncached::Unclear);

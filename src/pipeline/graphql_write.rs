@@ -48,6 +48,9 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
+/// The most mutations of one request whose effects are read: each takes a walk through the response.
+const MAX_MUTATIONS: usize = 32;
+
 /// The path of a request, its query and its user.
 type Target<'a> = (&'a PathReadings<'a>, (Option<&'a str>, Option<&'a str>));
 
@@ -63,7 +66,7 @@ pub(super) fn effect_of(
     if !status.is_success() {
         return MutationEffect { has_failed: true, ..MutationEffect::default() };
     }
-    let Ok(document) = document else {
+    let Some(document) = document.ok().filter(|_| written.len() <= MAX_MUTATIONS) else {
         return MutationEffect { is_unknown: true, ..MutationEffect::default() };
     };
     let unnamed = [WrittenOperation::default()];
@@ -92,6 +95,10 @@ fn changed(
     (operation, response): (&WrittenOperation, &Value),
 ) -> Option<Vec<String>> {
     let rule = route.graphql.as_deref()?;
+    if operation.name.is_none() && !rule.purge_by_operation.is_empty() {
+        // It may be one of those listed.
+        return None;
+    }
     if let Some(templates) =
         operation.name.as_ref().and_then(|name| rule.purge_by_operation.get(name))
     {
@@ -156,13 +163,29 @@ mod tests {
         for (mode, tags) in
             [(Types, "Product:7 type:Product"), (Objects, "Product:7"), (Nothing, "")]
         {
-            assert_eq!(of(mode, &[], Ok(product.clone())), (tags.into(), false, false));
+            assert_eq!(
+                of(mode, &[named("add", "{}", None)], Ok(product.clone())),
+                (tags.into(), false, false)
+            );
         }
         let wrapper = json!({ "data": { "a": { "__typename": "Result" }, "b": true } });
         for (mode, is_unknown) in [(Types, true), (Objects, true), (Nothing, false)] {
-            assert_eq!(of(mode, &[], Ok(wrapper.clone())), (String::new(), is_unknown, false));
+            assert_eq!(
+                of(mode, &[named("add", "{}", None)], Ok(wrapper.clone())),
+                (String::new(), is_unknown, false)
+            );
         }
         assert_eq!(of(Types, &[], Err(PayloadError::TooLong)), (String::new(), true, false));
+    }
+
+    #[test]
+    fn many_mutations_and_those_without_a_name_may_have_changed_anything() {
+        let product = json!({ "data": { "a": { "__typename": "Product", "id": 7 } } });
+        let many: Vec<_> = (0..=MAX_MUTATIONS).map(|_| named("add", "{}", None)).collect();
+        let unknown = (String::new(), true, false);
+        assert_eq!(of(PurgeByResponse::Types, &many, Ok(product.clone())), unknown);
+        let unnamed = [WrittenOperation::default()];
+        assert_eq!(of(PurgeByResponse::Types, &unnamed, Ok(product)), unknown);
     }
 
     #[test]
