@@ -85,19 +85,25 @@ fn identifier(value: &Value) -> Option<String> {
     }
 }
 
-/// Returns whether a response says that none of its mutations had an effect: it has errors, and no
-/// data.
+/// Returns whether a response says that none of its mutations had an effect: the request failed as a
+/// whole, or each of its root fields did.
+///
+/// An error further down says nothing of the effect, and nor does one that made all of the data null:
+/// fields before it may have been executed (GraphQL §6.4.4).
 pub(crate) fn is_failure(document: &Value) -> bool {
-    match document {
-        Value::Array(batch) => batch.iter().all(is_failure),
-        _ => {
-            has_errors(document)
-                && match document.get("data") {
-                    None => true,
-                    Some(Value::Object(fields)) => fields.values().all(Value::is_null),
-                    Some(data) => data.is_null(),
-                }
-        }
+    if let Value::Array(batch) = document {
+        return batch.iter().all(is_failure);
+    }
+    if !has_errors(document) {
+        return false;
+    }
+    let depth = |error: &Value| error.get("path").and_then(Value::as_array).map_or(0, Vec::len);
+    let errors = document.get("errors").and_then(Value::as_array);
+    let depth = errors.into_iter().flatten().map(depth).max().unwrap_or(0);
+    match document.get("data") {
+        None => true,
+        Some(Value::Object(fields)) => fields.values().all(Value::is_null) && depth <= 1,
+        Some(data) => data.is_null() && depth == 0,
     }
 }
 
@@ -172,6 +178,9 @@ mod tests {
             (json!({ "errors": [{}], "data": null }), true),
             (json!({ "errors": [{}], "data": { "a": null } }), true),
             (json!({ "errors": [{}], "data": { "a": null, "b": 1 } }), false),
+            (json!({ "errors": [{ "path": ["a"] }], "data": { "a": null } }), true),
+            (json!({ "errors": [{ "path": ["a", "b"] }], "data": { "a": null } }), false),
+            (json!({ "errors": [{ "path": ["b"] }], "data": null }), false),
             (json!({ "errors": [], "data": null }), false),
             (json!({ "data": { "a": null } }), false),
             (json!([{ "errors": [{}] }, { "data": {} }]), false),
