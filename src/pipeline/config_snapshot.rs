@@ -123,8 +123,8 @@ impl ConfigSnapshot {
 
     /// Returns the same configuration with new watches.
     pub(super) fn watched(self) -> Self {
-        let routes = self.routes.routes().iter().chain([self.routes.unmatched()]);
-        let watches = routes.map(|route| route.is_watched().then(RouteWatch::new)).collect();
+        let watches =
+            self.routes.each().map(|route| route.is_watched().then(RouteWatch::new)).collect();
         Self { watches, ..self }
     }
 
