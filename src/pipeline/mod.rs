@@ -375,6 +375,13 @@ impl<S: Store> ClientRequest<S> {
         let share = self.context.content_share();
         let received = match content::read(body, self.context.connection.body, share).await {
             ReadOutcome::Whole(content, share) => (content, share),
+            // Passed, it would count as a mutation and purge: a lack of memory would empty the cache.
+            ReadOutcome::Passed(_, reason @ Reason::BodyKeyBudget)
+                if form == ContentForm::Graphql =>
+            {
+                let decision = pass::decision(reason);
+                return self.respond_problem(problems::too_many_bodies(), decision);
+            }
             ReadOutcome::Passed(body, reason) => {
                 return self.act(RequestAction::Pass(reason), MemoryState::Unknown, body).await;
             }
@@ -383,7 +390,7 @@ impl<S: Store> ClientRequest<S> {
                 return self.respond_origin_error(&OriginError::RequestBody(failure), decision);
             }
         };
-        let sent = received.0.clone();
+        let mut sent = Some(received.0.clone());
         let (mut action, content) = self.context.plan_with_content(form, received);
         let body = match &mut action {
             RequestAction::Lookup(lookup) => {
@@ -397,9 +404,10 @@ impl<S: Store> ClientRequest<S> {
                 body
             }
             // Clients do not notice that the route is only measured.
-            RequestAction::Shadow(_) => sent,
+            RequestAction::Shadow(_) => sent.take().unwrap_or_default(),
             _ => content.bytes.clone(),
         };
+        drop(sent);
         self.act(action, MemoryState::Unknown, RequestBody::Full(body)).await
     }
 

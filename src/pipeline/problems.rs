@@ -85,6 +85,13 @@ pub(super) fn too_many_tunnels() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 
+/// The problem document if the memory for request bodies is full.
+pub(super) fn too_many_bodies() -> Problem {
+    let detail = "The memory for the bodies of GraphQL requests is full. Try again later.";
+    let title = "Too many request bodies";
+    Problem { retry_after: Some(1), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, detail) }
+}
+
 /// The problem document for a forwarding loop (RFC 5842 §7.2).
 pub(super) fn loop_detected() -> Problem {
     let detail = "This request has already passed through this proxy. Check that the origin's address \

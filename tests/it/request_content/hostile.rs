@@ -198,6 +198,36 @@ async fn fields_that_say_how_a_body_is_read_are_in_the_key() {
 }
 
 #[tokio::test]
+async fn a_lack_of_memory_for_graphql_requests_purges_nothing() {
+    within(async {
+        let origin = echo().await;
+        let route =
+            "[[route]]\nname = \"graphql\"\nmatch = \"/graphql\"\ngraphql = true\nttl = \"5m\"\n";
+        let proxy = Proxy::with(&origin.url(), route);
+        let mut open: Vec<Wire> = Vec::new();
+        let refused = loop {
+            let mut wire = proxy.connect().await;
+            let length = [JSON, ("content-length", "64000")];
+            wire.write(request("POST", "/graphql", &length)).await;
+            wire.write("x".repeat(63_999)).await;
+            open.push(wire);
+            let query = format!("{{\"query\":\"{{ a }}{}\"}}", " ".repeat(60_000));
+            let mut wire = proxy.connect().await;
+            wire.write(request_with_body("POST", "/graphql", &[JSON], &query)).await;
+            let reply = wire.read_reply_to("POST").await;
+            if reply.status() == 503 {
+                break reply;
+            }
+            assert!(open.len() < 40, "the share of one client is limited");
+        };
+        assert!(refused.header("cache-status").unwrap().ends_with("detail=body-key-budget"));
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(proxy.metric("larder_purge_records_total", "").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn unfinished_bodies_of_one_client_fill_its_own_share_only() {
     within(async {
         let origin = echo().await;
