@@ -88,7 +88,7 @@ fn report(shortage: Option<Shortage>) {
         Some(Shortage::Memory) => "memory is short",
         Some(Shortage::Connections) => "requests wait for connections to the origin",
     };
-    tracing::warn!("{what}: unread responses are dropped after seconds");
+    tracing::warn!("{what}: responses that clients do not read are dropped after 3 s");
 }
 
 fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {

@@ -87,11 +87,11 @@ pub struct TestCase {
 /// The response in a test.
 #[derive(Debug, Clone)]
 pub struct MockResponse {
-    /// Status.
+    /// The status code of the response.
     pub status: u16,
-    /// Fields, as lines.
+    /// The header lines of the response.
     pub headers: Vec<String>,
-    /// Body.
+    /// The response body.
     pub body: Option<String>,
 }
 

@@ -97,7 +97,7 @@ pub(crate) struct ResponseDraft {
     pub attributes: OwnedResponseAttributes,
     /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
-    /// The time of that request, by this node's clock.
+    /// The start of the origin request, by this node's clock.
     pub requested_at: Timestamp,
 }
 

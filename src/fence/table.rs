@@ -339,7 +339,8 @@ impl PurgeTable {
         self.last_changes.evicted = self.last_changes.evicted.max(last_purge.version);
     }
 
-    /// Evicts a scanned selector: responses with a fence before its last purge are dead.
+    /// Evicts a scanned selector, and raises the low watermark to its last purge: responses with an
+    /// earlier fence are dead.
     fn evict_scanned(&mut self, hash: u64, at: Option<Timestamp>) {
         let last_purge = self.last_purges.remove(hash).unwrap_or_default();
         let last = last_purge.latest().max(self.evicted.last(hash));

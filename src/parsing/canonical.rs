@@ -12,7 +12,7 @@ pub enum NotCanonical {
     Malformed,
     /// An object has two members of one name: parsers take the first, the last, or neither.
     DuplicateName,
-    /// A string holds half of a surrogate pair, which no UTF-8 encodes.
+    /// A string contains a lone surrogate, which UTF-8 cannot encode.
     LoneSurrogate,
     /// It is nested deeper than 64 levels.
     TooDeep,

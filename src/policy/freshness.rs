@@ -54,7 +54,7 @@ impl Constraints {
     /// The lifetime is from the origin and not over, neither heuristic nor from a rule.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
-    /// Returns the stored form.
+    /// Returns the byte that entries store.
     pub const fn bits(self) -> u8 {
         self.0
     }

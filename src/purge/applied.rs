@@ -140,11 +140,11 @@ impl AppliedPurges {
         self.look_up(response, started)
     }
 
-    /// Returns whether a fact about the credential with this digest still holds.
+    /// Returns whether no later record has revoked a fact about a credential. A node that is not
+    /// synced trusts only recent facts.
     ///
-    /// Like a stored response, it is revoked by a later record that selects it. `started` is the
-    /// time of the request. Costs two comparisons and no lock, unless something was purged since
-    /// the last check.
+    /// `started` is the time of the request. Costs two comparisons and no lock, unless something was
+    /// purged since the last check.
     pub fn still_holds(
         &self,
         fact: &RevocableFact,

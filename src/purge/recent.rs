@@ -70,7 +70,7 @@ pub struct LogEvents {
 /// An item of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
-    /// A point from which records are complete: all after `fence`, and all since `at`.
+    /// A point after which no record is missing, as a log position and as a time.
     ///
     /// They belong to this log and to logs that continue it without a gap. It comes first, and
     /// again if records may be missing because they were lost or the subscriber was too slow.

@@ -29,7 +29,7 @@ pub struct Settings {
 pub enum RedisAddress {
     /// A single server, by host and port.
     Server(String, u16),
-    /// A server on this machine, by its Unix socket.
+    /// The path of the Unix socket of a server on this machine.
     Socket(PathBuf),
     /// Nodes of a cluster, from which the others are discovered.
     Cluster(Vec<(String, u16)>),

@@ -102,7 +102,7 @@ impl Metrics {
         }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
-            "Responses of the origin, by status class.",
+            "Origin requests that got a response, by status class.",
             &["class"],
         );
         let metrics = Self {
@@ -182,7 +182,7 @@ impl Metrics {
             ),
             pressure: catalogue.gauge(
                 "larder_pressure",
-                "1 while memory or connections to the origin are short, and unread responses are dropped after seconds; else 0.",
+                "1 under pressure (memory or origin connections are scarce), 0 otherwise. Unread responses are then dropped sooner.",
             ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",

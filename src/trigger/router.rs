@@ -53,7 +53,7 @@ pub(crate) type ExtraEndpoints = Box<
         + Sync,
 >;
 
-/// The configurable part, replaced as a whole on reload.
+/// The router's settings, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
     pub webhooks: Vec<Arc<Webhook>>,

@@ -17,7 +17,7 @@ const CAPACITY: usize = 64 << 10;
 /// Minimum weight of an entry in bytes, which limits the cache to 64 MiB.
 const MIN_WEIGHT: u64 = 1 << 10;
 
-/// Approximate weight of an entry's members in bytes.
+/// Approximate weight of an entry's partition members, in bytes.
 const MEMBERS_WEIGHT: u64 = 512;
 
 /// Maximum number of cached forged tokens, of 24 bytes each.

@@ -37,7 +37,7 @@ pub(super) struct TokenVerifier {
     cache: CredentialCache,
 }
 
-/// The inputs of partition members: the digest key, and the partitions that routes use.
+/// What partition members are computed from: the digest key, and the partitions that routes use.
 #[derive(Clone, Copy)]
 pub(super) struct MemberContext<'a> {
     pub(super) digests: &'a DigestKey,

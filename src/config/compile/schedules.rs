@@ -30,7 +30,7 @@ pub(super) struct PublicHost {
     default_scheme: Scheme,
 }
 
-/// Maximum number of request field values of a prefetch.
+/// Maximum number of request header values that one prefetch sends.
 const MAX_FIELD_VALUES: usize = 32;
 
 /// Default of `poll.every`.

@@ -32,13 +32,13 @@ pub(super) const MAX_SIZE: usize = 160;
 /// The most chunks of one content, which bounds the requests that a head can cause.
 const MAX_CHUNKS: u32 = 1 << 16;
 
-/// The known flags. A head with any other bit is unreadable.
 const COMPRESSED: u8 = 1;
 const CHUNKED: u8 = 1 << 1;
 const ETAG_BY_LARDER: u8 = 1 << 2;
 const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
 const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
+/// All flags. A head with any other bit is rejected.
 const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
 #[derive(Debug)]

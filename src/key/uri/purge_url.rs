@@ -30,7 +30,7 @@ pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
 /// Precedes the digest of a credential in the query of a key. No request can contain it.
 pub(crate) const CREDENTIAL_MARK: char = '\u{1}';
 
-/// Replaces every credential in the form of a URL.
+/// The text that replaces each credential in a normalised URL.
 const MASKED: &str = "~";
 
 /// Appends a query with unreserved characters decoded and other encodings in upper case.

@@ -113,8 +113,8 @@ impl CredentialRules {
         findings
     }
 
-    /// Returns the selecting cookies of a request as sent, sorted. If a `ttl` makes a response
-    /// fresh, they are part of its key. Cookies that the route varies by are left out.
+    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. They are part of
+    /// the key if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
     pub fn selecting_cookies<'a>(
         &self,
         request: &'a HeaderMap,

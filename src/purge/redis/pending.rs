@@ -61,7 +61,7 @@ impl PendingQueue {
         Some(taken)
     }
 
-    /// Marks the purge taken last as appended.
+    /// Marks the purge from the last [`Self::take`] as appended.
     pub(super) fn done(&mut self) {
         self.in_flight = 0;
     }

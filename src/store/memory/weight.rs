@@ -5,11 +5,12 @@ use quick_cache::Weighter;
 use super::shares::SHARE_OVERHEAD;
 use crate::entry::{CodedBody, Entry, StoredResponse};
 
-/// Bytes of an entry besides its own: the struct, reference counts, the cache's slot and index, and
-/// its share of the ghost list.
+/// Memory overhead of an entry, in bytes: the struct, reference counts, the cache's slot and index,
+/// and its share of the ghost list.
 pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 
-/// Bytes of a coded form besides its own: the struct, reference counts and the suffix of its tag.
+/// Memory overhead of a coded form, in bytes: the struct, reference counts and the suffix of its
+/// tag.
 const FORM_OVERHEAD: usize = size_of::<CodedBody>() + 192;
 
 #[derive(Clone)]

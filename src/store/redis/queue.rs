@@ -83,9 +83,9 @@ struct PendingEntry {
 pub(super) enum PendingValue {
     /// No queued write concerns it.
     Unchanged,
-    /// It will be this entry.
+    /// The last queued write stores this entry.
     Entry(Entry),
-    /// It will be absent.
+    /// The last queued write removes the entry.
     Removed,
 }
 

@@ -172,7 +172,7 @@ async fn put(
     unlink_chunks(inner, connection, context, &orphaned).await
 }
 
-/// The most attempts to merge an index that other nodes change concurrently.
+/// Maximum number of attempts to merge an index that other nodes change concurrently.
 const MAX_MERGE_ATTEMPTS: usize = 16;
 
 /// Merges variants into the stored index, by compare and swap.

@@ -231,7 +231,7 @@ mod tests {
         texts.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect()
     }
 
-    /// Returns digests that reveal no user.
+    /// Returns a fake owner that contains only the length of the claim.
     fn owners(issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         assert_eq!(issuer, None);
         vec![format!("owner-{}", claim.len()).into()]
