@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::field::list;
 
-/// Suffixes of field names that address one kind of cache (RFC 9213 §2.2), and of surrogate fields.
+/// Suffixes of the names of targeted fields (RFC 9213 §2.2) and of surrogate fields.
 const TARGETED: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 
 /// Makes a response `private`, so that shared caches downstream do not store it.

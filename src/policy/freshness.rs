@@ -11,8 +11,8 @@ use super::{
     directive::{DirectiveSource, MAX_DELTA_SECONDS, delta_seconds},
 };
 
-/// The freshness of a stored response, computed when it was received. Part of the stored form,
-/// which is written by hand: the fields are stable.
+/// The freshness of a stored response, computed on receipt. The fields are stable: the hand-written
+/// format of entries contains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     /// Time of receipt.
@@ -47,11 +47,11 @@ impl Constraints {
     pub const S_MAXAGE: Self = Self(1 << 3);
     /// `immutable`: a reload does not revalidate it while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
-    /// The origin gave the lifetime explicitly, even if it is zero.
+    /// The origin gave an explicit lifetime, possibly zero.
     pub const EXPLICIT: Self = Self(1 << 5);
     /// `public` or `s-maxage`: may be shared whatever the credentials.
     pub const SHAREABLE: Self = Self(1 << 6);
-    /// The lifetime is from the origin and not over, neither heuristic nor from a rule.
+    /// The origin gave an explicit lifetime that is not zero.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
     /// Returns the byte that entries store.
@@ -59,7 +59,7 @@ impl Constraints {
         self.0
     }
 
-    /// Decodes the stored form. Never fails: all eight bits are assigned.
+    /// Decodes the byte that entries store. Never fails: all eight bits are assigned.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
@@ -80,7 +80,7 @@ impl Constraints {
     }
 }
 
-/// Maximum lead of the clock of the node that stored a response.
+/// Maximum time in the future, by this node's clock, that a time of receipt may lie.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The source of a lifetime.
@@ -134,17 +134,17 @@ impl Freshness {
 
     /// Limits all use of the response to this time after receipt.
     ///
-    /// An earlier limit stays. For responses that must not outlive the credentials that gave access
-    /// to them. After the limit only the validator is used: a 304 brings freshness with a limit of
-    /// its own.
+    /// An earlier limit stays. Limits responses that must not outlive the credentials that gave
+    /// access to them. After the limit, only the validator is used: a 304 brings freshness with a
+    /// new limit.
     #[must_use]
     pub fn ending_in(self, remaining: Duration) -> Self {
         let usable_for = self.usable_for.map_or(remaining, |known| known.min(remaining));
         Self { usable_for: Some(usable_for), ..self }
     }
 
-    /// Returns whether the limit of all use has passed. A response with a limit that was received
-    /// in the future by this clock counts as ended, since its limit would be too late.
+    /// Returns whether the time limit for all use has passed. A limited response with a time of
+    /// receipt in the future counts as ended, since its limit would be too late.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.usable_for.is_some_and(|usable_for| {
             self.is_from_future(now) || now.saturating_since(self.received_at) >= usable_for
@@ -174,7 +174,7 @@ impl Freshness {
     }
 
     /// Returns whether the response may answer other requests without validation. Collapsed
-    /// requests share nothing else either.
+    /// requests share only such responses.
     pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
@@ -243,7 +243,7 @@ fn constraints(
 /// Returns the explicit lifetime from the origin (§4.2.1).
 ///
 /// `Expires` counts from `Date`, or from receipt if `Date` is missing or invalid. An invalid
-/// `Expires` is in the past. Beside a targeted field, `Expires` is ignored.
+/// `Expires` counts as past. If there is a targeted field, `Expires` is ignored.
 pub(crate) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
