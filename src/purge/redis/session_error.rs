@@ -13,7 +13,7 @@ pub(super) enum SessionError {
     TimedOut(Duration),
     #[error("unexpected form of reply")]
     InvalidReply,
-    /// Each new log is gone again at the next view.
+    /// Each new log had disappeared again at the next view.
     #[error("each new log disappeared again")]
     LogNotStable,
 }
