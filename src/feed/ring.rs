@@ -377,7 +377,7 @@ mod tests {
         assert!(matches!(ring.after(Some(position(2, 20)), None), CatchUp::UpToDate(_)));
     }
 
-    /// Log 1 up to 15, and log 2 from there to 18.
+    /// A ring with log 1 up to record 15, continued by log 2 up to record 18.
     fn continued() -> EventRing {
         let mut ring = ring();
         (16..=18).for_each(|seq| take_of(&mut ring, 2, seq, (seq % 2 == 0).then_some("a")));

@@ -20,7 +20,7 @@ pub trait LogSource: Send + 'static {
 pub enum LogUpdate {
     /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// It is the first update, and repeated if records may be missing.
+    /// This update comes first, and again if records may be missing.
     Begin {
         /// The position before the first record that follows.
         fence: Fence,

@@ -20,9 +20,9 @@ pub(super) struct ScannedSelectors {
 
 #[derive(Debug)]
 struct ScannedSelector {
-    /// The hash under which its last purge is stored.
+    /// The hash under which the selector's last purge is stored.
     hash: u64,
-    /// The table version of its last purge.
+    /// The table version of the selector's last purge.
     version: u64,
     at: Option<Timestamp>,
     selector: Box<Selector>,

@@ -34,7 +34,7 @@ pub enum Selector {
     Version(Box<str>),
     /// The origin's acceptance of the credential with this digest. Selects no response.
     Credential(Box<str>),
-    /// Responses that all of these select. An empty list selects everything.
+    /// Responses that all of these selectors select. An empty list selects everything.
     All(Box<[Self]>),
 }
 

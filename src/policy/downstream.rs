@@ -32,7 +32,7 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     );
 }
 
-/// Returns whether a directive is redundant beside `private`.
+/// Returns whether a directive is redundant if the response is `private`.
 fn is_for_shared_caches(directive: &[u8]) -> bool {
     let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default();
     [&b"public"[..], b"s-maxage", b"proxy-revalidate", b"private"]

@@ -69,7 +69,7 @@ pub(crate) fn credential_refusal(
     carried.filter(|_| !directives.shareable).map(|(_, reason)| reason)
 }
 
-/// Returns the reason why its head forbids sharing an error response, if there is one.
+/// Returns the reason why the head of an error response forbids sharing it, if there is one.
 fn response_refusal(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

@@ -25,8 +25,8 @@ pub struct Freshness {
     pub stale_while_revalidate: Option<u32>,
     /// The origin's `stale-if-error`, in seconds.
     pub stale_if_error: Option<u32>,
-    /// Time after receipt during which the response may be used, fresh or stale. `None` is no
-    /// limit. It counts from `received_at`, so that all nodes agree.
+    /// Time after receipt during which the response may be used, fresh or stale. `None` means no
+    /// limit. The time counts from `received_at`, so that all nodes agree.
     pub usable_for: Option<Duration>,
     /// Further limits and permissions.
     pub constraints: Constraints,
@@ -80,7 +80,7 @@ impl Constraints {
     }
 }
 
-/// Maximum time in the future, by this node's clock, that a time of receipt may lie.
+/// How far a time of receipt may lie in the future, by this node's clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The source of a lifetime.
@@ -99,9 +99,9 @@ pub enum LifetimeBasis {
 impl Freshness {
     /// Computes the freshness of a response at the time of receipt.
     ///
-    /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's counts from
-    /// receipt, whatever the age of the response. It applies only to the statuses that the rule
-    /// names: a `ttl` on a route does not keep errors.
+    /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's lifetime counts
+    /// from receipt, whatever the age of the response. It applies only to the statuses that the
+    /// rule names: a `ttl` on a route does not keep errors.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -134,7 +134,7 @@ impl Freshness {
 
     /// Limits all use of the response to this time after receipt.
     ///
-    /// An earlier limit stays. Limits responses that must not outlive the credentials that gave
+    /// An earlier limit stays. Used for responses that must not outlive the credentials that gave
     /// access to them. After the limit, only the validator is used: a 304 brings freshness with a
     /// new limit.
     #[must_use]
@@ -263,8 +263,8 @@ pub(crate) fn origin_lifetime(
 /// Maximum heuristic lifetime.
 const MAX_HEURISTIC_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2). Whole seconds, at most
-/// a day. Applies to heuristically cacheable statuses, or with `public`.
+/// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2), in whole seconds and at
+/// most a day. Only for heuristically cacheable statuses or `public` responses.
 fn heuristic_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

@@ -127,8 +127,8 @@ pub(crate) fn stale_on_error(
     (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
-/// Returns whether a response counts as an origin failure (RFC 5861 §4). 429 does, since it is
-/// about the rate of requests, not the resource (RFC 6585 §4).
+/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 does, since it is about
+/// the rate of requests, not the resource (RFC 6585 §4).
 pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }

@@ -95,7 +95,7 @@ fn is_fresh_by_origin(
     lifetime > freshness.initial_age
 }
 
-/// Rejects statuses that answer one request only. They depend on fields that are not part of the
+/// Rejects statuses that apply to one request only. They depend on fields that are not part of the
 /// key, or their specification forbids storing (RFC 6585).
 fn status_allows(status: StatusCode) -> Result<(), Reason> {
     match status.as_u16() {
@@ -181,8 +181,8 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
 
 /// Returns whether a field carries the client's address to the origin.
 ///
-/// The address is part of no key. It is taken from the connection, so the field as the client sent
-/// it does not select the response.
+/// The address is part of no key. Larder takes it from the connection, so the field as the client
+/// sent it does not select the response.
 pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }

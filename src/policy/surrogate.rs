@@ -92,7 +92,7 @@ fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> Surr
     }
 }
 
-/// Parses a directive such as `max-age=60+30;device`.
+/// Parses a directive such as `max-age=60+30;device`. Returns `None` if it is unknown or malformed.
 fn directive(member: &[u8]) -> Option<SurrogateDirective> {
     let directive = list::trim(member.split(|byte| *byte == b';').next()?);
     if directive.eq_ignore_ascii_case(b"no-store") {

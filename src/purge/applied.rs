@@ -52,7 +52,7 @@ pub enum UnsyncedPolicy {
 pub struct AppliedPurges {
     /// A copy of the table's version that is readable without the lock.
     version: AtomicU64,
-    /// The end of the lease, as returned by [`millis`].
+    /// The end of the lease in the unit of [`millis`], or a sentinel.
     synced_until: AtomicU64,
     table: RwLock<PurgeTable>,
     unsynced_policy: UnsyncedPolicy,
@@ -95,7 +95,7 @@ fn system_now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Converts to milliseconds of the monotonic clock, above [`NEVER_LEASED`] and [`SIGNED_OFF`].
+/// Converts an instant to milliseconds of the monotonic clock, above all sentinels.
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = at.saturating_duration_since(*START);

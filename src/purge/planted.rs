@@ -1,8 +1,8 @@
 //! Deliberate bugs that the tests must find.
 //!
-//! The purge checker and the randomised requests of `tests/it/sharing` and
-//! `tests/it/request_content` must find each of the bugs. In builds with the feature
-//! `planted-bugs`, `LARDER_PLANTED` activates one bug; other builds contain none.
+//! The tests are the purge checker and the randomised requests of `tests/it/sharing` and
+//! `tests/it/request_content`. In builds with the feature `planted-bugs`, `LARDER_PLANTED`
+//! activates one bug; other builds contain none.
 
 use std::sync::LazyLock;
 

@@ -72,9 +72,8 @@ pub struct LogEvents {
 pub enum LogEvent {
     /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// The point holds for this log and for logs that continue it without a gap. It is the first
-    /// event, and repeated if records may be missing because they were lost or the subscriber was
-    /// too slow.
+    /// Both apply to this log and to logs that continue it without a gap. The event comes first,
+    /// and again if records may be missing because they were lost or the subscriber was too slow.
     Begin {
         /// The position before the first record that follows.
         fence: Fence,

@@ -22,7 +22,8 @@ impl LogRetention {
         Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
-    /// Origins may set a longer lifetime than any route; a day covers the usual ones.
+    /// Minimum lifetime. Origins may set longer lifetimes than any route; a day covers the usual
+    /// ones.
     const DAY: Duration = Duration::from_hours(24);
 
     /// Allowance for origin requests of nodes that have not applied a record yet.

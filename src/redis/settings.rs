@@ -280,7 +280,7 @@ fn database(
     }
     let number = text.parse().map_err(|_| without_credentials(text, SettingsError::Database))?;
     match (deployment, number) {
-        // The default database.
+        // Database 0 is the default.
         (_, 0) => Ok(None),
         (Deployment::Cluster, _) => Err(SettingsError::ClusterDatabase),
         _ => Ok(Some(number)),

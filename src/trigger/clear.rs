@@ -22,7 +22,7 @@ pub(super) const PATH: &str = "/_larder/clear";
 /// The minimum interval between two purges of a user. Requests in between share one purge.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of tracked users from which finished entries are removed.
+/// Finished entries are removed once this many users are tracked.
 const MAX_TRACKED_USERS: usize = 1024;
 
 /// Field name of `X-Requested-With`. Forms cannot send it; pages of other origins need a preflight.

@@ -75,7 +75,7 @@ impl PurgeAccess {
     }
 }
 
-/// The problem document for a missing or invalid token. Send it [`with_bearer_challenge`].
+/// The problem document for a missing or invalid token. Send it through [`with_bearer_challenge`].
 pub(crate) fn token_required() -> Problem {
     let detail = "Send `Authorization: Bearer` with an admin token that has this permission.";
     Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)

@@ -32,7 +32,7 @@ pub(crate) enum SelectorError {
     /// The text has a control character.
     #[error("it contains a control character")]
     Control,
-    /// The text is not a URL of an API.
+    /// The text is neither a URL nor a path.
     #[error("expected `https://host/path`, `host/path`, or `/path` for every host")]
     Url,
     /// The prefix ends with `*`.
@@ -47,8 +47,8 @@ pub(crate) enum SelectorError {
 
 /// Returns the selectors of a URL.
 ///
-/// They are the URL's normal forms as in keys, `host/path?query`: one for each form under which
-/// routes store its responses. On a sensitive route, the form is the substitute that the key
+/// The selectors are the URL's normal forms as in keys, `host/path?query`: one for each form under
+/// which routes store its responses. On a sensitive route, the form is the substitute that the key
 /// stores.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 

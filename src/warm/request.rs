@@ -36,7 +36,7 @@ pub struct WarmContent {
 /// memory and are never shown.
 #[derive(Clone)]
 pub enum WarmClients {
-    /// This client.
+    /// Exactly this client.
     One(ClientProfile),
     /// The recent clients of the target or, if there are none, of the host.
     Recent {

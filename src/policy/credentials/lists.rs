@@ -1,7 +1,7 @@
 //! Built-in lists of names: cookies and query parameters.
 //!
-//! Names are compared without case, and `_`, `-` and `.` are equal; `*` stands for any characters.
-//! Each list is sorted in that form.
+//! Names are compared in a normalised form: without case, with `_`, `-` and `.` equal. `*` matches
+//! any characters. Each list is sorted by this form.
 
 use crate::field::name::{PatternSet, WordSet};
 

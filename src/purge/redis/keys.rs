@@ -31,7 +31,7 @@ impl LogKeys {
         format!("{}:node:{node}", self.base)
     }
 
-    /// Returns the key for a name of any length, which is hashed.
+    /// Returns the key for a name of any length: it contains a digest of the name.
     pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
         let digest = digest(&SHA256, name.as_bytes());
         let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());

@@ -95,7 +95,7 @@ pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
         Value::Map(streams) => streams.values().next()?,
         streams => match members(streams)? {
             [] => return Some(Vec::new()),
-            // RESP2: pairs of a name and its entries; flat in some versions.
+            // RESP2: a list with a pair of name and entries; in some versions the pair itself.
             [Value::Array(pair)] => pair.get(1)?,
             [_name, entries] => entries,
             _ => return None,

@@ -199,7 +199,8 @@ impl MemoryStore {
         weight <= self.max_entry as u64 && (entry.identity().is_none() || self.shares.fits(weight))
     }
 
-    /// Places an entry that fits. The caller holds the write lock of the key.
+    /// Puts an entry that fits into the cache, and accounts for it and for evicted ones. The caller
+    /// holds the write lock of the key.
     fn place(&self, digest: u128, entry: Entry) {
         let (weight, identity) = (weight_of(&entry), entry.identity());
         let placed = entry.clone();

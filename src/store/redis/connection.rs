@@ -33,8 +33,7 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// The number of consecutive timeouts that open the breaker, unless [`MAX_SILENCE`] is over
-/// earlier.
+/// The number of consecutive timeouts that open the breaker; fewer if they exceed [`MAX_SILENCE`].
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
 /// A session gives up on a command after this many deadlines.
@@ -147,7 +146,7 @@ impl RedisPool {
         })
     }
 
-    /// Opens a connection that no thread shares, so its commands stay in order.
+    /// Opens a new connection. Unless callers share it, its commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,

@@ -1,8 +1,9 @@
 //! Fetch leases: one node fetches what several nodes miss.
 //!
-//! A lease is a key with a random token and a short TTL. Its holder renews the lease until it
-//! releases it. The release goes through the write queue, after the fetched response, and sends a
-//! message to each waiting node. If the message is lost, the node waits for the rest of the TTL.
+//! A lease is a key with a random token and a short TTL. Its holder renews the lease, and releases
+//! it after the fetch. The release goes through the write queue, after the fetched response, and
+//! sends a message to each waiting node. If the message is lost, the node waits for the rest of the
+//! TTL.
 
 use std::{
     sync::Arc,

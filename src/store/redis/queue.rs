@@ -231,7 +231,7 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
-    /// Returns the operation as which metrics count the write.
+    /// Returns the operation that metrics count for the write.
     pub(super) const fn operation(&self) -> StoreOperation {
         match self {
             Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,

@@ -6,7 +6,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use crate::redis::Script;
 
-/// The reply of [`ACQUIRE`] to the node that fetches.
+/// The reply of [`ACQUIRE`] to the node that acquired the lease.
 pub(super) const ACQUIRED: i64 = -10;
 /// The reply of [`AWAIT`] if the lease has ended.
 pub(super) const NO_LEASE: i64 = -2;
@@ -23,7 +23,7 @@ pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('PTTL', KEYS[1])"])
 });
 
-/// Continues to wait for a lease.
+/// Adds this node to the waiting nodes again, if the lease is still held.
 ///
 /// Keys: the lease, the waiters. Arguments: this node, the TTL of the waiters. Returns the
 /// remaining TTL of the lease, or [`NO_LEASE`].

@@ -38,7 +38,7 @@ pub(crate) struct Settings {
 
 /// Returns the TTL of an entry.
 ///
-/// Routes serve stale responses for up to `stale_for`.
+/// `stale_for` is the longest time for which any route serves stale responses.
 pub(super) fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
     match entry {
         Entry::Variants(_) => INDEX_TTL,

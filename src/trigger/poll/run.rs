@@ -55,7 +55,7 @@ enum PollOutcome {
     Missing,
     /// There was no usable response.
     Failed,
-    /// The version is new but the purge log is unavailable.
+    /// A purge was due, but the purge log is unavailable.
     Unavailable,
 }
 

@@ -29,9 +29,9 @@ pub(super) const PATH_PREFIX: &str = "/_larder/webhooks/";
 /// A webhook: how its deliveries are verified, and what they purge.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The name, which is the last segment of its path.
+    /// The name, which is the last segment of the webhook's path.
     pub name: Box<str>,
-    /// The signature scheme of its deliveries.
+    /// The signature scheme of the webhook's deliveries.
     pub scheme: SignatureScheme,
     /// The mapping from events to purges.
     pub mapping: EventMapping,

@@ -56,7 +56,7 @@ impl StandardWebhooks {
         Some(Self { keys, tolerance })
     }
 
-    /// Returns the fields that may carry the delivery id, which is signed. The first with a value
+    /// Returns the names of the fields for the delivery id, which is signed. The first with a value
     /// counts.
     pub fn ids() -> [HeaderName; 2] {
         [STANDARD.id, SVIX.id]
