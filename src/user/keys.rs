@@ -64,9 +64,9 @@ pub(super) struct KeySet {
 enum KeyOrigin {
     /// Configured keys; tokens may use any key ID.
     Configured,
-    /// Published keys; tokens name the key.
+    /// Published keys; the token's `kid` selects one.
     Published,
-    /// No keys: not published yet, or too long ago.
+    /// No keys: none were fetched yet, or the last fetch was too long ago.
     Missing,
 }
 
@@ -117,8 +117,8 @@ impl TokenKeys {
         Arc::new(Self { set: ArcSwap::from_pointee(set), fetch_requests: None })
     }
 
-    /// Creates a source of keys that an issuer publishes. They are fetched on the current runtime,
-    /// periodically, as long as the value is kept. Until the first fetch succeeds there are none.
+    /// Creates a source of keys that an issuer publishes. Fetches them periodically on the current
+    /// runtime until the value is dropped. There are no keys until the first fetch succeeds.
     pub fn published(url: &DocumentUrl, metrics: JwksMetrics) -> Result<Arc<Self>, SetupError> {
         Self::published_with_timing(url, metrics, FetchTiming::DEFAULT)
     }
