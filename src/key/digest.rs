@@ -30,7 +30,8 @@ impl DigestKey {
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialDigester {
     pub key: DigestKey,
-    /// Where responses under such keys may be stored: in the fleet only if all nodes have the key.
+    /// Where responses with digests in their keys may be stored: in the fleet if all nodes have
+    /// `key`.
     pub storage_placement: StoragePlacement,
 }
 
