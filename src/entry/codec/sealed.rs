@@ -46,7 +46,7 @@ pub(crate) enum SealedPart {
     Chunk(u64, u32),
 }
 
-/// Secrets that encrypt entries. The first one encrypts, each decrypts what it encrypted.
+/// Secrets that encrypt entries. The first one encrypts, all decrypt.
 #[derive(Clone)]
 pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
@@ -83,7 +83,8 @@ impl SealingKeys {
 
     /// Encrypts an encoded entry, given the digest of its key.
     ///
-    /// `None` if the system has no random numbers. Takes 1 µs, and 0.5 ns a byte; copies chunks.
+    /// `None` if the system has no random numbers. Takes 1 µs plus 0.5 ns per byte; copies the
+    /// chunks.
     pub(crate) fn seal(
         &self,
         digest: u128,
