@@ -11,6 +11,7 @@
 //!
 //! Numbers after the kind say which of two entries is newer. Their offset is fixed, so that a
 //! script in Redis can compare entries.
+//!
 //! A response's content is one block: key, URL, attributes, tags, fields, trailers and body, one
 //! after the other. It may be compressed as a whole, and then split into chunks that are stored
 //! beside the head. Responses that are limited to some clients may then be encrypted ([`sealed`]).
