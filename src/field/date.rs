@@ -10,7 +10,7 @@ use jiff::civil::{Date, date};
 
 /// A wall-clock instant: milliseconds since the Unix epoch.
 ///
-/// The pure rooms never read a clock. Callers pass the current time as `now`.
+/// Modules without I/O never read a clock: callers pass the current time as `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 

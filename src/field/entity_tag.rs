@@ -22,7 +22,7 @@ pub(crate) struct EntityTag<'a> {
 }
 
 impl<'a> EntityTag<'a> {
-    /// Parses one entity tag; `None` if there are no bytes.
+    /// Parses one entity tag; `None` if the text is empty.
     ///
     /// A malformed tag, such as one without quotes, counts as weak.
     pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
@@ -104,7 +104,7 @@ pub(crate) fn match_weakly(
     outcome
 }
 
-/// Returns whether one line of tags lists this one, compared weakly.
+/// Returns whether a line of tags lists `stored`, compared weakly.
 fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
     loop {
         while let [b' ' | b'\t' | b',', tail @ ..] = line {
