@@ -14,8 +14,8 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// The size limit of a batch that is written with one system call, in bytes. Larger single entries
-/// exceed it.
+/// The maximum size of a batch that is written with one system call, in bytes. Only a batch of a
+/// single entry may exceed it.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// The first and the longest pause while a stream accepts no data. The pause doubles each time.
@@ -117,7 +117,7 @@ impl LogQueue {
 
 /// Duplicates a standard stream, without the lock and buffer of the standard library.
 ///
-/// A writer that is blocked in it blocks nothing else.
+/// A write to the duplicate may block without blocking anything else.
 ///
 /// # Errors
 /// If the stream is closed.
@@ -165,7 +165,7 @@ impl<W: Write> QueueWriter<W> {
         }
     }
 
-    /// Writes this entry and those queued behind it, up to a batch. Returns the flush to confirm.
+    /// Writes this entry and those queued after it, up to a batch. Returns the flushes to confirm.
     fn write_batch(
         &mut self,
         first: QueueCommand,

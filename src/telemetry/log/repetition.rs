@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The number of equal messages written in a window. Further ones are counted.
+/// The number of equal messages written in a window. Further ones are only counted.
 const BURST: u64 = 5;
 
 /// The length of a window, after which suppressed messages are reported.
@@ -58,7 +58,7 @@ impl RepetitionLimiter {
         window.seen <= BURST
     }
 
-    /// Returns the messages that were suppressed in expired windows.
+    /// Ends the expired windows, and returns the messages that were suppressed in them.
     pub(super) fn ended(&mut self, now: Instant) -> Vec<SuppressedMessage> {
         let mut ended = Vec::new();
         self.windows.retain(|_, window| {
