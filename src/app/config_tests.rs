@@ -77,7 +77,7 @@ fn request_of(test: &TestCase) -> ExplainRequest {
     }
 }
 
-/// Compares a result with the expectation. Returns the difference and its reason.
+/// Compares a result with the expectation. Fails with the difference and its reason.
 fn check(
     what: &AssertionKind,
     found: &Explanation,

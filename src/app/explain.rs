@@ -101,7 +101,7 @@ fn without_io(config: &Config) -> Config {
     config
 }
 
-/// Returns the function that explains requests by a running node.
+/// Returns the function with which a running node explains requests.
 pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     let pipeline = Arc::clone(pipeline);
     Box::new(move |body| {

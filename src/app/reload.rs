@@ -41,7 +41,7 @@ impl FileDigests {
         Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
     }
 
-    /// Reads the same files again.
+    /// Returns the digests of the same files, read again.
     fn reread(&self) -> Self {
         Self::of(self.0.keys())
     }
