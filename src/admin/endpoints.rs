@@ -122,7 +122,7 @@ pub(super) fn find<'a>(
     Err(Box::new(if allowed.is_empty() { no_such_call() } else { wrong_method(&allowed) }))
 }
 
-/// Matches a path with a pattern, and returns the values of its parameters.
+/// Returns the values of a pattern's parameters in a path; `None` if the path does not match.
 fn match_path<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut parameters, mut rest) = (Vec::new(), path);
     for segment in pattern.split('/').skip(1) {
