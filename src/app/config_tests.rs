@@ -25,7 +25,7 @@ pub struct TestFailure {
 /// Runs all tests of a configuration.
 ///
 /// # Errors
-/// If the configuration cannot be assembled without I/O.
+/// Fails if the configuration cannot be assembled without I/O.
 pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
     if config.tests.is_empty() {
         return Ok(Vec::new());

@@ -57,7 +57,7 @@ impl Explainer {
     /// Explains a request that arrives now.
     ///
     /// # Errors
-    /// If the request or the response is invalid.
+    /// Fails if the request or the response is invalid.
     pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
         explain::offline(&self.site, request, SystemTime::now().into())
     }
@@ -65,7 +65,7 @@ impl Explainer {
     /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
     ///
     /// # Errors
-    /// If the request or the response is invalid.
+    /// Fails if the request or the response is invalid.
     pub(super) fn explain_for(
         &self,
         request: &ExplainRequest,

@@ -43,7 +43,7 @@ impl NodeArguments {
     /// Returns the node that the flags and the environment select.
     ///
     /// # Errors
-    /// If `--config` and `LARDER_ADMIN` select different nodes.
+    /// Fails if `--config` and `LARDER_ADMIN` select different nodes.
     pub fn node(&self) -> anyhow::Result<NodeTarget> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.node_in(&variable)

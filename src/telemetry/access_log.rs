@@ -66,7 +66,7 @@ impl AccessLog {
     /// Starts the writer thread, which all access logs of a process share.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub(crate) fn queue(
         to: impl io::Write + Send + 'static,
         dropped: IntCounter,

@@ -62,7 +62,7 @@ impl LogQueue {
     /// Each entry that is not written increments `dropped`.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub(in crate::telemetry) fn start(
         name: &str,
         to: impl Write + Send + 'static,
@@ -120,7 +120,7 @@ impl LogQueue {
 /// A write to the duplicate may block without blocking anything else.
 ///
 /// # Errors
-/// If the stream is closed.
+/// Fails if the stream is closed.
 pub(crate) fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
