@@ -18,7 +18,7 @@ pub struct TestFailure {
     pub at: Range<usize>,
     /// The expected and the actual result.
     pub message: String,
-    /// The deciding line of the explanation.
+    /// The line of the explanation with the reason.
     pub because: String,
 }
 

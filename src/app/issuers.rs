@@ -18,7 +18,7 @@ pub(super) struct IssuerKeys {
 }
 
 impl IssuerKeys {
-    /// Creates an owner without fetchers. Must be called on the runtime that fetches.
+    /// Creates an empty set of fetchers. Must be called on the runtime that fetches keys.
     pub(super) fn new() -> Self {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }

@@ -18,7 +18,7 @@ use crate::{
 /// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The interval between looks at the allocator's statistics, which take 0.1 ms to merge.
+/// The interval between reads of the allocator's statistics, which take 0.1 ms to merge.
 const ALLOCATOR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of consecutive checks with waiting requests after which origin connections count as

@@ -7,7 +7,7 @@ use annotate_snippets::{
 };
 use thiserror::Error;
 
-/// The reason why there is no configuration.
+/// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.

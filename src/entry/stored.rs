@@ -59,7 +59,7 @@ pub struct StoredResponse {
     pub(super) requested_at_monotonic: u64,
     /// The version of the fence table at which the response was last found alive.
     pub(super) checked_version: AtomicU64,
-    /// Whether it was served since this flag was last cleared.
+    /// Whether the response was served since this flag was last cleared.
     pub(super) recently_used: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) ends: SectionEnds,
@@ -85,7 +85,7 @@ impl ResponseId {
 /// A response about to be stored, without its body.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseDraft {
-    /// The key under which it will be stored.
+    /// The key under which the response will be stored.
     pub key: CacheKey,
     pub status: StatusCode,
     /// The header section to store, without hop-by-hop fields and `Set-Cookie`.
@@ -93,7 +93,7 @@ pub(crate) struct ResponseDraft {
     /// The data from which reuse is decided.
     pub freshness: Freshness,
     pub tags: Vec<String>,
-    /// Other attributes by which it can be purged.
+    /// Other attributes by which purges select the response.
     pub attributes: OwnedResponseAttributes,
     /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
@@ -121,7 +121,7 @@ impl CompleteBody {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
-    /// A body that no origin sent.
+    /// Returns a body that no origin sent.
     #[cfg(test)]
     pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }

@@ -33,7 +33,7 @@ pub struct VariantIndex {
     pub target: Box<[u8]>,
     /// The sets of selecting fields; the one seen last comes first.
     pub selections: Vec<VarySelection>,
-    /// Key digests of the variants stored last, oldest first. Bounds their number.
+    /// Key digests of the variants stored last, oldest first; at most `MAX_VARIANTS`.
     pub recent: Vec<u128>,
 }
 

@@ -40,14 +40,14 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Returns this instant moved into the future; saturates.
+    /// Returns the instant `by` later; saturates.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// Returns this instant moved into the past; saturates at the epoch.
+    /// Returns the instant `by` earlier; saturates at the epoch.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);

@@ -89,8 +89,8 @@ pub fn remove_listed(headers: &mut HeaderMap) {
 
 /// Returns whether a field stays even if `Connection` lists it.
 ///
-/// Without these three, a message would lose its routing, its framing, or the trace that detects
-/// loops.
+/// Without `Host`, `Content-Length` or `Via`, a message would lose its routing, its framing, or the
+/// trace that detects loops.
 fn is_end_to_end(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::VIA].contains(name)
 }

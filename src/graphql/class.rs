@@ -30,7 +30,7 @@ pub(crate) enum Uncached {
     Subscription,
     /// The request asks for the schema.
     Introspection,
-    /// Several requests in one.
+    /// Several requests are sent as one.
     Batch,
     /// The request names a document that Larder does not know.
     UnknownDocument,

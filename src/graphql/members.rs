@@ -31,7 +31,7 @@ pub(super) struct RequestMembers<'a> {
     pub(super) has_unknown: bool,
 }
 
-/// A request whose members have other types than they should.
+/// The error for a request with malformed members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MalformedMembers;
 

@@ -38,8 +38,8 @@ pub struct OriginTarget<'a> {
     pub storage_placement: StoragePlacement,
     /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
-    /// The clients that share the response, as written by [`partition`](super::partition). Empty
-    /// for all.
+    /// The partition whose clients share the response, see [`partition`](super::partition); empty
+    /// if all clients share it.
     pub partition: Cow<'a, [u8]>,
     /// Digest of the content; `None` for `GET`. In a key, all other methods have one.
     pub content: Option<ContentDigest>,
@@ -102,7 +102,8 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Appends the host to send: zero if it was requested, else its length plus one and its text.
+    /// Appends the host to send: zero for the requested host, else the length plus one, and the
+    /// text.
     fn push_host(&self, text: &mut Vec<u8>) {
         if self.host == self.requested_host {
             return push_length(text, 0);

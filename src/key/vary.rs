@@ -257,7 +257,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
 
 /// Returns whether a request lists another language of equal weight before this one.
 ///
-/// An origin that follows the order prefers that language, so no response in this one is used.
+/// An origin that follows the order prefers the earlier one, so no response in `language` is used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();

@@ -72,7 +72,7 @@ pub struct Route {
     pub writes_for_everyone: bool,
     /// Whether a successful response ends the session of its request.
     pub logs_out: bool,
-    /// Replaces the origin's `Cache-Control` towards clients.
+    /// The `Cache-Control` that clients receive in place of the origin's.
     pub client_cache: Option<HeaderValue>,
     /// Content codings in which stored responses are sent, in order of preference. Empty if they are
     /// sent as stored.
@@ -151,7 +151,7 @@ impl Route {
         self.render_tags(&self.tags, path, (query, user))
     }
 
-    /// Returns the distinct tags that such a response takes from its JSON, `document`.
+    /// Returns the distinct tags that a response takes from its JSON, `document`.
     pub fn body_tags_of(
         &self,
         path: &PathReadings<'_>,
@@ -222,7 +222,7 @@ impl Route {
         !self.body_tags.is_empty() || !self.store_unless.is_empty() || self.graphql.is_some()
     }
 
-    /// Returns whether stored responses are encoded for clients that accept it.
+    /// Returns whether stored responses are encoded for clients that accept a content coding.
     #[inline]
     pub fn encodes(&self) -> bool {
         !self.encode.is_empty()

@@ -109,7 +109,7 @@ impl RouteTable {
     /// Returns the first route that matches, or the fallback route.
     ///
     /// `host` is in canonical form and may have a port. If a reading of the path selects an
-    /// uncached route, that route governs. Otherwise another spelling would make an uncached path
+    /// uncached route, that route governs, so that no other spelling makes an uncached path
     /// cacheable.
     pub fn select(&self, method: &Method, host: &str, path: &PathReadings<'_>) -> Selection<'_> {
         let first = self.first_match(method, host, (PathForm::Sent, path.sent()));

@@ -11,8 +11,7 @@ use crate::{
     policy::cache_status::CacheResult,
 };
 
-/// The limits of the queue. Typical lines have about 250 bytes, the longest a path of many
-/// kilobytes.
+/// The limits of the queue. Typical lines have about 250 bytes; a long path makes many kilobytes.
 const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
 /// The format of lines.

@@ -2,7 +2,7 @@
 
 use super::jwt::json;
 
-/// Maximum length in bytes.
+/// Maximum length of a claim value in bytes.
 const MAX_LENGTH: usize = 256;
 
 /// A value of a claim. A number and a string of the same digits differ.

@@ -175,7 +175,7 @@ struct JwksUpdater {
     keys: Weak<TokenKeys>,
     client: DocumentClient,
     timing: FetchTiming,
-    /// The validator of the current document.
+    /// The entity tag of the current document, if it has one.
     tag: Option<HeaderValue>,
     /// Time of the last fetch, or of the start.
     fetched: Instant,
@@ -184,7 +184,7 @@ struct JwksUpdater {
     metrics: JwksMetrics,
 }
 
-/// A key set and its validator.
+/// A key set and its entity tag.
 struct JwksDocument {
     keys: Vec<VerificationKey>,
     tag: Option<HeaderValue>,

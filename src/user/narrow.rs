@@ -5,7 +5,7 @@
 
 use super::jwt::json::{self, Object};
 
-/// The narrowing claims, unless the operator names others.
+/// The claims that narrow an identity, unless the operator names others.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",

@@ -12,7 +12,7 @@ use crate::{key::DigestKey, origin::document_url::DocumentUrl};
 /// The source of identities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum IdentitySource {
-    /// None: users are known by their exact credentials only.
+    /// There is no source: users are known by their exact credentials only.
     #[default]
     None,
     /// Signed tokens.

@@ -52,7 +52,7 @@ impl Problems<'_> {
         read(text).map_err(|problem| self.error(&text.span, problem.to_string())).ok()
     }
 
-    /// Parses the values of a list, and leaves out invalid ones.
+    /// Parses the values of a list. Leaves out invalid ones, with a finding for each.
     pub(super) fn each<T, E: Display>(
         &mut self,
         texts: Option<&Texts>,
@@ -105,7 +105,7 @@ impl Problems<'_> {
         None
     }
 
-    /// Returns a required string that is not empty.
+    /// Returns a required string. Adds a finding if it is missing or empty.
     pub(super) fn required<'a>(
         &mut self,
         text: Option<&'a Text>,

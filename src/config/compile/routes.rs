@@ -386,7 +386,7 @@ fn warn_about_writes(
     }
 }
 
-/// Last path segments of endpoints that usually read by `POST`.
+/// Last path segments of endpoints that clients usually read with `POST`.
 const READ_BY_POST: [&str; 4] = ["graphql", "search", "_search", "query"];
 
 /// Warns about `POST` routes that look like reads: each success would add to the purge log.

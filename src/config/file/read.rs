@@ -1,4 +1,4 @@
-//! Parsing of the text into serde structs, with as many independent errors as possible.
+//! Parses the text into serde structs, and finds as many independent errors as possible.
 
 use serde::Deserialize;
 use toml::{

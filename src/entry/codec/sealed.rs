@@ -30,7 +30,7 @@ use crate::key::digest::MIN_DIGEST_KEY_LENGTH;
 
 const SEALED_MAGIC: [u8; 4] = *b"LRDS";
 
-/// The length of the order, which follows the kind.
+/// The length of a response's order, which follows the kind.
 const RESPONSE_ORDER: usize = 24;
 const VARIANTS_ORDER: usize = 8;
 
@@ -42,7 +42,7 @@ const TAG: usize = 16;
 pub(crate) enum SealedPart {
     /// The value at the entry's key.
     Head,
-    /// A chunk of its content: the body ID, and the chunk's number.
+    /// A chunk of the entry's content: the body ID, and the chunk's number.
     Chunk(u64, u32),
 }
 

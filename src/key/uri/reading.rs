@@ -199,7 +199,7 @@ fn loosest(decoded: &[u8], ending: PathExtent) -> String {
 enum PlainPath {
     /// The path is its own loosest reading.
     Loosest,
-    /// Some servers treat it as equal to a path that differs in case or a trailing slash.
+    /// Some servers treat the path as equal to one that differs in case or a trailing slash.
     Folds,
 }
 

@@ -36,7 +36,7 @@ struct Window {
 pub(super) struct SuppressedMessage {
     pub(super) level: tracing::Level,
     pub(super) message: Box<str>,
-    /// The number of times it was suppressed.
+    /// The number of times the message was suppressed.
     pub(super) times: u64,
 }
 
