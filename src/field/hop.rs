@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-/// The field with which a request asks for a response once prefetching is complete. The response
-/// reports the outcome in it. The field is never forwarded.
+/// The field with which a request asks Larder to respond only once prefetching is complete. The
+/// response reports the outcome in it. The field is never forwarded.
 pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;

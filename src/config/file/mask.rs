@@ -60,7 +60,7 @@ enum ValueKind {
 impl ValueKind {
     fn of(name: &str, value: &DeValue<'_>) -> Self {
         let name = name.to_ascii_lowercase();
-        // The tables in `admin.tokens` have keys, which are masked one by one.
+        // The tables in `admin.tokens` have their own keys, which are masked one by one.
         let has_own_keys = name == "tokens" && has_tables(value);
         if (is_secret(&name) && !has_own_keys) || (name == FIELDS && value.is_table()) {
             Self::Secret

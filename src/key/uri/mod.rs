@@ -79,7 +79,7 @@ fn write_resolved(into: &mut Vec<u8>, path: &str) {
     } else if path.is_empty() {
         into.push(b'/');
     } else {
-        percent::write_normalized(into, path.as_bytes()); // `*`, and other texts that are no path
+        percent::write_normalized(into, path.as_bytes()); // `*` and other non-paths
     }
 }
 

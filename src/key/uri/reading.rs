@@ -170,7 +170,7 @@ enum PathExtent {
 fn loosest(decoded: &[u8], ending: PathExtent) -> String {
     let text = String::from_utf8_lossy(decoded).to_lowercase().replace('\\', "/");
     let Some(path) = text.strip_prefix('/') else {
-        return if text.is_empty() { "/".to_owned() } else { text }; // `*`, and other texts
+        return if text.is_empty() { "/".to_owned() } else { text }; // `*` and other non-paths
     };
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_open = false;
