@@ -14,8 +14,8 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// The maximum size of a batch that is written with one system call, in bytes. Only a batch of a
-/// single entry may exceed it.
+/// The size in bytes from which a batch takes no further entries. A batch is written with one
+/// system call.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// The first and the longest pause while a stream accepts no data. The pause doubles each time.
