@@ -18,7 +18,7 @@ pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
     host: Option<Box<str>>,
     path: PathPattern,
-    /// The path in the form in which other readings are matched; see [`PathForm`].
+    /// The path percent-decoded once, for readings of the same [`PathForm`].
     decoded_once: PathPattern,
     decoded_twice: PathPattern,
     loosest: PathPattern,

@@ -69,7 +69,7 @@ pub struct Metrics {
     pub(crate) pinned_bytes: IntGauge,
     pub(crate) bodies_not_kept: IntCounterVec,
     pub(crate) encodings: EncodingMetrics,
-    /// The event feed.
+    /// Metrics of the event feed.
     pub feed: FeedMetrics,
     pub(crate) purging: PurgeMetrics,
     pub(crate) access_log_dropped: IntCounter,
@@ -372,7 +372,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 pub struct RequestObservation {
     /// The outcome in `X-API-Cache`.
     pub result: CacheResult,
-    /// The reason why it was not a hit.
+    /// The reason why the request was not a hit.
     pub reason: Option<Reason>,
     /// The status, or `None` if the client disconnected before there was one.
     pub status: Option<StatusCode>,
