@@ -13,13 +13,13 @@ pub use response::ResponseLength;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedHead {
     pub status: StatusCode,
-    /// Its fields, except those that only concern framing.
+    /// The head's fields, except those that only concern framing.
     pub headers: HeaderMap,
-    /// Where its body ends.
+    /// Where the response's body ends.
     pub length: ResponseLength,
     /// Whether another response may follow on the connection.
     pub persists: bool,
-    /// Its length in bytes.
+    /// The length of the head in bytes.
     pub bytes: usize,
 }
 
@@ -47,7 +47,7 @@ pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static 
 pub struct Decoded {
     pub data: Vec<u8>,
     pub trailers: Option<HeaderMap>,
-    /// Its length in bytes, as encoded.
+    /// The length of the encoded body in bytes.
     pub bytes: usize,
 }
 
