@@ -41,12 +41,12 @@ pub struct Advisor {
     pub(super) queries: Vec<QueryAdvice>,
     rules: Vec<QueryRule>,
     pub(super) written: WritePaths,
-    /// For each template, other templates whose writes do not concern it by their path.
+    /// For each template, the other templates whose writes do not concern it by their path.
     elsewhere: Vec<Vec<TemplateId>>,
     writes: LastWrites,
     pub(super) pairs: Vec<PairSurvey>,
     pub(super) partitions: Vec<Option<PartitionAdvice>>,
-    /// For each template, other templates whose writes change its responses.
+    /// For each template, the other templates whose writes change its responses.
     pub(super) changed_by: Vec<Vec<TemplateId>>,
     pub(super) simulations: Vec<Simulation>,
 }
@@ -187,7 +187,8 @@ impl Advisor {
         written.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Returns the templates with writes whose paths have another prefix than this one.
+    /// Returns the templates with writes at other paths: neither literal prefix begins with the
+    /// other.
     fn elsewhere(&self, read: TemplateId, written: &[TemplateId]) -> Vec<TemplateId> {
         let list = &self.templates.list;
         let Some(template) = list.get(read) else { return Vec::new() };

@@ -1,6 +1,6 @@
 //! Histograms of positive numbers, with eight buckets for each doubling.
 
-/// The buckets reach to 2³².
+/// Number of buckets. They cover numbers up to 2³².
 const BUCKETS: usize = 32 * PER_DOUBLING;
 
 const PER_DOUBLING: usize = 8;

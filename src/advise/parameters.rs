@@ -166,8 +166,8 @@ impl ParameterUse {
         self.present += u64::from(is_present(value, at));
     }
 
-    /// Returns whether the values only make requests unique. It follows from the name, or from
-    /// values that are the times of the requests.
+    /// Returns whether the values only make requests unique: the name says so, or most values are
+    /// the times of their requests.
     fn is_buster(&self, name: &str) -> bool {
         let are_present = self.count >= MIN_USES && self.present * 10 >= self.count * 9;
         are_present || BUSTERS.iter().any(|known| name.eq_ignore_ascii_case(known))

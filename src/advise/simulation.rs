@@ -37,7 +37,8 @@ struct Outcomes {
     compared: u64,
     /// Compared hits for which the origin sent another response.
     outdated: u64,
-    /// Minimum time since the changes before all outdated hits, as a sum in milliseconds.
+    /// Sum over the outdated hits of the time since the origin's change was first seen, in
+    /// milliseconds.
     outdated_for: i64,
 }
 

@@ -75,7 +75,7 @@ impl Templates {
 }
 
 impl TemplateNode {
-    /// Keeps the templates with at least this many requests, and numbers them anew.
+    /// Keeps the templates with at least this many requests, and renumbers them.
     fn keep(&mut self, all: &[(PathTemplate, u64)], least: u64, kept: &mut Vec<PathTemplate>) {
         let found = self.id.and_then(|id| all.get(id)).filter(|(_, count)| *count >= least);
         self.id = found.map(|(template, _)| {

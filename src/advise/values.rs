@@ -110,8 +110,8 @@ impl ValueEvidence {
 
     /// Returns the parameters and values that can be left out.
     ///
-    /// If several values of a parameter change nothing, it is skipped: the API ignores it, or its
-    /// lists are empty.
+    /// A parameter is skipped if several of its values change nothing. Then the API ignores it, or
+    /// its lists are empty.
     pub(super) fn defaults(&self) -> Vec<(String, String)> {
         let proven = self.defaults.iter().filter(|(_, compared)| compared.are_equal());
         let proven: Vec<_> = proven.map(|(key, _)| key).collect();

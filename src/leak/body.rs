@@ -27,8 +27,8 @@ const WHOLE: &str = "$";
 
 /// The digests of the parts of one body, by place.
 ///
-/// The parts of JSON are the values that contain no others; their places are `JSONPath`s. The parts
-/// of other text are its lines.
+/// The parts of JSON are the values that contain no other values. Their places are `JSONPath`s. The
+/// parts of other text are its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyDigest {
     parts: HashMap<Box<str>, u64>,

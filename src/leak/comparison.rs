@@ -26,7 +26,7 @@ const ORDER: [ComparedRequester; 24] =
     [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];
 
 /// Number of responses after which the names in them count as evidence. Anyone can send the name of
-/// a server as a requester's name; one of two servers at random matches that once in 65,536
+/// a server as a requester's name. Two servers chosen at random match it once in 65,536
 /// comparisons.
 const ENOUGH_FOR_NAMES: usize = 16;
 

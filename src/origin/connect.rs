@@ -18,7 +18,7 @@ use super::{
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
-/// Head start of one address before the next is tried as well (RFC 8305 §5).
+/// Head start of an address before the next one is tried as well (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The address of a server, and the settings to connect to it.

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::lookup_host, time::Instant};
 
-/// How long an address that failed is tried after the others.
+/// How long a failed address stays behind the others in the order of attempts.
 const FAILURE_MEMORY: Duration = Duration::from_mins(1);
 
 /// Maximum number of addresses used per name.

@@ -64,7 +64,7 @@ impl CompletionProof {
     }
 }
 
-/// Where a response body comes from.
+/// The source of a response body.
 pub(super) enum BodySource {
     /// The whole body is in memory.
     Whole(Bytes),
@@ -84,7 +84,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a response body ended early. `Display` is for the log, not for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
-    /// No byte arrived for `origin.idle_timeout`.
+    /// No byte arrived during `origin.idle_timeout`.
     #[error("the origin stopped sending the response body")]
     TimedOut,
     /// The connection or the stream ended before the body did, or the data is not HTTP.

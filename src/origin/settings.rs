@@ -66,7 +66,7 @@ pub enum HostHeader {
     Preserve,
     /// The host and port in each server's URL.
     Origin,
-    /// A fixed value.
+    /// A fixed `Host`.
     Literal(Authority),
 }
 

@@ -81,7 +81,7 @@ pub(crate) struct ReceivedAt {
     pub at: Timestamp,
     /// The time by the process's monotonic clock.
     pub started: Instant,
-    /// The same monotonic time as a timestamp, by which stored responses age.
+    /// The monotonic time as a timestamp, by which stored responses age.
     pub steady: Timestamp,
 }
 

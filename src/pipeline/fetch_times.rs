@@ -9,6 +9,6 @@ pub(super) struct FetchTimes {
     pub requested_at: Timestamp,
     /// When the response head arrived, by the wall clock.
     pub received_at: Timestamp,
-    /// When the response head arrived, by the monotonic clock that stored responses age by.
+    /// When the response head arrived, by the monotonic clock, by which stored responses age.
     pub received_steady: Timestamp,
 }

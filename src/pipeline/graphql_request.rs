@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Maximum length of a URL query that is sent in another form than the client's, in bytes. Many
-/// servers accept no longer ones.
+/// servers do not accept longer ones.
 const MAX_QUERY: usize = 8 << 10;
 
 /// The route and the query of a request that the cache may answer.

@@ -61,7 +61,7 @@ impl HitForMiss {
         Self { targets: Cache::new(CAPACITY) }
     }
 
-    /// Remembers why responses under this key cannot be shared.
+    /// Records why responses under this key cannot be shared.
     pub(super) fn remember(
         &self,
         (key, class): (&CacheKey, CredentialClass),

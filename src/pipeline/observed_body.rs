@@ -113,7 +113,8 @@ impl ObservedBody {
         this
     }
 
-    /// Reports the end if the body has ended, so that it is known before the client has read it.
+    /// Reports the end if the body has ended, so that the observer is called before the client has
+    /// read the body.
     fn report_end(&mut self) {
         if let Some(proof) = self.body.completion()
             && let Some(observer) = self.observer.take()

@@ -41,9 +41,10 @@ struct RateWindow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgeSlot {
     Now,
-    /// At this time. The caller then calls [`PurgeRate::begin_window`] and writes the purge.
+    /// The purge is written at this time. The caller then calls [`PurgeRate::begin_window`] and
+    /// writes it.
     At(Instant),
-    /// Together with a purge that is already scheduled.
+    /// The purge is merged into one that is already scheduled.
     Merged,
 }
 

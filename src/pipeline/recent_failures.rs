@@ -18,7 +18,7 @@ const CAPACITY: usize = 16_384;
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a failure is remembered without a probe, in addition to the time that the fetch took. A
-/// probe takes as long.
+/// probe may take as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
 /// Minimum time of an error status that is remembered. Faster ones are cheap enough for each
@@ -56,7 +56,7 @@ impl FailedFetch {
     }
 }
 
-/// Returns whether an error status that took this long is worth remembering.
+/// Returns whether an error status took long enough to be remembered.
 pub(super) fn is_slow(took: Duration) -> bool {
     took >= SLOW_ERROR
 }

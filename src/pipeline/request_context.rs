@@ -112,7 +112,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Treats a `GET` with a GraphQL mutation in its URL as a write. Servers should reject it.
+    /// Treats a `GET` with a GraphQL mutation in its URL as a write. Origins should reject it.
     pub(super) fn note_mutation_by_url(&mut self) {
         let request = ReceivedRequest::of_parts(&self.request, None);
         let route = self.config.route(self.route);

@@ -227,8 +227,8 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Returns whether a fetch brought a successful response that is stored. Requests for invented
-/// hosts bring none, if the origin checks hosts.
+/// Returns whether the outcome is a successful response that is stored. If the origin checks hosts,
+/// a request for an invented host has none.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

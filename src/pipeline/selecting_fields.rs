@@ -53,7 +53,7 @@ pub(super) fn selecting_values(set: &VarySet, rule: &AddedVary, headers: &Header
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 
-/// Returns the same text with other preferences than the request's.
+/// Like [`selecting_values`], but with these preferences instead of the request's.
 pub(super) fn selecting_values_with(
     set: &VarySet,
     rule: &AddedVary,

@@ -185,7 +185,7 @@ impl TeeBody {
         }
     }
 
-    /// Returns why the body exceeds its limits; `None` if it does not.
+    /// Returns which limit stopped the body from being retained; `None` if none did.
     pub(super) fn not_kept(&self) -> Option<NotKeptReason> {
         match self.shared.lock().mode {
             TeeMode::Retain => None,

@@ -117,7 +117,7 @@ impl InterimChannel {
         self.is_queued.load(Ordering::Relaxed)
     }
 
-    /// Takes the bytes to write; none if their request is over.
+    /// Takes the bytes to write. Returns no bytes if their request is over.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut queue = self.queue.lock();
         if queue.request != self.open() {

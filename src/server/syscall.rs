@@ -14,7 +14,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-/// Size of the buffer that heads are received into, in bytes. They are copied from it once.
+/// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
 thread_local! {

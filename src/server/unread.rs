@@ -20,7 +20,7 @@ const LIMIT: u64 = 8 << 20;
 /// Minimum number of accounts at which those without connections are removed.
 const FIRST_SWEEP: usize = 64;
 
-/// The accounts of all clients with HTTP/2 connections.
+/// The accounts of all clients with HTTP/2 connections, by address.
 #[derive(Debug, Default)]
 pub(super) struct UnreadAccounts(Mutex<AccountTable>);
 

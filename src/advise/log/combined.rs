@@ -7,7 +7,8 @@ use super::{
     time,
 };
 
-/// Parses a line. Of the fields after the user agent, only a response time is read.
+/// Parses a line in the format `combined`. Of the fields after the user agent, only a response time
+/// is read.
 pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     let (client, rest) = line.split_once(' ').ok_or(LineError::Format)?;
     let (owner, rest) = rest.split_once(" [").ok_or(LineError::Format)?;

@@ -27,7 +27,7 @@ use crate::{
 /// The members of a line by lower-case name. The value of an object or a list is empty.
 struct Members<'a>(BTreeMap<String, Cow<'a, str>>);
 
-/// Parses a line.
+/// Parses a line of JSON.
 pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     let Line(members) = serde_json::from_str(line).map_err(|_| LineError::Format)?;
     let members = Members(members);

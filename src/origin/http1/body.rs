@@ -28,7 +28,7 @@ use crate::{
 const MAX_READ_BYTES: usize = 64 * 1024;
 /// Buffer space reserved for one read if the remaining length is unknown, in bytes.
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
-/// Minimum buffer space for a read, in bytes. More is reserved if less is left.
+/// Minimum free buffer space before a read, in bytes. If there is less, the buffer grows.
 const MIN_READ_BYTES: usize = 2 * 1024;
 
 /// The content of a response, which follows its head.

@@ -26,7 +26,7 @@ pub struct ParsedHead {
 /// Parses the head at the beginning of these bytes. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// The reason if the head is invalid.
+/// Returns the reason if the head is invalid.
 pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static str> {
     let mut received = BytesMut::from(bytes);
     let head = response::parse(&mut received, is_head)?;
@@ -54,7 +54,7 @@ pub struct Decoded {
 /// Decodes a body that arrives in these parts. Returns `None` if it does not end.
 ///
 /// # Errors
-/// The reason if the body is invalid.
+/// Returns the reason if the body is invalid.
 pub fn chunked<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Option<Decoded>, &'static str> {
     let (mut reader, mut received) = (ChunkedDecoder::default(), BytesMut::new());
     let (mut data, mut trailers, mut bytes) = (Vec::new(), None, 0);

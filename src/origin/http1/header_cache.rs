@@ -86,7 +86,7 @@ impl HeaderBlockCache {
 }
 
 impl CachedLine {
-    /// Returns the field in a line whose name is this one.
+    /// Returns the field in a line that has the same name as the cached one.
     fn next(&mut self, line: &Header<'_>, head: &Bytes) -> Result<HeaderField, &'static str> {
         let Some(last) = &mut self.value else {
             return Ok((self.name.clone(), value(line, head)?));

@@ -15,7 +15,7 @@ use crate::{origin::content_length, server::message_length};
 /// Maximum number of header lines in a response.
 pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
 
-/// The error for a head with more lines.
+/// The error for a head with more than [`MAX_HEADER_LINES`] lines.
 pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
 /// Spare capacity for fields that are added to a response on its way to the client.

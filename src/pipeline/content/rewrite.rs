@@ -12,13 +12,13 @@ use crate::{
 /// The form in which content is keyed and forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pipeline) enum KeyedForm {
-    /// As sent, because the route does not ask for JSON.
+    /// The content as sent, because the route does not ask for JSON.
     Bytes,
-    /// As canonical JSON.
+    /// The content as canonical JSON.
     Canonical,
-    /// As a canonical GraphQL request.
+    /// The content as a canonical GraphQL request.
     Graphql,
-    /// As sent, because it has no canonical form.
+    /// The content as sent, because it has no canonical form.
     NotCanonical(WhyAsSent),
 }
 

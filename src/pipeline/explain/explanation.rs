@@ -133,7 +133,7 @@ pub struct ExplainedKey {
     pub scheme: &'static str,
     /// The host requested by the client.
     pub host: String,
-    /// The `Host` sent to the origin, if different.
+    /// The `Host` sent to the origin, if it differs from `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin_host: Option<String>,
     /// The path sent to the origin.

@@ -64,8 +64,8 @@ impl RouteWatch {
         })
     }
 
-    /// Counts a hit with credentials, and returns whether it is sampled. Sampled are the next hit
-    /// after an interval, and then each hit on the same target until another requester is found.
+    /// Counts a hit with credentials, and returns whether it is sampled. The next hit after an
+    /// interval is sampled, and then each hit on the same target until another requester is found.
     /// Takes no lock.
     pub(in crate::pipeline) fn samples(&self, target: u128) -> bool {
         match self.waiting_for.load(Relaxed) {
