@@ -19,8 +19,8 @@ use ComparedRequester::{First as A, Second as B};
 /// The requester of each request in a comparison, in order.
 ///
 /// In this order, a value that changes once or only increases never seems to depend on the
-/// requester, because the first requester's responses come before and after the second's. Servers
-/// that take turns do not seem to either, whatever their number (Thue–Morse). A value that each
+/// requester, because the first requester's responses come before and after the second's. Nor do
+/// the responses of servers that take turns, whatever their number (Thue–Morse). A value that each
 /// response draws from two at random does so once in eight million comparisons.
 const ORDER: [ComparedRequester; 24] =
     [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];

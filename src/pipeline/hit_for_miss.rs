@@ -14,8 +14,8 @@ use crate::{
 /// Maximum number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. The time is short, but a wrong entry costs only request
-/// collapsing.
+/// How long a target is remembered. It is short, since requests do not collapse meanwhile. A wrong
+/// entry costs nothing else.
 const RETENTION: Duration = Duration::from_secs(30);
 
 /// Why a target is hit-for-miss.

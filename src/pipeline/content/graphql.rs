@@ -24,7 +24,7 @@ pub(in crate::pipeline) type GraphqlRoute<'a> = (usize, &'a GraphqlRule);
 /// Returns the content of a GraphQL request as keyed and forwarded. Adapts the fields that describe
 /// it. Only queries are rewritten.
 ///
-/// A request that was recently read with the same bytes costs only a lookup.
+/// A query that was recently read with the same bytes costs only a lookup.
 pub(in crate::pipeline) fn interpret_graphql(
     (route, rule): GraphqlRoute<'_>,
     recent: Option<&RecentRequests>,
