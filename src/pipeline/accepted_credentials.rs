@@ -36,6 +36,14 @@ const CAPACITY: usize = 1 << 17;
 /// Maximum number of denied targets remembered, 48 bytes each.
 const DENIAL_CAPACITY: usize = 1 << 16;
 
+/// Maximum number of targets whose denials this node publishes for one credential. A credential
+/// that is denied more targets gets nothing from the store: each denial is a record of the purge
+/// log, and a client must not be able to fill the log.
+const MAX_DENIALS_PER_CREDENTIAL: u32 = 256;
+
+/// Stands for all targets of a credential in the name of a denial.
+const EVERY_TARGET: u128 = 0;
+
 /// How long a denial is remembered for credentials that do not expire.
 const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
@@ -81,6 +89,8 @@ pub(super) struct AcceptedCredentials {
     /// The denials of targets to credentials, by [`denial_key`].
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
+    /// The number of targets that were denied to a credential.
+    denied_targets: Cache<u128, u32>,
     /// Credentials that were accepted on any route and not refused since.
     credentials: Cache<u128, ()>,
 }
@@ -151,6 +161,7 @@ impl AcceptedCredentials {
             rechecks: Mutex::default(),
             denials: Cache::new(DENIAL_CAPACITY),
             has_denials: AtomicBool::new(false),
+            denied_targets: Cache::new(DENIAL_CAPACITY),
             credentials: Cache::new(DENIAL_CAPACITY),
         })
     }
@@ -217,17 +228,27 @@ impl AcceptedCredentials {
     }
 
     /// Records that the origin denied a target to a member. The denial lasts until the credentials
-    /// expire, else for an hour. Returns its name in the purge log.
+    /// expire, else for an hour.
+    ///
+    /// Returns the denial's name in the purge log, and whether this node did not know the denial.
     pub(super) fn deny(
         &self,
         member: &PartitionMember,
         target: &CacheKey,
         now: (Timestamp, Timestamp),
-    ) -> String {
-        let name = denial_key(member.credential, target.digest());
-        self.note_denial(name, Denial::until(member.expires, now));
+    ) -> (String, bool) {
+        let is_new = !self.is_denied(member, target, now.1);
+        let denial = Denial::until(member.expires, now);
+        self.note_denial(denial_key(member.credential, target.digest()), denial);
+        let known = self.denied_targets.get(&member.credential).unwrap_or(0);
+        let count = known.saturating_add(u32::from(is_new));
+        self.denied_targets.insert(member.credential, count);
+        let is_within = count <= MAX_DENIALS_PER_CREDENTIAL;
+        let published = if is_within { target.digest() } else { EVERY_TARGET };
+        let name = denial_key(member.credential, published);
+        self.note_denial(name, denial);
         let ends = member.expires.map_or_else(String::new, |end| format!(":{}", end.millis()));
-        format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes()))
+        (format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())), is_new)
     }
 
     /// Records a denial from its name in the purge log. Ignores names of credentials.
@@ -267,9 +288,12 @@ impl AcceptedCredentials {
         target: &CacheKey,
         now: Timestamp,
     ) -> bool {
-        let name = || denial_key(member.credential, target.digest());
+        let is_denied = |target| {
+            let denial = self.denials.get(&denial_key(member.credential, target));
+            denial.is_some_and(|denial| now < denial.until)
+        };
         self.has_denials.load(Ordering::Acquire)
-            && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
+            && (is_denied(target.digest()) || is_denied(EVERY_TARGET))
     }
 }
 
@@ -309,12 +333,32 @@ mod tests {
         for (expires, end) in [(Some(10_000), 10_000), (Some(500), 500), (None, 100 + 3600)] {
             let (here, there, member) =
                 (AcceptedCredentials::new(), AcceptedCredentials::new(), member(expires));
-            let name = here.deny(&member, &target, at(100));
+            let (name, is_new) = here.deny(&member, &target, at(100));
+            assert!(is_new);
+            assert_eq!(here.deny(&member, &target, at(100)), (name.clone(), false));
             there.apply_denial(&name, at(100));
             for node in [&here, &there] {
                 assert!(node.is_denied(&member, &target, at(end - 1).1), "{name}");
                 assert!(!node.is_denied(&member, &target, at(end).1), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_denied_many_targets_is_denied_all() {
+        let (here, there, member) =
+            (AcceptedCredentials::new(), AcceptedCredentials::new(), member(None));
+        let target =
+            |number: u32| OriginTarget::plain(Scheme::Http, "h", &format!("/{number}")).key();
+        let other = target(u32::MAX);
+        for number in 0..=MAX_DENIALS_PER_CREDENTIAL {
+            assert!(!here.is_denied(&member, &other, at(100).1), "{number}");
+            there.apply_denial(&here.deny(&member, &target(number), at(100)).0, at(100));
+        }
+        for node in [here, there] {
+            assert!(node.is_denied(&member, &other, at(100).1));
+            assert!(!node.deny(&member, &other, at(100)).1, "nothing more is published");
+            assert!(!node.is_denied(&member, &target(u32::MAX - 1), at(3700).1));
         }
     }
 

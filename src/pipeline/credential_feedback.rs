@@ -144,8 +144,10 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            let denial = accepted.deny(member, target, responded);
-            if is_stored {
+            let (denial, is_new) = accepted.deny(member, target, responded);
+            // Another node may store a response to another member at any time. Strangers can invent
+            // credentials that no issuer signs, and must not be able to fill the log.
+            if is_stored || (is_new && config.users.is_configured()) {
                 Box::pin(publish_rate_limited(pipeline, denial)).await;
             }
         }
