@@ -140,7 +140,7 @@ fn coding_of_range(
     preferred: ContentCoding,
 ) -> Result<ContentCoding, FormRefusal> {
     let Some(named) = request.get(header::IF_RANGE) else { return Err(FormRefusal::Range) };
-    let fields = stored.fields().unpack(0);
+    let mut fields = stored.fields().unpack(0);
     let is_of = |coding: ContentCoding| {
         let form = stored.forms.get(coding)?;
         let tag = coded_tag::suffixed(fields.get(header::ETAG), &form.tag_suffix)?;
@@ -149,6 +149,7 @@ fn coding_of_range(
     if let Some(coding) = coded_tag::coding_of(named.as_bytes()).and_then(is_of) {
         return Ok(coding);
     }
+    vary_by_coding(&mut fields);
     match IfRange::evaluate(request, &fields) {
         IfRange::Fails => Ok(preferred),
         IfRange::Holds => Err(FormRefusal::Range),
