@@ -64,6 +64,12 @@ impl CodedForms {
         forms
     }
 
+    /// Returns forms of the same content, none of which is made.
+    #[must_use]
+    pub fn without_bodies(&self) -> Self {
+        Self { content: self.content, bodies: None, memo: AtomicU8::new(self.memo()) }
+    }
+
     /// Returns these forms with those of `other` added; `None` if `other` has different content or
     /// adds nothing.
     #[must_use]
