@@ -115,11 +115,13 @@ impl CodedForms {
         self.memo.fetch_or(1 << coding.index(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub fn is_excluded(&self, coding: ContentCoding) -> bool {
         self.memo() & (1 << coding.index()) != 0
     }
 
     /// Returns whether the response may be encoded. Calls `decide` only the first time.
+    #[inline]
     pub fn may_be_made(&self, decide: impl FnOnce() -> bool) -> bool {
         let memo = self.memo();
         if memo & IS_DECIDED != 0 {

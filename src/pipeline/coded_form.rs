@@ -11,7 +11,7 @@ use http::header;
 
 use super::{
     encodings::{CodedForm, EncodingLeader, EncodingRole},
-    representation::{self, FormChoice},
+    representation::{self, FormChoice, FormRequest},
     request_context::RequestContext,
     state::Pipeline,
 };
@@ -32,8 +32,9 @@ impl<S: Store> RequestContext<S> {
     ///
     /// The first request for a form makes it, and others wait a moment for it.
     pub(super) async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
-        let request = (&self.request.headers, self.presence);
-        match representation::choose(self.config.route(self.route), request, stored) {
+        let route = self.config.route(self.route);
+        let request = FormRequest::of(route, &self.request.headers, self.presence);
+        match representation::choose(route, request, stored) {
             FormChoice::Ready(form) => stored.forms.get(form.coded?.coding).cloned(),
             FormChoice::Missing(coding) => Box::pin(self.pipeline.make_form(stored, coding)).await,
         }
