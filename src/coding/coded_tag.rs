@@ -6,7 +6,7 @@
 //! such a tag are mapped back to the origin's tag.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
 use super::ContentCoding;
@@ -40,6 +40,15 @@ pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<Header
         None => (tag, &b""[..]),
     };
     HeaderValue::from_bytes(&[inner, suffix.as_bytes(), quote].concat()).ok()
+}
+
+/// Returns the weak form of the origin's tag, which is true of all forms of a body (RFC 9110 §8.8.1).
+pub(crate) fn shared_by_forms(tag: HeaderValue) -> HeaderValue {
+    // A tag without quotes counts as weak.
+    if !tag.as_bytes().starts_with(b"\"") {
+        return tag;
+    }
+    HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).unwrap_or(tag)
 }
 
 /// A tag, split into the origin's tag and the coding.
@@ -133,9 +142,11 @@ pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> O
 /// Replaces tags of coded bodies with the origin's tags in the conditions of an origin request.
 ///
 /// In `If-None-Match`, replaces only tags whose coding the request accepts, since a 304 confirms
-/// them. `If-Range` stays: the origin must not continue a coded body with other bytes.
-pub(crate) fn restore(headers: &mut HeaderMap) {
-    let all = restored(headers, &header::IF_MATCH, |_| true);
+/// them. `If-Range` stays, and so does `If-Match` of a `GET` with `Range` (RFC 9110 §13.1.1): the origin
+/// must not continue a coded body with other bytes.
+pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
+    let is_for_part = *method == Method::GET && headers.contains_key(header::RANGE);
+    let all = restored(headers, &header::IF_MATCH, |_| !is_for_part);
     let accepted = restored(headers, &header::IF_NONE_MATCH, |tag| tag.is_accepted(headers));
     for (name, value) in [(header::IF_MATCH, all), (header::IF_NONE_MATCH, accepted)] {
         if let Some(value) = value {
@@ -258,14 +269,27 @@ mod tests {
             ("if-range", BR),
             ("accept-encoding", "br"),
         ]);
-        restore(&mut request);
+        restore(&Method::GET, &mut request);
         assert_eq!(request["if-match"], "\"a\", \"c,d\", W/\"e\"");
         assert_eq!(request["if-none-match"], "\"a\", \"f--gzip-0123456789abcdef\"");
         assert_eq!(request["if-range"], BR);
         let mut untouched = headers(&[("if-match", "\"a\" ,\"b\""), ("if-none-match", "*")]);
         let before = untouched.clone();
-        restore(&mut untouched);
+        restore(&Method::GET, &mut untouched);
         assert_eq!(untouched, before);
+        let part = || headers(&[("if-match", BR), ("range", "bytes=1-")]);
+        for (method, expected) in [(Method::GET, BR), (Method::PUT, "\"a\"")] {
+            let mut request = part();
+            restore(&method, &mut request);
+            assert_eq!(request["if-match"], expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn the_tag_that_all_forms_share_is_weak() {
+        for (tag, expected) in [("\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\""), ("a", "a")] {
+            assert_eq!(shared_by_forms(HeaderValue::from_static(tag)), expected);
+        }
     }
 
     proptest! {

@@ -44,6 +44,7 @@ impl ContentCoding {
     }
 
     /// Returns the position in [`ALL`](Self::ALL).
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }

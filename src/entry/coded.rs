@@ -64,6 +64,12 @@ impl CodedForms {
         forms
     }
 
+    /// Returns forms of the same content, none of which is made.
+    #[must_use]
+    pub fn without_bodies(&self) -> Self {
+        Self { content: self.content, bodies: None, memo: AtomicU8::new(self.memo()) }
+    }
+
     /// Returns these forms with those of `other` added; `None` if `other` has different content or
     /// adds nothing.
     #[must_use]
@@ -109,11 +115,13 @@ impl CodedForms {
         self.memo.fetch_or(1 << coding.index(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub fn is_excluded(&self, coding: ContentCoding) -> bool {
         self.memo() & (1 << coding.index()) != 0
     }
 
     /// Returns whether the response may be encoded. Calls `decide` only the first time.
+    #[inline]
     pub fn may_be_made(&self, decide: impl FnOnce() -> bool) -> bool {
         let memo = self.memo();
         if memo & IS_DECIDED != 0 {

@@ -503,6 +503,17 @@ impl Entry {
         }
     }
 
+    /// Returns this entry without its coded forms, which can be made again.
+    #[must_use]
+    pub fn without_forms(self) -> Self {
+        match self {
+            Self::Response(response) if response.forms.iter().next().is_some() => {
+                Self::Response(Arc::new(response.with_forms(response.forms.without_bodies())))
+            }
+            entry => entry,
+        }
+    }
+
     /// Converts times to a clock that is ahead of this node's by `millis` milliseconds.
     #[must_use]
     pub fn with_clock_offset(mut self, millis: i64) -> Self {

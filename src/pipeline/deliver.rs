@@ -13,7 +13,7 @@ use super::{
     config_snapshot::{ConfigSnapshot, ServerTiming},
     finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
-    head_cache,
+    head_cache::{HeadCache, HeadKey},
     observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
     representation::{self, Representation},
@@ -22,9 +22,9 @@ use super::{
 };
 use crate::{
     coding::coded_tag,
-    entry::StoredResponse,
+    entry::{PackedFields, StoredResponse},
     field::{
-        Timestamp, common, list,
+        Timestamp, coding, common, list,
         presence::FieldPresence,
         range::{ByteRange, unsatisfied_content_range},
     },
@@ -109,6 +109,7 @@ const CACHED_VALUES: usize = 16;
 
 thread_local! {
     static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<HeadCache<HeaderMap>> = RefCell::new(HeadCache::new());
 }
 
 /// Returns the value of `Cache-Status`. Values without a TTL are few, and are formatted once.
@@ -302,25 +303,53 @@ impl Responder<'_> {
 
     /// Returns the head of a hit on a complete response. It stays the same for a second.
     fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
+        HEADS.with_borrow_mut(|heads| {
+            let key = self.head_key(form);
+            if let Some(headers) = heads.find(&key) {
+                return headers.clone();
+            }
+            let mut headers = self.make_head(form.stored.detached_fields(), form, decision);
+            for (name, value) in &mut headers {
+                *value = common::interned(name, value.clone());
+            }
+            heads.insert(key, headers.clone());
+            headers
+        })
+    }
+
+    /// Returns what the head of a hit on a complete response depends on.
+    pub(super) fn head_key(&self, form: Representation<'_>) -> HeadKey {
         let (stored, now) = (form.stored, self.received.steady);
-        let key = head_cache::HeadKey {
+        HeadKey {
             response: stored.id,
             coding: form.coded.map(|coded| coded.coding),
             route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),
-        };
-        head_cache::get_or_make(key, || {
-            let mut headers = stored.detached_fields().unpack(ADDED);
-            // The server writes the length of a complete body itself.
-            headers.remove(header::CONTENT_LENGTH);
-            form.describe(self.route(), &mut headers);
-            self.describe_stored(stored, decision, now, &mut headers);
-            for (name, value) in &mut headers {
-                *value = common::interned(name, value.clone());
-            }
-            headers
-        })
+        }
+    }
+
+    /// Makes the head of a hit on a complete response, from its stored fields.
+    pub(super) fn make_head(
+        &self,
+        fields: PackedFields,
+        form: Representation<'_>,
+        decision: CacheDecision,
+    ) -> HeaderMap {
+        let mut headers = fields.unpack(ADDED);
+        // The server writes the length of a complete body itself.
+        headers.remove(header::CONTENT_LENGTH);
+        form.describe(self.route(), &mut headers);
+        self.describe_stored(form.stored, decision, self.received.steady, &mut headers);
+        headers
+    }
+
+    /// Returns whether a fresh stored response is sent as a whole, with a head that other requests
+    /// get as well.
+    pub(super) fn sends_whole(&self, presence: FieldPresence) -> bool {
+        !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
+            && *self.method != Method::HEAD
+            && self.config.server_timing == ServerTiming::Off
     }
 
     /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
@@ -329,10 +358,7 @@ impl Responder<'_> {
         (presence, form): (FieldPresence, Representation<'_>),
         decision: CacheDecision,
     ) -> (Response<()>, BodyContent, u64) {
-        let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
-            && *self.method != Method::HEAD
-            && self.config.server_timing == ServerTiming::Off;
-        if !is_plain {
+        if !self.sends_whole(presence) {
             return self.select_stored(form, decision);
         }
         let head = response(form.stored.status, self.hit_head(form, decision));
@@ -367,7 +393,8 @@ impl Responder<'_> {
     ) -> (StatusCode, BodyContent) {
         let precondition = self.evaluate_precondition(status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
-            validation::retain_for_not_modified(headers);
+            let tag = headers.get(header::ETAG).cloned();
+            self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
@@ -398,7 +425,8 @@ impl Responder<'_> {
         let received = stored.freshness.received_at;
         let precondition = self.evaluate_precondition(stored.status, headers, received);
         if precondition == Precondition::NotModified {
-            validation::retain_for_not_modified(headers);
+            let tag = stored.fields().unpack(0).remove(header::ETAG);
+            self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
@@ -438,6 +466,24 @@ impl Responder<'_> {
             return Precondition::NotModified;
         }
         validation::evaluate(self.headers, status, headers, received_at)
+    }
+
+    /// Turns a header section into that of a `304`. `tag` is that of the response as stored.
+    ///
+    /// A date does not say which form of the body the client has. Its `304` carries the weak tag that
+    /// all forms share, or none if the stored response has none.
+    fn describe_not_modified(&self, headers: &mut HeaderMap, tag: Option<HeaderValue>) {
+        validation::retain_for_not_modified(headers);
+        if !self.route().encodes()
+            || self.headers.contains_key(header::IF_NONE_MATCH)
+            || !coding::is_negotiated(headers)
+        {
+            return;
+        }
+        match tag {
+            Some(tag) => headers.insert(header::ETAG, coded_tag::shared_by_forms(tag)),
+            None => headers.remove(header::ETAG),
+        };
     }
 
     fn describe_stored(

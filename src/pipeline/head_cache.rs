@@ -1,14 +1,15 @@
 //! A per-thread cache of response heads for hits.
 
-use std::cell::RefCell;
-
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::config_snapshot::SnapshotId;
 use crate::{coding::ContentCoding, entry::ResponseId};
 
-/// Number of heads that each thread keeps, about 2 KiB each. Personal responses take slots of their own.
+/// Number of heads that each thread keeps. Personal responses take slots of their own.
 const SLOTS: usize = 1024;
+
+/// The most bytes that the heads of a cache take, so that long ones do not add up.
+const MAX_BYTES: usize = 2 << 20;
 
 /// What a head depends on. Equal keys have equal heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +25,32 @@ pub(super) struct HeadKey {
     pub ttl: i64,
 }
 
-thread_local! {
-    static HEADS: RefCell<Vec<Option<(HeadKey, HeaderMap)>>> =
-        RefCell::new((0..SLOTS).map(|_| None).collect());
+/// Heads of frequent hits in one form, for the current second.
+///
+/// Building a head costs several times as much as copying one. Values that belong to one thread
+/// have no reference count on a shared cache line.
+pub(super) struct HeadCache<T> {
+    slots: Vec<Option<(HeadKey, T)>>,
+    bytes: usize,
+    /// The slot to empty next if there are too many bytes.
+    hand: usize,
+}
+
+/// A head in the form in which it is cached.
+pub(super) trait CachedHead {
+    /// Returns the bytes that it takes in memory, approximately.
+    fn size(&self) -> usize;
+}
+
+impl CachedHead for HeaderMap {
+    fn size(&self) -> usize {
+        /// The entry of a field in the map, and the reference count of its value.
+        const OVERHEAD: usize = 144;
+        let size = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + OVERHEAD
+        };
+        self.iter().map(size).sum()
+    }
 }
 
 impl HeadKey {
@@ -37,48 +61,88 @@ impl HeadKey {
     }
 }
 
-/// Returns a copy of the cached head, or makes one for the next second.
-///
-/// Building a head costs several times as much as copying one. Values that belong to one thread
-/// have no reference count on a shared cache line. `make` returns a head that shares nothing with
-/// the stored response, so that it does not keep an evicted body in memory.
-pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
-    HEADS.with_borrow_mut(|heads| {
-        let Some(slot) = heads.get_mut(key.slot()) else { return make() };
-        match slot {
-            Some((known, head)) if *known == key => head.clone(),
-            _ => slot.insert((key, make())).1.clone(),
+impl<T: CachedHead> HeadCache<T> {
+    pub(super) fn new() -> Self {
+        Self { slots: (0..SLOTS).map(|_| None).collect(), bytes: 0, hand: 0 }
+    }
+
+    /// Returns the head with this key.
+    pub(super) fn find(&self, key: &HeadKey) -> Option<&T> {
+        match self.slots.get(key.slot()) {
+            Some(Some((known, head))) if known == key => Some(head),
+            _ => None,
         }
-    })
+    }
+
+    /// Caches a head, which must share nothing with the stored response: it would keep an evicted
+    /// body in memory.
+    pub(super) fn insert(&mut self, key: HeadKey, head: T) {
+        self.bytes += head.size();
+        self.replace(key.slot(), Some((key, head)));
+        while self.bytes > MAX_BYTES {
+            self.replace(self.hand, None);
+            self.hand = (self.hand + 1) % SLOTS;
+        }
+    }
+
+    fn replace(&mut self, slot: usize, head: Option<(HeadKey, T)>) {
+        let Some(slot) = self.slots.get_mut(slot) else { return };
+        if let Some((_, replaced)) = std::mem::replace(slot, head) {
+            self.bytes -= replaced.size();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+
+    impl CachedHead for &'static str {
+        fn size(&self) -> usize {
+            self.len()
+        }
+    }
 
     fn key(response: ResponseId, age: u32) -> HeadKey {
         HeadKey { response, coding: None, route: (SnapshotId::next(), 0), age, ttl: 60 }
     }
 
-    fn head(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static(value))])
+    #[test]
+    fn a_head_is_found_for_the_same_and_for_nothing_else() {
+        let mut heads = HeadCache::new();
+        let first = key(ResponseId::next(), 1);
+        assert_eq!(heads.find(&first), None);
+        heads.insert(first, "1");
+        assert_eq!(heads.find(&first), Some(&"1"));
+        for other in [
+            HeadKey { age: 2, ..first },
+            HeadKey { ttl: 59, ..first },
+            HeadKey { response: ResponseId::next(), ..first },
+            HeadKey { coding: Some(ContentCoding::Gzip), ..first },
+            HeadKey { route: (SnapshotId::next(), 0), ..first },
+            HeadKey { route: (first.route.0, 1), ..first },
+        ] {
+            assert_eq!(heads.find(&other), None);
+            heads.insert(other, "2");
+            assert_eq!(heads.find(&other), Some(&"2"));
+        }
     }
 
     #[test]
-    fn a_head_is_made_once_for_the_same_and_anew_for_anything_else() {
-        let first = key(ResponseId::next(), 1);
-        assert_eq!(get_or_make(first, || head("1")), head("1"));
-        assert_eq!(get_or_make(first, || panic!("it is there")), head("1"));
-        assert_eq!(get_or_make(HeadKey { age: 2, ..first }, || head("2")), head("2"));
-        assert_eq!(
-            get_or_make(HeadKey { response: ResponseId::next(), ..first }, || head("3")),
-            head("3")
-        );
-        let coded = HeadKey { coding: Some(ContentCoding::Gzip), ..first };
-        assert_eq!(get_or_make(coded, || head("5")), head("5"));
-        let reloaded = HeadKey { route: (SnapshotId::next(), 0), ..first };
-        assert_eq!(get_or_make(reloaded, || head("4")), head("4"));
+    fn the_heads_of_a_thread_are_bounded_by_bytes() {
+        let long = HeaderValue::try_from("x".repeat(60 << 10)).unwrap();
+        let head = || HeaderMap::from_iter([(http::header::CONTENT_SECURITY_POLICY, long.clone())]);
+        let (mut heads, mut last) = (HeadCache::new(), None);
+        for _ in 0..2 * SLOTS {
+            let key = key(ResponseId::next(), 1);
+            heads.insert(key, head());
+            last = Some(key);
+            let bytes = heads.slots.iter().flatten().map(|(_, head)| head.size()).sum::<usize>();
+            assert_eq!(heads.bytes, bytes);
+            assert!(bytes <= MAX_BYTES, "{bytes}");
+        }
+        let kept = heads.slots.iter().flatten().count();
+        assert!((30..40).contains(&kept), "{kept}");
+        assert!(heads.find(&last.unwrap()).is_some());
     }
 }

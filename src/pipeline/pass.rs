@@ -1,6 +1,6 @@
 //! Passing: forwards a request to the origin without the cache.
 
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     coding::coded_tag,
-    field::{hop::LARDER_WARM, presence::FieldPresence},
+    field::{hop::LARDER_WARM, presence::FieldPresence, range},
     forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
@@ -71,10 +71,14 @@ impl<S: Store> RequestContext<S> {
         key: Option<&CacheKey>,
     ) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
+        let method = &self.request.method;
+        *forwarded.method_mut() = method.clone();
         if self.has_coded_tags() {
-            coded_tag::restore(forwarded.headers_mut());
+            coded_tag::restore(method, forwarded.headers_mut());
         }
-        *forwarded.method_mut() = self.request.method.clone();
+        if *method == Method::GET && self.presence.has(FieldPresence::RANGE) && self.encodes() {
+            range::remove_dated(forwarded.headers_mut());
+        }
         *forwarded.body_mut() = body;
         forwarded
     }
@@ -85,13 +89,24 @@ impl<S: Store> RequestContext<S> {
         self.presence.has(conditions) && self.config.routes.any_encodes()
     }
 
-    /// Replaces the tag of a `304` with that of the client's coded copy.
+    fn encodes(&self) -> bool {
+        self.config.route(self.route).encodes()
+    }
+
+    /// Replaces the tag of a `304` with that of the client's coded copy. After a date, which does not
+    /// say what the client has, weakens the tag.
     pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
-        if response.status() == StatusCode::NOT_MODIFIED && self.has_coded_tags() {
-            let headers = response.headers_mut();
-            let tag = coded_tag::confirmed(&self.request.headers, headers.get(header::ETAG));
-            tag.map(|tag| headers.insert(header::ETAG, tag));
+        if response.status() != StatusCode::NOT_MODIFIED || !self.has_coded_tags() {
+            return;
         }
+        let (request, headers) = (&self.request.headers, response.headers_mut());
+        let tag = headers.get(header::ETAG);
+        let tag = if request.contains_key(header::IF_NONE_MATCH) {
+            coded_tag::confirmed(request, tag)
+        } else {
+            tag.filter(|_| self.encodes()).cloned().map(coded_tag::shared_by_forms)
+        };
+        tag.map(|tag| headers.insert(header::ETAG, tag));
     }
 
     /// Queues the requests that the route's `on_success` warms. If the client asked to wait, waits

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{
-    coding::{self, CodingRefusal, ContentCoding, coded_tag, negotiation},
+    coding::{self, CodingRefusal, ContentCoding, coded_tag, negotiation::AcceptedCodings},
     entry::{CodedBody, StoredResponse},
     field::{coding::accepts, presence::FieldPresence, range::IfRange},
     key::vary,
@@ -65,7 +65,24 @@ impl FormRefusal {
 }
 
 /// The parts of a request that select a form.
-pub(super) type FormRequest<'a> = (&'a HeaderMap, FieldPresence);
+#[derive(Clone, Copy)]
+pub(super) struct FormRequest<'a> {
+    pub headers: &'a HeaderMap,
+    pub presence: FieldPresence,
+    /// The codings that it accepts. Not read on a route that does not encode.
+    pub accepted: AcceptedCodings,
+}
+
+impl<'a> FormRequest<'a> {
+    /// Describes a request to a route.
+    #[inline]
+    pub(super) fn of(route: &Route, headers: &'a HeaderMap, presence: FieldPresence) -> Self {
+        let is_encoded = route.encodes() && presence.has(FieldPresence::ACCEPT_ENCODING);
+        let accepted =
+            if is_encoded { AcceptedCodings::of(headers) } else { AcceptedCodings::default() };
+        Self { headers, presence, accepted }
+    }
+}
 
 /// Chooses the form of a stored response for a request.
 ///
@@ -89,18 +106,19 @@ pub(super) fn choose<'a>(
 
 /// Returns the coding in which a request gets a stored response, or why it gets the response as
 /// stored.
+#[inline]
 pub(super) fn coding_for(
     route: &Route,
-    (headers, presence): FormRequest<'_>,
+    request: FormRequest<'_>,
     stored: &StoredResponse,
 ) -> Result<ContentCoding, FormRefusal> {
-    let coding = negotiated(route, (headers, presence))?;
+    let coding = negotiated(route, request)?;
     if !may_be_encoded(stored) {
         let refusal = stored.coding_refusal();
         return Err(refusal.map_or(FormRefusal::Excluded, FormRefusal::Response));
     }
-    let coding = if presence.has(FieldPresence::RANGE) {
-        coding_of_range(headers, stored, coding)?
+    let coding = if request.presence.has(FieldPresence::RANGE) {
+        coding_of_range(request.headers, stored, coding)?
     } else {
         coding
     };
@@ -109,17 +127,15 @@ pub(super) fn coding_for(
 
 /// Returns the coding that a request prefers among those of its route. Fails if the response is to
 /// be sent as stored.
+#[inline]
 pub(super) fn negotiated(
     route: &Route,
-    (headers, presence): FormRequest<'_>,
+    FormRequest { headers, presence, accepted }: FormRequest<'_>,
 ) -> Result<ContentCoding, FormRefusal> {
     if !route.encodes() {
         return Err(FormRefusal::Off);
     }
-    if !presence.has(FieldPresence::ACCEPT_ENCODING) {
-        return Err(FormRefusal::NotAccepted);
-    }
-    let coding = negotiation::select(&route.encode, headers).ok_or(FormRefusal::NotAccepted)?;
+    let coding = accepted.preferred(&route.encode).ok_or(FormRefusal::NotAccepted)?;
     let forbids =
         |value: &HeaderValue| coding::forbids_transforming(b"cache-control", value.as_bytes());
     if presence.has(FieldPresence::DIRECTIVES)
@@ -140,7 +156,7 @@ fn coding_of_range(
     preferred: ContentCoding,
 ) -> Result<ContentCoding, FormRefusal> {
     let Some(named) = request.get(header::IF_RANGE) else { return Err(FormRefusal::Range) };
-    let fields = stored.fields().unpack(0);
+    let mut fields = stored.fields().unpack(0);
     let is_of = |coding: ContentCoding| {
         let form = stored.forms.get(coding)?;
         let tag = coded_tag::suffixed(fields.get(header::ETAG), &form.tag_suffix)?;
@@ -149,6 +165,7 @@ fn coding_of_range(
     if let Some(coding) = coded_tag::coding_of(named.as_bytes()).and_then(is_of) {
         return Ok(coding);
     }
+    vary_by_coding(&mut fields);
     match IfRange::evaluate(request, &fields) {
         IfRange::Fails => Ok(preferred),
         IfRange::Holds => Err(FormRefusal::Range),

@@ -6,7 +6,7 @@ use super::{explanation::ExplainedEncoding, request::PlannedRequest};
 use crate::{
     coding::{self, ContentCoding},
     entry::StoredResponse,
-    pipeline::representation::{self, FormRefusal},
+    pipeline::representation::{self, FormRefusal, FormRequest},
 };
 
 impl PlannedRequest<'_> {
@@ -36,8 +36,8 @@ impl PlannedRequest<'_> {
         route.encodes().then(|| explained(form))
     }
 
-    fn form_request(&self) -> representation::FormRequest<'_> {
-        (self.request.headers(), self.presence)
+    fn form_request(&self) -> FormRequest<'_> {
+        FormRequest::of(self.matched_route(), self.request.headers(), self.presence)
     }
 }
 

@@ -133,12 +133,14 @@ impl MemoryStore {
         if let Entry::Variants(variants) = found {
             return Entry::Variants(self.merge(key, &variants).0);
         }
-        self.write_locked(key, || match self.peek(key) {
-            Some(known) if !is_newer(&found, &known) => known,
-            _ => {
-                self.insert(key, found.clone());
-                found
+        self.write_locked(key, || {
+            if let Some(known) = self.peek(key)
+                && !is_newer(&found, &known)
+            {
+                return known;
             }
+            self.insert(key, found.clone());
+            found
         })
     }
 
@@ -177,9 +179,11 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// Stores an entry. The caller holds the write lock of the key.
+    /// Stores an entry, without its coded forms if it does not fit with them. The caller holds the
+    /// write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let digest = key.digest();
+        let entry = if self.fits(&entry) { entry } else { entry.without_forms() };
         if !self.fits(&entry) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             self.take(digest);
@@ -310,10 +314,13 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
-        self.write_locked(key, || match self.peek(key) {
-            Some(known) if entry.is_superseded_by(&known) => PutOutcome::Superseded,
-            Some(known) => self.insert(key, entry.keeping_forms_of(&known)),
-            None => self.insert(key, entry),
+        self.write_locked(key, || {
+            let entry = match self.peek(key) {
+                Some(known) if entry.is_superseded_by(&known) => return PutOutcome::Superseded,
+                Some(known) => entry.keeping_forms_of(&known),
+                None => entry,
+            };
+            self.insert(key, entry)
         })
     }
 
