@@ -15,7 +15,8 @@ use super::{
 use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
     forward,
-    key::{CacheKey, uri::PathReadings},
+    graphql::UnpersistedRequest,
+    key::{CacheKey, ResponseInspection, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
     route::{Agreement, ContentForm, NotKeyed, Route, Verification},
     server::Connection,
@@ -263,6 +264,9 @@ fn form_of_content(
 
 /// Returns why the cache is bypassed on any route.
 fn pass_reason(request: &ReceivedRequest<'_>, presence: FieldPresence) -> Option<Reason> {
+    if route.graphql.is_some() {
+        target.inspection = ResponseInspection::Graphql;
+    }
     if presence.has(FieldPresence::UPGRADE)
         && forward::request::is_upgrade(request.headers, request.version)
     {
