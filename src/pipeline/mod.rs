@@ -47,6 +47,7 @@ mod graphql_request;
 mod graphql_response;
 mod graphql_write;
 mod head_cache;
+mod gzip;
 mod hit_for_miss;
 mod identify;
 mod ingress;
