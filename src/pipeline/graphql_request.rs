@@ -6,9 +6,9 @@ use http::Method;
 
 use super::{content, received_request::ReceivedRequest};
 use crate::{
-    graphql::{RequestClass, Uncached},
+    graphql::{RequestClass, Uncached, UnpersistedRequest},
     policy::Reason,
-    route::{Route, RouteTable},
+    route::{Route, RouteTable, Verification},
 };
 
 /// The longest query of a URL that is sent in another form than the client sent it, in bytes. Many
@@ -24,6 +24,24 @@ pub(super) struct GraphqlPlan<'a> {
     pub query: Option<String>,
 }
 
+/// Why there is no such plan.
+pub(super) enum NoGraphqlPlan {
+    /// The request passes.
+    Pass(Reason),
+    /// Its client is asked for the document.
+    Unpersisted(UnpersistedRequest),
+}
+
+/// Returns the request if its client is asked for its document. Shadow mode only watches.
+pub(super) fn unpersisted(route: &Route, class: &RequestClass) -> Option<UnpersistedRequest> {
+    match class {
+        RequestClass::Unpersisted(request) if route.verification != Verification::Shadow => {
+            Some(*request)
+        }
+        _ => None,
+    }
+}
+
 /// Returns the class of a request on a GraphQL route: of its content, if it has been read, or of
 /// its URL.
 pub(super) fn class_of<'a>(
@@ -34,7 +52,10 @@ pub(super) fn class_of<'a>(
     match request.content.read() {
         Some(content) => Some(match &content.graphql {
             Some(class) => Cow::Borrowed(class),
-            None => Cow::Owned(content::class_of(rule, request.uri, &content.bytes)),
+            None => {
+                let head = (request.uri, request.headers);
+                Cow::Owned(content::class_of(rule, head, &content.bytes))
+            }
         }),
         None if matches!(*request.method, Method::GET | Method::HEAD) => {
             let query = request.uri.query().unwrap_or_default();
@@ -44,23 +65,29 @@ pub(super) fn class_of<'a>(
     }
 }
 
-/// Returns the plan for a request of this class, or why it passes. `index` is the route that the
+/// Returns the plan for a request of this class, or why there is none. `index` is the route that the
 /// head of the request selects.
 pub(super) fn plan<'a>(
     routes: &'a RouteTable,
     (index, class): (usize, &RequestClass),
     request: &ReceivedRequest<'_>,
-) -> Result<GraphqlPlan<'a>, Reason> {
+) -> Result<GraphqlPlan<'a>, NoGraphqlPlan> {
     let query = match class {
         RequestClass::Query(query) => query,
-        RequestClass::Read(cause) | RequestClass::Write(cause, _) => return Err(reason(*cause)),
+        RequestClass::Read(cause) | RequestClass::Write(cause, _) => {
+            return Err(NoGraphqlPlan::Pass(reason(*cause)));
+        }
+        RequestClass::Unpersisted(_) => {
+            let asked = unpersisted(routes.route(index), class).map(NoGraphqlPlan::Unpersisted);
+            return Err(asked.unwrap_or(NoGraphqlPlan::Pass(Reason::GraphqlUnknownDocument)));
+        }
     };
     let listed = routes.for_operation(index, query.operation());
-    let index = listed.ok_or(Reason::GraphqlOperation)?;
+    let index = listed.ok_or(NoGraphqlPlan::Pass(Reason::GraphqlOperation))?;
     let by_url = request.content.read().is_none().then(|| query.to_query());
     let sent = request.uri.query().unwrap_or_default();
     if by_url.as_ref().is_some_and(|it| it.len() > MAX_QUERY && it.len() > sent.len()) {
-        return Err(Reason::GraphqlUnclear);
+        return Err(NoGraphqlPlan::Pass(Reason::GraphqlUnclear));
     }
     Ok(GraphqlPlan { index, route: routes.route(index), query: by_url })
 }
@@ -73,6 +100,7 @@ const fn reason(cause: Uncached) -> Reason {
         Uncached::Introspection => Reason::GraphqlIntrospection,
         Uncached::Batch => Reason::GraphqlBatch,
         Uncached::UnknownDocument => Reason::GraphqlUnknownDocument,
+        Uncached::NotJson => Reason::BodyNotJson,
         Uncached::Unclear => Reason::GraphqlUnclear,
     }
 }
