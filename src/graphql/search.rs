@@ -20,8 +20,8 @@ pub(crate) struct MutationSearch {
     name: NameMatch,
     /// Whether the current request has a document.
     has_document: bool,
-    /// Whether there has been a request.
-    has_request: bool,
+    /// The number of requests so far.
+    requests: usize,
     /// The number of characters of the word that the last ones match.
     matched: usize,
     may_mutate: bool,
@@ -79,7 +79,7 @@ impl MutationSearch {
     /// Returns whether the text so far is complete: one query or several, and surely no mutation.
     pub(crate) fn has_found_query(&self) -> bool {
         let is_complete = self.state == SearchState::Structure && self.depth == 0;
-        is_complete && self.has_request && !self.may_mutate
+        is_complete && self.requests > 0 && !self.may_mutate
     }
 
     fn add_byte(&mut self, byte: u8) {
@@ -109,7 +109,7 @@ impl MutationSearch {
             b',' | b':' => self.may_mutate |= self.depth == 0,
             b'"' => return self.begin_string(is_member),
             b'0'..=b'9' | b'-' | b'+' | b'.' | b'a'..=b'z' | b'E' => self.other_value(is_member),
-            _ => self.may_mutate |= self.has_request || !BYTE_ORDER_MARK.contains(&byte),
+            _ => self.may_mutate |= self.requests > 0 || !BYTE_ORDER_MARK.contains(&byte),
         }
         SearchState::Structure
     }
@@ -125,7 +125,8 @@ impl MutationSearch {
         self.depth += 1;
         if self.depth == self.request_depth {
             (self.expects_name, self.has_document) = (true, false);
-            (self.name, self.has_request) = (NameMatch::Other, true);
+            self.name = NameMatch::Other;
+            self.requests += 1;
         }
     }
 
@@ -148,7 +149,7 @@ impl MutationSearch {
     /// Notes a value of a member that is no string: no document.
     fn other_value(&mut self, is_member: bool) {
         self.may_mutate |= is_member && (self.name == NameMatch::Query || self.expects_name);
-        self.may_mutate |= self.depth == 0 && self.has_request;
+        self.may_mutate |= self.depth == 0 && self.requests > 0;
     }
 
     /// Notes a string that servers may read in some way.

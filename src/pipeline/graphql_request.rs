@@ -50,13 +50,11 @@ pub(super) fn class_of<'a>(
 ) -> Option<Cow<'a, RequestClass>> {
     let rule = route.graphql.as_deref()?;
     match request.content.read() {
-        Some(content) => Some(match &content.graphql {
-            Some(class) => Cow::Borrowed(class),
-            None => {
-                let head = (request.uri, request.headers);
-                Cow::Owned(content::class_of(rule, head, &content.bytes))
-            }
-        }),
+        Some(content) => {
+            let read = || content::class_of(rule, (request.uri, request.headers), &content.bytes);
+            let class = content.graphql.as_ref().map(Cow::Borrowed);
+            Some(class.unwrap_or_else(|| Cow::Owned(read())))
+        }
         None if matches!(*request.method, Method::GET | Method::HEAD) => {
             let query = request.uri.query().unwrap_or_default();
             Some(Cow::Owned(rule.classifier().of_query(query)))

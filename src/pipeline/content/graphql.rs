@@ -117,8 +117,8 @@ pub(in crate::pipeline) fn class_of(
         (Some(GraphqlMedia::Document | GraphqlMedia::Form), Err(_)) => RequestClass::unclear(),
         _ => {
             let text = canonical(&content).ok().and_then(|text| String::from_utf8(text).ok());
-            let classified = |text: String| classifier.of_body(&text, url_query);
-            text.map_or_else(|| RequestClass::doubtful(&content), classified)
+            let of_text = |text: String| classifier.of_body(&text, url_query);
+            text.map_or_else(|| RequestClass::doubtful(&content), of_text)
         }
     }
 }
