@@ -1,4 +1,4 @@
-//! GraphQL responses from the origin, read before it is decided whether they are stored.
+//! GraphQL responses from the origin, which are read before Larder decides whether to store them.
 
 use std::sync::Arc;
 
@@ -16,9 +16,10 @@ use crate::{
     route::Route,
 };
 
-/// Reads the JSON of a GraphQL response. Its body can still be read from its start.
+/// Reads the JSON of a GraphQL response. The body can still be read from its start.
 ///
-/// Servers write such a response in one piece once it is complete, so that nobody waits longer.
+/// Servers write such a response in one piece once it is complete. So the client does not wait
+/// longer.
 pub(super) async fn read(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -55,7 +56,7 @@ async fn read_with<R: Send + 'static, E: From<PayloadError> + Send + 'static>(
     }
 }
 
-/// The same for a body that has been read.
+/// Returns the JSON of a GraphQL response whose body has been read.
 pub(super) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, PayloadError> {
     if !MediaKind::of(headers).is_json() {
         return Err(PayloadError::MediaType);
