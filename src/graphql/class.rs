@@ -9,7 +9,9 @@ use serde_json::{Value, value::RawValue};
 use super::{
     document::{Document, Operation, OperationKind},
     documents::{DocumentCache, RegisteredDocuments},
-    members::{Parameters, RequestMembers, agrees_with_url, parsed},
+    members::{Parameters, RequestMembers, agrees_with_url, may_name_mutation, parsed},
+    search::MutationSearch,
+    unpersisted::UnpersistedRequest,
 };
 
 /// What a request does, as far as the cache needs to know.
@@ -21,6 +23,8 @@ pub(crate) enum RequestClass {
     Read(Uncached),
     /// A request that bypasses the cache and changes something, or may do so.
     Write(Uncached, Vec<WrittenOperation>),
+    /// A request by a hash that is not known here. Its client is asked for the document.
+    Unpersisted(UnpersistedRequest),
 }
 
 /// Why a request bypasses the cache.
@@ -34,6 +38,8 @@ pub(crate) enum Uncached {
     Batch,
     /// The request names a document that Larder does not know.
     UnknownDocument,
+    /// The request is not sent as JSON.
+    NotJson,
     /// Servers may read the request differently, or reject it.
     Unclear,
 }
@@ -83,6 +89,20 @@ impl RequestClass {
         unknown_write(Uncached::Unclear)
     }
 
+    /// Returns the class of JSON that servers read differently or reject: it may be any mutation,
+    /// unless it surely is none.
+    pub(crate) fn doubtful(json: &[u8]) -> Self {
+        if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
+    }
+
+    /// Returns the class of the same request in another form than JSON, which is not keyed.
+    fn of_other_type(self) -> Self {
+        match self {
+            Self::Query(_) => Self::Read(Uncached::NotJson),
+            other => other,
+        }
+    }
+
     /// Returns whether the request changes nothing.
     pub(crate) fn is_read(&self) -> bool {
         !matches!(self, Self::Write(..))
@@ -92,7 +112,7 @@ impl RequestClass {
     pub(crate) fn written(&self) -> &[WrittenOperation] {
         match self {
             Self::Write(_, operations) => operations,
-            Self::Query(_) | Self::Read(_) => &[],
+            Self::Query(_) | Self::Read(_) | Self::Unpersisted(_) => &[],
         }
     }
 }
@@ -102,8 +122,32 @@ impl RequestClass {
 pub(crate) struct Classifier<'a> {
     /// The documents that were parsed, or persisted by clients.
     pub(crate) documents: &'a DocumentCache,
-    /// The documents that the origin has registered.
-    pub(crate) registered: &'a RegisteredDocuments,
+    /// The documents that the origin has registered; `None` if it registers none.
+    pub(crate) registered: Option<&'a RegisteredDocuments>,
+}
+
+/// Why a request has no known document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoDocument {
+    /// It has none, or none that is understood.
+    Unclear,
+    /// It has one that is not understood, but is surely no mutation.
+    UnclearQuery,
+    /// The origin has registered it, and it is not known here.
+    Unregistered,
+    /// A client has to persist it.
+    Unpersisted,
+}
+
+impl NoDocument {
+    fn class(self) -> RequestClass {
+        match self {
+            Self::Unclear => RequestClass::unclear(),
+            Self::UnclearQuery => RequestClass::Read(Uncached::Unclear),
+            Self::Unregistered => unknown_write(Uncached::UnknownDocument),
+            Self::Unpersisted => RequestClass::Unpersisted(UnpersistedRequest::Single),
+        }
+    }
 }
 
 impl Classifier<'_> {
@@ -112,14 +156,69 @@ impl Classifier<'_> {
         if json.starts_with('[') {
             return self.of_batch(json, url_query);
         }
-        let unclear = RequestClass::unclear;
-        let Ok(members) = RequestMembers::of_json(json) else { return unclear() };
-        let class = self.of_members(&members, "");
-        let operation = match &class {
-            RequestClass::Query(request) => request.operation(),
-            RequestClass::Read(_) | RequestClass::Write(..) => members.operation_name.as_deref(),
+        let Ok(members) = RequestMembers::of_json(json) else {
+            return RequestClass::doubtful(json.as_bytes());
         };
-        if agrees_with_url(url_query, operation) { class } else { unclear() }
+        let class = self.of_members(&members, "");
+        if agrees_with_url(url_query, executed(&class, &members)) {
+            return match class {
+                // Some servers take one of the other members for the document.
+                RequestClass::Read(Uncached::Unclear) => RequestClass::doubtful(json.as_bytes()),
+                class => class,
+            };
+        }
+        // Servers that prefer the URL execute what it says.
+        if may_name_mutation(url_query) {
+            RequestClass::unclear()
+        } else {
+            RequestClass::doubtful(json.as_bytes())
+        }
+    }
+
+    /// Classifies a `POST` whose body is a document (`application/graphql`).
+    pub(crate) fn of_document(&self, document: &str, url_query: Option<&str>) -> RequestClass {
+        let query = Some(Cow::Borrowed(document));
+        let members = RequestMembers { query, ..RequestMembers::default() };
+        let class = self.of_members(&members, "");
+        let agrees = agrees_with_url(url_query, executed(&class, &members));
+        if agrees { class.of_other_type() } else { RequestClass::unclear() }
+    }
+
+    /// Classifies a `POST` whose body is a form, like the query of a URL.
+    pub(crate) fn of_form(&self, form: &str, url_query: Option<&str>) -> RequestClass {
+        let parameters = Parameters::of_query(form);
+        let Ok(parameters) = parameters else { return RequestClass::unclear() };
+        let members = RequestMembers::of_json(&parameters.json);
+        let Ok(members) = members else { return RequestClass::unclear() };
+        let class = self.of_members(&members, "");
+        let agrees = agrees_with_url(url_query, executed(&class, &members));
+        if agrees { class.of_other_type() } else { RequestClass::unclear() }
+    }
+
+    /// Returns requests by hash with their documents, which are known here; `None` if there are none.
+    ///
+    /// An origin without persisted queries reads them, too.
+    pub(crate) fn with_documents(&self, json: &str) -> Option<String> {
+        if !json.starts_with('[') {
+            return self.with_document(json);
+        }
+        let requests = parsed::<Vec<&RawValue>>(json).ok()?;
+        let whole: Vec<_> = requests.iter().map(|it| self.with_document(it.get())).collect();
+        whole.iter().any(Option::is_some).then(|| {
+            let sent = requests.into_iter().map(|request| Cow::Borrowed(request.get()));
+            let whole = whole.into_iter().zip(sent);
+            let texts: Vec<Cow<'_, str>> =
+                whole.map(|(whole, sent)| whole.map_or(sent, Cow::Owned)).collect();
+            format!("[{}]", texts.join(","))
+        })
+    }
+
+    fn with_document(&self, json: &str) -> Option<String> {
+        let members = RequestMembers::of_json(json).ok().filter(|it| !it.has_unknown)?;
+        let (document, form) = self.document(&members).ok()?;
+        let form = form.filter(|form| *form == DocumentForm::Text && members.is_by_hash())?;
+        let operation = members.operation_name.as_deref().map(Into::into);
+        Some(CanonicalRequest::of(&members, (document, form), operation, "").to_json())
     }
 
     /// Classifies a `GET` by the query of its URL.
@@ -139,17 +238,32 @@ impl Classifier<'_> {
 
     /// Returns the class of a batch. It is never a query, and a write if one of its requests may
     /// write.
+    ///
+    /// Its client is asked for the documents only if it has sent none of them: it does not expect to be
+    /// asked for one that it has sent.
     fn of_batch(&self, json: &str, url_query: Option<&str>) -> RequestClass {
         let Ok(requests) = parsed::<Vec<&RawValue>>(json) else {
             return RequestClass::unclear();
         };
-        let mut written = Vec::new();
+        let (mut written, count) = (Vec::new(), requests.len());
+        let (mut by_hash, mut has_unpersisted) = (0, false);
         for (position, request) in requests.into_iter().enumerate() {
-            if let RequestClass::Write(_, operations) = self.of_body(request.get(), url_query) {
-                let position = Some(position);
-                let in_batch = |operation| WrittenOperation { position, ..operation };
-                written.extend(operations.into_iter().map(in_batch));
-            }
+            let members = RequestMembers::of_json(request.get());
+            by_hash += usize::from(members.is_ok_and(|members| members.is_by_hash()));
+            let operations = match self.of_body(request.get(), url_query) {
+                RequestClass::Write(_, operations) => operations,
+                RequestClass::Unpersisted(_) => {
+                    has_unpersisted = true;
+                    vec![WrittenOperation::default()]
+                }
+                RequestClass::Query(_) | RequestClass::Read(_) => Vec::new(),
+            };
+            let position = Some(position);
+            let in_batch = |operation| WrittenOperation { position, ..operation };
+            written.extend(operations.into_iter().map(in_batch));
+        }
+        if has_unpersisted && by_hash == count {
+            return RequestClass::Unpersisted(UnpersistedRequest::Batch(count));
         }
         if written.is_empty() {
             return RequestClass::Read(Uncached::Batch);
@@ -160,16 +274,18 @@ impl Classifier<'_> {
     fn of_members(&self, members: &RequestMembers<'_>, others: &str) -> RequestClass {
         let (document, form) = match self.document(members) {
             Ok(found) => found,
-            Err(cause) => return unknown_write(cause),
+            Err(cause) => return cause.class(),
         };
         let is_odd = members.has_unknown
             || (members.query.is_some() && members.document_id.is_some())
             || form.is_none();
         let selected = document.operation(members.operation_name.as_deref());
-        let (Some(Operation { kind, name }), Some(form), false) = (selected, form, is_odd) else {
+        let (Some(operation), Some(form), false) = (selected, form, is_odd) else {
             return in_doubt(&document, members);
         };
+        let Operation { kind, name, has_effect } = operation;
         match kind {
+            OperationKind::Mutation if !has_effect => RequestClass::Read(Uncached::Mutation),
             OperationKind::Mutation => {
                 let written = written(name.as_deref(), members);
                 RequestClass::Write(Uncached::Mutation, vec![written])
@@ -178,15 +294,10 @@ impl Classifier<'_> {
             OperationKind::Query if document.is_introspection() => {
                 RequestClass::Read(Uncached::Introspection)
             }
-            OperationKind::Query => RequestClass::Query(CanonicalRequest {
-                operation: name.clone(),
-                extensions: extensions(members, &form),
-                document,
-                form,
-                variables: members.variables.map(str::to_owned),
-                persists: members.query.is_some() && members.hash.is_some(),
-                others: others.to_owned(),
-            }),
+            OperationKind::Query => {
+                let name = name.clone();
+                RequestClass::Query(CanonicalRequest::of(members, (document, form), name, others))
+            }
         }
     }
 
@@ -195,9 +306,11 @@ impl Classifier<'_> {
     fn document(
         &self,
         members: &RequestMembers<'_>,
-    ) -> Result<(Arc<Document>, Option<DocumentForm>), Uncached> {
+    ) -> Result<(Arc<Document>, Option<DocumentForm>), NoDocument> {
         if let Some(query) = &members.query {
-            let document = self.documents.parsed(query).map_err(|_| Uncached::Unclear)?;
+            let is_query = !query.contains("mutation");
+            let unclear = if is_query { NoDocument::UnclearQuery } else { NoDocument::Unclear };
+            let document = self.documents.parsed(query).map_err(|_| unclear)?;
             let is_right = members
                 .hash
                 .as_deref()
@@ -205,14 +318,18 @@ impl Classifier<'_> {
             return Ok((document, is_right.then_some(DocumentForm::Text)));
         }
         if let Some((member, id)) = &members.document_id {
-            let registered = self.registered.find(id).ok_or(Uncached::UnknownDocument)?;
+            let registered = self.registered.and_then(|it| it.find(id));
+            let registered = registered.ok_or(NoDocument::Unregistered)?;
             return Ok((registered, Some(DocumentForm::Id(member, id.as_ref().into()))));
         }
-        let hash = members.hash.as_deref().ok_or(Uncached::Unclear)?;
-        if let Some(registered) = self.registered.find(hash) {
+        let hash = members.hash.as_deref().ok_or(NoDocument::Unclear)?;
+        if let Some(registered) = self.registered.and_then(|it| it.find(hash)) {
             return Ok((registered, Some(DocumentForm::Hash)));
         }
-        let persisted = self.documents.persisted(hash).ok_or(Uncached::UnknownDocument)?;
+        let is_registered = self.registered.is_some();
+        let missing =
+            if is_registered { NoDocument::Unregistered } else { NoDocument::Unpersisted };
+        let persisted = self.documents.persisted(hash).ok_or(missing)?;
         Ok((persisted, Some(DocumentForm::Text)))
     }
 }
@@ -220,6 +337,14 @@ impl Classifier<'_> {
 /// Returns the class of a request that may hold any mutation.
 fn unknown_write(cause: Uncached) -> RequestClass {
     RequestClass::Write(cause, vec![WrittenOperation::default()])
+}
+
+/// Returns the name of the operation that a request executes.
+fn executed<'a>(class: &'a RequestClass, members: &'a RequestMembers<'_>) -> Option<&'a str> {
+    match class {
+        RequestClass::Query(request) => request.operation(),
+        _ => members.operation_name.as_deref(),
+    }
 }
 
 /// Returns the class of a request that servers read differently or reject.
@@ -268,6 +393,23 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Str
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl CanonicalRequest {
+    fn of(
+        members: &RequestMembers<'_>,
+        (document, form): (Arc<Document>, DocumentForm),
+        operation: Option<Box<str>>,
+        others: &str,
+    ) -> Self {
+        Self {
+            operation,
+            extensions: extensions(members, &form),
+            document,
+            form,
+            variables: members.variables.map(str::to_owned),
+            persists: members.query.is_some() && members.hash.is_some(),
+            others: others.to_owned(),
+        }
+    }
+
     /// Returns whether an equal request may reuse this classification: it persists no document.
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.persists

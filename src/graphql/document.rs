@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use apollo_parser::{
     Parser,
-    cst::{Definition, OperationDefinition},
+    cst::{Definition, OperationDefinition, Selection, SelectionSet},
 };
 use thiserror::Error;
 
@@ -27,6 +27,8 @@ pub(crate) struct Operation {
     /// Name of the operation; `None` for the only, anonymous operation of a document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
+    /// Whether it may have a field besides `__typename`, which every type has.
+    pub(crate) has_effect: bool,
 }
 
 /// The kinds of operations (GraphQL §2.3).
@@ -98,14 +100,18 @@ fn operations(text: &str) -> Result<Vec<Operation>, UnreadableDocument> {
     if tree.errors().next().is_some() {
         return Err(UnreadableDocument::Syntax);
     }
-    let mut operations: Vec<Operation> = Vec::new();
+    let (mut definitions, mut fragments) = (Vec::new(), Selected::default());
     for definition in tree.document().definitions() {
         match definition {
-            Definition::FragmentDefinition(_) => {}
-            Definition::OperationDefinition(definition) => operations.push(operation(&definition)),
+            Definition::FragmentDefinition(fragment) => {
+                fragments = fragments.or(Selected::by(fragment.selection_set()));
+            }
+            Definition::OperationDefinition(definition) => definitions.push(definition),
             _ => return Err(UnreadableDocument::NotExecutable),
         }
     }
+    let operations: Vec<Operation> =
+        definitions.iter().map(|definition| operation(definition, fragments)).collect();
     let names: BTreeSet<&str> = operations.iter().filter_map(|it| it.name.as_deref()).collect();
     match operations.len() {
         0 => Err(UnreadableDocument::NoOperation),
@@ -115,14 +121,44 @@ fn operations(text: &str) -> Result<Vec<Operation>, UnreadableDocument> {
     }
 }
 
-fn operation(definition: &OperationDefinition) -> Operation {
+fn operation(definition: &OperationDefinition, fragments: Selected) -> Operation {
     let kind = match definition.operation_type() {
         None => OperationKind::Query,
         Some(kind) if kind.mutation_token().is_some() => OperationKind::Mutation,
         Some(kind) if kind.query_token().is_some() => OperationKind::Query,
         Some(_) => OperationKind::Subscription,
     };
-    Operation { name: definition.name().map(|name| name.text().as_str().into()), kind }
+    let name = definition.name().map(|name| name.text().as_str().into());
+    let selected = Selected::by(definition.selection_set());
+    let has_effect = selected.data || (selected.fragments && fragments.data);
+    Operation { name, kind, has_effect }
+}
+
+/// What selections select, those in inline fragments included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Selected {
+    /// A field besides `__typename`.
+    data: bool,
+    /// A fragment that is defined elsewhere.
+    fragments: bool,
+}
+
+impl Selected {
+    fn by(selections: Option<SelectionSet>) -> Self {
+        let selections = selections.into_iter().flat_map(|it| it.selections());
+        selections.fold(Self::default(), |found, selection| match selection {
+            Selection::Field(field) => {
+                let is_data = field.name().is_none_or(|name| name.text() != "__typename");
+                Self { data: found.data | is_data, ..found }
+            }
+            Selection::FragmentSpread(_) => Self { fragments: true, ..found },
+            Selection::InlineFragment(fragment) => found.or(Self::by(fragment.selection_set())),
+        })
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self { data: self.data | other.data, fragments: self.fragments | other.fragments }
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +187,25 @@ mod tests {
         assert_eq!(kind("mutation{query}", None), Some(OperationKind::Mutation));
         assert_eq!(kind("query mutation { a }", Some("mutation")), Some(OperationKind::Query));
         assert_eq!(kind("mutation query { a }", Some("query")), Some(OperationKind::Mutation));
+    }
+
+    #[test]
+    fn an_operation_that_asks_for_type_names_only_has_no_effect() {
+        for (text, expected) in [
+            ("mutation{__typename}", false),
+            (
+                "mutation { a: __typename ... on Mutation { __typename } ...F } fragment F on M {__typename ...F}",
+                false,
+            ),
+            ("mutation { __typename a }", true),
+            ("mutation { __typename: a }", true),
+            ("mutation { ... { a } }", true),
+            ("mutation { ...F } fragment F on M { ...G } fragment G on M { a }", true),
+            ("mutation { ...F } fragment F on M { __typename } fragment G on M { a }", true),
+            ("mutation { __typename } fragment G on M { a }", false),
+        ] {
+            assert_eq!(parsed(text).operations()[0].has_effect, expected, "{text}");
+        }
     }
 
     #[test]

@@ -55,6 +55,11 @@ impl<'a> RequestMembers<'a> {
         Ok(request)
     }
 
+    /// Returns whether the request has the hash of a document instead of the document.
+    pub(super) fn is_by_hash(&self) -> bool {
+        self.query.is_none() && self.hash.is_some()
+    }
+
     fn add(&mut self, name: &str, json: &'a str) -> Result<(), MalformedMembers> {
         if json == "null" && is_member(name) {
             return Ok(());
@@ -116,6 +121,16 @@ pub(super) fn agrees_with_url(url_query: Option<&str>, operation: Option<&str>) 
         !resembles_member(&name)
             || (name == "operationName"
                 && value.is_some_and(|value| Some(&*decoded(value)) == operation))
+    })
+}
+
+/// Returns whether the URL of a `POST` has a mutation in it, or names a document that may be one.
+pub(super) fn may_name_mutation(url_query: Option<&str>) -> bool {
+    pairs(url_query.unwrap_or_default()).any(|(name, value)| {
+        let name = decoded(name).to_ascii_lowercase();
+        let names_document =
+            ["extensions", "documentid", "doc_id"].iter().any(|it| name.contains(it));
+        names_document || value.is_some_and(|value| decoded(value).contains("mutation"))
     })
 }
 

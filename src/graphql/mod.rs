@@ -14,11 +14,15 @@ mod documents;
 pub mod fuzzed;
 mod members;
 mod response;
+mod search;
 mod token;
+mod unpersisted;
 
 pub(crate) use class::{Classifier, RequestClass, Uncached, WrittenOperation};
 pub(crate) use documents::{DocumentCache, RegisteredDocuments, RegistryError};
-pub(crate) use response::{CacheHints, Entities, has_errors, is_failure};
+pub(crate) use response::{CacheHints, Entities, has_errors, has_no_effect};
+pub(crate) use search::MutationSearch;
+pub(crate) use unpersisted::UnpersistedRequest;
 
 #[cfg(test)]
 mod tests;

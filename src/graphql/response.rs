@@ -86,13 +86,19 @@ fn identifier(value: &Value) -> Option<String> {
 }
 
 /// Returns whether a response says that none of its mutations had an effect: the request failed as a
-/// whole, or each of its root fields did.
+/// whole, each of its root fields did, or none was executed.
 ///
 /// A deeper error does not show that, nor does an error that made all of the data null: fields
 /// before it may have been executed (GraphQL §6.4.4).
-pub(crate) fn is_failure(document: &Value) -> bool {
+pub(crate) fn has_no_effect(document: &Value) -> bool {
     if let Value::Array(batch) = document {
-        return batch.iter().all(is_failure);
+        return batch.iter().all(has_no_effect);
+    }
+    let data = document.get("data");
+    if let Some(Value::Object(fields)) = data
+        && fields.is_empty()
+    {
+        return true;
     }
     if !has_errors(document) {
         return false;
@@ -100,7 +106,7 @@ pub(crate) fn is_failure(document: &Value) -> bool {
     let depth = |error: &Value| error.get("path").and_then(Value::as_array).map_or(0, Vec::len);
     let errors = document.get("errors").and_then(Value::as_array);
     let depth = errors.into_iter().flatten().map(depth).max().unwrap_or(0);
-    match document.get("data") {
+    match data {
         None => true,
         Some(Value::Object(fields)) => fields.values().all(Value::is_null) && depth <= 1,
         Some(data) => data.is_null() && depth == 0,
@@ -173,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_data_and_with_errors_is_a_failure() {
+    fn a_response_without_data_shows_no_effect() {
         for (response, expected) in [
             (json!({ "errors": [{}] }), true),
             (json!({ "errors": [{}], "data": null }), true),
@@ -184,10 +190,12 @@ mod tests {
             (json!({ "errors": [{ "path": ["b"] }], "data": null }), false),
             (json!({ "errors": [], "data": null }), false),
             (json!({ "data": { "a": null } }), false),
-            (json!([{ "errors": [{}] }, { "data": {} }]), false),
+            (json!({ "data": {} }), true),
+            (json!([{ "data": {} }, { "data": { "a": 1 } }]), false),
+            (json!([{ "errors": [{}] }, { "data": { "a": 1 } }]), false),
             (json!([{ "errors": [{}] }]), true),
         ] {
-            assert_eq!(is_failure(&response), expected, "{response}");
+            assert_eq!(has_no_effect(&response), expected, "{response}");
         }
     }
 

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::*;
 
 fn classified(json: &str) -> RequestClass {
-    let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
-    Classifier { documents: &documents, registered: &registered }.of_body(json, None)
+    let documents = DocumentCache::default();
+    Classifier { documents: &documents, registered: None }.of_body(json, None)
 }
 
 fn of_query(query: &str) -> RequestClass {
-    let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
-    let classifier = Classifier { documents: &documents, registered: &registered };
+    let documents = DocumentCache::default();
+    let classifier = Classifier { documents: &documents, registered: None };
     classifier.of_query(query)
 }
 
@@ -167,14 +167,22 @@ fn what_is_no_query_is_passed_for_its_reason() {
         ),
         (json!([]), Read(Uncached::Batch)),
         (json!({ "query": "{ a }", "more": 1 }), Read(Uncached::Unclear)),
-        (json!({ "query": "{ a }", "operationName": "" }), Read(Uncached::Unclear)),
         (
-            json!({ "query": "{ a }", "variables": [] }),
+            json!({ "query": "{ a }", "Query": "mutation { a }" }),
             Write(Uncached::Unclear, vec![WrittenOperation::default()]),
         ),
-        (json!({ "query": "query A { a } query B { b }" }), Read(Uncached::Unclear)),
+        (json!({ "query": "{ a }", "operationName": "" }), Read(Uncached::Unclear)),
+        (json!({ "query": "{ a }", "variables": [] }), Read(Uncached::Unclear)),
         (
-            json!({ "query": "query {" }),
+            json!({ "query": "mutation { a }", "variables": [] }),
+            Write(Uncached::Unclear, vec![WrittenOperation::default()]),
+        ),
+        (json!({ "query": "mutation { __typename }" }), Read(Uncached::Mutation)),
+        (json!([{ "query": "mutation { __typename }" }]), Read(Uncached::Batch)),
+        (json!({ "query": "query A { a } query B { b }" }), Read(Uncached::Unclear)),
+        (json!({ "query": "query {" }), Read(Uncached::Unclear)),
+        (
+            json!({ "query": "mutation {" }),
             Write(Uncached::Unclear, vec![WrittenOperation::default()]),
         ),
         (json!({ "query": 1 }), Write(Uncached::Unclear, vec![WrittenOperation::default()])),
@@ -191,25 +199,45 @@ fn what_is_no_query_is_passed_for_its_reason() {
 
 #[test]
 fn the_url_of_a_post_may_repeat_the_name_of_the_operation_and_say_nothing_else() {
-    let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
-    let classifier = Classifier { documents: &documents, registered: &registered };
+    let documents = DocumentCache::default();
+    let classifier = Classifier { documents: &documents, registered: None };
     let body = json!({ "query": "query A { a }" }).to_string();
     for url in ["", "operationName=A", "op=x&v=2", "operationName=%41&queryId=1"] {
         let class = classifier.of_body(&body, Some(url));
         assert!(matches!(class, RequestClass::Query(_)), "{url}: {class:?}");
     }
-    for url in [
-        "query=mutation{a}",
-        "operationName=B",
-        "operationName",
-        "Query=x",
-        "query[]=x",
-        "%71uery=x",
-        "variables={}",
-        "a=1&extensions={}",
-    ] {
+    let mutation = json!({ "query": "query A { a } mutation B { b }", "operationName": "A" });
+    for url in
+        ["operationName=B", "operationName", "Query=x", "query[]=x", "%71uery=x", "variables={}"]
+    {
+        let class = classifier.of_body(&body, Some(url));
+        assert_eq!(class, RequestClass::Read(Uncached::Unclear), "{url}");
+        let class = classifier.of_body(&mutation.to_string(), Some(url));
+        assert!(matches!(class, RequestClass::Write(Uncached::Unclear, _)), "{url}: {class:?}");
+    }
+    for url in ["query=mutation{a}", "query=%6Dutation{a}", "a=1&extensions={}", "documentId=m"] {
         let class = classifier.of_body(&body, Some(url));
         assert!(matches!(class, RequestClass::Write(Uncached::Unclear, _)), "{url}: {class:?}");
+    }
+}
+
+#[test]
+fn forms_and_documents_are_read_and_not_keyed() {
+    let documents = DocumentCache::default();
+    let classifier = Classifier { documents: &documents, registered: None };
+    let mutation = RequestClass::Write(Uncached::Mutation, vec![written("M")]);
+    let read = RequestClass::Read(Uncached::NotJson);
+    assert_eq!(classifier.of_document("query A { a }", None), read);
+    assert_eq!(classifier.of_document("mutation M { a }", None), mutation);
+    assert_eq!(classifier.of_form("query=query+A+{a}&variables=", None), read);
+    assert_eq!(classifier.of_form("query=%6dutation+M+{a}", None), mutation);
+    for (document, url) in [("query A { a }", "query=mutation{a}"), ("mutation {", "")] {
+        let class = classifier.of_document(document, Some(url));
+        assert!(matches!(class, RequestClass::Write(Uncached::Unclear, _)), "{url}: {class:?}");
+    }
+    for form in ["query={a}&query=mutation{a}", "query={a};x=1", "id=m"] {
+        let class = classifier.of_form(form, None);
+        assert!(matches!(class, RequestClass::Write(..)), "{form}: {class:?}");
     }
 }
 
@@ -270,15 +298,14 @@ mod persisted {
 
     #[test]
     fn a_persisted_query_is_the_query_that_it_stands_for() {
-        let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
-        let classifier = Classifier { documents: &documents, registered: &registered };
+        let documents = DocumentCache::default();
+        let classifier = Classifier { documents: &documents, registered: None };
         let body = |json: &str| match classifier.of_body(json, None) {
             RequestClass::Query(request) => Ok(request.to_json()),
             other => Err(Box::new(other)),
         };
         let by_hash = by_hash(&hash(DOCUMENT));
-        let unknown =
-            RequestClass::Write(Uncached::UnknownDocument, vec![WrittenOperation::default()]);
+        let unknown = RequestClass::Unpersisted(UnpersistedRequest::Single);
         assert_eq!(body(&by_hash.to_string()), Err(Box::new(unknown.clone())));
         let wrong = with(by_hash.clone(), "query", "query A { b }");
         assert_eq!(body(&wrong), Err(Box::new(RequestClass::Read(Uncached::Unclear))));
@@ -315,8 +342,8 @@ mod persisted {
 
     #[test]
     fn a_persisted_mutation_is_a_write() {
-        let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
-        let classifier = Classifier { documents: &documents, registered: &registered };
+        let documents = DocumentCache::default();
+        let classifier = Classifier { documents: &documents, registered: None };
         let mutation = "mutation M { a }";
         let by_hash = by_hash(&hash(mutation));
         let expected = RequestClass::Write(Uncached::Mutation, vec![written("M")]);
@@ -328,6 +355,56 @@ mod persisted {
     }
 
     #[test]
+    fn a_batch_by_hash_is_asked_for_its_documents_unless_it_has_one() {
+        let documents = DocumentCache::default();
+        let classifier = Classifier { documents: &documents, registered: None };
+        let of = |batch: &[Value]| classifier.of_body(&Value::from(batch).to_string(), None);
+        let (one, other) = (by_hash(&hash(DOCUMENT)), by_hash(&hash("{b}")));
+        let asked = |count| RequestClass::Unpersisted(UnpersistedRequest::Batch(count));
+        assert_eq!(of(&[one.clone(), other.clone()]), asked(2));
+        let mut whole = one.clone();
+        whole["query"] = DOCUMENT.into();
+        let unknown = WrittenOperation { position: Some(1), ..WrittenOperation::default() };
+        assert_eq!(
+            of(&[whole, other.clone()]),
+            RequestClass::Write(Uncached::Batch, vec![unknown]),
+            "its client does not expect to be asked for what it has sent"
+        );
+        assert_eq!(of(&[one.clone(), other]), asked(2), "one of them is known now");
+        assert_eq!(of(std::slice::from_ref(&one)), RequestClass::Read(Uncached::Batch));
+    }
+
+    #[test]
+    fn what_passes_by_hash_gets_its_document() {
+        let documents = DocumentCache::default();
+        let classifier = Classifier { documents: &documents, registered: None };
+        let mutation = "mutation M($a: Int) { a(a: $a) }";
+        let mut by_hash = by_hash(&hash(mutation));
+        by_hash["variables"] = json!({ "a": 1 });
+        assert_eq!(classifier.with_documents(&by_hash.to_string()), None);
+        classifier.of_body(&with(by_hash.clone(), "query", mutation), None);
+        let whole = r#"{"query":"mutation M($a:Int){a(a:$a)}","variables":{"a":1}}"#;
+        assert_eq!(classifier.with_documents(&by_hash.to_string()).as_deref(), Some(whole));
+        let batch = json!([{ "query": "{ b }" }, by_hash]).to_string();
+        let expected = format!(r#"[{{"query":"{{ b }}"}},{whole}]"#);
+        assert_eq!(classifier.with_documents(&batch), Some(expected));
+        let odd = with(by_hash.clone(), "note", "x");
+        for sent in [whole.to_owned(), with(by_hash, "query", mutation), odd] {
+            assert_eq!(classifier.with_documents(&sent), None, "{sent}");
+        }
+    }
+
+    #[test]
+    fn an_origin_that_registers_documents_is_asked_for_those_that_are_not_known_here() {
+        let documents = DocumentCache::default();
+        let registered = RegisteredDocuments::parse(b"{}").unwrap();
+        let classifier = Classifier { documents: &documents, registered: Some(&registered) };
+        let class = classifier.of_body(&by_hash(&hash(DOCUMENT)).to_string(), None);
+        let written = vec![WrittenOperation::default()];
+        assert_eq!(class, RequestClass::Write(Uncached::UnknownDocument, written));
+    }
+
+    #[test]
     fn a_registered_document_is_sent_by_its_name() {
         let manifest = json!({ "operations": [
             { "id": "q1", "body": DOCUMENT, "name": "A", "type": "query" },
@@ -336,7 +413,7 @@ mod persisted {
         ] });
         let documents = DocumentCache::default();
         let registered = RegisteredDocuments::parse(manifest.to_string().as_bytes()).unwrap();
-        let classifier = Classifier { documents: &documents, registered: &registered };
+        let classifier = Classifier { documents: &documents, registered: Some(&registered) };
         for member in ["id", "documentId", "doc_id"] {
             let RequestClass::Query(request) = classifier
                 .of_body(&json!({ member: "q1", "variables": { "a": 1 } }).to_string(), None)

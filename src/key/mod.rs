@@ -13,4 +13,4 @@ pub(crate) use cache_key::StoragePlacement;
 pub(crate) use content::{ContentDigest, describes_content};
 pub use digest::DigestKey;
 pub use origin_target::OriginTarget;
-pub(crate) use origin_target::{is_selected_by_cookies, requested_url};
+pub(crate) use origin_target::{ResponseInspection, is_selected_by_cookies, requested_url};

@@ -43,6 +43,21 @@ pub struct OriginTarget<'a> {
     pub partition: Cow<'a, [u8]>,
     /// Digest of the content; `None` for `GET`. In a key, all other methods have one.
     pub content: Option<ContentDigest>,
+    /// What is read in responses before they are stored.
+    pub inspection: ResponseInspection,
+}
+
+/// What is read in responses before they are stored.
+///
+/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of its
+/// objects, and perhaps errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseInspection {
+    /// What the route says for all of them.
+    #[default]
+    Plain,
+    /// The errors and the objects of GraphQL.
+    Graphql,
 }
 
 impl<'a> OriginTarget<'a> {
@@ -60,6 +75,7 @@ impl<'a> OriginTarget<'a> {
             forwarded_fields: Vec::new(),
             partition: Cow::Borrowed(&[]),
             content: None,
+            inspection: ResponseInspection::Plain,
         }
     }
 
@@ -73,7 +89,7 @@ impl<'a> OriginTarget<'a> {
 
     fn write(&self, text: &mut Vec<u8>) {
         push(text, self.method.as_str().as_bytes());
-        text.push(letter(self.scheme));
+        text.push(letter(self.scheme, self.inspection));
         self.push_url(text);
         push_length(text, self.requested_host.len());
         self.push_host(text);
@@ -137,8 +153,7 @@ impl<'a> OriginTarget<'a> {
 
     fn read_from(parts: &mut KeyTextReader<'a>) -> Option<Self> {
         let method = method(parts.next()?)?;
-        let scheme =
-            if parts.byte()? == letter(Scheme::Https) { Scheme::Https } else { Scheme::Http };
+        let (scheme, inspection) = of_letter(parts.byte()?);
         let url = parts.text()?;
         let (requested_host, target) = url.split_at_checked(parts.length()?)?;
         let host = match parts.length()?.checked_sub(1) {
@@ -172,6 +187,7 @@ impl<'a> OriginTarget<'a> {
             forwarded_fields,
             partition,
             content,
+            inspection,
         })
     }
 
@@ -232,10 +248,21 @@ fn method(name: &[u8]) -> Option<&'static Method> {
     }
 }
 
-const fn letter(scheme: Scheme) -> u8 {
-    match scheme {
-        Scheme::Http => b'h',
-        Scheme::Https => b's',
+const fn letter(scheme: Scheme, inspection: ResponseInspection) -> u8 {
+    match (scheme, inspection) {
+        (Scheme::Http, ResponseInspection::Plain) => b'h',
+        (Scheme::Https, ResponseInspection::Plain) => b's',
+        (Scheme::Http, ResponseInspection::Graphql) => b'H',
+        (Scheme::Https, ResponseInspection::Graphql) => b'S',
+    }
+}
+
+const fn of_letter(letter: u8) -> (Scheme, ResponseInspection) {
+    match letter {
+        b's' => (Scheme::Https, ResponseInspection::Plain),
+        b'H' => (Scheme::Http, ResponseInspection::Graphql),
+        b'S' => (Scheme::Https, ResponseInspection::Graphql),
+        _ => (Scheme::Http, ResponseInspection::Plain),
     }
 }
 
@@ -330,6 +357,7 @@ mod tests {
             target("h", "/a", Some("")),
             target("h", "/a", Some("b")),
             OriginTarget { scheme: Scheme::Https, ..plain() },
+            OriginTarget { inspection: ResponseInspection::Graphql, ..plain() },
             OriginTarget { host: "literal".into(), ..plain() },
             OriginTarget { forwarded_fields: vec![prefix], ..plain() },
             with_content(&Method::POST, "a", plain()),
@@ -385,12 +413,16 @@ mod tests {
             sent_host in "[a-z.]{0,9}",
             partition in proptest::collection::vec(any::<u8>(), 0..40),
             content in proptest::option::of("[a-z]{0,9}"),
+            is_graphql in any::<bool>(),
         ) {
             let path = path.replace('?', "");
             let mut target = target(&host, &path, query.as_deref());
             target.forwarded_fields.push((HeaderName::from_static("x-forwarded-port"), HeaderValue::from_str(value.trim()).unwrap()));
             target.partition = partition.into();
             target.host = sent_host.into();
+            if is_graphql {
+                target.inspection = ResponseInspection::Graphql;
+            }
             let target = match content {
                 Some(content) => with_content(&Method::QUERY, &content, target),
                 None => target,

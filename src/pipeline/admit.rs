@@ -13,7 +13,7 @@ use super::{
     fetch_context::FetchContext,
     flight_result::{FlightResult, StreamingResponse, Variant},
     hit_for_miss::HitForMissReason,
-    payload::{self, Payload, PayloadError, PayloadRequest},
+    payload::{self, Payload, PayloadError},
     selecting_fields::{is_chosen_by_cookies, selecting_set, selecting_values},
     tee::{BudgetShare, NotKeptReason, SMALL_BODY, TeeBody, TeeReader},
 };
@@ -22,7 +22,7 @@ use crate::{
     field::list,
     key::{CacheKey, vary},
     origin::{CompletionProof, ResponseBody},
-    policy::{CacheResult, ResponseDirectives, stored_fields, tag},
+    policy::{CacheResult, ResponseDirectives, cache_status::StoredStatus, stored_fields, tag},
     store::{PutOutcome, Store},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Admission<S> {
     pub terms: StorageTerms,
     /// The memory reserved for the response's body.
     pub share: BudgetShare,
+    /// The tags in its body, if that has been read.
+    pub tags: Vec<String>,
     /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
 }
@@ -62,10 +64,11 @@ pub(super) async fn admit<S: Store>(
     response: Response<ResponseBody>,
     mut flight: Option<FlightLeader>,
 ) -> TeedResponse {
-    let Admission { context, terms, share, result } = admission;
+    let Admission { context, terms, share, tags: in_body, result } = admission;
     let (freshness, payload) = (terms.freshness, terms.payload);
     let (mut head, body) = response.into_parts();
-    let (draft, variant) = draft(&context, &terms, head.status, &mut head.headers).await;
+    let (mut draft, variant) = draft(&context, &terms, head.status, &mut head.headers).await;
+    let is_within_limit = add_tags(&mut draft.tags, in_body).is_ok();
     let (selection, selecting) = variant.unzip();
     let (headers, tags, key) = (&draft.headers, &draft.tags, &draft.key);
     if let Some(flight) = flight.as_mut().filter(|_| context.outlives_purges(tags)) {
@@ -77,7 +80,7 @@ pub(super) async fn admit<S: Store>(
         status: head.status,
         headers: headers.clone(),
         freshness,
-        stored: payload.stored(expected),
+        stored: if is_within_limit { payload.stored(expected) } else { StoredStatus::No },
         tags: (payload == Payload::Unused).then(|| tags.clone().into()),
         tee: Arc::clone(&tee),
         variant: selecting,
@@ -277,14 +280,7 @@ async fn store<S: Store>(
     (mut draft, selection): (ResponseDraft, Option<VarySelection>),
     payload: Payload,
 ) -> Option<(PutOutcome, Arc<StoredResponse>)> {
-    let request = PayloadRequest {
-        config: &context.config,
-        route: context.route,
-        request: &context.request,
-        readings: &context.readings,
-        user: context.user(),
-    };
-    let parsing = &context.pipeline.parsing;
+    let (parsing, request) = (&context.pipeline.parsing, context.payload_request());
     let further = payload::read(parsing, &request, (payload, body.chunks())).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
         context.count_unreadable(cause);
@@ -331,12 +327,11 @@ async fn list_variant<S: Store>(
 
 /// Adds tags from the body to those from the head. Fails if there are then too many.
 fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadError> {
-    if further.is_empty() {
-        return Ok(());
+    if !further.is_empty() {
+        tags.extend(further);
+        tags.sort_unstable();
+        tags.dedup();
     }
-    tags.extend(further);
-    tags.sort_unstable();
-    tags.dedup();
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 

@@ -20,7 +20,7 @@ use super::{
     graphql_response,
     hit_for_miss::HitForMissReason,
     lookup::{self, ForcedStaleness, LookupCriteria, StoredMatch, Tier, TierLookup},
-    payload,
+    payload::{self, Payload},
     selecting_fields::{selecting_set, without_partition_fields},
     send::send,
     tee::{BudgetShare, DrainOutcome},
@@ -350,8 +350,8 @@ impl<S: Store> OriginFetch<S> {
             }
         }
         let (inspected, response) = Box::pin(self.inspect(response)).await;
-        let (share, verdict) = match inspected {
-            Ok(share) => (share, self.context.cacheability(&response, times)),
+        let (inspected, verdict) = match inspected {
+            Ok(inspected) => (inspected, self.context.cacheability(&response, times)),
             Err(reason) => (None, Err(reason)),
         };
         let is_fresh =
@@ -365,17 +365,20 @@ impl<S: Store> OriginFetch<S> {
             let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
             return self.share_error((response, times), reason, (sharing, took), flight);
         }
-        let verdict = match (verdict, share) {
-            (Ok(terms), Some(share)) => Ok((terms, share)),
+        let verdict = match (verdict, inspected) {
+            (Ok(terms), Some((share, tags))) => {
+                Ok((StorageTerms { payload: Payload::Unused, ..terms }, share, tags))
+            }
             (Ok(terms), None) => {
-                Box::pin(self.reserve(&response)).await.map(|share| (terms, share))
+                let share = Box::pin(self.reserve(&response)).await;
+                share.map(|share| (terms, share, Vec::new()))
             }
             (Err(reason), _) => Err(reason),
         };
         match verdict {
-            Ok((terms, share)) => {
+            Ok((terms, share, tags)) => {
                 let result = self.cache_result();
-                let admission = Admission { context: self.context, terms, share, result };
+                let admission = Admission { context: self.context, terms, share, tags, result };
                 let teed = admit::admit(admission, response, flight);
                 FetchOutcome::Streaming(Box::pin(teed).await)
             }
@@ -386,12 +389,12 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Reads the successful response to a GraphQL query, and returns the memory reserved for it, or
-    /// why it is not stored.
+    /// Reads the successful response to a GraphQL query, and returns the memory reserved for it and
+    /// its tags, or why it is not stored.
     async fn inspect(
         &self,
         mut response: Response<ResponseBody>,
-    ) -> (Result<Option<BudgetShare>, Reason>, Response<ResponseBody>) {
+    ) -> (Result<Option<(BudgetShare, Vec<String>)>, Reason>, Response<ResponseBody>) {
         if self.context.matched_route().graphql.is_none() || !response.status().is_success() {
             return (Ok(None), response);
         }
@@ -399,13 +402,13 @@ impl<S: Store> OriginFetch<S> {
             Ok(share) => share,
             Err(reason) => return (Err(reason), response),
         };
-        let parsing = &self.context.pipeline.parsing;
-        let inspected = graphql_response::inspect(parsing, &mut response).await;
-        let inspected = inspected.map_err(|(reason, cause)| {
-            self.context.count_unreadable(cause);
-            reason
+        let (parsing, request) = (&self.context.pipeline.parsing, self.context.payload_request());
+        let inspected = graphql_response::inspect(parsing, &request, &mut response).await;
+        let inspected = inspected.map_err(|refused| {
+            self.context.count_unreadable(refused.cause);
+            refused.reason
         });
-        (inspected.map(|()| Some(share)), response)
+        (inspected.map(|tags| Some((share, tags))), response)
     }
 
     /// Reserves memory for the body. Background requests wait for it.

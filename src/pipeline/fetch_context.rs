@@ -15,7 +15,7 @@ use super::{
     hit_for_miss::{CredentialClass, HitForMissReason},
     ingress::{IngressPeer, request_head},
     leaks::ProbeRequest,
-    payload::PayloadError,
+    payload::{PayloadError, PayloadRequest},
     recent_targets::RepeatableRequest,
     sensitive,
     state::Pipeline,
@@ -84,6 +84,17 @@ impl<S: Store> FetchContext<S> {
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.rule().partition == Partition::User;
         self.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
+    /// Returns what the tags in a response depend on.
+    pub(super) fn payload_request(&self) -> PayloadRequest<'_> {
+        PayloadRequest {
+            config: &self.config,
+            route: self.route,
+            request: &self.request,
+            readings: &self.readings,
+            user: self.user(),
+        }
     }
 
     /// Returns the terms on which a response is stored, or why it is not.

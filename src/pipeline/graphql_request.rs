@@ -6,9 +6,9 @@ use http::Method;
 
 use super::{content, received_request::ReceivedRequest};
 use crate::{
-    graphql::{RequestClass, Uncached},
+    graphql::{RequestClass, Uncached, UnpersistedRequest},
     policy::Reason,
-    route::{Route, RouteTable},
+    route::{Route, RouteTable, Verification},
 };
 
 /// Maximum length of a URL query that is sent in another form than the client's, in bytes. Many
@@ -24,6 +24,24 @@ pub(super) struct GraphqlPlan<'a> {
     pub query: Option<String>,
 }
 
+/// Why there is no such plan.
+pub(super) enum NoGraphqlPlan {
+    /// The request passes.
+    Pass(Reason),
+    /// Its client is asked for the document.
+    Unpersisted(UnpersistedRequest),
+}
+
+/// Returns the request if its client is asked for its document. Shadow mode only watches.
+pub(super) fn unpersisted(route: &Route, class: &RequestClass) -> Option<UnpersistedRequest> {
+    match class {
+        RequestClass::Unpersisted(request) if route.verification != Verification::Shadow => {
+            Some(*request)
+        }
+        _ => None,
+    }
+}
+
 /// Returns the class of a request on a GraphQL route, by its content or, if it has not been read,
 /// by its URL. `None` on other routes.
 pub(super) fn class_of<'a>(
@@ -32,10 +50,11 @@ pub(super) fn class_of<'a>(
 ) -> Option<Cow<'a, RequestClass>> {
     let rule = route.graphql.as_deref()?;
     match request.content.read() {
-        Some(content) => Some(match &content.graphql {
-            Some(class) => Cow::Borrowed(class),
-            None => Cow::Owned(content::class_of(rule, request.uri, &content.bytes)),
-        }),
+        Some(content) => {
+            let read = || content::class_of(rule, (request.uri, request.headers), &content.bytes);
+            let class = content.graphql.as_ref().map(Cow::Borrowed);
+            Some(class.unwrap_or_else(|| Cow::Owned(read())))
+        }
         None if matches!(*request.method, Method::GET | Method::HEAD) => {
             let query = request.uri.query().unwrap_or_default();
             Some(Cow::Owned(rule.classifier().of_query(query)))
@@ -44,23 +63,29 @@ pub(super) fn class_of<'a>(
     }
 }
 
-/// Returns the plan for a request of this class, or why it passes. `index` is the route that the
+/// Returns the plan for a request of this class, or why there is none. `index` is the route that the
 /// head of the request selects.
 pub(super) fn plan<'a>(
     routes: &'a RouteTable,
     (index, class): (usize, &RequestClass),
     request: &ReceivedRequest<'_>,
-) -> Result<GraphqlPlan<'a>, Reason> {
+) -> Result<GraphqlPlan<'a>, NoGraphqlPlan> {
     let query = match class {
         RequestClass::Query(query) => query,
-        RequestClass::Read(cause) | RequestClass::Write(cause, _) => return Err(reason(*cause)),
+        RequestClass::Read(cause) | RequestClass::Write(cause, _) => {
+            return Err(NoGraphqlPlan::Pass(reason(*cause)));
+        }
+        RequestClass::Unpersisted(_) => {
+            let asked = unpersisted(routes.route(index), class).map(NoGraphqlPlan::Unpersisted);
+            return Err(asked.unwrap_or(NoGraphqlPlan::Pass(Reason::GraphqlUnknownDocument)));
+        }
     };
     let listed = routes.for_operation(index, query.operation());
-    let index = listed.ok_or(Reason::GraphqlOperation)?;
+    let index = listed.ok_or(NoGraphqlPlan::Pass(Reason::GraphqlOperation))?;
     let by_url = request.content.read().is_none().then(|| query.to_query());
     let sent = request.uri.query().unwrap_or_default();
     if by_url.as_ref().is_some_and(|it| it.len() > MAX_QUERY && it.len() > sent.len()) {
-        return Err(Reason::GraphqlUnclear);
+        return Err(NoGraphqlPlan::Pass(Reason::GraphqlUnclear));
     }
     Ok(GraphqlPlan { index, route: routes.route(index), query: by_url })
 }
@@ -73,6 +98,7 @@ const fn reason(cause: Uncached) -> Reason {
         Uncached::Introspection => Reason::GraphqlIntrospection,
         Uncached::Batch => Reason::GraphqlBatch,
         Uncached::UnknownDocument => Reason::GraphqlUnknownDocument,
+        Uncached::NotJson => Reason::BodyNotJson,
         Uncached::Unclear => Reason::GraphqlUnclear,
     }
 }

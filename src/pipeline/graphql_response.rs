@@ -1,16 +1,19 @@
 //! GraphQL responses from the origin, which are read before Larder decides whether to store them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body as _;
 use serde_json::Value;
 
-use super::payload::{self, MAX_JSON, MediaKind, PayloadError};
+use super::payload::{self, MAX_JSON, MediaKind, PayloadError, PayloadRequest, TaggedRequest};
 use crate::{
     graphql::{CacheHints, has_errors},
     origin::{ReadAhead, ResponseBody},
     parsing::ParseQueue,
     policy::{Reason, ResponseDirectives},
+    route::Route,
 };
 
 /// Reads the JSON of a GraphQL response. The body can still be read from its start.
@@ -21,25 +24,36 @@ pub(super) async fn read(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
 ) -> Result<Value, PayloadError> {
+    read_with(parsing, response, Ok).await
+}
+
+/// Reads the same, and returns what `evaluate` makes of it. That runs elsewhere for long documents.
+async fn read_with<R: Send + 'static, E: From<PayloadError> + Send + 'static>(
+    parsing: &ParseQueue,
+    response: &mut Response<ResponseBody>,
+    evaluate: impl FnOnce(Value) -> Result<R, E> + Send + 'static,
+) -> Result<R, E> {
     if !MediaKind::of(response.headers()).is_json() {
-        return Err(PayloadError::MediaType);
+        return Err(PayloadError::MediaType.into());
     }
     let expected = response.body().size_hint().exact();
     let coding = payload::readable(response.headers(), expected)?;
     match response.body_mut().read_ahead(MAX_JSON).await {
         ReadAhead::Whole => {}
-        ReadAhead::TooLong => return Err(PayloadError::TooLong),
-        ReadAhead::Failed => return Err(PayloadError::Malformed),
+        ReadAhead::TooLong => return Err(PayloadError::TooLong.into()),
+        ReadAhead::Failed => return Err(PayloadError::Malformed.into()),
     }
     let chunks: Vec<_> = response.body().bytes_ahead().cloned().collect();
     let is_short = payload::is_short(coding, &chunks);
-    let read = move || payload::decoded(coding, &chunks).and_then(|json| payload::parsed(&json));
-    let document = if is_short {
+    let read = move || {
+        let document = payload::decoded(coding, &chunks).and_then(|json| payload::parsed(&json))?;
+        evaluate(document.ok_or(PayloadError::Malformed)?)
+    };
+    if is_short {
         read()
     } else {
-        parsing.run(read).await.unwrap_or(Err(PayloadError::Malformed))
-    };
-    document?.ok_or(PayloadError::Malformed)
+        parsing.run(read).await.unwrap_or_else(|| Err(PayloadError::Malformed.into()))
+    }
 }
 
 /// Returns the JSON of a GraphQL response whose body has been read.
@@ -52,25 +66,62 @@ pub(super) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, Paylo
     payload::parsed(&json)?.ok_or(PayloadError::Malformed)
 }
 
-/// Returns whether the JSON of a response to a query allows storing it. Adds the caching hints in
-/// the JSON to the head.
-pub(super) async fn inspect(
-    parsing: &ParseQueue,
-    response: &mut Response<ResponseBody>,
-) -> Result<(), (Reason, PayloadError)> {
-    let document = read(parsing, response).await;
-    let document = document.map_err(|cause| (Reason::GraphqlResponse, cause))?;
-    judge(&document, response.headers_mut()).map_err(|reason| (reason, PayloadError::Excluded))
+/// Why the response to a query is not stored, as far as its JSON says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotStorable {
+    pub reason: Reason,
+    pub cause: PayloadError,
 }
 
-/// Returns whether this JSON of a response to a query allows storing it. Adds the caching hints in
-/// the JSON to the headers.
-pub(super) fn judge(document: &Value, headers: &mut HeaderMap) -> Result<(), Reason> {
-    if has_errors(document) {
-        return Err(Reason::GraphqlErrors);
+impl From<PayloadError> for NotStorable {
+    fn from(cause: PayloadError) -> Self {
+        let reason = match cause {
+            PayloadError::Excluded => Reason::StoreUnless,
+            PayloadError::Tags => Reason::TagLimit,
+            _ => Reason::GraphqlResponse,
+        };
+        Self { reason, cause }
     }
-    apply(CacheHints::of(document), headers);
-    Ok(())
+}
+
+/// Returns the tags of the response to a query, or why its JSON forbids storing it. What the JSON
+/// says about caching becomes part of the head.
+pub(super) async fn inspect(
+    parsing: &ParseQueue,
+    request: &PayloadRequest<'_>,
+    response: &mut Response<ResponseBody>,
+) -> Result<Vec<String>, NotStorable> {
+    let (config, head) = (Arc::clone(request.config), Arc::clone(request.request));
+    let (route, readings) = (request.route, request.readings.clone());
+    let user = request.user.map(str::to_owned);
+    let evaluate = move |document: Value| {
+        let request = (&readings, (head.uri.query(), user.as_deref()));
+        let tags = tags_in(config.route(route), request, &document)?;
+        Ok::<_, NotStorable>((CacheHints::of(&document), tags))
+    };
+    let (hints, tags) = read_with(parsing, response, evaluate).await?;
+    apply(hints, response.headers_mut());
+    Ok(tags)
+}
+
+/// Returns the tags in the JSON of a response, or why it forbids storing the response.
+pub(super) fn tags_in(
+    route: &Route,
+    request: TaggedRequest<'_>,
+    document: &Value,
+) -> Result<Vec<String>, NotStorable> {
+    if has_errors(document) {
+        let (reason, cause) = (Reason::GraphqlErrors, PayloadError::Excluded);
+        return Err(NotStorable { reason, cause });
+    }
+    Ok(payload::tags_in(route, request, MediaKind::Graphql, document)?)
+}
+
+/// Makes what the JSON of a response says about caching part of its head, if it may be stored.
+pub(super) fn apply_hints(document: &Value, headers: &mut HeaderMap) {
+    if !has_errors(document) {
+        apply(CacheHints::of(document), headers);
+    }
 }
 
 /// Adds the hints of a response to its `Cache-Control`. A lifetime in the head wins.
@@ -95,31 +146,29 @@ mod tests {
 
     use super::*;
 
-    fn judged(document: &Value, sent: &[&'static str]) -> Result<Vec<String>, Reason> {
+    fn hinted(document: &Value, sent: &[&'static str]) -> Vec<String> {
         let lines = sent.iter().map(|it| (header::CACHE_CONTROL, HeaderValue::from_static(it)));
         let mut headers: HeaderMap = lines.collect();
-        judge(document, &mut headers)?;
+        apply_hints(document, &mut headers);
         let lines = headers.get_all(header::CACHE_CONTROL).iter();
-        Ok(lines.map(|line| line.to_str().unwrap().to_owned()).collect())
+        lines.map(|line| line.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn hints_fill_in_what_the_head_leaves_open() {
-        let hinted = |max_age: u32, scope: &str| {
+        let of = |max_age: u32, scope: &str| {
             json!({ "data": {}, "extensions": { "cacheControl": { "hints": [
                 { "path": ["a"], "maxAge": max_age, "scope": scope },
             ] } } })
         };
-        assert_eq!(judged(&hinted(60, "PUBLIC"), &[]).unwrap(), ["max-age=60"]);
-        assert_eq!(judged(&hinted(60, "PUBLIC"), &["public"]).unwrap(), ["public", "max-age=60"]);
-        assert_eq!(judged(&hinted(60, "PUBLIC"), &["s-maxage=5"]).unwrap(), ["s-maxage=5"]);
-        assert_eq!(judged(&hinted(0, "PRIVATE"), &[]).unwrap(), ["max-age=0", "private"]);
-        assert_eq!(
-            judged(&hinted(9, "PRIVATE"), &["max-age=5"]).unwrap(),
-            ["max-age=5", "private"]
-        );
-        assert_eq!(judged(&json!({ "data": {} }), &[]).unwrap(), [""; 0]);
-        let errors = json!({ "data": {}, "errors": [{}] });
-        assert_eq!(judged(&errors, &[]), Err(Reason::GraphqlErrors));
+        assert_eq!(hinted(&of(60, "PUBLIC"), &[]), ["max-age=60"]);
+        assert_eq!(hinted(&of(60, "PUBLIC"), &["public"]), ["public", "max-age=60"]);
+        assert_eq!(hinted(&of(60, "PUBLIC"), &["s-maxage=5"]), ["s-maxage=5"]);
+        assert_eq!(hinted(&of(0, "PRIVATE"), &[]), ["max-age=0", "private"]);
+        assert_eq!(hinted(&of(9, "PRIVATE"), &["max-age=5"]), ["max-age=5", "private"]);
+        assert_eq!(hinted(&json!({ "data": {} }), &[]), [""; 0]);
+        let hints = json!({ "cacheControl": { "maxAge": 9 } });
+        let errors = json!({ "data": {}, "errors": [{}], "extensions": hints });
+        assert_eq!(hinted(&errors, &[]), [""; 0]);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     credentials, graphql_response, payload::PayloadError, request_context::RequestContext,
 };
 use crate::{
-    graphql::{Entities, WrittenOperation, is_failure},
+    graphql::{Entities, WrittenOperation, has_no_effect},
     key::uri::PathReadings,
     origin::ResponseBody,
     route::{PurgeByResponse, Route},
@@ -22,8 +22,14 @@ pub(super) struct MutationEffect {
     /// Whether the mutation may have changed anything, because neither its response nor the route
     /// says what.
     pub is_unknown: bool,
-    /// Whether the mutation has failed.
-    pub has_failed: bool,
+    /// Whether the mutation has surely changed nothing.
+    pub is_none: bool,
+}
+
+impl MutationEffect {
+    fn none() -> Self {
+        Self { is_none: true, ..Self::default() }
+    }
 }
 
 impl<S: Store> RequestContext<S> {
@@ -35,6 +41,9 @@ impl<S: Store> RequestContext<S> {
     ) -> Option<MutationEffect> {
         let route = self.config.route(self.route);
         route.graphql.as_ref()?;
+        if self.safety.is_found_to_read(self.presence) {
+            return Some(MutationEffect::none());
+        }
         let status = response.status();
         let document = if status.is_success() {
             graphql_response::read(&self.pipeline.parsing, response).await
@@ -45,7 +54,7 @@ impl<S: Store> RequestContext<S> {
         let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
         let uri = &self.request.uri;
         let target = (&PathReadings::of(uri.path()), (uri.query(), user));
-        Some(effect_of(route, target, (&self.written, (status, document))))
+        Some(effect_of(route, target, (self.safety.written(), (status, document))))
     }
 }
 
@@ -66,20 +75,20 @@ pub(super) fn effect_of(
     (written, (status, document)): (&[WrittenOperation], ReadResponse),
 ) -> MutationEffect {
     if !status.is_success() {
-        return MutationEffect { has_failed: true, ..MutationEffect::default() };
+        return MutationEffect::none();
     }
     let Some(document) = document.ok().filter(|_| written.len() <= MAX_MUTATIONS) else {
         return MutationEffect { is_unknown: true, ..MutationEffect::default() };
     };
     let unnamed = [WrittenOperation::default()];
     let written = if written.is_empty() { &unnamed } else { written };
-    let mut effect = MutationEffect { has_failed: true, ..MutationEffect::default() };
+    let mut effect = MutationEffect::none();
     for operation in written {
         let response = operation.position.map_or(Some(&document), |at| document.get(at));
-        if response.is_some_and(is_failure) {
+        if response.is_some_and(has_no_effect) {
             continue;
         }
-        effect.has_failed = false;
+        effect.is_none = false;
         match response.and_then(|response| changed(route, target, (operation, response))) {
             Some(tags) => effect.tags.extend(tags),
             None => effect.is_unknown = true,
@@ -150,7 +159,7 @@ mod tests {
         let route = route(purge_by_response);
         let response = (StatusCode::OK, document);
         let effect = effect_of(&route, (&path, (None, None)), (written, response));
-        (effect.tags.join(" "), effect.is_unknown, effect.has_failed)
+        (effect.tags.join(" "), effect.is_unknown, effect.is_none)
     }
 
     fn named(name: &str, variables: &str, position: Option<usize>) -> WrittenOperation {

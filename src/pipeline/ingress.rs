@@ -12,7 +12,7 @@ use crate::{
     field::forwarding::ForwardingKind,
     forward::forwarded_fields,
     key::{
-        OriginTarget, StoragePlacement,
+        OriginTarget, ResponseInspection, StoragePlacement,
         uri::{QueryForwarding, QueryRule, Scheme, host},
     },
     policy::{Credentials, RequestHead},
@@ -69,6 +69,7 @@ impl<'a> Ingress<'a> {
             forwarded_fields: self.forwarded,
             partition: Cow::Borrowed(&[]),
             content: None,
+            inspection: ResponseInspection::Plain,
         }
     }
 
@@ -94,6 +95,7 @@ impl<'a> Ingress<'a> {
             forwarded_fields: self.forwarded.clone(),
             partition: Cow::Borrowed(&[]),
             content: None,
+            inspection: ResponseInspection::Plain,
         };
         if credentials.has(Credentials::PARAMETER) {
             mask_query(config, &mut target);

@@ -73,7 +73,7 @@ pub(super) fn selectors(
     (request, inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
     (outcome, effect): (&UnsafeRequestOutcome<'_>, Option<&MutationEffect>),
 ) -> Vec<Selector> {
-    if effect.is_some_and(|effect| effect.has_failed) {
+    if effect.is_some_and(|effect| effect.is_none) {
         return Vec::new();
     }
     let mut selectors = Vec::new();

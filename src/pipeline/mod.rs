@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
+//!    ├──────► AskForDocument ──────────────────────────────────────────► error of persisted queries
 //!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
@@ -46,6 +47,7 @@ mod flight_result;
 mod graphql_request;
 mod graphql_response;
 mod graphql_write;
+mod gzip;
 mod head_cache;
 mod hit_for_miss;
 mod identify;
@@ -63,6 +65,7 @@ mod observed_body;
 mod origin_request;
 mod pass;
 mod payload;
+mod persisted_query;
 mod plan_content;
 mod problems;
 mod purge_rate;
@@ -136,7 +139,7 @@ use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
 use representation::{FormChoice, FormRequest};
-use request_context::{RequestContext, RequestSafety, evaluate_reuse};
+use request_context::{RequestContext, evaluate_reuse};
 use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
@@ -225,20 +228,9 @@ impl<S: Store> Handler for Pipeline<S> {
         let (mut request, body) = request.into_parts();
         let upgrade = request.extensions.remove::<OnUpgrade>();
         let request = Arc::new(request);
-        let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let accounting = Box::new(accounting);
-        let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
-        let context = RequestContext {
-            pipeline,
-            config,
-            route,
-            received,
-            connection,
-            request,
-            presence,
-            safety,
-            written: Vec::new(),
-        };
+        let (request, arrival) = ((request, presence), (Arc::clone(connection), received));
+        let context = RequestContext::new(self, (&config, route), request, arrival);
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
     }
@@ -292,20 +284,8 @@ impl<S: Store> Pipeline<S> {
         request: Parts,
     ) {
         let HitToAudit { config, route, lookup, stored } = audited;
-        let presence = lookup.presence;
-        let (pipeline, request) = (Arc::clone(self), Arc::new(request));
-        let safety = RequestSafety::ByMethod;
-        let context = RequestContext {
-            pipeline,
-            config,
-            route,
-            received,
-            connection,
-            request,
-            presence,
-            safety,
-            written: Vec::new(),
-        };
+        let request = (Arc::new(request), lookup.presence);
+        let context = RequestContext::new(self, (&config, route), request, (connection, received));
         AuditedHit { context, lookup, stored }.start();
     }
 }
@@ -329,10 +309,11 @@ impl<S: Store> ClientRequest<S> {
         if let RequestAction::ReadContent(form) = action {
             return self.respond_to_content(form, body).boxed();
         }
-        if let RequestAction::Pass(Reason::GraphqlMutation) = action {
-            self.context.note_mutation_by_url();
-        }
         let body = RequestBody::client(body, self.context.connection.body);
+        let body = match action {
+            RequestAction::Pass(reason) => self.context.note_graphql(reason, body),
+            _ => body,
+        };
         self.act(action, memory, body)
     }
 
@@ -354,6 +335,7 @@ impl<S: Store> ClientRequest<S> {
                 self.note_unconsulted(reason);
                 self.pass(body, pass::decision(reason), None).boxed()
             }
+            RequestAction::AskForDocument(asked) => ready(self.ask_for_document(asked)).boxed(),
             RequestAction::Refresh(lookup) => self.refetch(lookup).boxed(),
             RequestAction::Shadow(lookup) => self.pass_in_shadow(lookup, body).boxed(),
             RequestAction::Misdirected => {
@@ -384,6 +366,7 @@ impl<S: Store> ClientRequest<S> {
                 return self.respond_problem(problems::too_many_bodies(), decision);
             }
             ReadOutcome::Passed(body, reason) => {
+                let body = self.context.note_graphql(reason, body);
                 return self.act(RequestAction::Pass(reason), MemoryState::Unknown, body).await;
             }
             ReadOutcome::Failed(failure) => {

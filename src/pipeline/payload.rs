@@ -1,17 +1,15 @@
 //! Response payloads: reads JSON bodies for tags and for `store_unless`, in one pass.
 
-use std::{
-    borrow::Cow,
-    io::{self, Read},
-    sync::Arc,
-};
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde_json::Value;
 
-use super::config_snapshot::ConfigSnapshot;
+use super::{
+    config_snapshot::ConfigSnapshot,
+    gzip::{NotUnzipped, is_gzip, unzipped_within},
+};
 use crate::{
     field::{list, preference::preferences},
     graphql::{Entities, has_errors},
@@ -32,7 +30,8 @@ const INLINE_BYTES: usize = 16 << 10;
 /// Whether the body of a response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// The body is not read: it is not JSON, or the route does not need it.
+    /// The body is not read: it is not JSON, the route does not need it, or it has
+    /// been read.
     Unused,
     /// The body is JSON in this content coding.
     Json(Coding, MediaKind),
@@ -223,10 +222,6 @@ pub(super) fn narrow_codings(headers: &mut HeaderMap) {
     }
 }
 
-fn is_gzip(coding: &[u8]) -> bool {
-    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
-}
-
 fn length(chunks: &[Bytes]) -> usize {
     chunks.iter().map(Bytes::len).sum()
 }
@@ -235,7 +230,7 @@ fn length(chunks: &[Bytes]) -> usize {
 /// response may not be stored.
 pub(super) fn tags(
     route: &Route,
-    (path, query_and_user): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
+    request: TaggedRequest<'_>,
     (coding, kind): (Coding, MediaKind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, PayloadError> {
@@ -247,16 +242,32 @@ pub(super) fn tags(
         Err(cause) => return Err(cause),
     };
     let is_graphql = kind == MediaKind::Graphql || route.graphql.is_some();
-    if route.forbids_storing(&document) || (is_graphql && has_errors(&document)) {
+    if is_graphql && has_errors(&document) {
+        return Err(PayloadError::Excluded);
+    }
+    tags_in(route, request, kind, &document)
+}
+
+/// The path of a request as it is read, its query and its user.
+pub(super) type TaggedRequest<'a> = (&'a PathReadings<'a>, (Option<&'a str>, Option<&'a str>));
+
+/// Returns the tags in a document for a request, or why the response may not be stored.
+pub(super) fn tags_in(
+    route: &Route,
+    (path, query_and_user): TaggedRequest<'_>,
+    kind: MediaKind,
+    document: &Value,
+) -> Result<Vec<String>, PayloadError> {
+    if route.forbids_storing(document) {
         return Err(PayloadError::Excluded);
     }
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    let tags = route.body_tags_of(path, query_and_user, &document);
+    let tags = route.body_tags_of(path, query_and_user, document);
     let mut tags = tags.map_err(|_| PayloadError::Tags)?;
     if route.graphql.is_some() {
-        let entities = Entities::of(&document);
+        let entities = Entities::of(document);
         tags.extend(entities.type_tags().chain(entities.object_tags()));
         if tags.iter().any(|tag| tag.len() > tag::MAX_LENGTH) {
             return Err(PayloadError::Tags);
@@ -309,18 +320,10 @@ pub(super) fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>,
 }
 
 fn unzipped(zipped: &[u8]) -> Result<Vec<u8>, PayloadError> {
-    unzipped_within(zipped, MAX_JSON)
-}
-
-fn unzipped_within(zipped: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
-    let mut bytes = Vec::new();
-    let decoder = MultiGzDecoder::new(zipped);
-    let read: io::Result<usize> = decoder.take(limit as u64 + 1).read_to_end(&mut bytes);
-    match read {
-        Ok(length) if length > limit => Err(PayloadError::TooLong),
-        Ok(_) => Ok(bytes),
-        Err(_) => Err(PayloadError::Malformed),
-    }
+    unzipped_within(zipped, MAX_JSON).map_err(|cause| match cause {
+        NotUnzipped::TooLong => PayloadError::TooLong,
+        NotUnzipped::Malformed => PayloadError::Malformed,
+    })
 }
 
 #[cfg(test)]

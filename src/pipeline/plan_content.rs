@@ -47,7 +47,6 @@ impl<S> RequestContext<S> {
         };
         if let Some(class) = &content.graphql {
             self.safety = RequestSafety::of_class(class);
-            self.written = class.written().to_vec();
         }
         let arrival = (&*self.connection, self.received.at);
         let head = ReceivedRequest::of_parts(&self.request, Some(&content));

@@ -8,16 +8,17 @@ use super::{
     config_snapshot::ConfigSnapshot,
     content::{self, RequestContent},
     credentials::{IdentityInputs, RequestIdentity},
-    graphql_request::{self, GraphqlPlan},
+    graphql_request::{self, GraphqlPlan, NoGraphqlPlan},
     ingress::Ingress,
     received_request::{ContentState, ReceivedRequest},
 };
 use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
     forward,
-    key::{CacheKey, uri::PathReadings},
+    graphql::UnpersistedRequest,
+    key::{CacheKey, ResponseInspection, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, ContentForm, NotKeyed, Route, Verification},
+    route::{Agreement, ContentForm, NotKeyed, Route, Selection, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -38,6 +39,8 @@ pub(super) enum RequestAction {
     Shadow(Lookup),
     /// Read the content, which is part of the key in this form, and plan again.
     ReadContent(ContentForm),
+    /// Ask the client for the document that it has named by its hash.
+    AskForDocument(UnpersistedRequest),
 }
 
 impl RequestAction {
@@ -49,6 +52,7 @@ impl RequestAction {
             Self::Pass(reason) => Some(*reason),
             Self::Refresh(_) => Some(Reason::RuleBypass),
             Self::Shadow(_) => Some(Reason::Shadow),
+            Self::AskForDocument(_) => Some(Reason::GraphqlUnknownDocument),
             Self::Lookup(_) | Self::ReadContent(_) => None,
         }
     }
@@ -126,6 +130,12 @@ pub(super) fn plan(
     if presence.has(FieldPresence::VIA) && forward::is_loop(headers, &config.identity) {
         return (index, RequestAction::Loop);
     }
+    // With an override field, a request is a write whatever its content says.
+    if !presence.has(FieldPresence::OVERRIDE)
+        && let Some(read) = on_graphql_content(config, &selection, request, (&ingress, &readings))
+    {
+        return read;
+    }
     let form = match form_of_content(route, request) {
         Ok(form) => form,
         Err(reason) => return (index, RequestAction::Pass(reason)),
@@ -139,10 +149,6 @@ pub(super) fn plan(
     if let Some(reason) = pass_reason(request, presence) {
         return (index, RequestAction::Pass(reason));
     }
-    // A GraphQL request may be a write whatever its route says of reads.
-    if form == Some(ContentForm::Graphql) && request.content.read().is_none() {
-        return (index, read_content(ContentForm::Graphql, request.content, false));
-    }
     let bypasses = route.bypass.applies(uri.query(), headers);
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
@@ -155,7 +161,10 @@ pub(super) fn plan(
     }
     let (index, route, query) = match on_graphql_route(config, (index, route), request) {
         Ok(planned) => planned,
-        Err(reason) => return (index, RequestAction::Pass(reason)),
+        Err(NoGraphqlPlan::Pass(reason)) => return (index, RequestAction::Pass(reason)),
+        Err(NoGraphqlPlan::Unpersisted(asked)) => {
+            return (index, RequestAction::AskForDocument(asked));
+        }
     };
     let directives = if presence.has(FieldPresence::DIRECTIVES) {
         RequestDirectives::parse(headers).permitted_by(&route.rule)
@@ -187,13 +196,40 @@ pub(super) fn plan(
     }
 }
 
+/// Returns the action for the content of a GraphQL request, before any other decision: the request
+/// may be a read or a write, whatever else there is about it. `None` if other decisions follow.
+///
+/// Returns the index of the route that reads the content, which may be that of another reading of the
+/// path.
+fn on_graphql_content(
+    config: &ConfigSnapshot,
+    selection: &Selection<'_>,
+    request: &ReceivedRequest<'_>,
+    (ingress, readings): (&Ingress<'_>, &PathReadings<'_>),
+) -> Option<(usize, RequestAction)> {
+    if let Some(content) = request.content.read() {
+        let asked = graphql_request::unpersisted(selection.route, content.graphql.as_ref()?)?;
+        return Some((selection.index, RequestAction::AskForDocument(asked)));
+    }
+    let (method, headers) = (request.method, request.headers);
+    let reads = |route: &Route| route.content.form(method, headers) == Ok(ContentForm::Graphql);
+    let index = if reads(selection.route) {
+        selection.index
+    } else if selection.agreement == Agreement::Split {
+        config.routes.index_among(method, &ingress.host, readings, reads)?
+    } else {
+        return None;
+    };
+    Some((index, read_content(ContentForm::Graphql, request.content, false)))
+}
+
 /// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the
-/// given route on other routes. An error says why the request passes.
+/// given route on other routes. An error says what to do instead.
 fn on_graphql_route<'a>(
     config: &'a ConfigSnapshot,
     (index, route): (usize, &'a Route),
     request: &ReceivedRequest<'_>,
-) -> Result<(usize, &'a Route, Option<String>), Reason> {
+) -> Result<(usize, &'a Route, Option<String>), NoGraphqlPlan> {
     let Some(class) = graphql_request::class_of(route, request) else {
         return Ok((index, route, None));
     };
@@ -227,6 +263,9 @@ pub(super) fn identify(
     let mut target = ingress.target(config, (path, inputs.query), rules);
     if let Some(content) = content {
         (target.method, target.content) = (&content.method, Some(content.digest));
+    }
+    if route.graphql.is_some() {
+        target.inspection = ResponseInspection::Graphql;
     }
     let key = identity.key((config, route), inputs.headers, target);
     Ok((identity, key))

@@ -9,6 +9,7 @@ use super::{
     accepted_credentials::{AcceptanceKey, Recheck, RecheckRole, fleet},
     clock::ReceivedAt,
     config_snapshot::ConfigSnapshot,
+    content::SharedSearch,
     credentials::IdentityInputs,
     graphql_request,
     hit_for_miss::CredentialClass,
@@ -25,6 +26,7 @@ use crate::{
     field::{Timestamp, presence::FieldPresence},
     graphql::{RequestClass, WrittenOperation},
     key::{CacheKey, StoragePlacement},
+    origin::RequestBody,
     policy::{CacheRule, ForwardReason, Reason, Reuse, invalidation, reuse, stale, stale::Outage},
     route::{ContentForm, Route},
     server::Connection,
@@ -47,19 +49,19 @@ pub(super) struct RequestContext<S> {
     pub presence: FieldPresence,
     /// Whether the request reads or writes, possibly contrary to its method.
     pub safety: RequestSafety,
-    /// The mutations in the request, if it is GraphQL.
-    pub written: Vec<WrittenOperation>,
 }
 
 /// Whether a request may change something at the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum RequestSafety {
     /// The method decides.
     ByMethod,
     /// The request is a read, according to its route or its GraphQL document.
     Read,
-    /// The request is a write, according to its GraphQL document.
-    Write,
+    /// The request is a write, according to its GraphQL document: these mutations.
+    Write(Arc<[WrittenOperation]>),
+    /// It is a write, unless the search in its content finds that it is none.
+    Searched(SharedSearch),
 }
 
 impl RequestSafety {
@@ -74,31 +76,64 @@ impl RequestSafety {
 
     /// Returns the safety of a GraphQL request of this class.
     pub(super) fn of_class(class: &RequestClass) -> Self {
-        if class.is_read() { Self::Read } else { Self::Write }
+        if class.is_read() { Self::Read } else { Self::Write(class.written().into()) }
     }
 
     /// Returns whether a request on this route may be a write, which invalidates stored responses.
-    pub(super) fn is_unsafe(self, route: &Route, method: &Method, presence: FieldPresence) -> bool {
-        let is_read = self == Self::Read && !presence.has(FieldPresence::OVERRIDE);
-        let is_write = self == Self::Write || invalidation::is_unsafe(method, presence);
+    pub(super) fn is_unsafe(
+        &self,
+        route: &Route,
+        method: &Method,
+        presence: FieldPresence,
+    ) -> bool {
+        let is_read = matches!(self, Self::Read) && !presence.has(FieldPresence::OVERRIDE);
+        let is_write = matches!(self, Self::Write(_)) || invalidation::is_unsafe(method, presence);
         (!is_read && is_write) || route.is_logout(method)
+    }
+
+    /// Returns the mutations in a GraphQL request, as far as they are known.
+    pub(super) fn written(&self) -> &[WrittenOperation] {
+        match self {
+            Self::Write(written) => written,
+            Self::ByMethod | Self::Read | Self::Searched(_) => &[],
+        }
+    }
+
+    /// Returns whether the request has turned out to be a read.
+    pub(super) fn is_found_to_read(&self, presence: FieldPresence) -> bool {
+        match self {
+            Self::Searched(search) => {
+                !presence.has(FieldPresence::OVERRIDE) && search.has_found_query()
+            }
+            Self::ByMethod | Self::Read | Self::Write(_) => false,
+        }
     }
 }
 
 impl<S> RequestContext<S> {
+    /// Creates the context of a request, which is as safe as its route says.
+    pub(super) fn new(
+        pipeline: &Arc<Pipeline<S>>,
+        (config, route): (&Arc<ConfigSnapshot>, usize),
+        (request, presence): (Arc<Parts>, FieldPresence),
+        (connection, received): (Arc<Connection>, ReceivedAt),
+    ) -> Self {
+        let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
+        let (pipeline, config) = (Arc::clone(pipeline), Arc::clone(config));
+        Self { pipeline, config, route, received, connection, request, presence, safety }
+    }
+
+    /// Returns the same context, with what is known of the request.
+    pub(super) fn with_safety(self, safety: RequestSafety) -> Self {
+        Self { safety, ..self }
+    }
+
     /// Returns a copy of the context for a task that outlives its client.
     pub(super) fn share(&self) -> Self {
-        Self {
-            pipeline: Arc::clone(&self.pipeline),
-            config: Arc::clone(&self.config),
-            route: self.route,
-            received: self.received,
-            connection: Arc::clone(&self.connection),
-            request: Arc::clone(&self.request),
-            presence: self.presence,
-            safety: self.safety,
-            written: self.written.clone(),
-        }
+        let request = (Arc::clone(&self.request), self.presence);
+        let arrival = (Arc::clone(&self.connection), self.received);
+        Self::new(&self.pipeline, (&self.config, self.route), request, arrival)
+            .with_safety(self.safety.clone())
     }
 
     /// Returns the parts of the request that may identify the requester.
@@ -112,13 +147,23 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Treats a `GET` with a GraphQL mutation in its URL as a write. Origins should reject it.
-    pub(super) fn note_mutation_by_url(&mut self) {
+    /// Notes what a request asks for that passes without being read, if it is GraphQL: by its URL, or
+    /// by its content, which is searched as it is sent.
+    pub(super) fn note_graphql(&mut self, reason: Reason, body: RequestBody) -> RequestBody {
         let request = ReceivedRequest::of_parts(&self.request, None);
         let route = self.config.route(self.route);
         if let Some(class) = graphql_request::class_of(route, &request) {
+            // Servers should reject a mutation in a URL.
             self.safety = RequestSafety::of_class(&class);
-            self.written = class.written().to_vec();
+        }
+        let is_unread = route.graphql.is_some() && reason == Reason::BodyKeyTooLarge;
+        let (uri, headers) = (&self.request.uri, &self.request.headers);
+        match SharedSearch::of(uri, headers).filter(|_| is_unread) {
+            Some(search) => {
+                self.safety = RequestSafety::Searched(search.clone());
+                body.observed(Box::new(move |part| search.add(part)))
+            }
+            None => body,
         }
     }
 

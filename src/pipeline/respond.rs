@@ -15,7 +15,7 @@ use super::{
     flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
     last_hop,
     observed_body::BodyObserver,
-    problems,
+    pass, persisted_query, problems,
     representation::Representation,
     request_context::RequestContext,
     tee::TeeReader,
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::presence::FieldPresence,
+    graphql::UnpersistedRequest,
     origin::{OriginError, ResponseBody},
     policy::{
         CacheResult, Reason,
@@ -215,6 +216,13 @@ impl<S: Store> ClientRequest<S> {
     /// the request itself.
     pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<DeliveredBody> {
         let response = last_hop::response(&self.context.request);
+        self.deliver(|responder, accounting| responder.local(response, decision, accounting))
+    }
+
+    /// Responds to a GraphQL request by a hash, so that its client sends the document.
+    pub(super) fn ask_for_document(self, asked: UnpersistedRequest) -> Response<DeliveredBody> {
+        let response = persisted_query::response(asked, &self.context.request.headers);
+        let decision = pass::decision(Reason::GraphqlUnknownDocument);
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
     }
 

@@ -176,20 +176,9 @@ impl<S: Store> Warmer<S> {
         let is_mixed_up = PlantedBug::WarmForAnother.is_planted();
         let request =
             if is_mixed_up { with_other_credentials(&request) } else { Arc::new(request) };
-        let pipeline = Arc::clone(&self.pipeline);
-        let safety = RequestSafety::Read;
-        let planned = RequestContext {
-            pipeline,
-            config,
-            route,
-            received,
-            connection,
-            request,
-            presence,
-            safety,
-            written: Vec::new(),
-        };
-        Ok((planned, lookup))
+        let (request, arrival) = ((request, presence), (connection, received));
+        let planned = RequestContext::new(&self.pipeline, (&config, route), request, arrival);
+        Ok((planned.with_safety(RequestSafety::Read), lookup))
     }
 
     async fn fetch_as(

@@ -190,6 +190,9 @@ impl<S: Store> WriteTask<S> {
     /// Purges like a success. Another such purge for the same client and target within the same
     /// second is made at the end of the second.
     async fn purge_unknown(&self) {
+        if self.context.safety.is_found_to_read(self.context.presence) {
+            return;
+        }
         let pipeline = &self.context.pipeline;
         let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());
         let subject = (client, self.context.invalidated_by(&UnsafeRequestOutcome::Unknown, None));

@@ -106,7 +106,8 @@ impl<S: Store> RequestContext<S> {
             ExpectedResponse { url, attributes: attributes.as_attributes(), tags: tags.as_deref() };
         let is_newest = applied_purges.may_join(&stamp, &expected, self.received.started);
         is_newest.then(|| {
-            let admission = Admission { context, terms, share, result: CacheResult::Miss };
+            let result = CacheResult::Miss;
+            let admission = Admission { context, terms, share, tags: Vec::new(), result };
             WriteThroughCandidate { admission, status, tags }
         })
     }

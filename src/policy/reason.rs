@@ -46,7 +46,7 @@ reasons! {
     /// Responses to this method are not cached.
     MethodNotCacheable = "method-not-cacheable",
     /// The route caches `POST` requests with JSON, and this one has another `Content-Type`: it
-    /// counts as a write.
+    /// counts as a write, unless it is known to be a GraphQL query.
     BodyNotJson = "body-not-json",
     /// The request's body is too large to be part of a key.
     BodyKeyTooLarge = "body-key-too-large",

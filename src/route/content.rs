@@ -32,6 +32,28 @@ pub enum ContentForm {
     Graphql,
 }
 
+/// How a GraphQL request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GraphqlMedia {
+    /// As JSON, the only one whose responses are stored.
+    Json,
+    /// As a document alone (`application/graphql`).
+    Document,
+    /// As a form without files (`application/x-www-form-urlencoded`).
+    Form,
+}
+
+impl GraphqlMedia {
+    /// Returns how a request with these fields is sent; `None` if it is not known to be GraphQL.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        match &*essence(headers)? {
+            b"application/graphql" => Some(Self::Document),
+            b"application/x-www-form-urlencoded" => Some(Self::Form),
+            _ => is_json(headers).then_some(Self::Json),
+        }
+    }
+}
+
 /// Why the content of a request is not part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotKeyed {
@@ -49,11 +71,7 @@ impl ContentRule {
     pub fn form(self, method: &Method, headers: &HeaderMap) -> Result<ContentForm, NotKeyed> {
         match (*method == Method::QUERY, *method == Method::POST, self) {
             (true, _, Self::Graphql) | (_, true, Self::Graphql) => {
-                if is_json(headers) {
-                    Ok(ContentForm::Graphql)
-                } else {
-                    Err(NotKeyed::NotJson)
-                }
+                GraphqlMedia::of(headers).map(|_| ContentForm::Graphql).ok_or(NotKeyed::NotJson)
             }
             (true, _, Self::Json) if is_json(headers) => Ok(ContentForm::Json),
             (true, ..) | (_, true, Self::Bytes) => Ok(ContentForm::Bytes),
@@ -69,12 +87,17 @@ impl ContentRule {
     }
 }
 
+/// Returns the media type that the one `Content-Type` names, in lower case and without parameters.
+fn essence(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let essence = line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    Some(list::trim(essence).to_ascii_lowercase())
+}
+
 /// Returns whether there is one `Content-Type` and it names JSON (RFC 8259, RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
-    let essence = line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    let essence = list::trim(essence).to_ascii_lowercase();
+    let Some(essence) = essence(headers) else { return false };
     let is_one = !essence.iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));
     matches!(&*essence, b"application/json" | b"text/json")
         || (is_one && essence.ends_with(b"+json"))
@@ -115,6 +138,22 @@ mod tests {
         ] {
             assert_eq!(form(rule, &method, types), expected, "{rule:?} {method} {types:?}");
         }
+    }
+
+    #[test]
+    fn graphql_is_sent_as_json_as_a_document_or_as_a_form() {
+        let media = |text| {
+            GraphqlMedia::of(&HeaderMap::from_iter([(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(text),
+            )]))
+        };
+        assert_eq!(media("application/json; charset=utf-8"), Some(GraphqlMedia::Json));
+        assert_eq!(media("Application/GraphQL"), Some(GraphqlMedia::Document));
+        assert_eq!(media("application/x-www-form-urlencoded"), Some(GraphqlMedia::Form));
+        assert_eq!(media("multipart/form-data; boundary=x"), None);
+        assert_eq!(media("application/graphql+json"), Some(GraphqlMedia::Json));
+        assert_eq!(GraphqlMedia::of(&HeaderMap::new()), None);
     }
 
     #[test]

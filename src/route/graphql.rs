@@ -13,8 +13,8 @@ use crate::{
 pub struct GraphqlRule {
     /// A cache of recent documents.
     pub(crate) documents: DocumentCache,
-    /// The documents that the origin has registered.
-    pub(crate) registered: RegisteredDocuments,
+    /// The documents that the origin has registered; `None` if clients persist them.
+    pub(crate) registered: Option<RegisteredDocuments>,
     /// The lifetimes of responses by operation; `None` if the route's lifetime applies to all.
     pub operations: Option<BTreeMap<Box<str>, Ttl>>,
     /// What the response to a mutation purges.
@@ -43,6 +43,6 @@ impl GraphqlRule {
 
     /// Returns the classifier of requests.
     pub(crate) fn classifier(&self) -> Classifier<'_> {
-        Classifier { documents: &self.documents, registered: &self.registered }
+        Classifier { documents: &self.documents, registered: self.registered.as_ref() }
     }
 }

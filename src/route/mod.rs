@@ -22,11 +22,11 @@ use serde_json_path::JsonPath;
 
 pub(crate) use body_tags::{AnyTagTemplate, BodyTagTemplate};
 pub(crate) use condition::BypassRule;
-pub(crate) use content::{ContentForm, ContentRule, NotKeyed};
+pub(crate) use content::{ContentForm, ContentRule, GraphqlMedia, NotKeyed};
 pub(crate) use graphql::{GraphqlRule, PurgeByResponse};
 pub(crate) use json_path::TagLimitExceeded;
 pub(crate) use pattern::{Mismatch, Params, Pattern};
-pub(crate) use select::{Agreement, RouteTable};
+pub(crate) use select::{Agreement, RouteTable, Selection};
 pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
 pub(crate) use target::TargetTemplate;
 pub(crate) use verification::{ComparisonRule, SampleRate, Verification};

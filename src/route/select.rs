@@ -184,6 +184,19 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index))
     }
 
+    /// Returns the index of the first such route among those that the readings of a path select.
+    pub fn index_among(
+        &self,
+        method: &Method,
+        host: &str,
+        path: &PathReadings<'_>,
+        is_such: impl Fn(&Route) -> bool,
+    ) -> Option<usize> {
+        let mut found =
+            path.each().map(|(form, reading)| self.first_match(method, host, (form, &reading)));
+        found.find(|index| is_such(self.route(*index)))
+    }
+
     /// Returns the index of the first route that matches one reading.
     fn first_match(&self, method: &Method, host: &str, reading: (PathForm, &str)) -> usize {
         let (form, path) = reading;

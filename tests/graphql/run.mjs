@@ -69,10 +69,8 @@ async function suite (name) {
     await reads({ ...context, client, make })
     await writes({ ...context, client, make })
   }
-  if (server.persists) {
-    for (const client of ['Apollo Client', 'urql']) {
-      for (const byGet of [false, true]) await persisted({ ...context, client, make: clientsOf(where.packages)[client], byGet })
-    }
+  for (const client of ['Apollo Client', 'urql']) {
+    for (const byGet of [false, true]) await persisted({ ...context, client, make: clientsOf(where.packages)[client], byGet })
   }
   await notData(context)
   await mutations(context)
@@ -150,7 +148,7 @@ async function writes ({ name, server, larder, client, make }) {
   check(`${name}, ${client}: queries append nothing to the purge log`, again.purges?.filter(it => it.source === 'write').length === written, again)
 }
 
-/** Hashes instead of documents. */
+/** Hashes instead of documents, whether or not the server reads hashes. */
 async function persisted ({ name, server, larder, client, make, byGet }) {
   await forget(larder, { everything: true })
   const what = `${name}, ${client}, persisted${byGet ? ' by GET' : ''}:`
@@ -166,6 +164,11 @@ async function persisted ({ name, server, larder, client, make, byGet }) {
   check(`${what} and again`, (await ask(third, text, { id: '1' })).cache === 'HIT', third.answers)
   if (!byGet) check(`${what} it does not reach the server`, isDeepStrictEqual(await server.calls(), calls))
   check(`${what} with the same data`, isDeepStrictEqual(hit.data, data), hit)
+  for (const price of [501, 502]) {
+    await third.mutate(PRICE, { id: '1', price })
+    const sent = await ask(make({ url: larder.url }), ONE, { id: '1' })
+    check(`${what} a mutation is executed and purges`, sent.data.product.price === price, sent)
+  }
 }
 
 async function send ({ larder }, { method = 'POST', search = '', body, headers = {} }) {

@@ -6,10 +6,10 @@ import { answering, freePort, onFreePort, start, startLarder } from '../process.
 
 const apps = join(dirname(fileURLToPath(import.meta.url)), 'apps')
 
-/** How each is started on a port; whether it reads several requests at once, and persisted queries. */
+/** How each is started on a port, and whether it reads several requests at once. */
 export const SERVERS = {
-  'GraphQL Yoga': { command: ({ port }) => [process.execPath, join(apps, 'yoga.cjs'), port], batches: true, persists: true },
-  'Apollo Server': { command: ({ port }) => [process.execPath, join(apps, 'apollo.cjs'), port], batches: true, persists: true },
+  'GraphQL Yoga': { command: ({ port }) => [process.execPath, join(apps, 'yoga.cjs'), port], batches: true },
+  'Apollo Server': { command: ({ port }) => [process.execPath, join(apps, 'apollo.cjs'), port], batches: true },
   Strawberry: { command: ({ port, python }) => [python, '-m', 'uvicorn', 'strawberry_app:app', '--port', port, '--log-level', 'warning'] }
 }
 

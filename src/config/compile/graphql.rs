@@ -44,11 +44,7 @@ pub(super) fn rule(
         ("nothing", PurgeByResponse::Nothing),
     ];
     Some(GraphqlRule {
-        registered: section
-            .documents
-            .as_ref()
-            .and_then(|text| documents(text, problems))
-            .unwrap_or_default(),
+        registered: section.documents.as_ref().and_then(|text| documents(text, problems)),
         operations,
         purge_by_response: problems.one_of(by_response, &words).unwrap_or_default(),
         purge_by_operation,

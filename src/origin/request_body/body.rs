@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    client::{ClientBody, RequestBodyError},
+    client::{ClientBody, RequestBodyError, UploadObserver},
     upload::{BodyStart, UploadProgress},
 };
 use crate::server::{BodyLimits, Incoming, LimitedBody};
@@ -40,6 +40,14 @@ impl RequestBody {
     /// Wraps the client's body after its first bytes have been read. Those bytes are sent first.
     pub(crate) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
         Self::Client(Box::new(ClientBody::resumed(read, rest)))
+    }
+
+    /// Shows each part of a client's body to `observer` once, as it is read.
+    pub(crate) fn observed(self, observer: UploadObserver) -> Self {
+        if let Self::Client(client) = &self {
+            client.observe(observer);
+        }
+        self
     }
 
     /// Returns the progress of a client's upload; `None` for other bodies.

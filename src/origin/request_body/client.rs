@@ -32,8 +32,12 @@ pub struct ClientBody {
     continue_timeout: Option<Pin<Box<Sleep>>>,
 }
 
+/// Sees each part of a body as it is read.
+pub(crate) type UploadObserver = Box<dyn FnMut(&[u8]) + Send>;
+
 struct SharedBody {
     body: LimitedBody<Incoming>,
+    observer: Option<UploadObserver>,
     /// The attempt that the newest handle belongs to.
     attempt: u32,
     /// All frames read so far, while the body is replayable. Afterwards, the frames that the newest
@@ -83,6 +87,17 @@ impl ClientBody {
     fn of(shared: SharedBody) -> Self {
         let (shared, upload) = (Arc::new(Mutex::new(shared)), Arc::default());
         Self { shared, attempt: 0, upload, continue_timeout: None }
+    }
+
+    /// Shows what has been read to `observer`, and each further part as it is read.
+    pub(super) fn observe(&self, mut observer: UploadObserver) {
+        let mut shared = self.shared.lock();
+        for part in &shared.buffer {
+            if let BufferedFrame::Data(data) = part {
+                observer(data);
+            }
+        }
+        shared.observer = Some(observer);
     }
 
     pub(super) fn upload(&self) -> &Arc<UploadProgress> {
@@ -168,6 +183,7 @@ impl SharedBody {
     fn new(body: LimitedBody<Incoming>) -> Self {
         Self {
             body,
+            observer: None,
             attempt: 0,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
@@ -196,7 +212,12 @@ impl SharedBody {
         let read = Pin::new(&mut self.body).poll_frame(cx);
         let read = read.map_ok(without_forged_trailers);
         match &read {
-            Poll::Ready(Some(Ok(frame))) => self.buffer(frame),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
+                    observer(data);
+                }
+                self.buffer(frame);
+            }
             Poll::Ready(Some(Err(_))) => self.discard_replay(),
             Poll::Ready(None) | Poll::Pending => {}
         }

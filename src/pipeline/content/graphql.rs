@@ -1,21 +1,24 @@
 //! GraphQL requests: their class, and the form in which they are keyed and forwarded.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use super::{
     budget::ContentShare,
+    read::MAX_BYTES,
     recent_requests::{RecentRequests, RequestParts},
     request_content::RequestContent,
-    rewrite::{KeyedForm, WhyAsSent, describe, why_as_sent},
+    rewrite::{KeyedForm, WhyAsSent, describe, has_charset, is_coded, is_utf8, why_as_sent},
 };
 use crate::{
+    field::list,
     graphql::{RequestClass, Uncached},
     key::describes_content,
     parsing::canonical,
-    route::GraphqlRule,
+    pipeline::gzip::{is_gzip, unzipped_within},
+    route::{GraphqlMedia, GraphqlRule},
 };
 
 /// A GraphQL route: its index, and how it reads requests.
@@ -46,7 +49,8 @@ pub(in crate::pipeline) fn interpret_graphql(
         describe(headers, known.bytes.len());
         return known;
     }
-    let (bytes, form, class) = graphql_form(class_of(rule, uri, &sent), why, sent.clone());
+    let class = class_of(rule, (uri, headers), &sent);
+    let (bytes, form, class) = graphql_form(rule, class, why, sent.clone());
     describe(headers, bytes.len());
     let is_repeatable = matches!(&class, RequestClass::Query(query) if query.is_repeatable());
     let content = RequestContent::of((method, headers), (bytes, form), share);
@@ -67,6 +71,7 @@ fn only_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Returns the content as it is forwarded, its form, and the resulting class.
 fn graphql_form(
+    rule: &GraphqlRule,
     class: RequestClass,
     why: Option<WhyAsSent>,
     sent: Bytes,
@@ -76,20 +81,67 @@ fn graphql_form(
             let text = query.to_json();
             (text.into(), KeyedForm::Graphql, RequestClass::Query(query))
         }
-        (RequestClass::Query(_), Some(why @ WhyAsSent::Signed)) => {
+        (RequestClass::Query(_), Some(why)) => {
             (sent, KeyedForm::NotCanonical(why), RequestClass::Read(Uncached::Unclear))
         }
-        (_, Some(why @ (WhyAsSent::Coded | WhyAsSent::Charset))) => {
-            (sent, KeyedForm::NotCanonical(why), RequestClass::unclear())
-        }
-        (class, _) => (sent, KeyedForm::Bytes, class),
+        (class, None) => (with_documents(rule, &sent).unwrap_or(sent), KeyedForm::Bytes, class),
+        (class, Some(_)) => (sent, KeyedForm::Bytes, class),
     }
 }
 
-/// Returns the class of a GraphQL request with this content. Content that JSON parsers may read
-/// differently counts as a possible write.
-pub(in crate::pipeline) fn class_of(rule: &GraphqlRule, uri: &Uri, sent: &[u8]) -> RequestClass {
-    let text = canonical(sent).ok().and_then(|text| String::from_utf8(text).ok());
-    let classified = |text: String| rule.classifier().of_body(&text, uri.query());
-    text.map_or_else(RequestClass::unclear, classified)
+/// Returns a request by hash with its document, if it is known here.
+fn with_documents(rule: &GraphqlRule, sent: &[u8]) -> Option<Bytes> {
+    let is_by_hash = sent.windows(PERSISTED.len()).any(|part| part == PERSISTED);
+    let text = canonical(sent).ok().filter(|_| is_by_hash)?;
+    let text = String::from_utf8(text).ok()?;
+    rule.classifier().with_documents(&text).map(Bytes::from)
+}
+
+/// The extension that holds the hash of a document.
+const PERSISTED: &[u8] = b"persistedQuery";
+
+/// Returns the class of a GraphQL request with this content. Whatever servers read differently may be
+/// a write, unless it surely is none.
+pub(in crate::pipeline) fn class_of(
+    rule: &GraphqlRule,
+    (uri, headers): (&Uri, &HeaderMap),
+    sent: &[u8],
+) -> RequestClass {
+    let Some(content) = readable(headers, sent) else { return RequestClass::unclear() };
+    let (classifier, url_query) = (rule.classifier(), uri.query());
+    let media = GraphqlMedia::of(headers);
+    let as_text = || std::str::from_utf8(&content);
+    match (media, as_text()) {
+        (Some(GraphqlMedia::Document), Ok(document)) => classifier.of_document(document, url_query),
+        (Some(GraphqlMedia::Form), Ok(form)) => classifier.of_form(form, url_query),
+        (Some(GraphqlMedia::Document | GraphqlMedia::Form), Err(_)) => RequestClass::unclear(),
+        _ => {
+            let text = canonical(&content).ok().and_then(|text| String::from_utf8(text).ok());
+            let of_text = |text: String| classifier.of_body(&text, url_query);
+            text.map_or_else(|| RequestClass::doubtful(&content), of_text)
+        }
+    }
+}
+
+/// Returns content as all servers read it; `None` if its coding or its character encoding is not
+/// known.
+fn readable<'a>(headers: &HeaderMap, sent: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let plain =
+        if is_coded(headers) { unzipped(headers, sent)?.into() } else { Cow::Borrowed(sent) };
+    let extends_ascii = |parameter: &[u8]| {
+        is_utf8(parameter) || ASCII_CHARSETS.iter().any(|name| parameter.starts_with(name))
+    };
+    let is_known =
+        has_charset(headers, is_utf8) || (plain.is_ascii() && has_charset(headers, extends_ascii));
+    is_known.then_some(plain)
+}
+
+/// Encodings in which ASCII is ASCII.
+const ASCII_CHARSETS: [&[u8]; 3] =
+    [b"charset=us-ascii", b"charset=iso-8859-", b"charset=windows-125"];
+
+fn unzipped(headers: &HeaderMap, sent: &[u8]) -> Option<Vec<u8>> {
+    let mut codings = list::members(headers, header::CONTENT_ENCODING);
+    let is_zipped = codings.next().is_some_and(is_gzip) && codings.next().is_none();
+    if is_zipped { unzipped_within(sent, MAX_BYTES).ok() } else { None }
 }

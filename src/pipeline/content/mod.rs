@@ -11,6 +11,7 @@ mod read;
 mod recent_requests;
 mod request_content;
 mod rewrite;
+mod search;
 
 pub(super) use budget::{ContentBudget, ContentShare};
 pub(super) use graphql::{class_of, interpret_graphql};
@@ -18,3 +19,4 @@ pub(super) use interned::InternedContent;
 pub(super) use read::{MAX_BYTES, ReadOutcome, read};
 pub(crate) use recent_requests::RecentRequests;
 pub(super) use request_content::RequestContent;
+pub(super) use search::SharedSearch;

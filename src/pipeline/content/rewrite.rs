@@ -83,27 +83,33 @@ pub(in crate::pipeline) fn keyed_form(
 
 /// Returns why the header fields of a request forbid changes to its content; `None` if they do not.
 pub(super) fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
-    let is_identity = |coding: &[u8]| coding.eq_ignore_ascii_case(b"identity");
-    let has_coding = headers.contains_key(header::CONTENT_ENCODING)
-        && !list::members(headers, header::CONTENT_ENCODING).all(is_identity);
-    if has_coding {
+    if is_coded(headers) {
         return Some(WhyAsSent::Coded);
     }
-    if !is_utf8(headers) {
+    if !has_charset(headers, is_utf8) {
         return Some(WhyAsSent::Charset);
     }
     is_signed(headers).then_some(WhyAsSent::Signed)
 }
 
-/// Returns whether `Content-Type` names UTF-8 or no character encoding.
-fn is_utf8(headers: &HeaderMap) -> bool {
+/// Returns whether content has a coding.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    let is_identity = |coding: &[u8]| coding.eq_ignore_ascii_case(b"identity");
+    headers.contains_key(header::CONTENT_ENCODING)
+        && !list::members(headers, header::CONTENT_ENCODING).all(is_identity)
+}
+
+/// Returns whether `Content-Type` names no character encoding but such.
+pub(super) fn has_charset(headers: &HeaderMap, is_such: impl Fn(&[u8]) -> bool) -> bool {
     let Some(line) = headers.get(header::CONTENT_TYPE) else { return true };
     let parameters = line.as_bytes().split(|byte| *byte == b';').skip(1);
     let mut pairs = parameters.map(|pair| list::trim(pair).to_ascii_lowercase());
-    pairs.all(|pair| {
-        let is_charset = pair.starts_with(b"charset");
-        !is_charset || matches!(&*pair, b"charset=utf-8" | b"charset=\"utf-8\"" | b"charset=utf8")
-    })
+    pairs.all(|pair| !pair.starts_with(b"charset") || is_such(&pair))
+}
+
+/// Returns whether a parameter in lower case names UTF-8.
+pub(super) fn is_utf8(parameter: &[u8]) -> bool {
+    matches!(parameter, b"charset=utf-8" | b"charset=\"utf-8\"" | b"charset=utf8")
 }
 
 /// Returns whether a header field may hold a digest or a signature of the content (RFC 9530, RFC

@@ -70,7 +70,9 @@ impl PlannedRequest<'_> {
 
     pub(super) fn outcome(&self) -> ExplainedOutcome {
         let outcome = match &self.action {
-            RequestAction::Loop | RequestAction::Misdirected => "refused",
+            RequestAction::Loop | RequestAction::Misdirected | RequestAction::AskForDocument(_) => {
+                "refused"
+            }
             RequestAction::Pass(_) => "pass",
             RequestAction::Lookup(_) | RequestAction::ReadContent(_) => "lookup",
             RequestAction::Refresh(_) => "refresh",

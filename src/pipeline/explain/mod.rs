@@ -123,17 +123,10 @@ impl<S: Store> Pipeline<S> {
             secure: planned.connection.secure,
             ..crate::server::Connection::default()
         };
-        RequestContext {
-            pipeline: Arc::clone(self),
-            config: Arc::clone(config),
-            route: planned.route,
-            received,
-            connection: Arc::new(connection),
-            safety: planned.safety,
-            written: Vec::new(),
-            request: Arc::new(parts),
-            presence: planned.presence,
-        }
+        let (request, arrival) =
+            ((Arc::new(parts), planned.presence), (Arc::new(connection), received));
+        RequestContext::new(self, (config, planned.route), request, arrival)
+            .with_safety(planned.safety.clone())
     }
 }
 
@@ -223,6 +216,10 @@ fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>)
             (refused.or(Some(Reason::RuleBypass)), "The origin responds.")
         }
         RequestAction::Pass(reason) => (Some(*reason), "The origin responds; nothing is stored."),
+        RequestAction::AskForDocument(_) => (
+            Some(Reason::GraphqlUnknownDocument),
+            "Larder responds with `PersistedQueryNotFound`, so that the client sends the document.",
+        ),
         RequestAction::Misdirected => {
             (Some(Reason::Misdirected), "Larder responds with 421: the host is not served.")
         }
@@ -374,7 +371,7 @@ fn effect(
     let document = response.map_or(Err(PayloadError::Malformed), document);
     let user = planned.placeholder();
     let target = (&planned.readings(), (planned.query(), user));
-    Some(graphql_write::effect_of(route, target, (&planned.written, (status, document))))
+    Some(graphql_write::effect_of(route, target, (planned.safety.written(), (status, document))))
 }
 
 /// Formats a selector without the user's name. Returns `None` if nothing is left.

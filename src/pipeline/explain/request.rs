@@ -1,7 +1,5 @@
 //! A request, with all decisions that are made without the store.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
 use http_body_util::Full;
@@ -16,7 +14,6 @@ use crate::{
         forwarding::{self, ForwardingKind},
         presence::FieldPresence,
     },
-    graphql::WrittenOperation,
     key::uri::{PathForm, PathReadings, purge_url::CREDENTIAL_MARK},
     pipeline::{
         config_snapshot::ConfigSnapshot,
@@ -48,8 +45,6 @@ pub(super) struct PlannedRequest<'a> {
     pub(super) route: usize,
     pub(super) action: RequestAction,
     pub(super) safety: RequestSafety,
-    /// The mutations in the request, if it is GraphQL.
-    pub(super) written: Vec<WrittenOperation>,
     removed: Vec<RemovedField>,
 }
 
@@ -70,9 +65,10 @@ impl<'a> PlannedRequest<'a> {
         let (mut route, mut action) = receive::plan(config, &head, presence, arrival);
         let mut safety =
             RequestSafety::of(config.route(route), (request.method(), request.headers()));
-        let mut class = graphql_request::class_of(config.route(route), &head).map(Cow::into_owned);
-        if let RequestAction::Pass(Reason::GraphqlMutation) = action {
-            safety = RequestSafety::Write;
+        if let RequestAction::Pass(_) = action
+            && let Some(class) = graphql_request::class_of(config.route(route), &head)
+        {
+            safety = RequestSafety::of_class(&class);
         }
         if let RequestAction::ReadContent(form) = action {
             let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -85,8 +81,9 @@ impl<'a> PlannedRequest<'a> {
                 None => RequestContent::interpret(form, (&method, headers), sent),
             };
             let head = ReceivedRequest::of(&request).with_content(&content);
-            class = graphql_request::class_of(config.route(route), &head).map(Cow::into_owned);
-            safety = class.as_ref().map_or(safety, RequestSafety::of_class);
+            if let Some(class) = &content.graphql {
+                safety = RequestSafety::of_class(class);
+            }
             (route, action) = receive::plan(config, &head, presence, arrival);
         }
         let mut planned = Self {
@@ -99,7 +96,6 @@ impl<'a> PlannedRequest<'a> {
             route,
             action,
             safety,
-            written: class.map(|class| class.written().to_vec()).unwrap_or_default(),
             removed,
         };
         if planned.lookup().is_some() && !planned.is_shadow() {

@@ -249,8 +249,7 @@ fn apply_hints(route: &Route, given: &mut ParsedResponse) {
         && let Some(body) = &given.body
         && let Ok(document) = graphql_response::document(&given.headers, body)
     {
-        // A refusal is found by `body_tags`.
-        let _refused = graphql_response::judge(&document, &mut given.headers);
+        graphql_response::apply_hints(&document, &mut given.headers);
     }
 }
 
@@ -263,12 +262,14 @@ fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec
         return Ok(Vec::new());
     };
     let request = (&planned.readings(), (planned.query(), planned.placeholder()));
+    if route.graphql.is_some() {
+        let document = graphql_response::document(&given.headers, body);
+        let document = document.map_err(|_| Reason::GraphqlResponse)?;
+        let tags = graphql_response::tags_in(route, request, &document);
+        return tags.map_err(|refused| refused.reason);
+    }
     let tags = payload::tags(route, request, (coding, kind), std::slice::from_ref(body));
-    let is_graphql = route.graphql.is_some();
     tags.map_err(|cause| match cause {
-        PayloadError::Excluded if is_graphql => Reason::GraphqlErrors,
-        PayloadError::Tags if is_graphql => Reason::TagLimit,
-        _ if is_graphql => Reason::GraphqlResponse,
         PayloadError::Excluded => Reason::StoreUnless,
         PayloadError::Tags => Reason::TagLimit,
         _ if route.body_tags.is_empty() => Reason::StoreUnless,

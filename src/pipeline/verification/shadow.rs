@@ -371,17 +371,10 @@ fn in_shadow<S: Store>(real: &RequestContext<S>) -> RequestContext<MemoryStore> 
         credentials::make_anonymous(config, matched, &mut anonymous.headers, *presence);
         request = Arc::new(anonymous);
     }
-    RequestContext {
-        pipeline: real.pipeline.shadow(config),
-        config: Arc::clone(config),
-        route: *route,
-        received: *received,
-        connection: Arc::clone(connection),
-        request,
-        presence: *presence,
-        safety: real.safety,
-        written: Vec::new(),
-    }
+    let (request, arrival) = ((request, *presence), (Arc::clone(connection), *received));
+    let pipeline = real.pipeline.shadow(config);
+    RequestContext::new(&pipeline, (config, *route), request, arrival)
+        .with_safety(real.safety.clone())
 }
 
 /// Turns an outcome with a response that was requested before counting began into a miss, because
