@@ -6,6 +6,7 @@ use super::{
     paths::{self, MIN_CLIENTS, PathNode, PathTree},
     segment,
 };
+use crate::parsing::is_common_name;
 
 /// More names below one segment are values.
 const MAX_NAMES: usize = 24;
@@ -13,7 +14,8 @@ const MAX_NAMES: usize = 24;
 /// More names directly below `api` or the root are values.
 const MAX_TOP_NAMES: usize = 120;
 
-/// A name in a log without clients is shown only if it was requested this often.
+/// A name in a log without clients is shown only if it was requested this often, and is common in
+/// APIs.
 const MIN_REQUESTS: u64 = 10;
 
 /// Templates beyond the most requested ones are not analysed.
@@ -144,7 +146,7 @@ impl Builder {
         for (name, below) in names {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
-            } else if !name.is_empty() && !self.may_show(&below) {
+            } else if !name.is_empty() && !self.may_show(&name, &below) {
                 // It is neither shown nor counted as a value.
                 node.names.insert(name, PathNode::default());
             } else {
@@ -153,9 +155,13 @@ impl Builder {
         }
     }
 
-    /// Returns whether enough clients requested a name that it tells of none of them.
-    fn may_show(&self, node: &PathNode) -> bool {
-        if self.has_clients { node.clients() >= MIN_CLIENTS } else { node.count >= MIN_REQUESTS }
+    /// Returns whether enough clients requested a name that it tells of none of them. In a log
+    /// without clients, one of them may have sent all its requests.
+    fn may_show(&self, name: &str, node: &PathNode) -> bool {
+        if self.has_clients {
+            return node.clients() >= MIN_CLIENTS;
+        }
+        node.count >= MIN_REQUESTS && (segment::is_generic(name) || is_common_name(name))
     }
 }
 
