@@ -7,7 +7,7 @@ use std::sync::{
 
 use ipnet::IpNet;
 
-use super::{content::RecentRequests, leaks::RouteWatch};
+use super::{content::RecentRequests, leaks::RouteWatch, verification::FiguresByRoute};
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
@@ -16,7 +16,7 @@ use crate::{
     policy::CredentialRules,
     route::{GraphqlRule, Route, RouteTable},
     server::Connection,
-    telemetry::{AccessLog, RouteMetrics},
+    telemetry::{AccessLog, Metrics, RouteMetrics},
     user::{Authenticator, PartitionMember},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct ConfigSnapshot {
     pub metrics: Arc<[RouteMetrics]>,
     /// The watches of routes by index; none for routes that are not watched for leaks.
     pub watches: Arc<[Option<Arc<RouteWatch>>]>,
+    /// The figures of routes that are verified.
+    pub figures: FiguresByRoute,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
     pub origin: Arc<Origin>,
@@ -126,6 +128,12 @@ impl ConfigSnapshot {
         let watches =
             self.routes.each().map(|route| route.is_watched().then(RouteWatch::new)).collect();
         Self { watches, ..self }
+    }
+
+    /// Returns the same configuration with its figures, which continue those of the previous one.
+    pub(super) fn measured(self, previous: &FiguresByRoute, metrics: &Arc<Metrics>) -> Self {
+        let figures = FiguresByRoute::following(previous, &self.routes, metrics);
+        Self { figures, ..self }
     }
 
     /// Returns the same configuration with exactly those routes quarantined for which this is true.

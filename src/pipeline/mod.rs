@@ -107,7 +107,7 @@ pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
-pub(crate) use verification::VerificationReport;
+pub(crate) use verification::{FiguresByRoute, VerificationReport};
 pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{

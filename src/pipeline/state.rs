@@ -25,7 +25,7 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
-    verification::{VerificationFigures, VerificationSlots},
+    verification::{FiguresByRoute, RememberedInputs, VerificationSlots},
     write_tracker::WriteTracker,
 };
 use crate::{
@@ -54,7 +54,7 @@ const SHADOW_FILL_BYTES: u64 = 8 << 20;
 /// The parts that a pipeline shares with its shadow.
 struct SharedParts {
     accepted: Arc<AcceptedCredentials>,
-    verification: Arc<VerificationFigures>,
+    inputs: Arc<RememberedInputs>,
     slots: Arc<VerificationSlots>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) leaks: LeakDetector,
     /// The quarantined routes, as known to this node.
     pub(super) quarantine: Mutex<QuarantineTable>,
-    pub(super) verification: Arc<VerificationFigures>,
+    pub(super) remembered_inputs: Arc<RememberedInputs>,
     pub(super) verification_slots: Arc<VerificationSlots>,
     /// The cache that routes in shadow mode would have; created by the first request that needs it.
     shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
@@ -99,12 +99,12 @@ impl<S: Store> Pipeline<S> {
     ) -> Arc<Self> {
         let shared = SharedParts {
             accepted: AcceptedCredentials::new(),
-            verification: Arc::default(),
+            inputs: Arc::default(),
             slots: Arc::default(),
         };
         let budget = FillBudget::new(FILL_BUDGET_BYTES);
-        let config = Arc::new(config.watched());
-        Self::with(config, (store, budget), (log, clock), (metrics, parsing), shared)
+        let config = config.watched().measured(&FiguresByRoute::default(), &metrics);
+        Self::with(Arc::new(config), (store, budget), (log, clock), (metrics, parsing), shared)
     }
 
     fn with(
@@ -112,7 +112,7 @@ impl<S: Store> Pipeline<S> {
         (store, fill_budget): (S, Arc<FillBudget>),
         (log, clock): (Arc<PurgeLog>, Clock),
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
-        SharedParts { accepted, verification, slots }: SharedParts,
+        SharedParts { accepted, inputs, slots }: SharedParts,
     ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
@@ -137,7 +137,7 @@ impl<S: Store> Pipeline<S> {
             writes: WriteTracker::new(),
             leaks: LeakDetector::new(),
             quarantine: Mutex::default(),
-            verification,
+            remembered_inputs: inputs,
             verification_slots: slots,
             shadow: OnceLock::new(),
         })
@@ -146,9 +146,9 @@ impl<S: Store> Pipeline<S> {
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
         let table = self.quarantine.lock();
-        let config = config.watched().with_quarantine(|route| table.contains(route));
-        let config = Arc::new(config);
-        self.verification.retain(config.all_routes());
+        let figures = self.config.with(|config| config.figures.clone());
+        let config = config.watched().measured(&figures, &self.metrics);
+        let config = Arc::new(config.with_quarantine(|route| table.contains(route)));
         if let Some(shadow) = self.shadow.get() {
             shadow.config.replace(Arc::clone(&config));
         }
@@ -168,7 +168,7 @@ impl<S: Store> Pipeline<S> {
             let reading = (Arc::clone(&self.metrics), self.parsing.clone());
             let shared = SharedParts {
                 accepted: Arc::clone(&self.accepted),
-                verification: Arc::clone(&self.verification),
+                inputs: Arc::clone(&self.remembered_inputs),
                 slots: Arc::clone(&self.verification_slots),
             };
             Pipeline::with(Arc::clone(config), storing, deciding, reading, shared)
