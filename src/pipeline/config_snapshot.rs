@@ -14,7 +14,7 @@ use crate::{
     key::{digest::CredentialDigester, uri::host},
     origin::{HostHeader, Origin},
     policy::CredentialRules,
-    route::{GraphqlRule, Route, RouteTable},
+    route::{GraphqlRule, QuarantineState, Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, Metrics, RouteMetrics},
     user::{Authenticator, PartitionMember},
@@ -136,9 +136,9 @@ impl ConfigSnapshot {
         Self { figures, ..self }
     }
 
-    /// Returns the same configuration with exactly those routes quarantined for which this is true.
-    pub(super) fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
-        let routes = self.routes.with_quarantine(is_quarantined);
+    /// Returns the same configuration with the state of quarantine that this returns for each route.
+    pub(super) fn with_quarantine(&self, state_of: impl Fn(&Route) -> QuarantineState) -> Self {
+        let routes = self.routes.with_quarantine(state_of);
         Self { id: SnapshotId::next(), routes, ..self.clone() }
     }
 

@@ -267,7 +267,7 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
-                if leaks::may_be_identified(config, lookup)
+                if credentials::may_be_present(config, lookup.presence)
                     && let Some(watch) = config.watch(index)
                     && watch.samples(lookup.target.digest())
                 {

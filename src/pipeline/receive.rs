@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use super::{
     config_snapshot::ConfigSnapshot,
     content::{self, RequestContent},
-    credentials::{IdentityInputs, RequestIdentity},
+    credentials::{self, IdentityInputs, RequestIdentity},
     graphql_request::{self, GraphqlPlan},
     ingress::Ingress,
     received_request::{ContentState, ReceivedRequest},
@@ -16,8 +16,8 @@ use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
     forward,
     key::{CacheKey, uri::PathReadings},
-    policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, ContentForm, NotKeyed, Route, Verification},
+    policy::{Credentials, Partition, Reason, RequestDirectives},
+    route::{Agreement, ContentForm, NotKeyed, QuarantineState, Route, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -147,8 +147,8 @@ pub(super) fn plan(
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
     }
-    if route.is_quarantined() {
-        return (index, RequestAction::Pass(Reason::Quarantined));
+    if let Some(reason) = reason_of_quarantine(config, route, presence) {
+        return (index, RequestAction::Pass(reason));
     }
     if selection.agreement == Agreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
@@ -184,6 +184,24 @@ pub(super) fn plan(
         (index, RequestAction::Refresh(lookup))
     } else {
         (index, RequestAction::Pass(Reason::RuleBypass))
+    }
+}
+
+/// Returns why a request may not use the cache of its route, if the route is quarantined or may be.
+#[inline]
+fn reason_of_quarantine(
+    config: &ConfigSnapshot,
+    route: &Route,
+    presence: FieldPresence,
+) -> Option<Reason> {
+    match route.quarantine {
+        QuarantineState::Open => None,
+        QuarantineState::Quarantined => Some(Reason::Quarantined),
+        QuarantineState::Unknown => {
+            let is_identified = route.rule.partition != Partition::None
+                || credentials::may_be_present(config, presence);
+            is_identified.then_some(Reason::Unsynced)
+        }
     }
 }
 

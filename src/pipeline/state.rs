@@ -17,7 +17,7 @@ use super::{
     credentials,
     encodings::Encodings,
     hit_for_miss::HitForMiss,
-    leaks::LeakDetector,
+    leaks::{LeakDetector, NodeQuarantine},
     receive::Lookup,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
@@ -32,7 +32,6 @@ use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
-    leak::QuarantineTable,
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
@@ -81,7 +80,7 @@ pub(crate) struct Pipeline<S> {
     pub(super) writes: Arc<WriteTracker>,
     pub(super) leaks: LeakDetector,
     /// The quarantined routes, as known to this node.
-    pub(super) quarantine: Mutex<QuarantineTable>,
+    pub(super) quarantine: Mutex<NodeQuarantine>,
     pub(super) remembered_inputs: Arc<RememberedInputs>,
     pub(super) verification_slots: Arc<VerificationSlots>,
     /// The cache that routes in shadow mode would have; created by the first request that needs it.
@@ -104,6 +103,8 @@ impl<S: Store> Pipeline<S> {
         };
         let budget = FillBudget::new(FILL_BUDGET_BYTES);
         let config = config.watched().measured(&FiguresByRoute::default(), &metrics);
+        let quarantine = NodeQuarantine::of(&log);
+        let config = config.with_quarantine(|route| quarantine.state_of(route));
         Self::with(Arc::new(config), (store, budget), (log, clock), (metrics, parsing), shared)
     }
 
@@ -115,6 +116,7 @@ impl<S: Store> Pipeline<S> {
         SharedParts { accepted, inputs, slots }: SharedParts,
     ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
+        let quarantine = NodeQuarantine::of(&log);
         Arc::new(Self {
             config: SnapshotCell::new(config),
             store,
@@ -136,7 +138,7 @@ impl<S: Store> Pipeline<S> {
             warm_queue,
             writes: WriteTracker::new(),
             leaks: LeakDetector::new(),
-            quarantine: Mutex::default(),
+            quarantine: Mutex::new(quarantine),
             remembered_inputs: inputs,
             verification_slots: slots,
             shadow: OnceLock::new(),
@@ -145,10 +147,10 @@ impl<S: Store> Pipeline<S> {
 
     /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
-        let table = self.quarantine.lock();
+        let quarantine = self.quarantine.lock();
         let figures = self.config.with(|config| config.figures.clone());
         let config = config.watched().measured(&figures, &self.metrics);
-        let config = Arc::new(config.with_quarantine(|route| table.contains(route)));
+        let config = Arc::new(config.with_quarantine(|route| quarantine.state_of(route)));
         if let Some(shadow) = self.shadow.get() {
             shadow.config.replace(Arc::clone(&config));
         }
