@@ -209,7 +209,7 @@ impl PairSurvey {
         self.between.iter().sum::<u64>() >= 30 && !self.depends_on_client()
     }
 
-    /// Returns the pairs of clients whose responses were compared: equal, different.
+    /// Returns how many pairs of responses to two clients are equal, and how many differ.
     pub(super) fn compared_clients(&self) -> [u64; 2] {
         if self.between.iter().sum::<u64>() >= 10 { self.between } else { self.other_client }
     }

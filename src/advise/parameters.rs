@@ -95,7 +95,7 @@ struct ParameterUse {
 /// What to do with the parameters of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct QueryAdvice {
-    /// Names or patterns, and why.
+    /// Parameters to leave out of the key, by name or pattern, with the reason.
     pub(super) ignore: Vec<(String, IgnoreReason)>,
     pub(super) is_sorted: bool,
     pub(super) bypass: Vec<String>,

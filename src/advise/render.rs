@@ -16,7 +16,7 @@ const COLUMN: usize = 44;
 /// Templates without a route that are listed.
 const MAX_LEFT: usize = 20;
 
-/// The section without which partitions identify nobody.
+/// The `[user]` section, printed if the proposal has partitions.
 const USER: &str = r#"
 # Who is asking. Put in your issuer, or see docs/identities.md for gateways and sessions. Until then
 # requests with a token pass through.

@@ -48,7 +48,7 @@ pub(super) struct ExpectedOutcome {
     pub(super) hit_ratio: f64,
     /// Outdated responses per hit.
     pub(super) outdated_ratio: f64,
-    /// The mean time since outdated responses had changed, in seconds.
+    /// Mean time, over outdated hits, since the origin's response changed, in seconds.
     pub(super) outdated_for: f64,
 }
 

@@ -65,7 +65,7 @@ fn list(path: &PathTemplate) -> Option<String> {
     path.last_literal().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Adds `on_write` to routes, and routes for writes that have none.
+/// Adds `on_write` to the routes of writes. Proposes routes for writes without one.
 pub(super) fn add_purges(
     advisor: &Advisor,
     groups: &[RouteGroup],

@@ -117,13 +117,13 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Returns whether a value that ends here would be longer to the left.
+/// Returns whether the text before a match continues the name.
 fn continues_before(before: &[u8]) -> bool {
     before.last().is_some_and(|byte| is_word(*byte) || b".+@".contains(byte))
 }
 
-/// Returns whether a value that begins here would be longer to the right. A dot ends a sentence, or
-/// continues a domain.
+/// Returns whether the text after a match continues the name. A dot continues it only before a
+/// word character.
 fn continues_after(after: &[u8]) -> bool {
     match after {
         [b'.', next, ..] => is_word(*next),

@@ -91,7 +91,7 @@ pub enum RequestDelivery {
 }
 
 impl RequestDelivery {
-    /// Combines the deliveries of two attempts.
+    /// Returns `Possible` if either attempt may have reached an origin.
     #[must_use]
     pub(super) fn merge(self, other: Self) -> Self {
         if self == Self::Possible { self } else { other }

@@ -35,7 +35,7 @@ impl Waiters {
         self.shards.get(shard).map_or(0, |shard| shard.waiting.load(Relaxed))
     }
 
-    /// Queues a request of a shard.
+    /// Queues a request on a shard. Returns `None` if there is no such shard.
     pub(super) fn join(&self, shard: usize) -> Option<PoolWaiter<'_>> {
         let shard = self.shards.get(shard)?;
         shard.waiting.fetch_add(1, Relaxed);

@@ -218,7 +218,7 @@ impl<S: Store> FetchContext<S> {
     }
 }
 
-/// The end of a body, not delivered to readers yet.
+/// The last chunk, the trailers and the completion proof of a body, held back from its readers.
 struct BodyEnd {
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,

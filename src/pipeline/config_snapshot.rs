@@ -136,7 +136,8 @@ impl ConfigSnapshot {
         Self { figures, ..self }
     }
 
-    /// Returns the same configuration with the state of quarantine that this returns for each route.
+    /// Returns the same configuration, with the state of quarantine that `state_of` returns for each
+    /// route.
     pub(super) fn with_quarantine(&self, state_of: impl Fn(&Route) -> QuarantineState) -> Self {
         let routes = self.routes.with_quarantine(state_of);
         Self { id: SnapshotId::next(), routes, ..self.clone() }

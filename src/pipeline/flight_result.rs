@@ -131,7 +131,7 @@ pub(super) struct StreamingResponse {
 /// Selecting fields, and the canonical text of a request's values for them.
 pub(super) type Variant = (VarySet, Vec<u8>);
 
-/// A stored response that a fetch allowed to use.
+/// A stored response that a fetch revalidated, or that is served stale.
 #[derive(Clone)]
 pub(super) struct ReusedResponse {
     pub response: Arc<StoredResponse>,

@@ -89,7 +89,7 @@ impl MissPlan {
         Self::new(stored.key.clone(), Some(stored), ForwardReason::Stale, reason)
     }
 
-    /// A fetch that rechecks credentials and validates the stored response.
+    /// Plans a fetch that rechecks credentials and validates the stored response.
     fn of_recheck(stored: StoredMatch) -> Self {
         Self { forward: ForwardReason::Request, ..Self::of_stale(stored, Reason::Recheck) }
     }

@@ -101,7 +101,7 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Responds with a stored response that a fetch allowed to use.
+    /// Responds with the stored response that a fetch revalidated, or that is served stale.
     async fn respond_reused(
         self,
         reused: &ReusedResponse,

@@ -67,7 +67,7 @@ impl UnreadAccount {
         UnreadResponse { account: self.clone(), bytes }
     }
 
-    /// Returns whether more bytes wait than are allowed under pressure.
+    /// Returns whether the client's unread bytes exceed the limit under pressure (8 MiB).
     pub(super) fn is_over_limit(&self) -> bool {
         self.0.load(Relaxed) > LIMIT
     }

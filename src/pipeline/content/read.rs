@@ -16,8 +16,8 @@ pub(in crate::pipeline) const MAX_BYTES: usize = 64 << 10;
 
 /// The outcome of reading the content of a request.
 pub(in crate::pipeline) enum ReadOutcome {
-    /// All of it, and the memory that it counts against. Trailers are left out: no `Vary` can name
-    /// them.
+    /// The complete content, and its share of the memory budget. Trailers are discarded: `Vary`
+    /// cannot name them.
     Whole(Bytes, ContentShare),
     /// It may not be part of a key. The body begins with what was read.
     Passed(RequestBody, Reason),

@@ -272,7 +272,7 @@ pub struct Lifetime {
     pub by_origin: Option<(HumanDuration, &'static str)>,
     /// The lifetime set by the route's `ttl` for this status.
     pub by_ttl: Option<HumanDuration>,
-    /// Which of the two has priority.
+    /// Which lifetime has priority: `origin`, `rule`, `min` or `max`.
     pub ttl_from: &'static str,
     /// The basis of the result: `origin`, `ttl`, `heuristic` or `nothing`.
     pub basis: &'static str,

@@ -293,7 +293,7 @@ fn with_lookup(
     origin_answers(planned, (lookup, reason), (snapshot, evaluated))
 }
 
-/// Returns the result if the origin sends the given response.
+/// Returns what the client receives if the origin sends this response.
 fn origin_answers(
     planned: &PlannedRequest<'_>,
     (lookup, reason): (&Lookup, Reason),
@@ -359,7 +359,7 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }
 
-/// Returns what a mutation has changed, as its response says.
+/// Returns what a mutation changed, according to its response.
 fn effect(
     planned: &PlannedRequest<'_>,
     response: Option<&input::ParsedResponse>,

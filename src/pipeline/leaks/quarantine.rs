@@ -122,7 +122,7 @@ impl<S: Store> Pipeline<S> {
             |list: &[QuarantinedRoute], route: &str| list.iter().any(|it| it.route == route);
         for QuarantinedRoute { route, cause, .. } in &now {
             if !is_in(&before, route) {
-                tracing::warn!(route, cause, "route quarantined, as another node found");
+                tracing::warn!(route, cause, "route quarantined by another node");
             }
         }
         for QuarantinedRoute { route, .. } in before.iter().filter(|it| !is_in(&now, &it.route)) {

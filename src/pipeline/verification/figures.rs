@@ -101,7 +101,7 @@ pub(super) struct ComparedCount {
 #[derive(Debug, Clone)]
 pub(super) struct DifferenceSample {
     pub(super) differences: Vec<Difference>,
-    /// None if unknown.
+    /// The inputs in which the requests differ; `None` if unknown.
     pub(super) inputs: Option<DifferingInputs>,
     pub(super) count: u64,
     pub(super) first: Timestamp,
