@@ -308,8 +308,7 @@ mod tests {
         // Each value is the time of its request.
         let start = 1_795_392_000;
         let of = |name: &str, clients| {
-            let queries: Vec<String> =
-                (0..60).map(|at| format!("{name}={}", start + at)).collect();
+            let queries: Vec<String> = (0..60).map(|at| format!("{name}={}", start + at)).collect();
             survey(&queries, clients)
         };
         let shown = |survey: &ParameterSurvey, has_clients| survey.advice(has_clients).ignore;

@@ -82,12 +82,7 @@ impl SampleBudget {
 
     /// Adds to the observations of one template. Halves the largest samples while all together
     /// exceed the budget.
-    pub(super) fn add<S: Sampled>(
-        &mut self,
-        all: &mut [S],
-        id: usize,
-        add: impl FnOnce(&mut S),
-    ) {
+    pub(super) fn add<S: Sampled>(&mut self, all: &mut [S], id: usize, add: impl FnOnce(&mut S)) {
         let Some(one) = all.get_mut(id) else { return };
         let before = one.targets().entries.len();
         add(one);

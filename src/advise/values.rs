@@ -68,7 +68,11 @@ struct Compared {
 
 impl Default for ValueEvidence {
     fn default() -> Self {
-        Self { responses: Sample::new(MAX_TARGETS), defaults: BTreeMap::new(), lists: BTreeMap::new() }
+        Self {
+            responses: Sample::new(MAX_TARGETS),
+            defaults: BTreeMap::new(),
+            lists: BTreeMap::new(),
+        }
     }
 }
 

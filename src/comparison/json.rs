@@ -143,7 +143,8 @@ mod tests {
     fn each_path_is_described_once_and_without_values() {
         let stored =
             r#"{"user":{"email":"alice@example.com"},"rows":[{"sum":1},{"sum":2}],"items":[1]}"#;
-        let live = r#"{"user":{"email":"bob@example.com"},"rows":[{"sum":3},{"sum":4}],"items":[1,2]}"#;
+        let live =
+            r#"{"user":{"email":"bob@example.com"},"rows":[{"sum":3},{"sum":4}],"items":[1,2]}"#;
         assert_eq!(
             found(stored, live, &[]),
             [
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn many_differences_are_cut() {
-        let names = ["id", "name", "price", "size", "date", "rate", "item", "user", "page", "total"];
+        let names =
+            ["id", "name", "price", "size", "date", "rate", "item", "user", "page", "total"];
         let document = |value: u8| {
             let members = names.map(|name| format!("\"{name}\":{value}"));
             format!("{{{}}}", members.join(","))

@@ -29,7 +29,9 @@ async fn report(proxy: &Proxy, ended: u64) -> Value {
 async fn hits_are_compared_in_the_background_and_served_as_they_are() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {
-            OriginResponse::ok(json!({"value": request.before / 2, "at": request.before}).to_string())
+            OriginResponse::ok(
+                json!({"value": request.before / 2, "at": request.before}).to_string(),
+            )
         })
         .await;
         let compare = "compare = { ignore = [\"$.at\"] }\n";

@@ -205,7 +205,8 @@ async fn a_request_is_not_repeated_after_its_requester_has_logged_out() {
         let sessions = logout.trim_end_matches("[[route]]").to_owned();
         let bearers = ["alice-1234", "bob-56789", "carol-1234", "david-5678"]
             .map(|user| ("authorization", bearer(user, "read")));
-        let cookies = ["1", "22", "333", "4444"].map(|user| ("cookie", format!("sessionid={user}")));
+        let cookies =
+            ["1", "22", "333", "4444"].map(|user| ("cookie", format!("sessionid={user}")));
         for (toml, users) in [(tokens, bearers), (sessions, cookies)] {
             let field = users[0].0;
             let origin = ScriptedOrigin::start(move |request| {

@@ -574,9 +574,7 @@ async fn varied_origin() -> ScriptedOrigin {
 /// The routes of that API, with this further line.
 fn varied_routes(shadow: &str) -> String {
     let route = |name: &str, keys: &str| {
-        format!(
-            "[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nttl = \"1m\"\n{shadow}{keys}\n"
-        )
+        format!("[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nttl = \"1m\"\n{shadow}{keys}\n")
     };
     let plain = "stale_while_revalidate = \"1h\"\nquery = { ignore = [\"utm_*\"] }";
     [

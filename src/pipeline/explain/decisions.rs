@@ -6,7 +6,9 @@ use super::{
     request::PlannedRequest,
 };
 use crate::{
-    field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason,
+    field::presence::FieldPresence,
+    pipeline::receive::RequestAction,
+    policy::Reason,
     route::{NotKeyed, QuarantineState},
 };
 

@@ -79,10 +79,7 @@ impl<S: Store> Pipeline<S> {
 
     /// Compares two requests in the background, unless one of the requesters has logged out, their
     /// route is compared or was a short time ago, too many comparisons run, or the origin is busy.
-    pub(super) fn compare_soon(
-        self: &Arc<Self>,
-        pair: [Arc<ProbeRequest>; 2],
-    ) -> ComparisonStart {
+    pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) -> ComparisonStart {
         let [first, _] = &pair;
         let Some(watch) = first.config.watch(first.route) else { return ComparisonStart::NotNow };
         let applied_purges = self.log.applied_purges();

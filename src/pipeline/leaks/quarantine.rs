@@ -160,7 +160,8 @@ pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
         let was_following = sync_state.borrow().link == LinkState::Following;
         if pipeline.reconcile_quarantine().await == Err(LogUnavailable) {
             let is_following = |now: &SyncState| !was_following && now.link == LinkState::Following;
-            let _following_or_due = timeout(RETRY_INTERVAL, sync_state.wait_for(is_following)).await;
+            let _following_or_due =
+                timeout(RETRY_INTERVAL, sync_state.wait_for(is_following)).await;
             continue;
         }
         let announced = async {

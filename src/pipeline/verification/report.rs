@@ -11,10 +11,7 @@ use super::{
     inputs::{DifferingInputs, RequestInput},
 };
 use crate::{
-    comparison::Difference,
-    field::Rfc3339,
-    pipeline::state::Pipeline,
-    policy::CacheResult,
+    comparison::Difference, field::Rfc3339, pipeline::state::Pipeline, policy::CacheResult,
 };
 
 /// The figures of all routes that are verified, since each was configured.
