@@ -19,7 +19,7 @@ const MAX_PARTS: usize = 8192;
 /// Maximum length of all places together, in bytes. A body with more is compared as a whole.
 const MAX_PLACES_BYTES: usize = 1 << 20;
 
-/// The JSONPath of a whole body.
+/// The `JSONPath` of a whole body.
 const WHOLE: &str = "$";
 
 /// The digest of one body: of its bytes, and of its parts by place.

@@ -87,16 +87,14 @@ impl<S: Store> Pipeline<S> {
     /// Merges this node's state with the shared one, both ways.
     async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
         let shared = self.log.fleet_value(VALUE).await?;
-        let known = match &shared {
-            Some(json) => match QuarantineTable::from_json(json) {
-                Some(table) => table,
-                // A value of another version is left alone. What it quarantines is not known.
-                None => {
-                    tracing::warn!("the fleet's quarantine has an unknown format");
-                    return Ok(());
-                }
-            },
-            None => QuarantineTable::default(),
+        let read = shared.map_or_else(
+            || Some(QuarantineTable::default()),
+            |json| QuarantineTable::from_json(&json),
+        );
+        let Some(known) = read else {
+            // A value of another version is left alone. What it quarantines is not known.
+            tracing::warn!("the fleet's quarantine has an unknown format");
+            return Ok(());
         };
         let merged = self.adopt_quarantine(known.clone());
         if merged != known {
