@@ -8,6 +8,7 @@ use super::{
     log::{self, LineError, LoggedQuery, LoggedRequest, digest},
     parameters::QueryAdvice,
     paths::{MIN_CLIENTS, PathTree},
+    sample::SampleBudget,
     simulation::Simulation,
     survey::TemplateSurvey,
     templates::{TemplateId, Templates},
@@ -17,6 +18,9 @@ use crate::key::uri::QueryRule;
 
 /// Maximum number of templates whose writes are compared with the reads of another template.
 const MAX_WRITTEN: usize = 64;
+
+/// Targets that are remembered at a time, for all templates together: about 1 KB each.
+const MAX_TARGETS: usize = 32_768;
 
 /// What the operator asks for.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ pub struct AdviceOptions {
 
 /// Reads a log several times, line by line, and proposes routes.
 ///
-/// Uses about 100 MB of memory at most, whatever the size of the log.
+/// The memory is bounded: below 100 MB, whatever the log.
 #[derive(Debug)]
 pub struct Advisor {
     options: AdviceOptions,
@@ -49,6 +53,8 @@ pub struct Advisor {
     /// For each template, the other templates whose writes change its responses.
     pub(super) changed_by: Vec<Vec<TemplateId>>,
     pub(super) simulations: Vec<Simulation>,
+    /// The targets that are remembered in this pass.
+    budget: SampleBudget,
 }
 
 /// A pass over the log.
@@ -113,6 +119,7 @@ impl Advisor {
             partitions: Vec::new(),
             changed_by: Vec::new(),
             simulations: Vec::new(),
+            budget: SampleBudget::new(MAX_TARGETS),
         }
     }
 
@@ -164,7 +171,9 @@ impl Advisor {
     }
 
     fn prepare_pairs(&mut self) {
-        self.queries = self.surveys.iter().map(TemplateSurvey::query).collect();
+        let has_clients = self.log.clients.len() >= MIN_CLIENTS;
+        let queries = self.surveys.iter_mut().map(|survey| survey.take_query(has_clients));
+        self.queries = queries.collect();
         self.rules = self.queries.iter().map(QueryAdvice::rule).collect();
         let written = self.written_templates();
         let list = &self.templates.list;
@@ -211,7 +220,8 @@ impl Advisor {
                 pairs.changed_by(matches!(partition, Some(PartitionAdvice::User(_))))
             })
             .collect();
-        self.writes = LastWrites::default();
+        self.pairs.iter_mut().for_each(PairSurvey::forget_targets);
+        (self.writes, self.budget) = (LastWrites::default(), SampleBudget::new(MAX_TARGETS));
         self.simulations.resize_with(self.templates.list.len(), Simulation::default);
         self.pass = Pass::Simulation;
     }
@@ -236,13 +246,12 @@ impl Advisor {
         };
         if self.pass == Pass::Pairs {
             let elsewhere = self.elsewhere.get(id).map(Vec::as_slice).unwrap_or_default();
-            if let Some(pairs) = self.pairs.get_mut(id) {
-                pairs.add(&read, elsewhere);
-            }
-        } else if let Some(simulation) = self.simulations.get_mut(id) {
+            self.budget.add(&mut self.pairs, id, |pairs| pairs.add(&read, elsewhere));
+        } else {
             let partition = self.partitions.get(id).copied().flatten();
             let is_owned = matches!(partition, Some(PartitionAdvice::User(_)));
-            simulation.add(&read, request.client.filter(|_| is_owned));
+            let owner = request.client.filter(|_| is_owned);
+            self.budget.add(&mut self.simulations, id, |simulation| simulation.add(&read, owner));
         }
     }
 

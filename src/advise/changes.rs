@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{
     log::{LoggedRequest, digest},
-    sample::Sample,
+    sample::{Sample, Sampled},
     templates::TemplateId,
     writes::{LastWrites, ResourceKeys, template_key},
 };
@@ -51,9 +51,9 @@ pub(super) struct PairSurvey {
 /// Numbers of equal and of different pairs.
 type Pairs = [u64; 2];
 
-/// The last responses to a target.
+/// The last responses to a target: up to 20, at 40 bytes each.
 #[derive(Debug, Default)]
-struct SeenResponses {
+pub(super) struct SeenResponses {
     latest: SmallVec<[SeenResponse; 1]>,
     clients: SmallVec<[SeenResponse; 1]>,
 }
@@ -112,6 +112,14 @@ impl SeenResponses {
                 *last = now;
             }
         }
+    }
+}
+
+impl Sampled for PairSurvey {
+    type Target = SeenResponses;
+
+    fn targets(&mut self) -> &mut Sample<SeenResponses> {
+        &mut self.targets
     }
 }
 
@@ -177,6 +185,11 @@ impl PairSurvey {
                 *count.unwrap_or(&mut 0) += 1;
             }
         }
+    }
+
+    /// Forgets the targets. The counts stay.
+    pub(super) fn forget_targets(&mut self) {
+        self.targets = Sample::new(MAX_TARGETS);
     }
 
     /// Returns whether responses depend on the client: between two equal responses to one client,

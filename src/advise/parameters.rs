@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::{
     log::{LoggedRequest, digest},
+    paths::MIN_CLIENTS,
     sample::Sample,
     segment,
     values::ValueEvidence,
@@ -13,13 +16,17 @@ use crate::{
         NamePattern, QueryOrder, QueryRule,
         query::{DefaultValue, ValueRule, pairs},
     },
+    parsing::is_common_name,
     policy::credentials::CredentialRules,
 };
 
-/// Maximum number of parameters that are analysed for each template.
+/// More parameters of a template, or of one request, are not analysed.
 const MAX_PARAMETERS: usize = 64;
 
-/// Maximum number of targets that are remembered for each template.
+/// Longer names are not analysed. None of them would be shown.
+const MAX_NAME: usize = 64;
+
+/// Targets that are remembered for a template.
 const MAX_SAMPLE: usize = 512;
 
 /// Minimum number of uses of a parameter before its values count as evidence.
@@ -82,6 +89,8 @@ struct ParameterUse {
     count: u64,
     truthy: u64,
     present: u64,
+    /// Some of the clients that used it: up to [`MIN_CLIENTS`].
+    clients: SmallVec<[u64; MIN_CLIENTS]>,
 }
 
 /// How a route should treat the parameters of a template.
@@ -119,25 +128,33 @@ impl Default for ParameterSurvey {
 impl ParameterSurvey {
     /// Adds a read.
     pub(super) fn add(&mut self, request: &LoggedRequest<'_>) {
+        let query = request.query().unwrap_or_default();
+        let mut sorted: Vec<(&str, Option<&str>)> = pairs(query).take(MAX_PARAMETERS + 1).collect();
+        if sorted.len() > MAX_PARAMETERS {
+            return;
+        }
         self.values.add(request);
-        let Some(query) = request.query() else { return };
         let rules = CredentialRules::default();
-        let mut sorted: Vec<(&str, Option<&str>)> = pairs(query).collect();
-        for (name, value) in &sorted {
+        for (name, value) in sorted.iter().filter(|(name, _)| name.len() <= MAX_NAME) {
             self.has_credentials |= rules.parameter_kind(name).is_some();
             let is_known = self.names.contains_key(*name);
             if is_known || self.names.len() < MAX_PARAMETERS {
                 let used = self.names.entry((*name).to_owned()).or_default();
                 used.add(value.unwrap_or_default(), request.at);
+                used.add_client(request.client);
             }
+        }
+        if sorted.is_empty() {
+            return;
         }
         sorted.sort_by_key(|(name, _)| *name);
         let first = self.orders.entry(digest((&request.path, &sorted)));
         self.reordered += u64::from(is_other(first, digest(query)));
     }
 
-    /// Returns how a route should treat the parameters.
-    pub(super) fn advice(&self) -> QueryAdvice {
+    /// Returns what to do with the parameters. `has_clients` says whether the log tells clients
+    /// apart.
+    pub(super) fn advice(&self, has_clients: bool) -> QueryAdvice {
         let mut advice = QueryAdvice { is_sorted: self.reordered > 0, ..QueryAdvice::default() };
         for (name, used) in &self.names {
             let tracker = TRACKERS.iter().find(|pattern| is_match(pattern, name));
@@ -145,15 +162,25 @@ impl ParameterSurvey {
                 advice.ignore.push(((*pattern).to_owned(), IgnoreReason::Tracker));
             } else if used.is_bypass(name) {
                 advice.bypass.push(name.clone());
-            } else if used.is_buster(name) && may_show(name) {
+            } else if used.is_buster(name) && self.may_show(name, has_clients) {
                 advice.ignore.push((name.clone(), IgnoreReason::Buster));
             }
         }
         advice.ignore.sort();
         advice.ignore.dedup();
         advice.defaults = self.values.defaults();
-        advice.lists = self.values.lists().filter(|name| may_show(name)).cloned().collect();
+        let lists = self.values.lists().filter(|name| self.may_show(name, has_clients));
+        advice.lists = lists.cloned().collect();
         advice
+    }
+
+    /// Returns whether a parameter's name is one of the API, and no text of a user: several clients
+    /// use it, or it is common in APIs.
+    fn may_show(&self, name: &str, has_clients: bool) -> bool {
+        let is_used_by_several =
+            || self.names.get(name).is_some_and(|used| used.clients.len() >= MIN_CLIENTS);
+        let is_of_api = if has_clients { is_used_by_several() } else { is_common_name(name) };
+        BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name) && is_of_api)
     }
 }
 
@@ -166,8 +193,17 @@ impl ParameterUse {
         self.present += u64::from(is_present(value, at));
     }
 
-    /// Returns whether the values only make requests unique: the name says so, or most values are
-    /// the times of their requests.
+    fn add_client(&mut self, client: Option<u64>) {
+        if let Some(client) = client
+            && self.clients.len() < MIN_CLIENTS
+            && !self.clients.contains(&client)
+        {
+            self.clients.push(client);
+        }
+    }
+
+    /// Returns whether the values only make requests unique: by name, or because each is the time
+    /// of its request.
     fn is_buster(&self, name: &str) -> bool {
         let are_present = self.count >= MIN_USES && self.present * 10 >= self.count * 9;
         are_present || BUSTERS.iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -199,11 +235,6 @@ fn is_match(pattern: &str, name: &str) -> bool {
         Some(prefix) => name.starts_with(prefix),
         None => name == pattern,
     }
-}
-
-/// Returns whether a parameter's name looks like a name of the API, not like data of a user.
-fn may_show(name: &str) -> bool {
-    BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name))
 }
 
 fn extend<T: Clone + Ord>(all: &mut Vec<T>, more: &[T]) {
@@ -241,5 +272,52 @@ impl QueryAdvice {
             },
             ..QueryRule::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::advise::log;
+
+    /// A survey of requests with these queries, each from one of as many clients.
+    fn survey(queries: &[String], clients: usize) -> ParameterSurvey {
+        let mut survey = ParameterSurvey::default();
+        for (at, query) in queries.iter().enumerate() {
+            let (client, minute, second) = (at % clients, at / 60 % 60, at % 60);
+            let line = format!(
+                "192.0.2.{client} - - [23/Nov/2026:00:{minute:02}:{second:02} +0000] \"GET /a?{query} HTTP/1.1\" 200 1"
+            );
+            survey.add(&log::parse(&line).unwrap());
+        }
+        survey
+    }
+
+    #[test]
+    fn long_names_and_long_queries_are_not_kept() {
+        let long: Vec<String> =
+            (0..50).map(|at| format!("{}{at}=1,2&a=1", "x".repeat(20_000))).collect();
+        let found = survey(&long, 5);
+        assert_eq!(found.names.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(found.advice(true), QueryAdvice::default());
+        let many: Vec<String> = (0..2000).map(|at| format!("p{at}=1,2")).collect();
+        let found = survey(&vec![many.join("&"); 30], 5);
+        assert!(found.names.is_empty(), "comparing each with all others would take seconds a line");
+    }
+
+    #[test]
+    fn a_name_that_one_client_uses_is_not_shown() {
+        // Each value is the time of its request.
+        let start = 1_795_392_000;
+        let of = |name: &str, clients| {
+            let queries: Vec<String> = (0..60).map(|at| format!("{name}={}", start + at)).collect();
+            survey(&queries, clients)
+        };
+        let shown = |survey: &ParameterSurvey, has_clients| survey.advice(has_clients).ignore;
+        let ignored = |name: &str| vec![(name.to_owned(), IgnoreReason::Buster)];
+        assert_eq!(shown(&of("alice", 1), true), []);
+        assert_eq!(shown(&of("alice", 1), false), []);
+        assert_eq!(shown(&of("stamp", 3), true), ignored("stamp"));
+        assert_eq!(shown(&of("timestamp", 1), false), ignored("timestamp"));
     }
 }

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::{log::LoggedRequest, segment};
 
-/// Maximum number of names in the tree. Beyond it, the least requested ones become values.
-const MAX_NAMES: usize = 20_000;
+/// When the tree has more segments, the least requested names become values. A segment takes up to
+/// 2 KB, with the names below it.
+const MAX_SEGMENTS: usize = 20_000;
 
 /// Maximum number of segments of a path that is analysed.
 const MAX_DEPTH: usize = 12;
@@ -19,8 +20,8 @@ pub(super) const MIN_CLIENTS: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct PathTree {
     pub(super) root: PathNode,
-    names: usize,
-    /// Names with fewer requests than this have become values.
+    segments: usize,
+    /// Names that were requested less often have been dropped.
     least: u64,
 }
 
@@ -44,16 +45,18 @@ impl PathTree {
     pub(super) fn add(&mut self, request: &LoggedRequest<'_>) -> bool {
         let Some(segments) = split(&request.path) else { return false };
         self.root.visit(request.client);
-        if self.names >= MAX_NAMES {
+        if self.segments >= MAX_SEGMENTS {
             self.prune();
         }
         let mut node = &mut self.root;
         for name in segments {
             let is_known = node.names.contains_key(name);
-            node = if !is_known && segment::is_value(name) {
+            let is_value = !is_known && segment::is_value(name);
+            let is_new = if is_value { node.values.is_none() } else { !is_known };
+            self.segments += usize::from(is_new);
+            node = if is_value {
                 node.values.get_or_insert_default()
             } else {
-                self.names += usize::from(!is_known);
                 node.names.entry(name.to_owned()).or_default()
             };
             node.visit(request.client);
@@ -71,9 +74,9 @@ impl PathTree {
 
     /// Turns the least requested names into values, until the tree is at most half full.
     fn prune(&mut self) {
-        while self.names * 2 > MAX_NAMES {
+        while self.segments * 2 > MAX_SEGMENTS {
             self.least = (self.least * 2).max(2);
-            self.names = self.root.prune(self.least);
+            self.segments = self.root.prune(self.least);
         }
     }
 }
@@ -89,8 +92,8 @@ impl PathNode {
         }
     }
 
-    /// Turns names with fewer than `least` requests into values, and drops the segments below them.
-    /// Returns the number of names left.
+    /// Turns names with fewer requests into values, without what is below them. Returns the number
+    /// of segments that are left.
     fn prune(&mut self, least: u64) -> usize {
         let mut left = 0;
         for (name, mut node) in std::mem::take(&mut self.names) {
@@ -102,7 +105,7 @@ impl PathNode {
                 self.names.insert(name, node);
             }
         }
-        left + self.values.as_mut().map_or(0, |values| values.prune(least))
+        left + self.values.as_mut().map_or(0, |values| 1 + values.prune(least))
     }
 
     /// Returns the number of clients that requested the path or one below it, up to
@@ -133,7 +136,8 @@ impl PathNode {
 /// Splits a path into segments. Returns `None` if one before the last is empty or dots, or if there
 /// are too many.
 pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
-    let segments: SmallVec<[&str; 8]> = path.strip_prefix('/')?.split('/').collect();
+    let segments = path.strip_prefix('/')?.split('/').take(MAX_DEPTH + 1);
+    let segments: SmallVec<[&str; 8]> = segments.collect();
     let (_, front) = segments.split_last()?;
     let is_plain = front.iter().all(|segment| !matches!(*segment, "" | "." | ".."));
     (is_plain && segments.len() <= MAX_DEPTH).then_some(segments)

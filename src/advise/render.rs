@@ -149,6 +149,7 @@ fn write_limits(formatter: &mut fmt::Formatter<'_>, advisor: &Advisor) -> fmt::R
     }
     if log.clients.len() < MIN_CLIENTS {
         notes.push("clients: this log does not tell them apart, so responses that differ between users look like changes.");
+        notes.push("uncommon paths: without clients, segments that are no common words of APIs are left out. They may be data.");
     }
     if log.unusual_paths > 0 {
         notes

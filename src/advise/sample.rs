@@ -10,7 +10,8 @@ use std::collections::HashMap;
 /// A map with digests as keys, which holds a sample of them.
 #[derive(Debug)]
 pub(super) struct Sample<V> {
-    entries: HashMap<u64, V>,
+    /// Boxed, since a table has room for twice as many.
+    entries: HashMap<u64, Box<V>>,
     max: usize,
     shift: u32,
 }
@@ -27,16 +28,22 @@ impl<V: Default> Sample<V> {
             && self.selects(key)
             && !self.entries.contains_key(&key)
         {
-            self.shift += 1;
-            let mask = self.mask();
-            self.entries.retain(|known, _| known & mask == 0);
+            self.halve();
         }
-        self.selects(key).then(|| self.entries.entry(key).or_default())
+        self.selects(key).then(|| &mut **self.entries.entry(key).or_default())
+    }
+
+    /// Drops half of the possible keys for good.
+    fn halve(&mut self) {
+        self.shift += 1;
+        let mask = self.mask();
+        self.entries.retain(|known, _| known & mask == 0);
+        self.entries.shrink_to_fit();
     }
 
     /// Returns the entry of a key, or `None` if there is none.
     pub(super) fn known(&self, key: u64) -> Option<&V> {
-        self.entries.get(&key)
+        self.entries.get(&key).map(|entry| &**entry)
     }
 
     /// Returns an estimate of the number of all keys, including those not in the sample.
@@ -53,10 +60,77 @@ impl<V: Default> Sample<V> {
     }
 }
 
+/// The observations of a template, which have a sample of its targets.
+pub(super) trait Sampled {
+    /// What is remembered of a target.
+    type Target: Default;
+
+    /// Returns the sample.
+    fn targets(&mut self) -> &mut Sample<Self::Target>;
+}
+
+/// The targets that the observations of all templates remember together.
+#[derive(Debug)]
+pub(super) struct SampleBudget {
+    used: usize,
+    max: usize,
+}
+
+impl SampleBudget {
+    /// Creates a budget of this many targets.
+    pub(super) fn new(max: usize) -> Self {
+        Self { used: 0, max }
+    }
+
+    /// Adds to the observations of one template. Halves the largest samples while all together
+    /// exceed the budget.
+    pub(super) fn add<S: Sampled>(&mut self, all: &mut [S], id: usize, add: impl FnOnce(&mut S)) {
+        let Some(one) = all.get_mut(id) else { return };
+        let before = one.targets().entries.len();
+        add(one);
+        self.used = self.used + one.targets().entries.len() - before;
+        while self.used > self.max {
+            let sizes = all.iter_mut().map(Sampled::targets);
+            let Some(largest) = sizes.max_by_key(|sample| sample.entries.len()) else { return };
+            let before = largest.entries.len();
+            largest.halve();
+            self.used = self.used + largest.entries.len() - before;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::advise::log::digest;
+
+    impl Sampled for Sample<u32> {
+        type Target = u32;
+
+        fn targets(&mut self) -> &mut Sample<u32> {
+            self
+        }
+    }
+
+    #[test]
+    fn many_tables_stay_within_one_budget_at_the_expense_of_the_largest() {
+        let mut all: Vec<Sample<u32>> = (0..100).map(|_| Sample::new(1000)).collect();
+        let mut budget = SampleBudget::new(5000);
+        for key in 0..2000_u64 {
+            for id in (0..100).filter(|id| *id < 90 || key < 20) {
+                budget.add(&mut all, id, |sample| {
+                    sample.entry(digest((id, key)));
+                });
+            }
+            let used: usize = all.iter().map(|sample| sample.entries.len()).sum();
+            assert!(used <= 5000 && used == budget.used, "{key}");
+        }
+        let (large, small) = all.split_at(90);
+        assert!(small.iter().all(|sample| sample.entries.len() == 20 && sample.shift == 0));
+        assert!(large.iter().all(|sample| (1000..4000).contains(&sample.estimated_keys())));
+        let capacity: usize = all.iter().map(|sample| sample.entries.capacity()).sum();
+        assert!(capacity < 4 * 5000, "{capacity}");
+    }
 
     #[test]
     fn a_full_table_keeps_a_sample_and_estimates_the_rest() {
@@ -70,6 +144,6 @@ mod tests {
             assert!(sample.entries.len() <= 1000, "{round}");
         }
         assert!((40_000..60_000).contains(&sample.estimated_keys()), "{}", sample.estimated_keys());
-        assert!(sample.entries.values().all(|events| *events == 2));
+        assert!(sample.entries.values().all(|events| **events == 2));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     changes::ReadInOrder,
     interval::ChangeIntervals,
     log::{LoggedQuery, digest},
-    sample::Sample,
+    sample::{Sample, Sampled},
 };
 
 /// The lifetimes that are compared, in seconds.
@@ -53,9 +53,10 @@ pub(super) struct ExpectedOutcome {
     pub(super) outdated_for: f64,
 }
 
-/// A target: the response that each lifetime would have stored, and the last responses by variant.
+/// A target: what each lifetime would have stored, and the last responses to it. Takes up to 900
+/// bytes.
 #[derive(Debug)]
-struct SimulatedTarget {
+pub(super) struct SimulatedTarget {
     responses: SmallVec<[LastResponse; 1]>,
     stored: [Option<SimulatedEntry>; LIFETIMES.len()],
 }
@@ -81,6 +82,14 @@ struct LastResponse {
 impl Default for SimulatedTarget {
     fn default() -> Self {
         Self { responses: SmallVec::new(), stored: [None; LIFETIMES.len()] }
+    }
+}
+
+impl Sampled for Simulation {
+    type Target = SimulatedTarget;
+
+    fn targets(&mut self) -> &mut Sample<SimulatedTarget> {
+        &mut self.targets
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct TemplateSurvey {
     /// Lengths of the bodies of reads, in bytes.
     pub(super) sizes: Histogram,
     pub(super) parameters: ParameterSurvey,
+    /// Whether a parameter is a credential, known after [`Self::take_query`].
+    has_query_credentials: bool,
 }
 
 impl TemplateSurvey {
@@ -77,9 +79,13 @@ impl TemplateSurvey {
         self.parameters.add(request);
     }
 
-    /// Returns how a route should treat the query.
-    pub(super) fn query(&self) -> QueryAdvice {
-        self.parameters.advice()
+    /// Returns what to do with the query, and forgets the parameters.
+    ///
+    /// `has_clients` says whether the log tells clients apart.
+    pub(super) fn take_query(&mut self, has_clients: bool) -> QueryAdvice {
+        let parameters = std::mem::take(&mut self.parameters);
+        self.has_query_credentials = parameters.has_credentials;
+        parameters.advice(has_clients)
     }
 
     /// Returns the number of successful writes.
@@ -89,7 +95,7 @@ impl TemplateSurvey {
 
     /// Returns whether requests carry credentials, as far as the log shows.
     pub(super) fn has_credentials(&self) -> bool {
-        self.with_credentials * 100 > self.reads || self.parameters.has_credentials
+        self.with_credentials * 100 > self.reads || self.has_query_credentials
     }
 
     /// Returns whether the origin sometimes responds with 401.

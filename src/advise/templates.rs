@@ -6,6 +6,7 @@ use super::{
     paths::{self, MIN_CLIENTS, PathNode, PathTree},
     segment,
 };
+use crate::parsing::is_common_name;
 
 /// Maximum number of names below one segment. If there are more, all are values.
 const MAX_NAMES: usize = 24;
@@ -14,7 +15,8 @@ const MAX_NAMES: usize = 24;
 /// values.
 const MAX_TOP_NAMES: usize = 120;
 
-/// Minimum number of requests for a name that is shown, if the log does not show clients.
+/// A name in a log without clients is shown only if it was requested this often, and is common in
+/// APIs.
 const MIN_REQUESTS: u64 = 10;
 
 /// Maximum number of templates that are analysed: the most requested ones.
@@ -145,8 +147,8 @@ impl Builder {
         for (name, below) in names {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
-            } else if !name.is_empty() && !self.may_show(&below) {
-                // The name is neither shown nor counted as a value.
+            } else if !name.is_empty() && !self.may_show(&name, &below) {
+                // It is neither shown nor counted as a value.
                 node.names.insert(name, PathNode::default());
             } else {
                 node.names.insert(name, below);
@@ -154,10 +156,13 @@ impl Builder {
         }
     }
 
-    /// Returns whether a name may be shown: enough clients requested it, so it identifies none of
-    /// them.
-    fn may_show(&self, node: &PathNode) -> bool {
-        if self.has_clients { node.clients() >= MIN_CLIENTS } else { node.count >= MIN_REQUESTS }
+    /// Returns whether enough clients requested a name that it tells of none of them. In a log
+    /// without clients, one of them may have sent all its requests.
+    fn may_show(&self, name: &str, node: &PathNode) -> bool {
+        if self.has_clients {
+            return node.clients() >= MIN_CLIENTS;
+        }
+        node.count >= MIN_REQUESTS && (segment::is_generic(name) || is_common_name(name))
     }
 }
 

@@ -38,6 +38,12 @@ const MAX_GAP: i64 = 10_000;
 /// Maximum number of parameters and values that are compared.
 const MAX_COMPARED: usize = 128;
 
+/// Longer names of lists are not compared. None of them would be shown.
+const MAX_NAME: usize = 64;
+
+/// Targets that are remembered for a template.
+const MAX_TARGETS: usize = 1024;
+
 /// Comparisons of responses to queries that may mean the same.
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
@@ -64,7 +70,11 @@ struct Compared {
 
 impl Default for ValueEvidence {
     fn default() -> Self {
-        Self { responses: Sample::new(2048), defaults: BTreeMap::new(), lists: BTreeMap::new() }
+        Self {
+            responses: Sample::new(MAX_TARGETS),
+            defaults: BTreeMap::new(),
+            lists: BTreeMap::new(),
+        }
     }
 }
 
@@ -88,7 +98,8 @@ impl ValueEvidence {
                 compared.add(before.representation == representation);
             }
         }
-        let lists = pairs(query).filter_map(|(name, value)| Some((name, sorted(value?)?)));
+        let short = pairs(query).filter(|(name, _)| name.len() <= MAX_NAME);
+        let lists = short.filter_map(|(name, value)| Some((name, sorted(value?)?)));
         for (name, (members, order)) in lists {
             let key = digest((without(request, query, name), name, members));
             self.add_list(name, key, LastResponse { order, ..last });

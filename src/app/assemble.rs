@@ -21,7 +21,7 @@ use crate::{
         digest::{CredentialDigester, MIN_DIGEST_KEY_LENGTH},
     },
     origin::Origin,
-    pipeline::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId},
+    pipeline::{ConfigSnapshot, FiguresByRoute, ServedHosts, ServerTiming, SnapshotId},
     purge::{AppliedPurges, LogRetention, PurgeLog, RedisLogSettings},
     redis,
     server::{
@@ -162,6 +162,7 @@ pub(super) fn site(
         version: Arc::clone(version),
         metrics: names.map(|name| metrics.for_route(name)).collect(),
         watches: Arc::default(),
+        figures: FiguresByRoute::default(),
         routes,
         origin: Origin::new(&config.origin).context("cannot set up the origin")?,
         identity: identity.clone(),

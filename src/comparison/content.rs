@@ -12,6 +12,10 @@ use crate::field::list;
 /// Maximum length of a body in bytes, encoded and decoded. Parsing takes many times as much memory.
 const MAX_BYTES: usize = 1 << 20;
 
+/// The largest window of a zstd frame: 8 MiB, as for browsers (RFC 9659). A decoder allocates what
+/// the frame asks for, up to 128 MiB by default.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
+
 /// A body without its content coding.
 pub(super) struct DecodedBody {
     pub(super) bytes: Bytes,
@@ -36,14 +40,18 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, SkipRea
         [coding] => match coding.as_slice() {
             b"gzip" | b"x-gzip" => read_whole(MultiGzDecoder::new(&**body)),
             b"deflate" => read_whole(ZlibDecoder::new(&**body)),
-            b"zstd" => {
-                read_whole(zstd::Decoder::with_buffer(&**body).map_err(|_| SkipReason::Coding)?)
-            }
+            b"zstd" => read_whole(zstd_decoder(body).map_err(|_| SkipReason::Coding)?),
             b"br" => read_whole(brotli::Decompressor::new(&**body, 4096)),
             _ => Err(SkipReason::Coding),
         },
         _ => Err(SkipReason::Coding),
     }
+}
+
+fn zstd_decoder(body: &[u8]) -> std::io::Result<zstd::Decoder<'_, &[u8]>> {
+    let mut decoder = zstd::Decoder::with_buffer(body)?;
+    decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
 }
 
 fn read_whole(decoder: impl Read) -> Result<Bytes, SkipReason> {
@@ -108,6 +116,11 @@ mod tests {
         assert_eq!(decoded("deflate", &zlib(&long)), Err(SkipReason::TooLong));
         assert_eq!(decoded("zstd", &zstandard(&long)), Err(SkipReason::TooLong));
         assert_eq!(decoded("identity", &long), Err(SkipReason::TooLong));
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(24).unwrap();
+        encoder.write_all(b"hello").unwrap();
+        let wide = encoder.finish().unwrap();
+        assert_eq!(decoded("zstd", &wide), Err(SkipReason::Coding), "a window of 16 MiB");
         for coding in ["gzip", "deflate", "zstd", "br", "gzip, br", "dcz"] {
             assert_eq!(decoded(coding, b"\xff\xff"), Err(SkipReason::Coding), "{coding}");
         }

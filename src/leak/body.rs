@@ -19,9 +19,6 @@ const MAX_PARTS: usize = 8192;
 /// Maximum total length of all places, in bytes. A body with longer places is compared as a whole.
 const MAX_PLACES_BYTES: usize = 1 << 20;
 
-/// Maximum length of a member's name that is shown, in bytes.
-const MAX_NAME: usize = 32;
-
 /// The `JSONPath` of a whole body.
 const WHOLE: &str = "$";
 
@@ -101,14 +98,14 @@ fn digest(value: &(impl Hash + ?Sized)) -> u64 {
 
 /// Returns a place in the form that operators read: a `JSONPath` such as `$.user.email`.
 ///
-/// Indexes become `*`, so that the items of a list have one place. Names that are not plain words
+/// Indexes become `*`, so that the items of a list have one place. Names that are not common in APIs
 /// become `*` as well: they may be data of a user.
 pub(super) fn shown(place: &str) -> String {
     let Some(segments) = place.strip_prefix(WHOLE) else { return place.to_owned() };
     let mut shown = String::from(WHOLE);
     for segment in segments_of(segments) {
         let name = segment.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
-        let _infallible = match name.filter(|name| is_plain(name)) {
+        let _infallible = match name.filter(|name| parsing::is_common_name(name)) {
             Some(name) => write!(shown, ".{name}"),
             None => write!(shown, "[*]"),
         };
@@ -141,12 +138,6 @@ fn end_of_segment(text: &str) -> usize {
         }
     }
     text.len()
-}
-
-/// Returns whether a name is a plain word, like names in the code of an API.
-fn is_plain(name: &str) -> bool {
-    let is_word = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-';
-    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_word)
 }
 
 #[cfg(test)]
@@ -196,8 +187,9 @@ mod tests {
         for (json, expected) in [
             (r#"{"bob@example.com": 1}"#, "$[*]"),
             (r#"{"u1234": {"balance": 1}}"#, "$[*].balance"),
-            (r#"{"a]b\"c": {"d": 1}}"#, "$[*].d"),
+            (r#"{"a]b\"c": {"id": 1}}"#, "$[*].id"),
             (r#"{"": 1}"#, "$[*]"),
+            (r#"{"alice": {"total": 1}}"#, "$[*].total"),
             (r#"{"first_name": 1}"#, "$.first_name"),
         ] {
             assert_eq!(places(json), [expected], "{json}");

@@ -16,14 +16,24 @@ pub(crate) enum ComparedRequester {
 
 use ComparedRequester::{First as A, Second as B};
 
-/// The requester of each request in a comparison, in order.
+/// Number of responses after which a difference in one part decides. A value that each response
+/// draws from two at random differs by requester that often once in eight million times.
+const ENOUGH_FOR_ONE_PART: usize = 24;
+
+/// Returns who is asked for at this position: A, B, B, A, B, A, A, B and so on.
 ///
-/// In this order, a value that changes once or only increases never seems to depend on the
-/// requester, because the first requester's responses come before and after the second's. Nor do
-/// the responses of servers that take turns, whatever their number (Thue–Morse). A value that each
-/// response draws from two at random does so once in eight million comparisons.
-const ORDER: [ComparedRequester; 24] =
-    [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];
+/// A value that changes once, or increases, never differs by requester in this order: the first
+/// requester is asked first, and again after the second. Servers that take turns do not look like
+/// the two requesters either, whatever their number (Thue–Morse).
+fn requester_at(position: usize) -> ComparedRequester {
+    if position.count_ones().is_multiple_of(2) { A } else { B }
+}
+
+/// Returns the number of responses after which a difference decides, if the first one has this many
+/// parts. Twice as many parts need one response more: each may differ by chance.
+fn enough_for(parts: usize) -> usize {
+    ENOUGH_FOR_ONE_PART + usize::try_from(parts.max(1).next_power_of_two().ilog2()).unwrap_or(0)
+}
 
 /// Number of responses after which the names in them count as evidence. Anyone can send the name of
 /// a server as a requester's name. Two servers chosen at random match it once in 65,536
@@ -80,6 +90,8 @@ pub(crate) struct RequesterComparison {
     sides: [Side; 2],
     /// Number of responses so far.
     seen: usize,
+    /// Number of responses after which a difference decides.
+    enough: usize,
 }
 
 /// The parts that the responses to one requester have in common, and those that differ.
@@ -96,12 +108,13 @@ struct Side {
 impl RequesterComparison {
     /// Begins a comparison of requesters with these names.
     pub(crate) fn new(names: [RequesterNames; 2]) -> Self {
-        Self { names, sides: [Side::default(), Side::default()], seen: 0 }
+        let sides = [Side::default(), Side::default()];
+        Self { names, sides, seen: 0, enough: ENOUGH_FOR_ONE_PART }
     }
 
     /// Returns the requester of the next request; `None` after the last.
     pub(crate) fn next(&self) -> Option<ComparedRequester> {
-        ORDER.get(self.seen).copied()
+        (self.seen < self.enough).then(|| requester_at(self.seen))
     }
 
     /// Adds the decoded body of the response to the next requester, and returns the verdict.
@@ -120,7 +133,11 @@ impl RequesterComparison {
             ComparedRequester::Second => second,
         };
         side.is_anonymous |= is_anonymous;
-        side.add(&BodyDigest::of(body));
+        let digest = BodyDigest::of(body);
+        if self.seen == 1 {
+            self.enough = enough_for(digest.parts().len());
+        }
+        side.add(&digest);
         self.verdict()
     }
 
@@ -249,7 +266,7 @@ mod tests {
             B => format!(r#"{{"at":{turn},"user":{{"balance":250}},"shared":1}}"#),
         };
         let expected = leak(LeakCause::DiffersByRequester, &["$.user.balance"]);
-        assert_eq!(compare(anonymous(), origin), (expected, ORDER.len()));
+        assert_eq!(compare(anonymous(), origin), (expected, enough_for(3)));
         let missing = |requester, turn| match requester {
             A => format!(r#"{{"at":{turn},"admin":true}}"#),
             B => format!(r#"{{"at":{turn}}}"#),
@@ -272,11 +289,25 @@ mod tests {
 
     #[test]
     fn data_that_changes_is_no_leak_whenever_it_does() {
-        for change in 0..ORDER.len() {
+        for change in 0..ENOUGH_FOR_ONE_PART {
             let once = |_, turn| format!(r#"{{"price":{}}}"#, i32::from(turn >= change));
             let verdict = compare(anonymous(), once).0;
             assert!(matches!(verdict, Verdict::Same | Verdict::Volatile), "{change}");
         }
+    }
+
+    #[test]
+    fn the_more_parts_a_response_has_the_more_responses_are_needed() {
+        let needed = [0, 1, 2, 3, 4, 5, 1024, 8192].map(enough_for);
+        assert_eq!(needed, [24, 24, 25, 26, 26, 27, 34, 37]);
+        // One of many values that are drawn at random looks like the requester for a while.
+        let origin = |_, turn: usize| {
+            let drawn = turn < 30 && requester_at(turn) == A;
+            let others = (0..1000).map(|part| format!("\"part{part}\":{part}"));
+            format!(r#"{{"drawn":{drawn},{}}}"#, others.collect::<Vec<_>>().join(","))
+        };
+        let verdict = compare(anonymous(), origin).0;
+        assert_eq!(verdict, Verdict::Volatile);
     }
 
     #[test]
@@ -292,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn data_that_only_advances_is_no_leak(steps in prop::collection::vec(0_u64..3, ORDER.len())) {
+        fn data_that_only_advances_is_no_leak(steps in prop::collection::vec(0_u64..3, enough_for(2))) {
             let mut version = 0;
             let origin = |_, turn: usize| {
                 version += steps[turn];

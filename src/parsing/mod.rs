@@ -4,6 +4,7 @@
 //! short are parsed one at a time, on a thread of their own.
 
 mod canonical;
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 pub use canonical::{NotCanonical, canonical};
+pub(crate) use vocabulary::is_common_name;
 
 /// Maximum estimated size of a parsed document in memory. Larger documents are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;

@@ -7,16 +7,16 @@ use std::sync::{
 
 use ipnet::IpNet;
 
-use super::{content::RecentRequests, leaks::RouteWatch};
+use super::{content::RecentRequests, leaks::RouteWatch, verification::FiguresByRoute};
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
     key::{digest::CredentialDigester, uri::host},
     origin::{HostHeader, Origin},
     policy::CredentialRules,
-    route::{GraphqlRule, Route, RouteTable},
+    route::{GraphqlRule, QuarantineState, Route, RouteTable},
     server::Connection,
-    telemetry::{AccessLog, RouteMetrics},
+    telemetry::{AccessLog, Metrics, RouteMetrics},
     user::{Authenticator, PartitionMember},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct ConfigSnapshot {
     pub metrics: Arc<[RouteMetrics]>,
     /// The leak watches by route index; `None` for routes that are not watched for leaks.
     pub watches: Arc<[Option<Arc<RouteWatch>>]>,
+    /// The figures of routes that are verified.
+    pub figures: FiguresByRoute,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
     pub origin: Arc<Origin>,
@@ -128,10 +130,16 @@ impl ConfigSnapshot {
         Self { watches, ..self }
     }
 
-    /// Returns the same configuration in which exactly the routes that `is_quarantined` selects are
-    /// quarantined.
-    pub(super) fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
-        let routes = self.routes.with_quarantine(is_quarantined);
+    /// Returns the same configuration with its figures, which continue those of the previous one.
+    pub(super) fn measured(self, previous: &FiguresByRoute, metrics: &Arc<Metrics>) -> Self {
+        let figures = FiguresByRoute::following(previous, &self.routes, metrics);
+        Self { figures, ..self }
+    }
+
+    /// Returns the same configuration, with the state of quarantine that `state_of` returns for each
+    /// route.
+    pub(super) fn with_quarantine(&self, state_of: impl Fn(&Route) -> QuarantineState) -> Self {
+        let routes = self.routes.with_quarantine(state_of);
         Self { id: SnapshotId::next(), routes, ..self.clone() }
     }
 

@@ -323,8 +323,7 @@ pub(super) fn writer(
         let request = (inputs.headers, inputs.peer);
         return config.users.identify(&Partition::User, request, inputs.now).ok();
     }
-    let has_any = inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
-    has_any.then(|| Arc::new(login_member(config, inputs)))
+    may_be_present(config, inputs.presence).then(|| Arc::new(login_member(config, inputs)))
 }
 
 /// Returns the member whose credentials a request has, whatever the route's partition is.
@@ -339,6 +338,11 @@ pub(super) fn holder(
 /// Header fields that may contain login credentials.
 const WITH_LOGIN: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
+
+/// Returns whether a request with these fields may have credentials, which identify its requester.
+pub(super) fn may_be_present(config: &ConfigSnapshot, presence: FieldPresence) -> bool {
+    presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty()
+}
 
 /// Returns the owner whose responses a write on this route invalidates. `None` if the route does
 /// not separate users or the user is unknown: then the write invalidates responses of all.

@@ -110,7 +110,7 @@ pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
 pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
-pub(crate) use verification::VerificationReport;
+pub(crate) use verification::{FiguresByRoute, VerificationReport};
 pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{
@@ -260,7 +260,7 @@ impl<S: Store> Pipeline<S> {
         let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
         match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
             Reuse::Fresh => {
-                if leaks::may_be_identified(config, lookup)
+                if credentials::may_be_present(config, lookup.presence)
                     && let Some(watch) = config.watch(index)
                     && watch.samples(lookup.target.digest())
                 {

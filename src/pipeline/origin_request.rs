@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::{Method, Request, Uri, request::Parts};
 
 use super::{
+    credentials::IdentityInputs,
     fetch::{OriginFetch, Requester},
     fetch_context::FetchContext,
     ingress::{Ingress, IngressPeer},
-    leaks::ProbeRequest,
+    leaks::{HeldCredentials, ProbeRequest},
     miss_plan::MissPlan,
     receive::Lookup,
     request_context::RequestContext,
@@ -49,7 +50,8 @@ impl<S: Store> RequestContext<S> {
         let MissPlan { key, stored, recheck, retry, .. } = plan;
         let origin_request = self.origin_request_of(request, target);
         let asked = (&self.config, self.route, request);
-        let probe = ProbeRequest::of(asked, lookup, &origin_request);
+        let hold = || self.held_credentials(lookup, request);
+        let probe = ProbeRequest::of(asked, lookup, &origin_request, hold);
         let context = self.fetch_context(lookup, key, (request, directives));
         Box::new(OriginFetch {
             origin_request,
@@ -62,8 +64,16 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Returns the data by which the response to a request with these directives is judged and
-    /// stored. Takes the fence stamp of the response.
+    /// Holds the credentials of this request, which has these fields.
+    pub(super) fn held_credentials(&self, lookup: &Lookup, request: &Parts) -> HeldCredentials {
+        let peer = self.connection.peer.map(|peer| peer.ip().to_canonical());
+        let inputs = IdentityInputs::of(request, peer, self.received.at);
+        let stamp = self.pipeline.log.applied_purges().stamp();
+        HeldCredentials::of(&self.config, lookup, &inputs, stamp)
+    }
+
+    /// Returns what the response to a request with these directives is judged and stored by. Takes
+    /// its fence stamp.
     pub(super) fn fetch_context(
         &self,
         lookup: &Lookup,

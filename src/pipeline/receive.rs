@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use super::{
     config_snapshot::ConfigSnapshot,
     content::{self, RequestContent},
-    credentials::{IdentityInputs, RequestIdentity},
+    credentials::{self, IdentityInputs, RequestIdentity},
     graphql_request::{self, GraphqlPlan, NoGraphqlPlan},
     ingress::Ingress,
     received_request::{ContentState, ReceivedRequest},
@@ -17,8 +17,8 @@ use crate::{
     forward,
     graphql::UnpersistedRequest,
     key::{CacheKey, ResponseInspection, uri::PathReadings},
-    policy::{Credentials, Reason, RequestDirectives},
-    route::{Agreement, ContentForm, NotKeyed, Route, Selection, Verification},
+    policy::{Credentials, Partition, Reason, RequestDirectives},
+    route::{Agreement, ContentForm, NotKeyed, QuarantineState, Route, Selection, Verification},
     server::Connection,
     user::PartitionMember,
 };
@@ -153,8 +153,8 @@ pub(super) fn plan(
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
     }
-    if route.is_quarantined() {
-        return (index, RequestAction::Pass(Reason::Quarantined));
+    if let Some(reason) = reason_of_quarantine(config, route, presence) {
+        return (index, RequestAction::Pass(reason));
     }
     if selection.agreement == Agreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
@@ -221,6 +221,24 @@ fn on_graphql_content(
         return None;
     };
     Some((index, read_content(ContentForm::Graphql, request.content, false)))
+}
+
+/// Returns why a request may not use the cache of its route, if the route is quarantined or may be.
+#[inline]
+fn reason_of_quarantine(
+    config: &ConfigSnapshot,
+    route: &Route,
+    presence: FieldPresence,
+) -> Option<Reason> {
+    match route.quarantine {
+        QuarantineState::Open => None,
+        QuarantineState::Quarantined => Some(Reason::Quarantined),
+        QuarantineState::Unknown => {
+            let is_identified = route.rule.partition != Partition::None
+                || credentials::may_be_present(config, presence);
+            is_identified.then_some(Reason::Unsynced)
+        }
+    }
 }
 
 /// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the

@@ -17,7 +17,7 @@ use super::{
     credentials,
     encodings::Encodings,
     hit_for_miss::HitForMiss,
-    leaks::LeakDetector,
+    leaks::{LeakDetector, NodeQuarantine},
     receive::Lookup,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
@@ -25,14 +25,13 @@ use super::{
     sensitive,
     snapshot_cell::SnapshotCell,
     tee::FillBudget,
-    verification::{VerificationFigures, VerificationSlots},
+    verification::{FiguresByRoute, RememberedInputs, VerificationSlots},
     write_tracker::WriteTracker,
 };
 use crate::{
     entry::StoredResponse,
     fence::{PurgeVerdict, Selector},
     key::uri::{PathReadings, TargetUri, host, purge_url},
-    leak::QuarantineTable,
     origin::ConnectionStats,
     parsing::ParseQueue,
     purge::PurgeLog,
@@ -55,7 +54,7 @@ const SHADOW_FILL_BYTES: u64 = 8 << 20;
 /// The parts that a pipeline shares with its shadow.
 struct SharedParts {
     accepted: Arc<AcceptedCredentials>,
-    verification: Arc<VerificationFigures>,
+    inputs: Arc<RememberedInputs>,
     slots: Arc<VerificationSlots>,
 }
 
@@ -81,9 +80,9 @@ pub(crate) struct Pipeline<S> {
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
     pub(super) leaks: LeakDetector,
-    /// The quarantined routes that this node knows.
-    pub(super) quarantine: Mutex<QuarantineTable>,
-    pub(super) verification: Arc<VerificationFigures>,
+    /// The quarantined routes, as known to this node.
+    pub(super) quarantine: Mutex<NodeQuarantine>,
+    pub(super) remembered_inputs: Arc<RememberedInputs>,
     pub(super) verification_slots: Arc<VerificationSlots>,
     /// The cache that routes in shadow mode would have. The first request that needs it creates it.
     shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
@@ -100,12 +99,14 @@ impl<S: Store> Pipeline<S> {
     ) -> Arc<Self> {
         let shared = SharedParts {
             accepted: AcceptedCredentials::new(),
-            verification: Arc::default(),
+            inputs: Arc::default(),
             slots: Arc::default(),
         };
         let budget = FillBudget::new(FILL_BUDGET_BYTES);
-        let config = Arc::new(config.watched());
-        Self::with(config, (store, budget), (log, clock), (metrics, parsing), shared)
+        let config = config.watched().measured(&FiguresByRoute::default(), &metrics);
+        let quarantine = NodeQuarantine::of(&log);
+        let config = config.with_quarantine(|route| quarantine.state_of(route));
+        Self::with(Arc::new(config), (store, budget), (log, clock), (metrics, parsing), shared)
     }
 
     fn with(
@@ -113,9 +114,10 @@ impl<S: Store> Pipeline<S> {
         (store, fill_budget): (S, Arc<FillBudget>),
         (log, clock): (Arc<PurgeLog>, Clock),
         (metrics, parsing): (Arc<Metrics>, ParseQueue),
-        SharedParts { accepted, verification, slots }: SharedParts,
+        SharedParts { accepted, inputs, slots }: SharedParts,
     ) -> Arc<Self> {
         let warm_queue = WarmQueue::new(warm::Budget::default(), Arc::clone(&metrics));
+        let quarantine = NodeQuarantine::of(&log);
         Arc::new(Self {
             config: SnapshotCell::new(config),
             store,
@@ -137,8 +139,8 @@ impl<S: Store> Pipeline<S> {
             warm_queue,
             writes: WriteTracker::new(),
             leaks: LeakDetector::new(),
-            quarantine: Mutex::default(),
-            verification,
+            quarantine: Mutex::new(quarantine),
+            remembered_inputs: inputs,
             verification_slots: slots,
             shadow: OnceLock::new(),
         })
@@ -146,10 +148,10 @@ impl<S: Store> Pipeline<S> {
 
     /// Replaces the configuration. Requests in progress keep the old one. The cache is kept.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
-        let table = self.quarantine.lock();
-        let config = config.watched().with_quarantine(|route| table.contains(route));
-        let config = Arc::new(config);
-        self.verification.retain(config.all_routes());
+        let quarantine = self.quarantine.lock();
+        let figures = self.config.with(|config| config.figures.clone());
+        let config = config.watched().measured(&figures, &self.metrics);
+        let config = Arc::new(config.with_quarantine(|route| quarantine.state_of(route)));
         if let Some(shadow) = self.shadow.get() {
             shadow.config.replace(Arc::clone(&config));
         }
@@ -169,7 +171,7 @@ impl<S: Store> Pipeline<S> {
             let reading = (Arc::clone(&self.metrics), self.parsing.clone());
             let shared = SharedParts {
                 accepted: Arc::clone(&self.accepted),
-                verification: Arc::clone(&self.verification),
+                inputs: Arc::clone(&self.remembered_inputs),
                 slots: Arc::clone(&self.verification_slots),
             };
             Pipeline::with(Arc::clone(config), storing, deciding, reading, shared)

@@ -33,7 +33,7 @@ use crate::{
     origin::ResponseBody,
     policy::{CacheResult, Credentials, Freshness, Partition, RequestDirectives, cache_status},
     purge::{ExpectedResponse, PurgeReceipt},
-    route::{Agreement, Verification},
+    route::{Agreement, QuarantineState, Verification},
     store::Store,
 };
 
@@ -123,7 +123,7 @@ impl<S: Store> RequestContext<S> {
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
         let is_cached = route.rule.cache
-            && !route.is_quarantined()
+            && route.quarantine == QuarantineState::Open
             && route.verification != Verification::Shadow
             && selection.agreement == Agreement::Unanimous
             && route.graphql.is_none();

@@ -181,7 +181,8 @@ reasons! {
     /// The stored response belongs to the previous version of the namespace and may be served while
     /// it is fetched again.
     PreviousVersion = "previous-version",
-    /// This node has lost the purge log, so a stored response may have been purged.
+    /// This node does not follow the purge log, so a stored response may have been purged, or its
+    /// route quarantined.
     Unsynced = "unsynced",
     /// The stored response is stale, and served while it is revalidated in the background.
     StaleWhileRevalidate = "stale-while-revalidate",

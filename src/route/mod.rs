@@ -104,6 +104,9 @@ pub enum QuarantineState {
     Open,
     /// The route does not use the cache until an operator clears the quarantine.
     Quarantined,
+    /// Not for requests that may identify their requester: this node has not read yet which routes
+    /// are quarantined.
+    Unknown,
 }
 
 impl Route {
@@ -171,11 +174,6 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
-    }
-
-    /// Returns whether the route is quarantined.
-    pub fn is_quarantined(&self) -> bool {
-        self.quarantine == QuarantineState::Quarantined
     }
 
     /// Returns whether the leak detector watches the route.

@@ -232,16 +232,11 @@ impl RouteTable {
         self.routes.iter().chain([&self.unmatched]).chain(&self.by_operation)
     }
 
-    /// Returns the same table, with exactly those routes quarantined whose name `is_quarantined`
-    /// accepts.
+    /// Returns the same table, with the state of quarantine that `state_of` returns for each route.
     #[must_use]
-    pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
+    pub fn with_quarantine(&self, state_of: impl Fn(&Route) -> QuarantineState) -> Self {
         let marked = |route: &Arc<Route>| {
-            let quarantine = if is_quarantined(&route.name) {
-                QuarantineState::Quarantined
-            } else {
-                QuarantineState::Open
-            };
+            let quarantine = state_of(route);
             if quarantine == route.quarantine {
                 return Arc::clone(route);
             }

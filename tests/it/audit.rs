@@ -29,13 +29,15 @@ async fn report(proxy: &Proxy, ended: u64) -> Value {
 async fn hits_are_compared_in_the_background_and_served_as_they_are() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {
-            OriginResponse::ok(json!({"v": request.before / 2, "at": request.before}).to_string())
+            OriginResponse::ok(
+                json!({"value": request.before / 2, "at": request.before}).to_string(),
+            )
         })
         .await;
         let compare = "compare = { ignore = [\"$.at\"] }\n";
         let proxy = Proxy::with(&origin.url(), &format!("{AUDIT}{compare}"));
         assert_eq!(proxy.get("/a").await.cache(), "MISS");
-        let first = r#"200 HIT {"at":0,"v":0}"#;
+        let first = r#"200 HIT {"at":0,"value":0}"#;
         assert_eq!(proxy.get("/a").await.summary(), first);
         report(&proxy, 1).await;
         proxy.advance(40);
@@ -46,7 +48,7 @@ async fn hits_are_compared_in_the_background_and_served_as_they_are() {
         assert_eq!((&report["requests"], &report["compared"]), (&json!(2), &json!(2)));
         assert_eq!(report["wrong"], 1);
         assert_eq!(report["samples"][0]["age"], 40.0);
-        assert_eq!(report["samples"][0]["differences"][0]["at"], "$.v");
+        assert_eq!(report["samples"][0]["differences"][0]["at"], "$.value");
         assert_eq!(origin.requests(), 3, "one for each audit");
         let labels = "mode=\"audit\",result=\"different\"";
         assert_eq!(proxy.metric("larder_comparisons_total", labels).await, 1);

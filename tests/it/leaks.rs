@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     fleet::{Fleet, short_sleep},
+    gate::Gate,
     process::Process,
     proxy::{Proxy, request, request_with_body},
     redis::Redis,
@@ -163,6 +164,73 @@ async fn equal_responses_to_different_requesters_cost_the_origin_nothing_more() 
         }
         assert_eq!(origin.requests(), 20, "each credential is checked once");
         assert_eq!(proxy.metric(COMPARISONS, "").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_route_does_not_hide_the_leak_of_another() {
+    within(async {
+        let never = Gate::closed();
+        let total = Arc::new(AtomicUsize::new(0));
+        let gate = never.clone();
+        let origin = ScriptedOrigin::start(move |request| {
+            let is_slow = request.target == "/slow" && total.fetch_add(1, Relaxed) >= 2;
+            let response = personal(request);
+            if is_slow { response.after(&gate) } else { response }
+        })
+        .await;
+        let route = by_token("authenticated");
+        let (_, shared) = route.split_once("[[route]]").unwrap();
+        let slow = shared.replace("\"a\"", "\"slow\"").replace("/**", "/slow");
+        let toml = route.replace("[[route]]", &format!("[[route]]{slow}\n[[route]]"));
+        let proxy = Proxy::with(&origin.url(), &toml);
+        for path in ["/slow", "/me"] {
+            for user in &users() {
+                get(&proxy, path, user).await;
+            }
+        }
+        assert_eq!(until_quarantined(&proxy).await["route"], "a");
+        drop(never);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_not_repeated_after_its_requester_has_logged_out() {
+    within(async {
+        let logout = "[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\n\
+                      on_success = { logout = true }\n[[route]]";
+        let tokens = by_token("authenticated").replace("[[route]]", logout);
+        let sessions = logout.trim_end_matches("[[route]]").to_owned();
+        let bearers = ["alice-1234", "bob-56789", "carol-1234", "david-5678"]
+            .map(|user| ("authorization", bearer(user, "read")));
+        let cookies =
+            ["1", "22", "333", "4444"].map(|user| ("cookie", format!("sessionid={user}")));
+        for (toml, users) in [(tokens, bearers), (sessions, cookies)] {
+            let field = users[0].0;
+            let origin = ScriptedOrigin::start(move |request| {
+                let user = request.header(field).unwrap_or("nobody");
+                let body = json!({ "user": { "id": user } }).to_string();
+                OriginResponse::ok(body).with("cache-control", "public, max-age=1")
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let send = async |method: &str, path: &str, user: usize| {
+                proxy.advance(2);
+                proxy.send(method, path, &[(field, users[user].1.as_str())]).await
+            };
+            send("GET", "/me", 0).await;
+            assert_eq!(send("POST", "/logout", 0).await.status(), 200);
+            send("GET", "/me", 1).await;
+            send("GET", "/other", 2).await;
+            send("GET", "/other", 3).await;
+            assert_eq!(until_quarantined(&proxy).await["path"], "/other", "{field}");
+            let received = origin.received();
+            let is_of_first =
+                |request: &&OriginRequest| request.header(field) == Some(users[0].1.as_str());
+            assert_eq!(received.iter().filter(is_of_first).count(), 2, "{field}: no repetition");
+        }
     })
     .await;
 }
@@ -535,6 +603,34 @@ async fn a_quarantine_outlives_an_empty_redis_and_cannot_be_cleared_without_one(
         fleet.ready(&redis).await;
         fleet.replace(1).await;
         until(&fleet, 1, true).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_know_the_quarantine_shares_nothing_among_requesters() {
+    within_seconds(60, async {
+        let redis = Redis::start().await;
+        redis.kill();
+        let origin = ScriptedOrigin::start(personal).await;
+        let serve = "when_unsynced = \"serve\"\n";
+        let proxy = Proxy::with(&origin.url(), &format!("{}\n{serve}", fleet_toml(&redis)));
+        let [alice, bob] = users();
+        for user in [&alice, &alice, &bob] {
+            assert_eq!(outcome(&get(&proxy, "/me", user).await), "BYPASS unsynced");
+        }
+        let public = ScriptedOrigin::always(OriginResponse::fresh("all")).await;
+        let toml = format!("[store]\n{}\n{serve}", redis.store());
+        let without_users = Proxy::with(&public.url(), &toml);
+        without_users.get("/a").await;
+        assert_eq!(without_users.get("/a").await.cache(), "HIT", "nobody is identified");
+        assert_eq!(outcome(&get(&without_users, "/a", "Bearer a").await), "BYPASS unsynced");
+        redis.restart().await;
+        for proxy in [&proxy, &without_users] {
+            while outcome(&get(proxy, "/c", &alice).await) == "BYPASS unsynced" {
+                short_sleep().await;
+            }
+        }
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! Shadow mode: clients get the origin's responses, and Larder measures what the cache would do.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use larder::testing::cli::shadow::text;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::support::{
     redis::Redis,
     script::{OriginResponse, ScriptedOrigin},
     wire::Wire,
-    within,
+    within, within_seconds,
 };
 
 const SHADOW: &str = "[[route]]\nname = \"data\"\nmatch = \"/**\"\nttl = \"1m\"\nshadow = true\n";
@@ -221,6 +221,92 @@ async fn a_reload_that_leaves_the_route_alone_keeps_its_figures() {
         assert_eq!(report(&proxy).await["results"], json!({"MISS": 1}));
         proxy.reconfigure(&origin.url(), "");
         assert_eq!(whole_report(&proxy).await, json!({"routes": []}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_a_reload_overtakes_counts_for_the_rule_that_it_came_under() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| OriginResponse::ok(&request.body)).await;
+        let old = format!("{SHADOW}key = \"json-body\"\n");
+        let new = old.replace("1m", "2m");
+        let proxy = Proxy::with(&origin.url(), &old);
+        let fields = [("content-type", "application/json"), ("expect", "100-continue")];
+        let whole = request_with_body("POST", "/a", &fields, r#"{"q":"a"}"#);
+        let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+        let mut late = proxy.connect().await;
+        late.write(format!("{head}\r\n\r\n")).await;
+        late.read_until("100 Continue\r\n\r\n").await;
+        proxy.reconfigure(&origin.url(), &new);
+        late.write(body).await;
+        assert_eq!(late.read_reply().await.cache(), "BYPASS");
+        assert_eq!(report(&proxy).await["requests"], 0, "it is none of the new rule");
+        proxy.advance(1);
+        for _ in 0..2 {
+            let fields = [("content-type", "application/json")];
+            let again = request_with_body("POST", "/a", &fields, r#"{"q":"a"}"#);
+            proxy.connect().await.exchange(again).await;
+        }
+        assert_eq!(report(&proxy).await["results"], json!({"HIT": 1, "MISS": 1}));
+        proxy.reconfigure(&origin.url(), &new);
+        assert_eq!(report(&proxy).await["requests"], 2, "a reload that changes nothing keeps them");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn kinds_of_differences_that_occur_once_do_not_keep_out_those_that_matter() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            let words = ["id", "name", "price", "size"];
+            let chosen: usize = request.target.rsplit('/').next().unwrap().parse().unwrap();
+            let is_chosen = |(at, _): &(usize, &&str)| chosen >> at & 1 == 1;
+            let chosen = words.iter().enumerate().filter(is_chosen);
+            let members = chosen.map(|(_, word)| ((*word).to_owned(), json!(request.before)));
+            OriginResponse::ok(Value::Object(members.collect()).to_string())
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), SHADOW);
+        for kind in 1..=14 {
+            proxy.get(&format!("/{kind}")).await;
+            proxy.get(&format!("/{kind}")).await;
+        }
+        for _ in 0..5 {
+            proxy.get("/15").await;
+        }
+        let report = report(&proxy).await;
+        let samples = report["samples"].as_array().unwrap();
+        let counts: Vec<(&Value, &Value)> =
+            samples.iter().map(|sample| (&sample["path"], &sample["count"])).collect();
+        assert!(counts.contains(&(&json!("/15"), &json!(4))), "{counts:?}");
+        assert_eq!((samples.len(), &report["unsampled"]), (10, &json!(5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_of_members_that_may_be_data_are_not_shown() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            let mut scores = json!({"id": 1});
+            scores["alice"] = json!(request.before);
+            scores["bob-smith"] = json!({"points": request.before});
+            OriginResponse::ok(json!({"scores": scores}).to_string())
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), SHADOW);
+        for _ in 0..3 {
+            proxy.get("/scores").await;
+        }
+        let report = report(&proxy).await;
+        let places = &report["samples"][0]["differences"];
+        let places: Vec<&str> =
+            places.as_array().unwrap().iter().map(|it| it["at"].as_str().unwrap()).collect();
+        assert_eq!(places, ["$.scores.*", "$.scores.*.points"]);
+        for text in [report.to_string(), proxy.log_text()] {
+            assert!(!text.contains("alice") && !text.contains("smith"), "{text}");
+        }
     })
     .await;
 }
@@ -458,16 +544,100 @@ async fn the_report_in_the_documents_is_what_is_reported() {
     .await;
 }
 
-/// A request of the sequence: method, target, fields, and seconds that pass before it.
+/// A request of a sequence: method, target, fields, and seconds that pass before it.
 type Step = (&'static str, &'static str, &'static [(&'static str, &'static str)], u64);
 
+const ANNA: &[(&str, &str)] = &[("authorization", "Bearer anna")];
+const BERT: &[(&str, &str)] = &[("authorization", "Bearer bert")];
+const DE: &[(&str, &str)] = &[("accept-language", "de")];
+const FR: &[(&str, &str)] = &[("accept-language", "fr")];
+
+/// An API with responses of all kinds, and no two responses to different requests alike.
+async fn varied_origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        let path = request.target.split('?').next().unwrap();
+        let language = request.header("accept-language").unwrap_or("en");
+        let user = request.header("authorization").unwrap_or("nobody");
+        match path {
+            "/language" => OriginResponse::ok(language).with("vary", "accept-language"),
+            "/mine" => OriginResponse::ok(user),
+            "/cookie" => OriginResponse::ok("a").with("set-cookie", "a=b"),
+            "/missing" => OriginResponse::status(404, "none"),
+            "/never" => OriginResponse::ok("a").with("cache-control", "no-store"),
+            "/broken" => OriginResponse::status(500, "broken"),
+            _ => OriginResponse::ok("a"),
+        }
+    })
+    .await
+}
+
+/// The routes of that API, with this further line.
+fn varied_routes(shadow: &str) -> String {
+    let route = |name: &str, keys: &str| {
+        format!("[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nttl = \"1m\"\n{shadow}{keys}\n")
+    };
+    let plain = "stale_while_revalidate = \"1h\"\nquery = { ignore = [\"utm_*\"] }";
+    [
+        route("plain", plain),
+        route("mine", "partition = \"user\""),
+        route("shared", "partition = \"everyone\""),
+        route("rest", "bypass = { query = [\"nocache\"] }").replace("\"/rest\"", "\"/**\""),
+    ]
+    .concat()
+}
+
+/// Two proxies before one API: the rules of one are on, those of the other in shadow mode.
+struct Compared {
+    live: Proxy,
+    shadow: Proxy,
+    /// The results that the shadow has reported so far.
+    reported: BTreeMap<String, u64>,
+}
+
+impl Compared {
+    fn before(origin: &ScriptedOrigin) -> Self {
+        let live = Proxy::with(&origin.url(), &varied_routes(""));
+        let shadow = Proxy::with(&origin.url(), &varied_routes("shadow = true\n"));
+        Self { live, shadow, reported: BTreeMap::new() }
+    }
+
+    /// Sends the request to both. Returns what happened, and what the shadow says would have.
+    async fn take(&mut self, (method, target, fields, seconds): Step) -> [String; 2] {
+        for proxy in [&self.live, &self.shadow] {
+            proxy.advance(seconds);
+        }
+        let happened = self.live.send(method, target, fields).await.cache().to_owned();
+        assert_eq!(self.shadow.send(method, target, fields).await.cache(), "BYPASS");
+        if happened == "STALE" {
+            while explained(&self.live, target).await["answer"]["result"] == "STALE" {}
+        }
+        let would_be = self.newly_reported().await;
+        [happened, would_be]
+    }
+
+    /// Returns the result of the request since the last call; that of a write is not measured.
+    async fn newly_reported(&mut self) -> String {
+        let report = whole_report(&self.shadow).await;
+        let mut results = BTreeMap::new();
+        for route in report["routes"].as_array().unwrap() {
+            assert_eq!(route["wrong"], 0, "{route}");
+            for (result, count) in route["results"].as_object().into_iter().flatten() {
+                *results.entry(result.clone()).or_default() += count.as_u64().unwrap();
+            }
+        }
+        let before = std::mem::replace(&mut self.reported, results);
+        let is_new = |result: &&String| {
+            self.reported[*result] > before.get(*result).copied().unwrap_or_default()
+        };
+        let new: Vec<&String> = self.reported.keys().filter(is_new).collect();
+        assert!(new.len() <= 1, "{new:?}");
+        new.first().map_or("write", |result| result.as_str()).to_owned()
+    }
+}
+
 #[tokio::test]
-async fn what_is_measured_is_what_happens() {
+async fn what_is_measured_is_what_happens_to_every_request() {
     within(async {
-        const ANNA: &[(&str, &str)] = &[("authorization", "Bearer anna")];
-        const BERT: &[(&str, &str)] = &[("authorization", "Bearer bert")];
-        const DE: &[(&str, &str)] = &[("accept-language", "de")];
-        const FR: &[(&str, &str)] = &[("accept-language", "fr")];
         let steps: &[Step] = &[
             ("GET", "/plain", &[], 0),
             ("GET", "/plain?utm_source=x", &[], 1),
@@ -500,66 +670,72 @@ async fn what_is_measured_is_what_happens() {
             ("GET", "/broken", &[], 1),
             ("GET", "/unknown", &[("cookie", "a=1; a=2")], 1),
         ];
-        let origin = ScriptedOrigin::start(|request| {
-            let path = request.target.split('?').next().unwrap();
-            let language = request.header("accept-language").unwrap_or("en");
-            let user = request.header("authorization").unwrap_or("nobody");
-            match path {
-                "/language" => OriginResponse::ok(language).with("vary", "accept-language"),
-                "/mine" => OriginResponse::ok(user),
-                "/cookie" => OriginResponse::ok("a").with("set-cookie", "a=b"),
-                "/missing" => OriginResponse::status(404, "none"),
-                "/never" => OriginResponse::ok("a").with("cache-control", "no-store"),
-                "/broken" => OriginResponse::status(500, "broken"),
-                _ => OriginResponse::ok("a"),
-            }
-        })
-        .await;
-        let routes = |shadow: &str| {
-            let route = |name: &str, keys: &str| {
-                format!(
-                    "[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nttl = \"1m\"\n{shadow}{keys}\n"
-                )
-            };
-            let plain = "stale_while_revalidate = \"1h\"\nquery = { ignore = [\"utm_*\"] }";
-            [
-                route("plain", plain),
-                route("mine", "partition = \"user\""),
-                route("shared", "partition = \"everyone\""),
-                route("rest", "bypass = { query = [\"nocache\"] }").replace("\"/rest\"", "\"/**\""),
-            ]
-            .concat()
-        };
-        let live = Proxy::with(&origin.url(), &routes(""));
-        let shadow = Proxy::with(&origin.url(), &routes("shadow = true\n"));
-        for (method, target, fields, seconds) in steps {
-            for proxy in [&live, &shadow] {
-                proxy.advance(*seconds);
-                proxy.send(method, target, fields).await;
-            }
+        let origin = varied_origin().await;
+        let mut compared = Compared::before(&origin);
+        for step in steps {
+            let [happened, would_be] = compared.take(*step).await;
+            let expected = if step.0 == "POST" { "write" } else { &*happened };
+            assert_eq!(would_be, expected, "{step:?}");
         }
-        let reports = whole_report(&shadow).await;
-        for report in reports["routes"].as_array().unwrap() {
-            let route = report["route"].as_str().unwrap();
-            for (result, count) in report["results"].as_object().unwrap() {
-                let labels = format!("cache=\"{result}\",class");
-                let of_route = live.admin("/metrics").await.body;
-                let lines = of_route.lines().filter(|line| {
-                    line.starts_with("larder_requests_total{")
-                        && line.contains(&labels)
-                        && line.contains(&format!("route=\"{route}\""))
-                });
-                let happened: u64 =
-                    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
-                // The one write bypasses the cache on both.
-                let writes = u64::from(route == "plain" && result == "BYPASS");
-                assert_eq!(count.as_u64().unwrap(), happened - writes, "{route} {result}: {report}");
-            }
-            assert_eq!(report["wrong"], 0, "{report}");
-        }
-        assert_eq!(reports["routes"].as_array().unwrap().len(), 4);
+        assert_eq!(whole_report(&compared.shadow).await["routes"].as_array().unwrap().len(), 4);
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_measured_is_what_happens_in_any_order() {
+    within_seconds(60, async {
+        let targets = [
+            "/plain",
+            "/plain?utm_source=x",
+            "/plain?page=2",
+            "/language",
+            "/mine",
+            "/shared",
+            "/cookie",
+            "/missing",
+            "/never",
+            "/other",
+            "/other?nocache",
+        ];
+        let fields: [&[(&str, &str)]; 9] = [
+            &[],
+            &[],
+            &[],
+            ANNA,
+            BERT,
+            DE,
+            FR,
+            &[("cache-control", "no-cache")],
+            &[("cache-control", "max-age=10")],
+        ];
+        for seed in 0..4 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let origin = varied_origin().await;
+            let mut compared = Compared::before(&origin);
+            let mut taken: Vec<Step> = Vec::new();
+            for _ in 0..100 {
+                let method = if rng.u8(0..20) == 0 { "DELETE" } else { "GET" };
+                let seconds = [0, 1, 5, 30, 70][rng.usize(0..5)];
+                let (target, fields) =
+                    (targets[rng.usize(0..targets.len())], fields[rng.usize(0..fields.len())]);
+                taken.push((method, target, fields, seconds));
+                let [happened, would_be] = compared.take((method, target, fields, seconds)).await;
+                let expected = if method == "DELETE" { "write" } else { &*happened };
+                assert_eq!(would_be, expected, "{seed}: {taken:#?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Returns the explanation of a `GET` for this target.
+async fn explained(proxy: &Proxy, target: &str) -> Value {
+    let body = json!({"url": format!("http://api.test{target}")}).to_string();
+    let fields = [("host", "localhost"), ("content-type", "application/json")];
+    let mut wire = Wire::connect(proxy.admin_address()).await;
+    let reply = wire.exchange(request_with_body("POST", "/v1/explain", &fields, &body)).await;
+    serde_json::from_str(&reply.body).unwrap()
 }
 
 #[tokio::test]
@@ -567,15 +743,7 @@ async fn an_explanation_says_what_the_cache_would_do() {
     within(async {
         let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::with(&origin.url(), SHADOW);
-        let explain = async || {
-            let body = r#"{"url": "http://api.test/a"}"#;
-            let fields = [("host", "localhost"), ("content-type", "application/json")];
-            let mut wire = Wire::connect(proxy.admin_address()).await;
-            let call = request_with_body("POST", "/v1/explain", &fields, body);
-            let reply = wire.exchange(call).await;
-            serde_json::from_str::<Value>(&reply.body).unwrap()
-        };
-        let before = explain().await;
+        let before = explained(&proxy, "/a").await;
         assert_eq!(
             (&before["outcome"]["outcome"], &before["outcome"]["reason"]),
             (&json!("shadow"), &json!("shadow"))
@@ -583,7 +751,7 @@ async fn an_explanation_says_what_the_cache_would_do() {
         let means = before["answer"]["means"].as_str().unwrap();
         assert!(means.contains("Without `shadow`: MISS (cold)."), "{means}");
         proxy.get("/a").await;
-        let after = explain().await;
+        let after = explained(&proxy, "/a").await;
         assert_eq!(
             (&after["answer"]["result"], &after["stored"]["status"]),
             (&json!("BYPASS"), &json!(200))

@@ -37,11 +37,12 @@ fn month_number(name: &str) -> Option<i8> {
 /// Returns the milliseconds of an offset such as `-0700`.
 fn offset(zone: &str) -> Option<i64> {
     let (sign, digits) = zone.split_at_checked(1)?;
-    let (hours, minutes) = digits.split_at_checked(2)?;
-    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    let is_time = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: i64 = digits.parse().ok().filter(|_| is_time)?;
+    let millis = (number / 100 * 60 + number % 100) * 60_000;
     match sign {
-        "+" => Some(minutes * 60_000),
-        "-" => Some(-minutes * 60_000),
+        "+" => Some(millis),
+        "-" => Some(-millis),
         _ => None,
     }
 }
@@ -70,8 +71,20 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(1_709_164_799_000), "{text}");
         }
-        for text in ["", "-", "31/Feb/2024:00:00:00 +0000", "99/Xyz/1:1:1 +0", "12", "1e400", "NaN"]
-        {
+        for text in [
+            "",
+            "-",
+            "31/Feb/2024:00:00:00 +0000",
+            "99/Xyz/1:1:1 +0",
+            "28/Feb/2024:23:59:59 +00999999999999999999",
+            "28/Feb/2024:23:59:59 +9223372036854775807",
+            "28/Feb/2024:23:59:59 -+1-1",
+            "28/Feb/99999:23:59:59 +0000",
+            "+009999-01-01T00:00:00Z",
+            "12",
+            "1e400",
+            "NaN",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -6,8 +6,10 @@ use super::{
     request::PlannedRequest,
 };
 use crate::{
-    field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason,
-    route::NotKeyed,
+    field::presence::FieldPresence,
+    pipeline::receive::RequestAction,
+    policy::Reason,
+    route::{NotKeyed, QuarantineState},
 };
 
 impl PlannedRequest<'_> {
@@ -42,10 +44,10 @@ impl PlannedRequest<'_> {
             PLAIN if is_by_body => READ_BY_BODY,
             other => other,
         };
-        let is_quarantined = self.matched_route().is_quarantined();
+        let is_open = self.matched_route().quarantine == QuarantineState::Open;
         let count = if is_by_body { BODY_SIZE + 1 } else { BODY_SIZE };
         let graphql = self.matched_route().graphql.as_ref().map(|_| GRAPHQL);
-        let before = (0..COOKIES).filter(move |index| *index != QUARANTINE || is_quarantined);
+        let before = (0..COOKIES).filter(move |index| *index != QUARANTINE || !is_open);
         let steps = before.chain(graphql).chain(COOKIES..count);
         steps.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
@@ -122,7 +124,11 @@ const STEPS: [DecisionRule; 15] = [
         &[Reason::Precondition],
     ),
     step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
-    step("Is the route quarantined?", ["no", "yes"], &[Reason::Quarantined]),
+    step(
+        "Is the route quarantined?",
+        ["no", "yes, or not known yet"],
+        &[Reason::Quarantined, Reason::Unsynced],
+    ),
     step(
         "Do all readings of the path select the same route?",
         ["yes", "no"],

@@ -31,6 +31,13 @@ const INLINE_BYTES: usize = 16 << 10;
 /// Interval at which requests that have waited too long are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Whether a comparison has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ComparisonStart {
+    Begun,
+    NotNow,
+}
+
 impl<S: Store> Pipeline<S> {
     /// Records a response that was fetched for this request and stored under `key`. If the previous
     /// response with this key was for another requester and differs, compares the two requesters.
@@ -54,8 +61,10 @@ impl<S: Store> Pipeline<S> {
         if sweeper == Sweeper::IsNeeded {
             tokio::spawn(Arc::clone(self).sweep_fetches());
         }
-        if let Some(previous) = previous {
-            self.compare_soon([previous, Arc::clone(request)]);
+        if let Some(previous) = previous
+            && self.compare_soon([previous, Arc::clone(request)]) == ComparisonStart::Begun
+        {
+            self.leaks.pause(key.digest(), Instant::now());
         }
     }
 
@@ -68,16 +77,20 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Compares two requests in the background. Does nothing if their route was compared a short
-    /// time ago, another comparison is running, or the origin is busy.
-    pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) {
+    /// Compares two requests in the background, unless one of the requesters has logged out, their
+    /// route is compared or was a short time ago, too many comparisons run, or the origin is busy.
+    pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) -> ComparisonStart {
         let [first, _] = &pair;
-        let Some(watch) = first.config.watch(first.route) else { return };
+        let Some(watch) = first.config.watch(first.route) else { return ComparisonStart::NotNow };
+        let applied_purges = self.log.applied_purges();
+        let may_repeat = pair.iter().all(|request| request.may_be_repeated(applied_purges));
         let is_busy = first.config.origin.load().pending > 0;
-        if is_busy || !watch.may_compare(Instant::now()) {
-            return;
-        }
-        let Some(turn) = self.leaks.take_turn() else { return };
+        let Some(turn) = self.leaks.take_turn().filter(|_| may_repeat && !is_busy) else {
+            return ComparisonStart::NotNow;
+        };
+        let Some(running) = watch.begin_comparing(Instant::now()) else {
+            return ComparisonStart::NotNow;
+        };
         let (pipeline, watch) = (Arc::clone(self), Arc::clone(watch));
         tokio::spawn(async move {
             let verdict = timeout(TIMEOUT, pipeline.compare(&pair)).await;
@@ -92,8 +105,9 @@ impl<S: Store> Pipeline<S> {
                 }
                 Ok(_) | Err(NotComparable) => watch.note_nothing_found(Instant::now()),
             }
-            drop(turn);
+            drop((running, turn));
         });
+        ComparisonStart::Begun
     }
 
     /// Returns whether `watch` is the current watch of the route.

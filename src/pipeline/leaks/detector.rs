@@ -17,13 +17,16 @@ use super::{
 /// How long a sampled hit waits for a hit by another requester.
 pub(super) const PAIR_WINDOW: Duration = Duration::from_secs(1);
 
+/// Comparisons at a time, each of another route: a slow route does not hold up the others.
+const MAX_COMPARISONS: usize = 4;
+
 /// The requests of a node that may be compared, on all routes.
 pub(in crate::pipeline) struct LeakDetector {
     sightings: Mutex<SweptSightings>,
     /// The sampled hit of each route, by name.
     waiting: Mutex<HashMap<Box<str>, WaitingHit>>,
-    /// The permit to compare. Only one comparison runs at a time.
-    turn: Arc<Semaphore>,
+    /// The right to compare.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -48,13 +51,13 @@ pub(super) enum Sweeper {
 
 impl LeakDetector {
     pub(in crate::pipeline) fn new() -> Self {
-        let turn = Arc::new(Semaphore::new(1));
-        Self { sightings: Mutex::default(), waiting: Mutex::default(), turn }
+        let turns = Arc::new(Semaphore::new(MAX_COMPARISONS));
+        Self { sightings: Mutex::default(), waiting: Mutex::default(), turns }
     }
 
-    /// Returns the permit to compare; `None` while another comparison runs.
+    /// Returns the right to compare; `None` while too many comparisons run.
     pub(super) fn take_turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.turn).try_acquire_owned().ok()
+        Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
     /// Adds a fetch. Returns the request of the previous fetch if it differs and has to be
@@ -70,7 +73,12 @@ impl LeakDetector {
         (sightings.all.add(key, sighting), sweeper)
     }
 
-    /// Removes old fetches. Returns whether any are left.
+    /// Notes that the fetches of a key are compared, so that the next ones are not for a while.
+    pub(super) fn pause(&self, key: u128, now: Instant) {
+        self.sightings.lock().all.pause(key, now);
+    }
+
+    /// Forgets old fetches. Returns whether any are left.
     pub(super) fn sweep(&self, now: Instant) -> bool {
         let mut sightings = self.sightings.lock();
         sightings.is_swept = sightings.all.sweep(now);

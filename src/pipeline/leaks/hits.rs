@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::time::sleep;
 
-use super::{detector::PAIR_WINDOW, probe::ProbeRequest, requester::may_be_identified};
+use super::{detector::PAIR_WINDOW, probe::ProbeRequest};
 use crate::{
-    pipeline::{receive::Lookup, request_context::RequestContext},
+    pipeline::{credentials, receive::Lookup, request_context::RequestContext},
     store::Store,
 };
 
@@ -16,18 +16,19 @@ impl<S: Store> RequestContext<S> {
         let (config, route) = (&self.config, self.route);
         let Some(watch) = config.watch(route) else { return };
         let target = lookup.target.digest();
-        if !may_be_identified(config, lookup) || !watch.samples(target) {
+        if !credentials::may_be_present(config, lookup.presence) || !watch.samples(target) {
             return;
         }
         let origin_request = self.origin_request(Some(&lookup.target));
         let asked = (config, route, &self.request);
-        let Some(request) = ProbeRequest::of(asked, lookup, &origin_request) else {
+        let hold = || self.held_credentials(lookup, &self.request);
+        let Some(request) = ProbeRequest::of(asked, lookup, &origin_request, hold) else {
             return watch.skip();
         };
         let (leaks, now) = (&self.pipeline.leaks, Instant::now());
         if let Some(first) = leaks.take_match(target, &request) {
             watch.stop_waiting();
-            self.pipeline.compare_soon([first, request]);
+            let _begun_or_not = self.pipeline.compare_soon([first, request]);
         } else if watch.begin_waiting(target, now) {
             leaks.wait(target, request, now);
             let (pipeline, watch) = (Arc::clone(&self.pipeline), Arc::clone(watch));

@@ -5,11 +5,13 @@
 //! response. If two fetches differ, or a sampled hit is followed by a hit of another requester, the
 //! two requests are repeated alternately
 //! ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with credentials are kept
-//! only in memory, and only for seconds.
+//! in memory only, and for seconds. They are not repeated after a logout.
 
 mod compare;
 mod detector;
+mod held_credentials;
 mod hits;
+mod node_quarantine;
 mod probe;
 mod quarantine;
 mod repeat;
@@ -18,7 +20,8 @@ mod sightings;
 mod watch;
 
 pub(super) use detector::LeakDetector;
+pub(super) use held_credentials::HeldCredentials;
+pub(super) use node_quarantine::NodeQuarantine;
 pub(super) use probe::ProbeRequest;
 pub(crate) use quarantine::follow_quarantine;
-pub(super) use requester::may_be_identified;
 pub(super) use watch::RouteWatch;

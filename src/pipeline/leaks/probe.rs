@@ -7,17 +7,18 @@ use http::{
     response::Parts as ResponseParts,
 };
 
-use super::requester;
+use super::{held_credentials::HeldCredentials, requester};
 use crate::{
     field::presence::FieldPresence,
     forward::request_id,
     leak::RequesterNames,
     origin::RequestBody,
     pipeline::{
-        cacheability::CacheabilityCheck, config_snapshot::ConfigSnapshot, fetch_times::FetchTimes,
-        ingress::request_head, receive::Lookup, sensitive::shown_path,
+        cacheability::CacheabilityCheck, config_snapshot::ConfigSnapshot, credentials,
+        fetch_times::FetchTimes, ingress::request_head, receive::Lookup, sensitive::shown_path,
     },
     policy::{Credentials, RequestDirectives, ResponseDirectives, validation},
+    purge::AppliedPurges,
     route::Route,
     user::PartitionMember,
 };
@@ -36,18 +37,20 @@ pub(in crate::pipeline) struct ProbeRequest {
     pub(super) request: Arc<Parts>,
     credentials: Credentials,
     member: Option<Arc<PartitionMember>>,
+    held: HeldCredentials,
     uri: Uri,
     headers: HeaderMap,
 }
 
 impl ProbeRequest {
-    /// Returns a client's request as the leak detector repeats it. `None` unless it identifies its
-    /// requester on a watched route and asks for a whole response. `origin_request` is the request
-    /// as the origin receives it.
+    /// Keeps a request of a client, if it identifies its requester on a watched route and asks for
+    /// a whole response. `origin_request` is how the origin receives it; `hold` holds its
+    /// credentials.
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
         lookup: &Lookup,
         origin_request: &Request<RequestBody>,
+        hold: impl FnOnce() -> HeldCredentials,
     ) -> Option<Arc<Self>> {
         config.watch(route)?;
         let is_whole = request.method == Method::GET
@@ -55,7 +58,7 @@ impl ProbeRequest {
             && !lookup.presence.has(FieldPresence::RANGE);
         let size: usize =
             request.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if !is_whole || size > MAX_FIELDS || !requester::may_be_identified(config, lookup) {
+        if !is_whole || size > MAX_FIELDS || !credentials::may_be_present(config, lookup.presence) {
             return None;
         }
         let known = (&**config, config.route(route));
@@ -68,6 +71,7 @@ impl ProbeRequest {
             request: Arc::clone(request),
             credentials: lookup.credentials,
             member: lookup.member.clone(),
+            held: hold(),
             uri: origin_request.uri().clone(),
             headers: origin_request.headers().clone(),
         }))
@@ -83,6 +87,11 @@ impl ProbeRequest {
                 &self.request.headers,
                 &other.request.headers,
             )
+    }
+
+    /// Returns whether the request may be repeated on behalf of its requester: not after a logout.
+    pub(super) fn may_be_repeated(&self, applied_purges: &AppliedPurges) -> bool {
+        self.held.still_count(applied_purges)
     }
 
     pub(super) fn matched_route(&self) -> &Route {

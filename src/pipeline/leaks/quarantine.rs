@@ -12,7 +12,7 @@ use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     leak::{ClearError, LeakEvidence, QuarantineTable, QuarantinedRoute},
     pipeline::state::Pipeline,
-    purge::{LogEvent, LogUnavailable, PurgeReceipt},
+    purge::{LinkState, LogEvent, LogUnavailable, PurgeReceipt, SyncState},
     store::Store,
 };
 
@@ -22,7 +22,7 @@ const VALUE: &str = "quarantine";
 /// Interval at which a node compares its state with the shared one.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval of retries while the shared state cannot be read.
+/// The longest time between two attempts while the shared state cannot be read.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<S: Store> Pipeline<S> {
@@ -33,7 +33,7 @@ impl<S: Store> Pipeline<S> {
         route: &str,
         (evidence, path): (&LeakEvidence, &str),
     ) {
-        let is_new = self.quarantine.lock().add(route, (evidence, path), self.clock.now());
+        let is_new = self.quarantine.lock().table.add(route, (evidence, path), self.clock.now());
         if !is_new {
             return;
         }
@@ -58,7 +58,7 @@ impl<S: Store> Pipeline<S> {
 
     /// Returns the quarantined routes.
     pub(crate) fn quarantined_routes(&self) -> Vec<QuarantinedRoute> {
-        self.quarantine.lock().list()
+        self.quarantine.lock().table.list()
     }
 
     /// Ends the quarantine of a route on all nodes, after a purge of its stored responses. Returns
@@ -66,7 +66,7 @@ impl<S: Store> Pipeline<S> {
     pub(crate) async fn clear_quarantine(&self, route: &str) -> Result<PurgeReceipt, ClearError> {
         let unavailable = |LogUnavailable| ClearError::Unavailable;
         self.reconcile_quarantine().await.map_err(unavailable)?;
-        if !self.quarantine.lock().contains(route) {
+        if !self.quarantine.lock().table.contains(route) {
             return Err(ClearError::NotQuarantined);
         }
         let reason = Some("quarantine cleared".to_owned());
@@ -74,7 +74,7 @@ impl<S: Store> Pipeline<S> {
         let purged = self.log.append(purge, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
         let receipt = purged.map_err(unavailable)?;
         let cleared = {
-            let mut cleared = self.quarantine.lock().clone();
+            let mut cleared = self.quarantine.lock().table.clone();
             cleared.clear(route, self.clock.now());
             cleared
         };
@@ -88,13 +88,14 @@ impl<S: Store> Pipeline<S> {
     /// Merges this node's state and the shared one, in both directions.
     async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
         let shared = self.log.fleet_value(VALUE).await?;
-        let known = match &shared {
-            // A value of an incompatible version is left as it is.
-            Some(json) => match QuarantineTable::from_json(json) {
-                Some(table) => table,
-                None => return Ok(()),
-            },
-            None => QuarantineTable::default(),
+        let read = shared.map_or_else(
+            || Some(QuarantineTable::default()),
+            |json| QuarantineTable::from_json(&json),
+        );
+        let Some(known) = read else {
+            // A value of another version is left alone. What it quarantines is not known.
+            tracing::warn!("the fleet's quarantine has an unknown format");
+            return Ok(());
         };
         let merged = self.adopt_quarantine(known.clone());
         if merged != known {
@@ -105,14 +106,15 @@ impl<S: Store> Pipeline<S> {
 
     /// Merges another state into this node's state. Returns the result.
     fn adopt_quarantine(&self, other: QuarantineTable) -> QuarantineTable {
-        let (before, after) = {
-            let mut table = self.quarantine.lock();
-            let before = table.list();
-            table.merge(other, self.clock.now());
-            (before, table.clone())
+        let (before, after, was_complete) = {
+            let mut known = self.quarantine.lock();
+            let before = known.table.list();
+            known.table.merge(other, self.clock.now());
+            let was_complete = std::mem::replace(&mut known.is_complete, true);
+            (before, known.table.clone(), was_complete)
         };
         let now = after.list();
-        if before != now {
+        if before != now || !was_complete {
             self.apply_quarantine();
         }
         let is_in =
@@ -130,9 +132,9 @@ impl<S: Store> Pipeline<S> {
 
     /// Updates the configuration to match the table.
     fn apply_quarantine(&self) {
-        let table = self.quarantine.lock();
-        self.config.update(|config| config.with_quarantine(|route| table.contains(route)));
-        self.observe_quarantine(&table);
+        let known = self.quarantine.lock();
+        self.config.update(|config| config.with_quarantine(|route| known.state_of(route)));
+        self.observe_quarantine(&known.table);
     }
 
     fn observe_quarantine(&self, table: &QuarantineTable) {
@@ -152,11 +154,15 @@ fn announcement(selectors: Vec<Selector>, reason: Option<String>) -> Purge {
 /// Keeps the quarantine of this node and of the fleet the same, as long as the log exists.
 pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
+    let mut sync_state = pipeline.log.sync_state();
     loop {
-        let interval = match pipeline.reconcile_quarantine().await {
-            Ok(()) => RECONCILE_INTERVAL,
-            Err(LogUnavailable) => RETRY_INTERVAL,
-        };
+        let was_following = sync_state.borrow().link == LinkState::Following;
+        if pipeline.reconcile_quarantine().await == Err(LogUnavailable) {
+            let is_following = |now: &SyncState| !was_following && now.link == LinkState::Following;
+            let _following_or_due =
+                timeout(RETRY_INTERVAL, sync_state.wait_for(is_following)).await;
+            continue;
+        }
         let announced = async {
             loop {
                 if let LogEvent::Record { record, .. } = records.next().await
@@ -166,6 +172,6 @@ pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
                 }
             }
         };
-        let _announced_or_due = timeout(interval, announced).await;
+        let _announced_or_due = timeout(RECONCILE_INTERVAL, announced).await;
     }
 }

@@ -34,12 +34,16 @@ pub(super) struct ProbeResponse {
 pub(super) struct NotComparable;
 
 impl ProbeRequest {
-    /// Sends the request again. Fields that do not identify the requester are those of `pattern`.
+    /// Repeats the request, with the other fields of `pattern`, unless a logout has ended its
+    /// credentials.
     pub(super) async fn repeat<S: Store>(
         &self,
         pipeline: &Pipeline<S>,
         pattern: &Self,
     ) -> Result<ProbeResponse, NotComparable> {
+        if !self.may_be_repeated(pipeline.log.applied_purges()) {
+            return Err(NotComparable);
+        }
         let requested_at = pipeline.clock.now();
         let sent = send(pipeline, &self.config, self.to_send(pattern), None).await;
         let (response, received_at) = sent.map_err(|_| NotComparable)?;

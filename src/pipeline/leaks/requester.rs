@@ -7,21 +7,15 @@ use crate::{
     field::{
         cookie,
         identity::{self, IdentityFieldKind},
-        presence::FieldPresence,
     },
     leak::RequesterNames,
     pipeline::{
         config_snapshot::ConfigSnapshot,
         credentials::{CredentialPairs, encode_pairs},
-        receive::Lookup,
     },
     policy::credentials::{CookieKind, HARMLESS_COOKIES},
     route::Route,
 };
-
-/// Header fields that usually contain credentials.
-const USUAL_FIELDS: FieldPresence =
-    FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
 /// Request fields that select content without identifying the requester. Requests that differ in
 /// them are not compared.
@@ -42,12 +36,6 @@ const CONTENT_FIELDS: [&str; 12] = [
 
 /// The word by which servers recognise mobile browsers.
 const MOBILE: &[u8] = b"Mobi";
-
-/// Returns whether a request may identify its requester. This is cheap, since it only tests which
-/// fields are present.
-pub(in crate::pipeline) fn may_be_identified(config: &ConfigSnapshot, lookup: &Lookup) -> bool {
-    lookup.presence.has(USUAL_FIELDS) || !config.credentials.fields.is_empty()
-}
 
 /// Returns a keyed digest of everything that may identify the requester, and the requester's names.
 /// `None` if nothing does.

@@ -72,18 +72,19 @@ impl Sightings {
             let differs = |(one, other): &(Arc<ProbeRequest>, &Arc<ProbeRequest>)| {
                 known.body != sighting.body && one.is_comparable_with(other)
             };
-            if let Some((request, _)) = pair.filter(differs)
-                && !is_paused
-            {
-                let pause = FIRST_PAUSE.saturating_mul(1 << sighting.doublings);
-                sighting.paused_until = Some(now + pause);
-                sighting.doublings = (sighting.doublings + 1).min(MAX_DOUBLINGS);
-                previous = Some(request);
-            }
+            previous = pair.filter(differs).filter(|_| !is_paused).map(|(request, _)| request);
         }
         self.make_room();
         self.by_key.insert(key, sighting);
         previous
+    }
+
+    /// Pauses the comparisons of a key, each time for longer.
+    pub(super) fn pause(&mut self, key: u128, now: Instant) {
+        if let Some(sighting) = self.by_key.get_mut(&key) {
+            sighting.paused_until = Some(now + FIRST_PAUSE.saturating_mul(1 << sighting.doublings));
+            sighting.doublings = (sighting.doublings + 1).min(MAX_DOUBLINGS);
+        }
     }
 
     /// Removes the oldest fetch if there are too many.

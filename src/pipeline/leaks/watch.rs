@@ -46,11 +46,21 @@ struct Pace {
     doublings: u32,
     /// When the next comparison may begin.
     paused_until: Option<Instant>,
+    is_comparing: bool,
 }
 
 impl Pace {
     fn is_paused(&self, now: Instant) -> bool {
         self.paused_until.is_some_and(|until| now < until)
+    }
+}
+
+/// The comparison of a route that runs.
+pub(super) struct RunningComparison(Arc<RouteWatch>);
+
+impl Drop for RunningComparison {
+    fn drop(&mut self) {
+        self.0.pace.lock().is_comparing = false;
     }
 }
 
@@ -119,9 +129,15 @@ impl RouteWatch {
         self.waiting_for.store(0, Relaxed);
     }
 
-    /// Returns whether a comparison of the route may begin now.
-    pub(super) fn may_compare(&self, now: Instant) -> bool {
-        !self.pace.lock().is_paused(now)
+    /// Begins a comparison of the route, which ends when this is dropped. Returns `None` if one
+    /// runs, or ended a short time ago.
+    pub(super) fn begin_comparing(self: &Arc<Self>, now: Instant) -> Option<RunningComparison> {
+        let mut pace = self.pace.lock();
+        if pace.is_comparing || pace.is_paused(now) {
+            return None;
+        }
+        pace.is_comparing = true;
+        Some(RunningComparison(Arc::clone(self)))
     }
 
     /// Records that a comparison found nothing: doubles the interval, and pauses comparisons.
@@ -198,11 +214,13 @@ mod tests {
     #[test]
     fn comparisons_of_a_route_keep_a_distance() {
         let (watch, now) = (RouteWatch::new(), Instant::now());
-        assert!(watch.may_compare(now));
+        let first = watch.begin_comparing(now);
+        assert!(first.is_some() && watch.begin_comparing(now).is_none(), "one runs");
+        drop(first);
         for _ in 0..99 {
             watch.note_nothing_found(now);
-            assert!(!watch.may_compare(now));
+            assert!(watch.begin_comparing(now).is_none());
         }
-        assert!(watch.may_compare(now + MAX_PAUSE));
+        assert!(watch.begin_comparing(now + MAX_PAUSE).is_some());
     }
 }

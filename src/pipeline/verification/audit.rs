@@ -46,8 +46,8 @@ impl<S: Store> AuditedHit<S> {
     /// Audits the hit in the background. Does not change stored responses.
     pub(in crate::pipeline) fn start(self) {
         let RequestContext { pipeline, config, route, .. } = &self.context;
-        let now = (pipeline.clock.now(), pipeline.clock.steady());
-        let figures = pipeline.verification.of(config.route(*route), &pipeline.metrics, now);
+        let Some(figures) = config.figures.get(*route).cloned() else { return };
+        figures.begin((pipeline.clock.now(), pipeline.clock.steady()));
         figures.note_audited();
         let Some(slot) = pipeline.verification_slots.audit() else {
             return figures.note_skipped(SkipReason::Busy);

@@ -6,16 +6,18 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json_path::JsonPath;
 
+use super::slots::VerificationSlots;
 use crate::{
     comparison::{
         ComparedResponse, Comparison, SkipReason, compare_contents, compare_heads_and_bytes,
     },
     entry::StoredResponse,
+    parsing::ParseQueue,
     pipeline::state::Pipeline,
     policy::{stale, validation},
 };
 
-/// Maximum length of a body that is parsed inline, in bytes.
+/// Bodies up to this many bytes without a content coding are parsed inline.
 const INLINE_BYTES: usize = 16 << 10;
 
 /// The head of a live response.
@@ -65,30 +67,39 @@ pub(super) fn has_same_tag(stored: &StoredResponse, live: &HeaderMap) -> bool {
         && validation::confirms(&known, live)
 }
 
-/// Compares a stored response with a complete live one. Long documents are parsed on another
-/// thread.
+/// Compares a stored response with a complete live one.
 pub(super) async fn compare<S>(
     pipeline: &Pipeline<S>,
     stored: &StoredResponse,
     live: ComparedResponse,
     ignore: &Arc<[JsonPath]>,
 ) -> Comparison {
-    let stored = ComparedResponse::of(stored);
+    let pair = (ComparedResponse::of(stored), live);
+    compare_pair(pair, ignore, (&pipeline.verification_slots, &pipeline.parsing)).await
+}
+
+/// Compares two responses. Long documents are parsed elsewhere, as are bodies with a content
+/// coding: nothing says how long they are without it.
+async fn compare_pair(
+    (stored, live): (ComparedResponse, ComparedResponse),
+    ignore: &Arc<[JsonPath]>,
+    (slots, parsing): (&VerificationSlots, &ParseQueue),
+) -> Comparison {
     if let Some(comparison) = compare_heads_and_bytes(&stored, &live) {
         return comparison;
     }
     let is_short = |response: &ComparedResponse| {
-        let is_coded = response.headers.contains_key(http::header::CONTENT_ENCODING);
-        response.body.len() <= if is_coded { INLINE_BYTES / 8 } else { INLINE_BYTES }
+        !response.headers.contains_key(http::header::CONTENT_ENCODING)
+            && response.body.len() <= INLINE_BYTES
     };
     if is_short(&stored) && is_short(&live) {
         return compare_contents(&stored, &live, ignore);
     }
-    let Some(_slot) = pipeline.verification_slots.document() else {
+    let Some(_slot) = slots.document() else {
         return Comparison::Skipped(SkipReason::Busy);
     };
     let ignore = Arc::clone(ignore);
-    let compared = pipeline.parsing.run(move || compare_contents(&stored, &live, &ignore)).await;
+    let compared = parsing.run(move || compare_contents(&stored, &live, &ignore)).await;
     compared.unwrap_or(Comparison::Skipped(SkipReason::Busy))
 }
 
@@ -105,5 +116,51 @@ pub(super) fn joined(chunks: &[Bytes]) -> Bytes {
         [] => Bytes::new(),
         [whole] => whole.clone(),
         chunks => chunks.concat().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+    use futures_util::FutureExt as _;
+    use http::{HeaderValue, header};
+
+    use super::*;
+
+    /// A response with a JSON array of this many zeros.
+    fn zeros(count: usize, coding: Option<&'static str>) -> ComparedResponse {
+        let json = format!("[{}]", vec!["0"; count].join(","));
+        let body = if coding.is_some() { gzip(json.as_bytes()) } else { json.into_bytes() };
+        let coding = coding.map(HeaderValue::from_static);
+        let headers = coding.into_iter().map(|coding| (header::CONTENT_ENCODING, coding)).collect();
+        ComparedResponse { status: StatusCode::OK, headers, body: body.into() }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_short_body_that_decodes_to_a_long_one_does_not_hold_up_the_thread() {
+        let (slots, parsing, ignore) =
+            (VerificationSlots::default(), ParseQueue::default(), Arc::from([]));
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let queue = parsing.clone();
+        let holder = tokio::spawn(async move { queue.run(move || released.recv()).await });
+        let short = (zeros(1000, None), zeros(1001, None));
+        let inline = compare_pair(short, &ignore, (&slots, &parsing)).now_or_never();
+        assert!(matches!(inline, Some(Comparison::Different(_))), "{inline:?}");
+        tokio::task::yield_now().await;
+        let bomb = (zeros(250_000, Some("gzip")), zeros(1, Some("gzip")));
+        assert!(bomb.0.body.len() < 2 << 10, "{}", bomb.0.body.len());
+        let mut compared = Box::pin(compare_pair(bomb, &ignore, (&slots, &parsing)));
+        assert!((&mut compared).now_or_never().is_none(), "it waits for its turn elsewhere");
+        release.send(()).unwrap();
+        assert!(matches!(compared.await, Comparison::Different(_)));
+        drop(holder);
     }
 }

@@ -3,52 +3,51 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use quick_cache::sync::Cache;
 
-use super::inputs::{DifferingInputs, InputDigests, RequestInput};
+use super::inputs::{DifferingInputs, RequestInput};
 use crate::{
     comparison::{Comparison, Difference, SkipReason},
-    entry::ResponseId,
     field::Timestamp,
     policy::{CacheResult, Reason},
-    route::{Route, Verification},
+    route::{Route, RouteTable, Verification},
     telemetry::Metrics,
 };
 
 /// Upper bounds of the age groups, in seconds. One more group holds greater ages.
 pub(super) const AGE_BOUNDS: [u64; 10] = [1, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400];
 
-/// Maximum number of kinds of differences with a sample. Further kinds are only counted.
+/// Differences that are kept as samples, by kind. Of further kinds the rarest are only counted.
 const MAX_SAMPLES: usize = 10;
 
-/// The figures of all routes that are verified. They survive a reload that does not change the
-/// route.
-#[derive(Default)]
-pub(in crate::pipeline) struct VerificationFigures {
-    routes: Mutex<HashMap<Arc<str>, Arc<RouteFigures>>>,
-    /// For each response stored in shadow mode, the inputs of the request for which it was stored.
-    inputs: OnceLock<Cache<usize, InputDigests>>,
-}
-
-/// Maximum number of stored responses whose inputs are remembered, 72 bytes each.
-const INPUTS_CAPACITY: usize = 16_384;
-
-/// The figures of one route.
-pub(super) struct RouteFigures {
+/// The figures of one route, under all configurations that leave it as it is.
+pub(crate) struct RouteFigures {
     mode: VerificationMode,
     /// A digest of the route's configuration.
     fingerprint: u64,
-    /// When counting began, by the wall clock and by the monotonic clock.
-    since: (Timestamp, Timestamp),
+    /// When counting began, by the wall clock and by the monotonic clock; none before the first
+    /// request.
+    since: OnceLock<(Timestamp, Timestamp)>,
+    /// Whether a reload has replaced the rule.
+    is_replaced: AtomicBool,
     counts: Mutex<Counts>,
     route: Arc<str>,
     metrics: Arc<Metrics>,
 }
+
+/// The figures of the routes of one configuration, by index; none for routes that are not verified.
+///
+/// A request counts where its own configuration says, so one that a reload overtakes does not count
+/// for the new rule.
+#[derive(Clone, Default)]
+pub(crate) struct FiguresByRoute(Arc<[Option<Arc<RouteFigures>>]>);
 
 /// How a route is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +80,7 @@ pub(super) struct Counts {
     /// Comparisons of responses to requests that differ in no input.
     pub(super) alike: ComparedCount,
     pub(super) samples: Vec<DifferenceSample>,
-    /// Number of differing responses that are in no sample.
+    /// Differing responses that are in no sample any more.
     pub(super) unsampled: u64,
 }
 
@@ -152,82 +151,89 @@ pub(super) struct ComparisonRecord {
     pub(super) at: Timestamp,
 }
 
-impl VerificationFigures {
-    /// Returns the figures of a route, and creates them if necessary. `now` is the time by the wall
-    /// clock and by the monotonic clock.
-    pub(super) fn of(
-        &self,
-        route: &Route,
+impl FiguresByRoute {
+    /// Returns the figures for these routes, in the order of their indexes. Those of a route that
+    /// `previous` has with the same configuration continue; the others are marked as replaced.
+    pub(in crate::pipeline) fn following<'a>(
+        previous: &Self,
+        routes: &'a RouteTable,
         metrics: &Arc<Metrics>,
-        now: (Timestamp, Timestamp),
-    ) -> Arc<RouteFigures> {
-        let mut routes = self.routes.lock();
-        if let Some(known) = routes.get(&route.name) {
-            return Arc::clone(known);
+    ) -> Self {
+        // The routes of GraphQL operations share a name, and the figures.
+        let mut fingerprints: HashMap<&str, DefaultHasher> = HashMap::new();
+        for route in routes.each() {
+            format!("{route:?}").hash(fingerprints.entry(&route.name).or_default());
         }
-        let figures = Arc::new(RouteFigures::new(route, metrics, now));
-        routes.insert(Arc::clone(&route.name), Arc::clone(&figures));
-        figures
-    }
-
-    /// Returns the figures of a route; `None` if there are none.
-    pub(super) fn known(&self, route: &Route) -> Option<Arc<RouteFigures>> {
-        self.routes.lock().get(&route.name).cloned()
-    }
-
-    /// Records the inputs of the request for which a response was stored.
-    pub(super) fn note_inputs(&self, response: ResponseId, inputs: InputDigests) {
-        let known = self.inputs.get_or_init(|| Cache::new(INPUTS_CAPACITY));
-        known.insert(response.number(), inputs);
-    }
-
-    /// Returns the inputs of the request for which a response was stored; `None` if they are not
-    /// remembered.
-    pub(super) fn inputs_of(&self, response: ResponseId) -> Option<InputDigests> {
-        self.inputs.get()?.get(&response.number())
-    }
-
-    /// Removes the figures of routes that have changed or are gone, because they describe another
-    /// rule.
-    pub(in crate::pipeline) fn retain<'a>(&self, routes: impl Iterator<Item = &'a Route>) {
-        let mut known = self.routes.lock();
-        if known.is_empty() {
-            return;
+        let mut figures: HashMap<&str, Arc<RouteFigures>> = HashMap::new();
+        let of = |route: &'a Arc<Route>| {
+            let mode = VerificationMode::of(route.verification)?;
+            let fingerprint = fingerprints.get(&*route.name)?.finish();
+            let is_same = |known: &&Arc<RouteFigures>| {
+                known.route == route.name && known.fingerprint == fingerprint
+            };
+            let kept = previous.each().find(is_same).map(Arc::clone);
+            let new = || Arc::new(RouteFigures::new((&route.name, mode), fingerprint, metrics));
+            let of_name = figures.entry(&*route.name);
+            Some(Arc::clone(of_name.or_insert_with(|| kept.unwrap_or_else(new))))
+        };
+        let following = Self(routes.each().map(of).collect());
+        let is_kept = |known: &Arc<RouteFigures>| following.each().any(|it| Arc::ptr_eq(it, known));
+        for replaced in previous.each().filter(|known| !is_kept(known)) {
+            replaced.is_replaced.store(true, Relaxed);
         }
-        let current: HashMap<&str, u64> =
-            routes.map(|route| (&*route.name, fingerprint(route))).collect();
-        known.retain(|name, figures| current.get(&**name) == Some(&figures.fingerprint));
+        following
     }
-}
 
-/// Returns a digest of a route's configuration.
-fn fingerprint(route: &Route) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    format!("{route:?}").hash(&mut hasher);
-    hasher.finish()
+    fn each(&self) -> impl Iterator<Item = &Arc<RouteFigures>> {
+        self.0.iter().flatten()
+    }
+
+    /// Returns the figures of a route; `None` if it is not verified.
+    pub(in crate::pipeline) fn get(&self, index: usize) -> Option<&Arc<RouteFigures>> {
+        self.0.get(index)?.as_ref()
+    }
 }
 
 impl RouteFigures {
-    fn new(route: &Route, metrics: &Arc<Metrics>, since: (Timestamp, Timestamp)) -> Self {
-        let is_shadow = route.verification == Verification::Shadow;
+    fn new(
+        (route, mode): (&Arc<str>, VerificationMode),
+        fingerprint: u64,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         Self {
-            mode: if is_shadow { VerificationMode::Shadow } else { VerificationMode::Audit },
-            fingerprint: fingerprint(route),
-            since,
+            mode,
+            fingerprint,
+            since: OnceLock::new(),
+            is_replaced: AtomicBool::new(false),
             counts: Mutex::default(),
-            route: Arc::clone(&route.name),
+            route: Arc::clone(route),
             metrics: Arc::clone(metrics),
         }
     }
 
+    /// Begins to count, unless it has begun. `now` is the time by the wall clock and by the
+    /// monotonic clock.
+    pub(super) fn begin(&self, now: (Timestamp, Timestamp)) {
+        self.since.get_or_init(|| now);
+    }
+
     /// Returns when counting began, by the wall clock.
-    pub(super) fn since(&self) -> Timestamp {
-        self.since.0
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.since.get().map(|(wall, _)| *wall)
     }
 
     /// Returns whether a response was requested before counting began, possibly under another rule.
     pub(super) fn precedes(&self, requested_at: Timestamp) -> bool {
-        requested_at < self.since.1
+        self.since.get().is_none_or(|(_, steady)| requested_at < *steady)
+    }
+
+    /// Returns whether a reload has replaced the rule. What it would store, the new rule may not find.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Relaxed)
+    }
+
+    pub(super) fn mode(&self) -> VerificationMode {
+        self.mode
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -309,6 +315,15 @@ impl RouteFigures {
 }
 
 impl VerificationMode {
+    /// Returns how a route is verified; `None` if it is not.
+    fn of(verification: Verification) -> Option<Self> {
+        match verification {
+            Verification::Shadow => Some(Self::Shadow),
+            Verification::Audit(_) => Some(Self::Audit),
+            Verification::Off => None,
+        }
+    }
+
     /// Returns the spelling in metrics and reports.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -355,18 +370,23 @@ impl Counts {
         if let Some(known) = self.samples.iter_mut().find(is_same_kind) {
             (known.age, known.path, known.last) = (age, path, at);
             known.count += 1;
-        } else if self.samples.len() < MAX_SAMPLES {
-            self.samples.push(DifferenceSample {
-                differences,
-                inputs,
-                count: 1,
-                first: at,
-                last: at,
-                age,
-                path,
-            });
-        } else {
-            self.unsampled += 1;
+            return;
+        }
+        self.make_room_for_sample();
+        let (count, first, last) = (1, at, at);
+        self.samples.push(DifferenceSample { differences, inputs, count, first, last, age, path });
+    }
+
+    /// Drops the rarest sample if there are too many, so that kinds which a client makes up do not
+    /// keep out those that matter.
+    fn make_room_for_sample(&mut self) {
+        if self.samples.len() < MAX_SAMPLES {
+            return;
+        }
+        let samples = self.samples.iter().enumerate();
+        let rarest = samples.min_by_key(|(_, sample)| (sample.count, sample.last));
+        if let Some(index) = rarest.map(|(index, _)| index) {
+            self.unsampled += self.samples.remove(index).count;
         }
     }
 }

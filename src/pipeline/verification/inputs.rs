@@ -3,12 +3,16 @@
 use std::{
     hash::{BuildHasher, Hash, Hasher, RandomState},
     net::IpAddr,
-    sync::LazyLock,
+    sync::{LazyLock, OnceLock},
 };
 
 use http::{HeaderName, HeaderValue, header, request::Parts};
+use quick_cache::sync::Cache;
 
-use crate::policy::{CredentialRules, credentials::CookieKind};
+use crate::{
+    entry::ResponseId,
+    policy::{CredentialRules, credentials::CookieKind},
+};
 
 /// A part of a request on which the response may depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +90,26 @@ fn is_per_request(name: &str) -> bool {
         || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Digests of the inputs of one request. They are comparable only within this process.
+/// The inputs of the requests that responses in shadow mode were stored for, by response.
+#[derive(Default)]
+pub(in crate::pipeline) struct RememberedInputs(OnceLock<Cache<usize, InputDigests>>);
+
+/// Stored responses whose inputs are remembered, at 72 bytes each.
+const CAPACITY: usize = 16_384;
+
+impl RememberedInputs {
+    /// Remembers the inputs of the request that a response was stored for.
+    pub(super) fn note(&self, response: ResponseId, inputs: InputDigests) {
+        self.0.get_or_init(|| Cache::new(CAPACITY)).insert(response.number(), inputs);
+    }
+
+    /// Returns the inputs of the request that a response was stored for, if they are remembered.
+    pub(super) fn of(&self, response: ResponseId) -> Option<InputDigests> {
+        self.0.get()?.get(&response.number())
+    }
+}
+
+/// Digests of the inputs of one request. They compare within this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InputDigests([u64; RequestInput::ALL.len()]);
 

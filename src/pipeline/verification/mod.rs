@@ -15,6 +15,7 @@ mod shadow;
 mod slots;
 
 pub(super) use audit::{AuditedHit, is_audited};
-pub(super) use figures::VerificationFigures;
+pub(crate) use figures::FiguresByRoute;
+pub(super) use inputs::RememberedInputs;
 pub(crate) use report::VerificationReport;
 pub(super) use slots::VerificationSlots;

@@ -11,11 +11,7 @@ use super::{
     inputs::{DifferingInputs, RequestInput},
 };
 use crate::{
-    comparison::Difference,
-    field::Rfc3339,
-    pipeline::state::Pipeline,
-    policy::CacheResult,
-    route::{Route, Verification},
+    comparison::Difference, field::Rfc3339, pipeline::state::Pipeline, policy::CacheResult,
 };
 
 /// The figures of all routes that are verified.
@@ -120,28 +116,24 @@ impl<S> Pipeline<S> {
     /// Returns the figures of all routes that are verified on this node.
     pub(crate) fn verification_report(&self) -> VerificationReport {
         self.config.with(|config| {
-            let is_verified = |route: &&Route| route.verification != Verification::Off;
-            let verified = config.all_routes().filter(is_verified);
-            let report =
-                |route: &Route| RouteReport::of(route, self.verification.known(route).as_deref());
-            VerificationReport { routes: verified.map(report).collect() }
+            let routes = config.all_routes().enumerate().filter_map(|(index, route)| {
+                let figures = config.figures.get(index)?;
+                Some(RouteReport::of(&route.name, figures))
+            });
+            VerificationReport { routes: routes.collect() }
         })
     }
 }
 
 impl RouteReport {
-    fn of(route: &Route, figures: Option<&RouteFigures>) -> Self {
-        let counts = figures.map(|figures| figures.counts().clone()).unwrap_or_default();
-        let mode = match route.verification {
-            Verification::Shadow => VerificationMode::Shadow,
-            Verification::Audit(_) | Verification::Off => VerificationMode::Audit,
-        };
+    fn of(route: &str, figures: &RouteFigures) -> Self {
+        let (counts, mode) = (figures.counts().clone(), figures.mode());
         let is_shadow = mode == VerificationMode::Shadow;
         let requests = counts.results.iter().sum();
         Self {
-            route: route.name.to_string(),
+            route: route.to_owned(),
             mode: mode.as_str(),
-            since: figures.map(|figures| Rfc3339(figures.since()).to_string()),
+            since: figures.since().map(|since| Rfc3339(since).to_string()),
             requests,
             results: if is_shadow { counts.results() } else { BTreeMap::new() },
             hit_ratio: is_shadow.then(|| counts.hit_ratio()).flatten(),

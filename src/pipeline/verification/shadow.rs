@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::{
     comparing::{compare, compare_without_body, has_same_tag, joined},
-    figures::{ComparisonRecord, RouteFigures, WouldBe},
+    figures::{ComparisonRecord, RouteFigures, VerificationMode, WouldBe},
     inputs::InputDigests,
 };
 use crate::{
@@ -43,7 +43,6 @@ use crate::{
         CacheResult, ForwardReason, Partition, Reason, RequestDirectives, ResponseDirectives,
         stale::Outage, stored_fields, validation,
     },
-    route::Verification,
     store::{MemoryStore, Store},
 };
 
@@ -91,7 +90,9 @@ impl<S: Store> ClientRequest<S> {
         body: RequestBody,
     ) -> Response<DeliveredBody> {
         let mut decision = pass::decision(Reason::Shadow);
-        let shadow = ShadowRequest::begin(&self.context, lookup).await;
+        let Some(shadow) = ShadowRequest::begin(&self.context, lookup).await else {
+            return self.pass(body, decision, None).await;
+        };
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let forwarded = self.context.forwarded(body, None);
         let (requested_at, started) = (pipeline.clock.now(), Instant::now());
@@ -118,24 +119,21 @@ impl<S: Store> ClientRequest<S> {
     /// Counts a request that does not consult the cache, on a route in shadow mode.
     pub(in crate::pipeline) fn note_unconsulted(&self, reason: Reason) {
         let RequestContext { pipeline, config, route, .. } = &self.context;
-        let route = config.route(*route);
-        if route.verification != Verification::Shadow || self.context.is_unsafe() {
-            return;
-        }
-        let now = (pipeline.clock.now(), pipeline.clock.steady());
-        let figures = pipeline.verification.of(route, &pipeline.metrics, now);
+        let figures = config.figures.get(*route);
+        let figures = figures.filter(|figures| figures.mode() == VerificationMode::Shadow);
+        let Some(figures) = figures.filter(|_| !self.context.is_unsafe()) else { return };
+        figures.begin((pipeline.clock.now(), pipeline.clock.steady()));
         figures.note_request(&WouldBe::new(CacheResult::Bypass, Some(reason)));
     }
 }
 
 impl ShadowRequest {
-    /// Looks up the request in the shadow store. Takes the fence stamp for a response that may be
-    /// stored.
-    async fn begin<S: Store>(real: &RequestContext<S>, lookup: Lookup) -> Self {
+    /// Looks the request up in the shadow store. Takes the fence stamp of what may be stored.
+    /// Returns `None` on a route without figures.
+    async fn begin<S: Store>(real: &RequestContext<S>, lookup: Lookup) -> Option<Self> {
         let (pipeline, config) = (&real.pipeline, &real.config);
-        let route = config.route(real.route);
-        let now = (pipeline.clock.now(), pipeline.clock.steady());
-        let figures = pipeline.verification.of(route, &pipeline.metrics, now);
+        let figures = Arc::clone(config.figures.get(real.route)?);
+        figures.begin((pipeline.clock.now(), pipeline.clock.steady()));
         let peer = real.connection.peer.map(|peer| peer.ip().to_canonical());
         let inputs = InputDigests::of(&real.request, &config.credentials, peer);
         let context = in_shadow(real);
@@ -148,7 +146,7 @@ impl ShadowRequest {
             LookupOutcome::Miss(plan) => (plan.key.clone(), lookup.directives),
         };
         let fetch = context.fetch_context(&lookup, key, (&context.request, directives));
-        Self { context, lookup, outcome, flight, is_storing, fetch, figures, inputs }
+        Some(Self { context, lookup, outcome, flight, is_storing, fetch, figures, inputs })
     }
 
     /// Counts a request to which the origin did not respond.
@@ -303,7 +301,7 @@ impl ShadowRequest {
         } else {
             Comparison::Skipped(SkipReason::Purged)
         };
-        let known = pipeline.verification.inputs_of(stored.id);
+        let known = pipeline.remembered_inputs.of(stored.id);
         let route = self.fetch.matched_route();
         self.figures.note_comparison(ComparisonRecord {
             comparison,
@@ -323,6 +321,9 @@ impl ShadowRequest {
             Some(Err(reason)) => return self.reject(live.status, reason).await,
         };
         let Ok(ObservedContent { chunks, trailers, proof }) = end.content else { return };
+        if self.figures.is_replaced() {
+            return;
+        }
         if terms.freshness.is_reusable_unvalidated(now) {
             self.context.pipeline.hit_for_miss.forget(&self.fetch.key);
         } else {
@@ -332,7 +333,7 @@ impl ShadowRequest {
         let body = CompleteBody::new(chunks, trailers, proof);
         let head = (live.status, live.headers);
         if let Some(stored) = admit::store_complete(&self.fetch, &terms, head, &body).await {
-            self.context.pipeline.verification.note_inputs(stored.id, self.inputs);
+            self.context.pipeline.remembered_inputs.note(stored.id, self.inputs);
         }
     }
 

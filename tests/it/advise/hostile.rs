@@ -52,6 +52,50 @@ fn no_value_of_a_user_is_printed() {
 }
 
 #[test]
+fn a_log_without_clients_shows_only_common_words() {
+    let mut log = String::new();
+    for at in 0..3000 {
+        let time = format!("2026-11-23T{:02}:{:02}:{:02}.000Z", at / 3600, at / 60 % 60, at % 60);
+        let path = ["/orders", "/u/alice", "/u/bob", "/profile/carol", "/dave"][at % 5];
+        writeln!(log, "{time} MISS 200 GET api.example.com{path} 700B 120.5ms").unwrap();
+    }
+    let proposal = advise(&log);
+    configuration(&proposal);
+    assert!(proposal.contains("match = \"GET /orders\""), "{proposal}");
+    for name in ["alice", "bob", "carol", "dave"] {
+        assert!(!proposal.contains(name), "{name}\n{proposal}");
+    }
+}
+
+#[test]
+fn the_memory_is_bounded_for_any_log() {
+    // More than a hundred thousand targets at a hundred and twenty paths of several segments.
+    let consonants = "bcdfghjklm".chars();
+    let ends = ["alo", "eno", "imu", "oru", "uta", "ara", "esi", "ilo", "opa", "uzo", "ame", "ete"];
+    let names: Vec<String> =
+        consonants.flat_map(|first| ends.map(|rest| format!("{first}{rest}"))).collect();
+    let mut log = GzEncoder::new(Vec::new(), Compression::fast());
+    for round in 0..1200_usize {
+        for (at, name) in names.iter().enumerate() {
+            let item = if round % 8 == 0 { 100_005 } else { 100_000 + round * 131 + at };
+            let below = ["", "/info"][round % 2];
+            let (client, request) = (round % 12, format!("GET /{name}/{item}{below}"));
+            let line = line(round * 60, &format!("192.0.2.{client}"), &request, 500 + round % 50);
+            log.write_all(line.as_bytes()).unwrap();
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("log.gz"), log.finish().unwrap()).unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -d 97656; exec \"$0\" advise log.gz", env!("CARGO_BIN_EXE_larder")])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("from 144,000 requests in "));
+}
+
+#[test]
 fn broken_lines_are_counted_and_the_others_are_used() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = tiles(1000).into_bytes();

@@ -1,0 +1,50 @@
+//! The credentials of a request that is kept: after a logout it must not be repeated.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    fence::{FenceStamp, PurgeVerdict, ResponseAttributes},
+    pipeline::{
+        config_snapshot::ConfigSnapshot,
+        credentials::{self, IdentityInputs},
+        receive::Lookup,
+    },
+    purge::{AppliedPurges, ExpectedResponse, RevocableFact},
+    user::PartitionMember,
+};
+
+/// The credentials of a request, as of the time when it arrived.
+pub(in crate::pipeline) struct HeldCredentials {
+    /// None if they name nobody that a logout could name.
+    holder: Option<Arc<PartitionMember>>,
+    stamp: FenceStamp,
+    /// That they counted at the time of the stamp.
+    counted: RevocableFact,
+}
+
+impl HeldCredentials {
+    /// Holds the credentials of a request. `stamp` is that of the purge log at present.
+    pub(in crate::pipeline) fn of(
+        config: &ConfigSnapshot,
+        lookup: &Lookup,
+        inputs: &IdentityInputs<'_>,
+        stamp: FenceStamp,
+    ) -> Self {
+        let member = lookup.member.clone();
+        let holder = member.or_else(|| credentials::holder(config, inputs));
+        Self { holder, stamp, counted: RevocableFact::new(stamp) }
+    }
+
+    /// Returns whether no logout, and no refusal by the origin, has ended the credentials since, on
+    /// any node. False while this node does not follow the purge log.
+    pub(super) fn still_count(&self, applied_purges: &AppliedPurges) -> bool {
+        let Some(holder) = &self.holder else { return true };
+        let (now, name) = (Instant::now(), || holder.credential_name());
+        // The logout of a gateway's user ends no credential, and purges what the user owns.
+        let user = holder.owner.as_deref();
+        let attributes = ResponseAttributes { user, ..ResponseAttributes::default() };
+        let owned = ExpectedResponse { url: b"", attributes, tags: None };
+        applied_purges.still_holds(&self.counted, now, name)
+            && applied_purges.judge_fetched(&self.stamp, &owned, &[]) == PurgeVerdict::Alive
+    }
+}
