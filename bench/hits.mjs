@@ -1,12 +1,11 @@
 // Hits of one Larder under load, by server CPU: for the comparisons of kinds of hits.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import { sleep, start } from '../tests/process.mjs'
+import { cpuSeconds } from './processes.mjs'
 import { LOAD_CORE } from './servers.mjs'
-
-const TICKS = 100 // of /proc/*/stat, a second
 
 /** Asks until all are hits. Requests have a `path`, and may have a `method`, `headers` and a `body`. */
 export async function verify (larder, requests) {
@@ -53,11 +52,6 @@ end
 async function hitCount (larder) {
   const text = await (await fetch(`${larder.admin}/metrics`)).text()
   return text.split('\n').filter(line => /^larder_requests_total\{.*cache="HIT"/i.test(line)).reduce((sum, line) => sum + Number(line.split(' ').pop()), 0)
-}
-
-function cpuSeconds (pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
 }
 
 export function median (list) {
