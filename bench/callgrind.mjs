@@ -3,7 +3,7 @@
 // run, and what was done about it.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { sleep, startLarder, startRedis } from '../tests/process.mjs'
 import { SECRET, requests } from './requests.mjs'
@@ -12,7 +12,7 @@ import { Client, Stepper, startOrigin, startRelay } from './stepwise.mjs'
 const BATCHES = 7
 const BATCH = 64 // requests: of a browser's, Larder looks closer at every 64th
 const WARM_UP = 2 * BATCH
-const TRIES = 5 * BATCHES
+const TRIES = 2 * BATCHES
 // What jemalloc does from time to time by the clock, or after so many bytes.
 const ALLOCATOR = 'narenas:1,experimental_tcache_gc:false,tcache_gc_incr_bytes:1073741824,background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1'
 const BODY = 'x'.repeat(1024)
@@ -40,7 +40,7 @@ ttl = "1h"
 /**
  * What a request of each kind takes in a build of Larder, of `requests.mjs`: `{ all, digest, spread }` by kind. `digest` are the instructions
  * of SHA-256, which valgrind emulates without the processor's own instructions; `all` and `digest` are medians of the batches, `spread` is the difference of the
- * largest and the smallest `all`. `path` replaces that of the requests; `keep` is a folder in which callgrind's files stay.
+ * largest and the smallest `all`. `path` replaces that of the requests; `keep` is a folder that gets callgrind's file of the last batch of each kind.
  */
 export async function instructions (binary, kinds, { path, keep } = {}) {
   const counted = {}
@@ -57,7 +57,7 @@ function settingOf (kind) {
 }
 
 async function inOneProcess (binary, setting, kinds, { path, keep }) {
-  const folder = keep || mkdtempSync('/tmp/larder-callgrind-')
+  const folder = mkdtempSync('/tmp/larder-callgrind-')
   const stepper = new Stepper()
   const origin = await startOrigin(stepper, BODY)
   const redis = setting === 'redis' ? await startRedis() : undefined
@@ -67,13 +67,13 @@ async function inOneProcess (binary, setting, kinds, { path, keep }) {
   const counted = {}
   for (const kind of kinds) {
     try {
-      counted[kind] = await count({ larder, stepper, origin }, kind, { ...requests[kind], ...(path && { path }) })
+      counted[kind] = await count({ larder, stepper, origin }, { ...requests[kind], ...(path && { path }) }, keep && join(keep, kind))
     } catch (error) {
       throw new Error(`${kind}: ${error.message}\n${larder.tail()}`)
     }
   }
   for (const each of [larder, relay, redis, origin]) await each?.stop()
-  if (!keep) rmSync(folder, { recursive: true, force: true })
+  rmSync(folder, { recursive: true, force: true })
   return counted
 }
 
@@ -89,14 +89,14 @@ async function startCounted (binary, file, origin, setting, relay) {
   })
   const ready = async () => (await fetch(`${larder.admin}/readyz`)).text()
   if (relay) for (let text = ''; !text.includes('purge log: synced') || !text.includes('redis: up'); text = await ready()) await sleep(20)
-  return { ...larder, dump: () => dump(larder, file), callgrind: (...command) => vgdb(larder, ...command) }
+  return { ...larder, dump: keep => dump(larder, file, keep), callgrind: (...command) => vgdb(larder, ...command) }
 }
 
 function firstCore () {
   return /^Cpus_allowed_list:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))[1]
 }
 
-async function count ({ larder, stepper, origin }, kind, request) {
+async function count ({ larder, stepper, origin }, request, keep) {
   const client = new Client(stepper, larder.port)
   let number = 0
   const ask = () => client.ask(text(request, number++))
@@ -113,7 +113,7 @@ async function count ({ larder, stepper, origin }, kind, request) {
       verify(request, head)
       isOneSecond &&= within(head) === first
     }
-    const counted = larder.dump()
+    const counted = larder.dump(keep)
     const wanted = ['pass', 'store'].includes(request.does) ? BATCH : 0
     if (origin.requests() - before !== wanted) throw new Error(`the origin received ${origin.requests() - before} of ${BATCH} requests instead of ${wanted}`)
     // Each second a hit's head is made anew. What is over in less does not count that, unless the machine is too slow.
@@ -145,15 +145,20 @@ function verify ({ does = 'hit' }, head) {
   if (status !== expected[0] || result !== expected[1]) throw new Error(`expected ${expected.join(' ')}, but received\n${head}`)
 }
 
-/** Has callgrind write what it has counted since the last time, and returns the instructions of the busiest thread. */
-function dump (larder, file) {
+/** Has callgrind write what it has counted since the last time, and returns the instructions of the busiest thread; its file is copied to `keep`. */
+function dump (larder, file, keep) {
   vgdb(larder, 'dump')
   const folder = dirname(file)
   const parts = readdirSync(folder).filter(name => new RegExp(`^${basename(file)}\\.\\d+-\\d+$`).test(name)).map(name => join(folder, name))
   if (!parts.length) throw new Error('callgrind wrote nothing')
-  const threads = parts.map(part => read(readFileSync(part, 'utf8')))
+  const threads = parts.map(part => ({ part, ...read(readFileSync(part, 'utf8')) }))
+  const busiest = threads.reduce((busiest, each) => each.all > busiest.all ? each : busiest)
+  if (keep) {
+    mkdirSync(dirname(keep), { recursive: true })
+    copyFileSync(busiest.part, keep)
+  }
   for (const part of parts) rmSync(part)
-  return threads.reduce((busiest, each) => each.all > busiest.all ? each : busiest)
+  return busiest
 }
 
 function vgdb ({ pid }, ...command) {

@@ -3,8 +3,10 @@
 //
 //   node bench/count.mjs --larder PATH [--twin PATH] [--kinds plain,browser,…] [--path PATH] [--limit PERCENT] [--keep FOLDER]
 //
-// The kinds are those of `requests.mjs`; `--path` asks for another path instead of theirs, `--keep` leaves what callgrind wrote.
+// The kinds are those of `requests.mjs`; `--path` asks for another path instead of theirs, `--keep` gets callgrind's file of each
+// kind, in a folder for each build.
 
+import { join } from 'node:path'
 import { options } from '../tests/process.mjs'
 import { instructions } from './callgrind.mjs'
 import { requests } from './requests.mjs'
@@ -14,7 +16,7 @@ const names = ['larder', 'twin'].filter(name => given[name])
 const kinds = given.kinds.split(',')
 for (const kind of kinds) if (!requests[kind]) throw new Error(`no kind ${kind}; known: ${Object.keys(requests).join(', ')}`)
 const counted = {}
-for (const name of names) counted[name] = await instructions(given[name], kinds, { path: given.path, keep: given.keep })
+for (const name of names) counted[name] = await instructions(given[name], kinds, { path: given.path, keep: given.keep && join(given.keep, name) })
 
 console.log(['', 'instructions', 'of them SHA-256', 'without', 'spread'].join('\t'))
 for (const kind of kinds) {
