@@ -216,13 +216,13 @@ function wrongKind (name, does, asked, requests, found) {
 async function verify (name, { path, keys, isFresh, bytes, does, group }) {
   if (isFresh) return
   const server = { ...running[name], isTls: group === 'tls' }
-  const paths = keys ? Array.from({ length: keys }, (_, i) => `${path}${(i + 1) * (server.stride ?? 1)}`) : [path]
+  const targets = server.requests ?? (keys ? Array.from({ length: keys }, (_, i) => ({ path: `${path}${(i + 1) * (server.stride ?? 1)}` })) : [{ path }])
   const agent = new (server.isTls ? https : http).Agent({ keepAlive: true, maxSockets: 32 })
   for (let i = 0; i < 10; i++) {
     if (does === 'not-modified') await get(server, path, { agent })
     const before = await originRequests()
-    for (let j = 0; j < paths.length; j += 1000) {
-      await Promise.all(paths.slice(j, j + 1000).map(each => verifyOne(name, server, each, does, bytes, agent)))
+    for (let j = 0; j < targets.length; j += 1000) {
+      await Promise.all(targets.slice(j, j + 1000).map(each => verifyOne(name, server, each, does, bytes, agent)))
     }
     if (i > 0 && (does === 'pass' || await originRequests() - before === 1)) break
     await sleep(100) // what is stored is written after its first answer
@@ -230,8 +230,8 @@ async function verify (name, { path, keys, isFresh, bytes, does, group }) {
   agent.destroy()
 }
 
-async function verifyOne (name, server, path, does, bytes, agent) {
-  const { status, length } = await get(server, path, { agent, headers: fieldsOf(does) })
+async function verifyOne (name, server, { path, headers }, does, bytes, agent) {
+  const { status, length } = await get(server, path, { agent, headers: headers ?? fieldsOf(does) })
   const expected = does === 'not-modified' ? 304 : 200
   if (status !== expected || length !== bytes) throw new Error(`${name}: ${path} is answered ${status} with ${length} bytes, not ${expected} with ${bytes}`)
 }

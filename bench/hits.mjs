@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import { sleep, start } from '../tests/process.mjs'
+import { readResult, scriptOf } from './load.mjs'
 import { cpuSeconds } from './processes.mjs'
 import { LOAD_CORE } from './servers.mjs'
 
@@ -30,23 +31,15 @@ function result ({ url }, { method = 'GET', path, headers = {}, body = '' }) {
 /** Requests per second of server CPU, all of them hits. `folder` is for the script of the load. */
 export async function load (larder, requests, { folder, connections, seconds }) {
   const script = join(folder, 'load.lua')
-  const text = value => `[==[${value}]==]`
-  const lines = requests.map(({ method = 'GET', path, headers = {}, body }) =>
-    `wrk.format("${method}", ${text(path)}, {${Object.entries(headers).map(([name, value]) => `["${name}"] = ${text(value)}`).join(', ')}}, ${body ? text(body) : 'nil'})`)
-  writeFileSync(script, `init = function() requests = {${lines.join(',\n')}}; last = 0 end
-request = function() last = last % #requests + 1; return requests[last] end
-done = function(summary)
-  io.write(string.format("RESULT %d %d\\n", summary.requests, summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
-end
-`)
+  writeFileSync(script, scriptOf(requests))
   const [before, hits] = [cpuSeconds(larder.pid), await hitCount(larder)]
   const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '-s', script, larder.url])
   while (client.isRunning()) await sleep(20)
   const used = cpuSeconds(larder.pid) - before
-  const [, answered, errors] = /RESULT (\d+) (\d+)/.exec(client.tail()) ?? []
-  if (!answered || Number(errors)) throw new Error(`the load failed\n${client.tail()}`)
-  if (await hitCount(larder) - hits < Number(answered)) throw new Error('not all answers were hits')
-  return Number(answered) / used
+  const { requests: answered, errors } = readResult(client.tail()) ?? {}
+  if (!answered || errors) throw new Error(`the load failed\n${client.tail()}`)
+  if (await hitCount(larder) - hits < answered) throw new Error('not all answers were hits')
+  return answered / used
 }
 
 async function hitCount (larder) {

@@ -27,17 +27,20 @@ init = function(args)
     return requests[last]
   end
 end
+`
+const DONE = `
 done = function(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d %d %d %d\\n", summary.requests, summary.duration, summary.bytes,
     latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
 end
 `
+const text = value => `[==[${value}]==]`
 let fresh = 0 // targets that were requested once
 
 /**
- * One run: `{ requests, seconds, bytes, p50, p99, errors, said }`, times in microseconds. `server` has a `port`, and may have a `stride` of its targets; `fields` are
- * those of each request. `folder` is for the script of wrk.
+ * One run: `{ requests, seconds, bytes, p50, p99, errors, said }`, times in microseconds. `server` has a `port`, and may have
+ * a `stride` of its targets, or `requests` of its own in their place; `fields` are those of each request. `folder` is for the script of wrk.
  */
 export async function run ({ client = 'wrk', ...workload }, server, { seconds, fields = {}, folder, bare }) {
   const command = { wrk, h2load, handshakes, load }[client](workload, server, { seconds, fields, folder, bare })
@@ -50,16 +53,26 @@ export async function run ({ client = 'wrk', ...workload }, server, { seconds, f
   return { ...result, said }
 }
 
-function wrk ({ path, keys, isFresh, connections, group }, { port, stride = 1 }, { seconds, fields, folder }) {
+/** wrk's script that sends these requests in turn; they have a `path`, and may have a `method`, `headers` and a `body`. */
+export function scriptOf (requests) {
+  const lines = requests.map(({ method = 'GET', path, headers = {}, body }) =>
+    `wrk.format("${method}", ${text(path)}, {${Object.entries(headers).map(([name, value]) => `["${name}"] = ${text(value)}`).join(', ')}}, ${body ? text(body) : 'nil'})`)
+  return `${DONE}init = function() requests = {${lines.join(',\n')}}; last = 0 end
+request = function() last = last % #requests + 1; return requests[last] end
+`
+}
+
+function wrk ({ path, keys, isFresh, connections, group }, { port, stride = 1, requests }, { seconds, fields, folder }) {
   const script = join(folder, 'load.lua')
-  writeFileSync(script, SCRIPT)
+  writeFileSync(script, requests ? scriptOf(requests) : SCRIPT + DONE)
   const lines = Object.entries(fields).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
   const targets = isFresh ? ['--', 'fresh', path, String(fresh)] : keys ? ['--', path, String(keys), String(stride)] : []
   return ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, ...lines,
     `${group === 'tls' ? 'https' : 'http'}://127.0.0.1:${port}${path}`, ...targets]
 }
 
-function readResult (said) {
+/** The figures of a program that prints `RESULT`. */
+export function readResult (said) {
   const figures = /RESULT (.+)/.exec(said)?.[1].split(' ').map(Number)
   if (!figures) return undefined
   const [requests, microseconds, bytes, p50, p99, errors] = figures

@@ -4,15 +4,26 @@
 
 import { createHmac } from 'node:crypto'
 
-/** The secret of the token. */
+/** The secret of the tokens. */
 export const SECRET = 'a secret of the bench, and of no one else'
 /** The entity tag of the origin's responses. */
 export const ETAG = '"6905a2c0-400"'
 
 const base64 = value => Buffer.from(value).toString('base64url')
-const claims = { sub: 'user-1', scope: 'openid profile read write', exp: Math.floor(Date.now() / 1000) + 86400, jti: '0f1c5a0e-6b7e-4a2c', name: 'Zoe Example', email: 'zoe@example.com' }
-const signed = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(JSON.stringify(claims))}`
-const token = `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
+
+/** A signed token of a user. */
+export function tokenOf (user) {
+  const claims = {
+    sub: user,
+    scope: 'openid profile read write',
+    exp: Math.floor(Date.now() / 1000) + 86400,
+    jti: '0f1c5a0e-6b7e-4a2c',
+    name: 'Zoe Example',
+    email: 'zoe@example.com'
+  }
+  const signed = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(JSON.stringify(claims))}`
+  return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
+}
 
 const curl = { 'User-Agent': 'curl/8.14.1', Accept: '*/*' }
 
@@ -73,7 +84,7 @@ const proxied = {
 export const requests = {
   plain: { path: '/hit/1k', fields: curl },
   browser: { path: '/hit/1k', fields: browser },
-  user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${token}` } },
+  user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined } },
   capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser },
   trusted: { path: '/hit/1k', fields: proxied, isTrusted: true },

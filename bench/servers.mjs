@@ -6,6 +6,7 @@ import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { answering, freePort, start, startLarder, startRedis } from '../tests/process.mjs'
+import { SECRET, tokenOf } from './requests.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 export const SERVER_CORE = ['taskset', '-c', '0']
@@ -199,6 +200,18 @@ const startStored = count => async (folder, origin, given) => {
   return { ...larder, stride: count > 1000 ? 997 : 1 }
 }
 
+/** Larder with users who prove themselves by tokens: requests for what all share, or each user's for a response of the user's own. */
+const startUsers = isOwn => async (folder, origin, given) => {
+  const route = (name, rest) => `[[route]]\nname = "${name}"\nmatch = "/items/${name}/**"\nttl = "1h"\n${rest}`
+  const extra = `[user]\njwt = { secret = "${SECRET}" }\n${route('shared', '')}${route('mine', 'partition = "user"\n')}`
+  const larder = await startLarderPinned(folder, origin, given, { extra })
+  const users = Array.from({ length: 200 }, (_, user) => user)
+  const requests = isOwn
+    ? users.map(user => ({ path: '/items/mine/list', headers: { Authorization: `Bearer ${tokenOf(`user-${user}`)}` } }))
+    : users.map(user => ({ path: `/items/shared/${user}` }))
+  return { ...larder, requests }
+}
+
 /** Requests each of the targets with the numbers 1 to `count` once. */
 export function fill ({ bare }, { port }, path, count) {
   const [program, ...rest] = [...LOAD_CORE, join(dirname(bare), 'load'), 'fill', `127.0.0.1:${port}`, path, String(count), '32']
@@ -265,6 +278,8 @@ export const servers = {
   'nginx-tls': { start: startNginxTls, group: 'tls' },
   'haproxy-tls': { start: startHaproxyTls, group: 'tls' },
   'larder-tls': { start: startLarderTls, group: 'tls' },
+  'users-shared': { start: startUsers(false), group: 'users' },
+  'users-own': { start: startUsers(true), group: 'users' },
   'workers-1': { start: startWorkers('0'), group: 'workers' },
   'workers-2': { start: startWorkers('0,1'), group: 'workers' },
   'routes-1': { start: startRoutes(1), group: 'routes' },

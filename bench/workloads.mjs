@@ -1,7 +1,7 @@
 // What the bench measures: the workloads, by name, and the bars that the summary compares them with.
 //
 // A workload has a `path`; or `keys` targets, the path with the numbers 1 to `keys` in turn; or `isFresh` targets, each requested once. `group` says which
-// servers take part (`servers.mjs`). `does` is what becomes of a request: `hit` if not given, `pass`, `store` or `not-modified`.
+// servers take part (`servers.mjs`), which may have requests of their own. `does` is what becomes of a request: `hit` if not given, `pass`, `store` or `not-modified`.
 
 const KEYS = 5000 // more than are ever under way at once: no two requests can share one answer of Redis
 
@@ -48,6 +48,7 @@ export const WORKLOADS = {
     bytes: 1024,
     title: 'Resumed TLS 1.3 handshakes, a hit each'
   },
+  'users-64': { path: '/items/', group: 'users', connections: 64, bytes: 1024, title: "Hits of users' own partitions against shared ones, 1 KiB, 64 connections" },
   'workers-64': { path: '/hit/1k', group: 'workers', connections: 64, bytes: 1024, title: 'Two workers against one: hits, 1 KiB, 64 connections' },
   'routes-64': { path: '/hit/1k', group: 'routes', connections: 64, bytes: 1024, title: '1, 100 and 1,000 routes: hits of the last one, 1 KiB, 64 connections' },
   'stored-64': {
@@ -85,6 +86,7 @@ export const BARS = [
   { workload: 'tls-http2-64', server: 'larder-tls', against: 'nginx-tls', bar: 1.2 },
   { workload: 'handshake-full', server: 'larder-tls', against: 'nginx-tls', bar: 1 },
   { workload: 'handshake-resumed', server: 'larder-tls', against: 'nginx-tls', bar: 1 },
+  { workload: 'users-64', server: 'users-own', against: 'users-shared', bar: 0.85 },
   { workload: 'workers-64', server: 'workers-2', against: 'workers-1', bar: 0.9 },
   { workload: 'routes-64', server: 'routes-1000', against: 'routes-1', bar: 0.97 },
   { workload: 'stored-64', server: 'stored-1000000', against: 'stored-1000', bar: 0.95 }
