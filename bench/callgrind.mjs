@@ -120,6 +120,7 @@ async function count ({ larder, stepper, origin }, request, keep) {
     const list = isOneSecond ? batches : rest
     list.push({ all: counted.all / BATCH, digest: counted.digest / BATCH })
   }
+  rest.sort((one, other) => one.all - other.all)
   batches.push(...rest.slice(0, BATCHES - batches.length))
   larder.callgrind('instrumentation', 'off')
   client.close()
