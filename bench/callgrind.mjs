@@ -9,10 +9,10 @@ import { sleep, startLarder, startRedis } from '../tests/process.mjs'
 import { SECRET, requests } from './requests.mjs'
 import { Client, Stepper, startOrigin, startRelay } from './stepwise.mjs'
 
-const BATCHES = 7
-const BATCH = 64 // requests: of a browser's, Larder looks closer at every 64th
-const WARM_UP = 2 * BATCH
-const TRIES = 2 * BATCHES
+const BATCHES = 9
+const BATCH = 16 // requests, few enough for one second on a busy machine
+const WARM_UP = 128 // requests
+const TRIES = 3 * BATCHES
 // What jemalloc does from time to time by the clock, or after so many bytes.
 const ALLOCATOR = 'narenas:1,experimental_tcache_gc:false,tcache_gc_incr_bytes:1073741824,background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1'
 const BODY = 'x'.repeat(1024)
@@ -98,6 +98,7 @@ function firstCore () {
 
 async function count ({ larder, stepper, origin }, request, keep) {
   const client = new Client(stepper, larder.port)
+  const size = request.batch ?? BATCH
   let number = 0
   const ask = () => client.ask(text(request, number++))
   for (let i = 0; i < WARM_UP; i++) await ask()
@@ -108,17 +109,17 @@ async function count ({ larder, stepper, origin }, request, keep) {
     larder.callgrind('zero')
     const before = origin.requests()
     let isOneSecond = true
-    for (let i = 0; i < BATCH; i++) {
+    for (let i = 0; i < size; i++) {
       const head = await ask()
       verify(request, head)
       isOneSecond &&= within(head) === first
     }
     const counted = larder.dump(keep)
-    const wanted = ['pass', 'store'].includes(request.does) ? BATCH : 0
-    if (origin.requests() - before !== wanted) throw new Error(`the origin received ${origin.requests() - before} of ${BATCH} requests instead of ${wanted}`)
+    const wanted = ['pass', 'store'].includes(request.does) ? size : 0
+    if (origin.requests() - before !== wanted) throw new Error(`the origin received ${origin.requests() - before} of ${size} requests instead of ${wanted}`)
     // Each second a hit's head is made anew. What is over in less does not count that, unless the machine is too slow.
     const list = isOneSecond ? batches : rest
-    list.push({ all: counted.all / BATCH, digest: counted.digest / BATCH })
+    list.push({ all: counted.all / size, digest: counted.digest / size })
   }
   rest.sort((one, other) => one.all - other.all)
   batches.push(...rest.slice(0, BATCHES - batches.length))

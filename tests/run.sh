@@ -164,7 +164,8 @@ run_checker() {
   cargo test --locked --features planted-bugs --test it request_content::property:: -- --nocapture
   cargo test --locked --features planted-bugs --test it sharing::identities:: -- --nocapture
 }
-run_build() { cargo build --locked --profile optimized; }
+# Not incremental: such builds inline less, by how much depends on what was built before, and their instructions are counted.
+run_build() { CARGO_INCREMENTAL=0 cargo build --locked --profile optimized; }
 
 run_instructions() {
   need valgrind=valgrind vgdb=valgrind node=nodejs redis-server=redis-server taskset=util-linux
