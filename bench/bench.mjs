@@ -1,121 +1,120 @@
-// Measures Larder against nginx, HAProxy, Varnish, nginx with Lua and Redis, and a bare hyper server, in interleaved rounds.
-// NOTES.md says how to read it.
+// Measures Larder against its peers and against servers that only send bytes, in interleaved rounds. NOTES.md says how to read it.
 //
-//   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--write] [--json FILE]
+//   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--minutes M] [--quick] [--write] [--json FILE]
+//
+// `--quick` takes two rounds of a second, whatever the control says: to see that everything works.
 
 import { execFile, execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
-import { cpus } from 'node:os'
+import https from 'node:https'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { answering, freePort, options, sleep, start } from '../tests/process.mjs'
+import { freePort, options, sleep, start } from '../tests/process.mjs'
+import { measureLatency } from './latency.mjs'
+import { run } from './load.mjs'
+import { measureMemory } from './stored_bytes.mjs'
+import { cpuSeconds } from './processes.mjs'
 import { writePage } from './results.mjs'
 import { LOAD_CORE, servers, startOrigin } from './servers.mjs'
+import { page } from './tables.mjs'
+import { WORKLOADS } from './workloads.mjs'
 
-const KEYS = 5000 // more than are ever under way at once: no two requests can share one answer of Redis
-const WORKLOADS = {
-  'hit-1k-64': { path: '/hit/1k', connections: 64, bytes: 1024, title: 'Hits, 1 KiB, 64 connections' },
-  'hit-1k-1000': { path: '/hit/1k', connections: 1000, bytes: 1024, title: 'Hits, 1 KiB, 1,000 connections' },
-  'hit-100k-64': { path: '/hit/100k', connections: 64, bytes: 102400, title: 'Hits, 100 KiB, 64 connections' },
-  'hit-100k-1000': { path: '/hit/100k', connections: 1000, bytes: 102400, title: 'Hits, 100 KiB, 1,000 connections' },
-  'redis-1k-64': {
-    path: '/items/',
-    keys: KEYS,
-    connections: 64,
-    bytes: 1024,
-    isRedis: true,
-    title: 'Hits from Redis, 1 KiB, 64 connections, CPU of proxy and Redis'
-  },
-  'redis-1k-1000': {
-    path: '/items/',
-    keys: KEYS,
-    connections: 1000,
-    bytes: 1024,
-    isRedis: true,
-    title: 'Hits from Redis, 1 KiB, 1,000 connections, CPU of proxy and Redis'
-  },
-  'pass-64': { path: '/pass/1k', connections: 64, bytes: 1024, isPass: true, title: 'Pass-through (`no-store`), 1 KiB, 64 connections' }
-}
-const PEERS = ['nginx', 'haproxy', 'varnish', 'nginx-lua']
-const CLOCK_TICKS = 100 // of /proc/*/stat, a second: USER_HZ, the same on every Linux
-
+const OTHERS = { latency: measureLatency, 'memory-1k': measureMemory } // measurements that are no workload
 const given = options({
-  only: Object.keys(WORKLOADS).join(','),
+  only: [...Object.keys(WORKLOADS), ...Object.keys(OTHERS)].join(','),
   servers: Object.keys(servers).filter(name => !servers[name].isAskedFor).join(','),
-  rounds: '7',
-  seconds: '2',
+  rounds: '4',
+  seconds: '1.5',
+  minutes: '15', // for all of it; a workload's share of it limits the rounds that it gets because others were disturbed
+  quick: false,
   larder: '',
   twin: '', // another build of Larder to compare with, see fence.sh
-  bare: '', // of the bench's own package, with `control` beside it
+  bare: '', // of the bench's own package, with its other programs beside it
   json: '',
   write: false
 })
+if (given.quick) Object.assign(given, { rounds: '2', seconds: '1', minutes: '0' })
+const begun = Date.now()
 const names = given.servers.split(',')
 for (const name of names) if (!servers[name]) throw new Error(`no server ${name}; known: ${Object.keys(servers).join(', ')}`)
 const asked = given.only.split(',')
-for (const name of asked) if (!WORKLOADS[name]) throw new Error(`no workload ${name}; known: ${Object.keys(WORKLOADS).join(', ')}`)
-const workloads = asked.filter(workload => names.some(name => takesPart(name, workload)))
+const known = [...Object.keys(WORKLOADS), ...Object.keys(OTHERS)]
+for (const name of asked) if (!known.includes(name)) throw new Error(`no workload ${name}; known: ${known.join(', ')}`)
+const workloads = asked.filter(workload => WORKLOADS[workload] && names.some(name => takesPart(name, workload)))
 
 const folder = mkdtempSync('/dev/shm/larder-bench-')
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-const report = join(folder, 'report.lua')
-writeFileSync(report, `-- With arguments, a path and a number: asks for as many targets in turn.
-init = function(args)
-  if not args[1] then return end
-  local requests, last = {}, 0
-  for i = 1, tonumber(args[2]) do requests[i] = wrk.format("GET", args[1] .. i) end
-  request = function()
-    last = last % #requests + 1
-    return requests[last]
-  end
-end
-done = function(summary, latency)
-  local e = summary.errors
-  io.write(string.format("RESULT %d %d %d %d %d %d\\n", summary.requests, summary.duration, summary.bytes,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
-end
-`)
-
-const origin = await startOrigin(room('origin'))
+let rooms = 0
+const origin = await startOrigin(room())
+const etag = (await fetch(`http://${origin.host}/hit/1k`)).headers.get('etag')
 const control = await startControl()
 let reference = 0 // the best the control has ever been: the machine undisturbed
 const running = {}
-for (const name of names) if (workloads.some(workload => takesPart(name, workload))) running[name] = await begin(name)
 const measured = {}
-for (const workload of workloads) measured[workload] = await measure(workload)
-const text = page()
+for (const [index, workload] of workloads.entries()) {
+  for (const name of names.filter(name => takesPart(name, workload))) running[name] ??= await begin(name)
+  const done = workloads.slice(0, index + 1).reduce((sum, each) => sum + weight(each), 0)
+  const all = asked.reduce((sum, each) => sum + weight(each), 0)
+  measured[workload] = await measure(workload, begun + Number(given.minutes) * 60000 * done / all)
+  const later = workloads.slice(index + 1)
+  for (const name of Object.keys(running)) if (!later.some(each => takesPart(name, each))) await end(name)
+}
+const used = Object.keys(servers).filter(name => workloads.some(workload => names.includes(name) && takesPart(name, workload)))
+const others = {}
+for (const name of asked.filter(name => OTHERS[name])) {
+  others[name] = await OTHERS[name]({ names, servers, begin, end, running, given, originRequests })
+}
+for (const name of Object.keys(running)) await end(name)
+const versions = [...new Set(used.map(name => servers[name].version?.(given)).filter(Boolean))]
+const results = { date: new Date().toISOString().slice(0, 10), given: { rounds: given.rounds, seconds: given.seconds }, reference, versions, workloads: measured, ...others }
+const text = page(results)
 console.log(text)
-if (given.json) writeFileSync(given.json, JSON.stringify(measured, null, 1))
+if (given.json) writeFileSync(given.json, JSON.stringify(results, null, 1))
 if (given.write) writePage(text)
-for (const server of Object.values(running)) await server.stop()
 await control.stop()
 await origin.stop()
 process.exit()
 
-function room (name) {
-  const path = join(folder, name)
+function room () {
+  const path = join(folder, `${++rooms}`)
   mkdirSync(path, { mode: 0o755 })
   execFileSync('chmod', ['755', folder, path]) // varnishd and nginx workers may drop privileges
   return path
 }
 
 function takesPart (name, workload) {
-  const { isRedis, isPass } = WORKLOADS[workload]
-  return Boolean(servers[name].isRedis) === Boolean(isRedis) && !(isPass && name === 'bare')
+  const { group, does = 'hit' } = WORKLOADS[workload]
+  return servers[name].group === group && (!servers[name].isStub || does === 'hit')
+}
+
+/** How long a workload takes in comparison with the others: one for each server. */
+function weight (workload) {
+  if (OTHERS[workload]) return 10
+  return names.filter(name => takesPart(name, workload)).length + (WORKLOADS[workload].group === 'stored' ? 10 : 0)
 }
 
 async function begin (name) {
-  const server = await servers[name].start(room(name), origin, given)
-  await answering(`http://127.0.0.1:${server.port}/hit/1k`, server, { status: 200 })
-  return server
+  const server = await servers[name].start(room(), origin, given)
+  for (let left = 400; ; left--) {
+    const status = await get({ ...server, isTls: servers[name].group === 'tls' }, '/hit/1k').then(({ status }) => status, () => undefined)
+    if (status === 200) return server
+    if (!left || !server.isRunning()) throw new Error(`${name} does not respond: ${status}\n${server.tail()}`)
+    await sleep(50)
+  }
+}
+
+async function end (name) {
+  await running[name].stop()
+  delete running[name]
 }
 
 /**
  * All runs of one workload: A B C … A B C …, each round starting one server further on, so that drift cancels out, until
- * every server has had enough undisturbed ones; but no more than four times as many rounds as were asked for.
+ * every server has had enough undisturbed ones; but no more than four times as many rounds as were asked for, and no additional
+ * one after `deadline`.
  */
-async function measure (workload) {
+async function measure (workload, deadline) {
   const taking = names.filter(name => takesPart(name, workload))
   const wanted = Number(given.rounds)
   const rounds = []
@@ -124,7 +123,7 @@ async function measure (workload) {
     await load(name, workload, 1)
   }
   for (let round = 0; round < 4 * wanted; round++) {
-    if (taking.every(name => undisturbed(rounds, name).length >= wanted)) break
+    if (round >= wanted && (Date.now() > deadline || taking.every(name => undisturbed(rounds, name).length >= wanted))) break
     const results = {}
     for (let i = 0; i < taking.length; i++) {
       const name = taking[(i + round) % taking.length]
@@ -160,63 +159,91 @@ async function controlNow () {
   return Number(stdout)
 }
 
-/** One run of wrk on its core; an error, a wrong size or an answer of the wrong kind ends the bench. */
-async function load (name, workload, seconds) {
-  const { path, keys, connections, bytes, isPass } = WORKLOADS[workload]
+/** A run; one that is not valid is repeated twice, because a server that gets no processor for a moment may drop its Redis. */
+async function load (name, workload, seconds, attempts = 3) {
+  try {
+    return await loadOnce(name, workload, seconds)
+  } catch (error) {
+    if (attempts === 1) throw error
+    process.stderr.write(`not valid: ${error.message.split('\n')[0]}\n`)
+    await sleep(500)
+    return load(name, workload, seconds, attempts - 1)
+  }
+}
+
+/** One run of a load on its core. An error, a wrong size or an answer of the wrong kind makes it invalid. */
+async function loadOnce (name, workload, seconds) {
+  const { bytes, does = 'hit' } = WORKLOADS[workload]
   const server = running[name]
   const originBefore = await originRequests()
   const foundBefore = server.redis?.hits()
   const before = cpu(server)
-  const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', report,
-    `http://127.0.0.1:${server.port}${path}`, ...(keys ? ['--', path, String(keys)] : [])])
-  while (client.isRunning()) await sleep(20)
+  const result = await run(WORKLOADS[workload], server, { seconds, fields: fieldsOf(does), folder, bare: given.bare })
   const used = Object.fromEntries(Object.entries(cpu(server)).map(([whose, seconds]) => [whose, seconds - before[whose]]))
   const found = server.redis?.hits() - foundBefore
   const asked = await originRequests() - originBefore - 1
-  const result = /RESULT (.+)/.exec(client.tail())
-  if (!result) throw new Error(`${name}: wrk said\n${client.tail()}`)
-  const [requests, microseconds, received, p50, p99, errors] = result[1].split(' ').map(Number)
-  const fault = errors ? `${errors} errors` : received / requests < bytes ? 'short answers' : wrongKind(name, isPass, asked, requests, found)
-  if (fault) throw new Error(`${name}, ${workload}: ${fault}\n${client.tail()}\n${server.tail()}`)
-  const rate = amount => amount * 1e6 / microseconds
-  return { perSecond: rate(requests), p50, p99, load: rate(used.all), redisLoad: rate(used.redis), perCpuSecond: requests / used.all }
+  const { requests, errors } = result
+  const isShort = result.bytes / requests < bytes
+  const isLong = does === 'not-modified' && result.bytes / requests > 1024
+  const fault = errors ? `${errors} errors` : isShort || isLong ? 'answers of another size' : wrongKind(name, does, asked, requests, found)
+  if (fault) throw new Error(`${name}, ${workload}: ${fault}\n${result.said}\n${server.tail()}`)
+  return {
+    perSecond: requests / result.seconds,
+    p50: result.p50,
+    p99: result.p99,
+    load: used.all / result.seconds,
+    redisLoad: used.redis / result.seconds,
+    perCpuSecond: requests / used.all
+  }
+}
+
+function fieldsOf (does) {
+  return does === 'not-modified' ? { 'If-None-Match': etag } : {}
 }
 
 /**
- * Hits must not reach the origin, and passed requests must all do so: its own counter is the witness. Hits from Redis must
+ * Hits must not reach the origin, and passed and stored requests must all do so: its own counter is the witness. Hits from Redis must
  * all be found there, as Redis itself counts.
  */
-function wrongKind (name, isPass, asked, requests, found) {
-  if (name === 'bare') return ''
+function wrongKind (name, does, asked, requests, found) {
+  if (servers[name].isStub) return ''
   if (found < requests) return `Redis was asked for only ${found} of ${requests} hits`
-  if (isPass) return asked >= requests ? '' : `only ${asked} of ${requests} requests reached the origin`
+  if (does === 'pass' || does === 'store') return asked >= requests ? '' : `only ${asked} of ${requests} requests reached the origin`
   return asked <= 5 ? '' : `${asked} of ${requests} requests were no hits`
 }
 
 /** Asks for everything until the origin need not be asked any more, but at least twice, so that what can be stored is. */
-async function verify (name, { path, keys, bytes, isPass }) {
-  const paths = keys ? Array.from({ length: keys }, (_, i) => `${path}${i + 1}`) : [path]
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 32 })
+async function verify (name, { path, keys, isFresh, bytes, does, group }) {
+  if (isFresh) return
+  const server = { ...running[name], isTls: group === 'tls' }
+  const targets = server.requests ?? (keys ? Array.from({ length: keys }, (_, i) => ({ path: `${path}${(i + 1) * (server.stride ?? 1)}` })) : [{ path }])
+  const agent = new (server.isTls ? https : http).Agent({ keepAlive: true, maxSockets: 32 })
   for (let i = 0; i < 10; i++) {
+    if (does === 'not-modified') await get(server, path, { agent })
     const before = await originRequests()
-    for (let j = 0; j < paths.length; j += 1000) {
-      await Promise.all(paths.slice(j, j + 1000).map(each => verifyOne(name, each, bytes, agent)))
+    for (let j = 0; j < targets.length; j += 1000) {
+      await Promise.all(targets.slice(j, j + 1000).map(each => verifyOne(name, server, each, does, bytes, agent)))
     }
-    if (i > 0 && (isPass || await originRequests() - before === 1)) break
+    if (i > 0 && (does === 'pass' || await originRequests() - before === 1)) break
     await sleep(100) // what is stored is written after its first answer
   }
   agent.destroy()
 }
 
-async function verifyOne (name, path, bytes, agent) {
-  const length = await new Promise((resolve, reject) => {
-    http.get({ host: '127.0.0.1', port: running[name].port, path, agent }, response => {
-      let received = 0
-      response.on('data', chunk => { received += chunk.length })
-      response.on('end', () => resolve(response.statusCode === 200 ? received : `status ${response.statusCode}`))
+async function verifyOne (name, server, { path, headers }, does, bytes, agent) {
+  const { status, length } = await get(server, path, { agent, headers: headers ?? fieldsOf(does) })
+  const expected = does === 'not-modified' ? 304 : 200
+  if (status !== expected || length !== bytes) throw new Error(`${name}: ${path} is answered ${status} with ${length} bytes, not ${expected} with ${bytes}`)
+}
+
+function get ({ port, isTls }, path, { agent = false, headers = {} } = {}) {
+  return new Promise((resolve, reject) => {
+    (isTls ? https : http).get({ host: '127.0.0.1', port, path, agent, headers, rejectUnauthorized: false }, response => {
+      let length = 0
+      response.on('data', chunk => { length += chunk.length })
+      response.on('end', () => resolve({ status: response.statusCode, length }))
     }).on('error', reject)
   })
-  if (length !== bytes) throw new Error(`${name}: ${path} has ${length} bytes, not ${bytes}`)
 }
 
 async function originRequests () {
@@ -228,83 +255,4 @@ async function originRequests () {
 function cpu ({ pid, redis }) {
   const its = redis ? cpuSeconds(redis.pid) : 0
   return { all: cpuSeconds(pid) + its, redis: its }
-}
-
-/** User and system time of a process and all that it has started, in seconds. */
-function cpuSeconds (pid) {
-  const parents = new Map()
-  const ticks = new Map()
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue
-    try {
-      const fields = readFileSync(`/proc/${entry}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-      parents.set(Number(entry), Number(fields[1]))
-      ticks.set(Number(entry), Number(fields[11]) + Number(fields[12]))
-    } catch { /* it has ended meanwhile */ }
-  }
-  const isOurs = each => each === pid || (parents.has(each) && isOurs(parents.get(each)))
-  let total = 0
-  for (const [each, used] of ticks) if (isOurs(each)) total += used
-  return total / CLOCK_TICKS
-}
-
-// ── What is said about it ──
-
-function median (list) {
-  const sorted = [...list].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-}
-
-function page () {
-  return [
-    '# Results', '',
-    `Measured ${new Date().toISOString().slice(0, 10)} by \`bench/run.sh\`: medians of ${given.rounds} or more interleaved runs of ` +
-      `${given.seconds} s each. [NOTES.md](NOTES.md) explains the figures; on another machine only the ratios apply.`, '',
-    `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}; best control ` +
-      `${grouped(reference)} round trips/s. Servers: ${Object.keys(running).map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
-    ...workloads.flatMap(workload => [`## ${WORKLOADS[workload].title}`, '', ...table(measured[workload]), ''])
-  ].join('\n')
-}
-
-function wrkVersion () {
-  return /wrk \S+/.exec(execFileSync('bash', ['-c', 'wrk -v 2>&1 || true']).toString())?.[0].replace('debian/', '') ?? 'wrk'
-}
-
-function table (rounds) {
-  const taking = Object.keys(running).filter(name => rounds[0][name])
-  const isCalm = taking.every(name => undisturbed(rounds, name).length >= Math.min(3, given.rounds))
-  const runs = name => isCalm ? undisturbed(rounds, name) : rounds.map(round => round[name])
-  const of = (name, key) => median(runs(name).map(run => run[key]))
-  const best = PEERS.filter(name => taking.includes(name)).sort((a, b) => of(b, 'perCpuSecond') - of(a, 'perCpuSecond'))[0]
-  const ratio = (name, to, digits = 2) =>
-    taking.includes(to) ? (of(name, 'perCpuSecond') / of(to, 'perCpuSecond')).toFixed(digits) : '–'
-  const overall = (name, to, digits = 2) =>
-    taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(digits) : '–'
-  return [
-    '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper | × best peer, all runs |',
-    '|---|---:|---:|---:|---:|---:|---:|---:|---:|',
-    ...taking.map(name => `| ${name === best ? `${name} (best peer)` : name} | ${grouped(of(name, 'perSecond'))} | ${time(of(name, 'p50'))} | ` +
-      `${time(of(name, 'p99'))} | ${percent(of(name, 'load'))}${running[name].redis ? `, Redis ${percent(of(name, 'redisLoad'))}` : ''} | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ` +
-      `${ratio(name, 'bare')} | ${overall(name, best)} |`),
-    '',
-    ...(taking.includes('twin') && taking.includes('larder')
-      ? [`larder / twin: ${ratio('larder', 'twin', 3)}; all runs: ${overall('larder', 'twin', 3)}.`, '']
-      : []),
-    isCalm
-      ? `Undisturbed runs, of ${rounds.length} for each server: ${taking.map(name => `${name} ${undisturbed(rounds, name).length}`).join(', ')}.`
-      : `**The machine was disturbed for too long: all ${rounds.length} runs of each server count, and the ratios are rough.**`
-  ]
-}
-
-function percent (share) {
-  return `${Math.round(100 * share)} %`
-}
-
-function grouped (number) {
-  return Math.round(number).toLocaleString('en-US')
-}
-
-function time (microseconds) {
-  return microseconds < 1000 ? `${Math.round(microseconds)} µs` : `${(microseconds / 1000).toFixed(1)} ms`
 }

@@ -4,16 +4,15 @@
 //
 // Fails if the median ratio of any coding is under the limit, or if Larder encodes during a run.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import { options, sleep, start, startLarder } from '../tests/process.mjs'
+import { cpuSeconds } from './processes.mjs'
 import { LOAD_CORE } from './servers.mjs'
 
 const given = options({ larder: 'target/release/larder', rounds: '9', seconds: '2', connections: '64', limit: '0.97' })
 const ACCEPTED = 'gzip, deflate, br, zstd' // as browsers say it
-const TICKS = 100 // of /proc/*/stat, a second
-
 const folder = mkdtempSync('/dev/shm/larder-encoding-')
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 
@@ -117,11 +116,6 @@ async function metric (larder, name, labels = '') {
   const text = await (await fetch(`${larder.admin}/metrics`)).text()
   const lines = text.split('\n').filter(line => line.startsWith(`${name}{`) && line.includes(labels))
   return lines.reduce((sum, line) => sum + Number(line.split(' ').pop()), 0)
-}
-
-function cpuSeconds (pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
 }
 
 function median (list) {

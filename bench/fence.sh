@@ -9,7 +9,7 @@ against='' profile=optimized with_rates='' count=() rates=()
 while (($#)); do
   case $1 in
     --against) against=$2; shift 2 ;;
-    --rounds) count+=("$1" "$2"); rates+=("$1" "$2"); shift 2 ;;
+    --rounds) rates+=("$1" "$2"); shift 2 ;;
     --limit) count+=("$1" "$2"); shift 2 ;;
     --release) profile=release; shift ;;
     --rates) with_rates=yes profile=release; shift ;;
@@ -19,7 +19,8 @@ done
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need valgrind valgrind; need nginx nginx; need wrk wrk; need node nodejs
+need valgrind valgrind; need node nodejs
+[ -z "$with_rates" ] || { need nginx nginx; need wrk wrk; }
 if ((${#missing[@]})); then
   as_root=(); [ "$(id -u)" = 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -q >/dev/null

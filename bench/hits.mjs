@@ -1,12 +1,12 @@
 // Hits of one Larder under load, by server CPU: for the comparisons of kinds of hits.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import { sleep, start } from '../tests/process.mjs'
+import { readResult, scriptOf } from './load.mjs'
+import { cpuSeconds } from './processes.mjs'
 import { LOAD_CORE } from './servers.mjs'
-
-const TICKS = 100 // of /proc/*/stat, a second
 
 /** Asks until all are hits. Requests have a `path`, and may have a `method`, `headers` and a `body`. */
 export async function verify (larder, requests) {
@@ -31,33 +31,20 @@ function result ({ url }, { method = 'GET', path, headers = {}, body = '' }) {
 /** Requests per second of server CPU, all of them hits. `folder` is for the script of the load. */
 export async function load (larder, requests, { folder, connections, seconds }) {
   const script = join(folder, 'load.lua')
-  const text = value => `[==[${value}]==]`
-  const lines = requests.map(({ method = 'GET', path, headers = {}, body }) =>
-    `wrk.format("${method}", ${text(path)}, {${Object.entries(headers).map(([name, value]) => `["${name}"] = ${text(value)}`).join(', ')}}, ${body ? text(body) : 'nil'})`)
-  writeFileSync(script, `init = function() requests = {${lines.join(',\n')}}; last = 0 end
-request = function() last = last % #requests + 1; return requests[last] end
-done = function(summary)
-  io.write(string.format("RESULT %d %d\\n", summary.requests, summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
-end
-`)
+  writeFileSync(script, scriptOf(requests))
   const [before, hits] = [cpuSeconds(larder.pid), await hitCount(larder)]
   const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '-s', script, larder.url])
   while (client.isRunning()) await sleep(20)
   const used = cpuSeconds(larder.pid) - before
-  const [, answered, errors] = /RESULT (\d+) (\d+)/.exec(client.tail()) ?? []
-  if (!answered || Number(errors)) throw new Error(`the load failed\n${client.tail()}`)
-  if (await hitCount(larder) - hits < Number(answered)) throw new Error('not all answers were hits')
-  return Number(answered) / used
+  const { requests: answered, errors } = readResult(client.tail()) ?? {}
+  if (!answered || errors) throw new Error(`the load failed\n${client.tail()}`)
+  if (await hitCount(larder) - hits < answered) throw new Error('not all answers were hits')
+  return answered / used
 }
 
 async function hitCount (larder) {
   const text = await (await fetch(`${larder.admin}/metrics`)).text()
   return text.split('\n').filter(line => /^larder_requests_total\{.*cache="HIT"/i.test(line)).reduce((sum, line) => sum + Number(line.split(' ').pop()), 0)
-}
-
-function cpuSeconds (pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
 }
 
 export function median (list) {

@@ -1,15 +1,32 @@
-// Requests as clients and what stands before a server send them, for `count.mjs`: a path and fields. Where they are `trusted`, the peer is one of
-// `trusted_proxies`. None has a cookie that any version of Larder takes for a session's.
+// Requests as clients and the proxies in front of a server send them, for `callgrind.mjs`: a path and fields. If they are `isTrusted`, the peer is one
+// of `trusted_proxies`; if they are `isRedis`, the response is in Redis alone. They are hits, unless `does` says `not-modified`, `pass` or `store`;
+// `{number}` in a path differs in each request. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
+// None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
 
-/** The secret of the token. */
+/** The secret of the tokens. */
 export const SECRET = 'a secret of the bench, and of no one else'
+/** The entity tag of the origin's responses. */
+export const ETAG = '"6905a2c0-400"'
 
 const base64 = value => Buffer.from(value).toString('base64url')
-const claims = { sub: 'user-1', scope: 'openid profile read write', exp: Math.floor(Date.now() / 1000) + 86400, jti: '0f1c5a0e-6b7e-4a2c', name: 'Zoe Example', email: 'zoe@example.com' }
-const signed = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(JSON.stringify(claims))}`
-const token = `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
+
+/** A signed token of a user. */
+export function tokenOf (user) {
+  const claims = {
+    sub: user,
+    scope: 'openid profile read write',
+    exp: Math.floor(Date.now() / 1000) + 86400,
+    jti: '0f1c5a0e-6b7e-4a2c',
+    name: 'Zoe Example',
+    email: 'zoe@example.com'
+  }
+  const signed = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(JSON.stringify(claims))}`
+  return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
+}
+
+const curl = { 'User-Agent': 'curl/8.14.1', Accept: '*/*' }
 
 const chromium = {
   'User-Agent': 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36',
@@ -65,18 +82,21 @@ const proxied = {
   'X-Real-IP': '203.0.113.7'
 }
 
-const accepting = { 'User-Agent': 'curl/8.14.1', Accept: '*/*', 'Accept-Encoding': chromium['Accept-Encoding'] }
+const accepting = { ...curl, 'Accept-Encoding': chromium['Accept-Encoding'] }
 
 export const requests = {
-  plain: { path: '/hit/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
+  plain: { path: '/hit/1k', fields: curl },
   accepting: { path: '/hit/1k', fields: accepting },
   coded: { path: '/coded/1k', fields: accepting },
-  browser: { path: '/hit/1k', fields: browser },
-  user: { path: '/items/mine/list', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*', Authorization: `Bearer ${token}` } },
-  cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined } },
-  capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser },
-  trusted: { path: '/hit/1k', fields: proxied, isTrusted: true },
-  untrusted: { path: '/hit/1k', fields: proxied },
-  passed: { path: '/pass/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
-  'passed-browser': { path: '/pass/1k', fields: browser }
+  browser: { path: '/hit/1k', fields: browser, batch: 64 },
+  user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
+  cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined }, batch: 64 },
+  capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser, batch: 64 },
+  trusted: { path: '/hit/1k', fields: proxied, batch: 64, isTrusted: true },
+  untrusted: { path: '/hit/1k', fields: proxied, batch: 64 },
+  redis: { path: '/items/redis', fields: curl, isRedis: true },
+  'not-modified': { path: '/hit/1k', fields: { ...curl, 'If-None-Match': ETAG }, does: 'not-modified' },
+  passed: { path: '/pass/1k', fields: curl, does: 'pass' },
+  'passed-browser': { path: '/pass/1k', fields: browser, batch: 64, does: 'pass' },
+  stored: { path: '/catalogue/{number}', fields: curl, does: 'store' }
 }

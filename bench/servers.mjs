@@ -1,14 +1,16 @@
 // The servers under test and the origin behind them: how each is configured and started.
 
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
+import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { answering, freePort, start, startLarder, startRedis } from '../tests/process.mjs'
+import { SECRET, tokenOf } from './requests.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 export const SERVER_CORE = ['taskset', '-c', '0']
-export const LOAD_CORE = ['taskset', '-c', '1']
+export const LOAD_CORE = ['taskset', '-c', String(cpus().length - 1)]
 
 // What every nginx here has in common: one worker, no log, every file in `folder`.
 const nginx = (folder, http, modules = '') => `
@@ -81,14 +83,31 @@ export async function startTaggedOrigin (folder) {
   return { ...child, url: `http://127.0.0.1:${port}` }
 }
 
-async function startNginx (folder, origin) {
+/** A self-signed certificate of P-256 for `localhost`: the files of the certificate, of its key, and of both. */
+export function certificate (folder) {
+  const [cert, key, both] = ['cert.pem', 'key.pem', 'both.pem'].map(name => join(folder, name))
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '30', '-subj', '/CN=localhost',
+    '-keyout', key, '-out', cert], { stdio: 'pipe' })
+  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'))
+  return { cert, key, both }
+}
+
+const startNginx = (folder, origin) => startNginxWith(folder, origin, port => `listen 127.0.0.1:${port} backlog=4096;`)
+
+function startNginxTls (folder, origin) {
+  const { cert, key } = certificate(folder)
+  return startNginxWith(folder, origin, port => `listen 127.0.0.1:${port} ssl http2 backlog=4096;
+    ssl_certificate ${cert}; ssl_certificate_key ${key}; ssl_protocols TLSv1.3;`)
+}
+
+async function startNginxWith (folder, origin, listen) {
   const port = await freePort()
   const config = join(folder, 'nginx.conf')
   writeFileSync(config, nginx(folder, `
   proxy_cache_path ${folder}/cache levels=1:2 keys_zone=bench:64m max_size=1g inactive=60m use_temp_path=off;
   upstream origin { server ${origin.host}; keepalive 256; keepalive_requests 100000000; }
   server {
-    listen 127.0.0.1:${port} backlog=4096;
+    ${listen(port)}
     location / {
       proxy_pass http://origin;
       proxy_http_version 1.1;
@@ -100,7 +119,13 @@ async function startNginx (folder, origin) {
   return { ...start([...SERVER_CORE, 'nginx', '-c', config, '-e', join(folder, 'error.log')]), port }
 }
 
-async function startHaproxy (folder, origin) {
+const startHaproxy = (folder, origin) => startHaproxyWith(folder, origin, '')
+
+function startHaproxyTls (folder, origin) {
+  return startHaproxyWith(folder, origin, `ssl crt ${certificate(folder).both} alpn h2,http/1.1 ssl-min-ver TLSv1.3`)
+}
+
+async function startHaproxyWith (folder, origin, tls) {
   const port = await freePort()
   const config = join(folder, 'haproxy.cfg')
   writeFileSync(config, `
@@ -120,7 +145,7 @@ defaults
   option http-keep-alive
   http-reuse always
 frontend bench
-  bind 127.0.0.1:${port} backlog 4096
+  bind 127.0.0.1:${port} backlog 4096 ${tls}
   default_backend origin
 backend origin
   http-request cache-use bench
@@ -141,13 +166,57 @@ async function startVarnish (folder, origin) {
   return { ...child, port }
 }
 
-async function startBare (folder, origin, { bare }) {
+const startBare = (folder, origin, { bare }) => startProgram(bare)
+const startCeiling = (folder, origin, { bare }) => startProgram(join(dirname(bare), 'ceiling'))
+
+async function startProgram (program) {
   const port = await freePort()
-  return { ...start([...SERVER_CORE, bare, `127.0.0.1:${port}`]), port }
+  return { ...start([...SERVER_CORE, program, `127.0.0.1:${port}`]), port }
 }
 
-function startLarderPinned (folder, origin, { larder }) {
-  return startLarder(larder, `http://${origin.host}`, { memory: '512MiB', prefix: SERVER_CORE })
+function startLarderPinned (folder, origin, { larder }, options = {}) {
+  return startLarder(larder, `http://${origin.host}`, { memory: '512MiB', prefix: SERVER_CORE, ...options })
+}
+
+function startLarderTls (folder, origin, given) {
+  const { cert, key } = certificate(folder)
+  return startLarderPinned(folder, origin, given, { top: `tls = { cert = "${cert}", key = "${key}" }` })
+}
+
+const startWorkers = cores => (folder, origin, given) => startLarderPinned(folder, origin, given, { prefix: ['taskset', '-c', cores] })
+
+/** Larder with as many routes, of which the last one matches what is requested. */
+const startRoutes = count => (folder, origin, given) => {
+  const others = Array.from({ length: count - 1 }, (_, i) => `[[route]]\nname = "resource-${i}"\nmatch = "/api/v1/resource-${i}/{id}/**"\nttl = "1h"\n`)
+  return startLarderPinned(folder, origin, given, { extra: `${others.join('')}[[route]]\nname = "hits"\nmatch = "/hit/**"\nttl = "1h"\n` })
+}
+
+/**
+ * Larder that has stored `/items/1` to `/items/count`, and is asked for a thousand of them. Of a million they are 997 apart, which is odd: Larder's cache of
+ * heads has a power of two of slots, by the number of the response.
+ */
+const startStored = count => async (folder, origin, given) => {
+  const larder = await startLarderPinned(folder, origin, given, { memory: '4GiB' })
+  if (count > 1000) fill(given, larder, '/items/', count)
+  return { ...larder, stride: count > 1000 ? 997 : 1 }
+}
+
+/** Larder with users who prove themselves by tokens: requests for what all share, or each user's for a response of the user's own. */
+const startUsers = isOwn => async (folder, origin, given) => {
+  const route = (name, rest) => `[[route]]\nname = "${name}"\nmatch = "/items/${name}/**"\nttl = "1h"\n${rest}`
+  const extra = `[user]\njwt = { secret = "${SECRET}" }\n${route('shared', '')}${route('mine', 'partition = "user"\n')}`
+  const larder = await startLarderPinned(folder, origin, given, { extra })
+  const users = Array.from({ length: 200 }, (_, user) => user)
+  const requests = isOwn
+    ? users.map(user => ({ path: '/items/mine/list', headers: { Authorization: `Bearer ${tokenOf(`user-${user}`)}` } }))
+    : users.map(user => ({ path: `/items/shared/${user}` }))
+  return { ...larder, requests }
+}
+
+/** Requests each of the targets with the numbers 1 to `count` once. */
+export function fill ({ bare }, { port }, path, count) {
+  const [program, ...rest] = [...LOAD_CORE, join(dirname(bare), 'load'), 'fill', `127.0.0.1:${port}`, path, String(count), '32']
+  execFileSync(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
 // A Redis on the core of the server that asks it: their work is counted together.
@@ -195,17 +264,30 @@ function startTwin (folder, origin, { twin }) {
 }
 
 /**
- * By name: how to start it, and how it tells its version. One that `isRedis` answers from Redis and takes part in the
- * workloads for that alone; one that `isAskedFor` takes part only if `--servers` names it.
+ * By name: how to start it, and how it tells its version. The servers of a `group` take part in the workloads of that group alone; one that `isAskedFor` takes
+ * part only if `--servers` names it; one with `isStub` only sends the bytes of a hit.
  */
 export const servers = {
-  nginx: { start: startNginx, version: () => told('nginx', '-v') },
-  haproxy: { start: startHaproxy, version: () => told('haproxy', '-v') },
-  varnish: { start: startVarnish, version: () => told('varnishd', '-V') },
-  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock' },
-  larder: { start: startLarderPinned, version: ({ larder }) => told(larder, '--version') },
-  'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, isRedis: true },
-  'larder-redis': { start: startLarderRedis, version: redisVersion, isRedis: true },
+  nginx: { start: startNginx, version: () => `nginx ${told('nginx', '-v')}` },
+  haproxy: { start: startHaproxy, version: () => `HAProxy ${told('haproxy', '-v')}` },
+  varnish: { start: startVarnish, version: () => `Varnish ${told('varnishd', '-V')}` },
+  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true },
+  tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true },
+  larder: { start: startLarderPinned, version: ({ larder }) => `Larder ${told(larder, '--version')}` },
+  'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, group: 'redis' },
+  'larder-redis': { start: startLarderRedis, version: redisVersion, group: 'redis' },
+  'nginx-tls': { start: startNginxTls, group: 'tls' },
+  'haproxy-tls': { start: startHaproxyTls, group: 'tls' },
+  'larder-tls': { start: startLarderTls, group: 'tls' },
+  'users-shared': { start: startUsers(false), group: 'users' },
+  'users-own': { start: startUsers(true), group: 'users' },
+  'workers-1': { start: startWorkers('0'), group: 'workers' },
+  'workers-2': { start: startWorkers('0,1'), group: 'workers' },
+  'routes-1': { start: startRoutes(1), group: 'routes' },
+  'routes-100': { start: startRoutes(100), group: 'routes' },
+  'routes-1000': { start: startRoutes(1000), group: 'routes' },
+  'stored-1000': { start: startStored(1000), group: 'stored' },
+  'stored-1000000': { start: startStored(1000000), group: 'stored' },
   twin: { start: startTwin, version: () => 'another build of larder', isAskedFor: true }
 }
 
@@ -221,7 +303,8 @@ function packages (...names) {
   }
 }
 
+/** The first version number that a program prints. */
 function told (...command) {
-  const script = 'exec 2>&1; "$@" | grep -m1 -oE "[a-zA-Z]+[ /(-]*v?[a-zA-Z-]*[0-9]+\\.[0-9]+[0-9.]*[^ ),]*" || true'
-  return execFileSync('bash', ['-c', script, 'told', ...command]).toString().trim()
+  const said = execFileSync('bash', ['-c', 'exec 2>&1; "$@" || true', 'told', ...command]).toString()
+  return /\d+\.\d+[^\s,)]*/.exec(said)?.[0] ?? 'of unknown version'
 }

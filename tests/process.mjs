@@ -141,10 +141,10 @@ export async function startRedis ({ prefix = [], seconds = 20, port, folder } = 
 
 /**
  * Starts Larder before an origin, on free ports, with a configuration file of its own, and waits for `/readyz`.
- * `top` is TOML for the beginning (keys of the file itself), `extra` for the end (tables), `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
+ * `top` is TOML for the beginning (keys of the file itself), `extra` for the end (tables), `memory` the budget of the first tier, `redis` the URL of the second, `store` more TOML for `[store]`; `prefix` a command to run it under; `port`
  * and `adminPort` where it is to listen; `token` that of the admin listener; `ca` a file with the authority to trust for an https origin.
  */
-export async function startLarder (binary, origin, { top = '', extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token, ca } = {}) {
+export async function startLarder (binary, origin, { top = '', extra = '', memory = '256MiB', redis, store = '', prefix = [], env, port, adminPort, token, ca } = {}) {
   port ??= await freePort()
   adminPort ??= await freePort()
   const config = join(scratch(), 'proxy.toml')
@@ -153,7 +153,7 @@ export async function startLarder (binary, origin, { top = '', extra = '', memor
     ca ? `origin = { urls = ["${origin}"], tls = { ca = "${ca}" } }` : `origin = "${origin}"`,
     top,
     '[admin]', `listen = "127.0.0.1:${adminPort}"`, token ? `token = "${token}"` : '',
-    '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '',
+    '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '', store,
     '[log]', 'access = "off"',
     extra, ''
   ].join('\n'))

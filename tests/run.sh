@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics
 # LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
@@ -20,7 +20,7 @@ export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 export RUST_BACKTRACE=0
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
+steps=(format lint unit models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
@@ -29,6 +29,7 @@ declare -A titles=(
   [models]='The body tee and the table of flights in many orders of threads'
   [checker]='Purges against faults, 200,000 requests of random users, and the planted bugs that have to be found'
   [build]='The binary under test (profile optimized)'
+  [instructions]='Instructions of hits, a 304, a pass and a miss, against the ledger (callgrind)'
   [conformance]='RFC 9111 conformance (http-cache-tests) with memory, with Redis, with both'
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
@@ -165,7 +166,13 @@ run_checker() {
   cargo test --locked --features planted-bugs --test it request_content::property:: -- --nocapture
   cargo test --locked --features planted-bugs --test it sharing::identities:: -- --nocapture
 }
-run_build() { cargo build --locked --profile optimized; }
+# Not incremental: such builds inline less, by how much depends on what was built before, and their instructions are counted.
+run_build() { CARGO_INCREMENTAL=0 cargo build --locked --profile optimized; }
+
+run_instructions() {
+  need valgrind=valgrind vgdb=valgrind node=nodejs redis-server=redis-server taskset=util-linux
+  node bench/ledger.mjs --larder "$larder"
+}
 
 run_conformance() {
   need redis-server=redis-server

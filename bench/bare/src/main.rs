@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 
+use bare::FIELDS;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
@@ -18,22 +19,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// What a hit carries: the origin's fields, then the cache's own.
-const FIELDS: [(&str, &str); 12] = [
-    ("server", "nginx/1.22.1"),
-    ("date", "Sat, 01 Nov 2025 00:00:00 GMT"),
-    ("content-type", "application/octet-stream"),
-    ("last-modified", "Sat, 01 Nov 2025 00:00:00 GMT"),
-    ("etag", "\"69055000-400\""),
-    ("cache-control", "max-age=3600"),
-    ("accept-ranges", "bytes"),
-    ("age", "12"),
-    ("via", "1.1 larder"),
-    ("x-api-cache", "HIT"),
-    ("cache-status", "larder; hit; ttl=3588"),
-    ("x-request-id", "01jbw8d2v8z3k5m7n9p1q3r5t7"),
-];
 
 /// The two answers, made once.
 struct Answers {
