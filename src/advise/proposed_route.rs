@@ -40,8 +40,8 @@ impl ProposedRoute {
             TemplateSegment::Literal(name) => (0, name.clone()),
             TemplateSegment::Param(_) => (1, String::new()),
         });
-        let end = if self.is_open { Some((2, String::new())) } else { None };
-        segments.chain(end).chain([(3, self.methods.clone())]).collect()
+        let end = if self.is_open { (3, String::new()) } else { (2, self.methods.clone()) };
+        segments.chain([end]).collect()
     }
 
     /// Returns whether the route matches the paths of a template, whatever the method.
