@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, Uri};
+use http::{Response, Uri};
 use smallvec::SmallVec;
 
 use super::{
     capacity::ConnectionStats,
     error::{OriginError, RequestDelivery, SendFailure},
-    health, outlier,
-    read_request::is_safe,
-    request_body::RequestBody,
+    health,
+    origin_request::OriginRequest,
+    outlier,
     response_body::ResponseBody,
     server::OriginServer,
     settings::{OriginScheme, Settings},
@@ -65,9 +65,17 @@ impl Origin {
     /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
     /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
     /// the future cancels the request.
-    pub async fn send(
+    pub fn send<'a, R: Into<OriginRequest>>(
+        &'a self,
+        request: R,
+        interim: Option<&'a InterimSender>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, SendFailure>> + Send + use<'a, R> {
+        self.send_request(request.into(), interim)
+    }
+
+    async fn send_request(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: OriginRequest,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, SendFailure> {
         let mut tried = SmallVec::<[usize; 4]>::new();
@@ -94,7 +102,7 @@ impl Origin {
             tracing::debug!(error = %failed.error, "no response from an origin server");
             delivery = delivery.merge(failed.delivery);
             is_disconnected &= failed.error.is_disconnected();
-            if !may_retry || !failed.may_retry_elsewhere(is_safe(&request)) {
+            if !may_retry || !failed.may_retry_elsewhere(request.is_safe()) {
                 return Err(SendFailure { error: failed.error, delivery, is_disconnected });
             }
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use super::{
     accepted_credentials::Recheck,
@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     entry::{Entry, StoredResponse},
-    field::{Timestamp, presence::FieldPresence},
+    field::{RequestFields, Timestamp, presence::FieldPresence},
     key::{CacheKey, vary::Vary},
-    origin::{ReadRequest, RequestBody, ResponseBody, SendFailure},
+    origin::{OriginRequest, RequestBody, ResponseBody, SendFailure},
     policy::{
         CacheResult, Reason, ResponseDirectives, Reuse,
         cache_status::Collapsed,
@@ -55,8 +55,8 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// Key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it; taken when it is sent.
-    pub origin_request: Request<RequestBody>,
+    /// The request as the origin receives it, without conditions; taken when it is sent.
+    pub origin_request: OriginRequest,
     /// The recheck of the credentials, if there is one; ends with the response.
     pub recheck: Option<Recheck>,
     /// The stored response, if any: validated by the request, and a fallback if the origin fails.
@@ -237,27 +237,27 @@ impl<S: Store> OriginFetch<S> {
     /// Sends it again without the condition if the `304` is about another representation (RFC 9111
     /// §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
-        let (origin_request, _no_body) = std::mem::take(&mut self.origin_request).into_parts();
-        let (uri, mut headers) = (origin_request.uri, origin_request.headers);
+        let OriginRequest { target, mut fields, .. } = std::mem::take(&mut self.origin_request);
         if self.context.matched_route().reads_body() {
-            payload::narrow_codings(&mut headers);
+            fields.change(payload::narrow_codings);
         }
-        validation::make_unconditional(&mut headers);
-        let Some((fields, etag)) = self.validators() else { return self.send(uri, headers).await };
-        let mut conditional = headers.clone();
-        match validation::make_conditional(&mut conditional, &fields, etag) {
-            Conditionality::Unconditional => self.send(uri, headers).await,
+        let Some((stored, etag)) = self.validators() else { return self.send(target, fields).await };
+        let mut conditions = HeaderMap::new();
+        match validation::make_conditional(&mut conditions, &stored, etag) {
+            Conditionality::Unconditional => self.send(target, fields).await,
             Conditionality::Conditional => {
-                let origin_response = self.send(uri.clone(), conditional).await?;
+                let mut conditional = fields.clone();
+                conditions.iter().for_each(|(name, value)| conditional.append(name, value));
+                let origin_response = self.send(target.clone(), conditional).await?;
                 let update = origin_response.response.headers();
                 match origin_response.response.status() {
-                    StatusCode::NOT_MODIFIED if self.confirms_stored(&fields, update) => {
+                    StatusCode::NOT_MODIFIED if self.confirms_stored(&stored, update) => {
                         Ok(OriginResponse { is_validation: true, ..origin_response })
                     }
-                    StatusCode::NOT_MODIFIED => self.send(uri, headers).await,
+                    StatusCode::NOT_MODIFIED => self.send(target, fields).await,
                     // An origin that knows conditions of `GET` and `HEAD` only.
                     StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
-                        self.send(uri, headers).await
+                        self.send(target, fields).await
                     }
                     _ => Ok(origin_response),
                 }
@@ -294,15 +294,17 @@ impl<S: Store> OriginFetch<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<OriginResponse, SendFailure> {
-        let mut request = Request::new(RequestBody::Empty);
+    async fn send(
+        &self,
+        target: Uri,
+        fields: RequestFields,
+    ) -> Result<OriginResponse, SendFailure> {
+        let mut request = OriginRequest { target, fields, ..OriginRequest::default() };
         if let Some(content) = &self.context.content {
-            *request.method_mut() = content.method.clone();
-            *request.body_mut() = RequestBody::Full(content.bytes.clone());
-            request.extensions_mut().insert(ReadRequest);
+            request.method = content.method.clone();
+            request.body = RequestBody::Full(content.bytes.clone());
+            request.is_read = true;
         }
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
         let FetchContext { pipeline, config, .. } = &self.context;
         let requested_at = pipeline.clock.now();
         let sent = send(pipeline, config, request, self.interim.as_ref()).await;

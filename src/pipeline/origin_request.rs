@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Uri, request::Parts};
+use http::{HeaderName, Method, Uri, request::Parts};
 
 use super::{
     fetch::{OriginFetch, Requester},
@@ -19,8 +19,8 @@ use crate::{
         CacheKey, OriginTarget,
         uri::{PathReadings, normal_path},
     },
-    origin::RequestBody,
-    policy::RequestDirectives,
+    origin::OriginRequest,
+    policy::{RequestDirectives, validation},
     purge::planted::PlantedBug,
     store::Store,
 };
@@ -47,7 +47,7 @@ impl<S: Store> RequestContext<S> {
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
         let MissPlan { key, stored, recheck, retry, .. } = plan;
-        let origin_request = self.origin_request_of(request, target);
+        let origin_request = self.origin_request_of(request, target, validation::is_condition);
         let asked = (&self.config, self.route, request);
         let probe = ProbeRequest::of(asked, lookup, &origin_request);
         let context = self.fetch_context(lookup, key, (request, directives));
@@ -94,15 +94,16 @@ impl<S: Store> RequestContext<S> {
 
     /// Builds the origin request without a body: as the key says, or as received if the cache is
     /// bypassed.
-    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
-        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
+    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> OriginRequest {
+        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target), |_| false)
     }
 
     fn origin_request_of(
         &self,
         request: &Parts,
         target: Option<OriginTarget<'_>>,
-    ) -> Request<RequestBody> {
+        omitted: impl Fn(&HeaderName) -> bool,
+    ) -> OriginRequest {
         let Parts { method, uri, headers, version, .. } = request;
         let as_sent = || {
             let ingress = Ingress::of(&self.config, headers, &self.connection);
@@ -116,12 +117,13 @@ impl<S: Store> RequestContext<S> {
             is_gateway: self.config.is_gateway(&self.connection),
             cache: Some(&self.connection.forwarded),
         };
-        let mut origin_request = Request::new(RequestBody::Empty);
-        *origin_request.method_mut() = target.method.clone();
-        *origin_request.uri_mut() = uri_of(&target, uri);
-        *origin_request.headers_mut() =
-            forward::request::headers(headers, &target, &source, &self.config.identity);
-        origin_request
+        let identity = &self.config.identity;
+        OriginRequest {
+            method: target.method.clone(),
+            target: uri_of(&target, uri),
+            fields: forward::request::fields(headers, &target, &source, identity, omitted),
+            ..OriginRequest::default()
+        }
     }
 }
 

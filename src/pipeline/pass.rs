@@ -1,6 +1,6 @@
 //! Passing: forwards a request to the origin without the cache.
 
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -12,7 +12,7 @@ use crate::{
     field::{hop::LARDER_WARM, presence::FieldPresence},
     forward::max_forwards,
     key::CacheKey,
-    origin::{RequestBody, ResponseBody, upgrade},
+    origin::{OriginRequest, RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, ForwardReason, Reason},
     server::TunnelLimiter,
     store::Store,
@@ -69,14 +69,12 @@ impl<S: Store> RequestContext<S> {
         &self,
         body: RequestBody,
         key: Option<&CacheKey>,
-    ) -> Request<RequestBody> {
+    ) -> OriginRequest {
         let mut forwarded = self.origin_request(key);
         if self.has_coded_tags() {
-            coded_tag::restore(forwarded.headers_mut());
+            forwarded.fields.change(coded_tag::restore);
         }
-        *forwarded.method_mut() = self.request.method.clone();
-        *forwarded.body_mut() = body;
-        forwarded
+        OriginRequest { method: self.request.method.clone(), body, ..forwarded }
     }
 
     /// Returns whether the request may have conditions with the tags of coded bodies.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use http::{Request, Response, Version};
+use http::{Response, Version};
 
 use super::{config_snapshot::ConfigSnapshot, recent_failures::outage_of, state::Pipeline};
 use crate::{
     field::Timestamp,
     forward::response,
-    origin::{RequestBody, ResponseBody, SendFailure},
+    origin::{OriginRequest, ResponseBody, SendFailure},
     server::InterimSender,
 };
 
@@ -20,7 +20,7 @@ pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,
-    request: Request<RequestBody>,
+    request: OriginRequest,
     interim: Option<&InterimSender>,
 ) -> Result<SentResponse, SendFailure> {
     let started = Instant::now();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
+use http::{HeaderValue, Method, StatusCode, response::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
     field::hop,
     origin::{
         error::RequestDelivery,
+        origin_request::OriginRequest,
         request_body::{RequestBody, RequestBodyError, UploadProgress},
         upgrade::UpgradedConnection,
     },
@@ -48,7 +49,8 @@ pub(in crate::origin) struct ExchangeResponse {
 
 /// Parameters of an exchange.
 pub(in crate::origin) struct ExchangeOptions<'a> {
-    pub(in crate::origin) host: HeaderValue,
+    /// The `Host` of a request without one.
+    pub(in crate::origin) default_host: &'a HeaderValue,
     pub(in crate::origin) since: Instant,
     /// How long the origin may be silent before its response.
     pub(in crate::origin) first_byte_timeout: Duration,
@@ -74,15 +76,15 @@ impl<'a> Exchange<'a> {
     /// Creates an exchange that sends the request with this body.
     pub(in crate::origin) fn new(
         connection: Box<Http1Connection>,
-        (request, body): (&Request<RequestBody>, RequestBody),
+        (request, body): (&OriginRequest, RequestBody),
         options: ExchangeOptions<'a>,
     ) -> Self {
         Self {
             connection,
-            outgoing: RequestWriter::new(request, body, &options.host),
+            outgoing: RequestWriter::new(request, body, options.default_host),
             is_sent: false,
-            is_head: *request.method() == Method::HEAD,
-            is_upgrade: request.headers().contains_key(header::UPGRADE),
+            is_head: request.method == Method::HEAD,
+            is_upgrade: request.fields.has_upgrade(),
             since: options.since,
             options,
             progress: 0,

@@ -7,12 +7,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{self, RequestLength};
-use crate::origin::request_body::{RequestBody, RequestBodyError, announced_trailers};
+use crate::origin::{
+    origin_request::OriginRequest,
+    request_body::{RequestBody, RequestBodyError, announced_trailers},
+};
 
 /// Bodies up to this size are copied behind the bytes that are written anyway.
 const JOINED_BYTES: usize = 8 * 1024;
@@ -58,19 +61,20 @@ pub(super) enum SendError {
 impl RequestWriter {
     /// Creates a writer for the request with this body.
     pub(super) fn new(
-        request: &Request<RequestBody>,
+        request: &OriginRequest,
         body: RequestBody,
-        host: &HeaderValue,
+        default_host: &HeaderValue,
     ) -> Self {
         let length = RequestLength::of(&body);
         let (framing, announced) = match length {
             RequestLength::Absent => (RequestFraming::Plain(0), Vec::new()),
             RequestLength::Known(length) => (RequestFraming::Plain(length), Vec::new()),
-            RequestLength::Chunked => {
-                (RequestFraming::FirstChunk, announced_trailers(request.headers()))
+            RequestLength::Chunked if request.fields.announces_trailers() => {
+                (RequestFraming::FirstChunk, announced_trailers(&request.fields.to_map()))
             }
+            RequestLength::Chunked => (RequestFraming::FirstChunk, Vec::new()),
         };
-        let written = request::head(request, host, length);
+        let written = request::head(request, default_host, length);
         let state =
             if length == RequestLength::Absent { SendState::BodyRead } else { SendState::Sending };
         let (start, data, is_sent) = (0, Bytes::new(), false);

@@ -1,9 +1,9 @@
 //! The head of a request over HTTP/1.1 (RFC 9112 §3).
 
-use http::{HeaderName, HeaderValue, Request, header};
+use http::{HeaderName, HeaderValue, header};
 use http_body::Body;
 
-use crate::origin::request_body::RequestBody;
+use crate::origin::{origin_request::OriginRequest, request_body::RequestBody};
 
 /// How the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,36 +22,34 @@ impl RequestLength {
     }
 }
 
-/// Room for a typical head.
-const HEAD_BYTES: usize = 1024;
+/// Room for what a head has besides its fields and its target.
+const ROOM: usize = 128;
 
 /// Returns the head of a request. Framing fields describe the body, whatever the request's fields
 /// say.
 pub(super) fn head(
-    request: &Request<RequestBody>,
-    host: &HeaderValue,
+    request: &OriginRequest,
+    default_host: &HeaderValue,
     length: RequestLength,
 ) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+    let OriginRequest { method, target, fields, .. } = request;
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    let mut head = Vec::with_capacity(target.len() + fields.lines().len() + ROOM);
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    push(&mut head, &header::HOST, host.as_bytes());
-    let mut has_length = false;
-    for (name, value) in request.headers() {
-        match *name {
-            header::HOST | header::TRANSFER_ENCODING => {}
-            header::CONTENT_LENGTH => has_length = true,
-            _ => push(&mut head, name, value.as_bytes()),
-        }
+    if fields.host().is_none() {
+        push(&mut head, &header::HOST, default_host.as_bytes());
     }
+    head.extend_from_slice(fields.lines());
     match length {
         RequestLength::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
         RequestLength::Known(length) => {
             push(&mut head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
         }
-        RequestLength::Absent if has_length => push(&mut head, &header::CONTENT_LENGTH, b"0"),
+        RequestLength::Absent if fields.has_length() => {
+            push(&mut head, &header::CONTENT_LENGTH, b"0");
+        }
         RequestLength::Absent => {}
     }
     head.extend_from_slice(b"\r\n");
