@@ -281,7 +281,6 @@ async fn store<S: Store>(
         config: &context.config,
         route: context.route,
         request: &context.request,
-        readings: &context.readings,
         user: context.user(),
     };
     let parsing = &context.pipeline.parsing;

@@ -1,6 +1,6 @@
 //! Builds origin fetches and the requests that the origin receives.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, Method, Uri, request::Parts};
 
@@ -17,7 +17,7 @@ use crate::{
     forward::{self, RequestSource},
     key::{
         CacheKey, OriginTarget,
-        uri::{PathReadings, normal_path},
+        uri::normal_path,
     },
     origin::OriginRequest,
     policy::{RequestDirectives, validation},
@@ -70,14 +70,11 @@ impl<S: Store> RequestContext<S> {
         key: CacheKey,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> FetchContext<S> {
-        let target = lookup.target.origin_target();
-        let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
         FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
             route: self.route,
-            readings: PathReadings::of(request.uri.path()).into_owned(),
-            url,
+            known_url: OnceLock::new(),
             credentials: lookup.credentials,
             member: lookup.member.clone(),
             directives,
