@@ -21,6 +21,18 @@ pub struct OriginRequest {
 }
 
 impl OriginRequest {
+    /// Returns the same request, if its body is in memory.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let body = match &self.body {
+            RequestBody::Empty => RequestBody::Empty,
+            RequestBody::Full(bytes) => RequestBody::Full(bytes.clone()),
+            RequestBody::Client(_) => return None,
+        };
+        let (method, target, fields) =
+            (self.method.clone(), self.target.clone(), self.fields.clone());
+        Some(Self { method, target, fields, body, is_read: self.is_read })
+    }
+
     /// Returns whether the request changes nothing at the origin (RFC 9110 §9.2.1).
     pub(super) fn is_safe(&self) -> bool {
         (self.method.is_safe() || self.is_read) && !self.fields.is_overridden()

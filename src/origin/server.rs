@@ -183,7 +183,7 @@ impl OriginServer {
                 ResponseBody::from_bytes(bytes)
             }
             http1::ResponseContent::Streaming(body) => {
-                ResponseBody::new(BodySource::Http1(body), guard, self.body_timeout(&head))
+                ResponseBody::new(BodySource::Http1(Box::new(body)), guard, self.body_timeout(&head))
             }
             http1::ResponseContent::Upgraded(upgraded) => {
                 ResponseBody::new(BodySource::Upgraded(Some(upgraded)), guard, None)
@@ -224,7 +224,7 @@ impl OriginServer {
         let guard = ResponseGuard { upload, in_flight, stream: Some(stream) };
         Ok(Response::from_parts(
             head,
-            ResponseBody::new(BodySource::Http2(body), guard, body_timeout),
+            ResponseBody::new(BodySource::Http2(Box::new(body)), guard, body_timeout),
         ))
     }
 

@@ -42,7 +42,7 @@ pub(crate) enum BodyContent {
     /// One range of such a body.
     Range(RangeBody),
     /// A body passed through from the origin.
-    Origin(Box<ResponseBody>),
+    Origin(ResponseBody),
     /// The same, observed until its end.
     Observed(Box<ObservedBody>),
     /// A body that Larder generates, possibly without an end.
@@ -91,7 +91,7 @@ impl DeliveredBody {
             // Drops the cause: hyper would reset the client's stream with the code of the origin's
             // reset, and some codes say that the request was not processed (RFC 9113 §8.7).
             BodyContent::Origin(body) => {
-                let frame = ready!(Pin::new(&mut **body).poll_frame(context));
+                let frame = ready!(Pin::new(body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))
             }
             BodyContent::Observed(body) => {

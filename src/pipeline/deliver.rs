@@ -220,8 +220,11 @@ impl Responder<'_> {
         accounting.record_response(decision.outcome(), head.status);
         // A `HEAD` for a stored response was sent as a `GET`, so the origin's response has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
-        let content =
-            if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        let content = match body.into_whole() {
+            _ if !is_passed => BodyContent::Empty,
+            Ok(bytes) => BodyContent::Full(bytes),
+            Err(body) => BodyContent::Origin(body),
+        };
         Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::{
     accepted_credentials::Recheck,
@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     entry::{Entry, StoredResponse},
-    field::{RequestFields, Timestamp, presence::FieldPresence},
+    field::{Timestamp, presence::FieldPresence},
     key::{CacheKey, vary::Vary},
-    origin::{OriginRequest, RequestBody, ResponseBody, SendFailure},
+    origin::{OriginRequest, ResponseBody, SendFailure},
     policy::{
         CacheResult, Reason, ResponseDirectives, Reuse,
         cache_status::Collapsed,
@@ -237,27 +237,26 @@ impl<S: Store> OriginFetch<S> {
     /// Sends it again without the condition if the `304` is about another representation (RFC 9111
     /// §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
-        let OriginRequest { target, mut fields, .. } = std::mem::take(&mut self.origin_request);
+        let mut request = std::mem::take(&mut self.origin_request);
         if self.context.matched_route().reads_body() {
-            fields.change(payload::narrow_codings);
+            request.fields.change(payload::narrow_codings);
         }
-        let Some((stored, etag)) = self.validators() else { return self.send(target, fields).await };
-        let mut conditions = HeaderMap::new();
-        match validation::make_conditional(&mut conditions, &stored, etag) {
-            Conditionality::Unconditional => self.send(target, fields).await,
-            Conditionality::Conditional => {
-                let mut conditional = fields.clone();
-                conditions.iter().for_each(|(name, value)| conditional.append(name, value));
-                let origin_response = self.send(target.clone(), conditional).await?;
+        let Some((stored, etag)) = self.validators() else { return self.send(request).await };
+        let (mut conditions, again) = (HeaderMap::new(), request.again());
+        match (validation::make_conditional(&mut conditions, &stored, etag), again) {
+            (Conditionality::Unconditional, _) | (_, None) => self.send(request).await,
+            (Conditionality::Conditional, Some(again)) => {
+                conditions.iter().for_each(|(name, value)| request.fields.append(name, value));
+                let origin_response = self.send(request).await?;
                 let update = origin_response.response.headers();
                 match origin_response.response.status() {
                     StatusCode::NOT_MODIFIED if self.confirms_stored(&stored, update) => {
                         Ok(OriginResponse { is_validation: true, ..origin_response })
                     }
-                    StatusCode::NOT_MODIFIED => self.send(target, fields).await,
+                    StatusCode::NOT_MODIFIED => self.send(again).await,
                     // An origin that knows conditions of `GET` and `HEAD` only.
                     StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
-                        self.send(target, fields).await
+                        self.send(again).await
                     }
                     _ => Ok(origin_response),
                 }
@@ -294,17 +293,7 @@ impl<S: Store> OriginFetch<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(
-        &self,
-        target: Uri,
-        fields: RequestFields,
-    ) -> Result<OriginResponse, SendFailure> {
-        let mut request = OriginRequest { target, fields, ..OriginRequest::default() };
-        if let Some(content) = &self.context.content {
-            request.method = content.method.clone();
-            request.body = RequestBody::Full(content.bytes.clone());
-            request.is_read = true;
-        }
+    async fn send(&self, request: OriginRequest) -> Result<OriginResponse, SendFailure> {
         let FetchContext { pipeline, config, .. } = &self.context;
         let requested_at = pipeline.clock.now();
         let sent = send(pipeline, config, request, self.interim.as_ref()).await;
@@ -350,7 +339,11 @@ impl<S: Store> OriginFetch<S> {
                 return FetchOutcome::Reused(reused).published(flight.as_ref());
             }
         }
-        let (inspected, response) = Box::pin(self.inspect(response)).await;
+        let (inspected, response) = if self.context.matched_route().graphql.is_some() {
+            Box::pin(self.inspect(response)).await
+        } else {
+            (Ok(None), response)
+        };
         let (share, verdict) = match inspected {
             Ok(share) => (share, self.context.cacheability(&response, times)),
             Err(reason) => (None, Err(reason)),
@@ -393,7 +386,7 @@ impl<S: Store> OriginFetch<S> {
         &self,
         mut response: Response<ResponseBody>,
     ) -> (Result<Option<BudgetShare>, Reason>, Response<ResponseBody>) {
-        if self.context.matched_route().graphql.is_none() || !response.status().is_success() {
+        if !response.status().is_success() {
             return (Ok(None), response);
         }
         let share = match self.reserve(&response).await {

@@ -19,7 +19,7 @@ use crate::{
         CacheKey, OriginTarget,
         uri::normal_path,
     },
-    origin::OriginRequest,
+    origin::{OriginRequest, RequestBody},
     policy::{RequestDirectives, validation},
     purge::planted::PlantedBug,
     store::Store,
@@ -47,7 +47,14 @@ impl<S: Store> RequestContext<S> {
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
         let MissPlan { key, stored, recheck, retry, .. } = plan;
-        let origin_request = self.origin_request_of(request, target, validation::is_condition);
+        let mut origin_request = self.origin_request_of(request, target, validation::is_condition);
+        if let Some(content) = &lookup.content {
+            origin_request.method = content.method.clone();
+            origin_request.body = RequestBody::Full(content.bytes.clone());
+            origin_request.is_read = true;
+        } else {
+            origin_request.method = Method::GET;
+        }
         let asked = (&self.config, self.route, request);
         let probe = ProbeRequest::of(asked, lookup, &origin_request);
         let context = self.fetch_context(lookup, key, (request, directives));
