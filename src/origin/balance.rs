@@ -57,6 +57,15 @@ impl Origin {
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
+    /// Like [`Self::exchange`], with any kind of request.
+    pub async fn send(
+        &self,
+        request: impl Into<OriginRequest>,
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, SendFailure> {
+        self.exchange(&mut request.into(), interim).await
+    }
+
     /// Sends a request and returns the head of the final response; the body streams.
     ///
     /// The target is a path and query, or `*`. 1xx responses go to `interim`, except 100, which
@@ -65,17 +74,11 @@ impl Origin {
     /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
     /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
     /// the future cancels the request.
-    pub fn send<'a, R: Into<OriginRequest>>(
-        &'a self,
-        request: R,
-        interim: Option<&'a InterimSender>,
-    ) -> impl Future<Output = Result<Response<ResponseBody>, SendFailure>> + Send + use<'a, R> {
-        self.send_request(request.into(), interim)
-    }
-
-    async fn send_request(
+    ///
+    /// Borrows the request: each function that it moved through would carry it twice.
+    pub(crate) async fn exchange(
         &self,
-        mut request: OriginRequest,
+        request: &mut OriginRequest,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, SendFailure> {
         let mut tried = SmallVec::<[usize; 4]>::new();
@@ -89,7 +92,7 @@ impl Origin {
             tried.push(index);
             let may_retry =
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
-            let failed = match server.exchange(&mut request, interim).await {
+            let failed = match server.exchange(request, interim).await {
                 Ok(response) => {
                     server.outlier_detector.record_success();
                     return Ok(response);

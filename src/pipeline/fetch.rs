@@ -241,26 +241,35 @@ impl<S: Store> OriginFetch<S> {
         if self.context.matched_route().reads_body() {
             request.fields.change(payload::narrow_codings);
         }
-        let Some((stored, etag)) = self.validators() else { return self.send(request).await };
+        let Some((stored, etag)) = self.validators() else { return self.send(&mut request).await };
         let (mut conditions, again) = (HeaderMap::new(), request.again());
         match (validation::make_conditional(&mut conditions, &stored, etag), again) {
-            (Conditionality::Unconditional, _) | (_, None) => self.send(request).await,
             (Conditionality::Conditional, Some(again)) => {
                 conditions.iter().for_each(|(name, value)| request.fields.append(name, value));
-                let origin_response = self.send(request).await?;
-                let update = origin_response.response.headers();
-                match origin_response.response.status() {
-                    StatusCode::NOT_MODIFIED if self.confirms_stored(&stored, update) => {
-                        Ok(OriginResponse { is_validation: true, ..origin_response })
-                    }
-                    StatusCode::NOT_MODIFIED => self.send(again).await,
-                    // An origin that knows conditions of `GET` and `HEAD` only.
-                    StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
-                        self.send(again).await
-                    }
-                    _ => Ok(origin_response),
-                }
+                Box::pin(self.validate([request, again], &stored)).await
             }
+            _ => self.send(&mut request).await,
+        }
+    }
+
+    /// Sends the first request, which is conditional, and if that does not do, the other one.
+    async fn validate(
+        &self,
+        [mut conditional, mut unconditional]: [OriginRequest; 2],
+        stored: &HeaderMap,
+    ) -> Result<OriginResponse, SendFailure> {
+        let origin_response = self.send(&mut conditional).await?;
+        let update = origin_response.response.headers();
+        match origin_response.response.status() {
+            StatusCode::NOT_MODIFIED if self.confirms_stored(stored, update) => {
+                Ok(OriginResponse { is_validation: true, ..origin_response })
+            }
+            StatusCode::NOT_MODIFIED => self.send(&mut unconditional).await,
+            // An origin that knows conditions of `GET` and `HEAD` only.
+            StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
+                self.send(&mut unconditional).await
+            }
+            _ => Ok(origin_response),
         }
     }
 
@@ -293,7 +302,7 @@ impl<S: Store> OriginFetch<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(&self, request: OriginRequest) -> Result<OriginResponse, SendFailure> {
+    async fn send(&self, request: &mut OriginRequest) -> Result<OriginResponse, SendFailure> {
         let FetchContext { pipeline, config, .. } = &self.context;
         let requested_at = pipeline.clock.now();
         let sent = send(pipeline, config, request, self.interim.as_ref()).await;

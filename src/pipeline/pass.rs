@@ -39,9 +39,9 @@ impl<S: Store> ClientRequest<S> {
         }
         let upgrade = self.upgrade.take();
         let RequestContext { pipeline, config, connection, .. } = &self.context;
-        let forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
+        let mut forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let sent = send(pipeline, config, forwarded, Some(&connection.interim)).await;
+        let sent = send(pipeline, config, &mut forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
             Err(failure) => return self.respond_origin_error(&failure.error, decision),

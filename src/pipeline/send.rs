@@ -20,12 +20,12 @@ pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,
-    request: OriginRequest,
+    request: &mut OriginRequest,
     interim: Option<&InterimSender>,
 ) -> Result<SentResponse, SendFailure> {
     let started = Instant::now();
     let metrics = &pipeline.metrics;
-    match config.origin.send(request, interim).await {
+    match config.origin.exchange(request, interim).await {
         Ok(mut response) => {
             let (status, version, now) =
                 (response.status(), response.version(), pipeline.clock.now());

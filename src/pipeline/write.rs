@@ -124,13 +124,13 @@ impl<S: Store> WriteTask<S> {
 
     async fn forward(
         &self,
-        request: OriginRequest,
+        mut request: OriginRequest,
         mut sender: oneshot::Sender<WriteResult>,
     ) {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;
-            sent = send(pipeline, config, request, Some(&connection.interim)) => sent,
+            sent = send(pipeline, config, &mut request, Some(&connection.interim)) => sent,
             () = self.abandoned(&mut sender) => {
                 let delivery = self.upload.as_ref().map(|upload| upload.delivery());
                 return self.on_no_response(delivery.unwrap_or(RequestDelivery::Possible)).await;

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::{
     body::{Http1Body, ResponseContent},
     connection::Http1Connection,
-    keep_alive,
     outgoing::{RequestWriter, SendError},
     response::{self, ReceivedHead},
 };
@@ -127,8 +126,8 @@ impl<'a> Exchange<'a> {
 
     /// Returns the response that begins with this head.
     pub(in crate::origin) fn into_response(mut self, head: ReceivedHead) -> ExchangeResponse {
-        let ReceivedHead { parts, length, persists, rest, .. } = head;
-        self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
+        let ReceivedHead { parts, length, persists, idle_limit, rest, .. } = head;
+        self.connection.idle_limit = idle_limit;
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // A tunnel may stay open for days: it gives its connection permit back.
             let Http1Connection { mut stream, .. } = *self.connection;

@@ -41,7 +41,7 @@ impl ProbeRequest {
         pattern: &Self,
     ) -> Result<ProbeResponse, NotComparable> {
         let requested_at = pipeline.clock.now();
-        let sent = send(pipeline, &self.config, self.to_send(pattern), None).await;
+        let sent = send(pipeline, &self.config, &mut self.to_send(pattern), None).await;
         let (response, received_at) = sent.map_err(|_| NotComparable)?;
         let received_steady = pipeline.clock.steady();
         let times = FetchTimes { requested_at, received_at, received_steady };

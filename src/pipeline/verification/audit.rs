@@ -70,7 +70,8 @@ impl<S: Store> AuditedHit<S> {
     async fn compare(&self) -> Comparison {
         let RequestContext { pipeline, config, .. } = &self.context;
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let Ok((response, _)) = send(pipeline, config, self.origin_request(), None).await else {
+        let mut request = self.origin_request();
+        let Ok((response, _)) = send(pipeline, config, &mut request, None).await else {
             return Comparison::Skipped(SkipReason::OriginError);
         };
         let plan = MissPlan::of_stale(self.stored_match(), Reason::RuleBypass);

@@ -92,11 +92,11 @@ impl<S: Store> ClientRequest<S> {
         let mut decision = pass::decision(Reason::Shadow);
         let shadow = ShadowRequest::begin(&self.context, lookup).await;
         let RequestContext { pipeline, config, connection, .. } = &self.context;
-        let forwarded = self.context.forwarded(body, None);
+        let mut forwarded = self.context.forwarded(body, None);
         let (requested_at, started) = (pipeline.clock.now(), Instant::now());
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
         let (mut response, received_at) =
-            match send(pipeline, config, forwarded, Some(&connection.interim)).await {
+            match send(pipeline, config, &mut forwarded, Some(&connection.interim)).await {
                 Ok(sent) => sent,
                 Err(failure) => {
                     shadow.note_failure(&failure);
