@@ -74,7 +74,7 @@ impl Clock {
     }
 }
 
-/// When a request's head was read, by both clocks.
+/// When a head was read, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceivedAt {
     /// By the wall clock.

@@ -304,13 +304,10 @@ impl<S: Store> OriginFetch<S> {
 
     async fn send(&self, request: &mut OriginRequest) -> Result<OriginResponse, SendFailure> {
         let FetchContext { pipeline, config, .. } = &self.context;
-        let requested_at = pipeline.clock.now();
         let sent = send(pipeline, config, request, self.interim.as_ref()).await;
-        let (mut response, received_at) = sent?;
+        let (mut response, times) = sent?;
         let route = self.context.matched_route();
         credentials::make_response_anonymous(route, response.headers_mut());
-        let received_steady = pipeline.clock.steady();
-        let times = FetchTimes { requested_at, received_at, received_steady };
         Ok(OriginResponse { response, times, is_validation: false })
     }
 
