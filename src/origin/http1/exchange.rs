@@ -74,13 +74,14 @@ pub(in crate::origin) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// Creates an exchange that sends the request with this body.
     pub(in crate::origin) fn new(
-        connection: Box<Http1Connection>,
+        mut connection: Box<Http1Connection>,
         (request, body): (&OriginRequest, RequestBody),
         options: ExchangeOptions<'a>,
     ) -> Self {
+        let buffer = std::mem::take(&mut connection.buffer);
         Self {
             connection,
-            outgoing: RequestWriter::new(request, body, options.default_host),
+            outgoing: RequestWriter::new((request, body), options.default_host, buffer),
             is_sent: false,
             is_head: request.method == Method::HEAD,
             is_upgrade: request.fields.has_upgrade(),
@@ -134,7 +135,9 @@ impl<'a> Exchange<'a> {
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
         } else {
-            let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
+            let buffer = self.outgoing.take_buffer();
+            let unsent = buffer.is_none().then_some(self.outgoing);
+            buffer.into_iter().for_each(|buffer| self.connection.keep(buffer));
             Http1Body::begin(self.connection, (length, persists), rest, unsent)
         };
         ExchangeResponse { head: parts, content }

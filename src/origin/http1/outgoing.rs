@@ -59,11 +59,11 @@ pub(super) enum SendError {
 }
 
 impl RequestWriter {
-    /// Creates a writer for the request with this body.
+    /// Creates a writer for the request with this body, which uses this empty buffer.
     pub(super) fn new(
-        request: &OriginRequest,
-        body: RequestBody,
+        (request, body): (&OriginRequest, RequestBody),
         default_host: &HeaderValue,
+        mut buffer: Vec<u8>,
     ) -> Self {
         let length = RequestLength::of(&body);
         let (framing, announced) = match length {
@@ -74,10 +74,10 @@ impl RequestWriter {
             }
             RequestLength::Chunked => (RequestFraming::FirstChunk, Vec::new()),
         };
-        let written = request::head(request, default_host, length);
+        request::write_head(&mut buffer, request, default_host, length);
         let state =
             if length == RequestLength::Absent { SendState::BodyRead } else { SendState::Sending };
-        let (start, data, is_sent) = (0, Bytes::new(), false);
+        let (written, start, data, is_sent) = (buffer, 0, Bytes::new(), false);
         Self { body, framing, written, start, data, announced, is_sent, state }
     }
 
@@ -85,8 +85,9 @@ impl RequestWriter {
         self.is_sent
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.state == SendState::Sent
+    /// Returns the buffer, if the whole request has been sent.
+    pub(super) fn take_buffer(&mut self) -> Option<Vec<u8>> {
+        (self.state == SendState::Sent).then(|| std::mem::take(&mut self.written))
     }
 
     /// Sends all available bytes. Completes when the whole request has been sent.

@@ -25,35 +25,35 @@ impl RequestLength {
 /// Room for what a head has besides its fields and its target.
 const ROOM: usize = 128;
 
-/// Returns the head of a request. Framing fields describe the body, whatever the request's fields
+/// Writes the head of a request. Framing fields describe the body, whatever the request's fields
 /// say.
-pub(super) fn head(
+pub(super) fn write_head(
+    head: &mut Vec<u8>,
     request: &OriginRequest,
     default_host: &HeaderValue,
     length: RequestLength,
-) -> Vec<u8> {
+) {
     let OriginRequest { method, target, fields, .. } = request;
     let target = target.path_and_query().map_or("/", |target| target.as_str());
-    let mut head = Vec::with_capacity(target.len() + fields.lines().len() + ROOM);
+    head.reserve(target.len() + fields.lines().len() + ROOM);
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
     if fields.host().is_none() {
-        push(&mut head, &header::HOST, default_host.as_bytes());
+        push(head, &header::HOST, default_host.as_bytes());
     }
     head.extend_from_slice(fields.lines());
     match length {
-        RequestLength::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
+        RequestLength::Chunked => push(head, &header::TRANSFER_ENCODING, b"chunked"),
         RequestLength::Known(length) => {
-            push(&mut head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
+            push(head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
         }
         RequestLength::Absent if fields.has_length() => {
-            push(&mut head, &header::CONTENT_LENGTH, b"0");
+            push(head, &header::CONTENT_LENGTH, b"0");
         }
         RequestLength::Absent => {}
     }
     head.extend_from_slice(b"\r\n");
-    head
 }
 
 /// Writes one field line.
