@@ -77,8 +77,8 @@ pub mod key {
 }
 pub mod origin {
     pub use crate::origin::{
-        ConnectionLimits, Origin, OriginError, OriginRequest, RequestBody, ResponseBody, ServerUrl, Settings,
-        UploadFailure,
+        ConnectionLimits, Origin, OriginError, OriginRequest, RequestBody, ResponseBody, ServerUrl,
+        Settings, UploadFailure,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

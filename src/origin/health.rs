@@ -8,9 +8,7 @@ use std::{
 use http::Uri;
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{
-    origin_request::OriginRequest, outlier::CheckResult, server::OriginServer, settings,
-};
+use super::{origin_request::OriginRequest, outlier::CheckResult, server::OriginServer, settings};
 
 /// Background tasks that are aborted when dropped.
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);

@@ -77,11 +77,10 @@ impl OriginServer {
         loop {
             let in_flight = self.connections.begin_request();
             let began = Instant::now();
-            let (connection, sent_on) = self
-                .connections
-                .acquire(needs, age, began)
-                .await
-                .map_err(|error| AttemptFailure { error, delivery, replay: ReplayState::Unsent })?;
+            let (connection, sent_on) =
+                self.connections.acquire(needs, age, began).await.map_err(|error| {
+                    AttemptFailure { error, delivery, replay: ReplayState::Unsent }
+                })?;
             let since = if sent_on == ConnectionAge::Reused { began } else { Instant::now() };
             let sent = self.send((connection, in_flight), request, (interim, since)).await;
             let failed = match sent {
@@ -182,9 +181,11 @@ impl OriginServer {
                 guard.release(connection);
                 ResponseBody::from_bytes(bytes)
             }
-            http1::ResponseContent::Streaming(body) => {
-                ResponseBody::new(BodySource::Http1(Box::new(body)), guard, self.body_timeout(&head))
-            }
+            http1::ResponseContent::Streaming(body) => ResponseBody::new(
+                BodySource::Http1(Box::new(body)),
+                guard,
+                self.body_timeout(&head),
+            ),
             http1::ResponseContent::Upgraded(upgraded) => {
                 ResponseBody::new(BodySource::Upgraded(Some(upgraded)), guard, None)
             }
@@ -314,10 +315,7 @@ enum Http2Failure {
 
 /// Returns the progress of an HTTP/1.1 upload. Holds the body back if the client sent `Expect:
 /// 100-continue`.
-fn observe_upload(
-    request: &OriginRequest,
-    body: &mut RequestBody,
-) -> Option<Arc<UploadProgress>> {
+fn observe_upload(request: &OriginRequest, body: &mut RequestBody) -> Option<Arc<UploadProgress>> {
     let start = if request.fields.expects_continue() {
         BodyStart::AfterContinue(CONTINUE_TIMEOUT)
     } else {

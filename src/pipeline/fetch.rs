@@ -245,7 +245,9 @@ impl<S: Store> OriginFetch<S> {
         let (mut conditions, again) = (HeaderMap::new(), request.again());
         match (validation::make_conditional(&mut conditions, &stored, etag), again) {
             (Conditionality::Conditional, Some(again)) => {
-                conditions.iter().for_each(|(name, value)| request.fields.append(name, value));
+                for (name, value) in &conditions {
+                    request.fields.append(name, value);
+                }
                 Box::pin(self.validate([request, again], &stored)).await
             }
             _ => self.send(&mut request).await,

@@ -15,10 +15,7 @@ use super::{
 };
 use crate::{
     forward::{self, RequestSource},
-    key::{
-        CacheKey, OriginTarget,
-        uri::normal_path,
-    },
+    key::{CacheKey, OriginTarget, uri::normal_path},
     origin::{OriginRequest, RequestBody},
     policy::{RequestDirectives, validation},
     purge::planted::PlantedBug,

@@ -30,7 +30,8 @@ use crate::{
     fence::{PurgeSource, Selector},
     field::hop::LARDER_WARM,
     origin::{
-        OriginError, OriginRequest, RequestBody, RequestDelivery, ResponseBody, SendFailure, UploadProgress,
+        OriginError, OriginRequest, RequestBody, RequestDelivery, ResponseBody, SendFailure,
+        UploadProgress,
     },
     policy::{Credentials, invalidation::UnsafeRequestOutcome},
     store::Store,
@@ -122,11 +123,7 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    async fn forward(
-        &self,
-        mut request: OriginRequest,
-        mut sender: oneshot::Sender<WriteResult>,
-    ) {
+    async fn forward(&self, mut request: OriginRequest, mut sender: oneshot::Sender<WriteResult>) {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;

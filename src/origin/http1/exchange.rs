@@ -135,9 +135,13 @@ impl<'a> Exchange<'a> {
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
         } else {
-            let buffer = self.outgoing.take_buffer();
-            let unsent = buffer.is_none().then_some(self.outgoing);
-            buffer.into_iter().for_each(|buffer| self.connection.keep(buffer));
+            let unsent = match self.outgoing.take_buffer() {
+                None => Some(self.outgoing),
+                Some(buffer) => {
+                    self.connection.keep(buffer);
+                    None
+                }
+            };
             Http1Body::begin(self.connection, (length, persists), rest, unsent)
         };
         ExchangeResponse { head: parts, content }

@@ -107,13 +107,8 @@ impl ForwardingHandler {
                 head.uri.path(),
             )
         };
-        let fields = forward::request::fields(
-            &head.headers,
-            &target,
-            &source,
-            &self.identity,
-            |_| false,
-        );
+        let fields =
+            forward::request::fields(&head.headers, &target, &source, &self.identity, |_| false);
         let onward = OriginRequest {
             method: head.method.clone(),
             target: head.uri.clone(),
