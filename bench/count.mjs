@@ -6,10 +6,10 @@
 // The kinds are those of `requests.mjs`; `--path` asks for another path instead of theirs, `--keep` leaves what callgrind wrote.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
-import { answering, options, sleep, start, startLarder } from '../tests/process.mjs'
+import { answering, options, sleep, start, startLarder, startRedis } from '../tests/process.mjs'
 import { SECRET, requests } from './requests.mjs'
 import { startOrigin } from './servers.mjs'
 
@@ -40,6 +40,14 @@ const folder = mkdtempSync('/dev/shm/larder-count-')
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 execFileSync('chmod', ['755', folder])
 const origin = await startOrigin(folder)
+const other = join(folder, 'new.lua')
+writeFileSync(other, `-- Each request has a query of its own.
+local number, prefix = 0, os.time()
+request = function()
+  number = number + 1
+  return wrk.format(nil, string.format("%s?%d-%d", wrk.path, prefix, number))
+end
+`)
 const names = ['larder', 'twin'].filter(name => given[name])
 const kinds = given.kinds.split(',')
 const counted = Object.fromEntries(kinds.flatMap(kind => names.map(name => [`${kind} ${name}`, []])))
@@ -72,15 +80,17 @@ async function count (name, kind) {
   const told = join(given.keep || folder, `${kind}.${name}`)
   const prefix = ['valgrind', '--tool=callgrind', '--instr-atstart=no', `--callgrind-out-file=${told}`]
   const top = request.isTrusted ? 'trusted_proxies = ["127.0.0.0/8"]' : ''
-  const server = await startLarder(given[name], `http://${origin.host}`, { prefix, top, extra: ROUTES })
+  const redis = request.isRedis ? await startRedis() : undefined
+  const server = await startLarder(given[name], `http://${origin.host}`, { prefix, top, extra: ROUTES, redis: redis?.url })
   // Under valgrind the first answers take their time.
   for (let i = 0; i < 10; i++) await answering(server.url + request.path, server, { status: 200 })
   await load(server, request, 1)
-  if (!request.path.startsWith('/pass/') && !/\bhit\b/.test(await cacheStatus(server, request))) throw new Error(`${name} answers ${kind} without a hit`)
+  if (!request.isNew && !request.path.startsWith('/pass/') && !/\bhit\b/.test(await cacheStatus(server, request))) throw new Error(`${name} answers ${kind} without a hit`)
   control(server, 'on')
   const answered = await load(server, request, SECONDS)
   control(server, 'off')
   await server.stop()
+  await redis?.stop()
   const { all, digest } = read(readFileSync(told, 'utf8'))
   if (!(all > 0)) throw new Error(`valgrind counted nothing\n${server.tail()}`)
   return { all: all / answered, digest: digest / answered }
@@ -98,9 +108,9 @@ function control ({ pid }, state) {
 }
 
 /** How many requests were answered. */
-async function load ({ port }, { path, fields }, seconds) {
+async function load ({ port }, { path, fields, isNew }, seconds) {
   const lines = Object.entries(fields).flatMap(([name, value]) => value === undefined ? [] : ['-H', `${name}: ${value}`])
-  const client = start(['wrk', '-t1', '-c16', `-d${seconds}s`, '--timeout', '10s', ...lines, `http://127.0.0.1:${port}${path}`])
+  const client = start(['wrk', '-t1', '-c16', `-d${seconds}s`, '--timeout', '10s', ...(isNew ? ['-s', other] : []), ...lines, `http://127.0.0.1:${port}${path}`])
   while (client.isRunning()) await sleep(20)
   const answered = Number(/(\d+) requests in/.exec(client.tail())?.[1])
   if (!answered || /Non-2xx|Socket errors/.test(client.tail())) throw new Error(`the load failed\n${client.tail()}`)

@@ -1,5 +1,5 @@
 // Requests as clients and what stands before a server send them, for `count.mjs`: a path and fields. Where they are `trusted`, the peer is one of
-// `trusted_proxies`. None has a cookie that any version of Larder takes for a session's.
+// `trusted_proxies`; where they are new, each asks for a target of its own; where `isRedis`, Larder has a Redis. None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
 
@@ -74,5 +74,7 @@ export const requests = {
   trusted: { path: '/hit/1k', fields: proxied, isTrusted: true },
   untrusted: { path: '/hit/1k', fields: proxied },
   passed: { path: '/pass/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
-  'passed-browser': { path: '/pass/1k', fields: browser }
+  'passed-browser': { path: '/pass/1k', fields: browser },
+  miss: { path: '/items/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' }, isNew: true },
+  'miss-redis': { path: '/items/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' }, isNew: true, isRedis: true }
 }
