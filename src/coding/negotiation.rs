@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderValue, header};
 use super::ContentCoding;
 use crate::field::{coding::is_same_coding, preference::preferences};
 
-/// Returns the coding that a request prefers among these, in the server's order of preference.
+/// Returns the coding in `codings` that a request prefers, or `None` to send the body as it is.
 ///
-/// `None` if the body is to be sent as it is. Weights decide; among equal ones the server's order
-/// does. A coding of the same weight is preferred to none, and so is any coding that the request
-/// accepts if it does not mention `identity`. If two members contradict each other, the refusal
-/// wins. A member with a malformed weight counts for nothing.
+/// The highest weight wins; of equal weights, the first in `codings`. A coding with the same weight
+/// as `identity` wins, as does any accepted coding if the request mentions neither `identity` nor
+/// `*`. If a coding is listed twice, the lower weight counts. Members with a malformed weight are
+/// ignored.
 ///
 /// Each thread remembers the latest values, since clients send few different ones.
 pub(crate) fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
@@ -42,10 +42,10 @@ pub(crate) fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<C
 /// Number of selections that each thread remembers.
 const REMEMBERED: usize = 16;
 
-/// Longer values are not remembered.
+/// Maximum length of a value that is remembered, in bytes.
 const MAX_REMEMBERED_LENGTH: usize = 128;
 
-/// A selection.
+/// A remembered selection.
 struct Selected {
     line: HeaderValue,
     codings: Box<[ContentCoding]>,
@@ -68,7 +68,7 @@ fn select_by_weight(codings: &[ContentCoding], request: &HeaderMap) -> Option<Co
     best.filter(|(_, weight)| *weight >= weights.of_identity()).map(|(coding, _)| coding)
 }
 
-/// Weights in thousandths, as far as the request names them.
+/// The weights that a request names, in thousandths.
 #[derive(Default)]
 struct Weights {
     codings: [Option<u16>; ContentCoding::ALL.len()],

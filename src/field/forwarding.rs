@@ -88,8 +88,8 @@ fn by_suffix(rest: &str) -> ForwardingKind {
 
 /// Fields that some origins treat as the method or target of the request.
 ///
-/// Symfony, Laravel, Rails and Express with their override middleware do, as does ASP.NET. So do
-/// servers behind IIS URL rewriting or Envoy.
+/// Such origins are Symfony, Laravel, Rails and Express with their override middleware, ASP.NET,
+/// and servers behind IIS URL rewriting or Envoy.
 pub(crate) const OVERRIDES: [&str; 11] = [
     "x-http-method-override",
     "x-http-method",

@@ -78,7 +78,7 @@ impl RangeSpec {
         }
     }
 
-    /// Returns the range within a representation of this length, or `None` if it is empty.
+    /// Returns the range within a representation of this length, or `None` if it contains no byte.
     pub fn resolve(self, length: u64) -> Option<ByteRange> {
         let end = length.checked_sub(1)?;
         let (first, last) = match self {

@@ -66,8 +66,8 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Returns what the response to a request with these directives is judged and stored by. Takes
-    /// its fence stamp.
+    /// Returns the data by which the response to a request with these directives is judged and
+    /// stored. Takes the fence stamp of the response.
     pub(super) fn fetch_context(
         &self,
         lookup: &Lookup,
@@ -138,7 +138,7 @@ fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     Arc::new(request)
 }
 
-/// Returns the target to send. Removing parameters leaves a valid one.
+/// Returns the target to send. It stays valid when parameters are removed.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if PlantedBug::NormalisedTarget.is_planted() {
         return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();

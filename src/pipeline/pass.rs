@@ -22,8 +22,8 @@ use crate::{
 impl<S: Store> ClientRequest<S> {
     /// Forwards a request to the origin and returns its response, streaming both bodies.
     ///
-    /// A request that the cache could have answered is sent as its key says; others are sent as
-    /// received.
+    /// A request that the cache could have answered is sent with the target of its key; others are
+    /// sent as received.
     pub(super) async fn pass(
         mut self,
         body: RequestBody,
@@ -79,7 +79,7 @@ impl<S: Store> RequestContext<S> {
         self.presence.has(conditions) && self.config.routes.any_encodes()
     }
 
-    /// Changes the tag of a `304` to that of the coded body that the client has.
+    /// Replaces the tag of a `304` with that of the client's coded copy.
     pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
         if response.status() == StatusCode::NOT_MODIFIED && self.has_coded_tags() {
             let headers = response.headers_mut();
@@ -88,8 +88,8 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Queues the requests that the route's `on_success` warms. If the client asked to wait,
-    /// returns a summary of their outcomes; the wait is bounded.
+    /// Queues the requests that the route's `on_success` warms. If the client asked to wait, waits
+    /// for a limited time and returns a summary of their outcomes. Otherwise returns `None`.
     pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
         let Self { pipeline, config, route, request, connection, .. } = self;
         let wanted = warm::requests_on_success(config.route(*route), request, status, connection);
@@ -110,7 +110,7 @@ impl<S: Store> RequestContext<S> {
 pub(super) enum Upgrade {
     /// The response is passed to the client.
     Passed,
-    /// The limit on tunnels is reached; the origin's connection is closed.
+    /// The limit on tunnels is reached. The origin's connection is closed.
     Refused,
 }
 
@@ -129,7 +129,7 @@ pub(super) fn join_upgrade(
     Upgrade::Passed
 }
 
-/// Returns the decision for a request that passes.
+/// Returns the cache decision for a request that passes.
 pub(super) fn decision(reason: Reason) -> CacheDecision {
     let forward = match reason {
         Reason::MethodNotCacheable => ForwardReason::Method,

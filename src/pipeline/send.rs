@@ -17,7 +17,7 @@ use crate::{
 /// A response, and when it was requested and received.
 pub(super) type SentResponse = (Response<ResponseBody>, FetchTimes);
 
-/// Sends a request to the origin, records metrics, and removes what belongs to the origin's
+/// Sends a request to the origin and records metrics. Removes the fields about the origin's
 /// connection from the response.
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,

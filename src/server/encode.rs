@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
-/// Returns a whole response, the last one of its connection.
+/// Returns the bytes of a whole response, which is the last one of its connection.
 pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     let mut bytes = Vec::new();
     push_status_line(&mut bytes, response.status());
@@ -15,7 +15,7 @@ pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     bytes
 }
 
-/// Appends an interim response.
+/// Appends the bytes of an interim response.
 pub(super) fn interim_response(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
     push_status_line(bytes, status);
     push_fields(bytes, headers);

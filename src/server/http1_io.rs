@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     activity::ConnectionActivity, drain::DrainGuard, framing::FramingValidator,
-    interim::InterimChannel, parse_error, stream::Stream,
+    interim::InterimChannel, parse_error, slow_reader::Http1Reader, stream::Stream,
 };
 
 /// How long, and for how many bytes, a closing connection is still read.
@@ -43,8 +43,7 @@ pub(super) struct Http1Io {
     /// Bytes of Larder's own being written: no bytes of hyper's may come between them.
     outgoing: Vec<u8>,
     written: usize,
-    block_count: u32,
-    is_blocked: bool,
+    reader: Http1Reader,
     /// The number of requests whose responses have been written completely.
     answered: u32,
     close: CloseState,
@@ -61,6 +60,7 @@ impl Http1Io {
         stream: Stream,
         framing: FramingValidator,
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
+        reader: Http1Reader,
         drain_guard: Arc<DrainGuard>,
     ) -> Self {
         Self {
@@ -71,8 +71,7 @@ impl Http1Io {
             _drain_guard: drain_guard,
             outgoing: Vec::new(),
             written: 0,
-            block_count: 0,
-            is_blocked: false,
+            reader,
             answered: 0,
             close: CloseState::Open,
         }
@@ -94,14 +93,25 @@ impl Http1Io {
         }
     }
 
-    /// Records whether writes to the client are blocked.
-    fn note_blocked(&mut self, is_blocked: bool) {
-        if is_blocked == self.is_blocked {
-            return;
+    /// Records the result of writing to the client, or fails if the client does not read.
+    fn judge_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending if !self.activity.is_tunnel() => {
+                ready!(self.reader.poll_blocked(cx, length));
+                self.activity.reset_at_close();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Ready(Ok(bytes)) => {
+                self.reader.note_taken(bytes);
+                written
+            }
+            _ => written,
         }
-        self.is_blocked = is_blocked;
-        self.block_count = self.block_count.wrapping_add(1).max(1);
-        self.activity.set_blocked_write(if is_blocked { self.block_count } else { 0 });
     }
 
     /// Returns a replacement if these bytes are hyper's own error response. hyper writes one
@@ -186,8 +196,7 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_blocked(written.is_pending());
-        written
+        self.judge_write(cx, written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -217,8 +226,7 @@ impl AsyncWrite for Http1Io {
         } else {
             stream.poll_write_vectored(cx, slices)
         };
-        self.note_blocked(written.is_pending());
-        written
+        self.judge_write(cx, written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -231,6 +239,7 @@ impl AsyncWrite for Http1Io {
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;
         }
+        self.reader.rest();
         if self.channel.is_queued() && self.outgoing.is_empty() {
             self.outgoing = self.channel.take();
             if self.outgoing.is_empty() {

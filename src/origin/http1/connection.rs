@@ -24,7 +24,8 @@ pub(in crate::origin) struct Http1Connection {
     /// Reset only when it fires: most exchanges only look at it.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
-    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    /// How long the origin keeps the idle connection open, minus a margin; `None` if it did not
+    /// say.
     pub(in crate::origin) idle_limit: Option<Duration>,
 }
 
@@ -53,7 +54,7 @@ impl Http1Connection {
         self.stream.is_idle()
     }
 
-    /// Completes when the origin has been silent for too long.
+    /// Completes at the time `until`. `limit` is the duration of a new timer.
     pub(super) fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 use crate::entry::{Entry, StoredResponse};
 
-/// Only responses of more bytes than this are counted.
+/// Only responses larger than this, in bytes, are counted.
 const LARGE: usize = 64 << 10;
 
-/// The most bytes of evicted responses in use.
+/// The limit for the total size of pinned responses, in bytes.
 const LIMIT: u64 = 16 << 20;
 
 /// Evicted responses with bodies that clients still read.
@@ -36,7 +36,7 @@ impl PinnedResponses {
         self.sweep(&mut responses);
     }
 
-    /// Returns the pinned bytes. Checks each pinned response.
+    /// Returns the total size of pinned responses. Checks whether each is still read.
     pub(super) fn bytes(&self) -> u64 {
         self.sweep(&mut self.responses.lock());
         self.bytes.load(Relaxed)

@@ -1,4 +1,4 @@
-//! The share of an identity in the memory, and exact accounting of it.
+//! Tests of the share of an identity in the memory, and of its exact accounting.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -310,7 +310,7 @@ fn stored(store: &MemoryStore, key: &CacheKey) -> Arc<StoredResponse> {
     response
 }
 
-/// Returns the same content, as it is after a `304`.
+/// Returns an entry with the same content, as after a `304`.
 fn freshened(response: &StoredResponse, requested_at: u64) -> Entry {
     let requested_at = Timestamp::from_millis(requested_at);
     let (freshness, stamp) = (response.freshness, FenceStamp::default());
@@ -327,7 +327,7 @@ fn a_form_counts_and_stays_with_its_content() {
     assert!((1000..1600).contains(&(after.bytes - before.bytes)), "{after:?}");
     assert_eq!((after.replaced, after.entries), (before.replaced, 1));
     assert_eq!(store.pinned_bytes(), 0);
-    // It was freshened while the form was made, and once more.
+    // The form stays if a `304` freshens the response.
     for requested_at in [2, 3] {
         store.put(&key, freshened(&plain, requested_at)).now_or_never().unwrap();
         assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_some());
