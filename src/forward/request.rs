@@ -16,7 +16,8 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Room for the fields that forwarding adds to a request, and for each field of the client.
+/// Initial buffer size for the fields that forwarding adds to a request, and for each field of the
+/// client, in bytes.
 const ADDED_BYTES: usize = 384;
 const FIELD_BYTES: usize = 64;
 
@@ -24,8 +25,8 @@ const FIELD_BYTES: usize = 64;
 /// `omitted`.
 ///
 /// Fields about the target come from `target` only. The caller has removed the fields that the
-/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Every
-/// forwarded request passes here, in one pass.
+/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Runs for
+/// every forwarded request: makes one pass.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,

@@ -71,11 +71,11 @@ impl Origin {
     /// The target is a path and query, or `*`. 1xx responses are sent to `interim`, except 100,
     /// which releases the client's body.
     ///
-    /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
-    /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
-    /// the future cancels the request.
+    /// If nothing of a request was sent, it is retried on other servers, up to `retries` times.
+    /// Otherwise it is retried only if its method is safe and it has no streamed body. Dropping the
+    /// future cancels the request.
     ///
-    /// Borrows the request: each function that it moved through would carry it twice.
+    /// Borrows the request, because each async function that takes one by value carries it twice.
     pub(crate) async fn exchange(
         &self,
         request: &mut OriginRequest,

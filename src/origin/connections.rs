@@ -124,7 +124,7 @@ impl ServerConnections {
         self.in_flight.load(Relaxed)
     }
 
-    /// Returns a connection for a request that begins `now`, of this age or newer.
+    /// Returns a connection for a request that begins `now`. Its age is `age` or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionNeeds,

@@ -26,18 +26,19 @@ pub struct ResponseBody {
     source: BodySource,
     /// `None` if the body has ended. Boxed, since a response moves through many functions.
     receiving: Option<Box<BodyReceiver>>,
-    /// Frames that were read ahead, in order; returned before those of the source.
+    /// Frames that were read ahead, in order. They are returned before further frames of the
+    /// source.
     ahead: Option<Box<FramesAhead>>,
 }
 
-/// What a body holds until its end.
+/// Resources that a body holds until its end.
 struct BodyReceiver {
     guard: ResponseGuard,
     /// `None` if the body may pause without limit.
     read_timeout: Option<ReadTimeout>,
 }
 
-/// Frames that were read ahead. Boxed, since most bodies have none.
+/// Frames that were read ahead. It is boxed, since most bodies have none.
 #[derive(Debug, Default)]
 struct FramesAhead(VecDeque<Frame<Bytes>>);
 
@@ -74,7 +75,7 @@ pub(super) enum BodySource {
     Whole(Bytes),
     Http1(Box<Http1Body>),
     Http2(Box<Http2Body>),
-    /// It failed. The error is returned at the next poll, so that earlier data can be written
+    /// The body failed. The error is returned at the next poll, so that earlier data can be written
     /// first.
     Broken(Option<BoxError>),
     Ended,
@@ -122,7 +123,7 @@ impl ResponseBody {
         }
     }
 
-    /// Takes the connection of a response that switched protocols.
+    /// Returns the connection of a response that switched protocols; `None` for other responses.
     pub fn take_upgraded(&mut self) -> Option<UpgradedConnection> {
         if let BodySource::Upgraded(upgraded) = &mut self.source { upgraded.take() } else { None }
     }

@@ -43,7 +43,7 @@ pub(crate) enum BodyContent {
     Range(RangeBody),
     /// A body passed through from the origin.
     Origin(ResponseBody),
-    /// The same, observed until its end.
+    /// A body passed through from the origin, and observed until its end.
     Observed(Box<ObservedBody>),
     /// A body that Larder generates, possibly without an end.
     Generated(UnsyncBoxBody<Bytes, Infallible>),

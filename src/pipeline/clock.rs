@@ -74,7 +74,7 @@ impl Clock {
     }
 }
 
-/// When a head was read, by both clocks.
+/// The time when a head was read, by several clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceivedAt {
     /// The time by the wall clock.

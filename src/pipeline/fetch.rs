@@ -55,9 +55,9 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it, without conditions; taken when it is sent.
+    /// The request as the origin receives it, without conditions. It is taken when it is sent.
     pub origin_request: OriginRequest,
-    /// The recheck of the credentials, if there is one; ends with the response.
+    /// The recheck of the credentials, if there is one. It ends with the response.
     pub recheck: Option<Recheck>,
     /// The stored response, if any. The request validates it, and it is the fallback if the origin
     /// fails.
@@ -255,7 +255,7 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Sends the first request, which is conditional, and if that does not do, the other one.
+    /// Sends the first request, which is conditional, or the other one if that result is unusable.
     async fn validate(
         &self,
         [mut conditional, mut unconditional]: [OriginRequest; 2],
@@ -268,7 +268,7 @@ impl<S: Store> OriginFetch<S> {
                 Ok(OriginResponse { is_validation: true, ..origin_response })
             }
             StatusCode::NOT_MODIFIED => self.send(&mut unconditional).await,
-            // An origin that knows conditions of `GET` and `HEAD` only.
+            // The origin supports conditions of `GET` and `HEAD` only.
             StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
                 self.send(&mut unconditional).await
             }

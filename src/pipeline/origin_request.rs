@@ -93,8 +93,8 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Builds the origin request without a body: as the key says, or as received if the cache is
-    /// bypassed.
+    /// Builds the origin request without a body. Its target is that of the key, or the received one
+    /// if the cache is bypassed.
     pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> OriginRequest {
         self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target), |_| false)
     }

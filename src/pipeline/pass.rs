@@ -64,7 +64,7 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Returns the request to forward: as the key says, or without a key as received.
+    /// Returns the request to forward, with the target of the key or, without a key, as received.
     pub(super) fn forwarded(&self, body: RequestBody, key: Option<&CacheKey>) -> OriginRequest {
         let mut forwarded = self.origin_request(key);
         if self.has_coded_tags() {

@@ -174,7 +174,7 @@ pub(super) struct PayloadRequest<'a> {
     pub config: &'a Arc<ConfigSnapshot>,
     pub route: usize,
     pub request: &'a Arc<Parts>,
-    /// The user that the response belongs to.
+    /// The user to whom the response belongs; `None` if there is none.
     pub user: Option<&'a str>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
     server::InterimSender,
 };
 
-/// A response, and when it was requested and received.
+/// A response, and the times when it was requested and received.
 pub(super) type SentResponse = (Response<ResponseBody>, FetchTimes);
 
 /// Sends a request to the origin and records metrics. Removes the fields about the origin's

@@ -59,8 +59,8 @@ impl Connection {
     }
 }
 
-/// Fields that describe a client to origins. They are the same for all requests on a connection to
-/// the same host.
+/// Fields that describe a client to origins. They are the same for all requests on a connection
+/// that name the same host.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
     /// The host that they name, in canonical form.

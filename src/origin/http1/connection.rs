@@ -11,17 +11,17 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
-/// Capacity of the largest buffer that an idle connection keeps.
+/// Maximum capacity of the buffer that an idle connection keeps, in bytes.
 const KEPT_BYTES: usize = 4 * 1024;
 
-/// A connection, idle or in an exchange.
+/// An HTTP/1.1 connection, idle or in an exchange.
 pub(in crate::origin) struct Http1Connection {
     pub(super) stream: Stream,
     /// Received bytes of an incomplete head.
     pub(super) received: BytesMut,
     /// An empty buffer for the next head, see [`Self::keep`].
     pub(super) buffer: Vec<u8>,
-    /// Reset only when it fires: most exchanges only look at it.
+    /// The timer for the response. It is reset only when it fires, which is cheaper.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
     /// How long the origin keeps the idle connection open, minus a margin; `None` if it did not

@@ -60,7 +60,7 @@ pub(super) enum SendError {
 }
 
 impl RequestWriter {
-    /// Creates a writer for the request with this body, which uses this empty buffer.
+    /// Creates a writer that sends the request with `body`. Writes into `buffer`, which is empty.
     pub(super) fn new(
         (request, body): (&OriginRequest, RequestBody),
         default_host: &HeaderValue,

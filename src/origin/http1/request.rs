@@ -22,11 +22,11 @@ impl RequestLength {
     }
 }
 
-/// Room for what a head has besides its fields and its target.
+/// Buffer size for the parts of a head other than its target and its fields, in bytes.
 const ROOM: usize = 128;
 
-/// Writes the head of a request. Framing fields describe the body, whatever the request's fields
-/// say.
+/// Writes the head of a request. Its framing fields follow from `length`, not from the request's
+/// own fields.
 pub(super) fn write_head(
     head: &mut Vec<u8>,
     request: &OriginRequest,

@@ -45,7 +45,7 @@ pub(in crate::origin) fn head(
     head
 }
 
-/// Returns the value of `Content-Length` (RFC 9110 §8.6).
+/// Returns the value of `Content-Length`; `None` if the field is not sent (RFC 9110 §8.6).
 fn length(request: &OriginRequest, body: &RequestBody) -> Option<u64> {
     if !body.is_end_stream() {
         return body.size_hint().exact();

@@ -96,8 +96,9 @@ impl ProbeRequest {
 
     /// Returns the request to send, which asks for the whole response without a content coding.
     ///
-    /// It has the fields of `pattern`, but for those that may identify the requester. So requesters
-    /// that are compared differ in nothing else: neither in a trace nor in an address or a browser.
+    /// It has the fields of `pattern`, except those that may identify the requester. So compared
+    /// requests differ in nothing but the requester: neither in a trace nor in an address or a
+    /// browser.
     pub(super) fn to_send(&self, pattern: &Self) -> OriginRequest {
         let mut headers = HeaderMap::new();
         let is_own = |name: &HeaderName| {
