@@ -52,7 +52,7 @@ pub mod field {
 pub mod forward {
     pub use crate::forward::{RequestSource, ViaIdentity};
     pub mod request {
-        pub use crate::forward::request::{headers, is_upgrade};
+        pub use crate::forward::request::{fields, is_upgrade};
     }
     pub mod response {
         pub use crate::forward::response::headers;
@@ -77,8 +77,8 @@ pub mod key {
 }
 pub mod origin {
     pub use crate::origin::{
-        ConnectionLimits, Origin, OriginError, RequestBody, ResponseBody, ServerUrl, Settings,
-        UploadFailure,
+        ConnectionLimits, Origin, OriginError, OriginRequest, RequestBody, ResponseBody, ServerUrl,
+        Settings, UploadFailure,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

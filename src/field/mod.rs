@@ -15,9 +15,11 @@ pub(crate) mod name;
 pub(crate) mod preference;
 pub(crate) mod presence;
 pub(crate) mod range;
+pub(crate) mod request_fields;
 pub(crate) mod retry_after;
 pub(crate) mod structured;
 
 pub(crate) use date::Rfc3339;
 pub use date::Timestamp;
 pub(crate) use entity_tag::EntityTag;
+pub(crate) use request_fields::RequestFields;

@@ -13,68 +13,63 @@ use super::{
     forwarded_fields::{X_FORWARDED_HOST, X_FORWARDED_PROTO, first},
     source::RequestSource,
 };
-use crate::{field::forwarded, key::OriginTarget, server::ForwardedHeaders};
+use crate::{
+    field::{RequestFields, forwarded},
+    key::OriginTarget,
+    server::ForwardedHeaders,
+};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Adds the fields that describe the client and the target as the client requested it.
-pub(super) fn add(
-    outgoing: &mut HeaderMap,
+/// Appends the fields that describe the client and the target as the client requested it.
+pub(super) fn append(
+    outgoing: &mut RequestFields,
     client: &HeaderMap,
     target: &OriginTarget<'_>,
     source: &RequestSource<'_>,
 ) {
     let chain = if source.is_trusted { chain(client) } else { String::new() };
-    let ForwardedHeaders { host, element, address } =
-        if chain.is_empty() && target.forwarded_fields.is_empty() {
-            cached(target, source)
-        } else {
-            forwarded_headers(target, source, &chain)
-        };
-    if let Some(element) = element {
-        outgoing.append(header::FORWARDED, element);
-    }
-    if let Some(address) = address {
-        outgoing.insert(X_FORWARDED_FOR, address);
-    }
-    outgoing.insert(X_FORWARDED_PROTO, HeaderValue::from_static(target.scheme.as_str()));
-    if let Some(host) = host {
-        outgoing.insert(X_FORWARDED_HOST, host);
-    }
-    let mut before = None;
-    for (name, value) in &target.forwarded_fields {
-        if before.replace(name) == Some(name) {
-            outgoing.append(name, value.clone());
-        } else {
-            outgoing.insert(name, value.clone());
+    if chain.is_empty()
+        && target.forwarded_fields.is_empty()
+        && let Some(cache) = source.cache
+    {
+        let known = cache.get_or_init(|| ForwardedHeaders {
+            host: target.requested_host.as_ref().into(),
+            fields: forwarded_fields(target, source, ""),
+        });
+        if *known.host == *target.requested_host {
+            return outgoing.append_all(&known.fields);
         }
     }
+    outgoing.append_all(&forwarded_fields(target, source, &chain));
 }
 
-/// Returns the headers cached on the connection, if the client requests the same host again.
-fn cached(target: &OriginTarget<'_>, source: &RequestSource<'_>) -> ForwardedHeaders {
-    let make = || forwarded_headers(target, source, "");
-    let is_same = |known: &ForwardedHeaders| {
-        known.host.as_ref().map_or(b"".as_slice(), HeaderValue::as_bytes)
-            == target.requested_host.as_bytes()
-    };
-    match source.cache.map(|known| known.get_or_init(make)) {
-        Some(known) if is_same(known) => known.clone(),
-        _ => make(),
-    }
-}
-
-fn forwarded_headers(
+fn forwarded_fields(
     target: &OriginTarget<'_>,
     source: &RequestSource<'_>,
     chain: &str,
-) -> ForwardedHeaders {
-    let host = HeaderValue::from_str(&target.requested_host).ok();
-    ForwardedHeaders {
-        host: host.filter(|host| !host.is_empty()),
-        element: forwarded(target, source, chain),
-        address: address(source.peer, chain),
+) -> RequestFields {
+    let mut fields = RequestFields::default();
+    if let Some(element) = forwarded(target, source, chain) {
+        fields.append(&header::FORWARDED, &element);
     }
+    if let Some(address) = address(source.peer, chain) {
+        fields.append(&X_FORWARDED_FOR, &address);
+    }
+    let is_told = |name: &HeaderName| target.forwarded_fields.iter().any(|(told, _)| told == name);
+    if !is_told(&X_FORWARDED_PROTO) {
+        fields.append(&X_FORWARDED_PROTO, &HeaderValue::from_static(target.scheme.as_str()));
+    }
+    if !is_told(&X_FORWARDED_HOST)
+        && let Ok(host) = HeaderValue::from_str(&target.requested_host)
+        && !host.is_empty()
+    {
+        fields.append(&X_FORWARDED_HOST, &host);
+    }
+    for (name, value) in &target.forwarded_fields {
+        fields.append(name, value);
+    }
+    fields
 }
 
 /// Returns the addresses in a trusted proxy's forwarding fields, beginning with the client's.
@@ -209,9 +204,9 @@ mod tests {
             cache: None,
         };
         let target = OriginTarget::plain(Scheme::Http, "a.test", "/");
-        let ForwardedHeaders { element, address, .. } = forwarded_headers(&target, &source, chain);
-        let text = |value: HeaderValue| value.to_str().unwrap().to_owned();
-        (text(element.unwrap()), address.map(text))
+        let fields = forwarded_fields(&target, &source, chain).to_map();
+        let text = |name| Some(fields.get(name)?.to_str().unwrap().to_owned());
+        (text(header::FORWARDED).unwrap(), text(X_FORWARDED_FOR))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{ViaIdentity, forwarded, max_forwards, source::RequestSource};
 use crate::{
-    field::{forwarding::ForwardingKind, hop, list},
+    field::{RequestFields, forwarding::ForwardingKind, hop, list},
     key::OriginTarget,
 };
 
@@ -16,41 +16,46 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Maximum number of fields that forwarding adds to a request.
-const ADDED: usize = 9;
+/// Initial buffer size for the fields that forwarding adds to a request, and for each field of the
+/// client, in bytes.
+const ADDED_BYTES: usize = 384;
+const FIELD_BYTES: usize = 64;
 
-/// Returns a client's fields as they are sent to the origin for this target.
+/// Returns a client's fields as they are sent to the origin for this target, without those that are
+/// `omitted`.
 ///
 /// Fields about the target come from `target` only. The caller has removed the fields that the
 /// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Runs for
-/// every forwarded request: makes one pass, into a map that need not grow.
-pub fn headers(
+/// every forwarded request: makes one pass.
+pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,
     source: &RequestSource<'_>,
     identity: &ViaIdentity,
-) -> HeaderMap {
-    let mut outgoing =
-        HeaderMap::with_capacity(client.len() + ADDED + target.forwarded_fields.len());
+    omitted: impl Fn(&HeaderName) -> bool,
+) -> RequestFields {
+    let mut outgoing = RequestFields::with_capacity(ADDED_BYTES + FIELD_BYTES * client.len());
+    outgoing.set_host(&target.host);
+    let max_forwards = max_forwards::decremented(target.method, client);
     let mut belongs_to_hop = false;
     for (name, value) in client {
         if hop::is_hop_by_hop(name) {
             belongs_to_hop = true;
-        } else if is_passed_on(name, source) {
-            outgoing.append(name, value.clone());
+        } else if is_passed_on(name, source)
+            && !omitted(name)
+            && (max_forwards.is_none() || *name != header::MAX_FORWARDS)
+        {
+            outgoing.append(name, value);
         }
     }
     if belongs_to_hop {
         continue_hop(client, &mut outgoing, source.version);
     }
-    if let Ok(host) = HeaderValue::from_str(&target.host)
-        && !target.host.is_empty()
-    {
-        outgoing.insert(header::HOST, host);
+    if let Some(max_forwards) = max_forwards {
+        outgoing.append(&header::MAX_FORWARDS, &max_forwards);
     }
-    outgoing.append(header::VIA, identity.for_request(source.version));
-    forwarded::add(&mut outgoing, client, target, source);
-    max_forwards::decrement(target.method, &mut outgoing);
+    outgoing.append(&header::VIA, identity.for_request(source.version));
+    forwarded::append(&mut outgoing, client, target, source);
     outgoing
 }
 
@@ -67,14 +72,14 @@ fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
 
 /// Repeats the hop-by-hop fields that also apply to the next connection: `Upgrade` and `TE:
 /// trailers`.
-fn continue_hop(headers: &HeaderMap, outgoing: &mut HeaderMap, version: Version) {
+fn continue_hop(headers: &HeaderMap, outgoing: &mut RequestFields, version: Version) {
     let upgrade = headers.get(header::UPGRADE).filter(|_| is_upgrade(headers, version));
     if let Some(upgrade) = upgrade {
-        outgoing.insert(header::UPGRADE, upgrade.clone());
-        outgoing.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        outgoing.append(&header::UPGRADE, upgrade);
+        outgoing.append(&header::CONNECTION, &HeaderValue::from_static("upgrade"));
     } else if has_token(headers, &header::TE, "trailers") {
-        outgoing.insert(header::TE, HeaderValue::from_static("trailers"));
-        outgoing.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        outgoing.append(&header::TE, &HeaderValue::from_static("trailers"));
+        outgoing.append(&header::CONNECTION, &HeaderValue::from_static("te"));
     }
 }
 
@@ -114,7 +119,7 @@ mod tests {
             forwarded_fields: told,
             ..OriginTarget::plain(Scheme::Https, "api.test:8443", "/")
         };
-        super::headers(&client, &target, &source, &ViaIdentity::new("3f9c"))
+        fields(&client, &target, &source, &ViaIdentity::new("3f9c"), |_| false).to_map()
     }
 
     fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -175,8 +180,8 @@ mod tests {
                 cache: Some(&known),
             };
             let target = OriginTarget::plain(Scheme::Http, host, "/");
-            let outgoing =
-                super::headers(&HeaderMap::new(), &target, &source, &ViaIdentity::new("3f"));
+            let (client, identity) = (HeaderMap::new(), ViaIdentity::new("3f"));
+            let outgoing = fields(&client, &target, &source, &identity, |_| false).to_map();
             let expected = match host {
                 "a.test" => "for=192.0.2.1;host=a.test;proto=http",
                 _ => r#"for=192.0.2.1;host="b.test:8";proto=http"#,

@@ -32,20 +32,20 @@ impl ViaIdentity {
         }
     }
 
-    pub(super) fn for_request(&self, version: Version) -> HeaderValue {
+    pub(super) fn for_request(&self, version: Version) -> &HeaderValue {
         pick(&self.requests, version)
     }
 
     pub(super) fn for_response(&self, version: Version) -> HeaderValue {
-        pick(&self.responses, version)
+        pick(&self.responses, version).clone()
     }
 }
 
-fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderValue {
+fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> &HeaderValue {
     match version {
-        Version::HTTP_2 => http2.clone(),
-        Version::HTTP_10 => http10.clone(),
-        _ => http11.clone(),
+        Version::HTTP_2 => http2,
+        Version::HTTP_10 => http10,
+        _ => http11,
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(header::VIA, HeaderValue::from_static("1.1 larder"));
         assert!(!is_loop(&headers, &identity));
-        headers.append(header::VIA, identity.for_request(Version::HTTP_11));
+        headers.append(header::VIA, identity.for_request(Version::HTTP_11).clone());
         assert!(is_loop(&headers, &identity));
         assert!(!is_loop(&headers, &ViaIdentity::new("3f9")));
     }

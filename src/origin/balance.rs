@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, Uri};
+use http::{Response, Uri};
 use smallvec::SmallVec;
 
 use super::{
     capacity::ConnectionStats,
     error::{OriginError, RequestDelivery, SendFailure},
-    health, outlier,
-    read_request::is_safe,
-    request_body::RequestBody,
+    health,
+    origin_request::OriginRequest,
+    outlier,
     response_body::ResponseBody,
     server::OriginServer,
     settings::{OriginScheme, Settings},
@@ -57,6 +57,15 @@ impl Origin {
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
+    /// Like [`Self::exchange`], with any kind of request.
+    pub async fn send(
+        &self,
+        request: impl Into<OriginRequest>,
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, SendFailure> {
+        self.exchange(&mut request.into(), interim).await
+    }
+
     /// Sends a request and returns the head of the final response; the body streams.
     ///
     /// The target is a path and query, or `*`. 1xx responses are sent to `interim`, except 100,
@@ -65,9 +74,11 @@ impl Origin {
     /// If nothing of a request was sent, it is retried on other servers, up to `retries` times.
     /// Otherwise it is retried only if its method is safe and it has no streamed body. Dropping the
     /// future cancels the request.
-    pub async fn send(
+    ///
+    /// Borrows the request, because each async function that takes one by value carries it twice.
+    pub(crate) async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut OriginRequest,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, SendFailure> {
         let mut tried = SmallVec::<[usize; 4]>::new();
@@ -81,7 +92,7 @@ impl Origin {
             tried.push(index);
             let may_retry =
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
-            let failed = match server.exchange(&mut request, interim).await {
+            let failed = match server.exchange(request, interim).await {
                 Ok(response) => {
                     server.outlier_detector.record_success();
                     return Ok(response);
@@ -94,7 +105,7 @@ impl Origin {
             tracing::debug!(error = %failed.error, "no response from an origin server");
             delivery = delivery.merge(failed.delivery);
             is_disconnected &= failed.error.is_disconnected();
-            if !may_retry || !failed.may_retry_elsewhere(is_safe(&request)) {
+            if !may_retry || !failed.may_retry_elsewhere(request.is_safe()) {
                 return Err(SendFailure { error: failed.error, delivery, is_disconnected });
             }
         }

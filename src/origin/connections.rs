@@ -124,14 +124,15 @@ impl ServerConnections {
         self.in_flight.load(Relaxed)
     }
 
-    /// Returns a connection for a request. Its age is `age` or newer.
+    /// Returns a connection for a request that begins `now`. Its age is `age` or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
         age: ConnectionAge,
+        now: Instant,
     ) -> Result<(PooledConnection, ConnectionAge), OriginError> {
         if age == ConnectionAge::Reused
-            && let Some(connection) = self.pool.take(needs, Instant::now().into_std())
+            && let Some(connection) = self.pool.take(needs, now.into_std())
         {
             return Ok((connection, ConnectionAge::Reused));
         }

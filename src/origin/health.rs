@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Uri};
+use http::Uri;
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{outlier::CheckResult, request_body::RequestBody, server::OriginServer, settings};
+use super::{origin_request::OriginRequest, outlier::CheckResult, server::OriginServer, settings};
 
 /// Background tasks that are aborted when dropped.
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);
@@ -76,8 +76,7 @@ async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
 }
 
 async fn probe(server: &Arc<OriginServer>, target: &Uri, interval: Duration) -> CheckResult {
-    let mut request = Request::new(RequestBody::Empty);
-    *request.uri_mut() = target.clone();
+    let mut request = OriginRequest { target: target.clone(), ..OriginRequest::default() };
     match timeout(interval, server.exchange(&mut request, None)).await {
         Ok(Ok(response)) if response.status().as_u16() < 400 => CheckResult::Healthy,
         Ok(Err(failed)) if failed.error.is_disconnected() => CheckResult::Disconnected,

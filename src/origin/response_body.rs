@@ -24,13 +24,18 @@ use crate::field::hop;
 /// or fails, the connection is closed.
 pub struct ResponseBody {
     source: BodySource,
-    /// `None` if the body ended with the head.
-    guard: Option<ResponseGuard>,
-    /// `None` if the body may pause without limit.
-    read_timeout: Option<ReadTimeout>,
+    /// `None` if the body has ended. Boxed, since a response moves through many functions.
+    receiving: Option<Box<BodyReceiver>>,
     /// Frames that were read ahead, in order. They are returned before further frames of the
     /// source.
     ahead: Option<Box<FramesAhead>>,
+}
+
+/// Resources that a body holds until its end.
+struct BodyReceiver {
+    guard: ResponseGuard,
+    /// `None` if the body may pause without limit.
+    read_timeout: Option<ReadTimeout>,
 }
 
 /// Frames that were read ahead. It is boxed, since most bodies have none.
@@ -68,8 +73,8 @@ impl CompletionProof {
 pub(super) enum BodySource {
     /// The whole body is in memory.
     Whole(Bytes),
-    Http1(Http1Body),
-    Http2(Http2Body),
+    Http1(Box<Http1Body>),
+    Http2(Box<Http2Body>),
     /// The body failed. The error is returned at the next poll, so that earlier data can be written
     /// first.
     Broken(Option<BoxError>),
@@ -97,17 +102,25 @@ type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
 impl ResponseBody {
     pub(super) fn from_bytes(bytes: Bytes) -> Self {
         let source = BodySource::Whole(bytes);
-        let mut body = Self { source, guard: None, read_timeout: None, ahead: None };
+        let mut body = Self { source, receiving: None, ahead: None };
         body.release_at_end();
         body
     }
 
     /// Creates a streamed body that fails if it pauses for longer than `timeout`.
     pub(super) fn new(source: BodySource, guard: ResponseGuard, timeout: Option<Duration>) -> Self {
-        let read_timeout = timeout.map(ReadTimeout::new);
-        let mut body = Self { source, guard: Some(guard), read_timeout, ahead: None };
+        let receiving = BodyReceiver { guard, read_timeout: timeout.map(ReadTimeout::new) };
+        let mut body = Self { source, receiving: Some(Box::new(receiving)), ahead: None };
         body.release_at_end();
         body
+    }
+
+    /// Returns the whole body if it is in memory, otherwise the body as it is.
+    pub(crate) fn into_whole(self) -> Result<Bytes, Self> {
+        match self {
+            Self { source: BodySource::Whole(bytes), ahead: None, .. } => Ok(bytes),
+            body => Err(body),
+        }
     }
 
     /// Returns the connection of a response that switched protocols; `None` for other responses.
@@ -154,12 +167,12 @@ impl ResponseBody {
         if !self.is_source_ended() {
             return;
         }
-        let guard = self.guard.take();
+        let receiving = self.receiving.take();
         if matches!(self.source, BodySource::Upgraded(_)) {
             return;
         }
         let source = std::mem::replace(&mut self.source, BodySource::Ended);
-        let Some(guard) = guard else { return };
+        let Some(guard) = receiving.map(|receiving| receiving.guard) else { return };
         match source {
             BodySource::Http1(body) => guard.release(body.into_connection()),
             _ => guard.release(None),
@@ -170,7 +183,7 @@ impl ResponseBody {
         let cause = &error as &dyn std::error::Error;
         tracing::warn!(error = cause, "origin response ended early");
         self.source = BodySource::Failed;
-        self.guard = None;
+        self.receiving = None;
         Poll::Ready(Some(Err(error)))
     }
 
@@ -238,13 +251,13 @@ impl ResponseBody {
     /// Polls the next frame of the source.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
         let Poll::Ready(frame) = self.poll_source(cx) else {
-            let Some(read_timeout) = &mut self.read_timeout else {
+            let Some(read_timeout) = self.read_timeout() else {
                 return Poll::Pending;
             };
             ready!(read_timeout.poll_elapsed(cx));
             return self.fail(ResponseBodyError::TimedOut);
         };
-        if let Some(read_timeout) = &mut self.read_timeout {
+        if let Some(read_timeout) = self.read_timeout() {
             read_timeout.reset();
         }
         match frame {
@@ -254,6 +267,10 @@ impl ResponseBody {
                 Poll::Ready(frame.map(|frame| frame.map(without_head_fields)))
             }
         }
+    }
+
+    fn read_timeout(&mut self) -> Option<&mut ReadTimeout> {
+        self.receiving.as_mut()?.read_timeout.as_mut()
     }
 
     fn is_source_ended(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header, response::Parts, uri::Scheme};
+use http::{HeaderValue, Response, header, response::Parts, uri::Scheme};
 use tokio::time::Instant;
 
 use super::{
@@ -10,10 +10,10 @@ use super::{
     connections::{ConnectionAge, InFlightGuard, MAX_ATTEMPTS, ServerConnections},
     error::{OriginError, RequestDelivery},
     http1, http2,
+    origin_request::OriginRequest,
     outlier::OutlierDetector,
     pool::{ConnectionNeeds, PooledConnection},
     reactor::yield_to_reactor,
-    read_request::is_idempotent,
     request_body::{BodyStart, RequestBody, UploadProgress},
     response_body::{BodySource, ResponseBody},
     response_guard::{ResponseGuard, StreamGuard},
@@ -64,24 +64,26 @@ impl OriginServer {
     /// After a failure, `request` still has its whole body if it can be sent again.
     pub(super) async fn exchange(
         &self,
-        request: &mut Request<RequestBody>,
+        request: &mut OriginRequest,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
-        let is_idempotent = is_idempotent(request);
+        let is_idempotent = request.is_idempotent();
         let needs = ConnectionNeeds {
-            http1_only: self.is_upgradable && request.headers().contains_key(header::UPGRADE),
+            http1_only: self.is_upgradable && request.fields.has_upgrade(),
             is_repeatable: is_idempotent,
         };
         let (mut age, mut delivery) = (ConnectionAge::Reused, RequestDelivery::Unsent);
         let mut attempt = 0;
         loop {
             let in_flight = self.connections.begin_request();
-            let (connection, sent_on) = self
-                .connections
-                .acquire(needs, age)
-                .await
-                .map_err(|error| AttemptFailure { error, delivery, replay: ReplayState::Unsent })?;
-            let failed = match self.send((connection, in_flight), request, interim).await {
+            let began = Instant::now();
+            let (connection, sent_on) =
+                self.connections.acquire(needs, age, began).await.map_err(|error| {
+                    AttemptFailure { error, delivery, replay: ReplayState::Unsent }
+                })?;
+            let since = if sent_on == ConnectionAge::Reused { began } else { Instant::now() };
+            let sent = self.send((connection, in_flight), request, (interim, since)).await;
+            let failed = match sent {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
@@ -104,12 +106,12 @@ impl OriginServer {
     async fn send(
         &self,
         (connection, in_flight): (PooledConnection, InFlightGuard),
-        request: &mut Request<RequestBody>,
-        interim: Option<&InterimSender>,
+        request: &mut OriginRequest,
+        (interim, since): (Option<&InterimSender>, Instant),
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
         match connection {
             PooledConnection::Http1(connection) => {
-                self.send_http1((connection, in_flight), request, interim).await
+                self.send_http1((connection, in_flight), request, (interim, since)).await
             }
             PooledConnection::Http2(stream) => {
                 Box::pin(self.send_http2((stream, in_flight), request, interim)).await
@@ -120,14 +122,14 @@ impl OriginServer {
     async fn send_http1(
         &self,
         (connection, in_flight): (Box<http1::Http1Connection>, InFlightGuard),
-        request: &mut Request<RequestBody>,
-        interim: Option<&InterimSender>,
+        request: &mut OriginRequest,
+        (interim, since): (Option<&InterimSender>, Instant),
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
-        let Some(mut body) = request.body().replay() else { return Err(self.body_lost()) };
-        let upload = observe_upload(request.headers(), &mut body);
+        let Some(mut body) = request.body.replay() else { return Err(self.body_lost()) };
+        let upload = observe_upload(request, &mut body);
         let options = http1::ExchangeOptions {
-            host: self.host_of(request),
-            since: Instant::now(),
+            default_host: &self.default_host,
+            since,
             first_byte_timeout: self.first_byte_timeout,
             header_bytes: self.connections.header_bytes as usize,
             upload: upload.as_deref(),
@@ -152,7 +154,7 @@ impl OriginServer {
         };
         let delivery = exchange.delivery();
         drop(exchange);
-        let replay = match (request.body().is_replayable(), delivery) {
+        let replay = match (request.body.is_replayable(), delivery) {
             (true, RequestDelivery::Unsent) => ReplayState::Unsent,
             (true, RequestDelivery::Possible) => ReplayState::Replayable,
             (false, _) => ReplayState::Lost,
@@ -179,9 +181,11 @@ impl OriginServer {
                 guard.release(connection);
                 ResponseBody::from_bytes(bytes)
             }
-            http1::ResponseContent::Streaming(body) => {
-                ResponseBody::new(BodySource::Http1(body), guard, self.body_timeout(&head))
-            }
+            http1::ResponseContent::Streaming(body) => ResponseBody::new(
+                BodySource::Http1(Box::new(body)),
+                guard,
+                self.body_timeout(&head),
+            ),
             http1::ResponseContent::Upgraded(upgraded) => {
                 ResponseBody::new(BodySource::Upgraded(Some(upgraded)), guard, None)
             }
@@ -192,12 +196,12 @@ impl OriginServer {
     async fn send_http2(
         &self,
         (stream, in_flight): (http2::ReservedStream, InFlightGuard),
-        request: &mut Request<RequestBody>,
+        request: &mut OriginRequest,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
-        let Some(mut body) = request.body().replay() else { return Err(self.body_lost()) };
+        let Some(mut body) = request.body.replay() else { return Err(self.body_lost()) };
         let upload = body.observe_upload(BodyStart::Immediate);
-        let head = http2::head(request, &body, &self.host_of(request), &self.scheme);
+        let head = http2::head(request, &body, &self.default_host, &self.scheme);
         upload.as_deref().inspect(|upload| upload.note_sent());
         let interim =
             interim.filter(|interim| interim.is_open()).map(InterimSender::for_current_request);
@@ -206,8 +210,8 @@ impl OriginServer {
             Err(error) => Err(Http2Failure::Stream(error)),
         };
         let (head, body, (permit, upload_task)) =
-            received.map_err(|failure| self.http2_failure(failure, request.body()))?;
-        request.body().discard_replay();
+            received.map_err(|failure| self.http2_failure(failure, &request.body))?;
+        request.body.discard_replay();
         if head.headers.len() > http1::MAX_HEADER_LINES {
             let error = self.protocol_error(http1::TOO_MANY_LINES.to_owned());
             return Err(AttemptFailure {
@@ -221,7 +225,7 @@ impl OriginServer {
         let guard = ResponseGuard { upload, in_flight, stream: Some(stream) };
         Ok(Response::from_parts(
             head,
-            ResponseBody::new(BodySource::Http2(body), guard, body_timeout),
+            ResponseBody::new(BodySource::Http2(Box::new(body)), guard, body_timeout),
         ))
     }
 
@@ -281,11 +285,6 @@ impl OriginServer {
         (!is_event_stream(head)).then_some(self.idle_timeout)
     }
 
-    /// Returns the `Host` to send to this server.
-    fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
-        request.headers().get(header::HOST).unwrap_or(&self.default_host).clone()
-    }
-
     fn http1_error(
         &self,
         failure: http1::ExchangeError,
@@ -317,12 +316,11 @@ enum Http2Failure {
 
 /// Returns the progress of an HTTP/1.1 upload. Holds the body back if the client sent `Expect:
 /// 100-continue`.
-fn observe_upload(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<UploadProgress>> {
-    let start = match headers.get(header::EXPECT) {
-        Some(expect) if expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            BodyStart::AfterContinue(CONTINUE_TIMEOUT)
-        }
-        _ => BodyStart::Immediate,
+fn observe_upload(request: &OriginRequest, body: &mut RequestBody) -> Option<Arc<UploadProgress>> {
+    let start = if request.fields.expects_continue() {
+        BodyStart::AfterContinue(CONTINUE_TIMEOUT)
+    } else {
+        BodyStart::Immediate
     };
     body.observe_upload(start)
 }

@@ -100,7 +100,8 @@ pub(super) async fn admit<S: Store>(
             flight.as_ref(),
         );
     }
-    tokio::spawn(pump(context, body, tee, (draft, selection, payload), flight));
+    // Boxed, since the runtime copies a task several times.
+    tokio::spawn(Box::pin(pump(context, body, tee, (draft, selection, payload), flight)));
     TeedResponse { streaming, headers: head.headers, reader }
 }
 

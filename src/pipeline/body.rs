@@ -42,7 +42,7 @@ pub(crate) enum BodyContent {
     /// One range of a body that is also being stored.
     Range(RangeBody),
     /// A body passed through from the origin.
-    Origin(Box<ResponseBody>),
+    Origin(ResponseBody),
     /// A body passed through from the origin, and observed until its end.
     Observed(Box<ObservedBody>),
     /// A body that Larder generates, possibly without an end.
@@ -92,7 +92,7 @@ impl DeliveredBody {
             // origin's reset, and some codes say that the request was not processed (RFC 9113
             // §8.7).
             BodyContent::Origin(body) => {
-                let frame = ready!(Pin::new(&mut **body).poll_frame(context));
+                let frame = ready!(Pin::new(body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))
             }
             BodyContent::Observed(body) => {

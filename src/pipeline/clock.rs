@@ -74,7 +74,7 @@ impl Clock {
     }
 }
 
-/// The time when a request's head was read, by several clocks.
+/// The time when a head was read, by several clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceivedAt {
     /// The time by the wall clock.

@@ -221,8 +221,11 @@ impl Responder<'_> {
         accounting.record_response(decision.outcome(), head.status);
         // A `HEAD` for a stored response was sent as a `GET`, so the origin's response has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
-        let content =
-            if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        let content = match body.into_whole() {
+            _ if !is_passed => BodyContent::Empty,
+            Ok(bytes) => BodyContent::Full(bytes),
+            Err(body) => BodyContent::Origin(body),
+        };
         Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 
@@ -308,7 +311,7 @@ impl Responder<'_> {
             if let Some(headers) = heads.find(&key) {
                 return headers.clone();
             }
-            let mut headers = self.make_head(form.stored.detached_fields(), form, decision);
+            let mut headers = self.make_head(&form.stored.detached_fields(), form, decision);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());
             }
@@ -332,7 +335,7 @@ impl Responder<'_> {
     /// Makes the head of a hit on a complete response, from its stored fields.
     pub(super) fn make_head(
         &self,
-        fields: PackedFields,
+        fields: &PackedFields,
         form: Representation<'_>,
         decision: CacheDecision,
     ) -> HeaderMap {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::{
     accepted_credentials::Recheck,
@@ -29,7 +29,7 @@ use crate::{
     entry::{Entry, StoredResponse},
     field::{Timestamp, presence::FieldPresence},
     key::{CacheKey, vary::Vary},
-    origin::{ReadRequest, RequestBody, ResponseBody, SendFailure},
+    origin::{OriginRequest, ResponseBody, SendFailure},
     policy::{
         CacheResult, Reason, ResponseDirectives, Reuse,
         cache_status::Collapsed,
@@ -55,8 +55,8 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it. It is taken when it is sent.
-    pub origin_request: Request<RequestBody>,
+    /// The request as the origin receives it, without conditions. It is taken when it is sent.
+    pub origin_request: OriginRequest,
     /// The recheck of the credentials, if there is one. It ends with the response.
     pub recheck: Option<Recheck>,
     /// The stored response, if any. The request validates it, and it is the fallback if the origin
@@ -238,31 +238,41 @@ impl<S: Store> OriginFetch<S> {
     /// Sends the request again without the condition if the `304` is about another representation
     /// (RFC 9111 §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
-        let (origin_request, _no_body) = std::mem::take(&mut self.origin_request).into_parts();
-        let (uri, mut headers) = (origin_request.uri, origin_request.headers);
+        let mut request = std::mem::take(&mut self.origin_request);
         if self.context.matched_route().reads_body() {
-            payload::narrow_codings(&mut headers);
+            request.fields.change(payload::narrow_codings);
         }
-        validation::make_unconditional(&mut headers);
-        let Some((fields, etag)) = self.validators() else { return self.send(uri, headers).await };
-        let mut conditional = headers.clone();
-        match validation::make_conditional(&mut conditional, &fields, etag) {
-            Conditionality::Unconditional => self.send(uri, headers).await,
-            Conditionality::Conditional => {
-                let origin_response = self.send(uri.clone(), conditional).await?;
-                let update = origin_response.response.headers();
-                match origin_response.response.status() {
-                    StatusCode::NOT_MODIFIED if self.confirms_stored(&fields, update) => {
-                        Ok(OriginResponse { is_validation: true, ..origin_response })
-                    }
-                    StatusCode::NOT_MODIFIED => self.send(uri, headers).await,
-                    // The origin supports conditions of `GET` and `HEAD` only.
-                    StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
-                        self.send(uri, headers).await
-                    }
-                    _ => Ok(origin_response),
+        let Some((stored, etag)) = self.validators() else { return self.send(&mut request).await };
+        let (mut conditions, again) = (HeaderMap::new(), request.again());
+        match (validation::make_conditional(&mut conditions, &stored, etag), again) {
+            (Conditionality::Conditional, Some(again)) => {
+                for (name, value) in &conditions {
+                    request.fields.append(name, value);
                 }
+                Box::pin(self.validate([request, again], &stored)).await
             }
+            _ => self.send(&mut request).await,
+        }
+    }
+
+    /// Sends the first request, which is conditional, or the other one if that result is unusable.
+    async fn validate(
+        &self,
+        [mut conditional, mut unconditional]: [OriginRequest; 2],
+        stored: &HeaderMap,
+    ) -> Result<OriginResponse, SendFailure> {
+        let origin_response = self.send(&mut conditional).await?;
+        let update = origin_response.response.headers();
+        match origin_response.response.status() {
+            StatusCode::NOT_MODIFIED if self.confirms_stored(stored, update) => {
+                Ok(OriginResponse { is_validation: true, ..origin_response })
+            }
+            StatusCode::NOT_MODIFIED => self.send(&mut unconditional).await,
+            // The origin supports conditions of `GET` and `HEAD` only.
+            StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
+                self.send(&mut unconditional).await
+            }
+            _ => Ok(origin_response),
         }
     }
 
@@ -295,23 +305,12 @@ impl<S: Store> OriginFetch<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<OriginResponse, SendFailure> {
-        let mut request = Request::new(RequestBody::Empty);
-        if let Some(content) = &self.context.content {
-            *request.method_mut() = content.method.clone();
-            *request.body_mut() = RequestBody::Full(content.bytes.clone());
-            request.extensions_mut().insert(ReadRequest);
-        }
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
+    async fn send(&self, request: &mut OriginRequest) -> Result<OriginResponse, SendFailure> {
         let FetchContext { pipeline, config, .. } = &self.context;
-        let requested_at = pipeline.clock.now();
         let sent = send(pipeline, config, request, self.interim.as_ref()).await;
-        let (mut response, received_at) = sent?;
+        let (mut response, times) = sent?;
         let route = self.context.matched_route();
         credentials::make_response_anonymous(route, response.headers_mut());
-        let received_steady = pipeline.clock.steady();
-        let times = FetchTimes { requested_at, received_at, received_steady };
         Ok(OriginResponse { response, times, is_validation: false })
     }
 
@@ -349,7 +348,11 @@ impl<S: Store> OriginFetch<S> {
                 return FetchOutcome::Reused(reused).published(flight.as_ref());
             }
         }
-        let (inspected, response) = Box::pin(self.inspect(response)).await;
+        let (inspected, response) = if self.context.matched_route().graphql.is_some() {
+            Box::pin(self.inspect(response)).await
+        } else {
+            (Ok(None), response)
+        };
         let (inspected, verdict) = match inspected {
             Ok(inspected) => (inspected, self.context.cacheability(&response, times)),
             Err(reason) => (None, Err(reason)),
@@ -395,7 +398,7 @@ impl<S: Store> OriginFetch<S> {
         &self,
         mut response: Response<ResponseBody>,
     ) -> (Result<Option<(BudgetShare, Vec<String>)>, Reason>, Response<ResponseBody>) {
-        if self.context.matched_route().graphql.is_none() || !response.status().is_success() {
+        if !response.status().is_success() {
             return (Ok(None), response);
         }
         let share = match self.reserve(&response).await {

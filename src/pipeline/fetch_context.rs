@@ -1,6 +1,9 @@
 //! The data by which an origin response is judged, stored and recorded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
 use http_body::Body as _;
@@ -45,9 +48,8 @@ pub(super) struct FetchContext<S> {
     pub request: Arc<Parts>,
     /// The content that the origin receives; `None` for a `GET`.
     pub content: Option<Arc<RequestContent>>,
-    pub readings: PathReadings<'static>,
-    /// The URL in the form that purges select.
-    pub url: Box<str>,
+    /// See [`Self::url`].
+    pub known_url: OnceLock<Box<str>>,
     /// The request's `Cache-Control`.
     pub directives: RequestDirectives,
     pub credentials: Credentials,
@@ -76,6 +78,12 @@ impl<S: Store> FetchContext<S> {
         &self.matched_route().rule
     }
 
+    /// Returns the URL in the form that purges select. Computed once, and only if the response may
+    /// be stored.
+    pub(super) fn url(&self) -> &str {
+        self.known_url.get_or_init(|| self.target.purge_url())
+    }
+
     pub(super) fn attributes(&self) -> OwnedResponseAttributes {
         self.config.attributes(self.route, self.member.as_deref())
     }
@@ -92,7 +100,6 @@ impl<S: Store> FetchContext<S> {
             config: &self.config,
             route: self.route,
             request: &self.request,
-            readings: &self.readings,
             user: self.user(),
         }
     }
@@ -192,7 +199,7 @@ impl<S: Store> FetchContext<S> {
 
     /// Returns whether no purge since the origin request selects a response with these tags.
     pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
-        let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url.as_bytes());
+        let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url().as_bytes());
         let attributes = self.attributes();
         let expected =
             ExpectedResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
@@ -238,9 +245,10 @@ impl<S: Store> FetchContext<S> {
     /// Returns the tags of a response, from its route and its head. Removes those in the head.
     pub(super) fn tags(&self, headers: &mut HeaderMap) -> Vec<String> {
         let (route, query) = (self.matched_route(), self.request.uri.query());
-        let mut tags = route.tags_of(&self.readings, query, self.user());
+        let readings = PathReadings::of(self.request.uri.path());
+        let mut tags = route.tags_of(&readings, query, self.user());
         tags.extend(tag::extract(headers, &self.host()));
-        tags.extend(sensitive::tag(&self.config, route, &self.url));
+        tags.extend(sensitive::tag(&self.config, route, self.url()));
         tags
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::payload::{self, MAX_JSON, MediaKind, PayloadError, PayloadRequest, TaggedRequest};
 use crate::{
     graphql::{CacheHints, has_errors},
+    key::uri::PathReadings,
     origin::{ReadAhead, ResponseBody},
     parsing::ParseQueue,
     policy::{Reason, ResponseDirectives},
@@ -92,9 +93,9 @@ pub(super) async fn inspect(
     response: &mut Response<ResponseBody>,
 ) -> Result<Vec<String>, NotStorable> {
     let (config, head) = (Arc::clone(request.config), Arc::clone(request.request));
-    let (route, readings) = (request.route, request.readings.clone());
-    let user = request.user.map(str::to_owned);
+    let (route, user) = (request.route, request.user.map(str::to_owned));
     let evaluate = move |document: Value| {
+        let readings = PathReadings::of(head.uri.path());
         let request = (&readings, (head.uri.query(), user.as_deref()));
         let tags = tags_in(config.route(route), request, &document)?;
         Ok::<_, NotStorable>((CacheHints::of(&document), tags))

@@ -506,8 +506,9 @@ impl<S: Store> ClientRequest<S> {
     ) -> Response<DeliveredBody> {
         let fetch = self.context.origin_fetch(lookup, plan);
         let (sender, fetched) = oneshot::channel();
-        // A task of its own, so that followers survive the leader's client.
-        tokio::spawn(async move { sender.send(fetch.run(Some(flight)).await) });
+        // A task of its own, so that followers survive the leader's client. Boxed, since the runtime
+        // copies a task several times.
+        tokio::spawn(Box::pin(async move { sender.send(fetch.run(Some(flight)).await) }));
         match fetched.await {
             Ok(fetched) => self.respond(fetched, decision).await,
             Err(_) => self.respond_problem(problems::internal_error(), decision),

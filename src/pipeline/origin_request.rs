@@ -1,8 +1,8 @@
 //! Builds origin fetches and the requests that the origin receives.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{Method, Request, Uri, request::Parts};
+use http::{HeaderName, Method, Uri, request::Parts};
 
 use super::{
     credentials::IdentityInputs,
@@ -16,12 +16,9 @@ use super::{
 };
 use crate::{
     forward::{self, RequestSource},
-    key::{
-        CacheKey, OriginTarget,
-        uri::{PathReadings, normal_path},
-    },
-    origin::RequestBody,
-    policy::RequestDirectives,
+    key::{CacheKey, OriginTarget, uri::normal_path},
+    origin::{OriginRequest, RequestBody},
+    policy::{RequestDirectives, validation},
     purge::planted::PlantedBug,
     store::Store,
 };
@@ -48,7 +45,14 @@ impl<S: Store> RequestContext<S> {
     ) -> Box<OriginFetch<S>> {
         let target = lookup.target.origin_target();
         let MissPlan { key, stored, recheck, retry, .. } = plan;
-        let origin_request = self.origin_request_of(request, target);
+        let mut origin_request = self.origin_request_of(request, target, validation::is_condition);
+        if let Some(content) = &lookup.content {
+            origin_request.method = content.method.clone();
+            origin_request.body = RequestBody::Full(content.bytes.clone());
+            origin_request.is_read = true;
+        } else {
+            origin_request.method = Method::GET;
+        }
         let asked = (&self.config, self.route, request);
         let hold = || self.held_credentials(lookup, request);
         let probe = ProbeRequest::of(asked, lookup, &origin_request, hold);
@@ -80,14 +84,11 @@ impl<S: Store> RequestContext<S> {
         key: CacheKey,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> FetchContext<S> {
-        let target = lookup.target.origin_target();
-        let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
         FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
             route: self.route,
-            readings: PathReadings::of(request.uri.path()).into_owned(),
-            url,
+            known_url: OnceLock::new(),
             credentials: lookup.credentials,
             member: lookup.member.clone(),
             directives,
@@ -104,15 +105,16 @@ impl<S: Store> RequestContext<S> {
 
     /// Builds the origin request without a body. Its target is that of the key, or the received one
     /// if the cache is bypassed.
-    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
-        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
+    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> OriginRequest {
+        self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target), |_| false)
     }
 
     fn origin_request_of(
         &self,
         request: &Parts,
         target: Option<OriginTarget<'_>>,
-    ) -> Request<RequestBody> {
+        omitted: impl Fn(&HeaderName) -> bool,
+    ) -> OriginRequest {
         let Parts { method, uri, headers, version, .. } = request;
         let as_sent = || {
             let ingress = Ingress::of(&self.config, headers, &self.connection);
@@ -126,12 +128,13 @@ impl<S: Store> RequestContext<S> {
             is_gateway: self.config.is_gateway(&self.connection),
             cache: Some(&self.connection.forwarded),
         };
-        let mut origin_request = Request::new(RequestBody::Empty);
-        *origin_request.method_mut() = target.method.clone();
-        *origin_request.uri_mut() = uri_of(&target, uri);
-        *origin_request.headers_mut() =
-            forward::request::headers(headers, &target, &source, &self.config.identity);
-        origin_request
+        let identity = &self.config.identity;
+        OriginRequest {
+            method: target.method.clone(),
+            target: uri_of(&target, uri),
+            fields: forward::request::fields(headers, &target, &source, identity, omitted),
+            ..OriginRequest::default()
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Passing: forwards a request to the origin without the cache.
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -12,7 +12,7 @@ use crate::{
     field::{hop::LARDER_WARM, presence::FieldPresence, range},
     forward::max_forwards,
     key::CacheKey,
-    origin::{RequestBody, ResponseBody, upgrade},
+    origin::{OriginRequest, RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, ForwardReason, Reason},
     server::TunnelLimiter,
     store::Store,
@@ -39,9 +39,9 @@ impl<S: Store> ClientRequest<S> {
         }
         let upgrade = self.upgrade.take();
         let RequestContext { pipeline, config, connection, .. } = &self.context;
-        let forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
+        let mut forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let sent = send(pipeline, config, forwarded, Some(&connection.interim)).await;
+        let sent = send(pipeline, config, &mut forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
             Err(failure) => return self.respond_origin_error(&failure.error, decision),
@@ -65,22 +65,16 @@ impl<S: Store> ClientRequest<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Returns the request to forward, with the target of the key or, without a key, as received.
-    pub(super) fn forwarded(
-        &self,
-        body: RequestBody,
-        key: Option<&CacheKey>,
-    ) -> Request<RequestBody> {
+    pub(super) fn forwarded(&self, body: RequestBody, key: Option<&CacheKey>) -> OriginRequest {
         let mut forwarded = self.origin_request(key);
         let method = &self.request.method;
-        *forwarded.method_mut() = method.clone();
         if self.has_coded_tags() {
-            coded_tag::restore(method, forwarded.headers_mut());
+            forwarded.fields.change(|fields| coded_tag::restore(method, fields));
         }
         if *method == Method::GET && self.presence.has(FieldPresence::RANGE) && self.encodes() {
-            range::remove_dated(forwarded.headers_mut());
+            forwarded.fields.change(range::remove_dated);
         }
-        *forwarded.body_mut() = body;
-        forwarded
+        OriginRequest { method: method.clone(), body, ..forwarded }
     }
 
     /// Returns whether the request may have conditions with the tags of coded bodies.

@@ -173,7 +173,6 @@ pub(super) struct PayloadRequest<'a> {
     pub config: &'a Arc<ConfigSnapshot>,
     pub route: usize,
     pub request: &'a Arc<Parts>,
-    pub readings: &'a PathReadings<'static>,
     /// The user to whom the response belongs; `None` if there is none.
     pub user: Option<&'a str>,
 }
@@ -186,13 +185,15 @@ pub(super) async fn read(
 ) -> Result<Vec<String>, PayloadError> {
     let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
     if is_short(coding, chunks) {
-        let (route, query) = (request.config.route(request.route), request.request.uri.query());
-        return tags(route, (request.readings, (query, request.user)), (coding, kind), chunks);
+        let (route, uri) = (request.config.route(request.route), &request.request.uri);
+        let readings = PathReadings::of(uri.path());
+        return tags(route, (&readings, (uri.query(), request.user)), (coding, kind), chunks);
     }
     let (config, head) = (Arc::clone(request.config), Arc::clone(request.request));
-    let (route, readings, chunks) = (request.route, request.readings.clone(), chunks.to_vec());
+    let (route, chunks) = (request.route, chunks.to_vec());
     let user = request.user.map(str::to_owned);
     let reading = move || {
+        let readings = PathReadings::of(head.uri.path());
         let request = (&readings, (head.uri.query(), user.as_deref()));
         tags(config.route(route), request, (coding, kind), &chunks)
     };

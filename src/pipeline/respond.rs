@@ -36,15 +36,15 @@ use crate::{
 
 impl<S: Store> ClientRequest<S> {
     /// Responds with the outcome of a fetch.
-    pub(super) async fn respond(
+    pub(super) fn respond(
         self,
         fetched: FetchOutcome,
         decision: CacheDecision,
-    ) -> Response<DeliveredBody> {
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
         if is_stored_success(&fetched) {
             self.context.note_client();
         }
-        self.respond_shared(fetched, decision).await
+        self.respond_shared(fetched, decision)
     }
 
     /// Responds with the outcome of a fetch, possibly made by another request.

@@ -2,40 +2,43 @@
 
 use std::time::Instant;
 
-use http::{Request, Response, Version};
+use http::{Response, Version};
 
-use super::{config_snapshot::ConfigSnapshot, recent_failures::outage_of, state::Pipeline};
+use super::{
+    clock::ReceivedAt, config_snapshot::ConfigSnapshot, fetch_times::FetchTimes,
+    recent_failures::outage_of, state::Pipeline,
+};
 use crate::{
-    field::Timestamp,
     forward::response,
-    origin::{RequestBody, ResponseBody, SendFailure},
+    origin::{OriginRequest, ResponseBody, SendFailure},
     server::InterimSender,
 };
 
-/// A response, and the time when its head arrived.
-pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
+/// A response, and the times when it was requested and received.
+pub(super) type SentResponse = (Response<ResponseBody>, FetchTimes);
 
 /// Sends a request to the origin and records metrics. Removes the fields about the origin's
 /// connection from the response.
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,
-    request: Request<RequestBody>,
+    request: &mut OriginRequest,
     interim: Option<&InterimSender>,
 ) -> Result<SentResponse, SendFailure> {
-    let started = Instant::now();
+    let (started, requested_at) = (Instant::now(), pipeline.clock.now());
     let metrics = &pipeline.metrics;
-    match config.origin.send(request, interim).await {
+    match config.origin.exchange(request, interim).await {
         Ok(mut response) => {
-            let (status, version, now) =
-                (response.status(), response.version(), pipeline.clock.now());
+            let received = ReceivedAt::now(&pipeline.clock);
+            let (status, version) = (response.status(), response.version());
             let headers = response.headers_mut();
-            response::headers(status, headers, version, &config.identity, now);
+            response::headers(status, headers, version, &config.identity, received.at);
             // The version that clients see is Larder's own (RFC 9110 §2.5).
             *response.version_mut() = Version::HTTP_11;
-            metrics.record_origin_response(response.status(), started.elapsed());
+            metrics.record_origin_response(response.status(), received.started - started);
             pipeline.recent_failures.note_response();
-            Ok((response, now))
+            let (received_at, received_steady) = (received.at, received.steady);
+            Ok((response, FetchTimes { requested_at, received_at, received_steady }))
         }
         Err(failure) => {
             let error = &failure.error;

@@ -8,7 +8,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::Response;
 use tokio::sync::oneshot;
 
 use super::{
@@ -30,7 +30,8 @@ use crate::{
     fence::{PurgeSource, Selector},
     field::hop::LARDER_WARM,
     origin::{
-        OriginError, RequestBody, RequestDelivery, ResponseBody, SendFailure, UploadProgress,
+        OriginError, OriginRequest, RequestBody, RequestDelivery, ResponseBody, SendFailure,
+        UploadProgress,
     },
     policy::{Credentials, invalidation::UnsafeRequestOutcome},
     store::Store,
@@ -86,11 +87,11 @@ impl<S: Store> RequestContext<S> {
     fn start_write(&self, body: RequestBody) -> oneshot::Receiver<WriteResult> {
         let mut request = self.forwarded(body, None);
         if self.config.route(self.route).graphql.is_some() {
-            payload::narrow_codings(request.headers_mut());
+            request.fields.change(payload::narrow_codings);
         }
         let write = WriteTask {
             start: self.begin_write(),
-            upload: request.body().upload().cloned(),
+            upload: request.body.upload().cloned(),
             _running: self.pipeline.writes.begin(),
             context: self.share(),
         };
@@ -115,22 +116,18 @@ impl<S: Store> RequestContext<S> {
 
 impl<S: Store> WriteTask<S> {
     /// Runs the write. After a panic the outcome counts as unknown, and the client gets a response.
-    async fn run(self, request: Request<RequestBody>, sender: oneshot::Sender<WriteResult>) {
+    async fn run(self, request: OriginRequest, sender: oneshot::Sender<WriteResult>) {
         let carried = AssertUnwindSafe(self.forward(request, sender)).catch_unwind().await;
         if carried.is_err() {
             self.purge_unknown().await;
         }
     }
 
-    async fn forward(
-        &self,
-        request: Request<RequestBody>,
-        mut sender: oneshot::Sender<WriteResult>,
-    ) {
+    async fn forward(&self, mut request: OriginRequest, mut sender: oneshot::Sender<WriteResult>) {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;
-            sent = send(pipeline, config, request, Some(&connection.interim)) => sent,
+            sent = send(pipeline, config, &mut request, Some(&connection.interim)) => sent,
             () = self.abandoned(&mut sender) => {
                 let delivery = self.upload.as_ref().map(|upload| upload.delivery());
                 return self.on_no_response(delivery.unwrap_or(RequestDelivery::Possible)).await;

@@ -9,7 +9,7 @@
 //! and records up to the write's own purge among the recent ones. The response's fence is the
 //! write's own record, so later records select it as usual.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
@@ -98,7 +98,7 @@ impl<S: Store> RequestContext<S> {
         *response.status_mut() = status;
         let terms = terms.ok()?;
         let share = context.reserve(response).ok()?;
-        let url = context.url.as_bytes();
+        let url = context.url().as_bytes();
         let tags = (terms.payload == Payload::Unused)
             .then(|| context.tags(&mut response.headers().clone()));
         let attributes = context.attributes();
@@ -141,8 +141,7 @@ impl<S: Store> RequestContext<S> {
             config: Arc::clone(&self.config),
             route: selection.index,
             request: Arc::clone(&self.request),
-            readings: readings.into_owned(),
-            url: target.purge_url(),
+            known_url: OnceLock::new(),
             directives: RequestDirectives::parse(head.headers).permitted_by(&route.rule),
             credentials,
             member,
@@ -173,15 +172,15 @@ impl<S: Store> WriteThroughCandidate<S> {
     pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.admission.context.attributes();
-        let FetchContext { pipeline, url, stamp, .. } = &mut self.admission.context;
-        let url = url.as_bytes();
+        let context = &self.admission.context;
         let expected = ExpectedResponse {
-            url,
+            url: context.url().as_bytes(),
             attributes: attributes.as_attributes(),
             tags: self.tags.as_deref(),
         };
-        let is_newest = pipeline.log.applied_purges().is_untouched(stamp.fence, seq, &expected);
-        stamp.fence.seq = seq;
+        let applied_purges = context.pipeline.log.applied_purges();
+        let is_newest = applied_purges.is_untouched(context.stamp.fence, seq, &expected);
+        self.admission.context.stamp.fence.seq = seq;
         is_newest.then_some(self)
     }
 }

@@ -80,6 +80,11 @@ impl ResponseDirectives {
     /// still count.
     pub fn parse(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
+        // Most responses have neither, which one pass over the names shows.
+        if !response.keys().any(is_targeted) {
+            directives.read_cache_control(response);
+            return directives;
+        }
         if directives.read_cdn_cache_control(response) {
             return Self { source: DirectiveSource::CdnCacheControl, ..directives };
         }
@@ -224,6 +229,11 @@ impl ResponseDirectives {
         self.qualified_fields.append(&mut names);
         qualified
     }
+}
+
+/// Returns whether a field has directives for certain caches.
+fn is_targeted(name: &HeaderName) -> bool {
+    *name == CDN_CACHE_CONTROL || *name == surrogate::SURROGATE_CONTROL
 }
 
 fn is_named(name: &[u8], wanted: &str) -> bool {

@@ -10,7 +10,7 @@ use super::directive::{delta_seconds, restrictions};
 /// Device token of directives for Larder alone.
 const DEVICE_TOKEN: &[u8] = b"larder";
 
-const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+pub(super) const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// The directive of `Surrogate-Control` that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

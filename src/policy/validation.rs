@@ -72,8 +72,8 @@ pub(crate) fn make_unconditional(request: &mut HeaderMap) {
     }
 }
 
-/// Returns whether the field is one of [`CONDITIONS`].
-fn is_condition(name: &HeaderName) -> bool {
+/// Returns whether the field makes a request conditional or partial.
+pub(crate) fn is_condition(name: &HeaderName) -> bool {
     matches!(
         *name,
         header::IF_NONE_MATCH

@@ -5,6 +5,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 use http::HeaderValue;
 
 use super::{BodyLimits, InterimSender, TunnelLimiter};
+use crate::field::RequestFields;
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -58,13 +59,11 @@ impl Connection {
     }
 }
 
-/// Headers that describe a client to origins. They are the same for all requests on a connection
+/// Fields that describe a client to origins. They are the same for all requests on a connection
 /// that name the same host.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
-    pub host: Option<HeaderValue>,
-    /// The element of `Forwarded`.
-    pub element: Option<HeaderValue>,
-    /// The address for `X-Forwarded-For`.
-    pub address: Option<HeaderValue>,
+    /// The host that they name, in canonical form.
+    pub host: Box<str>,
+    pub fields: RequestFields,
 }

@@ -11,11 +11,16 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
+/// Maximum capacity of the buffer that an idle connection keeps, in bytes.
+const KEPT_BYTES: usize = 4 * 1024;
+
 /// An HTTP/1.1 connection, idle or in an exchange.
 pub(in crate::origin) struct Http1Connection {
     pub(super) stream: Stream,
     /// Received bytes of an incomplete head.
     pub(super) received: BytesMut,
+    /// An empty buffer for the next head, see [`Self::keep`].
+    pub(super) buffer: Vec<u8>,
     /// The timer for the response. It is reset only when it fires, which is cheaper.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
@@ -26,7 +31,16 @@ pub(in crate::origin) struct Http1Connection {
 
 impl Http1Connection {
     pub(in crate::origin) fn new(stream: Stream, permit: ConnectionPermit) -> Self {
-        Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
+        let (received, buffer) = (BytesMut::new(), Vec::new());
+        Self { stream, received, buffer, timer: None, permit, idle_limit: None }
+    }
+
+    /// Keeps a buffer for the head of the next request, unless it is large.
+    pub(super) fn keep(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= KEPT_BYTES {
+            buffer.clear();
+            self.buffer = buffer;
+        }
     }
 
     /// Like [`Self::is_idle`], but always makes a system call.

@@ -7,13 +7,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
+use http::{HeaderValue, Method, StatusCode, response::Parts};
 use tokio::time::Instant;
 
 use super::{
     body::{Http1Body, ResponseContent},
     connection::Http1Connection,
-    keep_alive,
     outgoing::{RequestWriter, SendError},
     response::{self, ReceivedHead},
 };
@@ -21,6 +20,7 @@ use crate::{
     field::hop,
     origin::{
         error::RequestDelivery,
+        origin_request::OriginRequest,
         request_body::{RequestBody, RequestBodyError, UploadProgress},
         upgrade::UpgradedConnection,
     },
@@ -48,7 +48,8 @@ pub(in crate::origin) struct ExchangeResponse {
 
 /// Parameters of an exchange.
 pub(in crate::origin) struct ExchangeOptions<'a> {
-    pub(in crate::origin) host: HeaderValue,
+    /// The `Host` of a request without one.
+    pub(in crate::origin) default_host: &'a HeaderValue,
     pub(in crate::origin) since: Instant,
     /// Maximum time from the request's last byte to the head of the response.
     pub(in crate::origin) first_byte_timeout: Duration,
@@ -73,16 +74,17 @@ pub(in crate::origin) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// Creates an exchange that sends the request with `body`.
     pub(in crate::origin) fn new(
-        connection: Box<Http1Connection>,
-        (request, body): (&Request<RequestBody>, RequestBody),
+        mut connection: Box<Http1Connection>,
+        (request, body): (&OriginRequest, RequestBody),
         options: ExchangeOptions<'a>,
     ) -> Self {
+        let buffer = std::mem::take(&mut connection.buffer);
         Self {
             connection,
-            outgoing: RequestWriter::new(request, body, &options.host),
+            outgoing: RequestWriter::new((request, body), options.default_host, buffer),
             is_sent: false,
-            is_head: *request.method() == Method::HEAD,
-            is_upgrade: request.headers().contains_key(header::UPGRADE),
+            is_head: request.method == Method::HEAD,
+            is_upgrade: request.fields.has_upgrade(),
             since: options.since,
             options,
             progress: 0,
@@ -125,15 +127,21 @@ impl<'a> Exchange<'a> {
 
     /// Returns the response that begins with this head.
     pub(in crate::origin) fn into_response(mut self, head: ReceivedHead) -> ExchangeResponse {
-        let ReceivedHead { parts, length, persists, rest, .. } = head;
-        self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
+        let ReceivedHead { parts, length, persists, idle_limit, rest, .. } = head;
+        self.connection.idle_limit = idle_limit;
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // A tunnel may stay open for days, so it returns its connection permit.
             let Http1Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
         } else {
-            let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
+            let unsent = match self.outgoing.take_buffer() {
+                None => Some(self.outgoing),
+                Some(buffer) => {
+                    self.connection.keep(buffer);
+                    None
+                }
+            };
             Http1Body::begin(self.connection, (length, persists), rest, unsent)
         };
         ExchangeResponse { head: parts, content }

@@ -7,12 +7,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{self, RequestLength};
-use crate::origin::request_body::{RequestBody, RequestBodyError, announced_trailers};
+use crate::origin::{
+    origin_request::OriginRequest,
+    request_body::{RequestBody, RequestBodyError, announced_trailers},
+};
 
 /// Up to this size, parts of a body are copied into the buffer and written together with pending
 /// bytes.
@@ -57,24 +60,25 @@ pub(super) enum SendError {
 }
 
 impl RequestWriter {
-    /// Creates a writer that sends the request with `body`.
+    /// Creates a writer that sends the request with `body`. Writes into `buffer`, which is empty.
     pub(super) fn new(
-        request: &Request<RequestBody>,
-        body: RequestBody,
-        host: &HeaderValue,
+        (request, body): (&OriginRequest, RequestBody),
+        default_host: &HeaderValue,
+        mut buffer: Vec<u8>,
     ) -> Self {
         let length = RequestLength::of(&body);
         let (framing, announced) = match length {
             RequestLength::Absent => (RequestFraming::Plain(0), Vec::new()),
             RequestLength::Known(length) => (RequestFraming::Plain(length), Vec::new()),
-            RequestLength::Chunked => {
-                (RequestFraming::FirstChunk, announced_trailers(request.headers()))
+            RequestLength::Chunked if request.fields.announces_trailers() => {
+                (RequestFraming::FirstChunk, announced_trailers(&request.fields.to_map()))
             }
+            RequestLength::Chunked => (RequestFraming::FirstChunk, Vec::new()),
         };
-        let written = request::head(request, host, length);
+        request::write_head(&mut buffer, request, default_host, length);
         let state =
             if length == RequestLength::Absent { SendState::BodyRead } else { SendState::Sending };
-        let (start, data, is_sent) = (0, Bytes::new(), false);
+        let (written, start, data, is_sent) = (buffer, 0, Bytes::new(), false);
         Self { body, framing, written, start, data, announced, is_sent, state }
     }
 
@@ -82,8 +86,9 @@ impl RequestWriter {
         self.is_sent
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.state == SendState::Sent
+    /// Returns the buffer, if the whole request has been sent.
+    pub(super) fn take_buffer(&mut self) -> Option<Vec<u8>> {
+        (self.state == SendState::Sent).then(|| std::mem::take(&mut self.written))
     }
 
     /// Sends all available bytes. Completes when the whole request has been sent.

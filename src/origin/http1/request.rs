@@ -1,9 +1,9 @@
 //! The head of a request over HTTP/1.1 (RFC 9112 §3).
 
-use http::{HeaderName, HeaderValue, Request, header};
+use http::{HeaderName, HeaderValue, header};
 use http_body::Body;
 
-use crate::origin::request_body::RequestBody;
+use crate::origin::{origin_request::OriginRequest, request_body::RequestBody};
 
 /// How the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,40 +22,38 @@ impl RequestLength {
     }
 }
 
-/// Initial buffer size for a head, in bytes.
-const HEAD_BYTES: usize = 1024;
+/// Buffer size for the parts of a head other than its target and its fields, in bytes.
+const ROOM: usize = 128;
 
-/// Returns the head of a request. Its framing fields follow from `length`, not from the request's
+/// Writes the head of a request. Its framing fields follow from `length`, not from the request's
 /// own fields.
-pub(super) fn head(
-    request: &Request<RequestBody>,
-    host: &HeaderValue,
+pub(super) fn write_head(
+    head: &mut Vec<u8>,
+    request: &OriginRequest,
+    default_host: &HeaderValue,
     length: RequestLength,
-) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+) {
+    let OriginRequest { method, target, fields, .. } = request;
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    head.reserve(target.len() + fields.lines().len() + ROOM);
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    push(&mut head, &header::HOST, host.as_bytes());
-    let mut has_length = false;
-    for (name, value) in request.headers() {
-        match *name {
-            header::HOST | header::TRANSFER_ENCODING => {}
-            header::CONTENT_LENGTH => has_length = true,
-            _ => push(&mut head, name, value.as_bytes()),
-        }
+    if fields.host().is_none() {
+        push(head, &header::HOST, default_host.as_bytes());
     }
+    head.extend_from_slice(fields.lines());
     match length {
-        RequestLength::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
+        RequestLength::Chunked => push(head, &header::TRANSFER_ENCODING, b"chunked"),
         RequestLength::Known(length) => {
-            push(&mut head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
+            push(head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
         }
-        RequestLength::Absent if has_length => push(&mut head, &header::CONTENT_LENGTH, b"0"),
+        RequestLength::Absent if fields.has_length() => {
+            push(head, &header::CONTENT_LENGTH, b"0");
+        }
         RequestLength::Absent => {}
     }
     head.extend_from_slice(b"\r\n");
-    head
 }
 
 /// Writes one field line.

@@ -1,6 +1,6 @@
 //! Parses response heads, and determines where the body ends (RFC 9112 §4, §6.3).
 
-use std::mem::MaybeUninit;
+use std::{mem::MaybeUninit, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -9,7 +9,10 @@ use http::{
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
-use super::header_cache::{HeaderBlockCache, MALFORMED};
+use super::{
+    header_cache::{HeaderBlockCache, MALFORMED},
+    keep_alive::{self, KEEP_ALIVE},
+};
 use crate::{origin::content_length, server::message_length};
 
 /// Maximum number of header lines in a response.
@@ -27,6 +30,8 @@ pub(in crate::origin) struct ReceivedHead {
     pub(super) length: ResponseLength,
     /// Whether the connection can be reused.
     pub(super) persists: bool,
+    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    pub(super) idle_limit: Option<Duration>,
     pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }
@@ -68,8 +73,10 @@ pub(super) fn parse(
     let rest = bytes.slice(length..);
     let (mut parts, framing) = head(&response, &bytes)?;
     let persists = framing.connection.persists(parts.version);
+    let idle_limit =
+        framing.has_keep_alive.then(|| keep_alive::idle_limit(&parts.headers)).flatten();
     let length = body_length(&mut parts, framing, is_head)?;
-    Ok(Some(ReceivedHead { parts, length, persists, bytes: head_bytes, rest }))
+    Ok(Some(ReceivedHead { parts, length, persists, idle_limit, bytes: head_bytes, rest }))
 }
 
 /// The fields that concern framing.
@@ -79,6 +86,7 @@ struct FramingFields {
     /// The value of the last `Content-Length` field; `None` if it is not a single number.
     length: Option<u64>,
     has_coding: bool,
+    has_keep_alive: bool,
     connection: ConnectionOptions,
 }
 
@@ -133,6 +141,7 @@ fn head(
                     framing.length = message_length::content_length(value.as_bytes());
                 }
                 header::TRANSFER_ENCODING => framing.has_coding = true,
+                _ if name == KEEP_ALIVE => framing.has_keep_alive = true,
                 // These options concern this connection only, and are handled here.
                 header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}

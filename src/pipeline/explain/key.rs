@@ -115,7 +115,9 @@ impl PlannedRequest<'_> {
             is_gateway: self.config.is_gateway(self.connection),
             cache: None,
         };
-        let sent = forward::request::headers(headers, &target, &source, &self.config.identity);
+        let identity = &self.config.identity;
+        let sent = forward::request::fields(headers, &target, &source, identity, |_| false);
+        let sent = sent.to_map();
         ExplainedOrigin {
             asked: self.asked(method, &target),
             added: self.added(&sent),

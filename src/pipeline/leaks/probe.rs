@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts,
     response::Parts as ResponseParts,
 };
 
 use super::{held_credentials::HeldCredentials, requester};
 use crate::{
-    field::presence::FieldPresence,
+    field::{RequestFields, presence::FieldPresence},
     forward::request_id,
     leak::RequesterNames,
-    origin::RequestBody,
+    origin::OriginRequest,
     pipeline::{
         cacheability::CacheabilityCheck, config_snapshot::ConfigSnapshot, credentials,
         fetch_times::FetchTimes, ingress::request_head, receive::Lookup, sensitive::shown_path,
@@ -49,7 +49,7 @@ impl ProbeRequest {
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
         lookup: &Lookup,
-        origin_request: &Request<RequestBody>,
+        origin_request: &OriginRequest,
         hold: impl FnOnce() -> HeldCredentials,
     ) -> Option<Arc<Self>> {
         config.watch(route)?;
@@ -72,8 +72,8 @@ impl ProbeRequest {
             credentials: lookup.credentials,
             member: lookup.member.clone(),
             held: hold(),
-            uri: origin_request.uri().clone(),
-            headers: origin_request.headers().clone(),
+            uri: origin_request.target.clone(),
+            headers: origin_request.fields.to_map(),
         }))
     }
 
@@ -108,7 +108,7 @@ impl ProbeRequest {
     /// It has the fields of `pattern`, except those that may identify the requester. So compared
     /// requests differ in nothing but the requester: neither in a trace nor in an address or a
     /// browser.
-    pub(super) fn to_send(&self, pattern: &Self) -> Request<RequestBody> {
+    pub(super) fn to_send(&self, pattern: &Self) -> OriginRequest {
         let mut headers = HeaderMap::new();
         let is_own = |name: &HeaderName| {
             *name == header::COOKIE
@@ -126,10 +126,8 @@ impl ProbeRequest {
         request_id::ensure_request_id(&mut headers);
         requester::remove_harmless_cookies(&mut headers);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut request = Request::new(RequestBody::Empty);
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = headers;
-        request
+        let fields = RequestFields::from(&headers);
+        OriginRequest { target: self.uri.clone(), fields, ..OriginRequest::default() }
     }
 
     /// Returns whether a response to this request could be stored.

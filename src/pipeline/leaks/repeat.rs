@@ -10,7 +10,6 @@ use crate::{
     leak::MAX_BODY,
     origin::ResponseBody,
     pipeline::{
-        fetch_times::FetchTimes,
         payload,
         selecting_fields::{selecting_set, selecting_values},
         send::send,
@@ -44,11 +43,8 @@ impl ProbeRequest {
         if !self.may_be_repeated(pipeline.log.applied_purges()) {
             return Err(NotComparable);
         }
-        let requested_at = pipeline.clock.now();
-        let sent = send(pipeline, &self.config, self.to_send(pattern), None).await;
-        let (response, received_at) = sent.map_err(|_| NotComparable)?;
-        let received_steady = pipeline.clock.steady();
-        let times = FetchTimes { requested_at, received_at, received_steady };
+        let sent = send(pipeline, &self.config, &mut self.to_send(pattern), None).await;
+        let (response, times) = sent.map_err(|_| NotComparable)?;
         let (head, body) = response.into_parts();
         let is_storable = self.is_storable(&head, times);
         let chunks = read(body).await?;

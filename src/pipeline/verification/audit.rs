@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, Method, header};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -14,7 +14,7 @@ use crate::{
     comparison::{ComparedResponse, Comparison, SkipReason},
     entry::StoredResponse,
     fence::PurgeVerdict,
-    origin::{RequestBody, ResponseBody},
+    origin::{OriginRequest, ResponseBody},
     pipeline::{
         lookup::{ForcedStaleness, StoredMatch},
         miss_plan::MissPlan,
@@ -70,7 +70,8 @@ impl<S: Store> AuditedHit<S> {
     async fn compare(&self) -> Comparison {
         let RequestContext { pipeline, config, .. } = &self.context;
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let Ok((response, _)) = send(pipeline, config, self.origin_request(), None).await else {
+        let mut request = self.origin_request();
+        let Ok((response, _)) = send(pipeline, config, &mut request, None).await else {
             return Comparison::Skipped(SkipReason::OriginError);
         };
         let plan = MissPlan::of_stale(self.stored_match(), Reason::RuleBypass);
@@ -103,11 +104,12 @@ impl<S: Store> AuditedHit<S> {
     }
 
     /// Returns the request that a fetch for the cache would send.
-    fn origin_request(&self) -> Request<RequestBody> {
+    fn origin_request(&self) -> OriginRequest {
         let mut request = self.context.origin_request(Some(&self.lookup.target));
-        let headers = request.headers_mut();
-        validation::make_unconditional(headers);
-        without_directives(headers);
+        request.fields.change(|headers| {
+            validation::make_unconditional(headers);
+            without_directives(headers);
+        });
         request
     }
 

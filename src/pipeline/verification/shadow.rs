@@ -94,11 +94,11 @@ impl<S: Store> ClientRequest<S> {
             return self.pass(body, decision, None).await;
         };
         let RequestContext { pipeline, config, connection, .. } = &self.context;
-        let forwarded = self.context.forwarded(body, None);
-        let (requested_at, started) = (pipeline.clock.now(), Instant::now());
+        let mut forwarded = self.context.forwarded(body, None);
+        let started = Instant::now();
         let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let (mut response, received_at) =
-            match send(pipeline, config, forwarded, Some(&connection.interim)).await {
+        let (mut response, times) =
+            match send(pipeline, config, &mut forwarded, Some(&connection.interim)).await {
                 Ok(sent) => sent,
                 Err(failure) => {
                     shadow.note_failure(&failure);
@@ -109,8 +109,6 @@ impl<S: Store> ClientRequest<S> {
         let plan = MissPlan::of_bypass(shadow.lookup.target.clone());
         let used = shadow.lookup.member.as_ref().map(|_| (&shadow.lookup, &plan));
         self.context.apply_credential_verdict(used, response.status(), requested).await;
-        let received_steady = pipeline.clock.steady();
-        let times = FetchTimes { requested_at, received_at, received_steady };
         let observer = shadow.observe(&response, times, started.elapsed());
         self.context.confirm_coded_tag(&mut response);
         self.respond_observed(response, observer, decision)

@@ -9,7 +9,7 @@ use larder::testing::{
     field::{Timestamp, hop},
     forward,
     key::{OriginTarget, uri::Scheme},
-    origin::{Origin, OriginError, RequestBody, UploadFailure, upgrade},
+    origin::{Origin, OriginError, OriginRequest, RequestBody, UploadFailure, upgrade},
     server::{
         BoundAddress, Connection, Drain, Handler, Incoming, Listener, ListenerCounters, Settings,
         serve,
@@ -98,7 +98,6 @@ impl ForwardingHandler {
         };
         let (mut head, body) = request.into_parts();
         hop::remove_listed(&mut head.headers);
-        let mut onward = Request::new(RequestBody::client(body, connection.body));
         let host = head.headers.get("host").map_or("", |host| host.to_str().unwrap());
         let target = OriginTarget {
             method: &head.method,
@@ -108,10 +107,15 @@ impl ForwardingHandler {
                 head.uri.path(),
             )
         };
-        *onward.headers_mut() =
-            forward::request::headers(&head.headers, &target, &source, &self.identity);
-        *onward.method_mut() = head.method.clone();
-        *onward.uri_mut() = head.uri;
+        let fields =
+            forward::request::fields(&head.headers, &target, &source, &self.identity, |_| false);
+        let onward = OriginRequest {
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            fields,
+            body: RequestBody::client(body, connection.body),
+            is_read: false,
+        };
         let response = self.origin.send(onward, Some(&connection.interim)).await;
         let mut response = response.map_err(|failure| failure.error)?;
         let (status, version) = (response.status(), response.version());

@@ -1,0 +1,258 @@
+//! The fields of a request to an origin, as HTTP/1.1 writes them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::forwarding::is_override;
+
+/// The fields of a request to an origin, as HTTP/1.1 writes them.
+///
+/// Most requests are written once and as they are. Lines cost a third of what a map does: a map
+/// hashes each name, and copies and drops each value.
+#[derive(Debug, Clone, Default)]
+pub struct RequestFields {
+    /// `name: value` and CRLF for each field.
+    lines: Vec<u8>,
+    /// The value of `Host` in `lines`; empty if there is none.
+    host: Range<usize>,
+    mentioned: u8,
+    /// The lines that no compression may remember (RFC 7541 §7.1.3), by their first byte.
+    sensitive: Vec<usize>,
+}
+
+/// Fields that an exchange depends on, as bits of `mentioned`.
+const LENGTH: u8 = 1;
+const UPGRADE: u8 = 1 << 1;
+const CONTINUE: u8 = 1 << 2;
+const TRAILER: u8 = 1 << 3;
+const OVERRIDE: u8 = 1 << 4;
+
+impl RequestFields {
+    /// Creates an empty list with room for lines of so many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { lines: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Appends a field. `Content-Length` and `Transfer-Encoding` are only noted, or dropped: the
+    /// body decides how it is framed. Only the first `Host` counts.
+    pub(crate) fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match *name {
+            header::HOST => return self.append_host(value.as_bytes()),
+            header::CONTENT_LENGTH => return self.mentioned |= LENGTH,
+            header::TRANSFER_ENCODING => return,
+            header::UPGRADE => self.mentioned |= UPGRADE,
+            header::TRAILER => self.mentioned |= TRAILER,
+            header::EXPECT if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                self.mentioned |= CONTINUE;
+            }
+            _ if is_override(name.as_str()) => self.mentioned |= OVERRIDE,
+            _ => {}
+        }
+        if value.is_sensitive() {
+            self.sensitive.push(self.lines.len());
+        }
+        push_line(&mut self.lines, name, value.as_bytes());
+    }
+
+    /// Sets `Host`, if the text can be one and there is none yet.
+    pub(crate) fn set_host(&mut self, host: &str) {
+        let is_visible = |byte: u8| matches!(byte, b' '..=b'~');
+        if !host.is_empty() && host.bytes().all(is_visible) {
+            self.append_host(host.as_bytes());
+        }
+    }
+
+    fn append_host(&mut self, host: &[u8]) {
+        if self.host.is_empty() {
+            let start = self.lines.len() + header::HOST.as_str().len() + 2;
+            self.host = start..start + host.len();
+            push_line(&mut self.lines, &header::HOST, host);
+        }
+    }
+
+    /// Appends all fields of a list without `Host`.
+    pub(crate) fn append_all(&mut self, other: &Self) {
+        debug_assert!(other.host.is_empty());
+        let start = self.lines.len();
+        self.sensitive.extend(other.sensitive.iter().map(|line| start + line));
+        self.mentioned |= other.mentioned;
+        self.lines.extend_from_slice(&other.lines);
+    }
+
+    /// Returns the lines as they are written.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Returns the value of `Host`.
+    pub(crate) fn host(&self) -> Option<&[u8]> {
+        self.lines.get(self.host.clone()).filter(|host| !host.is_empty())
+    }
+
+    /// Returns whether there is a `Content-Length`.
+    pub(crate) fn has_length(&self) -> bool {
+        self.mentioned & LENGTH != 0
+    }
+
+    /// Returns whether there is an `Upgrade`.
+    pub(crate) fn has_upgrade(&self) -> bool {
+        self.mentioned & UPGRADE != 0
+    }
+
+    /// Returns whether there is an `Expect: 100-continue`.
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.mentioned & CONTINUE != 0
+    }
+
+    /// Returns whether there is a `Trailer`.
+    pub(crate) fn announces_trailers(&self) -> bool {
+        self.mentioned & TRAILER != 0
+    }
+
+    /// Returns whether origins may read another method or target than the request has.
+    pub(crate) fn is_overridden(&self) -> bool {
+        self.mentioned & OVERRIDE != 0
+    }
+
+    /// Returns the fields as a map. Costs a pass over all bytes.
+    pub fn to_map(&self) -> HeaderMap {
+        let lines = Bytes::copy_from_slice(&self.lines);
+        let mut map = HeaderMap::new();
+        let mut start = 0;
+        while let Some((line, next)) = next_line(&lines, start) {
+            if let Some((name, mut value)) = parse_line(&lines, line) {
+                value.set_sensitive(self.sensitive.binary_search(&start).is_ok());
+                map.append(name, value);
+            }
+            start = next;
+        }
+        map
+    }
+
+    /// Changes the fields as a map. Costs two passes over all of them.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut HeaderMap)) {
+        let mut map = self.to_map();
+        change(&mut map);
+        let has_length = self.has_length();
+        *self = Self::from(&map);
+        self.mentioned |= if has_length { LENGTH } else { 0 };
+    }
+}
+
+impl From<&HeaderMap> for RequestFields {
+    fn from(map: &HeaderMap) -> Self {
+        let mut fields = Self::default();
+        let (host, others): (Vec<_>, Vec<_>) =
+            map.iter().partition(|(name, _)| **name == header::HOST);
+        for (name, value) in host.into_iter().chain(others) {
+            fields.append(name, value);
+        }
+        fields
+    }
+}
+
+fn push_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let name = name.as_str().as_bytes();
+    lines.reserve(name.len() + value.len() + 4);
+    for part in [name, b": ", value, b"\r\n"] {
+        lines.extend_from_slice(part);
+    }
+}
+
+/// Returns the line that starts here, without CRLF, and the start of the next one.
+fn next_line(lines: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
+    let length = lines.get(start..)?.iter().position(|byte| *byte == b'\n')?;
+    Some((start..start + length.checked_sub(1)?, start + length + 1))
+}
+
+fn parse_line(lines: &Bytes, line: Range<usize>) -> Option<(HeaderName, HeaderValue)> {
+    let text = lines.get(line.clone())?;
+    let colon = text.iter().position(|byte| *byte == b':')?;
+    let name = HeaderName::from_bytes(text.get(..colon)?).ok()?;
+    let value = lines.slice(line.start + colon + 2..line.end);
+    Some((name, HeaderValue::from_maybe_shared(value).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> RequestFields {
+        let mut fields = RequestFields::default();
+        for (name, value) in lines {
+            fields.append(&HeaderName::from_static(name), &HeaderValue::from_static(value));
+        }
+        fields
+    }
+
+    #[test]
+    fn framing_is_left_to_the_body() {
+        let fields = fields(&[
+            ("accept", "*/*"),
+            ("content-length", "7"),
+            ("transfer-encoding", "chunked"),
+            ("x-empty", ""),
+        ]);
+        assert_eq!(fields.lines(), b"accept: */*\r\nx-empty: \r\n");
+        assert!(fields.has_length() && !fields.has_upgrade() && !fields.is_overridden());
+    }
+
+    #[test]
+    fn the_first_host_counts_and_none_that_is_not_one() {
+        let mut fields = fields(&[("accept", "*/*"), ("host", "a.test")]);
+        fields.set_host("b.test");
+        assert_eq!(fields.host(), Some(&b"a.test"[..]));
+        let mut none = RequestFields::default();
+        none.set_host("");
+        none.set_host("a\r\nevil: 1");
+        assert!(none.host().is_none() && none.lines().is_empty());
+    }
+
+    #[test]
+    fn what_an_exchange_depends_on_is_noted() {
+        let of = |name, value| fields(&[(name, value)]);
+        assert!(of("upgrade", "websocket").has_upgrade());
+        assert!(of("expect", "100-Continue").expects_continue());
+        assert!(!of("expect", "other").expects_continue());
+        assert!(of("trailer", "a").announces_trailers());
+        assert!(of("x-original-url", "/a").is_overridden());
+        assert!(!of("x-original-host", "a").is_overridden());
+    }
+
+    #[test]
+    fn a_change_keeps_everything_else() {
+        let mut fields = fields(&[("a", "1"), ("host", "a.test"), ("content-length", "7")]);
+        let mut secret = HeaderValue::from_static("s");
+        secret.set_sensitive(true);
+        fields.append(&header::AUTHORIZATION, &secret);
+        fields.change(|map| drop(map.remove("a")));
+        assert_eq!(fields.lines(), b"host: a.test\r\nauthorization: s\r\n");
+        assert!(fields.has_length());
+        assert!(fields.to_map()[header::AUTHORIZATION].is_sensitive());
+        assert!(!fields.to_map()[header::HOST].is_sensitive());
+    }
+
+    proptest! {
+        #[test]
+        fn a_map_is_read_back_as_it_was(
+            lines in proptest::collection::vec(("[a-z][a-z0-9-]{0,12}", "[ -~\t\u{80}-\u{ff}]{0,20}", any::<bool>()), 0..12)
+        ) {
+            let mut map = HeaderMap::new();
+            for (name, value, is_sensitive) in lines {
+                let mut value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                value.set_sensitive(is_sensitive);
+                map.append(HeaderName::try_from(name).unwrap(), value);
+            }
+            let read = RequestFields::from(&map).to_map();
+            prop_assert_eq!(&read, &map);
+            for (name, value) in &map {
+                let same = read.get_all(name).iter().any(|it| it.is_sensitive() == value.is_sensitive());
+                prop_assert!(same);
+            }
+        }
+    }
+}
