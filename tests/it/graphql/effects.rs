@@ -238,9 +238,10 @@ async fn a_mutation_by_get_purges_if_the_origin_executes_it_and_not_if_it_refuse
         let refusing = ScriptedOrigin::start(|request| {
             let is_write = request.method == "GET" && request.target.contains("mutation");
             let errors = json!({ "errors": [{ "message": "use POST" }] });
-            match is_write {
-                true => answer(&errors).status_of(405),
-                false => answer(&json!({ "data": { "product": 1 } })),
+            if is_write {
+                answer(&errors).status_of(405)
+            } else {
+                answer(&json!({ "data": { "product": 1 } }))
             }
         })
         .await;

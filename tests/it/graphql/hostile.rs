@@ -62,9 +62,11 @@ async fn a_document_costs_little_however_it_is_made() {
     within(async {
         let origin = echo().await;
         let proxy = Proxy::with(&origin.url(), &with_ttl());
-        let chain: String =
-            (0..2500).map(|at| format!("fragment F{at} on M{{...F{}}}", at + 1)).collect();
-        let operations: String = (0..2000).map(|at| format!("mutation A{at}{{...F0}}")).collect();
+        let repeated = |count, part: &dyn Fn(usize) -> String| -> String {
+            (0..count).map(part).collect::<Vec<_>>().concat()
+        };
+        let chain = repeated(2500, &|at| format!("fragment F{at} on M{{...F{}}}", at + 1));
+        let operations = repeated(2000, &|at| format!("mutation A{at}{{...F0}}"));
         let many = format!("{operations}{}", &chain[..20_000]);
         for document in [
             "{".repeat(60_000),
