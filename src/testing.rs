@@ -140,12 +140,12 @@ pub mod redis {
 }
 pub mod server {
     pub use crate::server::{
-        BoundAddress, ClientBodyError, Connection, Drain, Handler, Incoming, LimitedBody, Listener,
+        BoundAddress, ClientBodyError, Connection, Drain, FastPathMode, Handler, Incoming, LimitedBody, Listener,
         ListenerCounters, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {
-        pub use crate::server::fuzzed::{count, heads};
+        pub use crate::server::fuzzed::{count, fast_requests, heads};
     }
     pub mod tls {
         pub use crate::server::tls::{Certificates, server_config};

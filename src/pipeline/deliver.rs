@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::{
@@ -13,16 +13,17 @@ use super::{
     config_snapshot::{ConfigSnapshot, ServerTiming},
     finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
-    head_cache,
+    head_cache::{HeadCache, HeadKey},
     observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
+    received_request::ReceivedRequest,
     representation::{self, Representation},
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
 };
 use crate::{
     coding::coded_tag,
-    entry::StoredResponse,
+    entry::{PackedFields, StoredResponse},
     field::{
         Timestamp, common, list,
         presence::FieldPresence,
@@ -84,7 +85,7 @@ impl CacheDecision {
         Self { collapsed: Collapsed::Yes, ..self }
     }
 
-    fn outcome(self) -> CacheOutcome {
+    pub(super) fn outcome(self) -> CacheOutcome {
         CacheOutcome { result: self.result, reason: self.reason }
     }
 
@@ -109,6 +110,7 @@ const CACHED_VALUES: usize = 16;
 
 thread_local! {
     static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<HeadCache<HeaderMap>> = RefCell::new(HeadCache::new());
 }
 
 /// Returns the value of `Cache-Status`. Values without a TTL are few, and are formatted once.
@@ -130,15 +132,15 @@ fn cached_value(status: CacheStatus) -> HeaderValue {
 }
 
 /// Responds with a fresh stored response. The hot path: no await, no full copy, no lock.
-pub(super) fn hit<B>(
+pub(super) fn hit(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
-    request: &Request<B>,
+    request: &ReceivedRequest<'_>,
     (presence, form): (FieldPresence, Representation<'_>),
 ) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
-    let (method, headers) = (request.method(), request.headers());
+    let (method, headers) = (request.method, request.headers);
     let responder = Responder { config, route, received, method, headers };
     let (head, content, length) = responder.select_fresh((presence, form), decision);
     let status = head.status();
@@ -302,25 +304,53 @@ impl Responder<'_> {
 
     /// Returns the head of a hit on a complete response. It stays the same for a second.
     fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
+        HEADS.with_borrow_mut(|heads| {
+            let key = self.head_key(form);
+            if let Some(headers) = heads.find(&key) {
+                return headers.clone();
+            }
+            let mut headers = self.make_head(form.stored.detached_fields(), form, decision);
+            for (name, value) in &mut headers {
+                *value = common::interned(name, value.clone());
+            }
+            heads.insert(key, headers.clone());
+            headers
+        })
+    }
+
+    /// Returns what the head of a hit on a complete response depends on.
+    pub(super) fn head_key(&self, form: Representation<'_>) -> HeadKey {
         let (stored, now) = (form.stored, self.received.steady);
-        let key = head_cache::HeadKey {
+        HeadKey {
             response: stored.id,
             coding: form.coded.map(|coded| coded.coding),
             route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),
-        };
-        head_cache::get_or_make(key, || {
-            let mut headers = stored.detached_fields().unpack(ADDED);
-            // The server writes the length of a complete body itself.
-            headers.remove(header::CONTENT_LENGTH);
-            form.describe(self.route(), &mut headers);
-            self.describe_stored(stored, decision, now, &mut headers);
-            for (name, value) in &mut headers {
-                *value = common::interned(name, value.clone());
-            }
-            headers
-        })
+        }
+    }
+
+    /// Makes the head of a hit on a complete response, from its stored fields.
+    pub(super) fn make_head(
+        &self,
+        fields: PackedFields,
+        form: Representation<'_>,
+        decision: CacheDecision,
+    ) -> HeaderMap {
+        let mut headers = fields.unpack(ADDED);
+        // The server writes the length of a complete body itself.
+        headers.remove(header::CONTENT_LENGTH);
+        form.describe(self.route(), &mut headers);
+        self.describe_stored(form.stored, decision, self.received.steady, &mut headers);
+        headers
+    }
+
+    /// Returns whether a fresh stored response is sent as a whole, with a head that other requests
+    /// get as well.
+    pub(super) fn sends_whole(&self, presence: FieldPresence) -> bool {
+        !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
+            && *self.method != Method::HEAD
+            && self.config.server_timing == ServerTiming::Off
     }
 
     /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
@@ -329,17 +359,14 @@ impl Responder<'_> {
         (presence, form): (FieldPresence, Representation<'_>),
         decision: CacheDecision,
     ) -> (Response<()>, BodyContent, u64) {
-        let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
-            && *self.method != Method::HEAD
-            && self.config.server_timing == ServerTiming::Off;
-        if !is_plain {
+        if !self.sends_whole(presence) {
             return self.select_stored(form, decision);
         }
         let head = response(form.stored.status, self.hit_head(form, decision));
         (head, full_body(form), form.body_length())
     }
 
-    fn select_stored(
+    pub(super) fn select_stored(
         &self,
         form: Representation<'_>,
         decision: CacheDecision,

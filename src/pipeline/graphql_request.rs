@@ -34,10 +34,10 @@ pub(super) fn class_of<'a>(
     match request.content.read() {
         Some(content) => Some(match &content.graphql {
             Some(class) => Cow::Borrowed(class),
-            None => Cow::Owned(content::class_of(rule, request.uri, &content.bytes)),
+            None => Cow::Owned(content::class_of(rule, request.query, &content.bytes)),
         }),
         None if matches!(*request.method, Method::GET | Method::HEAD) => {
-            let query = request.uri.query().unwrap_or_default();
+            let query = request.query.unwrap_or_default();
             Some(Cow::Owned(rule.classifier().of_query(query)))
         }
         None => None,
@@ -58,7 +58,7 @@ pub(super) fn plan<'a>(
     let listed = routes.for_operation(index, query.operation());
     let index = listed.ok_or(Reason::GraphqlOperation)?;
     let by_url = request.content.read().is_none().then(|| query.to_query());
-    let sent = request.uri.query().unwrap_or_default();
+    let sent = request.query.unwrap_or_default();
     if by_url.as_ref().is_some_and(|it| it.len() > MAX_QUERY && it.len() > sent.len()) {
         return Err(Reason::GraphqlUnclear);
     }

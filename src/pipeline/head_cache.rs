@@ -1,9 +1,5 @@
 //! A per-thread cache of response heads for hits.
 
-use std::cell::RefCell;
-
-use http::HeaderMap;
-
 use super::config_snapshot::SnapshotId;
 use crate::{coding::ContentCoding, entry::ResponseId};
 
@@ -24,9 +20,12 @@ pub(super) struct HeadKey {
     pub ttl: i64,
 }
 
-thread_local! {
-    static HEADS: RefCell<Vec<Option<(HeadKey, HeaderMap)>>> =
-        RefCell::new((0..SLOTS).map(|_| None).collect());
+/// Heads of frequent hits in one form, for the current second.
+///
+/// Building a head costs several times as much as copying one. Values that belong to one thread
+/// have no reference count on a shared cache line.
+pub(super) struct HeadCache<T> {
+    slots: Vec<Option<(HeadKey, T)>>,
 }
 
 impl HeadKey {
@@ -37,48 +36,54 @@ impl HeadKey {
     }
 }
 
-/// Returns a copy of the cached head, or makes one for the next second.
-///
-/// Building a head costs several times as much as copying one. Values that belong to one thread
-/// have no reference count on a shared cache line. `make` returns a head that shares nothing with
-/// the stored response, so that it does not keep an evicted body in memory.
-pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
-    HEADS.with_borrow_mut(|heads| {
-        let Some(slot) = heads.get_mut(key.slot()) else { return make() };
-        match slot {
-            Some((known, head)) if *known == key => head.clone(),
-            _ => slot.insert((key, make())).1.clone(),
+impl<T> HeadCache<T> {
+    pub(super) fn new() -> Self {
+        Self { slots: (0..SLOTS).map(|_| None).collect() }
+    }
+
+    /// Returns the head with this key.
+    pub(super) fn find(&self, key: &HeadKey) -> Option<&T> {
+        match self.slots.get(key.slot()) {
+            Some(Some((known, head))) if known == key => Some(head),
+            _ => None,
         }
-    })
+    }
+
+    /// Caches a head, which must share nothing with the stored response: it would keep an evicted
+    /// body in memory.
+    pub(super) fn insert(&mut self, key: HeadKey, head: T) {
+        if let Some(slot) = self.slots.get_mut(key.slot()) {
+            *slot = Some((key, head));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn key(response: ResponseId, age: u32) -> HeadKey {
         HeadKey { response, coding: None, route: (SnapshotId::next(), 0), age, ttl: 60 }
     }
 
-    fn head(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static(value))])
-    }
-
     #[test]
-    fn a_head_is_made_once_for_the_same_and_anew_for_anything_else() {
+    fn a_head_is_found_for_the_same_and_for_nothing_else() {
+        let mut heads = HeadCache::new();
         let first = key(ResponseId::next(), 1);
-        assert_eq!(get_or_make(first, || head("1")), head("1"));
-        assert_eq!(get_or_make(first, || panic!("it is there")), head("1"));
-        assert_eq!(get_or_make(HeadKey { age: 2, ..first }, || head("2")), head("2"));
-        assert_eq!(
-            get_or_make(HeadKey { response: ResponseId::next(), ..first }, || head("3")),
-            head("3")
-        );
-        let coded = HeadKey { coding: Some(ContentCoding::Gzip), ..first };
-        assert_eq!(get_or_make(coded, || head("5")), head("5"));
-        let reloaded = HeadKey { route: (SnapshotId::next(), 0), ..first };
-        assert_eq!(get_or_make(reloaded, || head("4")), head("4"));
+        assert_eq!(heads.find(&first), None);
+        heads.insert(first, "1");
+        assert_eq!(heads.find(&first), Some(&"1"));
+        for other in [
+            HeadKey { age: 2, ..first },
+            HeadKey { ttl: 59, ..first },
+            HeadKey { response: ResponseId::next(), ..first },
+            HeadKey { coding: Some(ContentCoding::Gzip), ..first },
+            HeadKey { route: (SnapshotId::next(), 0), ..first },
+            HeadKey { route: (first.route.0, 1), ..first },
+        ] {
+            assert_eq!(heads.find(&other), None);
+            heads.insert(other, "2");
+            assert_eq!(heads.find(&other), Some(&"2"));
+        }
     }
 }

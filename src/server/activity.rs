@@ -98,6 +98,11 @@ impl ConnectionActivity {
         }
     }
 
+    /// Counts requests that were responded to without hyper. Only between two others, on HTTP/1.1.
+    pub(super) fn count_answered(&self, requests: u32) {
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(requests), Relaxed);
+    }
+
     /// Returns the number of requests so far; `None` while one is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))

@@ -19,6 +19,7 @@ use super::{
     BodyLimits, Connection, Drain, Handler, InterimSender, ListenerCounters, Settings,
     activity::{ConnectionActivity, IdleTimer, TimeoutKind},
     drain::{DrainGuard, DrainPhase},
+    fast_path::FastPath,
     framing::{FramingValidator, HeadLimits},
     http1_io::Http1Io,
     interim::InterimChannel,
@@ -106,8 +107,12 @@ impl<H: Handler> ListenerContext<H> {
         })
         .await;
         let activity = Arc::clone(&service.activity);
+        let (handler, client) = (Arc::clone(&self.handler), Arc::clone(&service.connection));
+        let responder = move |fields| handler.immediate_responder(fields, &client);
+        let fast_path = FastPath::new(settings.fast_path, Box::new(responder));
+        let parsing = (framing, fast_path);
         let io =
-            Http1Io::new(stream, framing, (Arc::clone(&activity), channel), drain_guard.clone());
+            Http1Io::new(stream, parsing, (Arc::clone(&activity), channel), drain_guard.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();

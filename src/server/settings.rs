@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Pressure,
+    FastPathMode, Pressure,
     refusal::{RefusalObserver, RefusedRequest, RequestRefusal},
 };
 
@@ -42,6 +42,8 @@ pub struct Settings {
     /// File descriptors reserved for this listener: it accepts clients when the process has no
     /// others left.
     pub reserved_files: usize,
+    /// When repeated requests are responded to without hyper.
+    pub fast_path: FastPathMode,
     /// Called with each request that the server refuses.
     pub on_refusal: Option<RefusalObserver>,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
             tunnel_idle_timeout: Duration::from_hours(1),
             pressure: Pressure::default(),
             reserved_files: 0,
+            fast_path: FastPathMode::default(),
             on_refusal: None,
         }
     }

@@ -46,7 +46,7 @@ pub(in crate::pipeline) fn interpret_graphql(
         describe(headers, known.bytes.len());
         return known;
     }
-    let (bytes, form, class) = graphql_form(class_of(rule, uri, &sent), why, sent.clone());
+    let (bytes, form, class) = graphql_form(class_of(rule, query, &sent), why, sent.clone());
     describe(headers, bytes.len());
     let is_repeatable = matches!(&class, RequestClass::Query(query) if query.is_repeatable());
     let content = RequestContent::of((method, headers), (bytes, form), share);
@@ -88,8 +88,12 @@ fn graphql_form(
 
 /// Returns the class of a GraphQL request with this content. Whatever parsers of JSON read
 /// differently may be a write.
-pub(in crate::pipeline) fn class_of(rule: &GraphqlRule, uri: &Uri, sent: &[u8]) -> RequestClass {
+pub(in crate::pipeline) fn class_of(
+    rule: &GraphqlRule,
+    query: Option<&str>,
+    sent: &[u8],
+) -> RequestClass {
     let text = canonical(sent).ok().and_then(|text| String::from_utf8(text).ok());
-    let classified = |text: String| rule.classifier().of_body(&text, uri.query());
+    let classified = |text: String| rule.classifier().of_body(&text, query);
     text.map_or_else(RequestClass::unclear, classified)
 }
