@@ -140,8 +140,9 @@ pub mod redis {
 }
 pub mod server {
     pub use crate::server::{
-        BoundAddress, ClientBodyError, Connection, Drain, FastPathMode, Handler, Incoming, LimitedBody, Listener,
-        ListenerCounters, Settings, serve,
+        BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
+        ImmediateResponder, Incoming, LimitedBody, Listener,
+        ListenerCounters, PlainRequest, ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

@@ -15,6 +15,9 @@
 //!                                                      └─ alone ───► fetch ─► admit ─► deliver
 //! ```
 //!
+//! Hits of repeated requests on HTTP/1.1 take the way from `receive` to `finish` in `hit_responder`,
+//! through the same functions, without hyper.
+//!
 //! Each step decides with pure functions of `policy`, `key` and `route`. Only `lookup`, `fetch`,
 //! `pass` and `admit` wait for I/O.
 

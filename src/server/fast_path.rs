@@ -16,8 +16,8 @@ use super::{
 /// Limit on the fields of a section, like that of hyper.
 const MAX_FIELDS: usize = 100;
 
-/// After requests in a row that the handler declined, at most `2^MAX_PAUSE - 1` requests go to hyper
-/// without being asked for: looking twice costs time.
+/// After requests in a row that the handler declined, at most `2^MAX_PAUSE - 1` go to hyper at once:
+/// looking twice costs time.
 const MAX_PAUSE: u32 = 5;
 
 /// When the fast path is tried.
@@ -111,10 +111,16 @@ impl FastPath {
         self.responder.as_mut()?.1.as_mut()
     }
 
+    /// Leaves the next requests to hyper: twice as many each time. A connection without hits then
+    /// keeps no responder in memory.
     fn note_declined(&mut self) {
-        if self.mode == FastPathMode::Repeated {
-            self.pause = (1 << self.declined) - 1;
-            self.declined = (self.declined + 1).min(MAX_PAUSE);
+        if self.mode == FastPathMode::Eager {
+            return;
+        }
+        self.pause = (1 << self.declined) - 1;
+        self.declined = (self.declined + 1).min(MAX_PAUSE);
+        if self.declined == MAX_PAUSE {
+            self.responder = None;
         }
     }
 }
@@ -159,5 +165,79 @@ fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
         | header::TE
         | header::TRAILER => false,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::framing::HeadLimits, *};
+
+    const LIMITS: HeadLimits =
+        HeadLimits { header_bytes: 1000, header_count: 8, target_bytes: 100 };
+    const HEAD: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// Responds with the path, and declines `/declined`.
+    struct Echo;
+
+    impl ImmediateResponder for Echo {
+        fn respond(
+            &mut self,
+            request: &PlainRequest<'_>,
+            batch: &mut ResponseBatch,
+        ) -> Result<(), Declined> {
+            batch.head().extend_from_slice(request.path.as_bytes());
+            if request.path == "/declined" { Err(Declined::Request) } else { Ok(()) }
+        }
+    }
+
+    /// Returns the responses to requests for these paths on one connection, `-` for those that are
+    /// left to hyper.
+    fn responses(paths: &[&str]) -> String {
+        let mut framing = FramingValidator::new(LIMITS);
+        let mut fast_path = FastPath::new(FastPathMode::Repeated, Box::new(|_| Some(Box::new(Echo))));
+        framing.feed(HEAD);
+        let taken = paths.iter().map(|path| {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut batch = ResponseBatch::default();
+            let rest = fast_path.respond(&mut framing, head.as_bytes(), &mut batch);
+            framing.feed(rest);
+            let is_taken = rest.is_empty();
+            assert_eq!(is_taken, !batch.is_empty(), "nothing of a declined request is left");
+            if is_taken { String::from_utf8(batch.bytes).unwrap() } else { "-".to_owned() }
+        });
+        taken.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn declined_requests_are_followed_by_a_pause_that_grows() {
+        assert_eq!(responses(&["/a", "/b"]), "/a /b");
+        assert_eq!(responses(&["/declined", "/a", "/declined", "/b"]), "- /a - /b");
+        assert_eq!(responses(&["/declined", "/declined", "/a", "/b"]), "- - - /b");
+        // Declined, declined, one left out, declined, three left out.
+        let many = [&["/declined"; 4][..], &["/a"; 5]].concat();
+        assert_eq!(responses(&many), "- - - - - - - /a /a");
+    }
+
+    #[test]
+    fn fields_that_concern_the_connection_are_left_to_hyper() {
+        let fields = |text: &str| parse(format!("{text}\r\n").as_bytes()).map(|fields| fields.len());
+        assert_eq!(fields("Host: a\r\nA: b\r\nA: c\r\n"), Some(3));
+        assert_eq!(fields("Host: a\r\nConnection: Keep-Alive\r\n"), Some(2));
+        for section in [
+            "",
+            "A: b\r\n",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a/b\r\n",
+            "Host: a\r\nConnection: close\r\n",
+            "Host: a\r\nConnection: keep-alive, x\r\n",
+            "Host: a\r\nContent-Length: 0\r\n",
+            "Host: a\r\nExpect: 100-continue\r\n",
+            "Host: a\r\nUpgrade: h2c\r\n",
+            "Host: a\r\nTE: trailers\r\n",
+            "Host: a\r\nA b: c\r\n",
+            "Host: a\r\nA: \u{7f}\r\n",
+        ] {
+            assert_eq!(fields(section), None, "{section:?}");
+        }
     }
 }

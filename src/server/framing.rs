@@ -513,6 +513,57 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_between_plain_heads_right_behind_one_only() {
+        const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        for (bytes, expected) in [
+            ("", false),
+            (HEAD, true),
+            (&HEAD.repeat(3), true),
+            (&format!("{HEAD}\r\n"), false),
+            (&format!("{HEAD}G"), false),
+            (&format!("{HEAD}\r"), false),
+            (POST, false),
+            (&format!("{HEAD}{POST}"), false),
+            (&format!("{HEAD}{POST}{HEAD}"), true),
+            (&format!("\r\n{HEAD}"), true),
+            ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        ] {
+            let mut whole = framing();
+            whole.feed(bytes.as_bytes());
+            assert_eq!(whole.is_between_plain_heads(), expected, "{bytes:?}");
+            let mut dribbled = framing();
+            for byte in bytes.as_bytes() {
+                dribbled.feed(std::slice::from_ref(byte));
+            }
+            assert_eq!(dribbled.is_between_plain_heads(), expected, "{bytes:?}, byte by byte");
+        }
+    }
+
+    #[test]
+    fn a_head_with_the_known_fields_is_split_off() {
+        let mut framing = framing();
+        framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let next = b"GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET";
+        assert_eq!(framing.split_repeated(next), Some((&b"GET /b HTTP/1.1"[..], &b"GET"[..])));
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(100));
+        for other in [
+            "",
+            "GET /b HTTP/1.1\r\nHost: a\r\n",
+            "GET /b HTTP/1.1\r\nHost: b\r\n\r\n",
+            "GET /b HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /b HTTP/1.1\nHost: a\r\n\r\n",
+            "GET /#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nHost: a\r\n\r\n",
+            &long,
+        ] {
+            assert_eq!(framing.split_repeated(other.as_bytes()), None, "{other:?}");
+        }
+        assert_eq!(framing.head_count(), 1, "splitting counts nothing");
+    }
+
+    #[test]
     fn an_unfinished_head_is_noticed() {
         let mut framing = framing();
         assert!(!framing.is_inside_head());

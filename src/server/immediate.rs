@@ -113,12 +113,12 @@ pub struct ResponseBatch {
 
 impl ResponseBatch {
     /// Returns the buffer to append a head to.
-    pub(crate) fn head(&mut self) -> &mut Vec<u8> {
+    pub fn head(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
     /// Appends the body that follows the head: a copy, or a long one from `share`.
-    pub(crate) fn push_body(&mut self, body: &[u8], share: impl FnOnce() -> Bytes) {
+    pub fn push_body(&mut self, body: &[u8], share: impl FnOnce() -> Bytes) {
         if body.len() <= MAX_COPIED_BODY {
             self.bytes.extend_from_slice(body);
         } else {

@@ -2,7 +2,8 @@
 //!
 //! A request passed to a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a
 //! target in origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits.
-//! Over HTTP/2 it has at most one `Cookie` field.
+//! Over HTTP/2 it has at most one `Cookie` field. The same is true of a request passed to an
+//! [`ImmediateResponder`].
 
 mod accept;
 mod activity;
@@ -46,7 +47,7 @@ pub(crate) use connection::ForwardedHeaders;
 pub use drain::Drain;
 pub use fast_path::FastPathMode;
 pub use handler::Handler;
-pub(crate) use immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch};
+pub use immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch};
 pub use incoming::Incoming;
 pub(crate) use interim::InterimSender;
 pub(crate) use listener::TcpOptions;
