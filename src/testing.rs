@@ -141,8 +141,8 @@ pub mod redis {
 pub mod server {
     pub use crate::server::{
         BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
-        ImmediateResponder, Incoming, LimitedBody, Listener,
-        ListenerCounters, PlainRequest, ResponseBatch, Settings, serve,
+        ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters, PlainRequest,
+        ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

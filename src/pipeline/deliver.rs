@@ -309,7 +309,7 @@ impl Responder<'_> {
             if let Some(headers) = heads.find(&key) {
                 return headers.clone();
             }
-            let mut headers = self.make_head(form.stored.detached_fields(), form, decision);
+            let mut headers = self.make_head(&form.stored.detached_fields(), form, decision);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());
             }
@@ -333,7 +333,7 @@ impl Responder<'_> {
     /// Makes the head of a hit on a complete response, from its stored fields.
     pub(super) fn make_head(
         &self,
-        fields: PackedFields,
+        fields: &PackedFields,
         form: Representation<'_>,
         decision: CacheDecision,
     ) -> HeaderMap {

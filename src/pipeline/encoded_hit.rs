@@ -70,7 +70,7 @@ fn append_whole(
             bytes.extend_from_slice(head);
             return Ok(());
         }
-        let headers = responder.make_head(form.stored.fields(), form, decision);
+        let headers = responder.make_head(&form.stored.fields(), form, decision);
         let start = bytes.len();
         encode::response_head(bytes, (responder.method, status), &headers, body.len())
             .map_err(|encode::NotPlain| Declined::Request)?;

@@ -41,9 +41,9 @@ impl<S: Store> HitResponder<S> {
         mut headers: HeaderMap,
         connection: &Arc<Connection>,
     ) -> Self {
-        let (config, presence) = pipeline.config.with(|config| {
-            (config.id, receive::sanitize_fields(config, &mut headers, connection))
-        });
+        let (config, presence) = pipeline
+            .config
+            .with(|config| (config.id, receive::sanitize_fields(config, &mut headers, connection)));
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
         Self { pipeline, connection, config, headers, presence }
     }

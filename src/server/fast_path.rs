@@ -33,7 +33,8 @@ pub enum FastPathMode {
 }
 
 /// Makes the responder for a field section.
-pub(super) type MakeResponder = Box<dyn Fn(HeaderMap) -> Option<Box<dyn ImmediateResponder>> + Send>;
+pub(super) type MakeResponder =
+    Box<dyn Fn(HeaderMap) -> Option<Box<dyn ImmediateResponder>> + Send>;
 
 /// The fast path of one connection.
 pub(super) struct FastPath {
@@ -194,7 +195,8 @@ mod tests {
     /// left to hyper.
     fn responses(paths: &[&str]) -> String {
         let mut framing = FramingValidator::new(LIMITS);
-        let mut fast_path = FastPath::new(FastPathMode::Repeated, Box::new(|_| Some(Box::new(Echo))));
+        let mut fast_path =
+            FastPath::new(FastPathMode::Repeated, Box::new(|_| Some(Box::new(Echo))));
         framing.feed(HEAD);
         let taken = paths.iter().map(|path| {
             let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn fields_that_concern_the_connection_are_left_to_hyper() {
-        let fields = |text: &str| parse(format!("{text}\r\n").as_bytes()).map(|fields| fields.len());
+        let fields =
+            |text: &str| parse(format!("{text}\r\n").as_bytes()).map(|fields| fields.len());
         assert_eq!(fields("Host: a\r\nA: b\r\nA: c\r\n"), Some(3));
         assert_eq!(fields("Host: a\r\nConnection: Keep-Alive\r\n"), Some(2));
         for section in [

@@ -63,7 +63,8 @@ pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::Repeated };
     let recorded = Arc::clone(&seen);
-    let make = move |_| Some(Box::new(Recorder(Arc::clone(&recorded), 0)) as Box<dyn ImmediateResponder>);
+    let make =
+        move |_| Some(Box::new(Recorder(Arc::clone(&recorded), 0)) as Box<dyn ImmediateResponder>);
     let (mut framing, mut fast_path) = (validator(), FastPath::new(mode, Box::new(make)));
     let mut taken = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {

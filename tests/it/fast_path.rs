@@ -86,7 +86,7 @@ async fn origin() -> RawOrigin {
             let mut words = head.split(' ');
             let (method, target) = (words.next().unwrap(), words.next().unwrap());
             let path = target.split('?').next().unwrap();
-            let reply = reply(path, &body);
+            let reply = origin_reply(path, &body);
             let reply = if method == "HEAD" {
                 reply.split_inclusive("\r\n\r\n").next().unwrap().to_owned()
             } else {
@@ -100,13 +100,15 @@ async fn origin() -> RawOrigin {
     .await
 }
 
-fn reply(path: &str, sent: &str) -> String {
+fn origin_reply(path: &str, sent: &str) -> String {
     let text = |bytes: usize| format!("{path} ").repeat(bytes / (path.len() + 1) + 1);
     let (status, fields, body) = match path {
         "/fresh" => ("200 OK", "ETag: \"f\"\r\nContent-Type: text/plain\r\n", text(900)),
-        "/modified" => {
-            ("200 OK", "Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT\r\nLink: <a>\r\nLink: <b>\r\n", text(10))
-        }
+        "/modified" => (
+            "200 OK",
+            "Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT\r\nLink: <a>\r\nLink: <b>\r\n",
+            text(10),
+        ),
         "/long" => ("200 OK", "ETag: \"l\"\r\n", text(20_000)),
         "/empty" => ("200 OK", "", String::new()),
         "/language" => ("200 OK", "Vary: Accept-Language\r\n", text(50)),
@@ -132,8 +134,19 @@ fn reply(path: &str, sent: &str) -> String {
 }
 
 const PATHS: [&str; 13] = [
-    "/fresh", "/modified", "/long", "/empty", "/language", "/cors", "/none", "/moved", "/missing",
-    "/odd", "/trailers", "/passed", "/other",
+    "/fresh",
+    "/modified",
+    "/long",
+    "/empty",
+    "/language",
+    "/cors",
+    "/none",
+    "/moved",
+    "/missing",
+    "/odd",
+    "/trailers",
+    "/passed",
+    "/other",
 ];
 
 const SUFFIXES: [&str; 6] = ["", "", "", "?", "?a=b&c", "?x[]=1"];
@@ -275,9 +288,9 @@ async fn counted(proxy: &Proxy) -> Vec<String> {
         "larder_refused_requests_total{",
         "larder_request_duration_seconds_count{",
     ];
-    let lines = text.lines().filter(|line| {
-        counters.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
-    });
+    let lines = text
+        .lines()
+        .filter(|line| counters.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"));
     lines.map(str::to_owned).collect()
 }
 
