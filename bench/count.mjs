@@ -31,6 +31,12 @@ match = "/hit/**"
 ttl = "1h"
 
 [[route]]
+name = "coded"
+match = "/coded/**"
+ttl = "1h"
+encode = ["br", "zstd", "gzip"]
+
+[[route]]
 name = "stocks"
 match = "/items/stocks/{symbol}"
 ttl = "1h"

@@ -65,8 +65,12 @@ const proxied = {
   'X-Real-IP': '203.0.113.7'
 }
 
+const accepting = { 'User-Agent': 'curl/8.14.1', Accept: '*/*', 'Accept-Encoding': chromium['Accept-Encoding'] }
+
 export const requests = {
   plain: { path: '/hit/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
+  accepting: { path: '/hit/1k', fields: accepting },
+  coded: { path: '/coded/1k', fields: accepting },
   browser: { path: '/hit/1k', fields: browser },
   user: { path: '/items/mine/list', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*', Authorization: `Bearer ${token}` } },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined } },

@@ -38,8 +38,8 @@ http {
 `
 
 /**
- * nginx serving /hit/1k, /hit/100k and 1 KiB at any /items/… (fresh for an hour), /pass/1k (never stored) and /requests (how
- * many it has had).
+ * nginx serving /hit/1k, /hit/100k and 1 KiB at any /items/… (fresh for an hour), the same as JSON under /coded/, /pass/1k (never
+ * stored) and /requests (how many it has had).
  */
 export async function startOrigin (folder) {
   const port = await freePort()
@@ -52,6 +52,7 @@ export async function startOrigin (folder) {
   server {
     listen 127.0.0.1:${port} backlog=4096;
     location /hit/ { alias ${files}/; add_header Cache-Control max-age=3600; }
+    location /coded/ { alias ${files}/; default_type application/json; add_header Cache-Control max-age=3600; }
     location /items/ { root ${files}; try_files /1k =404; add_header Cache-Control max-age=3600; }
     location /pass/ { alias ${files}/; add_header Cache-Control no-store; }
     location = /requests { stub_status; }

@@ -9,7 +9,7 @@ mod primitives {
 
     pub(crate) use parking_lot::Mutex;
 
-    /// Waits for a future, at most for `limit`.
+    /// Waits for a future; returns `None` if it takes longer than `limit`.
     pub(crate) async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         tokio::time::timeout(limit, future).await.ok()
     }

@@ -16,6 +16,8 @@ mkdir -p "$logs"
 rm -f "$logs/apt-updated"
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
+# The end of a log is what is printed: it has to hold what failed, not where the runtime was.
+export RUST_BACKTRACE=0
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
 steps=(format lint unit fast-path models checker build conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
@@ -260,8 +262,7 @@ run_fuzz() {
     mkdir -p "$tools/corpus/$name"
     local seeds=()
     [ ! -d "fuzz/corpus/$name" ] || seeds=("fuzz/corpus/$name")
-    # Without a backtrace: what failed has to stand at the end of the log.
-    if ! RUST_BACKTRACE=0 cargo "+$nightly" fuzz run --sanitizer none --fuzz-dir fuzz --target-dir "$target/fuzz" "$name" \
+    if ! cargo "+$nightly" fuzz run --sanitizer none --fuzz-dir fuzz --target-dir "$target/fuzz" "$name" \
       "$tools/corpus/$name" "${seeds[@]}" -- -max_total_time=10 -timeout=5 -rss_limit_mb=2048 2>&1 | tee "$logs/fuzz-$name.log"; then
       echo "FUZZING OF $name FAILED:"
       grep -aE 'panicked at|assertion|  left:|  right:|ERROR: libFuzzer|SUMMARY|^error|Base64' -A1 "$logs/fuzz-$name.log" | tail -n 20

@@ -34,7 +34,7 @@ struct CloudflarePurge {
     purge_everything: bool,
 }
 
-/// A URL. Its variant does not matter, because all variants are purged.
+/// A URL, or a URL with the headers of a variant, which are ignored: all variants are purged.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum File {
@@ -46,7 +46,7 @@ enum File {
     },
 }
 
-/// Purges what the body selects, in hard mode.
+/// Purges the responses that the body selects, in hard mode.
 pub(super) async fn purge(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let refuse = |problem| Dialect::Cloudflare.refuse(problem);
     let selectors = match read(call.body, purger.normalizer()) {

@@ -1,4 +1,4 @@
-//! The table of admin calls, with the permission that each requires.
+//! The table of admin endpoints, with the permission that each requires.
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{problem::Problem, trigger::Access};
 
-/// A call of the admin API.
+/// An endpoint of the admin API.
 pub(super) struct AdminEndpoint {
     pub(super) method: Method,
     /// The path patterns. `{name}` matches one segment, `{name..}` all remaining ones.
@@ -31,13 +31,13 @@ pub(super) enum EndpointHandler {
 type ImmediateHandler = fn(&AdminServices, &AdminCall<'_>) -> Response<Bytes>;
 type BodyHandler = for<'a> fn(&'a AdminServices, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>;
 
-/// A call with the values of its path parameters.
+/// An endpoint with the values of its path parameters.
 pub(super) struct MatchedEndpoint<'a> {
     pub(super) endpoint: &'static AdminEndpoint,
     pub(super) parameters: Vec<&'a str>,
 }
 
-/// All admin calls. `GET` calls respond to `HEAD` as well.
+/// All endpoints. Those for `GET` respond to `HEAD` as well.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     get(&["/livez"], Access::Open, |_, _| monitoring::liveness()),
     get(&["/readyz", "/healthz", "/health"], Access::Open, |services, _| {
@@ -102,7 +102,7 @@ const fn post(
     AdminEndpoint { method: Method::POST, paths, access, dialect, handler }
 }
 
-/// Returns the call that matches a request, or else an error response.
+/// Returns the endpoint that matches a request, or else an error response.
 pub(super) fn find<'a>(
     method: &Method,
     path: &'a str,
@@ -122,7 +122,7 @@ pub(super) fn find<'a>(
     Err(Box::new(if allowed.is_empty() { no_such_call() } else { wrong_method(&allowed) }))
 }
 
-/// Matches a path with a pattern, and returns the values of its parameters.
+/// Returns the values of a pattern's parameters in a path; `None` if the path does not match.
 fn match_path<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut parameters, mut rest) = (Vec::new(), path);
     for segment in pattern.split('/').skip(1) {

@@ -102,7 +102,7 @@ async fn purge_these(
     }
 }
 
-/// Purges, and responds with the sequence number as the id.
+/// Purges, and responds with the `answer` for the sequence number of the purge.
 async fn purge(
     purger: &Purger,
     mode: PurgeMode,

@@ -80,7 +80,7 @@ impl Admin {
         let authorization = settings.tokens.authorize(endpoint.access, &head.headers);
         let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
         let refused = refusal(authorization).or_else(|| {
-            // A page cannot have the token.
+            // A page cannot send the token, so calls that require one need no check of the host.
             let is_proven = endpoint.access == Access::Open || !settings.tokens.is_empty();
             (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
         });
@@ -122,7 +122,7 @@ impl Handler for Admin {
     }
 }
 
-/// Returns the response to a caller that lacks the permission.
+/// Returns the response to a caller that lacks the permission; `None` if the call is allowed.
 fn refusal(authorization: Authorization) -> Option<Problem> {
     let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail);
     match authorization {

@@ -46,7 +46,7 @@ struct PurgeRequest {
     warm: bool,
 }
 
-/// Purges what a body selects, at most once for each `Idempotency-Key`.
+/// Purges the responses that a body selects, at most once for each `Idempotency-Key`.
 pub(super) async fn respond(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let read = read(call.body, purger.resolver());
     match read.and_then(|purge| Ok((purge, key(call.headers)?))) {
@@ -95,7 +95,7 @@ fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<S
     Ok(selectors)
 }
 
-/// Returns the restrictions of the purge. A response has to match a selector of each.
+/// Returns the restrictions of the purge. A response has to match at least one selector of each.
 fn bounds(
     request: &PurgeRequest,
     resolver: &SelectorResolver,
@@ -126,8 +126,8 @@ fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Sele
     Ok(users)
 }
 
-/// Combines selectors with restrictions. Without selectors, everything within the restrictions is
-/// selected.
+/// Returns selectors of the responses that match `selected` and all `bounds`. Without `selected`,
+/// everything within the bounds is selected.
 fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
     if selected.is_empty() && bounds.is_empty() {
         return Err(format!("The body selects nothing. {FORM}"));

@@ -23,7 +23,7 @@ struct PurgeDocument<'a> {
     at: String,
     #[serde(flatten)]
     purge: &'a Purge,
-    /// The nodes that have applied it. Present only if a single record is requested.
+    /// The nodes that have applied the record. Present only if a single record is requested.
     #[serde(flatten)]
     propagation: Option<AppliedNodes>,
 }
@@ -38,7 +38,7 @@ struct AppliedNodes {
 
 #[derive(Serialize)]
 struct NodeApplied {
-    /// Absent if there is only one node.
+    /// Name of the node; absent if there is only one node.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     at: String,

@@ -10,7 +10,7 @@ use crate::{
     trigger::Purger,
 };
 
-/// The services behind the admin API.
+/// The services of a node that the admin API calls.
 pub(crate) struct AdminServices {
     pub purger: Arc<Purger>,
     pub readiness: Box<dyn Fn() -> ReadinessReport + Send + Sync>,
@@ -46,9 +46,9 @@ pub(crate) struct ReadinessReport {
 /// Whether load balancers should send requests to this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It accepts requests.
+    /// The node accepts requests.
     Ready,
-    /// It finishes current requests and accepts no new ones.
+    /// The node finishes current requests and accepts no new ones.
     Draining,
 }
 

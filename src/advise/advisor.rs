@@ -15,7 +15,7 @@ use super::{
 };
 use crate::key::uri::QueryRule;
 
-/// More templates with writes are not compared with reads elsewhere.
+/// Maximum number of templates whose writes are compared with the reads of another template.
 const MAX_WRITTEN: usize = 64;
 
 /// What the operator asks for.
@@ -23,13 +23,13 @@ const MAX_WRITTEN: usize = 64;
 pub struct AdviceOptions {
     /// The share of hits that may be outdated, from 0 to 1.
     pub max_outdated: f64,
-    /// Only requests to this host count.
+    /// The host whose requests count; `None` for all hosts.
     pub host: Option<String>,
 }
 
 /// Reads a log several times, line by line, and proposes routes.
 ///
-/// The memory is bounded: about 100 MB, whatever the log.
+/// Uses about 100 MB of memory at most, whatever the size of the log.
 #[derive(Debug)]
 pub struct Advisor {
     options: AdviceOptions,
@@ -41,12 +41,12 @@ pub struct Advisor {
     pub(super) queries: Vec<QueryAdvice>,
     rules: Vec<QueryRule>,
     pub(super) written: WritePaths,
-    /// For each template, those with writes that do not concern it by their path.
+    /// For each template, the other templates whose writes do not concern it by their path.
     elsewhere: Vec<Vec<TemplateId>>,
     writes: LastWrites,
     pub(super) pairs: Vec<PairSurvey>,
     pub(super) partitions: Vec<Option<PartitionAdvice>>,
-    /// For each template, those whose writes change it.
+    /// For each template, the other templates whose writes change its responses.
     pub(super) changed_by: Vec<Vec<TemplateId>>,
     pub(super) simulations: Vec<Simulation>,
 }
@@ -54,7 +54,7 @@ pub struct Advisor {
 /// A pass over the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Finds the templates of paths.
+    /// Finds the templates of the paths.
     Paths,
     /// Counts methods, statuses and parameters.
     Survey,
@@ -68,9 +68,9 @@ enum Pass {
 /// What the log contains.
 #[derive(Debug, Clone, Default)]
 pub struct LogSummary {
-    /// Lines that are requests.
+    /// Number of lines that are requests.
     pub requests: u64,
-    /// Lines that were skipped.
+    /// Number of lines in no known format.
     pub unknown_lines: u64,
     pub lines_without_time: u64,
     pub broken_requests: u64,
@@ -78,24 +78,24 @@ pub struct LogSummary {
     pub(super) successes: u64,
     pub(super) failures: u64,
     pub(super) without_query: u64,
-    /// Some clients, as digests: up to [`MIN_CLIENTS`].
+    /// Digests of the first clients, up to [`MIN_CLIENTS`] of them.
     pub(super) clients: BTreeSet<u64>,
     pub(super) unusual_paths: u64,
-    /// Milliseconds since 1970.
+    /// The time of the first request, in milliseconds since 1970.
     pub(super) first: Option<i64>,
     pub(super) last: i64,
-    /// Successful requests by digest of the host, as far as they fit.
+    /// Number of requests by digest of the host, for a limited number of hosts.
     pub(super) hosts: BTreeMap<u64, u64>,
     pub(super) graphql: u64,
 }
 
 impl Advisor {
-    /// Returns what the log contains, known after the first pass.
+    /// Returns what the log contains. Complete after the first pass.
     pub fn summary(&self) -> &LogSummary {
         &self.log
     }
 
-    /// Starts with the first pass.
+    /// Creates an advisor that begins with the first pass.
     pub fn new(options: AdviceOptions) -> Self {
         Self {
             options,
@@ -116,7 +116,7 @@ impl Advisor {
         }
     }
 
-    /// Reads a line in this pass. Lines should come in the order of their times.
+    /// Reads a line in the current pass. Lines should be in the order of their times.
     pub fn line(&mut self, line: &str) {
         let parsed = log::parse(line);
         if self.pass == Pass::Paths {
@@ -140,7 +140,7 @@ impl Advisor {
         }
     }
 
-    /// Ends a pass. Returns whether the log has to be read once more.
+    /// Ends the current pass. Returns whether the log has to be read once more.
     pub fn next_pass(&mut self) -> bool {
         match self.pass {
             Pass::Paths => {
@@ -174,7 +174,7 @@ impl Advisor {
         self.pass = Pass::Pairs;
     }
 
-    /// Returns the templates with writes, the most written ones first.
+    /// Returns the templates with writes, in descending order of the number of writes.
     pub(super) fn written_templates(&self) -> Vec<TemplateId> {
         let counts = self.surveys.iter().map(TemplateSurvey::all_writes).enumerate();
         // GraphQL sends queries by POST too.
@@ -187,7 +187,8 @@ impl Advisor {
         written.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Returns the templates with writes that share no name with this one.
+    /// Returns the templates with writes at other paths: neither literal prefix begins with the
+    /// other.
     fn elsewhere(&self, read: TemplateId, written: &[TemplateId]) -> Vec<TemplateId> {
         let list = &self.templates.list;
         let Some(template) = list.get(read) else { return Vec::new() };
@@ -215,7 +216,7 @@ impl Advisor {
         self.pass = Pass::Simulation;
     }
 
-    /// Reads a request in a pass that follows targets over time.
+    /// Adds a request in a pass that follows targets over time.
     fn add_in_order(&mut self, request: &LoggedRequest<'_>) {
         let Some(id) = self.templates.find(&request.path) else { return };
         if request.is_write() {
@@ -245,7 +246,7 @@ impl Advisor {
         }
     }
 
-    /// Returns the digest of a target as a route with the proposed rule for queries would key it.
+    /// Returns the digest of a target under the proposed rule for queries.
     fn target(&self, id: TemplateId, request: &LoggedRequest<'_>) -> u64 {
         let kept =
             request.query().zip(self.rules.get(id)).and_then(|(query, rule)| rule.kept(query));
@@ -260,7 +261,7 @@ impl Advisor {
         near.into_iter().chain(far.map(|id| template_key(*id))).collect()
     }
 
-    /// Decides about each template with reads.
+    /// Returns the decision for each template; `None` for one without reads.
     pub(super) fn decisions(&self) -> Vec<Option<Decision>> {
         let span = self.log.span();
         let decide = |id: TemplateId| {

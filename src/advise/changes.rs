@@ -1,6 +1,6 @@
-//! Do responses depend on the client? Do they change after writes elsewhere?
+//! Whether responses depend on the client, and whether they change after writes elsewhere.
 //!
-//! Both are read off pairs of responses to the same target: by one client, and by two.
+//! Both follow from pairs of responses to the same target, sent to one client or to two clients.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,38 @@ use super::{
     writes::{LastWrites, ResourceKeys, template_key},
 };
 
-/// Clients that are followed for each target: those with the lowest digests, so that the same ones
-/// are followed for long.
+/// Maximum number of clients that are followed for each target: those with the lowest digests, so
+/// that the set of clients is stable.
 const MAX_CLIENTS: usize = 16;
 
-/// A client is followed for this long after its last request, in milliseconds.
+/// How long a client is followed after its last request, in milliseconds.
 const FOLLOWED_FOR: i64 = 3_600_000;
 
-/// Two responses to one client are compared within this time, in milliseconds.
+/// Maximum time between two compared responses to one client, in milliseconds.
 const MAX_GAP: i64 = 600_000;
 
-/// Responses to two clients are compared within this time, in milliseconds.
+/// Maximum time between compared responses to two clients, in milliseconds.
 const SAME_TIME: i64 = 5_000;
 
-/// Pairs within this time are compared for writes elsewhere, in milliseconds.
+/// Maximum time between two responses that are compared for writes elsewhere, in milliseconds.
 const MAX_WRITE_GAP: i64 = 3_600_000;
 
-/// Targets that are remembered for each template.
+/// Maximum number of targets that are remembered for each template.
 const MAX_TARGETS: usize = 2048;
 
-/// The pairs of one template.
+/// Pairs of responses to reads of one template.
 #[derive(Debug)]
 pub(super) struct PairSurvey {
     targets: Sample<SeenResponses>,
-    /// Pairs of responses to one client: equal, different.
+    /// Pairs of consecutive responses to one client.
     same_client: Pairs,
     /// Pairs of responses to two clients at the same time.
     other_client: Pairs,
-    /// Responses to one client between two equal ones to another.
+    /// Pairs of a response to one client and a response to another. The first client got equal
+    /// responses before and after.
     between: Pairs,
-    /// For each template with writes, pairs of responses to any clients and to one: without and
-    /// with a write in between.
+    /// For each template with writes elsewhere: pairs of responses to any clients, then to one
+    /// client. Each without a write between the two responses, then with one.
     writes: BTreeMap<TemplateId, [[Pairs; 2]; 2]>,
 }
 
@@ -57,7 +58,7 @@ struct SeenResponses {
     clients: SmallVec<[SeenResponse; 1]>,
 }
 
-/// A response.
+/// A response, reduced to digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SeenResponse {
     at: i64,
@@ -66,30 +67,30 @@ struct SeenResponse {
     representation: u64,
 }
 
-/// A read, and what is known of the writes before it.
+/// A read, and the writes that precede it.
 pub(super) struct ReadInOrder<'a> {
     pub(super) request: &'a LoggedRequest<'a>,
     /// The digest of the target under the proposed rule for queries.
     pub(super) target: u64,
-    /// The keys of writes that concern it.
+    /// The keys of writes that concern the read.
     pub(super) keys: ResourceKeys,
     pub(super) writes: &'a LastWrites,
 }
 
 impl SeenResponses {
-    /// Returns the last comparable response.
+    /// Returns the last response of the same variant.
     fn latest(&self, now: SeenResponse) -> Option<SeenResponse> {
         self.latest.iter().find(|seen| seen.variant == now.variant).copied()
     }
 
-    /// Returns the last comparable response to the same client.
+    /// Returns the last response of the same variant to the same client.
     fn own(&self, now: SeenResponse) -> Option<SeenResponse> {
         let is_own =
             |seen: &&SeenResponse| seen.client == now.client && seen.variant == now.variant;
         self.clients.iter().find(is_own).copied()
     }
 
-    /// Returns the last comparable responses to other clients.
+    /// Returns the last responses of the same variant to other clients.
     fn others(&self, now: SeenResponse) -> impl Iterator<Item = SeenResponse> {
         let others = self.clients.iter().copied();
         others.filter(move |seen| seen.client != now.client && seen.variant == now.variant)
@@ -127,7 +128,7 @@ impl Default for PairSurvey {
 }
 
 impl PairSurvey {
-    /// Adds a read. `elsewhere` are the templates with writes that do not concern it by their path.
+    /// Adds a read. `elsewhere` holds the templates whose writes do not concern it by their path.
     pub(super) fn add(&mut self, read: &ReadInOrder<'_>, elsewhere: &[TemplateId]) {
         let request = read.request;
         let Some(representation) = request.representation() else { return };
@@ -148,7 +149,7 @@ impl PairSurvey {
         self.add_writes(read, [latest, own], now, elsewhere);
     }
 
-    /// Counts a pair for each template with writes elsewhere.
+    /// Counts each pair for every template with writes elsewhere.
     fn add_writes(
         &mut self,
         read: &ReadInOrder<'_>,
@@ -179,7 +180,7 @@ impl PairSurvey {
     }
 
     /// Returns whether responses depend on the client: between two equal responses to one client,
-    /// another got a different one.
+    /// another client often got a different one.
     pub(super) fn depends_on_client(&self) -> bool {
         if self.between.iter().sum::<u64>() >= 10 {
             // If responses change often, some are equal by chance.
@@ -191,12 +192,12 @@ impl PairSurvey {
             && share(self.other_client) > 3.0 * share_at_most(self.same_client)
     }
 
-    /// Returns whether many pairs of clients got the same response.
+    /// Returns whether enough pairs of responses to two clients are equal.
     pub(super) fn is_same_for_clients(&self) -> bool {
         self.between.iter().sum::<u64>() >= 30 && !self.depends_on_client()
     }
 
-    /// Returns the pairs of clients whose responses were compared: equal, different.
+    /// Returns the numbers of equal and of different pairs of responses to two clients.
     pub(super) fn compared_clients(&self) -> [u64; 2] {
         if self.between.iter().sum::<u64>() >= 10 { self.between } else { self.other_client }
     }
@@ -217,7 +218,7 @@ impl PairSurvey {
     }
 }
 
-/// Counts a pair.
+/// Counts a pair of responses as equal or different.
 fn count([equal, different]: &mut Pairs, one: SeenResponse, other: SeenResponse) {
     *if one.representation == other.representation { equal } else { different } += 1;
 }
@@ -228,7 +229,7 @@ fn share([equal, different]: Pairs) -> f64 {
     different as f64 / (equal + different).max(1) as f64
 }
 
-/// Returns the share of different pairs, at most: few pairs prove little.
+/// Returns an upper estimate of the share of different pairs; 0 if there are fewer than 5 pairs.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
 fn share_at_most([equal, different]: Pairs) -> f64 {
     let pairs = (equal + different) as f64;

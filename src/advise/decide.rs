@@ -1,4 +1,4 @@
-//! The decision for one template: cached or not, for whom, and for how long.
+//! The decision for one template: whether, for whom and for how long its responses are cached.
 
 use super::{
     changes::PairSurvey,
@@ -9,35 +9,35 @@ use super::{
     templates::PathTemplate,
 };
 
-/// Fewer reads prove nothing.
+/// Minimum number of reads for a decision.
 const MIN_READS: u64 = 20;
 
-/// Fewer pairs of responses prove no long lifetime.
+/// Minimum number of pairs of responses for a lifetime longer than [`CAUTIOUS`].
 const MIN_PAIRS: u64 = 10;
 
-/// The lifetime if there are fewer pairs, in seconds.
+/// The longest lifetime if fewer pairs of responses were compared, in seconds.
 const CAUTIOUS: u32 = 60;
 
-/// The longest lifetime of data of a user, in seconds. A longer one brings hits only to users who
+/// Maximum lifetime of data of a user, in seconds. A longer one brings hits only to users who
 /// return later, and costs memory for all.
 const MAX_OF_USER: f64 = 3600.0;
 
-/// Shorter lifetimes are not proposed, in seconds.
+/// Minimum lifetime that is proposed, in seconds.
 const MIN_LIFETIME: u32 = 10;
 
-/// The estimate of an interval is this uncertain.
+/// The factor by which the estimate of an interval may be too low.
 const TOLERANCE: f64 = 1.25;
 
-/// A lower share of hits is not worth a route.
+/// Minimum share of hits that is worth a route.
 const MIN_HIT_RATIO: f64 = 0.05;
 
-/// A longer lifetime has to bring at least this share of hits more.
+/// Minimum gain in the share of hits that is worth a longer lifetime.
 const MIN_GAIN: f64 = 0.005;
 
-/// A slower origin deserves `stale_while_revalidate`, in milliseconds.
+/// Minimum response time of an origin that is worth `stale_while_revalidate`, in milliseconds.
 const SLOW: f64 = 100.0;
 
-/// What to do with the reads of a template.
+/// How to serve the reads of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Decision {
     Cache(CacheAdvice),
@@ -51,35 +51,36 @@ pub(super) enum Decision {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CacheAdvice {
     pub(super) partition: Option<PartitionAdvice>,
-    /// The position in [`LIFETIMES`].
+    /// The proposed lifetime, as a position in [`LIFETIMES`].
     pub(super) lifetime: usize,
-    /// The longest one that the log supports.
+    /// The longest lifetime that the log supports, as a position in [`LIFETIMES`].
     pub(super) limit: usize,
     pub(super) reason: LifetimeReason,
     pub(super) rate: ChangeRate,
     pub(super) expected: ExpectedOutcome,
-    /// `stale_while_revalidate` in seconds, and the milliseconds that the origin takes.
+    /// `stale_while_revalidate` in seconds, and the origin's response time in milliseconds. `None`
+    /// if the origin is fast.
     pub(super) renewal: Option<(u32, f64)>,
 }
 
 /// The reason for a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LifetimeReason {
-    /// Responses change about as often.
+    /// Responses change about once in this lifetime.
     Changes,
-    /// No response changed, for as long as the log supports.
+    /// No response changed. The log supports no longer lifetime.
     NoChanges,
     /// A longer lifetime would bring hardly more hits.
     Enough,
     /// Too few responses were compared.
     FewPairs,
-    /// Data of a user is stored for [`MAX_OF_USER`] at most.
+    /// Data of a user is stored for at most [`MAX_OF_USER`] seconds.
     OfUser,
-    /// More hits would be outdated than allowed.
+    /// With a longer lifetime, too many hits would be outdated.
     MaxOutdated,
 }
 
-/// Who shares responses.
+/// Which requesters share responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PartitionAdvice {
     User(UserReason),
@@ -93,7 +94,7 @@ pub(super) enum UserReason {
     Differs,
     /// The origin says `private`.
     Private,
-    /// Requests have credentials, and it is not known whether responses differ.
+    /// Requests have credentials, and the log does not show whether responses differ.
     Unknown,
 }
 
@@ -108,7 +109,7 @@ pub(super) enum NeverReason {
     Written,
 }
 
-/// The reason for no route.
+/// The reason why a template gets no route.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum LeaveReason {
     Few,
@@ -121,18 +122,18 @@ pub(super) enum LeaveReason {
     Unnamed,
 }
 
-/// All that is known of a template.
+/// What the log shows about a template.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Evidence<'a> {
     pub(super) template: &'a PathTemplate,
     pub(super) survey: &'a TemplateSurvey,
     pub(super) pairs: &'a PairSurvey,
     pub(super) simulation: &'a Simulation,
-    /// Writes that concern these reads.
+    /// Number of writes that concern the reads.
     pub(super) writes: u64,
     /// The time that the log covers, in seconds.
     pub(super) span: f64,
-    /// The share of hits that may be outdated.
+    /// The maximum share of hits that may be outdated.
     pub(super) max_outdated: f64,
 }
 
@@ -151,7 +152,7 @@ pub(super) fn partition(survey: &TemplateSurvey, pairs: &PairSurvey) -> Option<P
     }
 }
 
-/// Decides about the reads of a template.
+/// Returns how to serve the reads of a template.
 pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
     let survey = evidence.survey;
     let is_most = |count: u64| count * 2 > survey.reads;
@@ -213,7 +214,8 @@ fn cached(evidence: &Evidence<'_>) -> Decision {
     })
 }
 
-/// Returns the longest lifetime that the log supports.
+/// Returns the longest lifetime that the log supports, and the reason. `None` if no lifetime is
+/// supported.
 fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeReason) {
     let longest = |seconds: f64| {
         LIFETIMES.iter().rposition(|it| *it >= MIN_LIFETIME && f64::from(*it) <= seconds)
@@ -221,7 +223,7 @@ fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeR
     let (seconds, reason) = if rate.pairs < MIN_PAIRS {
         (f64::from(CAUTIOUS), LifetimeReason::FewPairs)
     } else if rate.changes == 0 {
-        // A day of log covers a lifetime of a day, give or take the last minutes.
+        // A log of about a day supports a lifetime of a day.
         (rate.interval.min(evidence.span * 1.1), LifetimeReason::NoChanges)
     } else {
         ((rate.interval * TOLERANCE).min(evidence.span * 1.1), LifetimeReason::Changes)
@@ -242,7 +244,7 @@ fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeR
     if allowed == limit { (limit, reason) } else { (allowed, LifetimeReason::MaxOutdated) }
 }
 
-/// Returns the shortest lifetime that brings nearly all hits of the longest one.
+/// Returns the shortest lifetime with nearly as many hits as the longest, and the reason.
 fn enough(
     simulation: &Simulation,
     limit: usize,
@@ -256,7 +258,8 @@ fn enough(
     first.map_or((limit, reason), |it| (it, LifetimeReason::Enough))
 }
 
-/// Returns a fifth of the lifetime if the origin is slow: clients do not wait for a renewal then.
+/// Returns the window of `stale_while_revalidate`, a fifth of the lifetime, and the origin's
+/// response time. `None` if the origin is fast.
 fn renewal(survey: &TemplateSurvey, lifetime: usize) -> Option<(u32, f64)> {
     let took = survey.durations.median().filter(|took| *took >= SLOW)?;
     let fifth = LIFETIMES.get(lifetime)? / 5;

@@ -23,23 +23,23 @@ pub(super) struct RouteGroup {
 pub(super) enum GroupKind {
     Cache {
         partition: Option<PartitionAdvice>,
-        /// The position in [`LIFETIMES`].
+        /// The lifetime, as a position in [`LIFETIMES`].
         lifetime: usize,
     },
     Never,
 }
 
-/// The templates of a log with the decisions about them.
+/// The templates of a log, with the decision about each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decided<'a> {
     pub(super) templates: &'a [PathTemplate],
     pub(super) decisions: &'a [Option<Decision>],
-    /// Whether there are writes to a template.
+    /// For each template, whether there are writes to it.
     pub(super) is_written: &'a [bool],
 }
 
 impl Decided<'_> {
-    /// Groups all templates whose reads need a route.
+    /// Returns the groups of all templates whose reads need a route.
     pub(super) fn groups(&self) -> Vec<RouteGroup> {
         let mut ids: Vec<TemplateId> = (0..self.templates.len()).collect();
         ids.sort_by_key(|id| self.templates.get(*id));
@@ -48,7 +48,7 @@ impl Decided<'_> {
         groups
     }
 
-    /// Groups templates that are equal in their first segments.
+    /// Adds the groups of templates that are equal in their first `depth` segments.
     fn collect(&self, ids: &[TemplateId], depth: usize, groups: &mut Vec<RouteGroup>) {
         if let [id] = ids {
             groups.extend(self.single(*id));
@@ -83,7 +83,7 @@ impl Decided<'_> {
         Some(RouteGroup { path, is_open: false, templates: vec![id], kind })
     }
 
-    /// Returns one group for all of these templates if they need the same route.
+    /// Returns one group for all of these templates, or `None` if they need different routes.
     fn unified(&self, ids: &[TemplateId], depth: usize) -> Option<RouteGroup> {
         let first = self.templates.get(*ids.first()?)?;
         let path = PathTemplate(first.0.get(..depth)?.to_vec());
@@ -101,10 +101,10 @@ impl Decided<'_> {
         Some(RouteGroup { path, is_open: true, templates, kind })
     }
 
-    /// Returns the kind of a group that is cached alike.
+    /// Returns the kind of a group in which one route can cache all reads; `None` if it cannot.
     ///
-    /// Paths of which little is known join it only if each user has responses of their own. Items
-    /// with writes stay apart if they are shared, so that a write purges one item.
+    /// Templates with few reads join the group only if each user has their own responses. If users
+    /// share responses, items with writes stay apart, so that a write purges one item.
     fn cached(&self, ids: &[TemplateId], read: &[(TemplateId, &Decision)]) -> Option<GroupKind> {
         let advice = read.iter().filter_map(|(_, decision)| match decision {
             Decision::Cache(advice) => Some(advice),
@@ -137,7 +137,7 @@ impl Decided<'_> {
     }
 }
 
-/// Returns the kind of a group that is never cached. Rarely used paths may join it.
+/// Returns the kind of a group that is never cached, or `None`. Rarely used templates may join it.
 fn never(read: &[(TemplateId, &Decision)]) -> Option<GroupKind> {
     let never = read.iter().filter(|(_, it)| matches!(it, Decision::Never(_))).count();
     let fits = read

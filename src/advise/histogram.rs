@@ -1,6 +1,6 @@
 //! Histograms of positive numbers, with eight buckets for each doubling.
 
-/// The buckets reach to 2³².
+/// Number of buckets. They cover numbers up to 2³².
 const BUCKETS: usize = 32 * PER_DOUBLING;
 
 const PER_DOUBLING: usize = 8;
@@ -24,7 +24,7 @@ impl Histogram {
         }
     }
 
-    /// Returns the median, within a tenth.
+    /// Returns the median with an error of less than a tenth; `None` if the histogram is empty.
     pub(super) fn median(&self) -> Option<f64> {
         let mut left = self.total / 2;
         for (bucket, count) in self.counts.iter().enumerate() {

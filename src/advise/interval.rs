@@ -1,12 +1,12 @@
 //! How often responses change, estimated from pairs of responses.
 
-/// Gaps are counted by powers of two, up to 2³⁹ milliseconds.
+/// Number of buckets, by powers of two. The last holds times up to 2⁴⁰ milliseconds.
 const BUCKETS: usize = 40;
 
-/// As many changes over short gaps make longer ones unnecessary.
+/// Number of changes over short gaps that is sufficient for an estimate without longer gaps.
 const MIN_CHANGES: u64 = 20;
 
-/// Pairs of consecutive responses to one target: the times between them, and whether they differ.
+/// Times between consecutive responses to one target, by whether the responses differ.
 #[derive(Debug, Clone)]
 pub(super) struct ChangeIntervals {
     equal: [Gaps; BUCKETS],
@@ -22,11 +22,11 @@ struct Gaps {
 /// How often responses change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ChangeRate {
-    /// Pairs of responses, and those that differ.
+    /// Number of pairs of responses, and of those that differ.
     pub(super) pairs: u64,
     pub(super) changes: u64,
-    /// The time between changes in seconds. Without changes, the time for which there was none
-    /// (with 95 % confidence, a third of the time observed).
+    /// The mean time between changes in seconds. Without changes, a lower bound with 95 %
+    /// confidence: a third of the time observed.
     pub(super) interval: f64,
 }
 
@@ -37,7 +37,7 @@ impl Default for ChangeIntervals {
 }
 
 impl ChangeIntervals {
-    /// Adds a pair with this time in between, in milliseconds.
+    /// Adds a pair of responses with the time between them, in milliseconds.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     pub(super) fn add(&mut self, gap: i64, is_different: bool) {
         let gap = gap.max(1);
@@ -49,12 +49,12 @@ impl ChangeIntervals {
         }
     }
 
-    /// Estimates the rate of changes, as if they came at random: the one under which the observed
-    /// pairs are most likely. Short gaps suffice if they show enough changes, because over them
-    /// regular changes look alike.
+    /// Returns the rate of changes under which the observed pairs are most likely, if changes come
+    /// at random. Uses only short gaps if these show enough changes, because over short gaps
+    /// regular changes look random as well.
     ///
-    /// It solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g` by
-    /// bisection, with the mean gap of each bucket.
+    /// The rate λ solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g`.
+    /// It is found by bisection, with the mean gap `g` of each bucket.
     pub(super) fn rate(&self) -> ChangeRate {
         let sum = |gaps: &[Gaps]| {
             gaps.iter().fold((0, 0.0), |(count, seconds), gaps| {
@@ -77,8 +77,8 @@ impl ChangeIntervals {
         ChangeRate { pairs, changes, interval: 1.0 / low }
     }
 
-    /// Returns the number of buckets to use: those in which a third of the pairs differ at most, or
-    /// all of them.
+    /// Returns the number of buckets with short gaps, in which at most a third of the pairs differ.
+    /// Returns all buckets if the short gaps show too few changes.
     fn short_gaps(&self) -> usize {
         let mut changes = 0;
         let gaps = self.equal.iter().zip(&self.different).enumerate();
@@ -92,7 +92,7 @@ impl ChangeIntervals {
     }
 }
 
-/// Returns the equal time that goes with these changes at a rate.
+/// Returns the sum over different pairs in the equation of [`rate`](ChangeIntervals::rate).
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
 fn expected_gap(different: &[Gaps], rate: f64) -> f64 {
     let gaps = different.iter().filter(|gaps| gaps.count > 0);

@@ -1,8 +1,8 @@
-//! Proposals for routes, made of access logs.
+//! Proposals for routes, made from access logs.
 //!
-//! An [`Advisor`] reads the lines of a log four times: to find the templates of paths, to count,
-//! to compare responses, and to simulate the cache. The [`ProposedTable`] is a fragment of `proxy.toml`
-//! with a reason for each line. Nothing that it prints is a value of a user: path segments and
+//! An [`Advisor`] reads the lines of a log four times: to find the templates of paths, to count, to
+//! compare responses, and to simulate the cache. The [`ProposedTable`] is a fragment of
+//! `proxy.toml` with a reason for each line. It contains no data of users: path segments and
 //! parameters appear only if several clients use them and they look like names of the API.
 
 mod advisor;

@@ -1,4 +1,4 @@
-//! Query parameters: trackers, cache busters, conditions that skip the cache, and equal spellings.
+//! Query parameters: trackers, cache busters, cache bypasses, and equivalent queries.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,17 @@ use crate::{
     policy::credentials::CredentialRules,
 };
 
-/// More parameters of a template are not analysed.
+/// Maximum number of parameters that are analysed for each template.
 const MAX_PARAMETERS: usize = 64;
 
-/// Targets that are remembered for a template.
+/// Maximum number of targets that are remembered for each template.
 const MAX_SAMPLE: usize = 512;
 
-/// Fewer uses of a parameter prove nothing.
+/// Minimum number of uses of a parameter before its values count as evidence.
 const MIN_USES: u64 = 20;
 
-/// A time in a value counts as the present within this time of the request, in milliseconds.
+/// A time in a value counts as the present if it is this close to the request's time, in
+/// milliseconds.
 const PRESENT: i64 = 600_000;
 
 /// Parameters of advertising and newsletters. They select no content.
@@ -75,7 +76,7 @@ pub(super) struct ParameterSurvey {
     values: ValueEvidence,
 }
 
-/// How a parameter is used.
+/// Counts of a parameter's uses.
 #[derive(Debug, Default)]
 struct ParameterUse {
     count: u64,
@@ -83,20 +84,20 @@ struct ParameterUse {
     present: u64,
 }
 
-/// What to do with the parameters of a template.
+/// How a route should treat the parameters of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct QueryAdvice {
-    /// Names or patterns, and why.
+    /// Parameters to leave out of the key, by name or pattern, each with the reason.
     pub(super) ignore: Vec<(String, IgnoreReason)>,
     pub(super) is_sorted: bool,
     pub(super) bypass: Vec<String>,
-    /// Parameters whose values are lists in any order.
+    /// Parameters whose values are lists in which the order does not matter.
     pub(super) lists: Vec<String>,
-    /// Parameters that mean the same if they are left out, with that value.
+    /// Parameters that can be left out if they have this default value.
     pub(super) defaults: Vec<(String, String)>,
 }
 
-/// The reason why a parameter is not part of the key.
+/// The reason for leaving a parameter out of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IgnoreReason {
     Tracker,
@@ -135,7 +136,7 @@ impl ParameterSurvey {
         self.reordered += u64::from(is_other(first, digest(query)));
     }
 
-    /// Returns what to do with the parameters.
+    /// Returns how a route should treat the parameters.
     pub(super) fn advice(&self) -> QueryAdvice {
         let mut advice = QueryAdvice { is_sorted: self.reordered > 0, ..QueryAdvice::default() };
         for (name, used) in &self.names {
@@ -165,8 +166,8 @@ impl ParameterUse {
         self.present += u64::from(is_present(value, at));
     }
 
-    /// Returns whether the values only make requests unique: by name, or because each is the time
-    /// of its request.
+    /// Returns whether the values only make requests unique: the name says so, or most values are
+    /// the times of their requests.
     fn is_buster(&self, name: &str) -> bool {
         let are_present = self.count >= MIN_USES && self.present * 10 >= self.count * 9;
         are_present || BUSTERS.iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -177,7 +178,8 @@ impl ParameterUse {
     }
 }
 
-/// Returns whether a key of a sample was first seen with another digest. Remembers the first one.
+/// Returns whether `seen` differs from the first digest of a key, which is stored. Returns `false`
+/// for a key outside the sample.
 fn is_other(first: Option<&mut Option<u64>>, seen: u64) -> bool {
     first.is_some_and(|first| *first.get_or_insert(seen) != seen)
 }
@@ -199,7 +201,7 @@ fn is_match(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Returns whether a parameter's name is one of the API, and no text of a user.
+/// Returns whether a parameter's name looks like a name of the API, not like data of a user.
 fn may_show(name: &str) -> bool {
     BUSTERS.contains(&name) || (!name.is_empty() && !segment::is_value(name))
 }
@@ -215,18 +217,18 @@ fn default_value((name, value): &(String, String)) -> DefaultValue {
 }
 
 impl QueryAdvice {
-    /// Adds what to do with the parameters of another template of the same route.
+    /// Adds the advice for another template of the same route.
     pub(super) fn merge(&mut self, other: &Self) {
         self.is_sorted |= other.is_sorted;
         extend(&mut self.ignore, &other.ignore);
         extend(&mut self.bypass, &other.bypass);
         extend(&mut self.lists, &other.lists);
         extend(&mut self.defaults, &other.defaults);
-        // A parameter has one default on a route.
+        // A route has at most one default for each parameter.
         self.defaults.dedup_by(|one, other| one.0 == other.0);
     }
 
-    /// Returns the rule by which a route would make keys.
+    /// Returns the advice as a rule for cache keys.
     pub(super) fn rule(&self) -> QueryRule {
         let names = self.ignore.iter().map(|(name, _)| name);
         let patterns = names.filter_map(|name| NamePattern::parse(name).ok());

@@ -1,4 +1,4 @@
-//! The tree of all successful paths, within bounded memory.
+//! The tree of the paths of all successful requests, with bounded memory.
 
 use std::collections::BTreeMap;
 
@@ -6,36 +6,36 @@ use smallvec::SmallVec;
 
 use super::{log::LoggedRequest, segment};
 
-/// When the tree has more names, the least requested ones become values.
+/// Maximum number of names in the tree. Beyond it, the least requested ones become values.
 const MAX_NAMES: usize = 20_000;
 
-/// Paths with more segments are not analysed.
+/// Maximum number of segments of a path that is analysed.
 const MAX_DEPTH: usize = 12;
 
-/// A name is shown only if at least this many clients requested it.
+/// Minimum number of clients that request a name before it is shown.
 pub(super) const MIN_CLIENTS: usize = 3;
 
-/// The tree of all paths.
+/// The tree of all paths. Each node is a segment.
 #[derive(Debug, Default)]
 pub(super) struct PathTree {
     pub(super) root: PathNode,
     names: usize,
-    /// Names that were requested less often have been dropped.
+    /// Names with fewer requests than this have become values.
     least: u64,
 }
 
-/// A segment of paths, and what is below it.
+/// A segment of paths, and the segments below it.
 #[derive(Debug, Default)]
 pub(super) struct PathNode {
-    /// Requests to this path and below it.
+    /// Number of requests to this path and below it.
     pub(super) count: u64,
-    /// Requests to this path.
+    /// Number of requests to this path itself.
     pub(super) ends: u64,
     /// Whether some of the requests to this path are writes.
     pub(super) has_writes: bool,
     clients: SmallVec<[u64; MIN_CLIENTS]>,
     pub(super) names: BTreeMap<String, PathNode>,
-    /// What is below segments that are values.
+    /// The node that all segments that are values share; `None` if there are none.
     pub(super) values: Option<Box<PathNode>>,
 }
 
@@ -63,12 +63,13 @@ impl PathTree {
         true
     }
 
-    /// Returns whether the log tells clients apart. Behind another proxy, all may have its address.
+    /// Returns whether the log shows several clients. Behind another proxy, all requests may have
+    /// its address.
     pub(super) fn has_clients(&self) -> bool {
         self.root.clients() >= MIN_CLIENTS
     }
 
-    /// Turns the least requested names into values, until half of the tree is free.
+    /// Turns the least requested names into values, until the tree is at most half full.
     fn prune(&mut self) {
         while self.names * 2 > MAX_NAMES {
             self.least = (self.least * 2).max(2);
@@ -88,8 +89,8 @@ impl PathNode {
         }
     }
 
-    /// Turns names with fewer requests into values, without what is below them. Returns the number
-    /// of names that are left.
+    /// Turns names with fewer than `least` requests into values, and drops the segments below them.
+    /// Returns the number of names left.
     fn prune(&mut self, least: u64) -> usize {
         let mut left = 0;
         for (name, mut node) in std::mem::take(&mut self.names) {
@@ -104,7 +105,8 @@ impl PathNode {
         left + self.values.as_mut().map_or(0, |values| values.prune(least))
     }
 
-    /// Returns the number of clients that requested it, up to [`MIN_CLIENTS`].
+    /// Returns the number of clients that requested the path or one below it, up to
+    /// [`MIN_CLIENTS`].
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
     }
@@ -128,7 +130,8 @@ impl PathNode {
     }
 }
 
-/// Splits a path into segments; `None` if it has empty ones in its middle, or too many.
+/// Splits a path into segments. Returns `None` if one before the last is empty or dots, or if there
+/// are too many.
 pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
     let segments: SmallVec<[&str; 8]> = path.strip_prefix('/')?.split('/').collect();
     let (_, front) = segments.split_last()?;

@@ -15,16 +15,16 @@ use super::{
 #[derive(Debug)]
 pub struct Proposal {
     pub(super) routes: Vec<ProposedRoute>,
-    /// Templates without a route, their reads, and the reason.
+    /// Templates without a route, each with its number of reads and the reason.
     pub(super) left: Vec<(String, u64, LeaveReason)>,
-    /// Reads, and how many of them a cache would have answered.
+    /// Number of reads, and `hits`, the expected number of cache hits.
     pub(super) reads: u64,
     pub(super) hits: f64,
     pub(super) has_partitions: bool,
 }
 
 impl Advisor {
-    /// Returns the proposal. Call it after the last pass.
+    /// Returns the proposal. Call this after the last pass.
     pub fn proposal(&self) -> Proposal {
         let decisions = self.decisions();
         let is_written: Vec<bool> =
@@ -128,7 +128,7 @@ impl Builder<'_> {
         route.tags = tags::of(self.advisor, group, partition);
     }
 
-    /// Returns the reads of a group and its expected outcome.
+    /// Returns the number of reads of a group, and its expected outcome.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     fn expected(&self, group: &RouteGroup) -> (f64, ExpectedOutcome) {
         let mut sum = ExpectedOutcome { hit_ratio: 0.0, outdated_ratio: 0.0, outdated_for: 0.0 };
@@ -162,7 +162,7 @@ fn setting(line: &str, reason: String) -> ProposedSetting {
     ProposedSetting { line: line.to_owned(), reason }
 }
 
-/// Gives each route a name of its own: its last names, as many as needed.
+/// Gives each route a unique name, made of the last names in its path.
 fn name_all(routes: &mut [ProposedRoute]) {
     let mut taken = std::collections::BTreeSet::new();
     for route in routes {

@@ -1,4 +1,4 @@
-//! A proposed route, and the forms of its parts.
+//! A proposed route, and the text forms of its parts.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use super::templates::{PathTemplate, TemplateSegment};
 #[derive(Debug, Clone)]
 pub(super) struct ProposedRoute {
     pub(super) name: String,
-    /// The methods of `match`, or empty for all.
+    /// The methods in `match`; empty for all methods.
     pub(super) methods: String,
     pub(super) path: PathTemplate,
     pub(super) is_open: bool,
-    /// What is known of its requests, a line each.
+    /// Comments about the route's requests, one line each.
     pub(super) about: Vec<String>,
     pub(super) settings: Vec<ProposedSetting>,
     pub(super) tags: Vec<TagName>,
     pub(super) purged: Vec<TagName>,
 }
 
-/// A line of a route, and the reason for it.
+/// A setting of a route as a line of TOML, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ProposedSetting {
     pub(super) line: String,
@@ -27,14 +27,14 @@ pub(super) struct ProposedSetting {
 }
 
 impl ProposedRoute {
-    /// Returns `match`.
+    /// Returns the value of `match`.
     pub(super) fn pattern(&self) -> String {
         let rest = if self.is_open { "/**" } else { "" };
         let space = if self.methods.is_empty() { "" } else { " " };
         format!("{}{space}{}{rest}", self.methods, self.path)
     }
 
-    /// Returns the order of routes: names before params before `**`, since the first match wins.
+    /// Returns a sort key: names before params before `**`, since the first matching route wins.
     pub(super) fn precedence(&self) -> Vec<(u8, String)> {
         let segments = self.path.0.iter().map(|segment| match segment {
             TemplateSegment::Literal(name) => (0, name.clone()),
@@ -44,13 +44,13 @@ impl ProposedRoute {
         segments.chain(end).chain([(3, self.methods.clone())]).collect()
     }
 
-    /// Returns whether the route matches all requests of a template, apart from the method.
+    /// Returns whether the route matches the paths of a template, whatever the method.
     pub(super) fn covers(&self, template: &PathTemplate) -> bool {
         if self.is_open { template.0.starts_with(&self.path.0) } else { template.0 == self.path.0 }
     }
 }
 
-/// A tag, apart from its user.
+/// A tag without the user's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TagName {
     pub(super) base: String,

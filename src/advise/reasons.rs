@@ -1,4 +1,4 @@
-//! The sentences of a proposal. They hold names of the API and numbers, and no value of a user.
+//! The sentences of a proposal. They contain names of the API and numbers, but no data of users.
 
 use super::{
     advisor::Advisor,
@@ -106,7 +106,8 @@ pub(super) fn partition(
     }
 }
 
-/// Returns the reason for a lifetime. `lifetime` is that of the route, which may be shorter.
+/// Returns the reason for a lifetime. `lifetime` is that of the route, which may be shorter than
+/// that of `advice`.
 pub(super) fn lifetime(
     advisor: &Advisor,
     id: TemplateId,
@@ -170,7 +171,7 @@ pub(super) fn query(advisor: &Advisor, group: &RouteGroup) -> Vec<ProposedSettin
     settings
 }
 
-/// Returns `query`, unless all parameters are part of the key in their order.
+/// Returns the setting `query`, or `None` if all parameters are part of the key as sent.
 fn key_rule(advice: &QueryAdvice) -> Option<ProposedSetting> {
     let (mut members, mut reasons) = (Vec::new(), Vec::new());
     if !advice.ignore.is_empty() {
@@ -199,7 +200,7 @@ fn key_rule(advice: &QueryAdvice) -> Option<ProposedSetting> {
     (!members.is_empty()).then(|| ProposedSetting { line, reason: reasons.join("; ") })
 }
 
-/// Formats a list of TOML strings. The names hold no quotes and no backslashes.
+/// Formats an array of TOML strings. The names contain no quotes or backslashes.
 pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
     let quoted: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
     format!("[{}]", quoted.join(", "))
@@ -236,7 +237,7 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
-/// Formats seconds in the largest fitting unit: `5m`, `90s`, `1.5s`.
+/// Formats seconds in the largest suitable unit: `5m`, `90s`, `1.5s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let units = [("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
     let fitting = units

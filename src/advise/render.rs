@@ -10,13 +10,13 @@ use super::{
     reasons,
 };
 
-/// Reasons begin in this column, if the line is short enough.
+/// The column in which reasons begin. Longer lines shift it.
 const COLUMN: usize = 44;
 
-/// Templates without a route that are listed.
+/// Maximum number of templates without a route that are listed.
 const MAX_LEFT: usize = 20;
 
-/// The section without which partitions identify nobody.
+/// The `[user]` section, printed if the proposal has partitions.
 const USER: &str = r#"
 # Who is asking. Put in your issuer, or see docs/identities.md for gateways and sessions. Until then
 # requests with a token pass through.
@@ -24,10 +24,10 @@ const USER: &str = r#"
 jwt = { jwks = "https://issuer.example/.well-known/jwks.json", iss = "https://issuer.example", aud = "api", claim = "sub" }
 "#;
 
-/// A proposal with the log that it is made of.
+/// A proposal with the advisor that made it. `Display` writes it as TOML.
 #[derive(Debug)]
 pub struct ProposedTable<'a> {
-    /// After its last pass.
+    /// The advisor, after its last pass.
     pub advisor: &'a Advisor,
     /// What the advisor proposes.
     pub proposal: &'a Proposal,
@@ -106,7 +106,7 @@ fn write_route(formatter: &mut fmt::Formatter<'_>, route: &ProposedRoute) -> fmt
     Ok(())
 }
 
-/// Formats a line with its reason behind it.
+/// Formats a line, followed by its reason as a comment.
 pub(crate) fn setting_line(line: &str, reason: &str) -> String {
     let width = COLUMN.max(line.len() + 2);
     format!("{line:width$}# {reason}\n")
@@ -133,7 +133,7 @@ fn write_left(formatter: &mut fmt::Formatter<'_>, proposal: &Proposal) -> fmt::R
     Ok(())
 }
 
-/// Writes what an access log cannot show, and what this one lacks.
+/// Writes what no access log can show, and what this log lacks.
 fn write_limits(formatter: &mut fmt::Formatter<'_>, advisor: &Advisor) -> fmt::Result {
     let log = &advisor.log;
     let is_most = |count: u64| count * 2 > log.requests;

@@ -1,4 +1,5 @@
-//! A table of bounded size that keeps a random sample of its keys, with all events of each.
+//! A table of bounded size that keeps a random sample of its keys, with all events of each kept
+//! key.
 //!
 //! Keys are digests. When the table is full, half of the possible keys are dropped for good, so the
 //! keys that remain have been seen from their first event on. Ratios over them estimate the ratios
@@ -6,7 +7,7 @@
 
 use std::collections::HashMap;
 
-/// The table.
+/// A map with digests as keys, which holds a sample of them.
 #[derive(Debug)]
 pub(super) struct Sample<V> {
     entries: HashMap<u64, V>,
@@ -19,7 +20,8 @@ impl<V: Default> Sample<V> {
         Self { entries: HashMap::new(), max, shift: 0 }
     }
 
-    /// Returns the entry of a key, new if necessary; `None` if the key is not in the sample.
+    /// Returns the entry of a key, and creates it if necessary. `None` if the key is not in the
+    /// sample.
     pub(super) fn entry(&mut self, key: u64) -> Option<&mut V> {
         while self.entries.len() >= self.max
             && self.selects(key)
@@ -32,12 +34,12 @@ impl<V: Default> Sample<V> {
         self.selects(key).then(|| self.entries.entry(key).or_default())
     }
 
-    /// Returns the entry of a key if it is in the sample and has been created.
+    /// Returns the entry of a key, or `None` if there is none.
     pub(super) fn known(&self, key: u64) -> Option<&V> {
         self.entries.get(&key)
     }
 
-    /// Returns the estimated number of all keys.
+    /// Returns an estimate of the number of all keys, including those not in the sample.
     pub(super) fn estimated_keys(&self) -> u64 {
         (self.entries.len() as u64) << self.shift.min(40)
     }

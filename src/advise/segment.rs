@@ -1,6 +1,6 @@
-//! Segments of paths: which are names of the API, and which are values.
+//! Segments of paths: which of them are names of the API, and which are values.
 
-/// Longer segments are values.
+/// Maximum length of a name. Longer segments are values.
 const MAX_NAME: usize = 32;
 
 /// First segments that say nothing about what is below them.
@@ -39,7 +39,7 @@ const OWNERS: [&str; 26] = [
     "workspaces",
 ];
 
-/// Names below such a collection that are no member of it.
+/// Names below a collection of people or organizations that are not members of it.
 const RESERVED: [&str; 10] =
     ["count", "current", "export", "import", "me", "new", "search", "self", "stats", "suggest"];
 
@@ -83,7 +83,7 @@ fn is_version(segment: &str) -> bool {
     })
 }
 
-/// Returns whether a segment says nothing about what is below it: `api`, `v1`.
+/// Returns whether a segment says nothing about what is below it, such as `api` or `v1`.
 pub(super) fn is_generic(segment: &str) -> bool {
     is_version(segment) || GENERIC.contains(&&*segment.to_ascii_lowercase())
 }
@@ -93,7 +93,7 @@ pub(super) fn has_owners(collection: &str) -> bool {
     OWNERS.contains(&&*collection.to_ascii_lowercase())
 }
 
-/// Returns whether a name below a collection of people is no member of it.
+/// Returns whether a name below a collection of people or organizations is not a member of it.
 pub(super) fn is_reserved(segment: &str) -> bool {
     RESERVED.contains(&segment)
 }
@@ -148,7 +148,7 @@ const SENSITIVE: [&str; 24] = [
     "verify",
 ];
 
-/// Returns the segment that names a login, a payment or the like.
+/// Returns whether a segment names a login, a payment or the like.
 pub(super) fn is_sensitive(segment: &str) -> bool {
     SENSITIVE.contains(&&*segment.to_ascii_lowercase())
 }

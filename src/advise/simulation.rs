@@ -13,46 +13,47 @@ use super::{
 pub(super) const LIFETIMES: [u32; 13] =
     [5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 21_600, 43_200, 86_400];
 
-/// Targets that are remembered for each template.
+/// Maximum number of targets that are remembered for each template.
 const MAX_TARGETS: usize = 1024;
 
-/// Variants of a target whose changes are followed.
+/// Maximum number of variants of a target whose changes are followed.
 const MAX_VARIANTS: usize = 8;
 
 /// The simulation of one template.
 #[derive(Debug)]
 pub(super) struct Simulation {
     targets: Sample<SimulatedTarget>,
-    /// Reads of targets in the sample.
+    /// Number of reads of targets in the sample.
     reads: u64,
     outcomes: [Outcomes; LIFETIMES.len()],
     pub(super) changes: ChangeIntervals,
 }
 
-/// The reads that one lifetime would have answered from the cache.
+/// Counts of the reads that a cache with one lifetime would have answered.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcomes {
     hits: u64,
-    /// Hits for which the stored and the origin's response can be compared.
+    /// Hits for which the stored response could be compared with the origin's.
     compared: u64,
-    /// Those for which the origin sent another response.
+    /// Compared hits for which the origin sent another response.
     outdated: u64,
-    /// How long ago those had changed at least, in milliseconds and in total.
+    /// Sum over the outdated hits of the time since the origin's change was first seen, in
+    /// milliseconds.
     outdated_for: i64,
 }
 
-/// What one lifetime would have brought.
+/// The outcome of a cache with one lifetime.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpectedOutcome {
     /// Hits per read.
     pub(super) hit_ratio: f64,
     /// Outdated responses per hit.
     pub(super) outdated_ratio: f64,
-    /// The mean time since outdated responses had changed, in seconds.
+    /// Mean time since the origin's response changed, over outdated hits, in seconds.
     pub(super) outdated_for: f64,
 }
 
-/// A target: what each lifetime would have stored, and the last responses to it.
+/// A target: the response that each lifetime would have stored, and the last responses by variant.
 #[derive(Debug)]
 struct SimulatedTarget {
     responses: SmallVec<[LastResponse; 1]>,
@@ -65,11 +66,11 @@ struct SimulatedEntry {
     at: i64,
     variant: u64,
     representation: Option<u64>,
-    /// When the origin first sent another one.
+    /// When the origin first sent another response, if it did.
     changed_at: Option<i64>,
 }
 
-/// The last response of a variant.
+/// The last response of one variant.
 #[derive(Debug, Clone, Copy)]
 struct LastResponse {
     variant: u64,
@@ -95,7 +96,7 @@ impl Default for Simulation {
 }
 
 impl Simulation {
-    /// Adds a read. `client` is the owner of the response, if each has its own.
+    /// Adds a read. `client` is the owner of the response if users do not share responses.
     pub(super) fn add(&mut self, read: &ReadInOrder<'_>, client: Option<u64>) {
         let request = read.request;
         let key = digest((read.target, client));
@@ -123,7 +124,7 @@ impl Simulation {
         }
     }
 
-    /// Returns what the lifetime at this position would have brought.
+    /// Returns the outcome of the lifetime at this position of [`LIFETIMES`].
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     pub(super) fn expected(&self, lifetime: usize) -> ExpectedOutcome {
         let outcomes = self.outcomes.get(lifetime).copied().unwrap_or_default();
@@ -142,7 +143,7 @@ impl Simulation {
 }
 
 impl Outcomes {
-    /// Counts a hit. Only responses of one variant can be compared.
+    /// Counts a hit. Compares the two responses if they are of one variant.
     fn add_hit(&mut self, stored: &mut SimulatedEntry, live: SimulatedEntry) {
         self.hits += 1;
         let (Some(kept), Some(sent)) = (stored.representation, live.representation) else { return };
@@ -157,7 +158,7 @@ impl Outcomes {
 }
 
 impl SimulatedTarget {
-    /// Compares the response with the last one of its variant.
+    /// Adds the comparison of the response with the last one of its variant to the intervals.
     fn follow(
         &mut self,
         read: &ReadInOrder<'_>,
@@ -174,10 +175,10 @@ impl SimulatedTarget {
         }
     }
 
-    /// Replaces the last comparable response, and returns it.
+    /// Replaces and returns the last comparable response. `None` if there is none.
     ///
-    /// If the log leaves out queries, a response that was seen before belongs to another query, and
-    /// only a new one is a change.
+    /// If the log leaves out queries, a known response may belong to another query. Then only a
+    /// response that was never seen counts as a change.
     fn replace(&mut self, now: LastResponse, is_without_query: bool) -> Option<LastResponse> {
         let is_same = |seen: &&mut LastResponse| {
             if is_without_query {

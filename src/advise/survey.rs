@@ -11,15 +11,15 @@ use super::{
 /// The counts of one template.
 #[derive(Debug, Default)]
 pub(super) struct TemplateSurvey {
-    /// Reads with any status.
+    /// Number of reads, with any status.
     pub(super) reads: u64,
-    /// Reads with 200, 203, 204 or 304.
+    /// Number of reads with status 200, 203, 204 or 304.
     pub(super) usable: u64,
     pub(super) partial: u64,
     pub(super) not_found: u64,
     pub(super) refused: u64,
     pub(super) failed: u64,
-    /// Successful writes by method.
+    /// Number of successful writes by method.
     pub(super) writes: BTreeMap<String, u64>,
     pub(super) with_credentials: u64,
     pub(super) no_store: u64,
@@ -27,9 +27,9 @@ pub(super) struct TemplateSurvey {
     pub(super) sets_cookie: u64,
     pub(super) streams: u64,
     pub(super) with_lifetime: u64,
-    /// Milliseconds that the origin took for reads.
+    /// Response times of the origin for reads, in milliseconds.
     pub(super) durations: Histogram,
-    /// Bytes of the bodies of reads.
+    /// Lengths of the bodies of reads, in bytes.
     pub(super) sizes: Histogram,
     pub(super) parameters: ParameterSurvey,
 }
@@ -77,7 +77,7 @@ impl TemplateSurvey {
         self.parameters.add(request);
     }
 
-    /// Returns what to do with the query.
+    /// Returns how a route should treat the query.
     pub(super) fn query(&self) -> QueryAdvice {
         self.parameters.advice()
     }
@@ -92,7 +92,7 @@ impl TemplateSurvey {
         self.with_credentials * 100 > self.reads || self.parameters.has_credentials
     }
 
-    /// Returns whether the origin refuses requests without a login now and then.
+    /// Returns whether the origin sometimes responds with 401.
     pub(super) fn is_behind_login(&self) -> bool {
         self.refused >= 3 && self.refused * 2000 >= self.reads
     }

@@ -11,7 +11,7 @@ use super::{
     templates::{PathTemplate, TemplateId, TemplateSegment},
 };
 
-/// Returns the tags of a route: the item, or the lists that writes concern, and its own name.
+/// Returns the tags of a route: of its item, of the lists that writes concern, and of its own list.
 pub(super) fn of(
     advisor: &Advisor,
     group: &RouteGroup,
@@ -60,12 +60,12 @@ fn item_at(path: &PathTemplate, at: usize, name: &str) -> Option<String> {
     Some(format!("{}:{{{name}}}", prefix.as_deref().unwrap_or(name)))
 }
 
-/// Returns the tag of all responses at a path: its last name.
+/// Returns the tag of all responses at a path, which is the last name in the path.
 fn list(path: &PathTemplate) -> Option<String> {
     path.last_literal().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Adds `on_write` to routes, and routes for writes that have none.
+/// Adds the tags that writes purge to the routes of the writes. Adds routes for writes without one.
 pub(super) fn add_purges(
     advisor: &Advisor,
     groups: &[RouteGroup],
@@ -91,7 +91,7 @@ pub(super) fn add_purges(
     }
 }
 
-/// Returns the tags of routes that change after writes to a template with another name.
+/// Returns the tags of cached routes whose responses change after these writes.
 fn elsewhere(advisor: &Advisor, groups: &[RouteGroup], written: TemplateId) -> Vec<String> {
     let is_changed = |id: &TemplateId| {
         advisor.changed_by.get(*id).is_some_and(|causes| causes.contains(&written))
@@ -102,7 +102,7 @@ fn elsewhere(advisor: &Advisor, groups: &[RouteGroup], written: TemplateId) -> V
     changed.filter_map(|group| list(&group.path)).collect()
 }
 
-/// Adds purged tags to the route that matches the writes.
+/// Adds purged tags to the route that matches the writes, or adds such a route.
 fn attach(
     advisor: &Advisor,
     (id, template): (TemplateId, &PathTemplate),
@@ -145,7 +145,7 @@ fn param(segment: &TemplateSegment) -> Option<&str> {
     }
 }
 
-/// Returns whether tags need no part of the path, so that an open route can name them.
+/// Returns whether no tag contains a param, so that a route with `/**` can use the tags.
 fn has_no_param(tags: &[TagName]) -> bool {
     tags.iter().all(|tag| !tag.base.contains('{'))
 }

@@ -7,22 +7,23 @@ use super::{
     segment,
 };
 
-/// More names below one segment are values.
+/// Maximum number of names below one segment. If there are more, all are values.
 const MAX_NAMES: usize = 24;
 
-/// More names directly below `api` or the root are values.
+/// Maximum number of names directly below `api` or the root. If there are more, rare ones are
+/// values.
 const MAX_TOP_NAMES: usize = 120;
 
-/// A name in a log without clients is shown only if it was requested this often.
+/// Minimum number of requests for a name that is shown, if the log does not show clients.
 const MIN_REQUESTS: u64 = 10;
 
-/// Templates beyond the most requested ones are not analysed.
+/// Maximum number of templates that are analysed: the most requested ones.
 const MAX_TEMPLATES: usize = 200;
 
 /// The position of a template in its [`Templates`].
 pub(super) type TemplateId = usize;
 
-/// The paths of one kind.
+/// A pattern of paths that differ only in values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PathTemplate(pub(super) Vec<TemplateSegment>);
 
@@ -48,7 +49,7 @@ struct TemplateNode {
 }
 
 impl Templates {
-    /// Chooses which segments are names and which are values.
+    /// Builds the templates from all paths. Decides which segments are names and which are values.
     pub(super) fn of(tree: PathTree) -> Self {
         let mut builder = Builder { has_clients: tree.has_clients(), list: Vec::new() };
         let mut root = builder.node(tree.root, &mut Vec::new());
@@ -60,7 +61,7 @@ impl Templates {
         Self { list, root }
     }
 
-    /// Returns the template of a path.
+    /// Returns the template of a path, or `None` if there is none.
     pub(super) fn find(&self, path: &str) -> Option<TemplateId> {
         let mut node = &self.root;
         for name in paths::split(path)? {
@@ -74,7 +75,7 @@ impl Templates {
 }
 
 impl TemplateNode {
-    /// Keeps the templates with at least this many requests, and numbers them anew.
+    /// Keeps the templates with at least this many requests, and renumbers them.
     fn keep(&mut self, all: &[(PathTemplate, u64)], least: u64, kept: &mut Vec<PathTemplate>) {
         let found = self.id.and_then(|id| all.get(id)).filter(|(_, count)| *count >= least);
         self.id = found.map(|(template, _)| {
@@ -88,7 +89,7 @@ impl TemplateNode {
 
 struct Builder {
     has_clients: bool,
-    /// Templates and their requests.
+    /// The templates, each with its number of requests.
     list: Vec<(PathTemplate, u64)>,
 }
 
@@ -117,7 +118,7 @@ impl Builder {
         built
     }
 
-    /// Turns names into values where they are members of a collection, or may not be shown.
+    /// Turns names into values if they are members of a collection, or may not be shown.
     fn fold(&self, node: &mut PathNode, above: &[TemplateSegment]) {
         let collection = last_literal(above).unwrap_or_default();
         let is_top = above
@@ -145,7 +146,7 @@ impl Builder {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
             } else if !name.is_empty() && !self.may_show(&below) {
-                // It is neither shown nor counted as a value.
+                // The name is neither shown nor counted as a value.
                 node.names.insert(name, PathNode::default());
             } else {
                 node.names.insert(name, below);
@@ -153,14 +154,15 @@ impl Builder {
         }
     }
 
-    /// Returns whether enough clients requested a name that it tells of none of them.
+    /// Returns whether a name may be shown: enough clients requested it, so it identifies none of
+    /// them.
     fn may_show(&self, node: &PathNode) -> bool {
         if self.has_clients { node.clients() >= MIN_CLIENTS } else { node.count >= MIN_REQUESTS }
     }
 }
 
-/// Returns whether names look like members of one collection: at least two, only read, and with
-/// nearly the same below them.
+/// Returns whether names look like members of one collection: there are at least two, they are only
+/// read, and nearly the same names are below them.
 fn are_alike(names: &BTreeMap<String, PathNode>) -> bool {
     let mut below: Vec<&String> = names.values().flat_map(|node| node.names.keys()).collect();
     below.sort();
@@ -177,7 +179,7 @@ fn last_literal(segments: &[TemplateSegment]) -> Option<&str> {
     }
 }
 
-/// Returns a name for the values below these segments, unique among theirs.
+/// Returns a param name for the values below these segments. It differs from their own param names.
 fn param_name(above: &[TemplateSegment]) -> String {
     let is_name =
         |name: &String| name.bytes().all(|it| it.is_ascii_alphanumeric() || b"_-".contains(&it));
@@ -202,7 +204,7 @@ impl PathTemplate {
         self.0.get(..end.unwrap_or(self.0.len())).unwrap_or_default()
     }
 
-    /// Returns the last param and its position.
+    /// Returns the position and name of the last param, or `None` if there is none.
     pub(super) fn last_param(&self) -> Option<(usize, &str)> {
         self.0.iter().enumerate().rev().find_map(|(at, it)| match it {
             TemplateSegment::Param(name) => Some((at, &**name)),
@@ -210,12 +212,12 @@ impl PathTemplate {
         })
     }
 
-    /// Returns the last literal.
+    /// Returns the last literal segment, or `None` if there is none.
     pub(super) fn last_literal(&self) -> Option<&str> {
         self.literals().last()
     }
 
-    /// Returns the literals in order.
+    /// Returns the literal segments in order.
     pub(super) fn literals(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|it| match it {
             TemplateSegment::Literal(name) => Some(&**name),

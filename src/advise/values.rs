@@ -1,4 +1,5 @@
-//! Values that mean the same: lists in any order, and parameters that are left out, as `page=1`.
+//! Query values that mean the same: lists in any order, and defaults such as `page=1` that can be
+//! left out.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use super::{
 };
 use crate::key::uri::query::pairs;
 
-/// Parameters of lists whose values are numbers and directions of the API, not of a user.
+/// Parameters for paging and sorting. Their values are numbers and directions, and no data of a
+/// user.
 const DEFAULTED: [&str; 12] = [
     "dir",
     "direction",
@@ -24,28 +26,28 @@ const DEFAULTED: [&str; 12] = [
     "start",
 ];
 
-/// Longer values are not considered as defaults.
+/// Maximum length of a default value, in bytes.
 const MAX_DEFAULT: usize = 4;
 
-/// Equal responses that prove something.
+/// Minimum number of pairs of equal responses that count as evidence.
 const MIN_EQUAL: u32 = 20;
 
-/// Responses are compared within this time, in milliseconds.
+/// Maximum time between two compared responses, in milliseconds.
 const MAX_GAP: i64 = 10_000;
 
-/// Parameters and values that are compared.
+/// Maximum number of parameters and values that are compared.
 const MAX_COMPARED: usize = 128;
 
 /// Comparisons of responses to queries that may mean the same.
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
-    /// For each target with a parameter left out or a list sorted: the last response to it.
+    /// The last response to each target, with a parameter left out or a list sorted.
     responses: Sample<Option<LastResponse>>,
     defaults: BTreeMap<(&'static str, String), Compared>,
     lists: BTreeMap<String, Compared>,
 }
 
-/// A response, and the order of the list that it was requested by.
+/// The last response to a target, and the order of the list in its query.
 #[derive(Debug, Clone, Copy)]
 struct LastResponse {
     at: i64,
@@ -53,7 +55,7 @@ struct LastResponse {
     representation: u64,
 }
 
-/// Equal and different pairs of responses.
+/// Numbers of equal and of different pairs of responses.
 #[derive(Debug, Clone, Copy, Default)]
 struct Compared {
     equal: u32,
@@ -108,7 +110,8 @@ impl ValueEvidence {
 
     /// Returns the parameters and values that can be left out.
     ///
-    /// If several values of a parameter change nothing, the API ignores it, or its lists are empty.
+    /// A parameter is skipped if several of its values change nothing. Then the API ignores it, or
+    /// its lists are empty.
     pub(super) fn defaults(&self) -> Vec<(String, String)> {
         let proven = self.defaults.iter().filter(|(_, compared)| compared.are_equal());
         let proven: Vec<_> = proven.map(|(key, _)| key).collect();
@@ -117,7 +120,7 @@ impl ValueEvidence {
         found.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
-    /// Returns the parameters whose values are lists in any order.
+    /// Returns the parameters whose values are lists in which the order does not matter.
     pub(super) fn lists(&self) -> impl Iterator<Item = &String> {
         let proven = self.lists.iter().filter(|(_, compared)| compared.are_equal());
         proven.map(|(name, _)| name)
@@ -129,7 +132,7 @@ impl Compared {
         *if is_equal { &mut self.equal } else { &mut self.different } += 1;
     }
 
-    /// Returns whether nearly all pairs are equal: some differ because the data changed.
+    /// Returns whether nearly all pairs are equal. Some may differ because the data changed.
     fn are_equal(self) -> bool {
         self.equal >= MIN_EQUAL && self.different * 5 <= self.equal
     }
@@ -141,7 +144,8 @@ fn without(request: &LoggedRequest<'_>, query: &str, name: &str) -> u64 {
     digest((&request.path, request.variant, kept.collect::<Vec<_>>()))
 }
 
-/// Returns the members of a list in order, and a digest of the order that they came in.
+/// Returns the sorted members of a list, and a digest of their original order. `None` if the value
+/// is no list.
 fn sorted(value: &str) -> Option<(Vec<&str>, u64)> {
     let separator = [",", "%2C", "%2c"].into_iter().find(|comma| value.contains(comma))?;
     let mut members: Vec<&str> = value.split(separator).collect();
@@ -149,7 +153,7 @@ fn sorted(value: &str) -> Option<(Vec<&str>, u64)> {
     Some((members, digest(value)))
 }
 
-/// Returns whether a value is a short number or a direction.
+/// Returns whether a value is a short number or a sort direction.
 fn is_constant(value: &str) -> bool {
     let is_number = !value.is_empty()
         && value.len() <= MAX_DEFAULT

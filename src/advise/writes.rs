@@ -1,4 +1,4 @@
-//! Which writes concern which reads, and when the last of them was.
+//! Which writes concern which reads, and the times of the last writes.
 //!
 //! A write to `/products/5` concerns the item `/products/5` and what is below it, and the lists at
 //! and below `/products`. A write to `/products` concerns the lists.
@@ -13,13 +13,13 @@ use super::{
     templates::{PathTemplate, TemplateId, TemplateSegment, Templates},
 };
 
-/// Writes that are remembered; older ones are forgotten first.
+/// Number of writes from which old ones are dropped.
 const MAX_WRITES: usize = 200_000;
 
 /// Keys of the items and lists that a request concerns.
 pub(super) type ResourceKeys = SmallVec<[u64; 4]>;
 
-/// The paths at which there are writes.
+/// The path prefixes of templates with writes.
 #[derive(Debug, Default)]
 pub(super) struct WritePaths {
     /// The literal segments before the first param of each template with writes.
@@ -27,13 +27,13 @@ pub(super) struct WritePaths {
 }
 
 impl WritePaths {
-    /// Collects the paths of these templates.
+    /// Collects the prefixes of these templates.
     pub(super) fn of<'a>(written: impl Iterator<Item = &'a PathTemplate>) -> Self {
         let prefixes = written.map(|template| names(template.literal_prefix()));
         Self { prefixes: prefixes.filter(|names| is_specific(names)).collect() }
     }
 
-    /// Returns the lists whose writes concern a list at this template, shortest first.
+    /// Returns the lists whose writes concern a list at this template, shortest path first.
     pub(super) fn concerning<'a>(
         &'a self,
         template: &'a PathTemplate,
@@ -44,7 +44,7 @@ impl WritePaths {
         found.map(Vec::as_slice)
     }
 
-    /// Returns the keys of a read: the item, or the lists.
+    /// Returns the keys of a read: of its item, or of the lists that it depends on.
     pub(super) fn read_keys(&self, template: &PathTemplate, path: &str) -> ResourceKeys {
         match template.last_param() {
             Some((at, _)) => cut(path, at).into_iter().collect(),
@@ -53,14 +53,14 @@ impl WritePaths {
     }
 }
 
-/// Returns the keys of a write: every item on its path, and its list.
+/// Returns the keys of a write: of every item on its path, and of its list.
 pub(super) fn write_keys(template: &PathTemplate, path: &str) -> ResourceKeys {
     let is_param = |at: &usize| matches!(template.0.get(*at), Some(TemplateSegment::Param(_)));
     let items = (0..template.0.len()).filter(is_param).filter_map(|at| cut(path, at));
     items.chain([list_key(&names(template.literal_prefix()))]).collect()
 }
 
-/// Returns the key of the path up to this segment.
+/// Returns the key of the item whose path ends with this segment.
 fn cut(path: &str, last: usize) -> Option<u64> {
     let segments = paths::split(path)?;
     segments.get(..=last).map(|front| digest(("item", front)))
@@ -83,17 +83,17 @@ fn names(segments: &[TemplateSegment]) -> Vec<String> {
     names.collect()
 }
 
-/// Returns whether a prefix names something, so that not all of an API is below it.
+/// Returns whether a prefix has a name that does not stand for the whole API.
 fn is_specific(names: &[String]) -> bool {
     names.iter().any(|name| !segment::is_generic(name))
 }
 
-/// The times of the last writes, for all clients and for each.
+/// The times of the last writes by key, for all clients together and for each client.
 #[derive(Debug, Default)]
 pub(super) struct LastWrites(HashMap<u64, i64>);
 
 impl LastWrites {
-    /// Remembers a successful write.
+    /// Records the time of a successful write.
     pub(super) fn record(
         &mut self,
         request: &LoggedRequest<'_>,
@@ -115,8 +115,8 @@ impl LastWrites {
         }
     }
 
-    /// Returns the time of the last write that concerns one of these keys, by this client only if
-    /// there is one.
+    /// Returns the time of the last write with one of these keys; `None` if there is none. With
+    /// `client`, only the writes of that client count.
     pub(super) fn last(&self, keys: &[u64], client: Option<u64>) -> Option<i64> {
         let key = |key: &u64| client.map_or(*key, |client| digest((*key, client)));
         keys.iter().filter_map(|it| self.0.get(&key(it))).max().copied()

@@ -66,7 +66,7 @@ pub(super) fn server(
 
 /// Returns the settings of the admin listener.
 ///
-/// It has reserved file descriptors, so that it stays reachable if clients use all others.
+/// The listener has reserved file descriptors, so that it is reachable if clients use all others.
 pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
@@ -106,7 +106,7 @@ fn redis_store(
     })
 }
 
-/// Returns the longest time that any route serves stale responses.
+/// Returns the longest time for which any route serves stale responses.
 pub(super) fn stale_for(config: &Config) -> Duration {
     let routes = config.routes.each();
     routes.map(|route| route.rule.max_stale_window()).max().unwrap_or_default()
@@ -182,7 +182,7 @@ pub(super) fn site(
     })
 }
 
-/// Creates the digests of credentials in keys, shared by the fleet or private to this process.
+/// Creates the digester of credentials in keys, with a secret of the fleet or of this process only.
 fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();
@@ -200,10 +200,10 @@ fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     Ok(CredentialDigester { key, storage_placement })
 }
 
-/// Creates the verification of identities.
+/// Creates the authenticator.
 ///
-/// If no digest key is configured, it is derived from the keys that verify tokens, so that all
-/// nodes agree.
+/// If no digest key is configured, it is derived from the keys that verify tokens, so that digests
+/// are the same on all nodes.
 fn users(
     config: &Config,
     digests: &CredentialDigester,
@@ -255,7 +255,7 @@ pub(super) fn endpoints(config: &Config) -> trigger::Settings {
     }
 }
 
-/// Returns the origins whose pages may act for their users.
+/// Returns the web origins whose pages may call Larder's endpoints for their users.
 fn page_origins(config: &Config) -> Box<[HeaderValue]> {
     match config.events.as_ref().map(|events| &events.origins) {
         Some(CorsOrigins::Only(origins)) => origins.clone().into(),

@@ -18,14 +18,14 @@ pub struct TestFailure {
     pub at: Range<usize>,
     /// The expected and the actual result.
     pub message: String,
-    /// The deciding line of the explanation.
+    /// The line of the explanation with the reason.
     pub because: String,
 }
 
 /// Runs all tests of a configuration.
 ///
 /// # Errors
-/// If the configuration cannot be assembled without I/O.
+/// Fails if the configuration cannot be assembled without I/O.
 pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
     if config.tests.is_empty() {
         return Ok(Vec::new());
@@ -77,7 +77,7 @@ fn request_of(test: &TestCase) -> ExplainRequest {
     }
 }
 
-/// Compares a result with the expectation. Returns the difference and its reason.
+/// Compares a result with the expectation. Fails with the difference and its reason.
 fn check(
     what: &AssertionKind,
     found: &Explanation,

@@ -57,7 +57,7 @@ impl Explainer {
     /// Explains a request that arrives now.
     ///
     /// # Errors
-    /// If the request or the response is invalid.
+    /// Fails if the request or the response is invalid.
     pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
         explain::offline(&self.site, request, SystemTime::now().into())
     }
@@ -65,7 +65,7 @@ impl Explainer {
     /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
     ///
     /// # Errors
-    /// If the request or the response is invalid.
+    /// Fails if the request or the response is invalid.
     pub(super) fn explain_for(
         &self,
         request: &ExplainRequest,
@@ -101,7 +101,7 @@ fn without_io(config: &Config) -> Config {
     config
 }
 
-/// Returns the function that explains requests by a running node.
+/// Returns the function with which a running node explains requests.
 pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     let pipeline = Arc::clone(pipeline);
     Box::new(move |body| {

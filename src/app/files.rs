@@ -10,7 +10,7 @@ const RESERVED_FILES: usize = 64;
 /// Descriptors reserved for the admin listener alone.
 pub(super) const ADMIN_RESERVE: usize = 8;
 
-/// The limit on descriptors reserved for origin connections, besides a quarter of all.
+/// Upper limit of the descriptors reserved for origin connections, which are a quarter of all.
 const MAX_ORIGIN_FILES: usize = 1024;
 
 /// The highest limit to request. Some systems allow 2^30, which is never needed.
@@ -25,7 +25,7 @@ pub(super) struct ClientLimits {
     pub tunnels: usize,
 }
 
-/// Raises the soft limit of open files to the hard one, and returns the new limit if there is one.
+/// Raises the soft limit of open files to the hard one. Returns the new limit; `None` if unlimited.
 pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);

@@ -18,13 +18,13 @@ pub(super) struct IssuerKeys {
 }
 
 impl IssuerKeys {
-    /// Creates the fetchers' owner. Must be called on the runtime that fetches.
+    /// Creates an empty set of fetchers. Must be called on the runtime that fetches keys.
     pub(super) fn new() -> Self {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }
 
-    /// Returns the keys for these settings, if they verify tokens. Fetchers with the same URL are
-    /// kept.
+    /// Returns the keys for these settings; `None` if no tokens are used. A fetcher of the same URL
+    /// is kept.
     pub(super) fn keys(
         &self,
         identity_source: &IdentitySource,

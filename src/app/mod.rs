@@ -115,7 +115,7 @@ pub struct NodeDependencies {
 impl Node {
     /// Binds every listener of `config` and starts to serve.
     ///
-    /// Connections are served on the current runtime or on dedicated threads. If it fails,
+    /// Connections are served on the current runtime or on dedicated threads. If starting fails,
     /// everything that was started is stopped.
     pub fn start(config: &Config, options: NodeDependencies) -> anyhow::Result<Self> {
         let NodeDependencies { clock, access_log, workers, fast_path } = options;

@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// The longest grace period.
 const MAX_GRACE: Duration = Duration::from_hours(24 * 365);
 
-/// Adopts the fleet's previous version, which the store reads from until its grace period ends.
+/// Makes the store read from the fleet's previous version until its grace period ends.
 ///
 /// Waits for Redis as long as necessary.
 pub(super) async fn adopt_previous_version(

@@ -18,17 +18,17 @@ use crate::{
 /// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The interval between looks at the allocator's statistics, which take 0.1 ms to merge.
+/// The interval between reads of the allocator's statistics, which take 0.1 ms to merge.
 const ALLOCATOR_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Consecutive checks at which requests wait for an origin connection that is then short: requests
-/// that wait at fewer may have waited only for a moment.
+/// Number of consecutive checks with waiting requests after which origin connections count as
+/// short. At fewer, requests may have waited only for a moment.
 const WAITS: u32 = 5;
 
 /// How long a resource counts as short after the last check that found it so.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Bytes above `store.memory` and connections at which memory counts as short.
+/// Bytes above `store.memory` and the allowance for connections at which memory counts as short.
 ///
 /// The process should stay below `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each
 /// connection.
@@ -46,7 +46,7 @@ enum Shortage {
     Connections,
 }
 
-/// Sets the flag while a resource is short. Never returns.
+/// Sets `pressure` while a resource is short. Never returns.
 pub(super) async fn watch(
     memory: u64,
     pipeline: Arc<Pipeline<TieredStore>>,
@@ -88,7 +88,7 @@ fn report(shortage: Option<Shortage>) {
         Some(Shortage::Memory) => "memory is short",
         Some(Shortage::Connections) => "requests wait for connections to the origin",
     };
-    tracing::warn!("{what}: unread responses are dropped after seconds");
+    tracing::warn!("{what}: responses that clients do not read are dropped after 3 s");
 }
 
 fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches configuration files by reading them several times a second.
 ///
-/// It compares content at the end of each path and uses no file system events. So files may be
+/// It compares the content that each path leads to, and uses no file system events. So files may be
 /// replaced in place, by rename, by a link, or with their folder. Network file systems and bind
 /// mounts, which have no events, work as well. Other files in the folder do not matter.
 pub(crate) struct ConfigWatcher {
@@ -41,7 +41,7 @@ impl FileDigests {
         Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
     }
 
-    /// Reads the same files again.
+    /// Returns the digests of the same files, read again.
     fn reread(&self) -> Self {
         Self::of(self.0.keys())
     }

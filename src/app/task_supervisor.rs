@@ -41,7 +41,8 @@ impl TaskSupervisor {
         Ok(Arc::new(Self { running, context, runtime: Handle::current() }))
     }
 
-    /// Replaces them with those of another configuration. Keeps the old ones on failure.
+    /// Replaces schedules and polls with those of another configuration. Keeps the old ones on
+    /// failure.
     pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
         let _runtime = self.runtime.enter();
         let tasks = tasks(config, &self.context)?;

@@ -71,7 +71,7 @@ impl AdminAddress {
     /// Builds a request for a path with this token.
     ///
     /// # Errors
-    /// If the token has invalid characters.
+    /// Fails if the token has invalid characters.
     pub fn request(&self, path: &str, token: Option<&str>) -> anyhow::Result<Vec<u8>> {
         let (host, token) = (self.host(), authorization(token)?);
         let request =
@@ -82,7 +82,7 @@ impl AdminAddress {
     /// Builds a request that posts JSON to a path with this token.
     ///
     /// # Errors
-    /// If the token has invalid characters.
+    /// Fails if the token has invalid characters.
     pub fn post(
         &self,
         (path, accept): (&str, &str),
@@ -103,7 +103,7 @@ impl AdminAddress {
     /// Builds a `DELETE` request for a path with this token.
     ///
     /// # Errors
-    /// If the token has invalid characters.
+    /// Fails if the token has invalid characters.
     pub fn delete(&self, path: &str, token: Option<&str>) -> anyhow::Result<Vec<u8>> {
         let (host, token) = (self.host(), authorization(token)?);
         let request =

@@ -14,10 +14,10 @@ use flate2::bufread::MultiGzDecoder;
 use super::{advise_shadow, output};
 use crate::advise::{AdviceOptions, Advisor, ProposedTable};
 
-/// Longer lines are skipped.
+/// Maximum length of a line in bytes. Longer lines are skipped.
 const MAX_LINE: usize = 64 << 10;
 
-/// Standard input is kept in memory, because it has to be read several times.
+/// Maximum size of standard input, which is kept in memory because it is read several times.
 const MAX_INPUT: u64 = 256 << 20;
 
 /// The flags of `larder advise`.
@@ -108,7 +108,7 @@ struct LogFiles {
 
 enum Source {
     File(PathBuf),
-    /// What standard input contained.
+    /// The content of standard input.
     Memory(Vec<u8>),
 }
 

@@ -10,10 +10,10 @@ use crate::{
     config::{Config, Flags},
 };
 
-/// Larger reports are refused.
+/// Maximum size of a report in bytes.
 const MAX_REPORT: u64 = 64 << 20;
 
-/// A route goes live after as many comparisons without a difference.
+/// Minimum number of comparisons, all without a difference, before a route goes live.
 const MIN_COMPARED: u64 = 100;
 
 /// The report of `larder shadow --json` and `GET /v1/shadow`, as far as it is used.
@@ -51,7 +51,7 @@ struct ComparedAge {
 /// Returns the proposal for the routes of a report. `config` is the file that contains them.
 ///
 /// # Errors
-/// If the report cannot be read or is none, or the file does not load.
+/// Fails if the report cannot be read or has another form, or if the file does not load.
 pub(super) fn proposal(report: &Path, config: Option<&Path>) -> anyhow::Result<String> {
     let text = read(report)?;
     let report: ShadowReport = serde_json::from_str(&text)
@@ -110,7 +110,7 @@ impl ShadowedRoute {
         Ok(())
     }
 
-    /// Returns whether shadow mode should end, and why.
+    /// Returns the line that sets `shadow`, and the reason.
     fn verdict(&self) -> (&'static str, String) {
         if self.wrong > 0 {
             let advice = self.advice.join("; ");
@@ -149,7 +149,7 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// Returns a text for a comment, which ends with its line.
+/// Returns a text without control characters, so that it does not end the comment that contains it.
 fn printable(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
 }

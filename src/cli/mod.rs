@@ -50,7 +50,7 @@ pub enum Command {
     Shadow(shadow::ShadowArguments),
 }
 
-/// Runs the command line. Errors have been printed to standard error.
+/// Runs the command line. Prints errors to standard error.
 pub fn main() -> ExitCode {
     match execute(&Cli::parse()) {
         Ok(code) => code,

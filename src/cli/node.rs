@@ -31,11 +31,11 @@ pub struct NodeArguments {
 /// A node as selected by the command line and the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTarget {
-    /// Its admin listener, if given explicitly.
+    /// The node's admin listener, if given explicitly.
     admin: Option<AdminAddress>,
-    /// Its configuration file, if it has one.
+    /// The node's configuration file, if it has one.
     file: Option<PathBuf>,
-    /// True if the file was not given explicitly, and so may be missing.
+    /// True if the file was not given explicitly and may therefore be missing.
     is_optional: bool,
 }
 
@@ -43,7 +43,7 @@ impl NodeArguments {
     /// Returns the node that the flags and the environment select.
     ///
     /// # Errors
-    /// If `--config` and `LARDER_ADMIN` select different nodes.
+    /// Fails if `--config` and `LARDER_ADMIN` select different nodes.
     pub fn node(&self) -> anyhow::Result<NodeTarget> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.node_in(&variable)
@@ -75,7 +75,7 @@ impl NodeTarget {
     /// Returns the address of the admin listener.
     ///
     /// # Errors
-    /// If it is in a file that does not load, or that has none.
+    /// Fails if the address is in a file that does not load, or that disables the admin listener.
     pub fn address(&self) -> anyhow::Result<AdminAddress> {
         if let Some(admin) = &self.admin {
             return Ok(admin.clone());
@@ -89,7 +89,7 @@ impl NodeTarget {
     /// Returns the address and a token with this permission: `token`, or else one of the file.
     ///
     /// # Errors
-    /// As [`NodeTarget::address`], also if only the token is in the file.
+    /// Fails as [`NodeTarget::address`] does, also if only the token is in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,

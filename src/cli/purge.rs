@@ -87,7 +87,7 @@ pub(crate) fn execute(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a warning if no response can belong to users of such a name under this configuration.
+/// Returns a warning if no response can belong to these users under this configuration.
 fn unknown_users(arguments: &PurgeArguments, config: &Config) -> Option<String> {
     if arguments.user.is_empty() {
         return None;

@@ -15,8 +15,7 @@ use super::{
 };
 use crate::config::Permission;
 
-/// The time limit of a call: other nodes acknowledge the purge that precedes the end of a
-/// quarantine.
+/// The time limit of a call, which may have to wait until other nodes acknowledge a purge.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The path of the calls.

@@ -1,12 +1,12 @@
 //! Entity tags of coded bodies.
 //!
-//! A body in another coding is another representation, so its strong tag has to differ (RFC 9110
+//! A body in another coding is another representation, so its strong tag must differ (RFC 9110
 //! §8.8.3.3). The tag of the coded form of `"v1"` is `"v1--br-0123456789abcdef"`: the coding, and a
-//! digest of the coded bytes, because the encoders of two nodes may differ. Requests that carry such
-//! a tag are mapped back to the origin's tag.
+//! digest of the coded bytes, because the encoders of two nodes may differ. Requests that carry
+//! such a tag are mapped back to the origin's tag.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
 use super::ContentCoding;
@@ -17,22 +17,22 @@ const SEPARATOR: &[u8] = b"--";
 /// Length of the digest, in hexadecimal digits.
 const DIGITS: usize = 16;
 
-/// Returns what the tag of a coded body adds to that of the body itself.
+/// Returns the suffix that the tag of a coded body appends to the origin's tag.
 pub(crate) fn suffix(coding: ContentCoding, encoded: &[u8]) -> String {
     let hash = digest(&SHA256, encoded);
     let half = hash.as_ref().first_chunk().map_or(0, |half| u64::from_be_bytes(*half));
     format!("--{}-{half:016x}", coding.as_str())
 }
 
-/// Returns the same for a body without a tag, such as one with `Last-Modified` alone. Its tag is then
-/// made of the body.
+/// Returns the tag of a coded body without quotes, for an origin response without a tag. It
+/// consists of a digest of the body and the [`suffix`].
 pub(crate) fn suffix_without_tag(coding: ContentCoding, body: &[u8], encoded: &[u8]) -> String {
     let hash = digest(&SHA256, body);
     let half = hash.as_ref().first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
     format!("{half:032x}{}", suffix(coding, encoded))
 }
 
-/// Returns the tag of a coded body. `tag` is that of the body itself, if it has one.
+/// Returns the tag of a coded body. `tag` is the origin's tag, if there is one.
 pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<HeaderValue> {
     let tag = tag.map_or(&b"\"\""[..], HeaderValue::as_bytes);
     let (inner, quote) = match tag.strip_suffix(b"\"") {
@@ -42,9 +42,18 @@ pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<Header
     HeaderValue::from_bytes(&[inner, suffix.as_bytes(), quote].concat()).ok()
 }
 
-/// A tag, split into that of the body itself and the coding.
+/// Returns the weak form of the origin's tag, which is true of all forms of a body (RFC 9110 §8.8.1).
+pub(crate) fn shared_by_forms(tag: HeaderValue) -> HeaderValue {
+    // A tag without quotes counts as weak.
+    if !tag.as_bytes().starts_with(b"\"") {
+        return tag;
+    }
+    HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).unwrap_or(tag)
+}
+
+/// A tag, split into the origin's tag and the coding.
 struct SplitTag<'a> {
-    /// The tag without its closing quote.
+    /// The origin's tag without its closing quote.
     inner: &'a [u8],
     quote: &'a [u8],
     coding: Option<ContentCoding>,
@@ -62,7 +71,7 @@ impl<'a> SplitTag<'a> {
         }
     }
 
-    /// Returns the tag of the body itself.
+    /// Returns the origin's tag.
     fn restored(&self) -> Vec<u8> {
         [self.inner, self.quote].concat()
     }
@@ -72,8 +81,8 @@ impl<'a> SplitTag<'a> {
         opaque(self.inner) == opaque(other.inner)
     }
 
-    /// Returns whether the request accepts the coding. A request without `Accept-Encoding` accepts none,
-    /// because its client rarely decodes any.
+    /// Returns whether the request accepts the tag's coding. A request without `Accept-Encoding`
+    /// accepts none, because its client rarely decodes any.
     fn is_accepted(&self, request: &HeaderMap) -> bool {
         match self.coding {
             Some(coding) => {
@@ -95,21 +104,22 @@ fn without_suffix(inner: &[u8]) -> Option<(&[u8], ContentCoding)> {
     })
 }
 
-/// Returns the opaque part of a tag without its closing quote. Weak comparison ignores the rest.
+/// Returns the opaque part of a tag, without quotes and `W/`, which weak comparison ignores.
 fn opaque(inner: &[u8]) -> &[u8] {
     let inner = inner.strip_prefix(b"W/").unwrap_or(inner);
     inner.strip_prefix(b"\"").unwrap_or(inner)
 }
 
-/// Returns the coding that a tag names.
+/// Returns the coding that a tag names; `None` if it is not the tag of a coded body.
 pub(crate) fn coding_of(tag: &[u8]) -> Option<ContentCoding> {
     SplitTag::of(tag).coding
 }
 
-/// Returns the tag in `If-None-Match` of another form of the same body, in a coding that the request
-/// accepts. `current` is the tag of the form that would be sent.
+/// Returns the tag in `If-None-Match` that names the current body in another accepted coding.
+/// `current` is the tag of the form that would be sent.
 ///
-/// The client has a current copy, so it gets a 304 with this tag.
+/// The client's copy is current, so it gets a 304 with the returned tag. Returns `None` if there is
+/// no such tag, or if `current` itself is listed.
 pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> Option<HeaderValue> {
     let current = current?.as_bytes();
     let lines = request.get_all(header::IF_NONE_MATCH).into_iter();
@@ -129,12 +139,14 @@ pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> O
     HeaderValue::from_bytes(tags.into_iter().find(is_current)?).ok()
 }
 
-/// Replaces tags of coded bodies by the origin's in the conditions of a request to the origin.
+/// Replaces tags of coded bodies with the origin's tags in the conditions of an origin request.
 ///
-/// In `If-None-Match` only those whose coding the request accepts, since a 304 confirms them.
-/// `If-Range` stays: the origin must not continue a coded body with other bytes.
-pub(crate) fn restore(headers: &mut HeaderMap) {
-    let all = restored(headers, &header::IF_MATCH, |_| true);
+/// In `If-None-Match`, replaces only tags whose coding the request accepts, since a 304 confirms
+/// them. `If-Range` stays, and so does `If-Match` of a `GET` with `Range` (RFC 9110 §13.1.1): the origin
+/// must not continue a coded body with other bytes.
+pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
+    let is_for_part = *method == Method::GET && headers.contains_key(header::RANGE);
+    let all = restored(headers, &header::IF_MATCH, |_| !is_for_part);
     let accepted = restored(headers, &header::IF_NONE_MATCH, |tag| tag.is_accepted(headers));
     for (name, value) in [(header::IF_MATCH, all), (header::IF_NONE_MATCH, accepted)] {
         if let Some(value) = value {
@@ -143,7 +155,8 @@ pub(crate) fn restore(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns a list of tags with some of them restored; `None` if there is nothing to restore.
+/// Returns the list of tags in a field, with the origin's tag in place of some. `None` if no tag is
+/// of a coded body.
 fn restored(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -256,14 +269,27 @@ mod tests {
             ("if-range", BR),
             ("accept-encoding", "br"),
         ]);
-        restore(&mut request);
+        restore(&Method::GET, &mut request);
         assert_eq!(request["if-match"], "\"a\", \"c,d\", W/\"e\"");
         assert_eq!(request["if-none-match"], "\"a\", \"f--gzip-0123456789abcdef\"");
         assert_eq!(request["if-range"], BR);
         let mut untouched = headers(&[("if-match", "\"a\" ,\"b\""), ("if-none-match", "*")]);
         let before = untouched.clone();
-        restore(&mut untouched);
+        restore(&Method::GET, &mut untouched);
         assert_eq!(untouched, before);
+        let part = || headers(&[("if-match", BR), ("range", "bytes=1-")]);
+        for (method, expected) in [(Method::GET, BR), (Method::PUT, "\"a\"")] {
+            let mut request = part();
+            restore(&method, &mut request);
+            assert_eq!(request["if-match"], expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn the_tag_that_all_forms_share_is_weak() {
+        for (tag, expected) in [("\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\""), ("a", "a")] {
+            assert_eq!(shared_by_forms(HeaderValue::from_static(tag)), expected);
+        }
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! A route lists the codings. [`negotiation`] selects one for a request, [`refusal`] says which
 //! responses are left as they are, [`encoder`] makes the coded body, and [`coded_tag`] derives its
-//! entity tag and maps tags of clients back.
+//! entity tag and maps such tags in requests back to the origin's.
 
 pub(crate) mod coded_tag;
 mod encoder;
@@ -43,7 +43,8 @@ impl ContentCoding {
         HeaderValue::from_static(self.as_str())
     }
 
-    /// Returns a number below [`ALL`](Self::ALL)`.len()`.
+    /// Returns the position in [`ALL`](Self::ALL).
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }

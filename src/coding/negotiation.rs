@@ -7,68 +7,83 @@ use http::{HeaderMap, HeaderValue, header};
 use super::ContentCoding;
 use crate::field::{coding::is_same_coding, preference::preferences};
 
-/// Returns the coding that a request prefers among these, in the server's order of preference.
+/// The content codings that a request accepts.
 ///
-/// `None` if the body is to be sent as it is. Weights decide; among equal ones the server's order
-/// does. A coding of the same weight is preferred to none, and so is any coding that the request
-/// accepts if it does not mention `identity`. If two members contradict each other, the refusal
-/// wins. A member with a malformed weight counts for nothing.
-///
-/// Each thread remembers the latest values, since clients send few different ones.
-pub(crate) fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
-    let mut lines = request.get_all(header::ACCEPT_ENCODING).into_iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else {
-        return select_by_weight(codings, request);
-    };
-    SELECTED.with_borrow_mut(|selected| {
-        let is_same = |known: &Selected| known.line == *line && *known.codings == *codings;
-        if let Some(known) = selected.iter().find(|known| is_same(known)) {
-            return known.coding;
-        }
-        let coding = select_by_weight(codings, request);
-        if line.len() <= MAX_REMEMBERED_LENGTH {
-            if selected.len() >= REMEMBERED {
-                selected.clear();
-            }
-            // A copy: the value may share a large buffer.
-            if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
-                selected.push(Selected { line, codings: codings.into(), coding });
-            }
-        }
-        coding
-    })
+/// If a coding is listed twice, the lower weight counts. Members with a malformed weight are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct AcceptedCodings {
+    /// Weights in thousandths, by coding; 0 if it is not accepted.
+    codings: [u16; ContentCoding::ALL.len()],
+    /// The weight of a body without a coding; 0 if the request does not mention it.
+    identity: u16,
 }
 
-/// Number of selections that each thread remembers.
+/// The weight of a member without one.
+const MAX_WEIGHT: u16 = 1000;
+
+/// Number of values of `Accept-Encoding` that each thread remembers. Clients send few different ones.
 const REMEMBERED: usize = 16;
 
-/// Longer values are not remembered.
+/// Maximum length of a value that is remembered, in bytes.
 const MAX_REMEMBERED_LENGTH: usize = 128;
 
-/// A selection.
-struct Selected {
-    line: HeaderValue,
-    codings: Box<[ContentCoding]>,
-    coding: Option<ContentCoding>,
-}
-
 thread_local! {
-    static SELECTED: RefCell<Vec<Selected>> = const { RefCell::new(Vec::new()) };
+    static PARSED: RefCell<Vec<(HeaderValue, AcceptedCodings)>> = const { RefCell::new(Vec::new()) };
 }
 
-fn select_by_weight(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
-    let weights = Weights::of(request);
-    let mut best: Option<(ContentCoding, u16)> = None;
-    for coding in codings {
-        let weight = weights.of_coding(*coding);
-        if weight > best.map_or(0, |(_, known)| known) {
-            best = Some((*coding, weight));
+impl AcceptedCodings {
+    /// Returns what a request accepts. Parses only values that the thread does not remember.
+    pub(crate) fn of(request: &HeaderMap) -> Self {
+        let mut lines = request.get_all(header::ACCEPT_ENCODING).into_iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return Self::parse(request) };
+        PARSED.with_borrow_mut(|parsed| {
+            if let Some((_, known)) = parsed.iter().find(|(known, _)| *known == *line) {
+                return *known;
+            }
+            let accepted = Self::parse(request);
+            if line.len() <= MAX_REMEMBERED_LENGTH {
+                if parsed.len() >= REMEMBERED {
+                    parsed.clear();
+                }
+                // A copy: the value may share a large buffer.
+                if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
+                    parsed.push((line, accepted));
+                }
+            }
+            accepted
+        })
+    }
+
+    fn parse(request: &HeaderMap) -> Self {
+        let weights = Weights::of(request);
+        Self {
+            codings: ContentCoding::ALL.map(|coding| weights.of_coding(coding)),
+            identity: weights.of_identity(),
         }
     }
-    best.filter(|(_, weight)| *weight >= weights.of_identity()).map(|(coding, _)| coding)
+
+    /// Returns the coding in `codings` that the request prefers, or `None` to send the body as it is.
+    ///
+    /// The highest weight wins; of equal weights, the first in `codings`. A coding with the same
+    /// weight as `identity` wins, as does any accepted coding if the request mentions neither
+    /// `identity` nor `*`.
+    #[inline]
+    pub(crate) fn preferred(self, codings: &[ContentCoding]) -> Option<ContentCoding> {
+        let (mut best, mut least) = (None, self.identity.max(1));
+        for coding in codings {
+            let weight = self.codings.get(coding.index()).copied().unwrap_or(0);
+            if weight >= least {
+                (best, least) = (Some(*coding), weight + 1);
+            }
+            if least > MAX_WEIGHT {
+                break;
+            }
+        }
+        best
+    }
 }
 
-/// Weights in thousandths, as far as the request names them.
+/// The weights that a request names, in thousandths.
 #[derive(Default)]
 struct Weights {
     codings: [Option<u16>; ContentCoding::ALL.len()],
@@ -107,7 +122,6 @@ impl Weights {
         named.or(self.star).unwrap_or(0)
     }
 
-    /// Returns the weight of a body without a coding: zero if the request does not mention it.
     fn of_identity(&self) -> u16 {
         self.identity.or(self.star).unwrap_or(0)
     }
@@ -120,6 +134,10 @@ mod tests {
     use super::*;
     use crate::field::coding::accepts;
     use ContentCoding::{Brotli, Gzip, Zstd};
+
+    fn select(codings: &[ContentCoding], request: &HeaderMap) -> Option<ContentCoding> {
+        AcceptedCodings::of(request).preferred(codings)
+    }
 
     fn request(lines: &[&str]) -> HeaderMap {
         let mut request = HeaderMap::new();
@@ -168,10 +186,9 @@ mod tests {
             line in "((br|gzip|x-gzip|zstd|\\*|identity)(;q=[01](\\.[05])?)?, ?){0,5}",
         ) {
             let request = request(&[&line]);
-            for codings in [&ContentCoding::ALL[..], &[Gzip], &[Zstd, Brotli]] {
-                let selected = select(codings, &request);
-                prop_assert_eq!(selected, select_by_weight(codings, &request));
-                prop_assert_eq!(select(codings, &request), selected, "remembered");
+            let parsed = AcceptedCodings::parse(&request);
+            for what in ["new", "remembered"] {
+                prop_assert_eq!(AcceptedCodings::of(&request), parsed, "{}", what);
             }
             if let Some(coding) = select(&ContentCoding::ALL, &request) {
                 prop_assert!(accepts(&request, Some(coding.as_str().as_bytes())));

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::field::list;
 
-/// The shortest body that is encoded, in bytes. A shorter one fits into a packet as it is.
+/// Minimum length of a body that is encoded, in bytes. A shorter one fits into a packet as it is.
 const MIN_LENGTH: u64 = 1 << 10;
 
 /// Why a response is not encoded.
@@ -20,7 +20,7 @@ pub enum CodingRefusal {
 }
 
 impl CodingRefusal {
-    /// Returns a sentence for operators.
+    /// Returns the reason as a sentence for operators.
     pub const fn description(self) -> &'static str {
         match self {
             Self::Status => "Only responses with status 200 are encoded.",
@@ -34,9 +34,10 @@ impl CodingRefusal {
     }
 }
 
-/// Returns why a response is not encoded; `None` if it may be.
+/// Returns why a response is not encoded; `None` if it may be encoded.
 ///
-/// `fields` are its header section, with names in lower case. `length` is that of its body, if known.
+/// `fields` is the header section, with names in lower case. `length` is the body's length, if
+/// known.
 pub(crate) fn refusal<'a>(
     status: StatusCode,
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -63,7 +64,7 @@ pub(crate) fn refusal<'a>(
 
 /// Returns whether a field forbids transforming the content (RFC 9111 §5.2.2.6).
 ///
-/// Counts in any spelling, and in targeted fields for other caches too.
+/// Ignores case and syntax, and includes targeted fields for other caches.
 pub(crate) fn forbids_transforming(name: &[u8], value: &[u8]) -> bool {
     name.ends_with(b"cache-control") && contains(value, b"no-transform")
 }
@@ -79,7 +80,8 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
-/// Returns whether bodies of a media type usually become much smaller. An event stream has no end.
+/// Returns whether bodies of a media type usually become much smaller. Excludes event streams,
+/// which have no end.
 fn is_compressible_type(content_type: &[u8]) -> bool {
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     let essence = list::trim(essence).to_ascii_lowercase();

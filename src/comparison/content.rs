@@ -9,7 +9,7 @@ use http::{HeaderMap, header};
 use super::skip_reason::SkipReason;
 use crate::field::list;
 
-/// The limit of a decoded body, in bytes. Parsing takes many times as much memory.
+/// Maximum length of a body in bytes, encoded and decoded. Parsing takes many times as much memory.
 const MAX_BYTES: usize = 1 << 20;
 
 /// A body without its content coding.
@@ -26,7 +26,7 @@ pub(super) fn codings(headers: &HeaderMap) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Removes the content coding from a body.
+/// Returns a body without its content coding. Fails if it is too long, or cannot be decoded.
 pub(super) fn decode(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, SkipReason> {
     if body.len() > MAX_BYTES {
         return Err(SkipReason::TooLong);
@@ -64,8 +64,8 @@ pub(super) fn canonical_type(value: &[u8]) -> Vec<u8> {
     parts.filter(is_kept).collect::<Vec<_>>().join(&b"; "[..])
 }
 
-/// Returns whether a decoded body is probably JSON, whatever its type says: some frameworks use
-/// other types.
+/// Returns whether a decoded body is probably JSON, by its media type or its first character. Some
+/// frameworks send JSON with another type.
 pub(super) fn may_be_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let essence = headers.get(header::CONTENT_TYPE).map(|value| canonical_type(value.as_bytes()));
     let essence = essence.unwrap_or_default();

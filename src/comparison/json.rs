@@ -6,21 +6,22 @@ use serde_json_path::{JsonPath, NormalizedPath};
 use super::difference::Difference;
 use crate::parsing::{self, ParseError};
 
-/// Differences that are described. Further ones are left out.
+/// Maximum number of differences that are described. Further ones are left out.
 const MAX_DIFFERENCES: usize = 8;
 
-/// Objects with more members are taken for maps: their names are data.
+/// Maximum number of members in an object whose names are shown. A larger object is taken for a
+/// map, whose names are data.
 const MAX_SHOWN_MEMBERS: usize = 64;
 
-/// The longest name that is shown.
+/// Maximum length of a name that is shown, in bytes.
 const MAX_NAME: usize = 40;
 
-/// Digits in a name from which it is taken for an identifier.
+/// A name with this many digits is taken for an identifier.
 const MANY_DIGITS: usize = 4;
 
 /// Returns the differences between two documents, without the ignored parts.
 ///
-/// Fails if one of them is not JSON, or if both together are too large.
+/// Fails if one document is not JSON, or if both together are too large.
 pub(super) fn differences(
     stored: &[u8],
     live: &[u8],
@@ -36,8 +37,8 @@ pub(super) fn differences(
     Ok(walk.found)
 }
 
-/// Removes the nodes that a path selects. Items of arrays become `null`, so that others keep their
-/// places.
+/// Removes the nodes that a path selects. Items of arrays become `null`, so that the other items
+/// keep their positions.
 fn remove(path: &JsonPath, document: &mut Value) {
     let located = path.query_located(document);
     let pointers: Vec<String> = located.locations().map(NormalizedPath::to_json_pointer).collect();
@@ -62,7 +63,7 @@ fn remove(path: &JsonPath, document: &mut Value) {
 
 /// A walk through two documents.
 struct Walk {
-    /// The current path, without values.
+    /// The path to the compared values. Names that may be data are hidden.
     path: String,
     found: Vec<Difference>,
 }
@@ -90,7 +91,7 @@ impl Walk {
                     let step = if is_map { ".*".to_owned() } else { step(name) };
                     self.within(&step, |walk| walk.compare(value, other));
                 }
-                // A name in one document only may be a user's.
+                // A name in only one document may be data of a user.
                 None => self.within(".*", |walk| walk.note(Some(value), None)),
             }
         }
@@ -109,7 +110,7 @@ impl Walk {
         self.path.truncate(length);
     }
 
-    /// Notes a difference, unless one with the same path is known.
+    /// Adds a difference at the current path, unless there is one already.
     fn note(&mut self, stored: Option<&Value>, live: Option<&Value>) {
         if !self.found.iter().any(|known| known.at == self.path) {
             self.found.push(Difference::of_values(self.path.clone(), stored, live));
@@ -117,7 +118,7 @@ impl Walk {
     }
 }
 
-/// Returns the step to a member. A name that is not a plain word is hidden.
+/// Returns the path segment of a member. Hides a name that is not a plain word.
 fn step(name: &str) -> String {
     let is_word = name.len() <= MAX_NAME
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || "_$@".contains(first))

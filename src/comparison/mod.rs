@@ -1,4 +1,4 @@
-//! Comparison of a stored response with a live one: whether a client would notice.
+//! Comparison of a stored response with a live one: whether a client would notice a difference.
 //!
 //! JSON is compared by its values, so the order of members and the spelling of numbers do not
 //! count, nor do the paths that the operator ignores. Other bodies are compared byte by byte after
@@ -19,8 +19,8 @@ pub(crate) use skip_reason::SkipReason;
 use crate::parsing::ParseError;
 use content::DecodedBody;
 
-/// Fields that change what a client does with a response. Others describe its transfer, or vary
-/// from one response to the next.
+/// Header fields that change what a client does with a response. Other fields describe its
+/// transfer, or vary from one response to the next.
 const COMPARED_FIELDS: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     header::CONTENT_LANGUAGE,
@@ -40,15 +40,16 @@ pub(crate) struct ComparedResponse {
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Comparison {
-    /// A client would not notice.
+    /// A client would notice no difference.
     Same,
-    /// The responses differ. Never empty.
+    /// The responses differ. The list is never empty.
     Different(Vec<Difference>),
-    /// They could not be compared.
+    /// The responses could not be compared.
     Skipped(SkipReason),
 }
 
-/// Compares two responses without parsing them; `None` if that is not sufficient.
+/// Compares two responses without decoding them. Returns `None` if only [`compare_contents`] can
+/// tell.
 ///
 /// Costs one pass over bodies of equal length.
 pub(crate) fn compare_heads_and_bytes(
@@ -73,10 +74,10 @@ pub(crate) fn compare_heads_and_bytes(
     None
 }
 
-/// Compares two responses of which [`compare_heads_and_bytes`] says nothing: decodes the bodies,
+/// Compares two responses for which [`compare_heads_and_bytes`] returns `None`: decodes the bodies,
 /// and parses JSON.
 ///
-/// Takes a multiple of the bodies' size in memory, up to tens of MiB.
+/// The memory used is a multiple of the bodies' size, up to tens of MiB.
 pub(crate) fn compare_contents(
     stored: &ComparedResponse,
     live: &ComparedResponse,

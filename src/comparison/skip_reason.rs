@@ -15,9 +15,9 @@ pub(crate) enum SkipReason {
     Partial,
     /// The stored response was purged meanwhile.
     Purged,
-    /// The response of another request that it would have shared was not stored.
+    /// The request would have shared the response of another one, but that response was not stored.
     NotStored,
-    /// The memory for bodies, or the number of comparisons at a time, is used up.
+    /// The memory for bodies is used up, or the maximum number of comparisons is running.
     Busy,
 }
 

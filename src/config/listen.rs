@@ -14,9 +14,9 @@ pub enum ListenAddress {
 /// The file of a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UnixSocket {
-    /// Path.
+    /// Path of the socket.
     pub path: PathBuf,
-    /// Permissions, if given.
+    /// Permissions of the socket; `None` for the default.
     pub mode: Option<u32>,
 }
 

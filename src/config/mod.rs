@@ -92,7 +92,7 @@ impl Config {
         of_listeners.chain([ca, cert, key].into_iter().flatten()).cloned().collect()
     }
 
-    /// Returns the changed settings that take effect after a restart only.
+    /// Returns the changed settings that take effect only after a restart.
     pub fn needs_restart(&self, started: &Self) -> Vec<&'static str> {
         let (limits, began) = (&self.limits, &started.limits);
         let limits =
@@ -109,7 +109,7 @@ impl Config {
         differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// Parses the text of a file of this name. Accesses nothing but `environment`.
+    /// Parses a text; `file` is its name in messages. Reads other files only through `environment`.
     pub fn parse(
         text: &str,
         file: &str,
@@ -118,7 +118,7 @@ impl Config {
         Self::parse_with(text, file, environment, &Flags::default())
     }
 
-    /// Parses the text of a file together with a command line.
+    /// Parses a text together with a command line; `file` is the name of the text in messages.
     pub fn parse_with(
         text: &str,
         file: &str,

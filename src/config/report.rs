@@ -7,7 +7,7 @@ use annotate_snippets::{
 };
 use thiserror::Error;
 
-/// The reason why there is no configuration.
+/// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -77,9 +77,10 @@ pub enum Severity {
 /// Whether a finding is independent of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FindingConfidence {
-    /// It is.
+    /// The finding is independent of other findings.
     Certain,
-    /// A misspelt key elsewhere may be the cause, so it is shown only if there is no other error.
+    /// A misspelt key elsewhere may be the cause, so the finding is shown only if all errors are
+    /// doubtful.
     Doubtful,
 }
 
@@ -127,7 +128,7 @@ impl Finding {
 }
 
 impl ConfigReport {
-    /// Creates a report about a text, with secrets masked.
+    /// Creates a report about a text with masked secrets. Certain errors hide doubtful findings.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_certain_error = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == FindingConfidence::Certain

@@ -55,7 +55,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Tests for `larder check`.
     pub tests: Vec<TestCase>,
-    /// Warnings, without errors.
+    /// Warnings about this configuration.
     pub warnings: ConfigReport,
 }
 
@@ -78,20 +78,20 @@ pub struct TestCase {
     pub from: Option<IpAddr>,
     /// Claims of the user, in place of a token.
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The response to the request.
+    /// The origin's response; `None` if the test is only about the request.
     pub response: Option<MockResponse>,
-    /// Assertions.
+    /// Assertions about the outcome.
     pub expected: Vec<Assertion>,
 }
 
 /// The response in a test.
 #[derive(Debug, Clone)]
 pub struct MockResponse {
-    /// Status.
+    /// The status code of the response.
     pub status: u16,
-    /// Fields, as lines.
+    /// The header lines of the response.
     pub headers: Vec<String>,
-    /// Body.
+    /// The response body.
     pub body: Option<String>,
 }
 
@@ -125,9 +125,9 @@ pub enum AssertionKind {
     Ttl(Duration),
     /// The exact tags of the response, in any order.
     Tags(Vec<String>),
-    /// The request has the same key as that of another test.
+    /// The request has the same key as the request of the named test.
     SameKeyAs(String),
-    /// The request has another key than that of another test.
+    /// The request has another key than the request of the named test.
     OtherKeyThan(String),
 }
 
@@ -161,7 +161,7 @@ pub struct LimitsConfig {
     pub idle_timeout: Duration,
     /// How long listeners accept connections after SIGTERM, while readiness already fails.
     pub drain_delay: Duration,
-    /// How long requests may continue after that.
+    /// How long running requests may continue after `drain_delay`.
     pub drain: Duration,
 }
 
@@ -187,7 +187,7 @@ impl Default for LimitsConfig {
 pub struct AdminConfig {
     /// Listen address; `None` disables the listener.
     pub listen: Option<ListenAddress>,
-    /// Accepted host names, besides addresses and names without a dot.
+    /// Accepted host names, in addition to IP addresses and names without a dot.
     pub hosts: Vec<Box<str>>,
     /// Tokens of callers.
     pub tokens: Vec<AdminToken>,
@@ -272,9 +272,9 @@ impl Default for StoreConfig {
 /// Credentials, authentication, and their use in keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
-    /// Credentials besides the built-in ones.
+    /// The configured additions to the built-in rules about credentials, and exceptions from these.
     pub credentials: CredentialRules,
-    /// Key that makes credentials in keys unreadable.
+    /// Key of the digests that stand for credentials in cache keys.
     pub digest_key: Option<Secret>,
     /// Source of identities.
     pub identity_source: IdentitySource,

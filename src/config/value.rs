@@ -39,7 +39,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     if text.is_empty() { Err(PROBLEM) } else { Ok(Duration::from_millis(total)) }
 }
 
-/// Formats a duration for [`duration`], in as few units as possible.
+/// Formats a duration as [`duration`] parses it, in as few units as possible.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();

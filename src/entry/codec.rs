@@ -9,7 +9,8 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! The order after the kind has a fixed offset, so that a script in Redis can compare entries.
+//! Numbers after the kind say which of two entries is newer. Their offset is fixed, so that a
+//! script in Redis can compare entries.
 //!
 //! A response's content is one block: key, URL, attributes, tags, fields, trailers and body, one
 //! after the other. It may be compressed as a whole, and then split into chunks that are stored
@@ -38,10 +39,11 @@ const VERSION: u8 = 5;
 /// The length of a prefix that differs between any two entries, unless checksums collide.
 pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 
-/// The offset of the kind, and of the order, which says which of two entries is newer.
+/// The offset of the kind. The order follows it: numbers that say which of two entries is newer.
 ///
 /// The order of a response is its purge log, the position in that log, and the time of the request.
-/// That of an index is the time at which its newest selecting fields were seen. Each is a `u64`.
+/// The order of an index is the time at which its newest selecting fields were seen. Each is a
+/// `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
 const VARIANTS: u8 = 0;
@@ -56,7 +58,7 @@ pub struct EncodeOptions {
     ///
     /// More than 65,536 chunks cannot be decoded.
     pub chunk: NonZeroU32,
-    /// Tells these chunks from all others under the same key, past or future.
+    /// ID that distinguishes these chunks from all others under the same key, past or future.
     pub body_id: u64,
     /// Milliseconds by which the fleet's clock, used for stored times, is ahead of this node's.
     pub clock_offset: i64,
@@ -104,8 +106,8 @@ pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
 
 /// Decodes a head that [`encode`] wrote; `None` if it is damaged or its content exceeds `limit`.
 ///
-/// Copies the content into an exact-size allocation. Allocates no more than the input has, or, for
-/// compressed content, than `limit`.
+/// Copies the content into an exact-size allocation. Allocates at most the size of the input, or
+/// `limit` for compressed content.
 pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedHead> {
     let mut reader = ByteReader::new(bytes);
     if reader.array()? != MAGIC || reader.u8()? != VERSION {
@@ -125,7 +127,7 @@ pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedHead> {
     }
 }
 
-/// Returns the declared length of a response's content after decompression.
+/// Returns the declared length of a response's content after decompression; `None` for an index.
 ///
 /// Reads only the head, and verifies nothing.
 pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
@@ -137,7 +139,7 @@ pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
 }
 
 impl ChunkedResponse {
-    /// Returns the ID that tells these chunks from others under the same key.
+    /// Returns the ID that distinguishes these chunks from others under the same key.
     pub fn body_id(&self) -> u64 {
         self.layout.body_id
     }
@@ -266,8 +268,8 @@ fn write_slice(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends a count. One that does not fit makes the entry unreadable, and so a miss; targets and
-/// names are far shorter.
+/// Appends a count as `u32`. A count that does not fit makes the entry unreadable, which is a miss;
+/// targets and names are far shorter.
 fn write_count(count: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
 }
@@ -289,7 +291,7 @@ fn with_checksum(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Accepts every checksum under the fuzzer, so that it reaches the code behind the check.
+/// Returns whether a checksum is right. True for the fuzzer, so that it gets past the check.
 fn is_intact(expected: u64, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || expected == checksum(VERSION.into(), bytes)
 }

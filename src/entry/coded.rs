@@ -11,13 +11,13 @@ use crate::coding::ContentCoding;
 
 /// A body in a content coding, made from a stored response.
 ///
-/// Its header section is that of the response, but for `Content-Encoding`, `Content-Length` and
+/// Its header section is that of the response, except for `Content-Encoding`, `Content-Length` and
 /// `ETag`.
 #[derive(Debug)]
 pub struct CodedBody {
     pub coding: ContentCoding,
     pub bytes: Bytes,
-    /// What its `ETag` adds to that of the response.
+    /// The suffix that the response's `ETag` gets.
     pub tag_suffix: Box<str>,
 }
 
@@ -29,7 +29,7 @@ pub struct ContentId(u64);
 
 type Bodies = [Option<Arc<CodedBody>>; ContentCoding::ALL.len()];
 
-/// The coded forms of one content, as far as they were made.
+/// The coded forms of one content that have been made so far.
 ///
 /// Costs 24 bytes if there are none.
 #[derive(Debug)]
@@ -39,21 +39,21 @@ pub struct CodedForms {
     memo: AtomicU8,
 }
 
-/// The bit after those of the codings: whether the response may be encoded is known.
+/// The bit of the memo, after those of the codings, that is set once `may_be_made` is decided.
 const IS_DECIDED: u8 = 1 << ContentCoding::ALL.len();
 
-/// The bit that says that it may not.
+/// The bit of the memo that is set if the response must not be encoded.
 const IS_REFUSED: u8 = IS_DECIDED << 1;
 
 impl CodedForms {
-    /// Creates the forms of new content: none.
+    /// Creates an empty set of forms for new content.
     pub fn of_new_content() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let content = ContentId(NEXT.fetch_add(1, Ordering::Relaxed));
         Self { content, bodies: None, memo: AtomicU8::new(0) }
     }
 
-    /// Returns the forms with one more.
+    /// Returns the forms with `body` added.
     #[must_use]
     pub fn with(&self, body: Arc<CodedBody>) -> Self {
         let mut forms = self.clone();
@@ -64,8 +64,14 @@ impl CodedForms {
         forms
     }
 
-    /// Returns the forms with those that another response of the same content has; `None` if it has no
-    /// more.
+    /// Returns forms of the same content, none of which is made.
+    #[must_use]
+    pub fn without_bodies(&self) -> Self {
+        Self { content: self.content, bodies: None, memo: AtomicU8::new(self.memo()) }
+    }
+
+    /// Returns these forms with those of `other` added; `None` if `other` has different content or
+    /// adds nothing.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Option<Self> {
         if self.content != other.content
@@ -104,16 +110,18 @@ impl CodedForms {
         self.bodies.iter().flat_map(|bodies| bodies.iter()).flatten()
     }
 
-    /// Notes that there will be no form in this coding.
+    /// Records that no form in this coding will be made.
     pub fn exclude(&self, coding: ContentCoding) {
         self.memo.fetch_or(1 << coding.index(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub fn is_excluded(&self, coding: ContentCoding) -> bool {
         self.memo() & (1 << coding.index()) != 0
     }
 
-    /// Returns whether the response may be encoded. Calls `decide` once.
+    /// Returns whether the response may be encoded. Calls `decide` only the first time.
+    #[inline]
     pub fn may_be_made(&self, decide: impl FnOnce() -> bool) -> bool {
         let memo = self.memo();
         if memo & IS_DECIDED != 0 {

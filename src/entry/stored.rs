@@ -53,13 +53,13 @@ pub struct StoredResponse {
     pub requested_at: Timestamp,
     pub has_content_coding: bool,
     pub is_for_one_identity: bool,
-    /// Its body in other codings. They live in this process only.
+    /// The body in other codings, which only this process has.
     pub forms: CodedForms,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
     /// The version of the fence table at which the response was last found alive.
     pub(super) checked_version: AtomicU64,
-    /// Whether it was served since this flag was last cleared.
+    /// Whether the response was served since this flag was last cleared.
     pub(super) recently_used: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) ends: SectionEnds,
@@ -85,7 +85,7 @@ impl ResponseId {
 /// A response about to be stored, without its body.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseDraft {
-    /// The key under which it will be stored.
+    /// The key under which the response will be stored.
     pub key: CacheKey,
     pub status: StatusCode,
     /// The header section to store, without hop-by-hop fields and `Set-Cookie`.
@@ -93,11 +93,11 @@ pub(crate) struct ResponseDraft {
     /// The data from which reuse is decided.
     pub freshness: Freshness,
     pub tags: Vec<String>,
-    /// Other attributes by which it can be purged.
+    /// Other attributes by which purges select the response.
     pub attributes: OwnedResponseAttributes,
     /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
-    /// The time of that request, by this node's clock.
+    /// The start of the origin request, by this node's clock.
     pub requested_at: Timestamp,
 }
 
@@ -121,7 +121,7 @@ impl CompleteBody {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
-    /// A body that no origin sent.
+    /// Returns a body that no origin sent.
     #[cfg(test)]
     pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
@@ -225,7 +225,7 @@ impl StoredResponse {
         self.bytes.get(self.ends.range(section)).unwrap_or_default()
     }
 
-    /// Returns the full text of its key. Digests may collide, texts may not.
+    /// Returns the full text of the response's key. Unlike digests, texts cannot collide.
     pub fn key_text(&self) -> &[u8] {
         self.section(Section::Key)
     }
@@ -245,8 +245,8 @@ impl StoredResponse {
 
     /// Returns whether this response was requested later than another one under the same key.
     ///
-    /// Within one purge log a later fence decides, whatever the clocks say. Responses of different
-    /// logs cannot be compared.
+    /// Within one purge log, the response with the later fence is newer; the clock only decides
+    /// between equal fences. False for responses of different logs.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let (own, others) = (self.fence, other.fence);
         own.log == others.log && (own.seq, self.requested_at) > (others.seq, other.requested_at)
@@ -259,12 +259,13 @@ impl StoredResponse {
         self.requested_at_monotonic
     }
 
-    /// Returns the version of the fence table at which it was last found alive; 0 if it never was.
+    /// Returns the version of the fence table at which the response was last found alive; 0 if
+    /// never.
     pub fn checked_version(&self) -> u64 {
         self.checked_version.load(Ordering::Relaxed)
     }
 
-    /// Returns whether it was found alive at exactly this version of the fence table.
+    /// Returns whether the response was found alive at exactly this version of the fence table.
     #[inline]
     pub fn is_checked_at(&self, version: u64) -> bool {
         self.checked_version() == version
@@ -285,7 +286,8 @@ impl StoredResponse {
         }
     }
 
-    /// Returns whether it was served since [`take_recently_used`](Self::take_recently_used).
+    /// Returns whether the response was served since
+    /// [`take_recently_used`](Self::take_recently_used).
     #[inline]
     pub fn is_recently_used(&self) -> bool {
         self.recently_used.load(Ordering::Relaxed)
@@ -296,7 +298,7 @@ impl StoredResponse {
         self.recently_used.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns the tags by which it can be purged.
+    /// Returns the tags by which purges select the response.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
         self.section(Section::Tags)
             .split(|byte| *byte == SEPARATOR)
@@ -304,7 +306,7 @@ impl StoredResponse {
             .filter_map(|tag| std::str::from_utf8(tag).ok())
     }
 
-    /// Returns the other attributes by which it can be purged.
+    /// Returns the other attributes by which purges select the response.
     pub fn attributes(&self) -> ResponseAttributes<'_> {
         unpack_attributes(self.section(Section::Attributes))
     }
@@ -345,7 +347,7 @@ impl StoredResponse {
         self.bytes.get(self.ends.body()..).unwrap_or_default()
     }
 
-    /// Returns whether a part of its bytes is in use, as while a client receives the body.
+    /// Returns whether a part of its memory is shared, as while a client receives the body.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique() || self.forms.are_being_read()
     }
@@ -357,12 +359,12 @@ impl StoredResponse {
 
     /// Returns the bytes on the heap: key, URL, attributes, tags, fields, trailers and body.
     ///
-    /// Without those of its coded forms.
+    /// The coded forms do not count.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Returns why it is not encoded; `None` if it may be.
+    /// Returns why the response is not encoded; `None` if it may be.
     pub fn coding_refusal(&self) -> Option<CodingRefusal> {
         if self.has_trailers() {
             return Some(CodingRefusal::Trailers);
@@ -370,7 +372,8 @@ impl StoredResponse {
         coding::refusal(self.status, self.fields().iter(), Some(self.body_length()))
     }
 
-    /// Returns the same response, found alive as before, with these forms.
+    /// Returns the same response with these coded forms. Keeps what is known about its fence and
+    /// use.
     #[must_use]
     pub fn with_forms(&self, forms: CodedForms) -> Self {
         Self {
@@ -409,8 +412,8 @@ impl StoredResponse {
 
     /// Returns the same response, updated by a `304` (RFC 9111 §3.2).
     ///
-    /// Adds its tags. `None` if there are more tags than a response may have, so that tags that
-    /// change with each `304` do not accumulate.
+    /// Adds the tags of the `304`. Returns `None` if there are more tags than a response may have,
+    /// so that tags that change with each `304` do not accumulate.
     pub fn freshened(
         &self,
         headers: HeaderMap,
@@ -443,8 +446,8 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// Returns whether both are responses with the same bytes in memory: one was made from the other,
-    /// without its body being copied.
+    /// Returns whether both are responses that share one allocation: one was made from the other
+    /// without copying the body.
     pub fn shares_body_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Response(one), Self::Response(other)) => {
@@ -454,7 +457,7 @@ impl Entry {
         }
     }
 
-    /// Returns the full text of the key under which it is stored.
+    /// Returns the full text of the key under which the entry is stored.
     pub fn key_text(&self) -> &[u8] {
         match self {
             Self::Response(response) => response.key_text(),
@@ -467,7 +470,7 @@ impl Entry {
         self.key_text() == key.text()
     }
 
-    /// Returns the identity that it is limited to, if there is one.
+    /// Returns the identity that the entry is limited to; `None` if others may share it.
     pub fn identity(&self) -> Option<u128> {
         match self {
             Self::Response(response) if !response.is_for_one_identity => None,
@@ -477,8 +480,8 @@ impl Entry {
 
     /// Returns whether `known`, stored under the same key, must not be replaced by this entry.
     ///
-    /// That is so if it was requested later. It is also so if it is an index of variants and this
-    /// is a response without `Vary`, which must not hide it.
+    /// True if `known` was requested later. Also true if `known` is a current index of variants,
+    /// which a response without `Vary` must not hide.
     pub fn is_superseded_by(&self, known: &Self) -> bool {
         match (self, known) {
             (Self::Response(new), Self::Response(known)) => known.is_newer_than(new),
@@ -505,7 +508,18 @@ impl Entry {
         }
     }
 
-    /// Converts times to a clock that is ahead of this node's by so many milliseconds.
+    /// Returns this entry without its coded forms, which can be made again.
+    #[must_use]
+    pub fn without_forms(self) -> Self {
+        match self {
+            Self::Response(response) if response.forms.iter().next().is_some() => {
+                Self::Response(Arc::new(response.with_forms(response.forms.without_bodies())))
+            }
+            entry => entry,
+        }
+    }
+
+    /// Converts times to a clock that is ahead of this node's by `millis` milliseconds.
     #[must_use]
     pub fn with_clock_offset(mut self, millis: i64) -> Self {
         let moved = |at: &mut Timestamp| {

@@ -9,17 +9,17 @@ use crate::{
     key::{CacheKey, vary::VarySet},
 };
 
-/// The most variants of one target. Beyond it, the oldest unused one is removed: a `Vary` on a
-/// field that differs in every request must not fill the store.
+/// Maximum number of variants of one target. Beyond it, the oldest unused one is removed: a `Vary`
+/// on a field that differs in every request must not fill the store.
 pub(super) const MAX_VARIANTS: usize = 64;
 
-/// The most sets of selecting fields of one target. Each costs a lookup.
+/// Maximum number of sets of selecting fields of one target. Each costs a lookup.
 const MAX_SELECTIONS: usize = 4;
 
-/// The most `Accept-Encoding` values of one set.
+/// Maximum number of `Accept-Encoding` values of one set.
 const MAX_CODINGS: usize = 4;
 
-/// The most response languages of one set.
+/// Maximum number of response languages of one set.
 const LANGUAGES: usize = 8;
 
 /// The time for which a response without `Vary` inherits the selecting fields of earlier ones.
@@ -33,7 +33,7 @@ pub struct VariantIndex {
     pub target: Box<[u8]>,
     /// The sets of selecting fields; the one seen last comes first.
     pub selections: Vec<VarySelection>,
-    /// Key digests of the variants stored last, oldest first. Bounds their number.
+    /// Key digests of the variants stored last, oldest first; at most `MAX_VARIANTS`.
     pub recent: Vec<u128>,
 }
 
@@ -41,7 +41,7 @@ pub struct VariantIndex {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VarySelection {
     pub set: VarySet,
-    /// The time at which a response last had them, by this node's clock.
+    /// The time of the last response with these selecting fields, by this node's clock.
     pub seen: Timestamp,
     /// Canonical `Accept-Encoding` values of stored variants, newest first.
     ///
@@ -54,7 +54,7 @@ pub struct VarySelection {
 /// A language of a stored variant, and the preferences of the request for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanguageVariant {
-    /// Its `Content-Language`, one tag as written.
+    /// The variant's `Content-Language`: one tag, as written.
     pub language: Box<[u8]>,
     /// The canonical `Accept-Language` in the variant's key.
     pub accepted: Box<[u8]>,
@@ -75,11 +75,12 @@ impl VariantIndex {
         self.selections.first().filter(|newest| now < newest.seen.saturating_add(VARY_TTL))
     }
 
-    /// Merges a newer index of the same target. Returns the variants that were removed for it.
+    /// Merges a newer index of the same target. Returns key digests of the variants that it pushes
+    /// out.
     ///
     /// The result does not depend on how nodes group their additions, except for the order of
-    /// variants. If `take_hit` says that a variant was hit since it was last asked, the variant
-    /// counts as new. So a variant that is hit now and then stays, however many others are added.
+    /// variants. A variant counts as new if `take_hit` returns that it was hit since the last call.
+    /// So a variant that is hit now and then stays, however many others are added.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);

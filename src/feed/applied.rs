@@ -11,7 +11,7 @@ use crate::{
     purge::{self, LinkState, PurgeLog, SyncState},
 };
 
-/// The applied records of a log: a batch of the known ones, then each new one.
+/// The records that this node has applied: a batch of known records, then each new record.
 pub(crate) struct AppliedRecords {
     records: purge::LogEvents,
     sync_state: watch::Receiver<SyncState>,
@@ -19,12 +19,12 @@ pub(crate) struct AppliedRecords {
 }
 
 impl AppliedRecords {
-    /// Subscribes to the records applied from this log.
+    /// Subscribes to the records that this node applies from a log.
     pub(crate) fn of(log: &PurgeLog) -> Self {
         Self { records: log.subscribe(), sync_state: log.sync_state(), has_caught_up: false }
     }
 
-    /// Waits until the node has caught up.
+    /// Waits until the node has caught up with the log; `None` if the log has ended.
     ///
     /// Clients that resume during catch-up would get a `reset`.
     async fn caught_up(&mut self) -> Option<()> {
@@ -38,7 +38,7 @@ impl AppliedRecords {
         Some(())
     }
 
-    /// Returns an update that starts here and contains all records known so far.
+    /// Returns an update that starts at `fence` and contains all records known so far.
     fn begin(&mut self, mut fence: Fence, mut at: Timestamp) -> LogUpdate {
         let mut records: Vec<(LogId, Arc<PurgeRecord>)> = Vec::new();
         while let Some(update) = self.records.try_next() {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{fence::Purge, purge::WatermarkRaise};
 
-    /// Sequence numbers of the records, after that of a beginning.
+    /// The sequence number of `Begin`, then those of its records.
     fn positions(update: Option<LogUpdate>) -> (Option<u64>, Vec<u64>) {
         match update.unwrap() {
             LogUpdate::Begin { fence, records, .. } => {

@@ -29,16 +29,16 @@ enum FeedEndpoint {
     Version,
 }
 
-/// Sent by a browser that resumes an event stream.
+/// The field that a browser sends when it resumes an event stream.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Reconnection delay of browsers in milliseconds: minimum, and random addition.
 ///
-/// The addition spreads the clients of a node that shuts down.
+/// The addition spreads the reconnections of clients when a node shuts down.
 const RETRY_MS: (u16, u16) = (1000, 4000);
 
 impl Feed {
-    /// Responds to a request for the feed; none if the path belongs to no endpoint.
+    /// Responds to a request for the feed. Returns `None` if the path is not one of its endpoints.
     pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<FeedBody>> {
         let endpoint = match request.uri().path() {
             "/_larder/events" => FeedEndpoint::Events,
@@ -65,9 +65,9 @@ impl Feed {
         Some(response)
     }
 
-    /// Returns the user, if the feed shows tags of single users.
+    /// Returns the user of a request, or `None` if the client sees only the public tags.
     ///
-    /// Unidentified clients see the public tags, or get an error if there are none.
+    /// Fails for an unidentified client if the feed shows no public tags.
     fn user(
         &self,
         headers: &HeaderMap,
@@ -109,8 +109,8 @@ impl Feed {
                         "The limit of event streams is reached. Retry later, or poll `/_larder/sync`.",
                     );
                 };
-                // Checked again: from here on a revocation ends the stream, and none in between is
-                // missed.
+                // Checked again: now that the slot is taken, a revocation ends the stream. This
+                // check catches an earlier revocation.
                 match self.user(request.headers(), caller, settings) {
                     Ok(still) if still.is_some() == user.is_some() => self.events(since, slot),
                     Ok(_) => identity_required(Reason::Recheck),
@@ -132,7 +132,7 @@ impl Feed {
         stream(EventListener::new(Arc::clone(&self.hub), slot, position, first, left).into_body())
     }
 
-    /// Returns the purges since a position as JSON; none if no log is known yet.
+    /// Returns the purges since a position as JSON, or `None` if no log is known yet.
     fn sync(&self, since: Option<Since>, user: Option<&PartitionMember>) -> Option<String> {
         let known = self.hub.backlog(since, (self.now)(), user)?;
         let (seq, next, reset) = (known.position.seq, known.token(), known.events.is_none());
@@ -146,7 +146,7 @@ impl Feed {
         Some(text)
     }
 
-    /// Returns the position and the data versions as JSON; none if no log is known yet.
+    /// Returns the position and the data versions as JSON, or `None` if no log is known yet.
     fn version(&self) -> Option<String> {
         let position = self.hub.position()?;
         let poll = |version: super::DataVersion| {
@@ -159,13 +159,15 @@ impl Feed {
     }
 }
 
-/// Returns the position in `Last-Event-ID`; an id of another server is `Foreign`.
+/// Returns the position in `Last-Event-ID`, if there is one. An id that Larder did not send is
+/// `Foreign`.
 fn since_header(headers: &HeaderMap) -> Option<Since> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
     Some(text.to_str().ok().and_then(Since::parse).unwrap_or(Since::Foreign))
 }
 
-/// Responds with a document and its entity tag, or with 304 if the client has it.
+/// Responds with a document and its entity tag, with 304 if the client has it, or with 503 for
+/// `None`.
 fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<FeedBody> {
     let Some(document) = document else {
         return unavailable("This node has not reached the purge log yet. Retry in a moment.");
@@ -250,7 +252,7 @@ fn events_disabled() -> Response<FeedBody> {
 }
 
 fn invalid_since() -> Response<FeedBody> {
-    let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
+    let detail = "`since` is a number, `next` of an earlier response, or a time such as \
                   `2026-01-31T08:00:00Z`.";
     problem(StatusCode::BAD_REQUEST, "Invalid since", detail)
 }

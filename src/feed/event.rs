@@ -21,9 +21,9 @@ use crate::{
 pub(super) struct Event {
     pub(super) position: Fence,
     pub(super) at: Timestamp,
-    /// The part for everyone; none if all of it is private.
+    /// The part for everyone; `None` if all visible tags are private.
     public: Option<EncodedEvent>,
-    /// The parts for single users.
+    /// The tags for single users.
     private: Option<Box<PrivateTags>>,
 }
 
@@ -72,7 +72,7 @@ impl Event {
         Self { position, at, public, private }
     }
 
-    /// Returns whether part of the event is for everyone.
+    /// Returns whether everyone may see a part of the event.
     pub(super) fn is_public(&self) -> bool {
         self.public.is_some()
     }
@@ -88,12 +88,12 @@ impl Event {
         self.is_public() || self.own_tags(user).next().is_some()
     }
 
-    /// Returns the frame for an event stream of this user.
+    /// Returns the frame of the event for this user's event stream.
     pub(super) fn frame(&self, user: Option<&PartitionMember>) -> Bytes {
         self.encoded(user).map(|encoded| encoded.frame).unwrap_or_default()
     }
 
-    /// Returns the JSON for this user.
+    /// Returns the JSON of the event for this user.
     pub(super) fn document(&self, user: Option<&PartitionMember>) -> Bytes {
         let encoded = self.encoded(user);
         encoded.map(|encoded| encoded.frame.slice(encoded.document)).unwrap_or_default()
@@ -106,7 +106,8 @@ impl Event {
         tags.filter(move |(to, _)| is_own(to)).map(|(_, tag)| &**tag)
     }
 
-    /// Public bytes are shared; private ones are encoded for each user.
+    /// Returns the event for this user, or `None` if it is hidden. Public events share their bytes;
+    /// an event with private tags is encoded for each user.
     fn encoded(&self, user: Option<&PartitionMember>) -> Option<EncodedEvent> {
         let mut own: Vec<&str> = self.own_tags(user).collect();
         let Some(private) = self.private.as_ref().filter(|_| !own.is_empty()) else {
@@ -163,20 +164,20 @@ fn named_event(name: &str, position: Fence) -> String {
 
 /// Returns an event that only moves the client's `Last-Event-ID`.
 ///
-/// The id contains the log, while the id of a purge is its number alone. Some clients ignore ids of
-/// events without data, so that it has data.
+/// Its id contains the log, while the id of a purge event is only a number. It has data, because
+/// some clients ignore the ids of events without data.
 pub(super) fn position_event(position: Fence) -> String {
     format!("id: {}\nevent: place\ndata: {{\"seq\":{}}}\n\n", PositionToken(position), position.seq)
 }
 
 /// Returns the last event of a user with a revoked credential.
 ///
-/// It has no id, so that the client keeps its position.
+/// The event has no id, so that the client keeps its position.
 pub(super) fn end_event(reason: &str) -> String {
     format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
 }
 
-/// Returns a comment, with the position if it is known.
+/// Returns a comment, followed by the position if it is known.
 pub(super) fn heartbeat(position: Option<Fence>) -> String {
     position
         .map_or_else(|| ":\n\n".to_owned(), |position| format!(":\n{}", position_event(position)))

@@ -23,10 +23,10 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Distributes the events to the listeners.
+/// Distributes events to listeners.
 ///
-/// A listener holds only its position, so that slow ones cost no memory. It resumes from the ring
-/// buffer, or is told to reset.
+/// A listener holds only its position, so slow listeners cost no memory. It resumes from the ring
+/// buffer, or receives a `reset`.
 pub(super) struct Hub {
     settings: ArcSwapOption<Settings>,
     state: RwLock<HubState>,
@@ -41,7 +41,7 @@ struct HubState {
     status: HubStatus,
 }
 
-/// The listeners to notify of a record.
+/// The listeners to notify of a record: everyone, or single recipients.
 #[derive(Debug, Default)]
 struct NotifiedListeners {
     is_public: bool,
@@ -64,7 +64,7 @@ pub(super) enum NextFrame {
     /// Send these bytes, and move to this position.
     Send(Bytes, Fence),
     Wait(Option<Fence>),
-    /// Wait until this node knows the log of the position.
+    /// Wait until this node knows the log of the listener's position.
     WaitForLog,
     End,
 }
@@ -72,7 +72,7 @@ pub(super) enum NextFrame {
 /// The events since a position.
 pub(super) struct Backlog {
     pub(super) position: Fence,
-    /// The events as JSON; none if some are missing.
+    /// The events as JSON; `None` if some are missing.
     pub(super) events: Option<Vec<Bytes>>,
 }
 
@@ -92,9 +92,9 @@ impl Hub {
         self.settings.load_full()
     }
 
-    /// Replaces the settings; none ends all streams.
+    /// Replaces the settings. `None` ends all streams.
     ///
-    /// If the visible tags change, events kept so far are dropped.
+    /// If the visible tags change, the kept events are dropped.
     pub(super) fn replace(&self, settings: Option<Settings>, now: Timestamp) {
         let mut state = self.state.write();
         let before = self.settings.swap(settings.map(Arc::new));
@@ -126,7 +126,7 @@ impl Hub {
                     self.take(&mut state.ring, *log, record);
                 }
                 drop(state);
-                // Revocations may be missing.
+                // Records of revocations may be missing.
                 self.slots.end_all();
                 true
             }
@@ -142,7 +142,7 @@ impl Hub {
         }
     }
 
-    /// Adds a record, and returns the listeners to notify.
+    /// Adds a record to the ring, and returns the listeners to notify.
     fn take(&self, ring: &mut EventRing, log: LogId, record: &PurgeRecord) -> NotifiedListeners {
         let Some(position) = ring.next_position(Fence { log, seq: record.seq }) else {
             return NotifiedListeners::default();
@@ -158,9 +158,10 @@ impl Hub {
         NotifiedListeners { is_public, recipients }
     }
 
-    /// Returns what a listener at `position` does next; `None` is a new listener.
+    /// Returns what a listener at `position` does next. A listener without a position receives a
+    /// `reset`.
     ///
-    /// A listener that `may_be_ahead` of this node waits if its log is unknown here.
+    /// A listener that `may_be_ahead` of this node waits if this node does not know its log.
     pub(super) fn next_frame(
         &self,
         position: Option<Fence>,
@@ -186,11 +187,12 @@ impl Hub {
         }
     }
 
-    /// Returns the start position of a listener, and the first bytes of its stream.
+    /// Returns the start position of a listener, or `None` to reset it, and the first bytes of its
+    /// stream.
     pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
         let state = self.state.read();
         let Some(last) = state.ring.position() else {
-            // No log is known yet: the position is resolved once there is one.
+            // No log is known yet. The listener's position is checked once there is a log.
             let position = since.and_then(|since| state.ring.find(since, now));
             return (position, String::new());
         };
@@ -201,7 +203,7 @@ impl Hub {
         }
     }
 
-    /// Returns the events since a position; none if no log is known yet.
+    /// Returns the events since a position, or `None` if no log is known yet.
     pub(super) fn backlog(
         &self,
         since: Option<Since>,
@@ -223,7 +225,7 @@ impl Hub {
         self.state.read().ring.position()
     }
 
-    /// Returns a notification of changes after this call.
+    /// Returns a future that completes at the next change after this call.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

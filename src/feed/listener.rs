@@ -21,7 +21,7 @@ use crate::fence::Fence;
 /// Maximum time between frames, because proxies close idle streams.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long a client from another node may be ahead of this one.
+/// How long a client that comes from another node may be ahead of this node.
 const AHEAD: Duration = Duration::from_secs(3);
 
 pub(super) struct EventListener {
@@ -29,14 +29,14 @@ pub(super) struct EventListener {
     slot: ListenerSlot,
     position: Option<Fence>,
     first: Option<Bytes>,
-    /// Until when its log may be unknown to this node.
+    /// Until when this node need not know the log of the listener's position.
     ahead_until: Instant,
     expires: Option<Instant>,
     is_over: bool,
 }
 
 impl EventListener {
-    /// Creates a listener at this position; its stream ends `left` from now, if given.
+    /// Creates a listener at this position. Its stream ends `left` from now, if given.
     pub(super) fn new(
         hub: Arc<Hub>,
         slot: ListenerSlot,
@@ -87,7 +87,8 @@ impl EventListener {
                     if is_due && Instant::now() >= beat {
                         return Some(event::heartbeat(self.position).into());
                     }
-                    // Checked again: hidden purges move the position without waking the listener.
+                    // If the heartbeat is due, check again: hidden purges move the position without
+                    // waking the listener.
                     is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
                 NextFrame::WaitForLog => {
@@ -99,7 +100,7 @@ impl EventListener {
         }
     }
 
-    /// Returns why the credential of the user has ended, if it has.
+    /// Returns why the user's credential has ended, or `None` if it is still valid.
     fn ended(&self) -> Option<&'static str> {
         if self.slot.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
             return Some("revoked");
@@ -108,7 +109,7 @@ impl EventListener {
     }
 }
 
-/// Waits for a change for everyone, or for one user.
+/// Waits for a change for everyone or for the listener's user.
 async fn either(changed: Notified<'_>, own: Option<Notified<'_>>) {
     match own {
         None => changed.await,

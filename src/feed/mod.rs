@@ -43,7 +43,7 @@ use crate::{
     user::{IdentifyFn, PartitionMember},
 };
 
-/// The body of a response of the feed; that of an event stream has no end.
+/// The body of a response of the feed. The body of an event stream has no end.
 pub(crate) type FeedBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The feed of a node: visible purge events, and the listeners that receive them.
@@ -57,16 +57,16 @@ pub struct Feed {
 /// A polled data version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataVersion {
-    /// The name of its poll.
+    /// The name of the poll.
     pub name: Box<str>,
-    /// The version; none before the first successful poll.
+    /// The version; `None` before the first successful poll.
     pub version: Option<Box<str>>,
-    /// When it was first seen.
+    /// When the version was first seen.
     pub changed_at: Option<Timestamp>,
 }
 
 impl Feed {
-    /// Creates a feed without a log; without settings it admits no listeners.
+    /// Creates a feed that follows no log yet. Without settings, it is disabled.
     ///
     /// `versions` returns the data versions, and `now` is the clock for times sent by clients.
     pub fn new(
@@ -80,7 +80,7 @@ impl Feed {
         Self { hub, versions: Box::new(versions), now: Box::new(now), identify }
     }
 
-    /// Shows users their own tags, with `identify` to authenticate requests.
+    /// Makes the feed show users their own tags. `identify` authenticates requests.
     #[must_use]
     pub fn with_users(
         self,

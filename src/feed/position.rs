@@ -16,13 +16,14 @@ pub(super) enum Since {
     Seq(u64),
     /// After this record of this log.
     Position(Fence),
-    /// At the first record of this time.
+    /// At the first record at or after this time.
     Time(Timestamp),
-    /// The id of another feed.
+    /// An id that Larder did not send.
     Foreign,
 }
 
-/// A position with its log: `1234-` and 16 hexadecimal digits.
+/// Displays a position with its log: the sequence number, `-`, and the log id in 16 hexadecimal
+/// digits.
 pub(super) struct PositionToken(pub(super) Fence);
 
 impl fmt::Display for PositionToken {
@@ -37,7 +38,7 @@ impl Since {
         number(text).map(Self::Seq).or_else(|| position(text)).or_else(|| time(text))
     }
 
-    /// Parses `since` in a query.
+    /// Parses the parameter `since` in a query. Returns `None` if it is absent or empty.
     pub(super) fn of_query(query: Option<&str>) -> Result<Option<Self>, InvalidSince> {
         let Some(value) = query.unwrap_or_default().split('&').find_map(value_of_since) else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The clients of the feed, and the events that each may see.
+//! The clients of the feed: their identity, and the events that each may see.
 
 use std::{
     net::IpAddr,
@@ -12,16 +12,17 @@ use tokio::sync::Notify;
 
 use crate::{fence::Selector, user::PartitionMember};
 
-/// The origin of a request for the feed.
+/// The addresses that a request for the feed comes from.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
-    /// The peer of the connection; none over Unix sockets.
+    /// The peer of the connection; `None` over Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The client's address: the peer, or as forwarded by a trusted proxy.
+    /// The client's address: that of the peer, or the one that a trusted proxy forwards; `None` if
+    /// uncertain.
     pub client: Option<IpAddr>,
 }
 
-/// A client, for the limit of listeners per client.
+/// The client that counts for the limit of listeners per client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum ListenerClient {
     User(Arc<str>),
@@ -29,7 +30,7 @@ pub(super) enum ListenerClient {
 }
 
 impl ListenerClient {
-    /// Returns the client; none if it cannot be distinguished from others.
+    /// Returns the client, or `None` if it cannot be distinguished from others.
     pub(super) fn of(caller: &Caller, user: Option<&PartitionMember>) -> Option<Self> {
         let owner = user.and_then(|user| user.owner.clone()).map(Self::User);
         owner.or_else(|| caller.client.or(caller.peer).map(Self::Address))
@@ -39,9 +40,9 @@ impl ListenerClient {
 /// The recipient of a private tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recipient {
-    /// The user name matched by `{user}`.
+    /// The user name matched by `{user}`; `None` for any user.
     pub(super) user: Option<Box<str>>,
-    /// The owner of the purged responses.
+    /// The owner of the purged responses; `None` for any owner.
     pub(super) owner: Option<Box<str>>,
 }
 
@@ -55,7 +56,7 @@ impl Recipient {
     }
 }
 
-/// The connection between a listener and its user.
+/// The channel through which a listener is notified of events for its user.
 pub(super) struct UserChannel {
     pub(super) user: Arc<PartitionMember>,
     credential: String,
@@ -70,7 +71,7 @@ impl UserChannel {
         Self { user, credential, changed: Notify::new(), is_ended }
     }
 
-    /// Returns whether the credential was revoked, or may have been.
+    /// Returns whether the credential was revoked, or may have been revoked.
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Acquire)
     }

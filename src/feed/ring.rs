@@ -13,7 +13,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Maximum number and size of the events kept.
+/// Maximum number of kept events, and their maximum size in bytes.
 const MAX_EVENTS: usize = 4096;
 const MAX_BYTES: usize = 4 << 20;
 
@@ -25,10 +25,10 @@ const MAX_LOGS: usize = 64;
 
 /// The last events of a log and of the logs that it continues, without gaps.
 ///
-/// Events without visible tags are not kept.
+/// Purges without visible tags are not kept.
 #[derive(Debug)]
 pub(super) struct EventRing {
-    /// The last record; none if no log is known yet.
+    /// The position of the last record; `None` if no log is known yet.
     position: Option<Fence>,
     /// Last positions of the logs that the current one continues, oldest first.
     ends: VecDeque<Fence>,
@@ -48,7 +48,7 @@ struct EventBuffer {
     low_watermark_at: Option<Timestamp>,
 }
 
-/// The events of both buffers in one order.
+/// Iterator over the events of both buffers that the user may see, in order.
 #[derive(Debug)]
 pub(super) struct EventIter<'a> {
     public: Peekable<vec_deque::Iter<'a, Event>>,
@@ -60,7 +60,7 @@ pub(super) struct EventIter<'a> {
 #[derive(Debug)]
 pub(super) enum CatchUp<'a> {
     Events(EventIter<'a>),
-    /// No visible event, up to this position.
+    /// There is no visible event up to this position.
     UpToDate(Option<Fence>),
     /// Events are missing: the client must reset.
     Gap(Fence),
@@ -69,7 +69,7 @@ pub(super) enum CatchUp<'a> {
 }
 
 impl Default for EventRing {
-    /// An empty buffer without a log.
+    /// Creates an empty ring without a log.
     fn default() -> Self {
         let (ends, events, private) = Default::default();
         Self { position: None, ends, events, private }
@@ -81,10 +81,10 @@ impl EventRing {
         self.position
     }
 
-    /// Starts over at this position.
+    /// Drops all events, and starts at this position.
     ///
-    /// If the same log begins again at an earlier position, its numbers are reused. It then counts
-    /// as another log, so that no client resumes from an old position.
+    /// If the same log begins again at an earlier position, its sequence numbers are reused. It
+    /// then counts as another log, so that no client resumes from an old position.
     pub(super) fn begin(&mut self, mut position: Fence, at: Timestamp) {
         if let Some(last) = self.position
             && last.log == position.log
@@ -96,12 +96,12 @@ impl EventRing {
         self.forget(position.seq, at);
     }
 
-    /// Returns the position of a record after the last one; none if it is not new.
+    /// Returns the position of a record if it is after the last one, else `None`.
     pub(super) fn next_position(&self, fence: Fence) -> Option<Fence> {
         (fence.seq > self.position?.seq).then_some(fence)
     }
 
-    /// Adds the record at `position`, with its visible part if there is one.
+    /// Moves to the record at `position`, and adds its event if it has a visible part.
     pub(super) fn advance(&mut self, position: Fence, at: Timestamp, event: Option<Event>) {
         if let Some(last) = self.position.filter(|last| last.log != position.log) {
             self.end(last);
@@ -117,14 +117,14 @@ impl EventRing {
         }
     }
 
-    /// Drops all events, because they were filtered by other settings.
+    /// Drops all events, because they were filtered by the previous settings.
     pub(super) fn restart(&mut self, now: Timestamp) {
         if let Some(position) = self.position {
             self.forget(position.seq, now);
         }
     }
 
-    /// Returns the events after this position for this user; after none, any event is new.
+    /// Returns the events after `since` that this user may see. Without `since`, returns a gap.
     pub(super) fn after<'a>(
         &'a self,
         since: Option<Fence>,
@@ -144,11 +144,11 @@ impl EventRing {
         if events.skip_to_next().is_some() {
             return CatchUp::Events(events);
         }
-        // Another node may have been ahead of this one.
+        // The client's previous node may have been ahead of this node.
         CatchUp::UpToDate(Some(Fence { seq: position.seq.max(since.seq), ..position }))
     }
 
-    /// Returns the position that a client means; none if events after it may be missing.
+    /// Returns the position that `since` refers to, or `None` if events after it may be missing.
     pub(super) fn find(&self, since: Since, now: Timestamp) -> Option<Fence> {
         if let Since::Position(since) = since {
             return Some(since);
@@ -162,7 +162,8 @@ impl EventRing {
         }
     }
 
-    /// Returns the position before the first record of this time, by the clock of the log.
+    /// Returns the position before the first event at or after this time, by the clock of the log.
+    /// Returns `None` if events may be missing.
     fn from(&self, time: Timestamp) -> Option<Fence> {
         if self.events.low_watermark_at.is_none_or(|low_watermark_at| time <= low_watermark_at) {
             return None;
@@ -175,13 +176,14 @@ impl EventRing {
         self.position_of(first.unwrap_or(self.position?.seq))
     }
 
-    /// Returns the position of the record with this number.
+    /// Returns the position of the record with this sequence number.
     fn position_of(&self, seq: u64) -> Option<Fence> {
         let earlier = self.ends.iter().find(|end| seq <= end.seq);
         earlier.or(self.position.as_ref()).map(|log| Fence { seq, ..*log })
     }
 
-    /// Returns the first and last position of a log; the current one has no last position.
+    /// Returns the first and last sequence number of a log. The current log has no last one.
+    /// Returns `None` if the log is unknown.
     fn extent(&self, log: LogId) -> Option<(u64, Option<u64>)> {
         let mut start = 0;
         for end in &self.ends {
@@ -193,7 +195,7 @@ impl EventRing {
         self.position.filter(|position| position.log == log).map(|_| (start, None))
     }
 
-    /// Ends the current log, which another one continues.
+    /// Records the end of the current log, which another log continues.
     fn end(&mut self, last: Fence) {
         self.ends.push_back(last);
         if self.ends.len() > MAX_LOGS
@@ -212,7 +214,7 @@ impl EventRing {
 }
 
 impl EventBuffer {
-    /// Creates an empty buffer that is complete from here on.
+    /// Creates an empty buffer that is complete after this record and time.
     fn from(low_watermark: u64, at: Timestamp) -> Self {
         Self { low_watermark, low_watermark_at: Some(at), ..Self::default() }
     }
@@ -225,7 +227,7 @@ impl EventBuffer {
         }
     }
 
-    /// Marks everything up to this record as missing.
+    /// Drops all events up to this record, and counts them as missing.
     fn raise_low_watermark(&mut self, low_watermark: u64) {
         self.low_watermark = self.low_watermark.max(low_watermark);
         while self.events.front().is_some_and(|event| event.position.seq <= self.low_watermark) {
@@ -375,7 +377,7 @@ mod tests {
         assert!(matches!(ring.after(Some(position(2, 20)), None), CatchUp::UpToDate(_)));
     }
 
-    /// Log 1 up to 15, and log 2 from there to 18.
+    /// A ring with log 1 up to record 15, continued by log 2 up to record 18.
     fn continued() -> EventRing {
         let mut ring = ring();
         (16..=18).for_each(|seq| take_of(&mut ring, 2, seq, (seq % 2 == 0).then_some("a")));

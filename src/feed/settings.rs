@@ -19,7 +19,7 @@ pub struct Settings {
     pub per_client: usize,
 }
 
-/// Allowed web origins (RFC 6454), besides the proxy's own.
+/// Allowed web origins (RFC 6454), in addition to the proxy's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
     /// Any origin.
@@ -44,7 +44,7 @@ pub enum TagPattern {
 pub enum InvalidTagPattern {
     #[error("a tag is empty")]
     Empty,
-    #[error("a tag has no control characters")]
+    #[error("tags cannot contain control characters")]
     Control,
     #[error("`*` is only allowed at the end")]
     Star,
@@ -74,12 +74,12 @@ impl Settings {
         self.tags.iter().any(TagPattern::is_of_user)
     }
 
-    /// Returns whether unidentified clients see nothing.
+    /// Returns whether all visible tags are private, so that unidentified clients see nothing.
     pub fn is_for_users_only(&self) -> bool {
         !self.tags.is_empty() && self.tags.iter().all(TagPattern::is_of_user)
     }
 
-    /// Returns the visible part of a purge, if there is one.
+    /// Returns the visible part of a purge, or `None` if nothing is visible.
     ///
     /// Only tags are visible: URLs and prefixes would reveal what other users request.
     pub(super) fn visible_tags<'a>(&self, purge: &'a Purge) -> Option<VisibleTags<'a>> {
@@ -100,7 +100,7 @@ impl Settings {
         self.tags.iter().any(|pattern| pattern.matches(tag))
     }
 
-    /// Returns the recipients of a private tag.
+    /// Returns a private tag with each of its recipients.
     fn private<'a>(&self, scoped_tag: &ScopedTag<'a>) -> Vec<(Recipient, &'a str)> {
         if !self.has_user_tags() {
             return Vec::new();
@@ -115,15 +115,15 @@ impl Settings {
     }
 }
 
-/// The tag of a selector, and the owner that it is restricted to; none for public responses.
+/// The tag of a selector, and the owner to whose responses it is restricted, if any.
 struct ScopedTag<'a> {
     tag: &'a str,
     owner: Option<&'a str>,
 }
 
 impl<'a> ScopedTag<'a> {
-    /// Returns the tag of a selector that has exactly one, possibly restricted to an owner, route
-    /// or version.
+    /// Returns the tag of a selector, possibly restricted to an owner, route or version. Returns
+    /// `None` if the selector does not have exactly one tag.
     fn of(selector: &'a Selector) -> Option<Self> {
         let terms = match selector {
             Selector::All(terms) => terms,
@@ -146,7 +146,7 @@ impl<'a> ScopedTag<'a> {
 }
 
 impl TagPattern {
-    /// Parses a tag, or a prefix followed by `*`.
+    /// Parses a tag, a prefix followed by `*`, or a tag with `{user}`.
     pub fn parse(text: &str) -> Result<Self, InvalidTagPattern> {
         let (tag, is_prefix) = match text.strip_suffix('*') {
             Some(prefix) => (prefix, true),
@@ -194,7 +194,7 @@ impl TagPattern {
         matches!(self, Self::User(..))
     }
 
-    /// Returns the only user who may see this tag.
+    /// Returns the name of the only user who may see this tag, if the pattern matches.
     fn user_in<'a>(&self, tag: &'a str) -> Option<&'a str> {
         let Self::User(before, after) = self else { return None };
         let user = tag.strip_prefix(&**before)?.strip_suffix(&**after)?;
@@ -222,7 +222,8 @@ impl CorsOrigins {
         HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidCorsOrigin)
     }
 
-    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`.
+    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`, or `None` if it
+    /// is not allowed.
     pub(super) fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Self::Any => Some(HeaderValue::from_static("*")),

@@ -1,4 +1,4 @@
-//! The limit of listeners, in total and per client.
+//! The slots of listeners, limited in total and per client.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,7 +27,7 @@ struct SlotTable {
 pub(super) struct ListenerSlot {
     slots: Arc<ListenerSlots>,
     client: Option<ListenerClient>,
-    /// The channel of its user, if identified.
+    /// The channel of the listener's user, if identified.
     pub(super) channel: Option<Arc<UserChannel>>,
     number: u64,
 }
@@ -37,7 +37,7 @@ impl ListenerSlots {
         Self { table: Mutex::default(), metrics }
     }
 
-    /// Notifies the listening recipients.
+    /// Notifies the listeners of these recipients.
     pub(super) fn wake(&self, recipients: &[Recipient]) {
         if recipients.is_empty() {
             return;
@@ -65,7 +65,7 @@ impl ListenerSlots {
         self.table.lock().users.values().for_each(|channel| channel.end());
     }
 
-    /// Takes a slot, if the limits allow one more listener.
+    /// Takes a slot. Returns `None` if a limit is reached.
     pub(super) fn take(
         self: &Arc<Self>,
         settings: &Settings,

@@ -11,20 +11,20 @@ use crate::{
 
 /// A stream of the records of a purge log.
 pub trait LogSource: Send + 'static {
-    /// Returns the next update; none at the end.
+    /// Waits for the next update and returns it, or `None` at the end.
     fn next(&mut self) -> impl Future<Output = Option<LogUpdate>> + Send;
 }
 
 /// An update from a purge log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogUpdate {
-    /// A point from which records are complete: all after `fence`, and all since `at`.
+    /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// Comes first, and again if records may be missing.
+    /// This update comes first, and again if records may be missing.
     Begin {
         /// The position before the first record that follows.
         fence: Fence,
-        /// A time such that every record appended later follows.
+        /// A time after which no appended record is missing.
         at: Timestamp,
         /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,

@@ -9,29 +9,29 @@ pub struct PurgeCandidate<'a, Tags> {
     pub url: &'a [u8],
     /// The tags.
     pub tags: Tags,
-    /// Its other properties.
+    /// The other properties of the response.
     pub attributes: ResponseAttributes<'a>,
 }
 
-/// Properties besides URL and tags, at most one of each.
+/// Properties of a response other than URL and tags, with at most one value each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ResponseAttributes<'a> {
-    /// The owner; none if everyone shares it.
+    /// The owner; `None` if the response is shared by everyone.
     pub user: Option<&'a str>,
-    /// The name of the route under which it was stored.
+    /// The name of the route under which the response is stored.
     pub route: Option<&'a str>,
-    /// The namespace version in which it is stored.
+    /// The namespace version in which the response is stored.
     pub version: Option<&'a str>,
 }
 
 /// The owned form of [`ResponseAttributes`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct OwnedResponseAttributes {
-    /// The owner; none if everyone shares it.
+    /// The owner; `None` if the response is shared by everyone.
     pub user: Option<Arc<str>>,
-    /// The name of the route under which it is stored.
+    /// The name of the route under which the response is stored.
     pub route: Option<Arc<str>>,
-    /// The namespace version in which it is stored.
+    /// The namespace version in which the response is stored.
     pub version: Option<Arc<str>>,
 }
 

@@ -34,7 +34,8 @@ impl EvictedSelectors {
         self.count += 1;
     }
 
-    /// Returns the last evicted record that may have selected this hash; 0 if there is none.
+    /// Returns the sequence number of the last evicted purge that may have had this hash; 0 if
+    /// there is none.
     pub(super) fn last(&self, hash: u64) -> u64 {
         let buckets =
             self.by_attribute_set.get(attribute_set_of(hash).index()).and_then(Option::as_ref);
@@ -45,7 +46,7 @@ impl EvictedSelectors {
         self.count
     }
 
-    /// Clears all buckets, once the low watermark is above them.
+    /// Clears all buckets. Call this once the low watermark is above all evicted purges.
     pub(super) fn clear(&mut self) {
         self.by_attribute_set = Default::default();
     }

@@ -2,8 +2,8 @@
 
 /// Returns whether a text matches `pattern`; each `*` matches any text, including none.
 ///
-/// A text that is not UTF-8 matches every pattern, which is the safe side for purging. Takes time
-/// in proportion to the text for each `*`.
+/// A text that is not UTF-8 matches every pattern, which is safe for purging. Each `*` costs time
+/// proportional to the length of the text.
 pub(super) fn matches(pattern: &str, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return true };
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };

@@ -1,4 +1,4 @@
-//! The last purge of each selector, with a limited capacity.
+//! The last purge of each selector, up to a maximum number of selectors.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,7 +7,7 @@ use std::{
 
 use super::PurgeMode;
 
-/// A map by selector hash, without hashing again.
+/// A map by selector hash, which does not hash the key again.
 pub(super) type ByHash<Value> = HashMap<u64, Value, BuildHasherDefault<IdentityHasher>>;
 
 /// Identity hasher for evenly distributed hashes.
@@ -30,7 +30,7 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// When a selector was last purged; 0 is never.
+/// Sequence numbers of the last hard and soft purge of a selector; 0 if there was none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastPurge {
     pub(super) hard: u64,
@@ -45,17 +45,17 @@ impl LastPurge {
     }
 }
 
-/// The last purge by selector hash, in order of the records.
+/// The last purge of each selector, by hash and in log order.
 #[derive(Debug)]
 pub(super) struct LastPurges {
     by_hash: ByHash<LastPurge>,
     /// Sequence number and hash of each purge, oldest first. Outdated items stay until they reach
-    /// the front or become too many.
+    /// the front or there are too many of them.
     order: VecDeque<(u64, u64)>,
     capacity: usize,
 }
 
-/// Number of outdated items that is always tolerated.
+/// Number of outdated items in `order` that never triggers a cleanup.
 const ORDER_SLACK: usize = 64;
 
 impl LastPurges {
@@ -84,7 +84,7 @@ impl LastPurges {
         }
     }
 
-    /// Removes and returns the oldest purge if the capacity is exceeded.
+    /// Removes and returns the oldest purge if there are too many, else `None`.
     pub(super) fn pop_excess(&mut self) -> Option<(u64, LastPurge)> {
         while self.by_hash.len() > self.capacity {
             let (seq, hash) = self.order.pop_front()?;
@@ -118,7 +118,7 @@ impl LastPurges {
     }
 }
 
-/// Returns whether this is the latest purge of the hash.
+/// Returns whether `seq` is the latest purge of the hash.
 fn is_current(by_hash: &ByHash<LastPurge>, seq: u64, hash: u64) -> bool {
     by_hash.get(&hash).is_some_and(|last_purge| last_purge.latest() == seq)
 }

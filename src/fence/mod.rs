@@ -1,4 +1,4 @@
-//! Fences: whether a later purge selects a stored response.
+//! Fences decide whether a later purge selects a stored response.
 //!
 //! Every purge is a [`PurgeRecord`] in one ordered log. A response is stored with its [`Fence`]:
 //! the last record that its node had applied *before* the origin request. The response is alive
@@ -25,18 +25,19 @@ pub use record::{Purge, PurgeMode, PurgeRecord, PurgeSource};
 pub use selector::{Selector, credential_tag};
 pub use table::{PurgeTable, PurgeVerdict};
 
-/// The id of a purge log, drawn at random when it begins.
+/// The id of a purge log, drawn at random when the log begins.
 ///
 /// A log that was flushed or lost in a restart comes back with another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LogId(pub u64);
 
-/// A position in a purge log: every record up to it was applied before the origin request.
+/// A position in a purge log. The fence of a response is the last record applied before the origin
+/// request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Fence {
     /// The log.
     pub log: LogId,
-    /// The last record applied; 0 before the first.
+    /// The sequence number of the last record applied; 0 before the first record.
     pub seq: u64,
 }
 

@@ -24,7 +24,8 @@ struct PendingCounts {
     /// Number of purges of each mode.
     hard: usize,
     soft: usize,
-    /// Here `hard` and `soft` are table versions: pending purges have no sequence number.
+    /// The last pending purges. `hard` and `soft` are table versions here, since pending purges
+    /// have no sequence number.
     last: LastPurge,
 }
 
@@ -59,8 +60,8 @@ impl PendingPurges {
 
     /// Removes a purge.
     ///
-    /// If other pending purges select the same hash, the latest version stays. The record of this
-    /// purge selects the excess anyway.
+    /// If other pending purges have the same hash, its latest version stays. That may select too
+    /// many responses, but the record of the removed purge selects those anyway.
     pub(super) fn remove(&mut self, id: PendingPurgeId) {
         let Some((mode, hashes)) = self.purges.remove(&id) else { return };
         for hash in hashes {

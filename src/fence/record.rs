@@ -5,13 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Selector;
 use crate::field::Timestamp;
 
-/// A purge without a position; its JSON form is the content of a record.
+/// A purge without a position in the log. Its JSON form is the content of a record.
 ///
 /// Unknown members make a record unreadable, because they may widen the purge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Purge {
-    /// Whether the selected responses are gone or stale.
+    /// Whether the selected responses become unusable or stale.
     pub mode: PurgeMode,
     /// The selectors, combined by *or*.
     pub selectors: Vec<Selector>,
@@ -31,7 +31,7 @@ pub struct Purge {
 pub struct PurgeRecord {
     /// Sequence number, increasing by one.
     pub seq: u64,
-    /// When it was appended, by the clock of the log.
+    /// When the record was appended, by the clock of the log.
     pub at: Timestamp,
     /// The purge itself.
     pub purge: Purge,
@@ -41,10 +41,10 @@ pub struct PurgeRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeMode {
-    /// It must not be used.
+    /// The response must not be used.
     #[default]
     Hard,
-    /// It is stale, and may be served while it is revalidated.
+    /// The response is stale, and may be served while it is revalidated.
     Soft,
 }
 
@@ -76,7 +76,7 @@ pub enum PurgeSource {
     Unknown,
 }
 
-/// Accepts unknown sources: they do not change what is purged.
+/// Parses a source. Accepts unknown ones, because the source does not change what is purged.
 fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PurgeSource, D::Error> {
     let source = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(source).unwrap_or(PurgeSource::Unknown))

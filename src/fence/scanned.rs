@@ -1,4 +1,5 @@
-//! Selectors without a hash, which are matched one by one: patterns and combinations.
+//! Selectors that are matched one by one, because they cannot be looked up by hash: patterns and
+//! combinations.
 
 use std::collections::VecDeque;
 
@@ -13,15 +14,15 @@ const MAX_SCANNED: usize = 1000;
 pub(super) struct ScannedSelectors {
     selectors: VecDeque<ScannedSelector>,
     bytes: usize,
-    /// When the last record was appended.
+    /// When the last applied record was appended.
     now: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 struct ScannedSelector {
-    /// The hash under which its last purge is stored.
+    /// The hash under which the selector's last purge is stored.
     hash: u64,
-    /// The table version of its last purge.
+    /// The table version of the selector's last purge.
     version: u64,
     at: Option<Timestamp>,
     selector: Box<Selector>,
@@ -45,7 +46,7 @@ impl ScannedSelectors {
         self.selectors.push_back(scanned);
     }
 
-    /// Returns the hashes of matching selectors added after the version `since`.
+    /// Returns the hashes of matching selectors that were last purged after the version `since`.
     pub(super) fn since(
         &self,
         since: u64,
@@ -55,7 +56,8 @@ impl ScannedSelectors {
         newer.filter(move |scanned| matches(&scanned.selector)).map(|scanned| scanned.hash)
     }
 
-    /// Removes the oldest selector that may go, if there are too many. Returns its hash and time.
+    /// If there are too many selectors, removes the oldest that need not stay. Returns its hash and
+    /// the time of its last purge.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -69,7 +71,7 @@ impl ScannedSelectors {
         Some((scanned.hash, scanned.at))
     }
 
-    /// Keeps only the selectors that must stay.
+    /// Removes all selectors except those that must stay.
     pub(super) fn retain(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.selectors.retain(|scanned| must_stay(scanned.hash));
         self.bytes = self.selectors.iter().map(|scanned| size(&scanned.selector)).sum();

@@ -15,13 +15,14 @@ pub enum Selector {
     Tag(Box<str>),
     /// All variants of one URL, in the normal form `host/path?query` of the cache key.
     ///
-    /// Without a host it selects the path on every host. Scheme and default port are omitted.
+    /// Without a host, the selector applies to the path on every host. Scheme and default port are
+    /// omitted.
     Url(Box<str>),
     /// Every URL whose normal form begins with this text.
     Prefix(Box<str>),
     /// Every URL that matches this pattern; each `*` matches any text, including none.
     ///
-    /// Without a host it selects the path on every host.
+    /// Without a host, the selector applies to the path on every host.
     Pattern(Box<str>),
     /// Every response.
     Everything,
@@ -31,16 +32,17 @@ pub enum Selector {
     Route(Box<str>),
     /// The responses of this namespace version.
     Version(Box<str>),
-    /// The acceptance of the credential with this digest. Selects no response.
+    /// The origin's acceptance of the credential with this digest. Selects no response.
     Credential(Box<str>),
-    /// Responses that all of these select. An empty list selects everything.
+    /// Responses that all of these selectors select. An empty list selects everything.
     All(Box<[Self]>),
 }
 
 impl Selector {
-    /// Returns whether this selects a response.
+    /// Returns whether the selector selects a response.
     ///
-    /// A [`PurgeTable`](super::PurgeTable) gives the same result by hash, or selects more.
+    /// A [`PurgeTable`](super::PurgeTable) gives the same result by hash, or selects more
+    /// responses.
     pub fn selects<'a>(
         &self,
         candidate: &PurgeCandidate<'_, impl Iterator<Item = &'a str> + Clone>,
@@ -50,7 +52,7 @@ impl Selector {
         })
     }
 
-    /// Like [`selects`](Self::selects), with a predicate in place of the tags.
+    /// Like [`selects`](Self::selects), with a predicate instead of the response's tags.
     pub(super) fn matches(
         &self,
         url: &[u8],
@@ -81,7 +83,7 @@ impl Selector {
         }
     }
 
-    /// Returns the conjunction as a flat list.
+    /// Returns the terms of a conjunction as a flat list.
     pub(super) fn terms(&self) -> Vec<&Self> {
         match self {
             Self::All(selectors) => selectors.iter().flat_map(Self::terms).collect(),
@@ -92,7 +94,7 @@ impl Selector {
 
 /// Returns the reserved tag of a credential.
 ///
-/// Tags of responses contain no control characters.
+/// The tag starts with a control character, which tags of responses never contain.
 pub fn credential_tag(digest: &str) -> String {
     format!("\u{1}{digest}")
 }

@@ -1,4 +1,4 @@
-//! Hashes of selectors, and the hashes under which a response may be selected.
+//! Hashes of selectors, and the hashes of all selectors that may select a response.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -16,7 +16,7 @@ pub(super) enum SelectorKind {
     Tag,
     Url,
     Prefix,
-    /// Has no hash that a response can produce; it is matched directly.
+    /// A selector that cannot be looked up by a hash of the response; it is matched directly.
     Scanned,
 }
 
@@ -24,7 +24,7 @@ pub(super) enum SelectorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AttributeSet(u8);
 
-/// The responses with certain attribute values, or all responses.
+/// The set of responses with certain attribute values, or of all responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scope {
     attribute_set: AttributeSet,
@@ -67,14 +67,14 @@ impl AttributeSet {
     }
 }
 
-/// Assigns hashes to selectors and responses.
+/// Computes the hashes of selectors, and the hashes to look up for a response.
 ///
-/// A hash is keyed per table, and its bits 40 to 42 hold the attribute set. Attackers cannot search
-/// for collisions. A collision only widens a purge, which is safe.
+/// Bits 40 to 42 of a hash hold the attribute set. Each table has its own random hash key, so
+/// attackers cannot search for collisions. A collision only widens a purge, which is safe.
 #[derive(Debug, Default)]
 pub(super) struct SelectorIndex {
     keys: RandomState,
-    /// Prefix lengths in use, of prefixes with a host and of those without.
+    /// Lengths of the prefixes with a host. `from_path` holds the lengths of those without.
     with_host: PrefixLengths,
     from_path: PrefixLengths,
     scanned: ScannedSelectors,
@@ -113,7 +113,7 @@ impl SelectorIndex {
 
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeSet(0), hash: 0 };
 
-    /// Returns the scope of a response, restricted to this attribute set.
+    /// Returns the scope of the responses that have these values for this attribute set.
     pub(super) fn scope(
         &self,
         attribute_set: AttributeSet,
@@ -136,13 +136,13 @@ impl SelectorIndex {
         self.hash(SelectorKind::Tag, scope, tag.as_bytes())
     }
 
-    /// Returns the hashes that may select this normalised URL, with its host and without.
+    /// Returns the hashes of the URL selectors for this normalised URL, with and without its host.
     pub(super) fn urls(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let forms = [Some(url), path_of(url)].into_iter().flatten();
         forms.map(move |form| self.hash(SelectorKind::Url, scope, form))
     }
 
-    /// Returns the hashes of all prefixes in use that match this URL.
+    /// Returns the hashes of the prefixes of this URL that have a length in use.
     pub(super) fn prefixes(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let path = path_of(url).unwrap_or_default();
         let with_host = self.with_host.up_to(url.len()).filter_map(|length| url.get(..length));
@@ -157,7 +157,8 @@ impl SelectorIndex {
             .chain(as_directory)
     }
 
-    /// Returns the hashes of matching scanned selectors added after the version `since`.
+    /// Returns the hashes of matching scanned selectors that were last purged after the version
+    /// `since`.
     pub(super) fn scanned(
         &self,
         since: u64,
@@ -166,7 +167,8 @@ impl SelectorIndex {
         self.scanned.since(since, matches)
     }
 
-    /// Removes the oldest scanned selector if there are too many. Returns its hash and time.
+    /// If there are too many scanned selectors, removes the oldest that need not stay. Returns its
+    /// hash and the time of its last purge.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -178,12 +180,12 @@ impl SelectorIndex {
         self.scanned.advance(now);
     }
 
-    /// Keeps only the scanned selectors that must stay.
+    /// Removes all scanned selectors except those that must stay.
     pub(super) fn retain_scanned(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.scanned.retain(must_stay);
     }
 
-    /// Forgets the prefix lengths in use.
+    /// Clears the prefix lengths in use.
     pub(super) fn clear_prefixes(&mut self) {
         self.with_host = PrefixLengths::default();
         self.from_path = PrefixLengths::default();
@@ -211,7 +213,7 @@ impl SelectorIndex {
     }
 }
 
-/// Position of the attribute set in a hash. Hash tables use the bits at either end.
+/// Position of the attribute set in a hash. Hash tables use the lowest and highest bits.
 const ATTRIBUTE_SET_SHIFT: u32 = 40;
 const ATTRIBUTE_SET_MASK: u64 = AttributeSet::COUNT as u64 - 1;
 
@@ -220,7 +222,7 @@ pub(super) fn attribute_set_of(hash: u64) -> AttributeSet {
     AttributeSet(u8::try_from(hash >> ATTRIBUTE_SET_SHIFT & ATTRIBUTE_SET_MASK).unwrap_or_default())
 }
 
-/// Splits a selector into one indexable term and attributes, if it has that form.
+/// Splits a selector into one indexable term and attributes. Returns `None` if it has another form.
 fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_>)> {
     let (mut main, mut attributes) = (&Selector::Everything, ResponseAttributes::default());
     for term in selector.terms() {
@@ -244,7 +246,7 @@ fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_
     Some((main, attributes))
 }
 
-/// Maximum length of an indexed prefix in bytes. Longer ones are cut and select more, which is
+/// Maximum length of an indexed prefix in bytes. Longer prefixes are cut and select more, which is
 /// safe.
 const MAX_PREFIX: usize = 1023;
 
@@ -252,7 +254,7 @@ fn truncate_prefix(prefix: &[u8]) -> &[u8] {
     prefix.get(..MAX_PREFIX).unwrap_or(prefix)
 }
 
-/// The prefix lengths in use, one bit each; they limit the hashes tried by a lookup.
+/// The set of prefix lengths in use, one bit each. It limits the number of hashes per lookup.
 #[derive(Debug, Default)]
 struct PrefixLengths([u64; (MAX_PREFIX + 1) / 64]);
 
@@ -267,7 +269,7 @@ impl PrefixLengths {
         self.0.get(length / 64).is_some_and(|word| word & 1 << (length % 64) != 0)
     }
 
-    /// Returns the [`directory`] of a URL if its length is in use.
+    /// Returns the [`directory`] of a URL, or `None` if no prefix has that length.
     fn directory(&self, url: &[u8]) -> Option<Vec<u8>> {
         let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
         if self.has(end + 1) { directory(url) } else { None }

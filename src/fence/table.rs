@@ -13,16 +13,16 @@ use crate::field::Timestamp;
 /// The purges applied by one node.
 ///
 /// A selector takes 50 to 110 bytes, however often it is purged. After the first purge, judging a
-/// response with four tags takes about 0.1 µs. Each prefix length in use adds 15 ns, and each
-/// attribute set in use adds the same again. Patterns and other combinations are scanned, at most
-/// 1,000 of them.
+/// response with four tags takes about 0.1 µs. Each prefix length in use adds 15 ns. All this is
+/// repeated for each attribute set in use. Patterns and other combinations, at most 1,000, are
+/// matched one by one.
 #[derive(Debug)]
 pub struct PurgeTable {
     log: LogId,
     applied: u64,
     /// Responses with an older fence are dead, because purges of them may be unknown.
     low_watermark: u64,
-    /// When the record at the low watermark, or the first one after it, was appended. None before
+    /// When the record at the low watermark, or the first one after it, was appended. `None` before
     /// the first record.
     low_watermark_at: Option<Timestamp>,
     version: u64,
@@ -39,7 +39,7 @@ struct LastChanges {
     by_attribute_set: [ChangesByKind; AttributeSet::COUNT],
     /// The last change of a scanned selector.
     scanned: u64,
-    /// The latest version of an evicted purge.
+    /// The highest version of an evicted purge.
     evicted: u64,
 }
 
@@ -85,16 +85,16 @@ impl LastChanges {
 /// Whether a stored response survives the applied purges, in increasing severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PurgeVerdict {
-    /// No later record selects it.
+    /// No later record selects the response.
     Alive,
-    /// A later soft purge selects it: it is stale regardless of its freshness.
+    /// A later soft purge selects the response: it is stale regardless of its freshness.
     Soft,
-    /// It must not be used: a later hard purge selects it, or may have.
+    /// The response must not be used: a later hard purge selects it, or may select it.
     Dead,
 }
 
 impl PurgeVerdict {
-    /// Returns the verdict on a response older than `since`.
+    /// Returns the verdict on a response with the fence or version `since`.
     fn of(last_purge: LastPurge, since: u64) -> Self {
         if last_purge.hard > since {
             Self::Dead
@@ -109,8 +109,8 @@ impl PurgeVerdict {
 impl PurgeTable {
     /// Creates a table for `capacity` selectors.
     ///
-    /// Beyond it the oldest are evicted. Responses that they select stay dead, and a few others
-    /// with them.
+    /// Beyond the capacity, the oldest selectors are evicted. Responses that they select stay dead,
+    /// and a few other responses become dead.
     pub fn new(capacity: usize) -> Self {
         Self {
             log: LogId::default(),
@@ -126,10 +126,10 @@ impl PurgeTable {
         }
     }
 
-    /// Follows this log from the fence on; older fences and other logs are dead.
+    /// Follows a log from this fence. Responses with an older fence or of another log are dead.
     ///
-    /// If the same log begins again at an earlier position, its numbers are reused. Then all
-    /// responses are dead until the log is beyond the old position. Pending purges are kept.
+    /// If the same log begins again at an earlier position, its sequence numbers are reused. Then
+    /// all responses are dead until the log is beyond the old position. Pending purges are kept.
     pub fn begin(&mut self, fence: Fence) {
         self.version += 1;
         let mut low_watermark = fence.seq;
@@ -176,11 +176,11 @@ impl PurgeTable {
 
     /// Applies a purge that is not in the log yet.
     ///
-    /// It counts as later than every fence. It spares responses that this process requested
-    /// afterwards, but none of other processes.
+    /// A pending purge counts as later than every fence. It spares responses that this process
+    /// requested afterwards, but none of other processes.
     ///
-    /// Its record is applied like any other. Responses requested between the two are purged a
-    /// second time, because their fence precedes the record.
+    /// The record of the purge is applied later, like any other. It also purges responses requested
+    /// in between, because their fence precedes the record.
     pub fn apply_pending(&mut self, purge: &Purge) -> PendingPurgeId {
         self.version += 1;
         let mut hashes = Vec::with_capacity(purge.selectors.len());
@@ -192,7 +192,7 @@ impl PurgeTable {
 
     /// Removes a pending purge.
     ///
-    /// Call it when its record is applied, or precedes the start of the log.
+    /// Call this once the purge's record is applied, or precedes the start of the log.
     pub fn remove_pending(&mut self, pending: PendingPurgeId) {
         self.pending.remove(pending);
     }
@@ -209,7 +209,7 @@ impl PurgeTable {
 
     /// Returns when the known log begins: responses requested earlier are dead.
     ///
-    /// None before the first record.
+    /// Returns `None` before the first record.
     pub fn low_watermark_at(&self) -> Option<Timestamp> {
         self.low_watermark_at
     }
@@ -219,7 +219,7 @@ impl PurgeTable {
         self.evicted.count()
     }
 
-    /// Returns the version, which changes with every purge; never 0.
+    /// Returns the version of the table, which every purge increments; never 0.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -240,10 +240,10 @@ impl PurgeTable {
         size_of::<Self>() + kept + self.pending.bytes() + self.index.bytes()
     }
 
-    /// Judges a response with this fence.
+    /// Returns the verdict on a response with this fence.
     ///
-    /// `checked` is the table version at which it was last found alive or was requested; 0 if
-    /// unknown. Selectors that have not changed since are not looked up.
+    /// `checked` is the table version at which the response was last found alive, or was requested;
+    /// 0 if unknown. Selectors that were not purged since then are not looked up.
     pub fn judge<'a>(
         &self,
         fence: Fence,
@@ -265,13 +265,14 @@ impl PurgeTable {
         verdict
     }
 
-    /// Returns whether a record selects the credential with this digest.
+    /// Returns whether a record revoked the credential with this digest.
     pub fn is_credential_revoked(&self, credential: &str) -> bool {
         let hash = self.index.tag(SelectorIndex::ALL, &credential_tag(credential));
         self.last_change(hash) > 0 || self.evicted.last(hash) > 0
     }
 
-    /// Returns the hashes within an attribute set that may have been purged after `since`.
+    /// Returns the candidate's hashes within an attribute set that may have been purged after
+    /// `since`.
     fn hashes_of<'a, 'b>(
         &self,
         candidate: &PurgeCandidate<'b, impl Iterator<Item = &'a str> + Clone>,
@@ -308,7 +309,8 @@ impl PurgeTable {
         verdict
     }
 
-    /// Returns whether a change since `since` may select this response, whatever its tags are.
+    /// Returns whether a purge after the version `since` may select this response, whatever its
+    /// tags.
     pub fn may_select(&self, since: u64, url: &[u8], attributes: ResponseAttributes<'_>) -> bool {
         let is_newer = |hash| self.last_change(hash) > since;
         let mut attribute_sets = self.last_changes.since(since, attributes);
@@ -333,13 +335,14 @@ impl PurgeTable {
         indexed
     }
 
-    /// Evicts the last purge of a hash.
+    /// Moves the last purge of a hash to the evicted selectors.
     fn evict(&mut self, hash: u64, last_purge: LastPurge) {
         self.evicted.add(hash, last_purge);
         self.last_changes.evicted = self.last_changes.evicted.max(last_purge.version);
     }
 
-    /// Evicts a scanned selector: responses with a fence before its last purge are dead.
+    /// Evicts a scanned selector, and raises the low watermark to its last purge: responses with an
+    /// earlier fence are dead.
     fn evict_scanned(&mut self, hash: u64, at: Option<Timestamp>) {
         let last_purge = self.last_purges.remove(hash).unwrap_or_default();
         let last = last_purge.latest().max(self.evicted.last(hash));
@@ -358,14 +361,14 @@ impl PurgeTable {
         applied.max(pending).max(evicted).unwrap_or(PurgeVerdict::Alive)
     }
 
-    /// Returns the version of the last change of a selector; 0 is never.
+    /// Returns the table version of a selector's last purge; 0 if there was none.
     fn last_change(&self, hash: u64) -> u64 {
         let applied = self.last_purges.find(hash).map_or(0, |last_purge| last_purge.version);
         let pending = self.pending.find(hash).map_or(0, |last_purge| last_purge.version);
         applied.max(pending)
     }
 
-    /// Raises the low watermark. No purge is later, so that all are dropped.
+    /// Raises the low watermark, and drops all purges, because none is later.
     fn raise_low_watermark(&mut self, low_watermark: u64, at: Option<Timestamp>) {
         (self.low_watermark, self.low_watermark_at) = (self.low_watermark.max(low_watermark), at);
         self.last_purges.clear();

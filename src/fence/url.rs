@@ -1,12 +1,12 @@
 //! Parts of normalised URLs, as selectors match them.
 
-/// Returns a URL without its host.
+/// Returns a URL without its host; `None` if it has no path.
 pub(super) fn path_of(url: &[u8]) -> Option<&[u8]> {
     let start = url.iter().position(|byte| *byte == b'/')?;
     url.get(start..)
 }
 
-/// Returns a URL up to the end of its path with a slash appended; none if it has one.
+/// Returns a URL up to the end of its path with a slash appended; `None` if the path ends with one.
 ///
 /// Normalised URLs have no trailing slash, but the prefix `/a/` selects `/a` as well.
 pub(super) fn directory(url: &[u8]) -> Option<Vec<u8>> {
@@ -20,7 +20,7 @@ pub(super) fn has_prefix(url: &[u8], prefix: &[u8]) -> bool {
     url.starts_with(prefix) || directory(url).is_some_and(|directory| directory == prefix)
 }
 
-/// Returns the URL with a slash at the end of its path, unless it has one.
+/// Returns the URL with a slash at the end of its path; `None` if the path ends with one.
 pub(super) fn with_trailing_slash(url: &[u8]) -> Option<Vec<u8>> {
     let mut with_trailing_slash = directory(url)?;
     with_trailing_slash.extend_from_slice(url.get(with_trailing_slash.len() - 1..)?);

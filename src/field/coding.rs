@@ -36,6 +36,14 @@ pub(crate) fn includes(wider: &[u8], narrower: &[u8]) -> bool {
     compared.into_iter().all(|coding| !accepts(narrower, coding) || accepts(wider, coding))
 }
 
+/// Returns whether there are responses in other codings beside this one, as its `Vary` says.
+///
+/// They share their `Last-Modified`, so that is a weak validator (RFC 9110 §8.8.1).
+pub(crate) fn is_negotiated(response: &HeaderMap) -> bool {
+    list::members(response, header::VARY)
+        .any(|name| name.eq_ignore_ascii_case(header::ACCEPT_ENCODING.as_str().as_bytes()))
+}
+
 fn is_none(coding: &[u8]) -> bool {
     coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
 }

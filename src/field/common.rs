@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-/// Limits of the table: its number of values, and the length of each. At most 64 KiB altogether.
+/// Maximum number of values, and maximum length of each. The table takes at most 64 KiB.
 const VALUES: usize = 512;
 const LONGEST: usize = 128;
 

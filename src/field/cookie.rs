@@ -8,7 +8,7 @@
 //! - ASP.NET ignores the case of names.
 //! - Go and Tomcat skip a malformed cookie. Express and Django keep it.
 //!
-//! A cookie that one of them sees and Larder does not lets a client choose what others get.
+//! If one of them sees a cookie that Larder does not see, a client can choose what others get.
 
 use http::{HeaderMap, header};
 
@@ -20,20 +20,21 @@ pub(crate) struct Cookie<'a> {
     /// The whole cookie: `name=value`.
     pub pair: &'a [u8],
     pub name: &'a [u8],
-    /// How far servers agree about it.
+    /// How far servers agree about the cookie.
     pub form: CookieForm,
 }
 
 /// How far servers agree about a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CookieForm {
-    /// It follows the grammar, so all servers read it alike.
+    /// The cookie follows the grammar, so all servers read it alike.
     Plain,
-    /// Its value breaks the grammar. Some servers skip it, and perhaps the cookies after it.
+    /// The value breaks the grammar. Some servers skip the cookie, and perhaps the cookies after
+    /// it.
     Loose,
-    /// Its name is empty or malformed, or some servers read a different name.
+    /// The name is empty or malformed, or some servers read a different name.
     OddName,
-    /// Some servers see another cookie inside it, or read the next cookie as part of it.
+    /// Some servers see another cookie inside this one, or read the next cookie as part of it.
     Hidden,
 }
 

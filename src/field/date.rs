@@ -10,7 +10,7 @@ use jiff::civil::{Date, date};
 
 /// A wall-clock instant: milliseconds since the Unix epoch.
 ///
-/// The pure rooms never read a clock. Callers pass the current time as `now`.
+/// Modules without I/O never read a clock: callers pass the current time as `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -40,14 +40,14 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Returns this instant moved into the future; saturates.
+    /// Returns the instant `by` later; saturates.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// Returns this instant moved into the past; saturates at the epoch.
+    /// Returns the instant `by` earlier; saturates at the epoch.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);

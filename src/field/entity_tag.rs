@@ -22,7 +22,7 @@ pub(crate) struct EntityTag<'a> {
 }
 
 impl<'a> EntityTag<'a> {
-    /// Parses one entity tag; `None` if there are no bytes.
+    /// Parses one entity tag; `None` if the text is empty.
     ///
     /// A malformed tag, such as one without quotes, counts as weak.
     pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
@@ -41,14 +41,14 @@ impl<'a> EntityTag<'a> {
         self.strength
     }
 
-    /// Compares weakly (RFC 9110 §8.8.3.2), as for `If-None-Match`.
+    /// Returns whether tags match weakly (RFC 9110 §8.8.3.2), as for `If-None-Match`.
     ///
     /// Ignores quotes: some origins omit them, and clients then add them.
     pub(crate) fn matches_weakly(self, other: EntityTag<'_>) -> bool {
         unquoted(self.opaque) == unquoted(other.opaque)
     }
 
-    /// Compares strongly (RFC 9110 §8.8.3.2), as for `If-Range` and `If-Match`.
+    /// Returns whether tags match strongly (RFC 9110 §8.8.3.2), as for `If-Range` and `If-Match`.
     pub(crate) fn matches_strongly(self, other: EntityTag<'_>) -> bool {
         self.strength == Strength::Strong
             && other.strength == Strength::Strong
@@ -79,7 +79,7 @@ fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListMatch {
     Absent,
-    /// The field lists the tag, or it is `*`.
+    /// The field lists the tag, or the field is `*`.
     Matches,
     /// The field does not list the tag.
     Differs,
@@ -104,7 +104,7 @@ pub(crate) fn match_weakly(
     outcome
 }
 
-/// Returns whether one line of tags lists this one, compared weakly.
+/// Returns whether a line of tags lists `stored`, compared weakly.
 fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
     loop {
         while let [b' ' | b'\t' | b',', tail @ ..] = line {

@@ -10,7 +10,7 @@ pub(crate) fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u
     parameter_of(element, name)
 }
 
-/// Returns the values of a parameter in all elements that have it, the client's first.
+/// Returns the values of a parameter in all elements that have it, in order from the client.
 ///
 /// Skips values that are not text.
 pub(crate) fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {

@@ -88,8 +88,8 @@ fn by_suffix(rest: &str) -> ForwardingKind {
 
 /// Fields that some origins treat as the method or target of the request.
 ///
-/// Symfony, Laravel, Rails and Express with their override middleware do, as does ASP.NET. So do
-/// servers behind IIS URL rewriting or Envoy.
+/// Such origins are Symfony, Laravel, Rails and Express with their override middleware, ASP.NET,
+/// and servers behind IIS URL rewriting or Envoy.
 pub(crate) const OVERRIDES: [&str; 11] = [
     "x-http-method-override",
     "x-http-method",
@@ -106,7 +106,7 @@ pub(crate) const OVERRIDES: [&str; 11] = [
 
 /// Returns whether origins may read another method or target than the request has.
 ///
-/// Costs one look at each name of every forwarded request; few names begin like the listed ones.
+/// Looks at each name of every forwarded request; few names begin like the listed ones.
 pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
     let may_override =
         |name: &&str| matches!(name.as_bytes(), [b'x', b'-', b'e' | b'h' | b'm' | b'o' | b'r', ..]);

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-/// On a request, asks the cache to wait until prefetching is complete. On the response, reports the
-/// outcome. The field is never forwarded.
+/// The field with which a request asks Larder to respond only once prefetching is complete. The
+/// response reports the outcome in it. The field is never forwarded.
 pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;
@@ -89,7 +89,8 @@ pub fn remove_listed(headers: &mut HeaderMap) {
 
 /// Returns whether a field stays even if `Connection` lists it.
 ///
-/// Without these, a message would lose its framing, its routing, or the trace that detects loops.
+/// Without `Host`, `Content-Length` or `Via`, a message would lose its routing, its framing, or the
+/// trace that detects loops.
 fn is_end_to_end(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::VIA].contains(name)
 }

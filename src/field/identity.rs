@@ -1,7 +1,7 @@
 //! Names of request fields that commonly identify the client.
 //!
-//! No standard lists them, so the words of a name decide: `X-Shopify-Access-Token` contains the
-//! word *token*. A false positive costs hits. A false negative serves one client's response to
+//! No standard lists such fields, so the words of a name decide: `X-Shopify-Access-Token` contains
+//! the word *token*. A false positive costs hits. A false negative serves one client's response to
 //! another.
 
 use super::name::{PatternSet, StaticNameSet, WordSet, is_same};
@@ -112,7 +112,7 @@ pub static CREDENTIAL_WORDS: WordSet = WordSet::new(&[
 /// Word endings that mark a credential.
 pub const ENDINGS: [&str; 5] = ["token", "apikey", "secret", "password", "sessionid"];
 
-/// Names of credentials that contain none of the words.
+/// Names of credentials that contain no word of [`CREDENTIAL_WORDS`].
 pub static NAMES: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "client-cert*",
@@ -162,7 +162,7 @@ pub static TENANT_WORDS: WordSet = WordSet::new(&[
     "workspace",
 ]);
 
-/// Names that contain one of the words and do not identify the client.
+/// Names that contain a word for credentials or tenants but do not identify the client.
 ///
 /// Examples are anti-forgery tokens, idempotency keys, trace IDs, and browser descriptions.
 pub static HARMLESS: PatternSet = PatternSet::new(&[

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{EntityTag, Timestamp, entity_tag::Strength, list};
+use super::{EntityTag, Timestamp, coding, entity_tag::Strength, list};
 
 /// A parsed `Range` field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl RangeSpec {
         }
     }
 
-    /// Returns the range within a representation of this length, or `None` if it is empty.
+    /// Returns the range within a representation of this length, or `None` if it contains no byte.
     pub fn resolve(self, length: u64) -> Option<ByteRange> {
         let end = length.checked_sub(1)?;
         let (first, last) = match self {
@@ -162,7 +162,8 @@ impl IfRange {
     /// Compares the request's `If-Range` with the validators of a stored response.
     ///
     /// Tags are compared strongly. A date has to equal a `Last-Modified` that is a strong
-    /// validator, at least a second older than the response's `Date` (RFC 9110 §8.8.2.2).
+    /// validator: at least a second older than the response's `Date` (RFC 9110 §8.8.2.2), and not
+    /// that of responses in other codings as well (§8.8.1).
     pub(crate) fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> Self {
         let Some(condition) = request.get(header::IF_RANGE) else {
             return Self::Holds;
@@ -172,6 +173,15 @@ impl IfRange {
             None => is_strong_tag(condition, stored),
         };
         if holds { Self::Holds } else { Self::Fails }
+    }
+}
+
+/// Removes `Range` with an `If-Range` that is a date, for a server that takes it for a strong validator.
+pub(crate) fn remove_dated(request: &mut HeaderMap) {
+    let condition = request.get(header::IF_RANGE).map(HeaderValue::as_bytes);
+    if condition.and_then(Timestamp::parse_http_date).is_some() {
+        request.remove(header::IF_RANGE);
+        request.remove(header::RANGE);
     }
 }
 
@@ -192,7 +202,9 @@ fn is_strong_date(asked: Timestamp, stored: &HeaderMap) -> bool {
         Timestamp::parse_http_date(value.as_bytes())
     };
     match (date(header::LAST_MODIFIED), date(header::DATE)) {
-        (Some(modified), Some(sent)) => modified == asked && modified < sent,
+        (Some(modified), Some(sent)) => {
+            modified == asked && modified < sent && !coding::is_negotiated(stored)
+        }
         _ => false,
     }
 }
@@ -304,6 +316,12 @@ mod tests {
         assert_eq!(if_range("Sun, 06 Nov 1994 08:49:36 GMT", &dated), IfRange::Fails);
         let weak = [(header::LAST_MODIFIED, modified), (header::DATE, modified)];
         assert_eq!(if_range(modified, &weak), IfRange::Fails);
+        for (vary, expected) in
+            [("Origin, accept-encoding", IfRange::Fails), ("Origin", IfRange::Holds)]
+        {
+            let shared = [&dated[..], &[(header::VARY, vary)]].concat();
+            assert_eq!(if_range(modified, &shared), expected, "{vary}");
+        }
         assert_eq!(IfRange::evaluate(&HeaderMap::new(), &HeaderMap::new()), IfRange::Holds);
     }
 

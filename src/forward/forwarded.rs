@@ -77,7 +77,7 @@ fn forwarded_headers(
     }
 }
 
-/// Returns the addresses in a trusted proxy's forwarding fields, the client's first.
+/// Returns the addresses in a trusted proxy's forwarding fields, beginning with the client's.
 fn chain(client: &HeaderMap) -> String {
     let lines = client.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
     let chain = lines.collect::<Vec<_>>().join(", ");

@@ -10,7 +10,7 @@ use crate::{
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Never forwarded: CGI programs read the field as the proxy that they should use.
+/// A field that is never forwarded: CGI programs take its value for the proxy that they should use.
 const PROXY: &str = "proxy";
 
 /// Returns the fields about the target that a trusted proxy sent, sorted by name.
@@ -37,8 +37,8 @@ pub(crate) fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     trusted
 }
 
-/// Returns the scheme that the client used, if the proxy states it; `X-Forwarded-Proto` comes
-/// first.
+/// Returns the scheme that the client used, if the proxy states it. `X-Forwarded-Proto` takes
+/// precedence.
 pub(crate) fn scheme(trusted: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
     const FIELDS: [(&str, &[u8]); 6] = [
         ("x-forwarded-proto", b"https"),

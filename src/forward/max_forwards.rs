@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, header};
 
-/// Returns the number of further recipients that the request may have. `None` means no limit: for
+/// Returns the number of further recipients that the request may have; `None` for no limit. For
 /// other methods the field has no meaning.
 fn remaining(method: &Method, headers: &HeaderMap) -> Option<u32> {
     if !matches!(*method, Method::OPTIONS | Method::TRACE) {

@@ -16,14 +16,14 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Room for the fields that forwarding adds to a request.
+/// Maximum number of fields that forwarding adds to a request.
 const ADDED: usize = 9;
 
 /// Returns a client's fields as they are sent to the origin for this target.
 ///
 /// Fields about the target come from `target` only. The caller has removed the fields that the
-/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Every
-/// forwarded request passes here: one pass, into a map that need not grow.
+/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Runs for
+/// every forwarded request: makes one pass, into a map that need not grow.
 pub fn headers(
     client: &HeaderMap,
     target: &OriginTarget<'_>,

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longer request ids are replaced.
+/// Maximum length of a request ID in bytes. Longer ones are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
 /// Gives a request without a usable `X-Request-ID` a new one.

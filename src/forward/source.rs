@@ -13,7 +13,7 @@ pub struct RequestSource<'a> {
     pub peer: Option<IpAddr>,
     /// The version of the request.
     pub version: Version,
-    /// Whether its forwarding fields are trusted and continued.
+    /// Whether the client's forwarding fields are trusted and extended.
     pub is_trusted: bool,
     /// Whether the client is a gateway that authenticates users: its identity fields are forwarded.
     pub is_gateway: bool,

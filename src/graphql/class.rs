@@ -1,4 +1,5 @@
-//! Classification: whether a GraphQL request reads or writes, and what a read is keyed by.
+//! Classification: whether a GraphQL request reads or writes, and which parts of a read enter its
+//! key.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, sync::Arc};
 
@@ -11,40 +12,40 @@ use super::{
     members::{Parameters, RequestMembers, agrees_with_url, parsed},
 };
 
-/// What a request does, as far as a cache has to know.
+/// What a request does, as far as the cache needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestClass {
-    /// A query, which may be answered from the store.
+    /// A query, whose response may be stored and reused.
     Query(CanonicalRequest),
-    /// A request that is passed and changes nothing.
+    /// A request that bypasses the cache and changes nothing.
     Read(Uncached),
-    /// A request that is passed and changes something, or may do so.
+    /// A request that bypasses the cache and changes something, or may do so.
     Write(Uncached, Vec<WrittenOperation>),
 }
 
-/// Why a request is passed.
+/// Why a request bypasses the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Uncached {
     Mutation,
     Subscription,
-    /// It asks for the schema.
+    /// The request asks for the schema.
     Introspection,
-    /// Several requests in one.
+    /// Several requests are sent as one.
     Batch,
-    /// It names a document that is not known here.
+    /// The request names a document that Larder does not know.
     UnknownDocument,
-    /// Servers may read it differently, or reject it.
+    /// Servers may read the request differently, or reject it.
     Unclear,
 }
 
-/// A mutation, or what may be one.
+/// A mutation, or an operation that may be one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct WrittenOperation {
-    /// Its name; `None` if it has none, or is in doubt.
+    /// Name of the operation; `None` if it has none, or if it is uncertain.
     pub(crate) name: Option<Box<str>>,
-    /// Its variables, as JSON.
+    /// Variables of the operation, as JSON.
     pub(crate) variables: Option<Arc<str>>,
-    /// Its position in a batch.
+    /// Position of the operation in a batch; `None` without a batch.
     pub(crate) position: Option<usize>,
 }
 
@@ -70,9 +71,9 @@ pub(crate) struct CanonicalRequest {
 enum DocumentForm {
     /// As text.
     Text,
-    /// By its name in the origin's registry, and the member that says it.
+    /// By its name in the origin's registry. The first value is the request member with this name.
     Id(&'static str, Box<str>),
-    /// By its hash in the origin's registry, which the extensions say.
+    /// By its hash in the origin's registry, which is in the extensions.
     Hash,
 }
 
@@ -87,7 +88,7 @@ impl RequestClass {
         !matches!(self, Self::Write(..))
     }
 
-    /// Returns what the request may change.
+    /// Returns the operations that are mutations, or may be.
     pub(crate) fn written(&self) -> &[WrittenOperation] {
         match self {
             Self::Write(_, operations) => operations,
@@ -96,7 +97,7 @@ impl RequestClass {
     }
 }
 
-/// What requests are classified with.
+/// Classifies requests, with the documents that a route knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Classifier<'a> {
     /// The documents that were parsed, or persisted by clients.
@@ -136,7 +137,8 @@ impl Classifier<'_> {
         }
     }
 
-    /// A batch is passed; it writes if one of its requests may.
+    /// Returns the class of a batch. It is never a query, and a write if one of its requests may
+    /// write.
     fn of_batch(&self, json: &str, url_query: Option<&str>) -> RequestClass {
         let Ok(requests) = parsed::<Vec<&RawValue>>(json) else {
             return RequestClass::unclear();
@@ -188,8 +190,8 @@ impl Classifier<'_> {
         }
     }
 
-    /// Returns the document that a request names, and how it is sent; no form if the request says
-    /// a wrong hash.
+    /// Returns the document of a request and how it is sent. The form is `None` if the request has
+    /// a wrong hash for the document.
     fn document(
         &self,
         members: &RequestMembers<'_>,
@@ -223,7 +225,7 @@ fn unknown_write(cause: Uncached) -> RequestClass {
 /// Returns the class of a request that servers read differently or reject.
 fn in_doubt(document: &Document, members: &RequestMembers<'_>) -> RequestClass {
     let operations = document.operations().iter();
-    // Shared, since a document may hold thousands.
+    // Shared, since a document may hold thousands of mutations.
     let variables: Option<Arc<str>> = members.variables.map(Into::into);
     let mutations: Vec<_> = operations
         .filter(|operation| operation.kind == OperationKind::Mutation)
@@ -266,7 +268,7 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Str
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl CanonicalRequest {
-    /// Returns whether nothing more has to be done for the same request than for this one.
+    /// Returns whether an equal request may reuse this classification: it persists no document.
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.persists
     }

@@ -24,7 +24,7 @@ pub(crate) struct Document {
 /// One operation of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// Its name; `None` for the only, anonymous operation of a document.
+    /// Name of the operation; `None` for the only, anonymous operation of a document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
 }
@@ -40,19 +40,19 @@ pub(crate) enum OperationKind {
 /// Why a document is not understood. Servers reject most such documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum UnreadableDocument {
-    /// It has too many tokens, or a malformed one.
+    /// The document has too many tokens, or a malformed one.
     #[error("malformed or too long")]
     Tokens,
-    /// It does not follow the grammar, or is nested too deeply.
+    /// The document does not follow the grammar, or is nested too deeply.
     #[error("not a GraphQL document")]
     Syntax,
-    /// It defines types or directives.
+    /// The document defines types or directives.
     #[error("it defines types")]
     NotExecutable,
-    /// Its operations have the same name, or no name beside others (GraphQL §5.2).
+    /// Two operations have the same name, or one of several has no name (GraphQL §5.2).
     #[error("operations with the same name, or without one")]
     AmbiguousOperations,
-    /// It has no operation.
+    /// The document has no operation.
     #[error("no operation")]
     NoOperation,
 }

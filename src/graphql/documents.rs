@@ -12,7 +12,7 @@ use super::document::{Document, UnreadableDocument};
 /// Maximum size of each of the two caches, in bytes.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Approximate size of an entry besides its texts, in bytes.
+/// Approximate size of an entry in addition to its texts, in bytes.
 const ENTRY_BYTES: usize = 256;
 
 /// Documents by their text, and by the hash under which clients have persisted them.
@@ -62,7 +62,8 @@ impl DocumentCache {
         Ok(document)
     }
 
-    /// Persists a document with this text under its hash. Returns whether the hash is right.
+    /// Persists a document under the hash of its text if `hash` is right. Returns whether it is
+    /// right.
     pub(super) fn persist(&self, hash: &str, text: &str, document: &Arc<Document>) -> bool {
         let Some(hash) = sha256(hash) else { return false };
         if digest(&SHA256, text.as_bytes()).as_ref() != hash {
@@ -87,17 +88,17 @@ fn sha256(text: &str) -> Option<Sha256> {
     Some(hash)
 }
 
-/// The documents that the origin has registered, by their names there.
+/// The documents that the origin has registered, by their names in its registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RegisteredDocuments(HashMap<Box<str>, Arc<Document>>);
 
 /// Why a list of registered documents cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum RegistryError {
-    /// It is not JSON.
+    /// The list is not JSON.
     #[error("not JSON")]
     Json,
-    /// It has another form than the known ones.
+    /// The list has an unknown form.
     #[error(
         "expected an object of documents by name, or a list `operations` of objects with `id` and \
          `body`"

@@ -1,4 +1,4 @@
-//! What a fuzz target asks of GraphQL requests.
+//! Functions that a fuzz target calls with GraphQL requests.
 
 use super::{Classifier, DocumentCache, RegisteredDocuments, RequestClass, document::Document};
 
@@ -7,8 +7,8 @@ pub fn canonical_document(text: &str) -> Option<String> {
     Document::parse(text).ok().map(|document| document.text().to_owned())
 }
 
-/// Returns the canonical body of a request, and the query of a URL that asks for the same, if the
-/// request is a query.
+/// Returns the canonical body of a request, and the query of a URL with the same request; `None` if
+/// the request is not a query.
 pub fn canonical_request(json: &str) -> Option<(String, String)> {
     let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
     let classifier = Classifier { documents: &documents, registered: &registered };
@@ -18,7 +18,7 @@ pub fn canonical_request(json: &str) -> Option<(String, String)> {
     }
 }
 
-/// Returns the canonical body of what the query of a URL asks for, if that is a query.
+/// Returns the canonical body of the request in the query of a URL; `None` if it is not a query.
 pub fn canonical_query(query: &str) -> Option<String> {
     let (documents, registered) = (DocumentCache::default(), RegisteredDocuments::default());
     let classifier = Classifier { documents: &documents, registered: &registered };

@@ -21,17 +21,17 @@ pub(super) struct RequestMembers<'a> {
     pub(super) operation_name: Option<Cow<'a, str>>,
     /// A JSON object with at least one member.
     pub(super) variables: Option<&'a str>,
-    /// The extensions as JSON, besides `persistedQuery`.
+    /// The extensions as JSON, except `persistedQuery`.
     pub(super) extensions: BTreeMap<Cow<'a, str>, &'a RawValue>,
     /// The SHA-256 of an automatically persisted query, in hexadecimal digits.
     pub(super) hash: Option<Cow<'a, str>>,
-    /// The name of a registered document, and the member that says it.
+    /// The member that names a registered document, and the name.
     pub(super) document_id: Option<(&'static str, Cow<'a, str>)>,
-    /// Whether there is a member that some servers may know.
+    /// Whether there is a member that Larder does not know, but a server may.
     pub(super) has_unknown: bool,
 }
 
-/// A request whose members have other types than they should.
+/// The error for a request with malformed members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MalformedMembers;
 
@@ -45,7 +45,7 @@ struct PersistedQuery<'a> {
 }
 
 impl<'a> RequestMembers<'a> {
-    /// Reads a request from canonical JSON. No name in it comes twice.
+    /// Reads a request from canonical JSON, in which names are distinct.
     pub(super) fn of_json(json: &'a str) -> Result<Self, MalformedMembers> {
         let members: BTreeMap<Cow<'a, str>, &'a RawValue> = parsed(json)?;
         let mut request = Self::default();
@@ -108,8 +108,8 @@ fn resembles_member(name: &str) -> bool {
     )
 }
 
-/// Returns whether the URL of a `POST` says nothing else than its body, which asks for this
-/// operation. Some servers prefer the URL.
+/// Returns whether the URL of a `POST` does not contradict its body, which executes `operation`.
+/// Some servers prefer the URL.
 pub(super) fn agrees_with_url(url_query: Option<&str>, operation: Option<&str>) -> bool {
     pairs(url_query.unwrap_or_default()).all(|(name, value)| {
         let name = decoded(name);

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The members that identify an object among those of its type, by preference.
 const IDS: [&str; 2] = ["id", "_id"];
 
-/// How deep objects are searched. JSON that is nested deeper is refused before.
+/// Maximum depth at which objects are searched. Deeper JSON is rejected before.
 const MAX_DEPTH: usize = 128;
 
 /// Returns whether a response, or one in a batch, has errors (GraphQL §7.1.2).
@@ -22,12 +22,12 @@ pub(crate) fn has_errors(document: &Value) -> bool {
     }
 }
 
-/// The objects in responses, as far as they say what they are.
+/// The types and objects that responses name, by `__typename` and an identifier.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entities<'a> {
     /// The values of `__typename`.
     pub(crate) types: BTreeSet<&'a str>,
-    /// Type and identifier of the objects that say both.
+    /// Type and identifier of the objects that have both.
     pub(crate) objects: BTreeSet<(&'a str, String)>,
 }
 
@@ -88,8 +88,8 @@ fn identifier(value: &Value) -> Option<String> {
 /// Returns whether a response says that none of its mutations had an effect: the request failed as a
 /// whole, or each of its root fields did.
 ///
-/// An error further down says nothing of the effect, and nor does one that made all of the data null:
-/// fields before it may have been executed (GraphQL §6.4.4).
+/// A deeper error does not show that, nor does an error that made all of the data null: fields
+/// before it may have been executed (GraphQL §6.4.4).
 pub(crate) fn is_failure(document: &Value) -> bool {
     if let Value::Array(batch) = document {
         return batch.iter().all(is_failure);
@@ -107,7 +107,8 @@ pub(crate) fn is_failure(document: &Value) -> bool {
     }
 }
 
-/// What `extensions.cacheControl` says about a response, as servers with `@cacheControl` send it.
+/// The cache hints in `extensions.cacheControl` of a response, as servers with `@cacheControl` send
+/// it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CacheHints {
     /// The smallest `maxAge`, in seconds.

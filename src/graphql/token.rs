@@ -46,7 +46,8 @@ pub(super) fn has_name(canonical: &str, names: &[&str]) -> bool {
         && Lexer::new(canonical).flatten().any(|token| is_named(&token))
 }
 
-/// Returns whether two adjacent tokens would be one, or another one, without a space.
+/// Returns whether two tokens need a space in between, without which they would be read
+/// differently.
 fn need_space(previous: TokenKind, next: TokenKind) -> bool {
     let is_word = |kind| {
         matches!(kind, TokenKind::Name | TokenKind::Int | TokenKind::Float | TokenKind::StringValue)

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 /// The digest of a request's content and of the fields that describe it.
 ///
-/// 256 bits: unlike the rest of the key, the content is not compared, and clients choose it.
+/// It has 256 bits because stores do not compare the content itself, and clients choose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentDigest([u8; Self::LENGTH]);
 
@@ -15,7 +15,7 @@ impl ContentDigest {
 
     /// Digests content as it is forwarded, with the fields that describe it.
     ///
-    /// Each part is digested behind its length. Takes about 1 µs for each 2 KiB.
+    /// Each part is digested after its length. Takes about 1 µs for each 2 KiB.
     pub fn of(headers: &HeaderMap, content: &[u8]) -> Self {
         let mut digest = Context::new(&SHA256);
         let mut add = |part: &[u8]| {
@@ -31,7 +31,7 @@ impl ContentDigest {
             add(&lines.iter().count().to_le_bytes());
             lines.iter().for_each(|line| add(line.as_bytes()));
         }
-        // No field has this name.
+        // An empty name, which no field has, ends the fields.
         add(&[]);
         add(content);
         Self(digest.finish().as_ref().first_chunk().copied().unwrap_or_default())
@@ -47,7 +47,7 @@ impl ContentDigest {
 }
 
 /// Returns whether a field of a request describes its content: `Content-Type`, `Content-Encoding`,
-/// and others that are rare. Its length follows from the content.
+/// and others that are rare. `Content-Length` does not count: it follows from the content.
 pub(crate) fn describes_content(name: &HeaderName) -> bool {
     let text = name.as_str();
     (text.starts_with("content-") && *name != header::CONTENT_LENGTH)

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
 use super::StoragePlacement;
 
-/// The minimum length of a secret in bytes: that of the digest (RFC 2104 §3).
+/// The minimum length of a secret in bytes, equal to that of the digest (RFC 2104 §3).
 pub(crate) const MIN_DIGEST_KEY_LENGTH: usize = 32;
 
 /// The operator's secret for digests of credentials. `Debug` redacts it.
@@ -30,7 +30,8 @@ impl DigestKey {
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialDigester {
     pub key: DigestKey,
-    /// Where responses under such keys may be stored: in the fleet only if all nodes have the key.
+    /// Where responses with digests in their keys may be stored: in the fleet if all nodes have
+    /// `key`.
     pub storage_placement: StoragePlacement,
 }
 

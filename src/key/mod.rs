@@ -1,4 +1,4 @@
-//! Cache keys: what the origin is asked for, the partition, and the selecting header fields.
+//! Cache keys: the request to the origin, the partition, and the selecting header fields.
 
 mod cache_key;
 mod content;

@@ -16,14 +16,14 @@ use super::{
 /// Method, target, host, forwarding fields and content, as sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginTarget<'a> {
-    /// The method; `GET` also for a `HEAD` that the cache may serve. `POST` and `QUERY` if the
-    /// content counts.
+    /// The method: `GET`, also for a `HEAD` that the cache may serve, or a `POST` or `QUERY` whose
+    /// content is part of the key.
     pub method: &'a Method,
     /// The scheme of the client's connection.
     pub scheme: Scheme,
     /// The host that the client requested, in canonical form.
     pub requested_host: Cow<'a, str>,
-    /// The `Host` to send. If empty, each origin server gets its own.
+    /// The `Host` to send. If empty, each origin server receives its own host name.
     pub host: Cow<'a, str>,
     /// The path.
     pub path: Cow<'a, str>,
@@ -31,17 +31,17 @@ pub struct OriginTarget<'a> {
     pub query: Option<Cow<'a, str>>,
     /// The query to send, if it differs from the one in the key.
     ///
-    /// It does if the key omits parameters (`query.forward = "all"`) or contains digests of
+    /// The two differ if the key omits parameters (`query.forward = "all"`) or contains digests of
     /// credentials.
     pub sent_query: Option<Cow<'a, str>>,
     /// The stores that may hold the responses.
     pub storage_placement: StoragePlacement,
     /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
-    /// The clients that share the response, as written by [`partition`](super::partition). Empty
-    /// for all.
+    /// The partition whose clients share the response, see [`partition`](super::partition); empty
+    /// if all clients share it.
     pub partition: Cow<'a, [u8]>,
-    /// The content; `None` for a `GET`, and only for that in a key.
+    /// Digest of the content; `None` for `GET`. In a key, all other methods have one.
     pub content: Option<ContentDigest>,
 }
 
@@ -83,7 +83,7 @@ impl<'a> OriginTarget<'a> {
             push(text, value.as_bytes());
         }
         push(text, &self.partition);
-        // The method tells whether it follows.
+        // The method determines whether a content digest follows.
         if let Some(content) = &self.content {
             text.extend_from_slice(content.as_bytes());
         }
@@ -102,7 +102,8 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Appends a zero if it is the requested host, otherwise its length plus one, and the host.
+    /// Appends the host to send: zero for the requested host, else the length plus one, and the
+    /// text.
     fn push_host(&self, text: &mut Vec<u8>) {
         if self.host == self.requested_host {
             return push_length(text, 0);
@@ -221,7 +222,7 @@ pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
     parts.next()
 }
 
-/// Parses a method whose responses are cached.
+/// Parses a method whose responses can be cached; `None` for any other.
 fn method(name: &[u8]) -> Option<&'static Method> {
     match name {
         b"GET" => Some(&Method::GET),

@@ -6,7 +6,7 @@ use super::OriginTarget;
 
 /// A partition as part of a key; empty for responses that are shared as RFC 9111 allows.
 ///
-/// Consists of a byte for its kind, a digest, and further bytes that tell it apart.
+/// It consists of a byte for its kind, a digest, and optional bytes that subdivide it.
 pub(crate) type PartitionKey = SmallVec<[u8; 40]>;
 
 /// The first byte of a partition of one identity.
@@ -43,7 +43,7 @@ pub(crate) fn identity(text: &[u8]) -> Option<u128> {
     Some(u128::from_le_bytes(*digest))
 }
 
-/// Returns whether responses with this key text are limited to some requests.
+/// Returns whether responses with this key text belong to a partition.
 pub(crate) fn is_partitioned(text: &[u8]) -> bool {
     OriginTarget::partition_in(text).is_some_and(|partition| !partition.is_empty())
 }

@@ -16,8 +16,8 @@ pub(crate) enum Vary {
 impl Vary {
     /// Parses `Vary` over all its lines, and adds fields that the response implicitly depends on.
     ///
-    /// These are `Origin` if it allows a single origin to read it (Fetch, "CORS protocol and HTTP
-    /// caches"), and `Accept-Encoding` if it has a content coding.
+    /// These are `Origin` if the response allows only one origin to read it (Fetch, "CORS protocol
+    /// and HTTP caches"), and `Accept-Encoding` if it has a content coding.
     pub(crate) fn parse(response: &HeaderMap) -> Self {
         let mut set: VarySet = implied(response).into_iter().flatten().collect();
         for member in list::members(response, header::VARY) {
@@ -30,7 +30,7 @@ impl Vary {
         Self::Fields(set)
     }
 
-    /// Returns whether a set contains all fields listed.
+    /// Returns whether `known` contains all fields listed; false for `*`.
     pub(crate) fn is_within(&self, known: &VarySet) -> bool {
         matches!(self, Self::Fields(set) if set.iter().all(|name| known.contains(name)))
     }
@@ -81,7 +81,8 @@ impl VarySet {
         self.selecting_value_with(request, Preferences::default())
     }
 
-    /// Like [`selecting_value`](Self::selecting_value), with other preferences than the request's.
+    /// Like [`selecting_value`](Self::selecting_value), but `other` replaces the request's
+    /// preferences.
     pub fn selecting_value_with(&self, request: &HeaderMap, other: Preferences<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         for name in &self.0 {
@@ -155,7 +156,8 @@ pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     (item != b"*").then_some(item)
 }
 
-/// Adds fields to a response's `Vary`, and those that it implicitly depends on, each once.
+/// Adds fields to a response's `Vary`, and those that the response implicitly depends on, each
+/// once.
 ///
 /// Downstream caches select by this field.
 pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
@@ -255,7 +257,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
 
 /// Returns whether a request lists another language of equal weight before this one.
 ///
-/// An origin that follows the order prefers that language, so no response in this one is used.
+/// An origin that follows the order prefers the earlier one, so no response in `language` is used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
@@ -316,7 +318,7 @@ impl WeightedItems {
         lightness.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
     }
 
-    /// Appends the members, those of most weight first.
+    /// Appends the members by descending weight.
     fn write(mut self, out: &mut Vec<u8>) {
         self.0.sort_unstable();
         self.0.dedup();

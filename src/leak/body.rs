@@ -1,4 +1,4 @@
-//! Response bodies as digests of their parts, so that two of them can be compared part by part.
+//! Digests of the parts of response bodies, so that two bodies can be compared part by part.
 
 use std::{
     collections::HashMap,
@@ -16,26 +16,27 @@ pub(crate) const MAX_BODY: usize = 256 << 10;
 /// Maximum number of parts. A body with more is compared as a whole.
 const MAX_PARTS: usize = 8192;
 
-/// Maximum length of all places together, in bytes. A body with more is compared as a whole.
+/// Maximum total length of all places, in bytes. A body with longer places is compared as a whole.
 const MAX_PLACES_BYTES: usize = 1 << 20;
 
-/// Maximum length of a member's name that is shown.
+/// Maximum length of a member's name that is shown, in bytes.
 const MAX_NAME: usize = 32;
 
-/// The place of a whole body.
+/// The JSONPath of a whole body.
 const WHOLE: &str = "$";
 
-/// The digest of one body: of its bytes, and of its parts by place.
+/// The digests of the parts of one body, by place.
 ///
-/// The parts of JSON are the values that contain no others; their places are `JSONPath`s. The parts
-/// of other text are its lines.
+/// The parts of JSON are the values that contain no other values. Their places are `JSONPath`s. The
+/// parts of other text are its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyDigest {
     parts: HashMap<Box<str>, u64>,
 }
 
 impl BodyDigest {
-    /// Digests a decoded body of at most [`MAX_BODY`] bytes. Parses it if it is JSON.
+    /// Computes the digests of a decoded body of at most [`MAX_BODY`] bytes. Parses it if it is
+    /// JSON.
     pub(crate) fn of(body: &[u8]) -> Self {
         let parts = parsing::parse(body)
             .ok()
@@ -50,7 +51,7 @@ impl BodyDigest {
     }
 }
 
-/// Returns the digests of the values that contain no others. `None` if there are too many.
+/// Returns the digests of the values that contain no other values. `None` if there are too many.
 fn parts_of_json(document: &Value) -> Option<HashMap<Box<str>, u64>> {
     let mut parts = HashMap::new();
     let mut open = vec![(String::from(WHOLE), document)];
@@ -81,7 +82,8 @@ fn parts_of_json(document: &Value) -> Option<HashMap<Box<str>, u64>> {
     Some(parts)
 }
 
-/// Returns the digests of the lines of a text. `None` if it is no text, or has too many.
+/// Returns the digests of the lines of a text. `None` if the body is no text, or has too many
+/// lines.
 fn parts_of_text(body: &[u8]) -> Option<HashMap<Box<str>, u64>> {
     let text = str::from_utf8(body).ok()?;
     let lines = text.lines().enumerate().take(MAX_PARTS + 1);
@@ -141,7 +143,7 @@ fn end_of_segment(text: &str) -> usize {
     text.len()
 }
 
-/// Returns whether a name is a plain word, as names in the code of an API are.
+/// Returns whether a name is a plain word, like names in the code of an API.
 fn is_plain(name: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-';
     !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_word)

@@ -1,4 +1,4 @@
-//! The comparison of two requesters: whether the origin's responses depend on which of them asks.
+//! The comparison of two requesters: whether the origin's responses depend on the requester.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,17 +16,18 @@ pub(crate) enum ComparedRequester {
 
 use ComparedRequester::{First as A, Second as B};
 
-/// Who is asked for, in order.
+/// The requester of each request in a comparison, in order.
 ///
-/// A value that changes once, or increases, never differs by requester in this order: the first
-/// requester is asked first, and again after the second. Servers that take turns do not look like
-/// the two requesters either, whatever their number (Thue–Morse). A value that each response draws
-/// from two at random does so once in eight million times.
+/// In this order, a value that changes once or only increases never seems to depend on the
+/// requester, because the first requester's responses come before and after the second's. Nor do
+/// the responses of servers that take turns, whatever their number (Thue–Morse). A value that each
+/// response draws from two at random does so once in eight million comparisons.
 const ORDER: [ComparedRequester; 24] =
     [A, B, B, A, B, A, A, B, B, A, A, B, A, B, B, A, B, A, A, B, A, B, B, A];
 
-/// Number of responses after which names decide. Anyone can send the name of a server as a
-/// requester's name; one of two servers at random matches that once in 65,536 times.
+/// Number of responses after which the names in them count as evidence. Anyone can send the name of
+/// a server as a requester's name. Two servers chosen at random match it once in 65,536
+/// comparisons.
 const ENOUGH_FOR_NAMES: usize = 16;
 
 /// Maximum number of places that are reported.
@@ -39,7 +40,7 @@ pub(crate) enum Verdict {
     Undecided,
     /// Both requesters get the same response.
     Same,
-    /// Their responses differ, but so do the responses to one of them.
+    /// The responses differ, but not by requester alone: those to one requester differ as well.
     Volatile,
     /// The responses depend on the requester.
     Leak(LeakEvidence),
@@ -49,7 +50,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeakEvidence {
     pub cause: LeakCause,
-    /// The places that differ, as `JSONPath`s or lines. Never values.
+    /// The places that differ, as `JSONPath`s or lines. Contains no values.
     pub places: Vec<String>,
 }
 
@@ -63,7 +64,7 @@ pub(crate) enum LeakCause {
 }
 
 impl LeakCause {
-    /// Returns the name used in calls, logs and metrics.
+    /// Returns the name used in the admin API, logs and metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::DiffersByRequester => "differs-by-requester",
@@ -77,16 +78,16 @@ impl LeakCause {
 pub(crate) struct RequesterComparison {
     names: [RequesterNames; 2],
     sides: [Side; 2],
-    /// Number of responses.
+    /// Number of responses so far.
     seen: usize,
 }
 
-/// What the responses to one requester have in common.
+/// The parts that the responses to one requester have in common, and those that differ.
 #[derive(Debug, Default)]
 struct Side {
-    /// The parts that all of them have; none before the first.
+    /// The parts that all responses have; `None` before the first response.
     stable: Option<HashMap<Box<str>, u64>>,
-    /// The places where they differ.
+    /// The places where the responses differ from each other.
     volatile: HashSet<Box<str>>,
     /// Whether a response lacked the requester's own name, or contained the other's.
     is_anonymous: bool,
@@ -98,7 +99,7 @@ impl RequesterComparison {
         Self { names, sides: [Side::default(), Side::default()], seen: 0 }
     }
 
-    /// Returns who is asked for next; none after the last.
+    /// Returns the requester of the next request; `None` after the last.
     pub(crate) fn next(&self) -> Option<ComparedRequester> {
         ORDER.get(self.seen).copied()
     }
@@ -177,7 +178,7 @@ impl Side {
         });
     }
 
-    /// Returns the stable places where the other side is stable too, and differs or has nothing.
+    /// Returns the stable places where the other side is stable too, and has another value or none.
     fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
         let differs = move |(place, digest): &(&str, &u64)| match other

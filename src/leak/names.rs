@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-/// Minimum length of a name in bytes. Shorter ones stand in many bodies by chance.
+/// Minimum length of a name in bytes. Shorter names occur in many bodies by chance.
 const MIN_LENGTH: usize = 8;
 
 /// Maximum length of a name, and the maximum number of names of one request.
@@ -15,19 +15,19 @@ const MAX_NAMES: usize = 4;
 /// Maximum length of a token that is read, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
 
-/// Claims that name a user whatever they contain, and claims that do if they are an e-mail address.
+/// Claims that always name a user, and claims that do if they are an e-mail address.
 const SUBJECT_CLAIMS: [&str; 2] = ["sub", "email"];
 const ADDRESS_CLAIMS: [&str; 2] = ["preferred_username", "upn"];
 
 /// The names of a requester: the subject and the e-mail addresses in its credentials.
 ///
-/// They are read, not verified. `Debug` redacts them.
+/// Credentials are read, not verified. `Debug` redacts them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct RequesterNames(Vec<Box<str>>);
 
 impl RequesterNames {
-    /// Adds the names in a credential: those of a token (RFC 7519), or the value itself if it is
-    /// an e-mail address.
+    /// Adds the names in a credential: the claims of a token (RFC 7519), or the value itself if it
+    /// is an e-mail address.
     pub(crate) fn add_credential(&mut self, value: &[u8]) {
         let Ok(text) = str::from_utf8(value) else { return };
         let text = text.split_once(' ').map_or(text, |(scheme, token)| {
@@ -62,14 +62,14 @@ impl RequesterNames {
         }
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no names.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns whether one of the names stands in a decoded body, at the boundaries of a value.
+    /// Returns whether a decoded body contains one of the names, at the boundaries of a value.
     ///
-    /// Letters compare without case. In JSON a slash may be escaped.
+    /// Ignores case. Slashes may be escaped, as in JSON.
     pub(crate) fn stand_in(&self, body: &[u8]) -> bool {
         self.0.iter().any(|name| {
             stands_in(name.as_bytes(), body)
@@ -84,7 +84,7 @@ impl fmt::Debug for RequesterNames {
     }
 }
 
-/// Returns the claims of a token, without verifying it. `None` if the text is no signed token.
+/// Returns the claims of a signed token, without verifying it. `None` if the text is no such token.
 fn claims_of(text: &str) -> Option<Map<String, Value>> {
     let mut parts = Some(text).filter(|text| text.len() <= MAX_TOKEN)?.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -117,13 +117,13 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Returns whether a value that ends here would be longer to the left.
+/// Returns whether the text before a match continues the name.
 fn continues_before(before: &[u8]) -> bool {
     before.last().is_some_and(|byte| is_word(*byte) || b".+@".contains(byte))
 }
 
-/// Returns whether a value that begins here would be longer to the right. A dot ends a sentence, or
-/// continues a domain.
+/// Returns whether the text after a match continues the name. A dot continues it only before a
+/// word character.
 fn continues_after(after: &[u8]) -> bool {
     match after {
         [b'.', next, ..] => is_word(*next),

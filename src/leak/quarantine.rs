@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::comparison::LeakEvidence;
 use crate::field::{Rfc3339, Timestamp};
 
-/// How long the end of a quarantine is remembered, so that no node brings it back.
+/// How long the end of a quarantine is remembered, so that no other node restores the quarantine.
 const MEMORY_OF_CLEARED: Duration = Duration::from_hours(24 * 30);
 
-/// The quarantines of all routes, as one value that any node may merge with another's.
+/// The quarantines of all routes. A node merges its table with those of other nodes.
 ///
-/// Of two states of one route the later counts; of two at the same time, the quarantine.
+/// Of two states of a route, the later wins; of two with the same time, the quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct QuarantineTable {
     routes: BTreeMap<Box<str>, RouteQuarantine>,
@@ -21,10 +21,10 @@ pub(crate) struct QuarantineTable {
 /// The state of one route that is or was quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct RouteQuarantine {
-    /// When it changed, in milliseconds of the Unix epoch. Later than any state that it follows,
-    /// whatever the clocks of the nodes say.
+    /// When the state changed, in milliseconds since the Unix epoch. Always later than the state
+    /// that it replaces, even if a clock is behind.
     at: u64,
-    /// Why it is quarantined; none if an operator has cleared it.
+    /// Why the route is quarantined; `None` if an operator has cleared it.
     details: Option<Details>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum ClearError {
 pub(crate) struct QuarantinedRoute {
     /// The name of the route.
     pub route: String,
-    /// When it was quarantined (RFC 3339).
+    /// When the route was quarantined (RFC 3339).
     pub since: String,
     /// `differs-by-requester` or `names-requester`.
     pub cause: String,
@@ -62,7 +62,7 @@ pub(crate) struct QuarantinedRoute {
 }
 
 impl QuarantineTable {
-    /// Quarantines a route. Returns false if it is already quarantined.
+    /// Quarantines a route. Returns `false` if it already is.
     pub(crate) fn add(
         &mut self,
         route: &str,
@@ -78,7 +78,7 @@ impl QuarantineTable {
         is_new
     }
 
-    /// Ends the quarantine of a route. Returns false if it is not quarantined.
+    /// Ends the quarantine of a route. Returns `false` if it is not quarantined.
     pub(crate) fn clear(&mut self, route: &str, now: Timestamp) -> bool {
         let is_known = self.contains(route);
         if is_known {
@@ -93,7 +93,7 @@ impl QuarantineTable {
         self.routes.insert(route.into(), RouteQuarantine { at, details });
     }
 
-    /// Adopts every state of another table that counts more, and forgets what was cleared long ago.
+    /// Adopts the later states of another table, and drops states that were cleared long ago.
     pub(crate) fn merge(&mut self, other: Self, now: Timestamp) {
         for (route, theirs) in other.routes {
             let counts = self.routes.get(&route).is_none_or(|ours| *ours < theirs);
@@ -128,7 +128,7 @@ impl QuarantineTable {
         quarantined.collect()
     }
 
-    /// Returns the routes that are or were quarantined, and whether they are.
+    /// Returns the routes that are or were quarantined, with `true` for those that are.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.routes.iter().map(|(route, state)| (&**route, state.details.is_some()))
     }
@@ -138,7 +138,7 @@ impl QuarantineTable {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a table. `None` if it is damaged, or of a version that this one does not know.
+    /// Parses a table. Returns `None` if it is damaged, or was written by an incompatible version.
     pub(crate) fn from_json(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }

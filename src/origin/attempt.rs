@@ -1,11 +1,11 @@
-//! A failed attempt to get a response from one server, and whether it may be repeated.
+//! A failed attempt to get a response from one server, and whether the request may be sent again.
 
 use super::{
     connections::ConnectionAge,
     error::{OriginError, RequestDelivery},
 };
 
-/// A request without a response from this server.
+/// A failed attempt to send a request to one server.
 pub(super) struct AttemptFailure {
     pub(super) error: OriginError,
     pub(super) delivery: RequestDelivery,
@@ -15,19 +15,20 @@ pub(super) struct AttemptFailure {
 /// Whether a request without a response can be sent again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplayState {
-    /// Nothing was sent.
+    /// Nothing of the request was sent.
     Unsent,
-    /// The origin stated that it has not processed it; all of it can be sent again.
+    /// The origin stated that it has not processed the request. The whole request can be sent
+    /// again.
     Unprocessed,
-    /// Some of it was sent; all of it can be sent again.
+    /// Some of the request was sent. The whole request can be sent again.
     Replayable,
-    /// Its body can no longer be sent again.
+    /// The body of the request can no longer be sent again.
     Lost,
 }
 
 impl AttemptFailure {
-    /// Returns whether another server may get the request. `is_allowed` states whether its method
-    /// permits that.
+    /// Returns whether another server may get the request. `is_allowed` states whether the
+    /// request's method permits a retry.
     pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.replay {

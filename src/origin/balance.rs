@@ -1,4 +1,4 @@
-//! An origin as one: picks a server for each request, and retries on another.
+//! An origin with several servers: picks a server for each request, and retries on another.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::server::InterimSender;
 
-/// The servers behind Larder, as one.
+/// An origin: a set of servers among which requests are balanced.
 pub struct Origin {
     servers: Vec<Arc<OriginServer>>,
     retries: u32,
@@ -37,7 +37,7 @@ pub enum SetupError {
 }
 
 impl Origin {
-    /// Sets the origin up without opening a connection. Health checks run on the current runtime.
+    /// Creates an origin without opening a connection. Health checks run on the current runtime.
     pub fn new(settings: &Settings) -> Result<Arc<Self>, SetupError> {
         if settings.urls.is_empty() {
             return Err(SetupError::NoServer);
@@ -59,12 +59,12 @@ impl Origin {
 
     /// Sends a request and returns the head of the final response; the body streams.
     ///
-    /// The target is a path and query, or `*`. 1xx responses go to `interim`, except 100, which
-    /// releases the client's body.
+    /// The target is a path and query, or `*`. 1xx responses are sent to `interim`, except 100,
+    /// which releases the client's body.
     ///
-    /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
-    /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
-    /// the future cancels the request.
+    /// If nothing of a request was sent, it is retried on other servers, up to `retries` times.
+    /// Otherwise it is retried only if its method is safe and it has no streamed body. Dropping the
+    /// future cancels the request.
     pub async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -107,7 +107,7 @@ impl Origin {
         self.servers.iter().for_each(|server| server.connections.pool.clear());
     }
 
-    /// Returns the number of servers, and of those that receive requests now.
+    /// Returns the number of servers, and the number of those that receive requests now.
     pub fn servers(&self) -> (usize, usize) {
         let now = outlier::now();
         let available = self.servers.iter().filter(|server| {
@@ -123,7 +123,7 @@ impl Origin {
     }
 
     /// Picks two servers at random and returns the less busy one. Ejected servers are used only if
-    /// no other is left.
+    /// there are no others.
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::settings::ConnectionLimits;
 
-/// Limits a server's connections, and the requests queued for one.
+/// Limits the connections to one server, and the requests queued for a connection.
 pub(super) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
     pub(super) limits: ConnectionLimits,
@@ -29,11 +29,11 @@ pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 /// Load of the connections to an origin's servers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionStats {
-    /// Connections, idle ones included, tunnels not.
+    /// Number of connections, including idle ones, without tunnels.
     pub connections: usize,
-    /// Requests queued for a connection.
+    /// Number of requests queued for a connection.
     pub pending: usize,
-    /// Requests rejected since the start: the queue was full, or the wait too long.
+    /// Number of requests rejected since the start because the queue was full or the wait too long.
     pub rejected: u64,
 }
 
@@ -43,7 +43,7 @@ impl ConnectionLimiter {
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// Returns a permit if one is free.
+    /// Returns a permit, or `None` if none is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(ConnectionPermit { _permit: Some(permit) })

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
-/// Delay after which the next address is tried as well (RFC 8305 §5).
+/// Head start of an address before the next one is tried as well (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The address of a server, and the settings to connect to it.
@@ -37,7 +37,7 @@ enum Destination {
 }
 
 struct TlsConnectors {
-    /// Offers every configured protocol.
+    /// Offers every configured protocol by ALPN.
     any: TlsConnector,
     http1: TlsConnector,
     name: ServerName<'static>,
@@ -80,7 +80,7 @@ impl ServerConnector {
         })
     }
 
-    /// Opens a connection and returns it with its protocol. The caller limits the time.
+    /// Opens a connection and returns it with its protocol. The caller applies the timeout.
     pub(super) async fn connect(
         &self,
         offer: AlpnOffer,
@@ -133,8 +133,8 @@ impl TlsConnectors {
     }
 }
 
-/// Connects to the first address that accepts. Each gets a head start before the next is tried as
-/// well.
+/// Tries the addresses in turn, and returns the first connection. Each address gets a head start
+/// before the next is tried as well.
 async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
     let mut remaining = resolver.addresses().await?.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -176,7 +176,7 @@ async fn attempt(resolver: &DnsResolver, address: SocketAddr) -> io::Result<TcpS
     connected
 }
 
-/// Counts as a failure if it is cancelled after its head start.
+/// An attempt to connect. If it is dropped after its head start, the address counts as failed.
 struct Attempt<'a> {
     resolver: &'a DnsResolver,
     address: SocketAddr,
@@ -192,7 +192,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// Fails with `ConnectTimeout` if connecting takes longer than `limit`.
+/// Runs `connecting`. Fails with `ConnectTimeout` if it takes longer than `limit`.
 pub(super) async fn with_timeout<T>(
     limit: Duration,
     server: &Arc<str>,

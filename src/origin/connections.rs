@@ -1,4 +1,5 @@
-//! The connections to one server. A request gets an idle one, a new one, or a place in the queue.
+//! The connections to one server. A request gets an idle connection, a new one, or a place in the
+//! queue.
 
 use std::{
     pin::pin,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::server::stream::Protocol;
 
-/// Limit on repeated attempts at one server, and on waits for a shared connection.
+/// Maximum number of attempts at one server, and of waits for a shared connection.
 ///
 /// A server that closes each connection after a number of requests rejects many of them at once,
 /// several times in a row.
@@ -35,23 +36,23 @@ pub(super) struct ServerConnections {
     pub(super) pool: OriginPool,
     pub(super) capacity: ConnectionLimiter,
     connector: ServerConnector,
-    /// The size limit of a response head, in bytes.
+    /// Maximum size of a response head, in bytes.
     pub(super) header_bytes: u32,
     /// Whether connections are known to use HTTP/1.1, so that none can be shared.
     is_http1: AtomicBool,
     in_flight: AtomicUsize,
 }
 
-/// How old the connection of a request is.
+/// Whether a request's connection was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionAge {
     Reused,
     New,
-    /// New, and no other request has used it yet.
+    /// The connection is new, and no other request has used it.
     Exclusive,
 }
 
-/// Counts a request as in flight.
+/// Counts a request as in flight until it is dropped.
 pub(super) struct InFlightGuard(Arc<ServerConnections>);
 
 impl InFlightGuard {
@@ -67,8 +68,8 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Opens a connection on behalf of a shard's requests. Dropping it, also by a panic, lets the next
-/// attempt begin.
+/// Guards a connection attempt for the requests of a shard. Dropping it, also by a panic, lets the
+/// next attempt begin.
 struct Opener {
     connections: Arc<ServerConnections>,
     shard: usize,
@@ -123,7 +124,7 @@ impl ServerConnections {
         self.in_flight.load(Relaxed)
     }
 
-    /// Returns a connection for a request, of this age or newer.
+    /// Returns a connection for a request. Its age is `age` or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -134,7 +135,7 @@ impl ServerConnections {
         {
             return Ok((connection, ConnectionAge::Reused));
         }
-        // Boxed: every request in flight would carry the state that only a few need.
+        // Boxed, so that not every request in flight carries the state that only a few need.
         let connection = match age {
             ConnectionAge::Reused | ConnectionAge::New => Box::pin(self.open(needs)).await?,
             ConnectionAge::Exclusive => Box::pin(self.open_exclusive(needs)).await?,
@@ -152,8 +153,8 @@ impl ServerConnections {
         }
     }
 
-    /// Opens a connection, alone or together with all requests that need one. Queues if the limit
-    /// is reached.
+    /// Opens a connection, for this request alone or for all requests that need one. Queues the
+    /// request if the connection limit is reached.
     async fn open(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -174,8 +175,8 @@ impl ServerConnections {
         self.open_exclusive(needs).await
     }
 
-    /// Returns the one connection attempt of this thread. It runs in a task of its own, so that it
-    /// survives the request that started it.
+    /// Returns the connection attempt that all requests of this thread share. It runs in its own
+    /// task, so that it survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
             let connections = Arc::clone(self);
@@ -203,14 +204,14 @@ impl ServerConnections {
         Ok(OpenOutcome::Connection)
     }
 
-    /// Returns the right to open a connection. Closes an idle connection for it if need be: another
-    /// thread may hold it.
+    /// Returns a permit to open a connection. Closes an idle connection, possibly of another
+    /// thread, if there is no free permit.
     fn permit(&self) -> Option<ConnectionPermit> {
         let permit = self.capacity.try_acquire();
         permit.or_else(|| self.pool.evict_idle().then(|| self.capacity.try_acquire())?)
     }
 
-    /// Waits until a connection or the right to open one becomes free.
+    /// Waits until a connection or a permit to open one becomes free.
     async fn wait(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -250,7 +251,7 @@ impl ServerConnections {
         OriginError::Overloaded { server: self.name(), limit: self.capacity.limits.connections }
     }
 
-    /// Opens a connection; puts it into the pool if it can be shared.
+    /// Opens a connection. Puts it into the pool if requests can share it.
     async fn connect(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -278,7 +279,7 @@ impl ServerConnections {
         self.pool.put(connection, &self.capacity);
     }
 
-    /// Puts a connection into the pool and returns its first stream.
+    /// Puts a shared connection into the pool and returns its first stream.
     fn share(&self, connection: Http2Connection) -> Result<PooledConnection, OriginError> {
         let stream = self.pool.share(connection);
         stream

@@ -4,8 +4,8 @@ use http::{HeaderMap, header};
 
 use crate::server::message_length::content_length;
 
-/// Returns the length that a response declares. Merges repeated fields; removes them if they
-/// disagree.
+/// Returns the length that a response declares. Merges repeated `Content-Length` fields; removes
+/// them if they disagree.
 pub(super) fn normalize(headers: &mut HeaderMap) -> Option<u64> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let first = lines.next()?;
@@ -22,7 +22,7 @@ pub(super) fn normalize(headers: &mut HeaderMap) -> Option<u64> {
     length
 }
 
-/// Returns the length, if all members of all lines agree.
+/// Returns the length if all members of all lines agree, else `None`.
 fn common_length(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

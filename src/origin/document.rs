@@ -1,4 +1,4 @@
-//! A client for small documents on other servers: data versions, key sets.
+//! A client for small documents on other servers, such as data versions and key sets.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use super::{
     settings::Settings,
 };
 
-/// Size of the largest document that is read, in bytes.
+/// Maximum size of a document, in bytes.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no document. `Display` is for the log.
+/// Why a document could not be fetched. `Display` is for the log.
 #[derive(Debug, Error)]
 pub(crate) enum DocumentError {
     #[error(transparent)]

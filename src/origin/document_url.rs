@@ -12,7 +12,7 @@ use super::{ServerUrl, settings::InvalidEndpoint};
 pub struct DocumentUrl {
     pub server: ServerUrl,
     pub target: Uri,
-    /// Basic credentials, if the URL has a user. Never displayed.
+    /// The Basic credentials from the URL's user; `None` if it has none. Never displayed.
     pub authorization: Option<HeaderValue>,
 }
 

@@ -1,10 +1,10 @@
-//! Reasons for which an origin gives no response: a closed list.
+//! The closed list of reasons why an origin gives no response.
 
 use std::{io, sync::Arc};
 
 use crate::server::ClientBodyError;
 
-/// Why there is no response. `Display` is for the log, not for the client.
+/// Why an origin gave no response. `Display` is for the log, not for the client.
 ///
 /// Requests that wait for the same connection attempt share its error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,12 +64,12 @@ pub enum OriginError {
     /// All servers fail their health checks.
     #[error("no healthy server")]
     NoHealthyServer,
-    /// Reading the client's request body failed: the client's fault, not the origin's.
+    /// Reading the client's request body failed, which is not the origin's fault.
     #[error("reading the request body failed")]
     RequestBody(#[source] UploadFailure),
 }
 
-/// A request without a response from any server.
+/// The failure of a request that got no response from any server.
 #[derive(Debug)]
 pub struct SendFailure {
     /// The error of the last server tried.
@@ -77,37 +77,38 @@ pub struct SendFailure {
     /// Whether a server may have received the request, or part of it.
     pub delivery: RequestDelivery,
     /// Whether every attempt failed to connect, or lost its connection before a response began. If
-    /// all servers are unhealthy: whether their health checks failed in the same way.
+    /// all servers are unhealthy, whether their health checks failed in this way.
     pub is_disconnected: bool,
 }
 
 /// Whether a request without a response may have reached an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestDelivery {
-    /// No byte was sent: nothing can have changed.
+    /// No byte of the request was sent, so nothing can have changed.
     Unsent,
-    /// Some of it was sent: it may have had an effect.
+    /// Some of the request was sent, so it may have had an effect.
     Possible,
 }
 
 impl RequestDelivery {
-    /// Combines the deliveries of two attempts.
+    /// Returns `Possible` if either attempt may have reached an origin.
     #[must_use]
     pub(super) fn merge(self, other: Self) -> Self {
         if self == Self::Possible { self } else { other }
     }
 }
 
-/// Why a client's request body failed.
+/// Why a client's request body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {
-    /// It is larger than allowed: 413.
+    /// The body is larger than allowed: status 413.
     #[error("the body exceeds the limit")]
     TooLarge,
-    /// The client stopped sending: 408.
+    /// The client stopped sending: status 408.
     #[error("the client stopped sending")]
     TimedOut,
-    /// The client disconnected or sent invalid data: 400, if the client can still read it.
+    /// The client disconnected or sent invalid data: status 400, if the client can still receive
+    /// it.
     #[error("the client's connection failed")]
     Broken,
 }
@@ -143,13 +144,14 @@ impl OriginError {
         matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
     }
 
-    /// Returns whether no connection was available, as opposed to no response over one.
+    /// Returns whether no server could be connected to, as opposed to a connection without a
+    /// response.
     pub fn is_unreachable(&self) -> bool {
         use OriginError::{Connect, ConnectTimeout, NoHealthyServer, Tls};
         matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | NoHealthyServer)
     }
 
-    /// Returns whether there was no connection, or it was closed before the first byte of a
+    /// Returns whether connecting failed, or the connection was closed before the first byte of a
     /// response.
     pub(super) fn is_disconnected(&self) -> bool {
         use OriginError::{Closed, Connect, ConnectTimeout, Tls};

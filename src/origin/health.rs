@@ -1,4 +1,4 @@
-//! Background tasks of an origin: health checks, and closing idle connections.
+//! Background tasks of an origin: health checks, and the closing of idle connections.
 
 use std::{
     sync::{Arc, Weak},
@@ -27,7 +27,7 @@ impl Drop for BackgroundTasks {
     }
 }
 
-/// Starts the tasks on the current runtime. Does nothing outside a runtime.
+/// Starts the background tasks on the current runtime. Starts none outside a runtime.
 pub(super) fn start(
     servers: &[Arc<OriginServer>],
     health: Option<&(&settings::HealthCheck, Uri)>,

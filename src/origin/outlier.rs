@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Consecutive failures that eject a server.
+/// Number of consecutive failures after which a server is ejected.
 const CONSECUTIVE_FAILURES: u32 = 3;
 const BASE_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_mins(1);
@@ -28,9 +28,9 @@ pub(super) struct OutlierDetector {
 pub(super) enum CheckResult {
     /// The server responded with a status below 400.
     Healthy = 0,
-    /// It responded with an error, or not in time.
+    /// The server responded with an error, or not in time.
     Failing,
-    /// There was no connection, or it was closed before a response began.
+    /// Connecting failed, or the connection was closed before a response began.
     Disconnected,
 }
 
@@ -55,7 +55,7 @@ impl OutlierDetector {
         self.ejected_until.load(Relaxed) <= now
     }
 
-    /// Takes permission to send a request. After an ejection, one request at a time has it
+    /// Returns whether a request may be sent. After an ejection, admits one request at a time
     /// (half-open).
     pub(super) fn try_admit(&self, now: u64) -> bool {
         let until = self.ejected_until.load(Relaxed);
@@ -66,7 +66,7 @@ impl OutlierDetector {
         until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
-    /// Returns whether the last health check passed; true without checks.
+    /// Returns whether the last health check passed; `true` if there was none.
     pub(super) fn is_healthy(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Healthy as u8
     }
@@ -76,8 +76,8 @@ impl OutlierDetector {
         self.health.load(Relaxed) == CheckResult::Disconnected as u8
     }
 
-    /// Records a health check. Returns whether the server's health changed. A passed check clears
-    /// its failures.
+    /// Records the result of a health check. Returns whether the server became healthy or
+    /// unhealthy. A passed check clears the server's failures.
     pub(super) fn record_check(&self, health: CheckResult) -> bool {
         if health == CheckResult::Healthy {
             self.record_success();

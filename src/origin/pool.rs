@@ -20,16 +20,15 @@ use super::{
     waiters::{PoolWaiter, Waiters},
 };
 
-/// Idle connections kept for each thread.
+/// Maximum number of idle connections kept for each thread.
 const MAX_IDLE_PER_THREAD: usize = 512;
 
-/// A request that must not be sent twice takes no connection that was idle for longer, unless the
-/// origin announces its own timeout. Common servers close idle connections silently after 5
-/// seconds.
+/// Maximum idle time of a connection for a request that must not be sent twice, unless the origin
+/// announces its own timeout. Common servers close idle connections silently after 5 seconds.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(4);
 
-/// While requests of other threads are queued, one in this many free connections is closed for
-/// them.
+/// While requests of other threads are queued, one in this many free connections is closed so that
+/// they can open one.
 const CEDE_INTERVAL: usize = 4;
 
 /// A connection reserved for a request.
@@ -61,10 +60,10 @@ pub(super) enum OpenOutcome {
     Full,
 }
 
-/// Connections of one server that are ready for a request.
+/// The connections to one server that are ready for a request.
 ///
 /// A connection belongs to the runtime that opened it, and a thread takes only connections that it
-/// has put here. With one runtime per core, a request never crosses cores.
+/// has put into the pool. With one runtime per core, a request never crosses cores.
 pub(super) struct OriginPool {
     shards: Box<[PoolShard]>,
     waiters: Arc<Waiters>,
@@ -98,7 +97,7 @@ impl OriginPool {
         Self { shards, waiters, keep_alive }
     }
 
-    /// Returns a connection, unless other requests are queued for one.
+    /// Returns a connection. `None` if none is ready, or other requests are queued for one.
     pub(super) fn take(&self, needs: ConnectionNeeds, now: Instant) -> Option<PooledConnection> {
         if self.waiters.count_on(self.shard_index()) > 0 {
             return None;
@@ -138,8 +137,8 @@ impl OriginPool {
         None
     }
 
-    /// Like [`Self::take_unqueued`], or else a stream of another thread's connection: for a request
-    /// that may not open a connection.
+    /// Like [`Self::take_unqueued`], but also takes a stream of another thread's connection. For a
+    /// request that may not open a connection.
     pub(super) fn take_from_any(
         &self,
         needs: ConnectionNeeds,
@@ -160,7 +159,8 @@ impl OriginPool {
         let Some(shard) = self.shard() else { return };
         let here = self.waiters.count_on(self.shard_index());
         let mut ready = shard.ready.lock();
-        // Read under the lock: a request that has just queued looks for idle connections under it.
+        // Read under the lock, because a request that has just queued looks for idle connections
+        // under it.
         let pending = capacity.pending();
         if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % CEDE_INTERVAL == 0) {
             return;
@@ -192,21 +192,21 @@ impl OriginPool {
         Arc::clone(&self.waiters)
     }
 
-    /// Returns the connection attempt of this thread; starts one if there is none.
+    /// Returns the connection attempt of this thread. Starts one if there is none.
     pub(super) fn opening(&self, begin: impl FnOnce(usize) -> PendingOpen) -> Option<PendingOpen> {
         let mut opening = self.shard()?.opening.lock();
         Some(opening.get_or_insert_with(|| begin(self.shard_index())).clone())
     }
 
-    /// Ends a shard's connection attempt.
+    /// Clears a shard's connection attempt, so that the next one can start.
     pub(super) fn end_opening(&self, shard: usize) {
         if let Some(shard) = self.shards.get(shard) {
             *shard.opening.lock() = None;
         }
     }
 
-    /// Closes the longest idle connection of the first shard that has one. Returns whether there
-    /// was one.
+    /// Closes the longest idle connection of the first shard that has one. Returns whether one was
+    /// closed.
     pub(super) fn evict_idle(&self) -> bool {
         self.shards.iter().any(|shard| {
             let mut ready = shard.ready.lock();
@@ -254,8 +254,8 @@ impl OriginPool {
 }
 
 impl ReadyConnections {
-    /// Reserves a stream on the first connection that has one free, so that later ones become idle
-    /// first.
+    /// Reserves a stream on the first connection with a free one, so that later connections become
+    /// idle first.
     fn reserve(&mut self, needs: ConnectionNeeds) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;

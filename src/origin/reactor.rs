@@ -2,8 +2,8 @@
 
 /// Lets the runtime poll for I/O once more before a deadline counts as missed.
 ///
-/// If the process was stopped (`SIGSTOP`, a paused machine), `epoll_wait` returns without events
-/// when it resumes. Timers then fire before the arrived response is noticed.
+/// When a stopped process resumes (`SIGSTOP`, a paused machine), `epoll_wait` returns without
+/// events. Timers would then fire before a response that has arrived is noticed.
 pub(super) async fn yield_to_reactor() {
     tokio::task::yield_now().await;
 }

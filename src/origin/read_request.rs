@@ -1,11 +1,11 @@
-//! Requests that may be repeated, by their method or because the sender says so.
+//! Requests that may be repeated, because of their method or because the sender marked them.
 
 use http::{Method, Request};
 
 use super::request_body::RequestBody;
 use crate::field::forwarding::is_overridden;
 
-/// An extension of requests that only read, although their method is not safe.
+/// Request extension: the request only reads, although its method is not safe.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadRequest;
 

@@ -1,7 +1,7 @@
-//! Resolves a server's name rarely, and orders its addresses to avoid dead ones.
+//! Resolves a server's name and caches the addresses. Dead addresses are tried last.
 //!
-//! The system's resolver is used, so that its hosts file and settings apply. It reports no TTL;
-//! `origin.dns_refresh` is used instead.
+//! It uses the system's resolver, so that the hosts file and the system's settings apply. This
+//! resolver reports no TTL; `origin.dns_refresh` is used instead.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::lookup_host, time::Instant};
 
-/// How long an address that failed is tried last.
+/// How long a failed address stays behind the others in the order of attempts.
 const FAILURE_MEMORY: Duration = Duration::from_mins(1);
 
-/// Most addresses used per name.
+/// Maximum number of addresses used per name.
 const MAX_ADDRESSES: usize = 16;
 
 /// Resolves and caches the name of one server.
@@ -30,10 +30,10 @@ pub(super) struct DnsResolver {
 #[derive(Default)]
 struct AddressCache {
     addresses: Arc<[SocketAddr]>,
-    /// The time of the last lookup; `None` if one is needed before the next use.
+    /// The time of the last lookup; `None` if a lookup is needed before the next use.
     at: Option<Instant>,
     is_refreshing: bool,
-    /// Addresses that failed, and when.
+    /// Addresses that failed, each with the time of its last failure.
     failed: Vec<(SocketAddr, Instant)>,
 }
 
@@ -45,8 +45,8 @@ impl DnsResolver {
 
     /// Returns the addresses in the order to try; at least one.
     ///
-    /// Waits for a lookup only if there was none before or all addresses failed. Otherwise a task
-    /// refreshes old addresses in the background.
+    /// Waits for a lookup only if there was none before, or all addresses failed. Otherwise a
+    /// background task refreshes old addresses.
     pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.port).into()]);
@@ -71,8 +71,8 @@ impl DnsResolver {
         }
     }
 
-    /// Records a failed connection. If all addresses have failed, the next connection waits for a
-    /// lookup: the server may have moved.
+    /// Records a failed connection attempt. If all addresses have failed, the next attempt waits
+    /// for a lookup, since the server may have moved.
     pub(super) fn note_failed(&self, address: SocketAddr) {
         let mut guard = self.cache.lock();
         let cache = &mut *guard;
@@ -85,7 +85,8 @@ impl DnsResolver {
         }
     }
 
-    /// Returns the cached addresses, and whether the caller should refresh them.
+    /// Returns the cached addresses, and whether the caller should refresh them. `None` if a lookup
+    /// is needed.
     fn cached(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
         let mut cache = self.cache.lock();
         let Some(at) = cache.at else { return (None, false) };

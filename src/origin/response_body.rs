@@ -20,30 +20,31 @@ use crate::field::hop;
 
 /// The body of an origin's response.
 ///
-/// Its connection is reused once the body has been read to its end. If it is dropped earlier or
-/// fails, the connection is closed.
+/// The connection is reused once the body has been read to its end. If the body is dropped earlier
+/// or fails, the connection is closed.
 pub struct ResponseBody {
     source: BodySource,
     /// `None` if the body ended with the head.
     guard: Option<ResponseGuard>,
     /// `None` if the body may pause without limit.
     read_timeout: Option<ReadTimeout>,
-    /// Frames that were read ahead, in order; returned before those of the source.
+    /// Frames that were read ahead, in order. They are returned before further frames of the
+    /// source.
     ahead: Option<Box<FramesAhead>>,
 }
 
-/// Frames that were read ahead. Boxed, since most bodies have none.
+/// Frames that were read ahead. It is boxed, since most bodies have none.
 #[derive(Debug, Default)]
 struct FramesAhead(VecDeque<Frame<Bytes>>);
 
-/// How far a body was read ahead.
+/// The result of reading a body ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadAhead {
-    /// To its end.
+    /// The body was read to its end.
     Whole,
-    /// Beyond the limit.
+    /// The body is longer than the limit.
     TooLong,
-    /// Until it failed. The failure is returned after what was read.
+    /// The body failed. The failure is returned after the data that was read.
     Failed,
 }
 
@@ -63,17 +64,17 @@ impl CompletionProof {
     }
 }
 
-/// Where a response body comes from.
+/// The source of a response body.
 pub(super) enum BodySource {
-    /// All of it is in memory.
+    /// The whole body is in memory.
     Whole(Bytes),
     Http1(Http1Body),
     Http2(Http2Body),
-    /// It failed. The error is returned at the next poll, so that earlier data can be written
+    /// The body failed. The error is returned at the next poll, so that earlier data can be written
     /// first.
     Broken(Option<BoxError>),
     Ended,
-    /// It failed, and the error has been returned.
+    /// The body failed, and the error has been returned.
     Failed,
     Upgraded(Option<UpgradedConnection>),
 }
@@ -83,7 +84,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a response body ended early. `Display` is for the log, not for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
-    /// No byte arrived for `origin.idle_timeout`.
+    /// No byte arrived during `origin.idle_timeout`.
     #[error("the origin stopped sending the response body")]
     TimedOut,
     /// The connection or the stream ended before the body did, or the data is not HTTP.
@@ -109,7 +110,7 @@ impl ResponseBody {
         body
     }
 
-    /// Takes the connection of a response that switched protocols.
+    /// Returns the connection of a response that switched protocols; `None` for other responses.
     pub fn take_upgraded(&mut self) -> Option<UpgradedConnection> {
         if let BodySource::Upgraded(upgraded) = &mut self.source { upgraded.take() } else { None }
     }
@@ -120,8 +121,7 @@ impl ResponseBody {
             .then_some(CompletionProof(()))
     }
 
-    /// Reads up to `limit` bytes before anyone else does. The body stays as it is: whoever reads it
-    /// gets all of it.
+    /// Reads ahead up to `limit` bytes. Later reads still return the whole body.
     pub(crate) async fn read_ahead(&mut self, limit: usize) -> ReadAhead {
         while !self.is_source_ended() {
             if self.bytes_ahead().map(Bytes::len).sum::<usize>() > limit {
@@ -277,14 +277,14 @@ impl ResponseBody {
     }
 }
 
-/// The timeout between two reads of a body.
+/// The maximum pause between two reads of a body.
 ///
 /// Bodies that never make their reader wait need no timer. A timer is reset only when it fires.
 struct ReadTimeout {
     limit: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Lets the runtime poll for I/O once more before the timeout counts.
+    /// The last poll for I/O before the timeout counts.
     final_poll: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
@@ -299,7 +299,7 @@ impl ReadTimeout {
         self.final_poll = None;
     }
 
-    /// Completes when nothing has arrived for the limit.
+    /// Completes when no data has arrived for the limit.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let limit = self.limit;

@@ -9,8 +9,8 @@ use super::{
     request_body::UploadProgress,
 };
 
-/// Resources held by a response besides its connection: its in-flight count, the request's upload
-/// and, on HTTP/2, its stream.
+/// Resources held by a response in addition to its connection: its in-flight count, the request's
+/// upload and, on HTTP/2, its stream.
 pub(super) struct ResponseGuard {
     pub(super) upload: Option<Arc<UploadProgress>>,
     pub(super) in_flight: InFlightGuard,
@@ -24,7 +24,7 @@ pub(super) struct StreamGuard {
 }
 
 impl ResponseGuard {
-    /// Ends the response: its connection, if any, is ready for the next request.
+    /// Ends the response. An HTTP/1.1 connection is returned to the pool.
     pub(super) fn release(mut self, connection: Option<Box<Http1Connection>>) {
         if let Some(upload_task) = self.stream.as_mut().and_then(|stream| stream.upload_task.take())
         {

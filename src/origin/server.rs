@@ -31,7 +31,7 @@ pub(super) struct OriginServer {
     /// The `Host` for requests without one.
     default_host: HeaderValue,
     scheme: Scheme,
-    /// Whether connections can be upgraded to other protocols.
+    /// Whether connections to the server can be upgraded to other protocols.
     is_upgradable: bool,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
@@ -61,7 +61,7 @@ impl OriginServer {
     /// Sends the request. Repeats it on another connection if a reused one was dead, or if the
     /// server rejected it unprocessed.
     ///
-    /// After a failure the request is still complete, if it can be repeated.
+    /// After a failure, `request` still has its whole body if it can be sent again.
     pub(super) async fn exchange(
         &self,
         request: &mut Request<RequestBody>,
@@ -90,8 +90,8 @@ impl OriginServer {
                 return Err(AttemptFailure { delivery, ..failed });
             }
             age = match failed.replay {
-                // Rejected twice together with many others: next, be the first request on a
-                // connection.
+                // The request was rejected twice, together with many others. So it has to be the
+                // first on a new connection.
                 ReplayState::Unprocessed if attempt > 0 => ConnectionAge::Exclusive,
                 ReplayState::Unprocessed => ConnectionAge::Reused,
                 // Other idle connections are likely to be as dead as this one.
@@ -247,7 +247,8 @@ impl OriginServer {
         }
     }
 
-    /// Converts the failure of a stream, and determines whether the request can be sent again.
+    /// Converts the failure of a stream into that of an attempt, and determines whether the request
+    /// can be sent again.
     fn http2_failure(&self, failure: Http2Failure, body: &RequestBody) -> AttemptFailure {
         let is_unprocessed =
             matches!(&failure, Http2Failure::Stream(error) if http2::is_unprocessed(error));
@@ -275,7 +276,7 @@ impl OriginServer {
         AttemptFailure { error, delivery, replay }
     }
 
-    /// Returns how long the body of this response may pause.
+    /// Returns how long the body of this response may pause; `None` without limit.
     fn body_timeout(&self, head: &Parts) -> Option<Duration> {
         (!is_event_stream(head)).then_some(self.idle_timeout)
     }
@@ -308,7 +309,7 @@ impl OriginServer {
     }
 }
 
-/// Why a stream brought no response.
+/// Why there was no response on a stream.
 enum Http2Failure {
     TimedOut,
     Stream(h2::Error),
@@ -335,8 +336,8 @@ fn is_event_stream(head: &Parts) -> bool {
     })
 }
 
-/// Completes when the origin has had the whole request for `timeout`. Time spent waiting for the
-/// client's upload does not count.
+/// Completes when the origin has not responded to the whole request for `timeout`. Time spent
+/// waiting for the client's upload does not count.
 async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
     let mut seen = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Settings of an origin: its servers, timeouts, TLS.
+//! Settings of an origin: its servers, timeouts, limits and TLS.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -10,15 +10,16 @@ use url::Url;
 pub struct Settings {
     /// The origin's servers; at least one.
     pub urls: Vec<ServerUrl>,
-    /// Time limit for name lookup, TCP and TLS together.
+    /// Maximum total time for name lookup, TCP and TLS.
     pub connect_timeout: Duration,
-    /// Time limit from the request's last byte to the response's head.
+    /// Maximum time from the request's last byte to the response's head.
     pub first_byte_timeout: Duration,
-    /// Longest pause in a response's body, unless it is a `text/event-stream`.
+    /// Maximum pause in a response's body, except for `text/event-stream`.
     pub idle_timeout: Duration,
-    /// How long an idle connection is kept; shorter if the origin's `Keep-Alive` says so.
+    /// How long an idle connection is kept. A shorter time in the origin's `Keep-Alive` takes
+    /// precedence.
     pub keep_alive: Duration,
-    /// The size limit of a response head, in bytes.
+    /// Maximum size of a response head, in bytes.
     pub max_header_bytes: u32,
     /// Whether HTTP/2 is offered to `https` servers.
     pub http2: bool,
@@ -26,18 +27,18 @@ pub struct Settings {
     pub limits: ConnectionLimits,
     /// How long the addresses of a server's name are used before the next lookup.
     pub dns_refresh: Duration,
-    /// Number of further servers to try after a failure before the response began.
+    /// Maximum number of other servers to try if one fails before the response begins.
     pub retries: u32,
-    /// Active health checks.
+    /// Active health checks; `None` for none.
     pub health: Option<HealthCheck>,
     /// TLS towards `https` servers.
     pub tls: OriginTls,
-    /// The `Host` of requests.
+    /// The `Host` field of requests to the origin.
     pub host: HostHeader,
 }
 
 impl Settings {
-    /// Returns the defaults, for these servers.
+    /// Returns the default settings for these servers.
     pub fn new(urls: Vec<ServerUrl>) -> Self {
         Self {
             urls,
@@ -57,20 +58,21 @@ impl Settings {
     }
 }
 
-/// The `Host` that servers are sent.
+/// Which `Host` requests to the origin have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum HostHeader {
-    /// The client's, in canonical form.
+    /// The client's `Host`, in canonical form.
     #[default]
     Preserve,
-    /// Each server's own.
+    /// The host and port in each server's URL.
     Origin,
-    /// A fixed value.
+    /// A fixed `Host`.
     Literal(Authority),
 }
 
 impl HostHeader {
-    /// Returns the `Host` for a client's; empty if each server gets its own.
+    /// Returns the `Host` to send if the client requested `requested`. Empty if each server gets
+    /// its own.
     pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
         match self {
             Self::Preserve => requested,
@@ -80,14 +82,14 @@ impl HostHeader {
     }
 }
 
-/// Limits on the connections to one server, and on the requests queued for one.
+/// Limits on the connections to one server, and on the requests queued for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at a time. Idle ones count, tunnels do not.
+    /// Maximum number of connections. Includes idle ones, but no tunnels.
     pub connections: usize,
-    /// Requests that may be queued; further ones fail at once.
+    /// Maximum number of queued requests. Further ones fail at once.
     pub pending: usize,
-    /// How long a request may be queued.
+    /// Maximum time that a request is queued.
     pub pending_timeout: Duration,
 }
 
@@ -97,12 +99,13 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Asks each server for a path, again and again; statuses below 400 mean healthy.
+/// Active health checks: each server is requested for a path periodically. Statuses below 400 mean
+/// healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The path, with query.
     pub path: String,
-    /// The time between two checks, and the time limit of one.
+    /// The time between two checks, and the timeout of each.
     pub interval: Duration,
 }
 
@@ -113,7 +116,7 @@ pub struct OriginTls {
     pub ca: Option<PathBuf>,
     /// A certificate chain (PEM) to authenticate with; needs `key`.
     pub cert: Option<PathBuf>,
-    /// Its private key (PEM).
+    /// The private key of `cert` (PEM).
     pub key: Option<PathBuf>,
     /// The name that the server's certificate must have, if it is not the host.
     pub server_name: Option<String>,
@@ -133,11 +136,11 @@ pub enum OriginScheme {
 /// One server: `http://host:port`, `https://…` or `h2c://…`, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
-    /// Its protocol.
+    /// The server's protocol.
     pub scheme: OriginScheme,
-    /// Its address.
+    /// The server's address.
     pub address: ServerAddress,
-    /// Host and port as in its URL; `localhost` for sockets.
+    /// Host and port as in the URL; `localhost` for Unix sockets.
     pub authority: Authority,
 }
 
@@ -150,7 +153,7 @@ pub enum ServerAddress {
 }
 
 impl ServerUrl {
-    /// Creates the endpoint of a Unix socket.
+    /// Creates the URL of a server on a Unix socket.
     pub fn unix(path: PathBuf) -> Self {
         Self {
             scheme: OriginScheme::Http,
@@ -159,7 +162,7 @@ impl ServerUrl {
         }
     }
 
-    /// The value of a `Host` field for it.
+    /// Returns the value of a `Host` field for the server.
     pub(super) fn host(&self) -> HeaderValue {
         HeaderValue::from_str(self.authority.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("localhost"))
@@ -181,16 +184,16 @@ impl fmt::Display for ServerUrl {
 /// Why a text is not a server's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
-    /// It is not a URL with a host.
+    /// The text is not a URL with a host.
     #[error("expected a URL such as `http://127.0.0.1:3000`")]
     Syntax,
-    /// Its scheme is unknown.
+    /// The URL's scheme is unknown.
     #[error("expected the scheme `http`, `https` or `h2c`")]
     Scheme,
-    /// It has a user name or a password.
+    /// The URL has a user name or a password.
     #[error("expected a URL without user name and password")]
     Credentials,
-    /// It has a path, a query or a fragment.
+    /// The URL has a path, a query or a fragment.
     #[error("expected a URL without a path: paths of requests are forwarded unchanged")]
     Excess,
 }

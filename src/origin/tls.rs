@@ -17,7 +17,7 @@ pub enum OriginTlsError {
     Name { name: String, source: InvalidDnsNameError },
 }
 
-/// TLS settings with the configured trust and identity, by the protocols that they offer.
+/// TLS settings with the configured trust and identity, by the offered protocols.
 pub(super) struct ClientConfigs {
     /// ALPN `h2` and `http/1.1`.
     pub(super) any: Arc<ClientConfig>,

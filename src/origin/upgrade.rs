@@ -8,7 +8,8 @@ use crate::server::{Tunnel, stream::Stream};
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
 ///
-/// It no longer counts as a connection to the origin: the server's limit on tunnels applies.
+/// It no longer counts as a connection to the origin. The server's limit on tunnels applies
+/// instead.
 pub struct UpgradedConnection {
     stream: Stream,
 }
@@ -22,7 +23,8 @@ impl UpgradedConnection {
 /// Relays bytes between a client and an origin that have both switched protocols, until the tunnel
 /// ends.
 ///
-/// `client` is `hyper::upgrade::on` of the client's request, called before the 101 is forwarded.
+/// `client` is the result of `hyper::upgrade::on` for the client's request, called before the 101
+/// is forwarded.
 pub fn join(client: OnUpgrade, origin: UpgradedConnection, tunnel: Tunnel) -> JoinHandle<()> {
     tokio::spawn(async move {
         let client = match client.await {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 pub(super) struct Waiters {
     shards: Box<[WaiterShard]>,
     all: AtomicUsize,
-    /// The shard that is offered the next free stream.
+    /// The shard to which the next free stream is offered.
     next: AtomicUsize,
 }
 
@@ -18,7 +18,7 @@ struct WaiterShard {
     freed: Notify,
 }
 
-/// A queued request.
+/// A queued request. It leaves the queue when dropped.
 pub(super) struct PoolWaiter<'a> {
     waiters: &'a Waiters,
     shard: &'a WaiterShard,
@@ -35,7 +35,7 @@ impl Waiters {
         self.shards.get(shard).map_or(0, |shard| shard.waiting.load(Relaxed))
     }
 
-    /// Queues a request of a shard.
+    /// Queues a request on a shard. Returns `None` if there is no such shard.
     pub(super) fn join(&self, shard: usize) -> Option<PoolWaiter<'_>> {
         let shard = self.shards.get(shard)?;
         shard.waiting.fetch_add(1, Relaxed);
@@ -43,12 +43,14 @@ impl Waiters {
         Some(PoolWaiter { waiters: self, shard })
     }
 
-    /// Wakes a request of this shard: a connection has become free, which other shards cannot use.
+    /// Wakes a request of this shard, because a connection has become free. Other shards cannot use
+    /// it.
     pub(super) fn note_connection(&self, shard: usize) {
         self.notify(shard);
     }
 
-    /// Wakes a request: a stream has become free. All threads can use it, so they take turns.
+    /// Wakes a request, because a stream has become free. All threads can use it, so they take
+    /// turns.
     pub(super) fn note_stream(&self) {
         if self.all.load(Relaxed) == 0 {
             return;
@@ -59,12 +61,12 @@ impl Waiters {
         order.find(|shard| self.notify(*shard));
     }
 
-    /// Wakes all requests: several streams have become free.
+    /// Wakes all requests, because several streams have become free.
     pub(super) fn note_streams(&self) {
         self.shards.iter().for_each(|shard| shard.freed.notify_waiters());
     }
 
-    /// Wakes one request of a shard. Returns whether there was one.
+    /// Wakes one request of a shard. Returns whether a request was queued there.
     fn notify(&self, shard: usize) -> bool {
         let shard = self.shards.get(shard).filter(|shard| shard.waiting.load(Relaxed) > 0);
         shard.map(|shard| shard.freed.notify_one()).is_some()

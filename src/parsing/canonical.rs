@@ -2,19 +2,19 @@
 
 use smallvec::SmallVec;
 
-/// Documents that are nested deeper are not made canonical.
+/// Maximum depth of a document. Deeper ones are not made canonical.
 const MAX_DEPTH: usize = 64;
 
 /// Why a document has no canonical text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotCanonical {
-    /// It is not JSON in UTF-8 (RFC 8259).
+    /// The document is not JSON in UTF-8 (RFC 8259).
     Malformed,
     /// An object has two members of one name: parsers take the first, the last, or neither.
     DuplicateName,
-    /// A string holds half of a surrogate pair, which no UTF-8 encodes.
+    /// A string contains a lone surrogate, which UTF-8 cannot encode.
     LoneSurrogate,
-    /// It is nested deeper than 64 levels.
+    /// The document is nested deeper than 64 levels.
     TooDeep,
 }
 
@@ -45,7 +45,7 @@ struct Rewriter<'a> {
     text: Vec<u8>,
 }
 
-/// The place of a member in the canonical text.
+/// The position of a member in the canonical text.
 #[derive(Clone, Copy)]
 struct Member {
     start: usize,

@@ -1,4 +1,4 @@
-//! Parses JSON from others within a memory limit.
+//! Parses JSON of clients and origins within a memory limit.
 //!
 //! A document takes up to a hundred times its size while it is parsed. So documents that are not
 //! short are parsed one at a time, on a thread of their own.
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 pub use canonical::{NotCanonical, canonical};
 
-/// Documents with a higher estimate are rejected.
+/// Maximum estimated size of a parsed document in memory. Larger documents are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;
 
 /// A queue for documents that are not short: one is parsed at a time in the process.
@@ -22,7 +22,7 @@ pub(crate) struct ParseQueue(Arc<Semaphore>);
 /// Why a document was not parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ParseError {
-    /// It is not JSON, or nested too deeply.
+    /// The document is not JSON, or nested too deeply.
     Malformed,
     TooLarge,
 }

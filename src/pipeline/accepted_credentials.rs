@@ -1,10 +1,10 @@
-//! Accepted credentials: those that the origin recently accepted, by route.
+//! Accepted credentials: the credentials that the origin recently accepted, by route.
 //!
 //! A stored response behind a login is served only to credentials that the origin itself accepted:
-//! with a 2xx to a safe request on the same route, within the last `recheck`. An acceptance is kept
-//! under the fence stamp taken before the origin request, like a stored response. A logout, or a
-//! `401` seen by any node, ends it through a record of the purge log. An origin response that was
-//! in flight before that record cannot bring it back.
+//! it responded with a 2xx to a safe request on the same route, within the last `recheck`. Like a
+//! stored response, an acceptance is kept with the fence stamp taken before the origin request. A
+//! logout, or a `401` seen by any node, ends it through a record of the purge log. An origin
+//! response that was in flight before that record cannot restore it.
 
 pub(super) mod fleet;
 
@@ -29,16 +29,25 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Number of acceptances remembered, about 150 bytes each. A forgotten one costs an origin request.
+/// Maximum number of acceptances remembered, about 150 bytes each. A dropped one costs an origin
+/// request.
 const CAPACITY: usize = 1 << 17;
 
-/// Number of denied targets remembered, 48 bytes each.
+/// Maximum number of denied targets remembered, 48 bytes each.
 const DENIAL_CAPACITY: usize = 1 << 16;
+
+/// Maximum number of targets whose denials this node publishes for one credential. A credential
+/// that is denied more targets gets nothing from the store: each denial is a record of the purge
+/// log, and a client must not be able to fill the log.
+const MAX_DENIALS_PER_CREDENTIAL: u32 = 256;
+
+/// Stands for all targets of a credential in the name of a denial.
+const EVERY_TARGET: u128 = 0;
 
 /// How long a denial is remembered for credentials that do not expire.
 const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
-/// Identifies credentials as a member of one route's partition.
+/// The key of an acceptance: credentials, the partition of which they are a member, and the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AcceptanceKey {
     credential: u128,
@@ -47,7 +56,7 @@ pub(super) struct AcceptanceKey {
 }
 
 impl AcceptanceKey {
-    /// Returns the scope as bytes.
+    /// Returns the key as bytes.
     fn bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let (credential, rest) = bytes.split_at_mut(16);
@@ -58,9 +67,9 @@ impl AcceptanceKey {
         bytes
     }
 
-    /// Returns the scope of a member on the route with this name.
+    /// Returns the key for a member on the route with this name.
     pub(super) fn of(member: &PartitionMember, route: &str) -> Self {
-        // FNV-1a is enough: route names are few, and the operator chooses them.
+        // FNV-1a is sufficient: route names are few, and the operator chooses them.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let route = route.bytes().fold(0xcbf2_9ce4_8422_2325, step);
         Self { credential: member.credential, partition: member.partition_digest, route }
@@ -72,29 +81,31 @@ struct Acceptance {
     noted: RevocableFact,
 }
 
-/// The credentials that the origin accepted, and the targets that it denied to them.
+/// The credentials that the origin accepted, and the targets that it denied to credentials.
 pub(super) struct AcceptedCredentials {
     acceptances: Cache<AcceptanceKey, Arc<Acceptance>>,
-    /// Credentials being checked by the origin; other requests with them wait.
+    /// Credentials that the origin is checking. Other requests with them wait.
     rechecks: Mutex<HashMap<AcceptanceKey, watch::Receiver<()>>>,
-    /// When the denial of a target to a credential ends.
+    /// The denials of targets to credentials, by [`denial_key`].
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
-    /// Credentials accepted on any route and not refused since.
+    /// The number of targets that were denied to a credential.
+    denied_targets: Cache<u128, u32>,
+    /// Credentials that were accepted on any route and not refused since.
     credentials: Cache<u128, ()>,
 }
 
 /// A target that the origin denies to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// Responses to earlier origin requests do not lift the denial.
+    /// When the denial began. Responses to earlier origin requests do not lift it.
     since: Timestamp,
     until: Timestamp,
 }
 
 impl Denial {
-    /// A denial until the credentials expire (`ends`, wall clock). `wall` and `steady` are the
-    /// current time by the wall clock and by the monotonic clock.
+    /// Creates a denial until the credentials expire (`ends`, wall clock). `wall` and `steady` are
+    /// the current time by the wall clock and by the monotonic clock.
     fn until(ends: Option<Timestamp>, (wall, steady): (Timestamp, Timestamp)) -> Self {
         let left = ends.map_or(DENIAL_RETENTION, |ends| ends.saturating_since(wall));
         Self { since: steady, until: steady.saturating_add(left) }
@@ -103,9 +114,9 @@ impl Denial {
 
 /// The role of a request whose credentials are not accepted.
 pub(super) enum RecheckRole {
-    /// It asks the origin; others with the same credentials wait.
+    /// The request asks the origin. Other requests with the same credentials wait.
     Leader(RecheckLeader),
-    /// Another request is asking the origin; this one waits and then checks again.
+    /// Another request is asking the origin. This request waits and then checks again.
     Follower(watch::Receiver<()>),
 }
 
@@ -122,21 +133,22 @@ impl Drop for RecheckLeader {
     }
 }
 
-/// A check of credentials at the origin: the request is not served from the store, fresh or stale.
+/// A check of credentials by the origin. The request is not served from the store, neither fresh
+/// nor stale.
 pub(super) struct Recheck(Option<RecheckLeader>);
 
 impl Recheck {
-    /// A recheck that other requests with the same credentials wait for.
+    /// Creates a recheck for which other requests with the same credentials wait.
     pub(super) fn leading(leader: RecheckLeader) -> Self {
         Self(Some(leader))
     }
 
-    /// A recheck for one request.
+    /// Creates a recheck for one request.
     pub(super) fn alone() -> Self {
         Self(None)
     }
 
-    /// Ends the recheck; waiting requests continue.
+    /// Ends the recheck, so that waiting requests continue.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
@@ -149,14 +161,15 @@ impl AcceptedCredentials {
             rechecks: Mutex::default(),
             denials: Cache::new(DENIAL_CAPACITY),
             has_denials: AtomicBool::new(false),
+            denied_targets: Cache::new(DENIAL_CAPACITY),
             credentials: Cache::new(DENIAL_CAPACITY),
         })
     }
 
     /// Returns whether the origin accepted a member's credentials on a route within `recheck`.
     ///
-    /// `started` is when the request arrived, `now` the same by the monotonic clock. Costs about
-    /// 100 ns.
+    /// `started` is when the request arrived, and `now` is the same time by the monotonic clock.
+    /// Costs about 100 ns.
     pub(super) fn is_accepted(
         &self,
         (member, scope): (&PartitionMember, AcceptanceKey),
@@ -166,17 +179,17 @@ impl AcceptedCredentials {
     ) -> bool {
         let Some(acceptance) = self.acceptances.get(&scope) else { return false };
         if !applied_purges.still_holds(&acceptance.noted, started, || member.credential_name()) {
-            // The next acceptance is announced to the fleet again.
+            // Removed, so that the next acceptance is announced to the fleet again.
             self.acceptances.remove_if(&scope, |known| Arc::ptr_eq(known, &acceptance));
             return false;
         }
         now.saturating_since(acceptance.at) < recheck
     }
 
-    /// Records that the origin accepted credentials, requested under `stamp` at `at` (monotonic
-    /// clock).
+    /// Records that the origin accepted credentials in a request sent at `at` (monotonic clock)
+    /// under `stamp`.
     ///
-    /// Returns the time since the previous acceptance, or `None` if a later one is recorded.
+    /// Returns the time since the previous acceptance; `None` if a later one is recorded.
     pub(super) fn accept(
         &self,
         scope: AcceptanceKey,
@@ -197,13 +210,13 @@ impl AcceptedCredentials {
         self.acceptances.remove(&scope);
     }
 
-    /// Records that the origin refused a member's credentials. Returns whether it had accepted them
-    /// since the last refusal.
+    /// Records that the origin refused a member's credentials. Returns whether the origin had
+    /// accepted them since the last refusal.
     pub(super) fn refuse(&self, member: &PartitionMember) -> bool {
         self.credentials.remove(&member.credential).is_some()
     }
 
-    /// Joins the recheck of credentials, or starts one.
+    /// Joins the running recheck of credentials, or starts one.
     pub(super) fn join_recheck(self: &Arc<Self>, scope: AcceptanceKey) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
@@ -214,18 +227,28 @@ impl AcceptedCredentials {
         RecheckRole::Leader(RecheckLeader { accepted: Arc::clone(self), scope, _waiting: sender })
     }
 
-    /// Records that the origin denied a target to a member, until the credentials expire or for an
-    /// hour. Returns the denial's name in the purge log.
+    /// Records that the origin denied a target to a member. The denial lasts until the credentials
+    /// expire, else for an hour.
+    ///
+    /// Returns the denial's name in the purge log, and whether this node did not know the denial.
     pub(super) fn deny(
         &self,
         member: &PartitionMember,
         target: &CacheKey,
         now: (Timestamp, Timestamp),
-    ) -> String {
-        let name = denial_key(member.credential, target.digest());
-        self.note_denial(name, Denial::until(member.expires, now));
+    ) -> (String, bool) {
+        let is_new = !self.is_denied(member, target, now.1);
+        let denial = Denial::until(member.expires, now);
+        self.note_denial(denial_key(member.credential, target.digest()), denial);
+        let known = self.denied_targets.get(&member.credential).unwrap_or(0);
+        let count = known.saturating_add(u32::from(is_new));
+        self.denied_targets.insert(member.credential, count);
+        let is_within = count <= MAX_DENIALS_PER_CREDENTIAL;
+        let published = if is_within { target.digest() } else { EVERY_TARGET };
+        let name = denial_key(member.credential, published);
+        self.note_denial(name, denial);
         let ends = member.expires.map_or_else(String::new, |end| format!(":{}", end.millis()));
-        format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes()))
+        (format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())), is_new)
     }
 
     /// Records a denial from its name in the purge log. Ignores names of credentials.
@@ -243,7 +266,7 @@ impl AcceptedCredentials {
         self.has_denials.store(true, Ordering::Release);
     }
 
-    /// Removes a denial if the origin answered these credentials in a request sent after it.
+    /// Removes a denial if the origin accepted these credentials in a request sent after it.
     pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
@@ -265,19 +288,22 @@ impl AcceptedCredentials {
         target: &CacheKey,
         now: Timestamp,
     ) -> bool {
-        let name = || denial_key(member.credential, target.digest());
+        let is_denied = |target| {
+            let denial = self.denials.get(&denial_key(member.credential, target));
+            denial.is_some_and(|denial| now < denial.until)
+        };
         self.has_denials.load(Ordering::Acquire)
-            && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
+            && (is_denied(target.digest()) || is_denied(EVERY_TARGET))
     }
 }
 
-/// Combines a credential and a target into one key.
+/// Returns the key of a denial, made of a credential and a target.
 fn denial_key(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
 /// Prefix of a denial's name in the purge log: `target:{denial}:{milliseconds}`. The last part is
-/// when the credentials expire, if they do.
+/// the time at which the credentials expire, if they do.
 const DENIAL_PREFIX: &str = "target:";
 
 #[cfg(test)]
@@ -307,12 +333,32 @@ mod tests {
         for (expires, end) in [(Some(10_000), 10_000), (Some(500), 500), (None, 100 + 3600)] {
             let (here, there, member) =
                 (AcceptedCredentials::new(), AcceptedCredentials::new(), member(expires));
-            let name = here.deny(&member, &target, at(100));
+            let (name, is_new) = here.deny(&member, &target, at(100));
+            assert!(is_new);
+            assert_eq!(here.deny(&member, &target, at(100)), (name.clone(), false));
             there.apply_denial(&name, at(100));
             for node in [&here, &there] {
                 assert!(node.is_denied(&member, &target, at(end - 1).1), "{name}");
                 assert!(!node.is_denied(&member, &target, at(end).1), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_denied_many_targets_is_denied_all() {
+        let (here, there, member) =
+            (AcceptedCredentials::new(), AcceptedCredentials::new(), member(None));
+        let target =
+            |number: u32| OriginTarget::plain(Scheme::Http, "h", &format!("/{number}")).key();
+        let other = target(u32::MAX);
+        for number in 0..=MAX_DENIALS_PER_CREDENTIAL {
+            assert!(!here.is_denied(&member, &other, at(100).1), "{number}");
+            there.apply_denial(&here.deny(&member, &target(number), at(100)).0, at(100));
+        }
+        for node in [here, there] {
+            assert!(node.is_denied(&member, &other, at(100).1));
+            assert!(!node.deny(&member, &other, at(100)).1, "nothing more is published");
+            assert!(!node.is_denied(&member, &target(u32::MAX - 1), at(3700).1));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Admission: tees a cacheable response into the store while clients and followers read it.
+//! Admission: tees a cacheable response into the store while the client and followers read it.
 
 use std::sync::Arc;
 
@@ -32,17 +32,17 @@ pub(super) struct Admission<S> {
     pub context: FetchContext<S>,
     /// The terms on which the response is stored.
     pub terms: StorageTerms,
-    /// The memory reserved for its body.
+    /// The memory reserved for the response's body.
     pub share: BudgetShare,
-    /// The value of `X-API-Cache` for its readers.
+    /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
 }
 
-/// A response that is being stored, as its requester receives it.
+/// A response that is being stored, as one requester receives it.
 pub(super) struct TeedResponse {
     /// The part that all readers share.
     pub streaming: Arc<StreamingResponse>,
-    /// The complete header section, including fields for the requester only.
+    /// The complete header section, including fields for this requester only.
     pub headers: HeaderMap,
     /// Reads the body from its first byte.
     pub reader: TeeReader,
@@ -101,7 +101,7 @@ pub(super) async fn admit<S: Store>(
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
-/// Drafts the stored response from its head, and lists it among the variants of its target.
+/// Drafts the stored response from its head, and adds it to the variants of its target.
 ///
 /// Adds the route's fields to the `Vary` of the head.
 async fn draft<S: Store>(
@@ -113,7 +113,7 @@ async fn draft<S: Store>(
     let (key, variant) = match selecting_fields(context, head).await {
         Some((selection, values)) => {
             let key = context.target.variant(&values);
-            // Before publishing: followers that want another variant look up what selects it.
+            // Before publishing, since followers that want another variant look up what selects it.
             list_variant(context, &selection, &key).await;
             let set = selection.set.clone();
             (key, Some((selection, (set, values))))
@@ -135,7 +135,7 @@ async fn draft<S: Store>(
     (draft, variant)
 }
 
-/// Stores a response that is complete already. Returns it if it can be looked up.
+/// Stores a response that is already complete. Returns it if it can be looked up, else `None`.
 pub(super) async fn store_complete<S: Store>(
     context: &FetchContext<S>,
     terms: &StorageTerms,
@@ -148,10 +148,10 @@ pub(super) async fn store_complete<S: Store>(
     (put == PutOutcome::Stored).then_some(response)
 }
 
-/// Moves the body from the origin to its readers, and to the store once it is complete.
+/// Moves the body from the origin to its readers. Stores it once it is complete.
 ///
 /// The entry is stored before the last byte is delivered, so that a client that has read the
-/// response finds it stored. Slow tag extraction does not delay readers.
+/// response finds it stored. Slow tag extraction does not delay the readers.
 async fn pump<S: Store>(
     context: FetchContext<S>,
     body: ResponseBody,
@@ -189,13 +189,13 @@ async fn pump<S: Store>(
         }
     }
     tee.stop_retaining();
-    // Requests could join until now.
+    // Requests could join the flight until now.
     drop((guard, flight));
 }
 
 impl<S: Store> FetchContext<S> {
-    /// Returns whether a body of this length may be stored. If the length was announced, that was
-    /// decided before the first byte.
+    /// Returns whether a body of this length may be stored. An announced length was checked before
+    /// the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
         let may = tee.has_known_length()
             || length <= SMALL_BODY
@@ -206,7 +206,7 @@ impl<S: Store> FetchContext<S> {
         may
     }
 
-    /// Counts a body that was not retained for the store. A body that is too large is marked
+    /// Counts a body that was not retained for the store. If it is too large, marks its key
     /// hit-for-miss.
     fn note_not_kept(&self, cause: NotKeptReason, flight: Option<&FlightLeader>) {
         let counter = &self.pipeline.metrics.bodies_not_kept;
@@ -218,7 +218,7 @@ impl<S: Store> FetchContext<S> {
     }
 }
 
-/// The end of a body, not delivered to readers yet.
+/// The last chunk, the trailers and the completion proof of a body, held back from its readers.
 struct BodyEnd {
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,
@@ -253,14 +253,14 @@ async fn read<S: Store>(
 }
 
 impl BodyEnd {
-    /// Builds the complete body. Keeps only those trailers that may be stored with this head.
+    /// Returns the complete body. Keeps only those trailers that may be stored with this head.
     fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
         let kept = |fields| stored_fields(fields, &ResponseDirectives::parse(head));
         let trailers = self.trailers.as_ref().map(kept);
         CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
     }
 
-    /// Delivers the rest to the readers, from the stored copy if there is one.
+    /// Delivers the rest of the body to the readers, from the stored copy if there is one.
     async fn deliver(self, tee: &TeeBody, stored: Option<Bytes>) {
         match (stored, self.last) {
             (Some(body), _) => tee.switch_to_stored(body),
@@ -329,7 +329,7 @@ async fn list_variant<S: Store>(
     }
 }
 
-/// Adds tags from the body to those from the head. Fails if there are too many.
+/// Adds tags from the body to those from the head. Fails if there are then too many.
 fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadError> {
     if further.is_empty() {
         return Ok(());
@@ -340,7 +340,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 
-/// Fails the readers of a body when its task ends early, so that none waits forever.
+/// Fails the readers of a body if the task that fills it ends early, so that none waits forever.
 pub(super) struct FailUnlessComplete<'a>(pub &'a TeeBody);
 
 impl Drop for FailUnlessComplete<'_> {
@@ -351,8 +351,8 @@ impl Drop for FailUnlessComplete<'_> {
 
 /// Returns the selecting fields of a response and the request's values for them.
 ///
-/// The fields are those of the response's `Vary` and of its route. If there are none, those that
-/// other responses of the target recently named.
+/// The fields are those in the response's `Vary` and the route's `vary`. If there are none, they
+/// are those that other responses of the target recently named.
 async fn selecting_fields<S: Store>(
     context: &FetchContext<S>,
     response: &HeaderMap,
@@ -375,8 +375,8 @@ async fn selecting_fields<S: Store>(
     Some((selection, values))
 }
 
-/// Returns the language of a response and the preferences it was chosen by, if it names exactly one
-/// language.
+/// Returns the language of a response and the request's preferences. `None` unless the response
+/// names exactly one language.
 fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<LanguageVariant> {
     let mut named = list::members(response, header::CONTENT_LANGUAGE);
     let language = named.next().filter(|_| named.next().is_none())?;
@@ -384,7 +384,7 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
     Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
-/// Returns what currently selects among the variants of a target.
+/// Returns the fields that currently select among the variants of a target; `None` if it has none.
 async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySelection> {
     let store = &context.pipeline.store;
     let known = match store.peek(&context.target) {

@@ -1,4 +1,4 @@
-//! Backoff: how long a stale response is served without a new origin request, after `Retry-After`.
+//! Backoff after `Retry-After`: how long a stale response is served without a new origin request.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     key::CacheKey,
 };
 
-/// Number of keys remembered, 40 bytes each.
+/// Maximum number of keys remembered, 40 bytes each.
 const CAPACITY: usize = 16_384;
 
-/// Upper bound of the backoff, whatever the origin says.
+/// Maximum backoff, whatever the origin requests.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 
-/// How long a refresh is postponed that could not be stored.
+/// How long the next refresh is postponed if one could not be stored.
 const POSTPONED: Duration = Duration::from_secs(10);
 
 /// Keys that are not refreshed for a while: after `Retry-After` on an error, or after a refresh
@@ -41,7 +41,7 @@ impl Backoff {
         }
     }
 
-    /// Records that a refresh could not be stored: it was too large, or there was no memory for it.
+    /// Records that a refresh could not be stored, because it was too large or there was no memory.
     pub(super) fn postpone(&self, key: &CacheKey, now: Timestamp) {
         self.postponed.insert(key.digest(), now.saturating_add(POSTPONED));
     }
@@ -51,7 +51,7 @@ impl Backoff {
         self.postponed.get(&key.digest()).is_some_and(|until| now < until)
     }
 
-    /// Returns whether the origin asked to be left alone for now.
+    /// Returns whether the origin's `Retry-After` for this key is still in effect.
     pub(super) fn is_backing_off(&self, key: &CacheKey, now: Timestamp) -> bool {
         self.until.get(&key.digest()).is_some_and(|until| now < until)
     }

@@ -1,4 +1,4 @@
-//! The body of a response to a client, which accounts for the request when it ends.
+//! The body of a response to a client. It accounts for the request when it ends.
 
 use std::{
     convert::Infallible,
@@ -21,8 +21,8 @@ use crate::origin::ResponseBody;
 
 type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A response body. Its request is counted and logged exactly once: at the end, or when the client
-/// disconnects.
+/// A response body. Its request is counted and logged exactly once, when the body ends or the
+/// client disconnects.
 pub(crate) struct DeliveredBody {
     content: BodyContent,
     accounting: Option<Box<RequestAccounting>>,
@@ -39,15 +39,15 @@ pub(crate) enum BodyContent {
     FullWithTrailers(Box<(Bytes, HeaderMap)>),
     /// A body that is also being stored.
     Tee(TeeReader),
-    /// One range of such a body.
+    /// One range of a body that is also being stored.
     Range(RangeBody),
     /// A body passed through from the origin.
     Origin(Box<ResponseBody>),
-    /// The same, observed until its end.
+    /// A body passed through from the origin, and observed until its end.
     Observed(Box<ObservedBody>),
     /// A body that Larder generates, possibly without an end.
     Generated(UnsyncBoxBody<Bytes, Infallible>),
-    /// No body, but a head that announces this length (HEAD).
+    /// No body. The head announces this length (HEAD).
     HeadOnly(u64),
 }
 
@@ -88,8 +88,9 @@ impl DeliveredBody {
             BodyContent::Range(part) => {
                 Pin::new(part).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
-            // Drops the cause: hyper would reset the client's stream with the code of the origin's
-            // reset, and some codes say that the request was not processed (RFC 9113 §8.7).
+            // Drops the cause. Otherwise hyper would reset the client's stream with the code of the
+            // origin's reset, and some codes say that the request was not processed (RFC 9113
+            // §8.7).
             BodyContent::Origin(body) => {
                 let frame = ready!(Pin::new(&mut **body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))

@@ -1,10 +1,10 @@
-//! Slices of bodies that do not keep the whole body in memory.
+//! Slices of bodies, which do not keep the whole body in memory.
 
 use std::ops::RangeBounds;
 
 use bytes::Bytes;
 
-/// Parts of up to this many bytes are copied.
+/// Maximum length of a part that is copied, in bytes.
 const SHORT: usize = 16 << 10;
 
 /// Returns a part of a body. Copies a short part, so that a slow client does not keep the whole

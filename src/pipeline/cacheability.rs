@@ -1,6 +1,6 @@
 //! Cacheability: whether a response is stored, and how long it may be used.
 //!
-//! Pure, so that a fetch and an explanation agree.
+//! The decision is pure, so that a fetch and an explanation agree.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ use crate::{
 
 /// The terms on which a cacheable response is stored.
 pub(super) struct StorageTerms {
-    /// Its age, and how long it may be used.
+    /// The response's age, and how long it may be used.
     pub freshness: Freshness,
     pub directives: ResponseDirectives,
-    /// Whether its body has to be read before it is stored.
+    /// Whether the response's body has to be read before it is stored.
     pub payload: Payload,
 }
 
@@ -48,16 +48,16 @@ pub(super) struct CacheabilityCheck<'a> {
     pub directives: &'a RequestDirectives,
     /// The query as the client sent it.
     pub query: &'a str,
-    /// The requesting member of the route's partition.
+    /// The requesting member of the route's partition; `None` if the route has no members.
     pub member: Option<&'a PartitionMember>,
 }
 
-/// The length of a body, if known, and the maximum that is stored.
+/// The length of a body, if known, and the maximum length that is stored.
 pub(super) type BodyLengths = (Option<u64>, u64);
 
 impl CacheabilityCheck<'_> {
-    /// Decides whether a response is stored, and on what terms. A refusal because of the body
-    /// includes its cause.
+    /// Returns the terms on which a response is stored, or why it is not. A refusal because of the
+    /// body includes its cause.
     pub(super) fn decide(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -114,7 +114,7 @@ impl CacheabilityCheck<'_> {
         })
     }
 
-    /// Returns what followers of a fetch receive of an error response.
+    /// Returns what the followers of a fetch receive if its response is an error.
     pub(super) fn sharing(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -131,8 +131,8 @@ impl CacheabilityCheck<'_> {
         }
     }
 
-    /// Returns whether members of a shared partition may get different responses depending on their
-    /// credentials. A user's own partition already separates them.
+    /// Returns whether members of a shared partition may get different responses for their
+    /// credentials. `false` in the partition of one user.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
@@ -144,14 +144,15 @@ impl CacheabilityCheck<'_> {
         set.iter().any(varies)
     }
 
-    /// Returns whether a redirect repeats a parameter that is not in the key, such as a token.
+    /// Returns whether a redirect repeats a query parameter that is not in the key, such as a
+    /// token.
     fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
         let mut locations = response.get_all(header::LOCATION).iter();
         locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
     }
 }
 
-/// The freshness of a shared refusal (a planted bug).
+/// Returns the freshness of a shared refusal (a planted bug).
 #[cold]
 fn shared_refusal(received_at: Timestamp) -> Freshness {
     Freshness {

@@ -1,10 +1,10 @@
-//! A request on its way through the asynchronous steps.
+//! A request in the asynchronous steps of the pipeline.
 
 use hyper::upgrade::OnUpgrade;
 
 use super::{finish::RequestAccounting, request_context::RequestContext};
 
-/// A request that a fresh stored response in memory does not answer.
+/// A request for which there is no fresh stored response in memory.
 pub(super) struct ClientRequest<S> {
     pub(super) context: RequestContext<S>,
     pub(super) upgrade: Option<OnUpgrade>,

@@ -1,4 +1,4 @@
-//! Clocks: where the pure rooms get `now` from.
+//! Clocks, from which the pure modules get the current time.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ pub enum Clock {
     Manual(Arc<ManualTime>),
 }
 
-/// The time that manual clocks show, in milliseconds.
+/// The time that manual clocks show, in milliseconds since the Unix epoch.
 #[derive(Debug)]
 pub struct ManualTime {
     wall: AtomicU64,
@@ -56,7 +56,7 @@ impl Clock {
         }
     }
 
-    /// Advances manual clocks; has no effect on the system's.
+    /// Advances manual clocks. Has no effect on the system's clocks.
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
@@ -65,7 +65,7 @@ impl Clock {
         }
     }
 
-    /// Sets a manual wall clock back.
+    /// Sets a manual wall clock back. Has no effect on the system's clocks.
     pub fn set_back(&self, by: Duration) {
         if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
@@ -74,19 +74,19 @@ impl Clock {
     }
 }
 
-/// When a request's head was read, by both clocks.
+/// The time when a request's head was read, by several clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceivedAt {
-    /// By the wall clock.
+    /// The time by the wall clock.
     pub at: Timestamp,
-    /// By the process's monotonic clock.
+    /// The time by the process's monotonic clock.
     pub started: Instant,
-    /// By the monotonic clock that stored responses age by, as a timestamp.
+    /// The monotonic time as a timestamp, by which stored responses age.
     pub steady: Timestamp,
 }
 
 impl ReceivedAt {
-    /// Reads the clocks.
+    /// Returns the current time.
     pub(crate) fn now(clock: &Clock) -> Self {
         let started = Instant::now();
         Self { at: clock.now(), started, steady: clock.steady_at(started) }

@@ -11,13 +11,13 @@ use http::header;
 
 use super::{
     encodings::{CodedForm, EncodingLeader, EncodingRole},
-    representation::{self, FormChoice},
+    representation::{self, FormChoice, FormRequest},
     request_context::RequestContext,
     state::Pipeline,
 };
 use crate::{
     coding::{self, ContentCoding, coded_tag},
-    entry::{CodedBody, Entry, StoredResponse},
+    entry::{CodedBody, ContentId, Entry, StoredResponse},
     key::CacheKey,
     store::Store,
     telemetry::EncodingResult,
@@ -32,8 +32,9 @@ impl<S: Store> RequestContext<S> {
     ///
     /// The first request for a form makes it, and others wait a moment for it.
     pub(super) async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
-        let request = (&self.request.headers, self.presence);
-        match representation::choose(self.config.route(self.route), request, stored) {
+        let route = self.config.route(self.route);
+        let request = FormRequest::of(route, &self.request.headers, self.presence);
+        match representation::choose(route, request, stored) {
             FormChoice::Ready(form) => stored.forms.get(form.coded?.coding).cloned(),
             FormChoice::Missing(coding) => Box::pin(self.pipeline.make_form(stored, coding)).await,
         }
@@ -55,43 +56,40 @@ impl<S: Store> Pipeline<S> {
             }
         };
         let key = CacheKey::from_text(stored.key_text());
+        let encoding = Encoding { key, content: stored.forms.content(), coding };
         // Forms live in memory only: those of a response that is not there would be made each time.
-        let known = self.response_in_memory(&key, stored)?;
+        let known = self.response_in_memory(&encoding)?;
         if let Some(form) = known.forms.get(coding) {
             leader.publish(form);
             return Some(Arc::clone(form));
         }
-        let encoding = Encoding { key, stored: Arc::clone(stored), coding };
-        if stored.body_length() <= INLINE_BYTES {
-            let encoded = encoding.run();
-            return self.keep_form(&encoding, encoded, &leader);
+        if known.body_length() <= INLINE_BYTES {
+            return self.keep_form(&encoding, encode(coding, &known), &leader);
         }
-        let (follower, turns) = (leader.follower(), self.encodings.turns());
-        let pipeline = Arc::clone(self);
-        tokio::spawn(async move {
-            let Some(turn) = turns.next().await else { return };
-            let run = move || {
-                let encoded = encoding.run();
-                drop(turn);
-                (encoding, encoded)
-            };
-            if let Ok((encoding, encoded)) = tokio::task::spawn_blocking(run).await {
-                pipeline.keep_form(&encoding, encoded, &leader);
-            }
-        });
+        let follower = leader.follower();
+        tokio::spawn(Arc::clone(self).make_form_in_turn(encoding, leader));
         follower.form().await
     }
 
-    /// Returns the response in memory, if it has the same content.
-    fn response_in_memory(
-        &self,
-        key: &CacheKey,
-        stored: &StoredResponse,
-    ) -> Option<Arc<StoredResponse>> {
-        match self.store.peek(key)? {
-            Entry::Response(known) if known.forms.content() == stored.forms.content() => {
-                Some(known)
-            }
+    /// Makes the form of a large body in its turn. Until then it keeps no body in memory: a response
+    /// that is evicted or replaced meanwhile is not encoded.
+    async fn make_form_in_turn(self: Arc<Self>, encoding: Encoding, leader: EncodingLeader) {
+        let Some(turn) = self.encodings.turns().next().await else { return };
+        let Some(known) = self.response_in_memory(&encoding) else { return };
+        let run = move || {
+            let encoded = encode(encoding.coding, &known);
+            drop((known, turn));
+            (encoding, encoded)
+        };
+        if let Ok((encoding, encoded)) = tokio::task::spawn_blocking(run).await {
+            self.keep_form(&encoding, encoded, &leader);
+        }
+    }
+
+    /// Returns the response to encode, if it is still in memory.
+    fn response_in_memory(&self, encoding: &Encoding) -> Option<Arc<StoredResponse>> {
+        match self.store.peek(&encoding.key)? {
+            Entry::Response(known) if known.forms.content() == encoding.content => Some(known),
             _ => None,
         }
     }
@@ -103,28 +101,25 @@ impl<S: Store> Pipeline<S> {
         encoded: EncodedForm,
         leader: &EncodingLeader,
     ) -> CodedForm {
-        let Encoding { key, stored, coding } = encoding;
+        let Encoding { key, content, coding } = encoding;
         let EncodedForm { form, took } = encoded;
         let result = if form.is_some() { EncodingResult::Made } else { EncodingResult::NotSmaller };
         self.metrics.encodings.count(coding.as_str(), result);
         self.metrics.encodings.seconds.inc_by(took.as_secs_f64());
         if let Some(form) = &form {
-            self.store.add_form(key, stored.forms.content(), Arc::clone(form));
+            self.store.add_form(key, *content, Arc::clone(form));
             leader.publish(form);
-        } else {
-            stored.forms.exclude(*coding);
-            if let Some(known) = self.response_in_memory(key, stored) {
-                known.forms.exclude(*coding);
-            }
+        } else if let Some(known) = self.response_in_memory(encoding) {
+            known.forms.exclude(*coding);
         }
         form
     }
 }
 
-/// A body to encode.
+/// A form to make, and the response in memory of which it is made.
 struct Encoding {
     key: CacheKey,
-    stored: Arc<StoredResponse>,
+    content: ContentId,
     coding: ContentCoding,
 }
 
@@ -135,24 +130,23 @@ struct EncodedForm {
     took: Duration,
 }
 
-impl Encoding {
-    fn run(&self) -> EncodedForm {
-        let began = Instant::now();
-        // A bug in an encoder must not make a response unavailable.
-        let form = catch_unwind(AssertUnwindSafe(|| self.form())).ok().flatten();
-        EncodedForm { form: form.map(Arc::new), took: began.elapsed() }
-    }
+/// Encodes the body of a response.
+fn encode(coding: ContentCoding, stored: &StoredResponse) -> EncodedForm {
+    let began = Instant::now();
+    // A bug in an encoder must not make a response unavailable.
+    let form = catch_unwind(AssertUnwindSafe(|| coded_body(coding, stored))).ok().flatten();
+    EncodedForm { form: form.map(Arc::new), took: began.elapsed() }
+}
 
-    fn form(&self) -> Option<CodedBody> {
-        let (coding, body) = (self.coding, self.stored.body());
-        let encoded = coding::encode(coding, &body)?;
-        let has_tag = self.stored.fields().first(header::ETAG.as_str()).is_some();
-        let tag_suffix = if has_tag {
-            coded_tag::suffix(coding, &encoded)
-        } else {
-            coded_tag::suffix_without_tag(coding, &body, &encoded)
-        };
-        let bytes = Bytes::from(encoded.into_boxed_slice());
-        Some(CodedBody { coding, bytes, tag_suffix: tag_suffix.into() })
-    }
+fn coded_body(coding: ContentCoding, stored: &StoredResponse) -> Option<CodedBody> {
+    let body = stored.body();
+    let encoded = coding::encode(coding, &body)?;
+    let has_tag = stored.fields().first(header::ETAG.as_str()).is_some();
+    let tag_suffix = if has_tag {
+        coded_tag::suffix(coding, &encoded)
+    } else {
+        coded_tag::suffix_without_tag(coding, &body, &encoded)
+    };
+    let bytes = Bytes::from(encoded.into_boxed_slice());
+    Some(CodedBody { coding, bytes, tag_suffix: tag_suffix.into() })
 }

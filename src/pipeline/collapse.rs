@@ -40,16 +40,16 @@ struct Flight {
 
 /// The role of a request in a flight.
 pub(super) enum FlightRole {
-    /// It fetches, on behalf of all that join.
+    /// The request fetches, on behalf of all that join.
     Leader(FlightLeader),
-    /// Another request is fetching.
+    /// Another request is fetching; this one waits for the result.
     Follower(FlightFollower),
 }
 
 /// The leader of a flight.
 ///
-/// If dropped without [`FlightLeader::publish`], followers fetch for themselves: a leader that dies
-/// blocks no request on this node or on others.
+/// If it is dropped without [`FlightLeader::publish`], followers fetch for themselves. So a leader
+/// that fails blocks no request, neither on this node nor on others.
 pub(super) struct FlightLeader {
     shards: Arc<[FlightShard]>,
     keys: Vec<u128>,
@@ -72,7 +72,7 @@ impl Flights {
     /// Joins the flight of this key, or leads a new one whose response will have these attributes.
     ///
     /// A request that arrived at `started` does not join a flight whose response a purge may have
-    /// selected since the flight began. It leads a new one, which later requests join; earlier
+    /// selected since the flight began. It leads a new flight, which later requests join. Earlier
     /// followers keep waiting for the old one.
     pub(super) fn join(
         &self,
@@ -83,8 +83,8 @@ impl Flights {
     ) -> FlightRole {
         let mut flights = shard(&self.shards, key.digest()).lock();
         match flights.entry(key.digest()) {
-            // Two keys share a digest: the second request fetches alone, and the listed flight
-            // stays.
+            // Two keys have the same digest. The second request fetches alone, and the listed
+            // flight stays.
             Entry::Occupied(listed) if listed.get().key != *key => {
                 FlightRole::Leader(self.new_flight(None, attributes, applied_purges.stamp()).0)
             }
@@ -161,7 +161,7 @@ impl FlightLeader {
         self.result.send_replace(Some(result));
     }
 
-    /// Makes the fetch count for other nodes too.
+    /// Attaches the lease that makes other nodes wait for this fetch.
     pub(super) fn attach_lease(&self, lease: FetchLease) {
         *self.lease.lock() = Some(lease);
     }
@@ -182,7 +182,7 @@ impl FlightLeader {
         }
     }
 
-    /// Lists the flight under another key, after the response turned out to be a variant of its
+    /// Lists the flight under another key too, after the response turned out to be a variant of its
     /// target.
     pub(super) fn alias(&mut self, key: &CacheKey) {
         let mut flights = shard(&self.shards, key.digest()).lock();
@@ -215,7 +215,7 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// Waits for the result of the fetch. Returns `None` if the leader died.
+    /// Waits for the result of the fetch. Returns `None` if the leader was dropped without one.
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

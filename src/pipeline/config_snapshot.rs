@@ -1,4 +1,4 @@
-//! A snapshot of the configuration, replaced as a whole on reload. The cache stays.
+//! A snapshot of the configuration. A reload replaces it as a whole, and keeps the cache.
 
 use std::sync::{
     Arc,
@@ -28,7 +28,7 @@ pub(crate) struct ConfigSnapshot {
     pub routes: RouteTable,
     /// Metric handles by route index.
     pub metrics: Arc<[RouteMetrics]>,
-    /// The watches of routes by index; none for routes that are not watched for leaks.
+    /// The leak watches by route index; `None` for routes that are not watched for leaks.
     pub watches: Arc<[Option<Arc<RouteWatch>>]>,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
@@ -36,7 +36,7 @@ pub(crate) struct ConfigSnapshot {
     /// This proxy's name in `Via`.
     pub identity: ViaIdentity,
     pub hosts: ServedHosts,
-    /// The `Host` that origins receive.
+    /// Which `Host` requests to the origin have.
     pub host: HostHeader,
     /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
@@ -52,15 +52,15 @@ pub(crate) struct ConfigSnapshot {
     pub max_object: u64,
     /// Whether responses carry `Server-Timing`.
     pub server_timing: ServerTiming,
-    /// The GraphQL requests that were read lately, if a route is GraphQL.
+    /// The recently read GraphQL requests; `None` if no route is GraphQL.
     pub recent_requests: Option<Arc<RecentRequests>>,
 }
 
-/// The hosts that requests may ask for.
+/// The hosts for which requests are served.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ServedHosts {
-    /// In canonical form: `api.example.com`, with or without a port, or `*.example.com`. Empty
-    /// means all.
+    /// Patterns in canonical form: `api.example.com`, with or without a port, or `*.example.com`.
+    /// Empty means all hosts.
     pub patterns: Box<[Box<str>]>,
 }
 
@@ -78,7 +78,7 @@ impl ServedHosts {
     }
 }
 
-/// Identifies a configuration within the process.
+/// The id of a configuration, unique within the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SnapshotId(u64);
 
@@ -116,25 +116,26 @@ impl ConfigSnapshot {
         self.routes.route(index)
     }
 
-    /// Returns the watch of a route that is watched for leaks.
+    /// Returns the leak watch of a route; `None` if the route is not watched for leaks.
     pub(super) fn watch(&self, index: usize) -> Option<&Arc<RouteWatch>> {
         self.watches.get(index)?.as_ref()
     }
 
-    /// Returns the same configuration with new watches.
+    /// Returns the same configuration with new leak watches.
     pub(super) fn watched(self) -> Self {
         let watches =
             self.routes.each().map(|route| route.is_watched().then(RouteWatch::new)).collect();
         Self { watches, ..self }
     }
 
-    /// Returns the same configuration with exactly those routes quarantined for which this is true.
+    /// Returns the same configuration in which exactly the routes that `is_quarantined` selects are
+    /// quarantined.
     pub(super) fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
         let routes = self.routes.with_quarantine(is_quarantined);
         Self { id: SnapshotId::next(), routes, ..self.clone() }
     }
 
-    /// Returns the GraphQL route at an index, if it is one.
+    /// Returns the GraphQL route at an index; `None` if the route is not GraphQL.
     pub(super) fn graphql_route(&self, index: usize) -> Option<(usize, &GraphqlRule)> {
         Some((index, self.route(index).graphql.as_deref()?))
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use super::config_snapshot::{ConfigSnapshot, SnapshotId};
 use crate::{policy::credentials::CookieFindings, route::Route};
 
-/// Number of `Cookie` values that each thread remembers, and their maximum length: 2 MiB at most.
+/// Number of `Cookie` values that each thread remembers, and maximum length of each: 2 MiB at most.
 const SLOTS: usize = 1024;
 const MAX_LENGTH: usize = 2048;
 
@@ -38,7 +38,8 @@ pub(super) fn classify(
             cached(config, line, || config.credentials.inspect_cookies(headers, named))
         }
         (_, None) => config.credentials.inspect_cookies(headers, named),
-        // HTTP/1.1 allows one line only: servers take the first, take the last, or join them.
+        // HTTP/1.1 allows only one line: of several, servers take the first or the last, or join
+        // them.
         (_, Some(_)) => CookieFindings::AMBIGUOUS,
     }
 }
@@ -63,7 +64,7 @@ fn cached(
     })
 }
 
-/// Samples bytes and the length, in which the values of different clients mostly differ.
+/// Returns the slot of a value, from its length and a sample of its bytes.
 fn slot_of(value: &[u8]) -> usize {
     let step = (value.len() / 8).max(1);
     let sample = value.iter().rev().step_by(step);

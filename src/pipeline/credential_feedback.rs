@@ -1,5 +1,5 @@
-//! Applies what origin responses say about credentials: on this node, and on the fleet when
-//! something ends.
+//! Applies the verdicts of origin responses on credentials, on this node. Publishes changes to the
+//! fleet.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// The use of credentials that a verdict is about.
+/// The credentials, route and target that a verdict is about.
 struct CredentialUse<'a> {
     config: &'a ConfigSnapshot,
     member: &'a PartitionMember,
@@ -74,7 +74,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Returns whether a response is about the credentials only: a `401`, or a denial during a
-    /// recheck. It then says nothing to other members of the partition.
+    /// recheck. Such a response says nothing about other members of the partition.
     pub(super) fn is_refusal(&self, status: StatusCode) -> bool {
         let is_shared = self.context.rule().partition != Partition::User;
         self.context.member.is_some()
@@ -87,7 +87,7 @@ impl<S: Store> OriginFetch<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Applies the verdict of a response to a safe request that was passed.
+    /// Applies the verdict of a response to a safe request that was passed to the origin.
     pub(super) async fn apply_credential_verdict(
         &self,
         lookup: Option<(&Lookup, &MissPlan)>,
@@ -118,7 +118,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Records a verdict on a member's credentials and publishes it to the fleet. After a refusal it
+/// Records a verdict on a member's credentials and publishes it to the fleet. After a refusal,
 /// waits for the purge log, as a write does.
 async fn record_verdict<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
@@ -144,8 +144,10 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            let denial = accepted.deny(member, target, responded);
-            if is_stored {
+            let (denial, is_new) = accepted.deny(member, target, responded);
+            // Another node may store a response to another member at any time. Strangers can invent
+            // credentials that no issuer signs, and must not be able to fill the log.
+            if is_stored || (is_new && config.users.is_configured()) {
                 Box::pin(publish_rate_limited(pipeline, denial)).await;
             }
         }
@@ -153,8 +155,8 @@ async fn record_verdict<S: Store>(
     }
 }
 
-/// Publishes a refusal on a route without members: it ends the credentials on routes that have
-/// some.
+/// Publishes a refusal on a route without members. It ends the acceptance of the credentials on
+/// routes with members.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     (config, inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
@@ -169,8 +171,8 @@ async fn record_refusal_without_member<S: Store>(
 
 /// Publishes that the origin refused a member's credentials, on any route.
 ///
-/// At once if they were accepted since the previous refusal. Otherwise rate limited, if a stranger
-/// cannot invent such credentials.
+/// If the credentials were accepted since the previous refusal, publishes at once. Otherwise
+/// publishes with a rate limit, and only if nobody can invent such credentials.
 async fn publish_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     config: &ConfigSnapshot,
@@ -185,14 +187,14 @@ async fn publish_refusal<S: Store>(
     }
 }
 
-/// Publishes a refusal, rate limited. None is dropped: another node may have seen the credential
-/// accepted since.
+/// Publishes a refusal with a rate limit. None is dropped, because another node may have accepted
+/// the credential meanwhile.
 async fn publish_rate_limited<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     let used = (None, vec![Selector::Credential(name.into())]);
     let _now_or_soon = invalidate::purge_rate_limited(pipeline, used, PurgeSource::Refusal).await;
 }
 
-/// Applies denials that other nodes published, for as long as the purge log exists.
+/// Applies denials that other nodes publish, as long as the purge log exists.
 pub(crate) async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {

@@ -1,22 +1,22 @@
-//! What an origin response says about the credentials of its request.
+//! What an origin response says about the request's credentials.
 
 use http::StatusCode;
 
-/// What an origin response says about the credentials of its request.
+/// What an origin response says about the request's credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialVerdict {
-    /// The origin accepts them.
+    /// The origin accepts the credentials.
     Accepted,
-    /// The origin refuses them.
+    /// The origin refuses the credentials.
     Refused,
-    /// The origin denies them this target.
+    /// The origin denies the credentials this target.
     Denied,
-    /// It says nothing about them.
+    /// The response says nothing about the credentials.
     None,
 }
 
 impl CredentialVerdict {
-    /// Returns the verdict of a response to a safe request.
+    /// Returns the verdict of a response to a safe request, by its status.
     pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::Refused,

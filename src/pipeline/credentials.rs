@@ -1,4 +1,4 @@
-//! Identifies the requester: credentials and partition member, found once per request.
+//! Identifies the requester by credentials and partition member. This is done once per request.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -28,7 +28,7 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 pub(super) struct IdentityInputs<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
-    /// Which fields are present.
+    /// Which header fields are present.
     pub presence: FieldPresence,
     /// The address of the connection's peer.
     pub peer: Option<IpAddr>,
@@ -37,17 +37,17 @@ pub(super) struct IdentityInputs<'a> {
 }
 
 impl<'a> IdentityInputs<'a> {
-    /// Reads the inputs of a request from this peer that arrived at `now`.
+    /// Returns the inputs of a request from this peer that arrived at `now`.
     pub(super) fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
         let (query, headers) = (request.uri.query(), &request.headers);
         Self { query, headers, presence: FieldPresence::of(headers), peer, now }
     }
 }
 
-/// The requester, as far as the partition of a route needs it.
+/// The requester's credentials and partition, as far as the route needs them.
 #[derive(Debug, Clone)]
 pub(super) struct RequestIdentity {
-    /// Credentials that count beside those that the partition is made of.
+    /// Credentials that are not part of the partition, but restrict caching.
     pub credentials: Credentials,
     /// The requesting member of the partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
@@ -57,10 +57,10 @@ pub(super) struct RequestIdentity {
 }
 
 impl RequestIdentity {
-    /// Identifies the requester, or returns why the cache is bypassed: ambiguous cookies, or an
-    /// identity that the route needs and the request lacks.
+    /// Identifies the requester, or returns why the cache is bypassed: the cookies are ambiguous,
+    /// or the request lacks an identity that the route needs.
     ///
-    /// Free for requests without credentials on routes without a partition.
+    /// Costs nothing for requests without credentials on routes without a partition.
     pub(super) fn of(
         config: &ConfigSnapshot,
         route: &Route,
@@ -95,8 +95,8 @@ impl RequestIdentity {
         })
     }
 
-    /// On a public resource only credentials in the query count; the rest is
-    /// [removed](make_anonymous).
+    /// Identifies a requester of a public resource. Only credentials in the query count; all others
+    /// are [removed](make_anonymous).
     fn anyone(
         config: &ConfigSnapshot,
         route: &Route,
@@ -110,7 +110,7 @@ impl RequestIdentity {
         })
     }
 
-    /// A requester with a verified identity and no second credential.
+    /// Identifies a requester who has a verified identity and no second credential.
     fn verified(
         (config, route): (&ConfigSnapshot, &Route),
         partition: &Partition,
@@ -152,7 +152,7 @@ impl RequestIdentity {
         })
     }
 
-    /// A requester identified by exact credentials: fields, query parameters, and cookies that are
+    /// Identifies a requester by exact credentials: fields, query parameters, and cookies that are
     /// not harmless.
     fn exact(
         config: &ConfigSnapshot,
@@ -180,7 +180,7 @@ impl RequestIdentity {
         })
     }
 
-    /// An anonymous requester.
+    /// Returns an anonymous requester.
     fn anonymous() -> Self {
         Self {
             credentials: Credentials::NONE,
@@ -191,8 +191,8 @@ impl RequestIdentity {
         }
     }
 
-    /// Returns the key of a target for this requester. Cookies that select what is shown are part
-    /// of it.
+    /// Returns the key of a target for this requester. It includes cookies that select what is
+    /// shown.
     pub(super) fn key<'a>(
         &'a self,
         (config, route): (&ConfigSnapshot, &Route),
@@ -216,7 +216,7 @@ impl RequestIdentity {
     }
 }
 
-/// Credentials that may not accompany the one that proves the identity.
+/// Credentials that must not accompany the one that proves the identity.
 const SECOND: Credentials = Credentials::AUTHORIZATION
     .with(Credentials::FIELD)
     .with(Credentials::SESSION_COOKIE)
@@ -238,13 +238,14 @@ fn exact_credentials(
     encode_pairs(pieces)
 }
 
-/// Returns the member identified by login credentials on any route: `Authorization`, fields and
-/// session cookies. A logout with them ends what is stored for the member.
+/// Returns the member that login credentials identify on any route: `Authorization`, fields and
+/// session cookies. A logout with these credentials ends what is stored for the member.
 fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> PartitionMember {
     member_of_login(config, login_credentials(config, inputs))
 }
 
-/// Returns the credentials that a login issues or, without any, the keys and tokens in the query.
+/// Returns the credentials that a login issues. Without any, returns the keys and tokens in the
+/// query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'a>,
@@ -300,8 +301,8 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Encodes the pairs in a canonical order, each value after its length, so that no two lists
-/// collide. Lines of one field keep their order: servers take the first or the last.
+/// Encodes the pairs in a canonical order. Each text follows its length, so that no two lists
+/// collide. Lines of one field keep their order, because servers take the first or the last.
 pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
@@ -312,7 +313,8 @@ pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Returns the user on whose behalf a request writes, whatever the route's partition is.
+/// Returns the user on whose behalf a request writes, whatever the route's partition is. `None` for
+/// an anonymous request.
 pub(super) fn writer(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'_>,
@@ -325,7 +327,7 @@ pub(super) fn writer(
     has_any.then(|| Arc::new(login_member(config, inputs)))
 }
 
-/// Returns the holder of a request's credentials, whatever the route's partition is.
+/// Returns the member whose credentials a request has, whatever the route's partition is.
 pub(super) fn holder(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'_>,
@@ -334,12 +336,12 @@ pub(super) fn holder(
     writer(config, inputs).or_else(|| config.users.identify_in_any_partition(request, inputs.now))
 }
 
-/// Fields in which login credentials can be.
+/// Header fields that may contain login credentials.
 const WITH_LOGIN: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
 /// Returns the owner whose responses a write on this route invalidates. `None` if the route does
-/// not separate users or the user is unknown: the write then invalidates for all.
+/// not separate users or the user is unknown: then the write invalidates responses of all.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
@@ -386,7 +388,7 @@ pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether the route's partition is made of this field, so that it satisfies a `Vary` on
+/// Returns whether the route's partition depends on this field, so that it satisfies a `Vary` on
 /// it.
 pub(super) fn is_partitioned_by(
     config: &ConfigSnapshot,
@@ -403,7 +405,7 @@ pub(super) fn is_partitioned_by(
     };
     match &route.rule.partition {
         Partition::None | Partition::Everyone => false,
-        // All cookies that count are in the key; otherwise the request passes.
+        // All relevant cookies are in the key; otherwise the request passes.
         Partition::User => *field == header::COOKIE || is_read(),
         Partition::Authenticated | Partition::Claims(_) => is_read(),
     }
@@ -418,8 +420,8 @@ fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut 
     };
 }
 
-/// Returns the findings about a request's cookies. Refuses cookies that servers may parse
-/// differently.
+/// Returns the findings about a request's cookies. Fails if servers may parse the cookies
+/// differently and this matters on the route.
 fn unambiguous_cookies(
     config: &ConfigSnapshot,
     route: &Route,
@@ -433,8 +435,8 @@ fn unambiguous_cookies(
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
 
-/// Returns the credentials in a query. One that reaches the origin but is not in the key counts
-/// like one in a field.
+/// Returns the credentials in a query. A credential that reaches the origin but is not in the key
+/// counts like one in a field.
 fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
     let found = rules.credentials_in_query(query);
     if !found.has(Credentials::PARAMETER) || rule.forwarding == QueryForwarding::Kept {
@@ -446,8 +448,8 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
     if are_keyed { found } else { found.with(Credentials::FIELD) }
 }
 
-/// Replaces each credential in a query by a digest, or by a fixed mark without a `key`. Returns
-/// `None` if the query has none.
+/// Replaces each credential in a query with a digest, or with a fixed mark if there is no `key`.
+/// Returns `None` if the query has none.
 pub(super) fn mask_credentials(
     query: &str,
     rules: &CredentialRules,
@@ -474,7 +476,7 @@ pub(super) fn mask_credentials(
     Some(masked)
 }
 
-/// Returns the query of a target as purges select it: only what the route keeps, without
+/// Returns the query of a target as purges select it: the parameters that the route keeps, without
 /// credentials.
 pub(super) fn purge_query<'a>(
     config: &ConfigSnapshot,
@@ -485,7 +487,7 @@ pub(super) fn purge_query<'a>(
     Some(mask_credentials(&kept, &config.credentials, None).map_or(kept, Cow::Owned))
 }
 
-/// Returns the rules for selecting cookies on a route, if it uses them.
+/// Returns the rules that classify cookies as selecting; `None` if the route does not use them.
 pub(super) fn selecting_rules<'a>(
     config: &'a ConfigSnapshot,
     route: &Route,

@@ -25,7 +25,7 @@ use crate::{
     coding::coded_tag,
     entry::{PackedFields, StoredResponse},
     field::{
-        Timestamp, common, list,
+        Timestamp, coding, common, list,
         presence::FieldPresence,
         range::{ByteRange, unsatisfied_content_range},
     },
@@ -394,7 +394,8 @@ impl Responder<'_> {
     ) -> (StatusCode, BodyContent) {
         let precondition = self.evaluate_precondition(status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
-            validation::retain_for_not_modified(headers);
+            let tag = headers.get(header::ETAG).cloned();
+            self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
@@ -425,7 +426,8 @@ impl Responder<'_> {
         let received = stored.freshness.received_at;
         let precondition = self.evaluate_precondition(stored.status, headers, received);
         if precondition == Precondition::NotModified {
-            validation::retain_for_not_modified(headers);
+            let tag = stored.fields().unpack(0).remove(header::ETAG);
+            self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
@@ -465,6 +467,24 @@ impl Responder<'_> {
             return Precondition::NotModified;
         }
         validation::evaluate(self.headers, status, headers, received_at)
+    }
+
+    /// Turns a header section into that of a `304`. `tag` is that of the response as stored.
+    ///
+    /// A date does not say which form of the body the client has. Its `304` carries the weak tag that
+    /// all forms share, or none if the stored response has none.
+    fn describe_not_modified(&self, headers: &mut HeaderMap, tag: Option<HeaderValue>) {
+        validation::retain_for_not_modified(headers);
+        if !self.route().encodes()
+            || self.headers.contains_key(header::IF_NONE_MATCH)
+            || !coding::is_negotiated(headers)
+        {
+            return;
+        }
+        match tag {
+            Some(tag) => headers.insert(header::ETAG, coded_tag::shared_by_forms(tag)),
+            None => headers.remove(header::ETAG),
+        };
     }
 
     fn describe_stored(

@@ -21,9 +21,6 @@ use crate::{
     server::{Declined, ResponseBatch, encode},
 };
 
-/// Longer heads are encoded each time: a thread keeps 4 MiB of them at most.
-const MAX_CACHED_HEAD: usize = 4 * 1024;
-
 thread_local! {
     static HEADS: RefCell<HeadCache<Box<[u8]>>> = RefCell::new(HeadCache::new());
 }
@@ -74,7 +71,7 @@ fn append_whole(
         let start = bytes.len();
         encode::response_head(bytes, (responder.method, status), &headers, body.len())
             .map_err(|encode::NotPlain| Declined::Request)?;
-        if let Some(head) = bytes.get(start..).filter(|head| head.len() <= MAX_CACHED_HEAD) {
+        if let Some(head) = bytes.get(start..) {
             heads.insert(key, head.into());
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Encodings in progress: requests for the same coded form share one.
+//! Encodings in progress. Requests for the same coded form share one encoding.
 
 use std::{
     collections::HashMap,
@@ -17,11 +17,11 @@ use crate::{
     entry::{CodedBody, ContentId},
 };
 
-/// How long requests wait for a form, counted from the first request for it. Then they get the
-/// response as it is stored. Enough for 1 MiB on an idle core.
+/// How long requests wait for a coded form, counted from the first request for it. Then they get
+/// the response as stored. Sufficient for 1 MiB on an idle core.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The most encodings in progress or waiting for their turn.
+/// Maximum number of encodings that are in progress or wait for their turn.
 const MAX_ENCODINGS: usize = 64;
 
 /// The encodings in progress, by content and coding.
@@ -35,20 +35,20 @@ type EncodingId = (ContentId, ContentCoding);
 
 type Listed = Arc<Mutex<HashMap<EncodingId, EncodingFollower>>>;
 
-/// The coded form of a stored response; `None` if it is sent as it is stored.
+/// The coded form of a stored response; `None` if the response is sent as stored.
 pub(super) type CodedForm = Option<Arc<CodedBody>>;
 
 /// The role of a request in an encoding.
 pub(super) enum EncodingRole {
-    /// It encodes, on behalf of all that join.
+    /// The request encodes, on behalf of all that join.
     Leader(EncodingLeader),
-    /// Another request is encoding.
+    /// Another request is encoding; this one waits for the result.
     Follower(EncodingFollower),
     /// There are too many encodings.
     Rejected,
 }
 
-/// The leader of an encoding. When it is dropped, those that wait get the response as it is stored.
+/// The leader of an encoding. When it is dropped, waiting requests get the response as stored.
 pub(super) struct EncodingLeader {
     id: EncodingId,
     listed: Listed,
@@ -67,7 +67,7 @@ impl Encodings {
         Self { listed: Listed::default(), turns: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Joins the encoding of a content, or leads it.
+    /// Joins the encoding of this content, or leads a new one.
     pub(super) fn join(&self, content: ContentId, coding: ContentCoding) -> EncodingRole {
         let (id, mut listed) = ((content, coding), self.listed.lock());
         if let Some(follower) = listed.get(&id) {
@@ -82,13 +82,13 @@ impl Encodings {
         EncodingRole::Leader(EncodingLeader { id, listed, result: sender })
     }
 
-    /// Returns the queue of large bodies.
+    /// Returns the queue in which large bodies wait to be encoded.
     pub(super) fn turns(&self) -> EncodingTurns {
         EncodingTurns(Arc::clone(&self.turns))
     }
 }
 
-/// The queue of large bodies.
+/// The queue in which large bodies wait to be encoded.
 pub(super) struct EncodingTurns(Arc<Semaphore>);
 
 impl EncodingTurns {
@@ -99,12 +99,12 @@ impl EncodingTurns {
 }
 
 impl EncodingLeader {
-    /// Gives the form to all that wait.
+    /// Publishes the form to all waiting requests.
     pub(super) fn publish(&self, form: &Arc<CodedBody>) {
         self.result.send_replace(Some(Arc::clone(form)));
     }
 
-    /// Waits for the form like those that follow.
+    /// Returns a follower of this encoding, so that the leader can wait as well.
     pub(super) fn follower(&self) -> EncodingFollower {
         EncodingFollower { began: Instant::now(), result: self.result.subscribe() }
     }
@@ -117,7 +117,7 @@ impl Drop for EncodingLeader {
 }
 
 impl EncodingFollower {
-    /// Returns the form; `None` if there is none, or not in time.
+    /// Waits for the form. Returns `None` if there is none, or not in time.
     pub(super) async fn form(mut self) -> CodedForm {
         let published = self.result.wait_for(Option::is_some);
         timeout_at((self.began + TIMEOUT).into(), published).await.ok()?.ok()?.clone()

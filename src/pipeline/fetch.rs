@@ -1,4 +1,4 @@
-//! Fetches responses from the origin for the cache, conditionally if one is stored.
+//! Fetches responses from the origin for the cache, with a conditional request if one is stored.
 
 use std::{
     sync::Arc,
@@ -44,22 +44,23 @@ use crate::{
     store::{FetchClaim, LeaseResult, OriginFailure, Store},
 };
 
-/// How long a background response waits for memory before it is fetched without being stored.
+/// How long a background response waits for memory. Then it is fetched without being stored.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often this node queues behind another node's fetch that brings nothing.
+/// Maximum number of other nodes' fetches for which this node waits in vain.
 const MAX_CLAIMS: usize = 3;
 
 /// A request to the origin whose response may be stored. Boxed, because it moves through many
 /// functions.
 pub(super) struct OriginFetch<S> {
-    /// Key, route, stamp and credentials of the fetch.
+    /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it; taken when it is sent.
+    /// The request as the origin receives it. It is taken when it is sent.
     pub origin_request: Request<RequestBody>,
-    /// The recheck of the credentials, if there is one; ends with the response.
+    /// The recheck of the credentials, if there is one. It ends with the response.
     pub recheck: Option<Recheck>,
-    /// The stored response, if any: validated by the request, and a fallback if the origin fails.
+    /// The stored response, if any. The request validates it, and it is the fallback if the origin
+    /// fails.
     pub stored: Option<StoredMatch>,
     /// Where interim responses are sent.
     pub interim: Option<InterimSender>,
@@ -74,7 +75,7 @@ pub(super) struct OriginFetch<S> {
 pub(super) enum Requester {
     /// A client waits.
     Client,
-    /// A refresh in the background, or a warm-up.
+    /// No client waits: a refresh in the background, or a warm-up.
     Background,
 }
 
@@ -82,7 +83,7 @@ pub(super) enum Requester {
 pub(super) enum FetchOutcome {
     /// A response that is being stored.
     Streaming(TeedResponse),
-    /// A stored response that may be used after all.
+    /// A stored response that may be used for this request.
     Reused(ReusedResponse),
     /// A response for this requester only.
     NotShared(Response<ResponseBody>, Reason),
@@ -104,7 +105,7 @@ impl FetchOutcome {
         self
     }
 
-    /// Reads a background response as long as it is retained for the store.
+    /// Reads a background response to its end, as long as it is retained for the store.
     pub(super) async fn drain(self) -> DrainOutcome {
         match self {
             Self::Streaming(teed) => teed.reader.drain().await,
@@ -115,8 +116,8 @@ impl FetchOutcome {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Fetches, and publishes the result to the followers of `flight`. The body of a stored
-    /// response is read in a task of its own.
+    /// Fetches the response, and publishes the result to the followers of `flight`. The body of a
+    /// stored response is read in its own task.
     pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
         if let Some(flight) = &flight {
             match Box::pin(self.claim(flight)).await {
@@ -149,10 +150,10 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Agrees with other nodes on which one fetches.
+    /// Claims the fetch among the nodes of the fleet.
     ///
-    /// Returns another node's result if it answers this request too. After a failure one node
-    /// retries, once.
+    /// Returns another node's result if it answers this request too. After a failure, one node
+    /// retries once.
     async fn claim(&mut self, flight: &FlightLeader) -> ClaimResult {
         for _ in 0..MAX_CLAIMS {
             let result = match self.context.pipeline.store.claim_fetch(&self.context.key).await {
@@ -193,14 +194,14 @@ impl<S: Store> OriginFetch<S> {
         ClaimResult::Fetch
     }
 
-    /// Returns whether this node retries after another node's fetch failed. It may reach the origin
-    /// by another path.
+    /// Returns whether this node retries after another node's fetch failed. This node may reach the
+    /// origin by another network path.
     fn may_retry_after(&mut self, failure: OriginFailure) -> bool {
         let is_first = std::mem::replace(&mut self.retry, Retry::No) == Retry::Once;
         is_first && failure.retry_after.is_none()
     }
 
-    /// Returns the response in the shared tier, if it can be used without the origin.
+    /// Looks for a response in the shared tier that can be used without the origin.
     async fn find_in_shared_tier(&self) -> SharedTierResult {
         let FetchContext { pipeline, config, request, target, .. } = &self.context;
         let criteria = LookupCriteria {
@@ -227,15 +228,15 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// The cache result of a response that arrives now.
+    /// Returns the cache result of a response that arrives now.
     pub(super) fn cache_result(&self) -> CacheResult {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
-    /// Sends the request, conditionally if a response is stored.
+    /// Sends the request, with a condition if a response is stored.
     ///
-    /// Sends it again without the condition if the `304` is about another representation (RFC 9111
-    /// §4.3.4), or depends on more fields.
+    /// Sends the request again without the condition if the `304` is about another representation
+    /// (RFC 9111 §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
         let (origin_request, _no_body) = std::mem::take(&mut self.origin_request).into_parts();
         let (uri, mut headers) = (origin_request.uri, origin_request.headers);
@@ -255,7 +256,7 @@ impl<S: Store> OriginFetch<S> {
                         Ok(OriginResponse { is_validation: true, ..origin_response })
                     }
                     StatusCode::NOT_MODIFIED => self.send(uri, headers).await,
-                    // An origin that knows conditions of `GET` and `HEAD` only.
+                    // The origin supports conditions of `GET` and `HEAD` only.
                     StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
                         self.send(uri, headers).await
                     }
@@ -265,8 +266,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Returns whether a `304` confirms the stored response: the same representation, selected by
-    /// no other fields.
+    /// Returns whether a `304` confirms the stored response: it is about the same representation,
+    /// which no other fields select.
     fn confirms_stored(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
         if self.context.cacheability_check().varies_by_credentials(update) {
             return false;
@@ -280,9 +281,9 @@ impl<S: Store> OriginFetch<S> {
         validation::confirms(stored, update) && named.is_within(&known)
     }
 
-    /// Returns the fields to validate with, and who assigned their tag. Responses of a previous
-    /// version are not validated, nor those to a `POST`: there a condition that does not hold is an
-    /// error, `412` (RFC 9110 §13.1.2).
+    /// Returns the fields to validate with, and who assigned their tag. `None` for responses of a
+    /// previous version, and for those to a `POST`, where a condition that does not hold is a `412`
+    /// error (RFC 9110 §13.1.2).
     fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
         if self.context.content.as_ref().is_some_and(|content| content.method == Method::POST) {
             return None;
@@ -385,8 +386,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Reads the successful response to a GraphQL query, and returns the memory that it takes. An
-    /// error says why it is not stored.
+    /// Reads the successful response to a GraphQL query, and returns the memory reserved for it, or
+    /// why it is not stored.
     async fn inspect(
         &self,
         mut response: Response<ResponseBody>,
@@ -407,7 +408,7 @@ impl<S: Store> OriginFetch<S> {
         (inspected.map(|()| Some(share)), response)
     }
 
-    /// Reserves memory for the body; background requests wait for it.
+    /// Reserves memory for the body. Background requests wait for it.
     async fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
         match self.requester {
             Requester::Client => self.context.reserve(response),
@@ -453,7 +454,8 @@ impl<S: Store> OriginFetch<S> {
         ReusedResponse { response, result, reason: None, origin_status, collapsed }
     }
 
-    /// Removes a stored response after the origin said that the resource has changed or gone.
+    /// Removes a stored response because, according to the origin, the resource has changed or is
+    /// gone.
     ///
     /// Does nothing if the request is not representative, or if a response requested later is
     /// stored.
@@ -490,15 +492,16 @@ impl<S: Store> OriginFetch<S> {
             }
             self.context.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
         } else if let Some(flight) = flight {
-            // The response says nothing about the target, which stays stored and collapsible.
+            // The response says nothing about the target. So the target stays stored and can be
+            // collapsed.
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
         FetchOutcome::NotShared(response, reason)
     }
 
-    /// Marks a stored response as revoked by the origin, for nodes that would serve it stale. Costs
-    /// one write, the first time.
+    /// Marks a stored response as revoked by the origin, so that no node serves it stale. Costs one
+    /// write, the first time.
     async fn take_back(&self, stored: &StoredMatch, now: Timestamp) {
         let (store, response) = (&self.context.pipeline.store, &stored.response);
         if !self.context.is_representative() || stale::is_revoked(&response.freshness) {
@@ -516,19 +519,19 @@ impl<S: Store> OriginFetch<S> {
 
 /// The result of claiming a fetch among the nodes.
 enum ClaimResult {
-    /// This node fetches.
+    /// This node fetches the response.
     Fetch,
     /// Another node has fetched this response.
     Reused(ReusedResponse),
-    /// Other nodes have fetched, and the origin failed.
+    /// Other nodes have tried to fetch the response, and the origin failed.
     Failed(OriginFailure),
 }
 
-/// The result of looking into the shared tier.
+/// The result of a lookup in the shared tier.
 enum SharedTierResult {
     /// A response that answers the request.
     Reused(ReusedResponse),
-    /// No such response; this is the key to fetch.
+    /// There is no such response. Contains the key to fetch.
     Missing(CacheKey),
 }
 
@@ -536,12 +539,13 @@ enum SharedTierResult {
 pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
-    /// Whether it confirms the stored response.
+    /// Whether the response confirms the stored one.
     is_validation: bool,
 }
 
 impl OriginResponse {
-    /// Returns its verdict on the credentials. A `304` stands for a 2xx (RFC 9110 §13.2.1).
+    /// Returns the response's verdict on the credentials. A `304` counts as a 2xx (RFC 9110
+    /// §13.2.1).
     fn credential_verdict(&self) -> CredentialVerdict {
         if self.is_validation {
             CredentialVerdict::Accepted
@@ -554,8 +558,8 @@ impl OriginResponse {
         self.response.status() == StatusCode::NOT_MODIFIED
     }
 
-    /// Returns whether a stale response may replace it: an error, or a `304` to an unconditional
-    /// request.
+    /// Returns whether the response is a failure that a stale response may replace: an error, or a
+    /// `304` to an unconditional request.
     pub(super) fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }

@@ -1,4 +1,4 @@
-//! What the response to an origin request is judged, stored and recorded by.
+//! The data by which an origin response is judged, stored and recorded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// The request, its route and key, and the fence stamp of its response.
+/// The data about an origin request that its response needs: request, route, key and fence stamp.
 pub(super) struct FetchContext<S> {
     pub pipeline: Arc<Pipeline<S>>,
     pub config: Arc<ConfigSnapshot>,
@@ -51,10 +51,10 @@ pub(super) struct FetchContext<S> {
     /// The request's `Cache-Control`.
     pub directives: RequestDirectives,
     pub credentials: Credentials,
-    /// The requesting member of the route's partition, if it has members.
+    /// The requesting member of the route's partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     pub target: CacheKey,
-    /// The key of the flight: the target's, or that of the requested variant.
+    /// The key of the flight: of the target, or of the requested variant.
     pub key: CacheKey,
     /// The fence stamp taken before the origin request.
     pub stamp: FenceStamp,
@@ -62,7 +62,7 @@ pub(super) struct FetchContext<S> {
     pub requested_at: Timestamp,
     /// How the request reached this node.
     pub ingress_peer: IngressPeer,
-    /// The request in the form that the leak detector repeats, if it identifies its requester on a
+    /// The request as the leak detector repeats it; `None` unless it identifies its requester on a
     /// watched route.
     pub probe: Option<Arc<ProbeRequest>>,
 }
@@ -80,13 +80,13 @@ impl<S: Store> FetchContext<S> {
         self.config.attributes(self.route, self.member.as_deref())
     }
 
-    /// Returns the user that the response belongs to, for its tags.
+    /// Returns the user to whom the response belongs, for its tags; `None` if there is none.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.rule().partition == Partition::User;
         self.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// Decides whether a response is stored, and on what terms.
+    /// Returns the terms on which a response is stored, or why it is not.
     pub(super) fn cacheability(
         &self,
         response: &Response<ResponseBody>,
@@ -96,7 +96,8 @@ impl<S: Store> FetchContext<S> {
         self.cacheability_of((response.status(), response.headers()), expected, times)
     }
 
-    /// Decides the same by the head of a response, and the announced length of its body.
+    /// Like [`cacheability`](Self::cacheability), by the head of a response and the announced
+    /// length of its body.
     pub(super) fn cacheability_of(
         &self,
         head: (StatusCode, &HeaderMap),
@@ -114,7 +115,7 @@ impl<S: Store> FetchContext<S> {
         })
     }
 
-    /// Reserves memory for the body, without waiting.
+    /// Reserves memory for the body, without waiting. Fails if there is none.
     pub(super) fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
         let expected = response.body().size_hint().exact();
         let is_large = expected.is_some_and(|bytes| bytes > tee::SMALL_BODY as u64);
@@ -123,7 +124,7 @@ impl<S: Store> FetchContext<S> {
         self.require_share(share)
     }
 
-    /// Reserves memory for the body, waiting up to `limit`.
+    /// Reserves memory for the body. Waits for it up to `limit`, then fails.
     pub(super) async fn reserve_within(
         &self,
         response: &Response<ResponseBody>,
@@ -154,7 +155,7 @@ impl<S: Store> FetchContext<S> {
         }
     }
 
-    /// The maximum body size that is retained for the store.
+    /// Returns the maximum body size that is retained for the store, in bytes.
     pub(super) fn max_body_bytes(&self) -> usize {
         let configured = usize::try_from(self.config.max_object).unwrap_or(usize::MAX);
         configured.min(self.pipeline.store.max_entry_size())
@@ -188,7 +189,8 @@ impl<S: Store> FetchContext<S> {
     }
 
     /// Returns whether the request could have led a shared flight. Only such a request may remove
-    /// stored responses or postpone their refresh: a rate limit may concern one client.
+    /// stored responses or postpone their refresh, since an error such as a rate limit may concern
+    /// one client.
     pub(super) fn is_representative(&self) -> bool {
         self.credential_class() == CredentialClass::Anonymous && !self.directives.no_store
     }
@@ -216,14 +218,13 @@ impl<S: Store> FetchContext<S> {
         }
     }
 
-    /// Counts a response that is not stored because of its body.
+    /// Counts a response that is not stored because its body cannot be read.
     pub(super) fn count_unreadable(&self, cause: PayloadError) {
         let labels = &[self.config.route_name(self.route), cause.as_str()];
         self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
     }
 
-    /// Returns the tags of a response: those of its route and those in its head, which are removed
-    /// from it.
+    /// Returns the tags of a response, from its route and its head. Removes those in the head.
     pub(super) fn tags(&self, headers: &mut HeaderMap) -> Vec<String> {
         let (route, query) = (self.matched_route(), self.request.uri.query());
         let mut tags = route.tags_of(&self.readings, query, self.user());

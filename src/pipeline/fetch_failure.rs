@@ -1,4 +1,4 @@
-//! Failed fetches: a stale response is served instead, or followers share the failure.
+//! Failed fetches: a stale response is served instead, or the followers share the failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,12 +31,12 @@ use crate::{
     store::Store,
 };
 
-/// A failure that took longer than this is not retried, so that no client waits twice.
+/// Maximum duration of a failed fetch that is retried, so that no client waits twice.
 const RETRY_WITHIN: Duration = Duration::from_secs(2);
 
 impl<S> Pipeline<S> {
     /// Returns the stored response if it may be served while the origin fails (RFC 5861 §4, RFC
-    /// 9111 §4.2.4).
+    /// 9111 §4.2.4), else `None`.
     pub(super) fn stale_on_error(
         &self,
         stored: Option<&StoredMatch>,
@@ -53,7 +53,7 @@ impl<S> Pipeline<S> {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Records whether fetches of this key fail. `took` is how long this one needed.
+    /// Records whether the fetch of this key failed. `took` is how long it took.
     pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
         let recent_failures = &self.context.pipeline.recent_failures;
         let outage = match sent {
@@ -70,7 +70,7 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Handles an origin request without a response.
+    /// Returns the outcome of an origin request without a response, and publishes it.
     pub(super) fn on_error(
         self,
         origin_failure: SendFailure,
@@ -87,7 +87,8 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Failed(failure).published(flight)
     }
 
-    /// Handles the failure of another node's fetch, for this node's followers.
+    /// Returns the outcome after another node's fetch failed, and publishes it to this node's
+    /// followers.
     pub(super) fn on_error_of_other_node(
         self,
         failure: FetchFailure,
@@ -100,7 +101,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Failed(failure).published(Some(flight))
     }
 
-    /// Returns the stored response if it may be served while the origin fails.
+    /// Returns the stored response if it may be served while the origin fails, else `None`.
     pub(super) fn stale_on_error(
         &self,
         failed: (Outage, Option<StatusCode>),
@@ -111,7 +112,8 @@ impl<S: Store> OriginFetch<S> {
         self.context.pipeline.stale_on_error(stored, request, failed, now)
     }
 
-    /// Publishes a transient error to followers, as far as they may have it.
+    /// Publishes a transient error to followers: the response if they may share it, else its
+    /// status.
     pub(super) fn share_error(
         self,
         (response, times): (Response<ResponseBody>, FetchTimes),
@@ -141,7 +143,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Streaming(teed)
     }
 
-    /// Reads an error response for all that share it. Nothing of it is stored.
+    /// Returns an error response that all its requesters read. Nothing of it is stored.
     fn tee(
         &self,
         (response, times): (Response<ResponseBody>, FetchTimes),
@@ -184,7 +186,7 @@ impl<S: Store> OriginFetch<S> {
     }
 }
 
-/// Moves an error's body to its readers.
+/// Moves the body of an error response to its readers.
 async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
     let guard = FailUnlessComplete(&tee);
     let mut trailers = None;
@@ -207,8 +209,8 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
 
 /// Returns whether one follower retries before all of them receive the error response.
 ///
-/// The leader's request may have caused the error: a field that crashes the origin, or its client's
-/// share of a rate limit. A `Retry-After` is respected.
+/// The leader's request may have caused the error: by a field that crashes the origin, or by its
+/// client's share of a rate limit. A `Retry-After` is respected.
 fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
     let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
     let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;

@@ -1,14 +1,14 @@
-//! When an origin request was sent, and when its response arrived.
+//! The times at which an origin request was sent and its response arrived.
 
 use crate::field::Timestamp;
 
-/// When a request was sent to the origin, and when its response head arrived.
+/// The times at which a request was sent to the origin and its response head arrived.
 #[derive(Clone, Copy)]
 pub(super) struct FetchTimes {
-    /// When it was sent, by the wall clock.
+    /// When the request was sent, by the wall clock.
     pub requested_at: Timestamp,
     /// When the response head arrived, by the wall clock.
     pub received_at: Timestamp,
-    /// When the response head arrived, by the monotonic clock that stored responses age by.
+    /// When the response head arrived, by the monotonic clock, by which stored responses age.
     pub received_steady: Timestamp,
 }

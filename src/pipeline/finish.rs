@@ -23,12 +23,12 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(crate) struct CacheOutcome {
     /// The value of `X-API-Cache`.
     pub result: CacheResult,
-    /// Why it was not a hit.
+    /// Why the request was not a hit; `None` for a hit.
     pub reason: Option<Reason>,
 }
 
-/// A request in progress. Reports it when dropped: at the end of the response body, or when the
-/// client disconnects.
+/// The accounting of a request in progress. It reports the request when dropped: at the end of the
+/// response body, or when the client disconnects.
 pub(crate) struct RequestAccounting {
     config: Arc<ConfigSnapshot>,
     route: usize,
@@ -39,7 +39,7 @@ pub(crate) struct RequestAccounting {
     logged: Option<Box<LoggedRequest>>,
 }
 
-/// The parts of a request that the access log needs, kept only if there is a log.
+/// The parts of a request that the access log needs. They are kept only if there is a log.
 struct LoggedRequest {
     request_id: String,
     method: Method,
@@ -103,7 +103,8 @@ impl Drop for RequestAccounting {
     }
 }
 
-/// Reports a request whose complete response is available. The hot path: borrows everything.
+/// Reports a request whose complete response is available. Borrows everything, since this is the
+/// hot path.
 pub(super) fn record_hit(
     config: &ConfigSnapshot,
     route: usize,
@@ -138,11 +139,11 @@ pub(super) fn record_hit(
     });
 }
 
-/// A request that never reached the pipeline: refused by the server, or answered by an endpoint of
-/// Larder.
+/// The response to a request that never reached the pipeline: the server refused it, or an endpoint
+/// of Larder answered it.
 #[derive(Debug)]
 pub(crate) struct LocalResponse<'a> {
-    /// The request's `X-Request-ID`, if it is usable.
+    /// The request's `X-Request-ID`; `None` if it is not usable.
     pub request_id: Option<&'a str>,
     /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,

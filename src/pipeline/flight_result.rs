@@ -21,14 +21,14 @@ use crate::{
     store::OriginFailure,
 };
 
-/// The result of a flight, for its followers.
+/// The result of a flight, which its followers receive.
 #[derive(Clone)]
 pub(super) enum FlightResult {
-    /// A response that is being stored; its body may still be arriving.
+    /// A response that is being stored. Its body may still be arriving.
     Streaming(Arc<StreamingResponse>),
-    /// A stored response that may be used after all.
+    /// A stored response that may be used for the request.
     Reused(ReusedResponse),
-    /// The response is for its requester only; followers fetch for themselves.
+    /// The response is only for its requester. Followers fetch for themselves.
     NotShared,
     /// The origin failed.
     Failed(FetchFailure),
@@ -38,7 +38,7 @@ pub(super) enum FlightResult {
 #[derive(Clone)]
 pub(super) struct FetchFailure {
     pub cause: FailureCause,
-    /// How the origin failed, which decides about stale responses.
+    /// How the origin failed. It decides whether a stale response may be served.
     pub outage: Outage,
     /// The error response, if it may be shared.
     pub response: Option<Arc<StreamingResponse>>,
@@ -46,16 +46,16 @@ pub(super) struct FetchFailure {
     pub retry: Retry,
 }
 
-/// Why a fetch brought nothing to store.
+/// Why there is nothing to store after a fetch.
 #[derive(Clone)]
 pub(super) enum FailureCause {
-    /// No response.
+    /// The origin gave no response.
     Error(Arc<OriginError>),
     Response {
         status: StatusCode,
-        /// Its `Retry-After`, in seconds.
+        /// The response's `Retry-After`, in seconds.
         retry_after: Option<u32>,
-        /// Why it is not stored or not shared.
+        /// Why the response is not stored or not shared.
         reason: Reason,
     },
 }
@@ -63,14 +63,14 @@ pub(super) enum FailureCause {
 /// Whether a failed fetch is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// By one follower.
+    /// One follower retries.
     Once,
-    /// Not at all.
+    /// Nobody retries.
     No,
 }
 
 impl FetchFailure {
-    /// The failure of another node's fetch.
+    /// Creates the failure of another node's fetch.
     pub(super) fn of_other_node(failure: OriginFailure) -> Self {
         let OriginFailure { status, retry_after, is_disconnected } = failure;
         let reason = Reason::OriginError;
@@ -79,7 +79,7 @@ impl FetchFailure {
         Self { cause, outage, response: None, retry: Retry::No }
     }
 
-    /// The failure for which another request was served a stale response.
+    /// Creates the failure after which another request was served this stale response.
     pub(super) fn behind_stale(reused: &ReusedResponse) -> Self {
         let status = reused.origin_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let is_disconnected = reused.reason == Some(Reason::StaleIfDisconnected);
@@ -98,7 +98,7 @@ impl FetchFailure {
         OriginFailure { status, retry_after, is_disconnected }
     }
 
-    /// Returns the status that the origin sent.
+    /// Returns the status that the origin sent; `None` if it gave no response.
     pub(super) fn origin_status(&self) -> Option<StatusCode> {
         match self.cause {
             FailureCause::Error(_) => None,
@@ -107,41 +107,42 @@ impl FetchFailure {
     }
 }
 
-/// A response on its way to the store and to all requests that share it.
+/// A response that is sent to the store and to all requests that share it.
 pub(super) struct StreamingResponse {
     pub status: StatusCode,
-    /// Its header section as stored, without fields for one client only.
+    /// The header section as stored, without fields for one client only.
     pub headers: HeaderMap,
     pub freshness: Freshness,
-    /// Whether it is stored, as far as that is known before its body ends.
+    /// Whether the response is stored, as far as this is known before its body ends.
     pub stored: Stores,
-    /// Its purge tags; `None` while some have to be read from its body.
+    /// The purge tags; `None` as long as some have to be read from the body.
     pub tags: Option<Box<[String]>>,
     pub tee: Arc<TeeBody>,
-    /// The selecting fields and the request's values for them, if it is one of several variants.
+    /// The selecting fields and the request's values for them; `None` if the response is not a
+    /// variant.
     pub variant: Option<Variant>,
-    /// Whether cookies selected it and its freshness comes from the route alone.
+    /// Whether cookies selected the response and its freshness comes from the route alone.
     pub by_cookies: bool,
-    /// The `X-API-Cache` of its readers.
+    /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
-    /// Why it is not stored, if it is only shared.
+    /// Why the response is not stored, if it is only shared.
     pub refusal: Option<Reason>,
 }
 
 /// Selecting fields, and the canonical text of a request's values for them.
 pub(super) type Variant = (VarySet, Vec<u8>);
 
-/// A stored response that a fetch allowed to use.
+/// A stored response that a fetch revalidated, or that is served stale.
 #[derive(Clone)]
 pub(super) struct ReusedResponse {
     pub response: Arc<StoredResponse>,
     /// `Revalidated` or `Stale`.
     pub result: CacheResult,
-    /// Why it is used although it is stale.
+    /// Why the response is used although it is stale.
     pub reason: Option<Reason>,
     /// The origin's status, if it responded.
     pub origin_status: Option<StatusCode>,
-    /// Whether another node fetched it.
+    /// Whether another node fetched the response.
     pub collapsed: Collapsed,
 }
 
@@ -158,20 +159,21 @@ impl StreamingResponse {
     }
 }
 
-/// Returns whether the request prefers another language.
+/// Returns whether the request has an earlier language with the same preference as this one.
 fn is_in_other_language(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> bool {
     set.contains(&header::ACCEPT_LANGUAGE) && vary::ties_with_earlier_language(headers, language)
 }
 
 impl ReusedResponse {
-    /// A response that was stored in the meantime.
+    /// Creates the result for a response that was stored in the meantime.
     pub(super) fn found(stored: &StoredMatch) -> Self {
         let response = Arc::clone(&stored.response);
         let (result, collapsed) = (CacheResult::Hit, Collapsed::No);
         Self { response, result, reason: None, origin_status: None, collapsed }
     }
 
-    /// A stale response served while the origin fails; `origin_status` is the origin's status.
+    /// Creates the result for a stale response that is served while the origin fails.
+    /// `origin_status` is the origin's status.
     pub(super) fn stale_on_error(
         response: &Arc<StoredResponse>,
         reason: Reason,
@@ -182,12 +184,13 @@ impl ReusedResponse {
         Self { response, result, reason, origin_status, collapsed }
     }
 
-    /// Returns whether the response is stored under exactly this key, not under that of a variant.
+    /// Returns whether the response is stored under exactly this key, not under the key of a
+    /// variant.
     pub(super) fn is_stored_at(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()
     }
 
-    /// Returns whether a request with these fields may be answered in another language.
+    /// Returns whether a request with these fields may get a response in another language.
     pub(super) fn ties_with_earlier_language(&self, headers: &HeaderMap) -> bool {
         let language = self.response.fields();
         language
@@ -195,12 +198,13 @@ impl ReusedResponse {
             .is_some_and(|it| vary::ties_with_earlier_language(headers, it))
     }
 
-    /// Returns whether the fleet's store has the response that the fetch was for.
+    /// Returns whether the fleet's store has the response for which the fetch was made.
     pub(super) fn is_stored(&self) -> bool {
         self.result == CacheResult::Revalidated || self.collapsed == Collapsed::Yes
     }
 
-    /// A response that another node fetched and stored while this one waited.
+    /// Creates the result for a response that another node fetched and stored while this node
+    /// waited.
     pub(super) fn fetched_by_other_node(stored: &StoredMatch, result: CacheResult) -> Self {
         Self { result, collapsed: Collapsed::Yes, ..Self::found(stored) }
     }

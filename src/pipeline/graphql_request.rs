@@ -1,4 +1,4 @@
-//! GraphQL requests: what the class of a request means for its plan.
+//! Plans GraphQL requests by their class.
 
 use std::borrow::Cow;
 
@@ -11,21 +11,21 @@ use crate::{
     route::{Route, RouteTable},
 };
 
-/// The longest query of a URL that is sent in another form than the client sent it, in bytes. Many
-/// servers take no longer ones.
+/// Maximum length of a URL query that is sent in another form than the client's, in bytes. Many
+/// servers do not accept longer ones.
 const MAX_QUERY: usize = 8 << 10;
 
 /// The route and the query of a request that the cache may answer.
 pub(super) struct GraphqlPlan<'a> {
-    /// Index of the route with the lifetime of the operation.
+    /// The index of the route with the operation's lifetime.
     pub index: usize,
     pub route: &'a Route,
-    /// The query in the key, for a `GET`.
+    /// The URL's query in the key of a `GET`; `None` for other methods.
     pub query: Option<String>,
 }
 
-/// Returns the class of a request on a GraphQL route: of its content, if it has been read, or of
-/// its URL.
+/// Returns the class of a request on a GraphQL route, by its content or, if it has not been read,
+/// by its URL. `None` on other routes.
 pub(super) fn class_of<'a>(
     route: &Route,
     request: &ReceivedRequest<'a>,

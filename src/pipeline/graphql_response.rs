@@ -1,4 +1,4 @@
-//! GraphQL responses from the origin, read before it is decided whether they are stored.
+//! GraphQL responses from the origin, which are read before Larder decides whether to store them.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -13,9 +13,10 @@ use crate::{
     policy::{Reason, ResponseDirectives},
 };
 
-/// Reads the JSON of a GraphQL response. Its body can still be read from its start.
+/// Reads the JSON of a GraphQL response. The body can still be read from its start.
 ///
-/// Servers write such a response in one piece once it is complete, so that nobody waits longer.
+/// Servers write such a response in one piece once it is complete. So the client does not wait
+/// longer.
 pub(super) async fn read(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -41,7 +42,7 @@ pub(super) async fn read(
     document?.ok_or(PayloadError::Malformed)
 }
 
-/// The same for a body that has been read.
+/// Returns the JSON of a GraphQL response whose body has been read.
 pub(super) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, PayloadError> {
     if !MediaKind::of(headers).is_json() {
         return Err(PayloadError::MediaType);
@@ -51,8 +52,8 @@ pub(super) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, Paylo
     payload::parsed(&json)?.ok_or(PayloadError::Malformed)
 }
 
-/// Returns whether the response to a query may be stored, as far as its JSON says. What it says
-/// about caching becomes part of the head.
+/// Returns whether the JSON of a response to a query allows storing it. Adds the caching hints in
+/// the JSON to the head.
 pub(super) async fn inspect(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -62,7 +63,8 @@ pub(super) async fn inspect(
     judge(&document, response.headers_mut()).map_err(|reason| (reason, PayloadError::Excluded))
 }
 
-/// The same for a response that has been read.
+/// Returns whether this JSON of a response to a query allows storing it. Adds the caching hints in
+/// the JSON to the headers.
 pub(super) fn judge(document: &Value, headers: &mut HeaderMap) -> Result<(), Reason> {
     if has_errors(document) {
         return Err(Reason::GraphqlErrors);

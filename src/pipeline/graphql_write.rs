@@ -1,4 +1,4 @@
-//! Mutations: what their responses say they have changed.
+//! GraphQL mutations: what they have changed, according to their responses.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -17,17 +17,18 @@ use crate::{
 /// What a mutation has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MutationEffect {
-    /// The tags of the responses that it makes invalid.
+    /// The tags of the responses that the mutation invalidates.
     pub tags: Vec<String>,
-    /// Whether it may have changed anything, since neither its response nor the route says more.
+    /// Whether the mutation may have changed anything, because neither its response nor the route
+    /// says what.
     pub is_unknown: bool,
-    /// Whether it has failed.
+    /// Whether the mutation has failed.
     pub has_failed: bool,
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Returns what a write on a GraphQL route has changed; `None` on other routes. Reads the body
-    /// of a successful response ahead.
+    /// Returns what a write on a GraphQL route has changed; `None` on other routes. Reads ahead the
+    /// body of a successful response.
     pub(super) async fn mutation_effect(
         &self,
         response: &mut Response<ResponseBody>,
@@ -48,7 +49,8 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// The most mutations of one request whose effects are read: each takes a walk through the response.
+/// Maximum number of mutations of one request whose effects are read. Each takes a walk through the
+/// response.
 const MAX_MUTATIONS: usize = 32;
 
 /// The path of a request, its query and its user.
@@ -57,7 +59,7 @@ type Target<'a> = (&'a PathReadings<'a>, (Option<&'a str>, Option<&'a str>));
 /// The status of a response, and its JSON or why it cannot be read.
 type ReadResponse = (StatusCode, Result<Value, PayloadError>);
 
-/// Returns what mutations have changed, as their response says.
+/// Returns what mutations have changed, according to their response.
 pub(super) fn effect_of(
     route: &Route,
     target: Target<'_>,
@@ -88,7 +90,7 @@ pub(super) fn effect_of(
     effect
 }
 
-/// Returns the tags of what one mutation has changed; `None` if that is not known.
+/// Returns the tags of the objects that one mutation has changed; `None` if they are unknown.
 fn changed(
     route: &Route,
     target: Target<'_>,
@@ -96,7 +98,7 @@ fn changed(
 ) -> Option<Vec<String>> {
     let rule = route.graphql.as_deref()?;
     if operation.name.is_none() && !rule.purge_by_operation.is_empty() {
-        // It may be one of those listed.
+        // The operation may be one of those listed.
         return None;
     }
     if let Some(templates) =
@@ -110,7 +112,7 @@ fn changed(
     let entities = Entities::of(response);
     match rule.purge_by_response {
         PurgeByResponse::Nothing => Some(Vec::new()),
-        // Types without objects are those of results that wrap others.
+        // If a response has types but no objects, the types are those of results that wrap others.
         _ if entities.objects.is_empty() => None,
         PurgeByResponse::Objects => Some(entities.object_tags().collect()),
         PurgeByResponse::Types => {

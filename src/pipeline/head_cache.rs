@@ -1,10 +1,15 @@
 //! A per-thread cache of response heads for hits.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::config_snapshot::SnapshotId;
 use crate::{coding::ContentCoding, entry::ResponseId};
 
-/// Number of heads that each thread keeps, about 2 KiB each. Personal responses take slots of their own.
+/// Number of heads that each thread keeps. Personal responses take slots of their own.
 const SLOTS: usize = 1024;
+
+/// The most bytes that the heads of a cache take, so that long ones do not add up.
+const MAX_BYTES: usize = 2 << 20;
 
 /// What a head depends on. Equal keys have equal heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,32 @@ pub(super) struct HeadKey {
 /// have no reference count on a shared cache line.
 pub(super) struct HeadCache<T> {
     slots: Vec<Option<(HeadKey, T)>>,
+    bytes: usize,
+    /// The slot to empty next if there are too many bytes.
+    hand: usize,
+}
+
+/// A head in the form in which it is cached.
+pub(super) trait CachedHead {
+    /// Returns the bytes that it takes in memory, approximately.
+    fn size(&self) -> usize;
+}
+
+impl CachedHead for HeaderMap {
+    fn size(&self) -> usize {
+        /// The entry of a field in the map, and the reference count of its value.
+        const OVERHEAD: usize = 144;
+        let size = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + OVERHEAD
+        };
+        self.iter().map(size).sum()
+    }
+}
+
+impl CachedHead for Box<[u8]> {
+    fn size(&self) -> usize {
+        self.len()
+    }
 }
 
 impl HeadKey {
@@ -36,9 +67,9 @@ impl HeadKey {
     }
 }
 
-impl<T> HeadCache<T> {
+impl<T: CachedHead> HeadCache<T> {
     pub(super) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| None).collect() }
+        Self { slots: (0..SLOTS).map(|_| None).collect(), bytes: 0, hand: 0 }
     }
 
     /// Returns the head with this key.
@@ -52,8 +83,18 @@ impl<T> HeadCache<T> {
     /// Caches a head, which must share nothing with the stored response: it would keep an evicted
     /// body in memory.
     pub(super) fn insert(&mut self, key: HeadKey, head: T) {
-        if let Some(slot) = self.slots.get_mut(key.slot()) {
-            *slot = Some((key, head));
+        self.bytes += head.size();
+        self.replace(key.slot(), Some((key, head)));
+        while self.bytes > MAX_BYTES {
+            self.replace(self.hand, None);
+            self.hand = (self.hand + 1) % SLOTS;
+        }
+    }
+
+    fn replace(&mut self, slot: usize, head: Option<(HeadKey, T)>) {
+        let Some(slot) = self.slots.get_mut(slot) else { return };
+        if let Some((_, replaced)) = std::mem::replace(slot, head) {
+            self.bytes -= replaced.size();
         }
     }
 }
@@ -61,6 +102,12 @@ impl<T> HeadCache<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CachedHead for &'static str {
+        fn size(&self) -> usize {
+            self.len()
+        }
+    }
 
     fn key(response: ResponseId, age: u32) -> HeadKey {
         HeadKey { response, coding: None, route: (SnapshotId::next(), 0), age, ttl: 60 }
@@ -85,5 +132,23 @@ mod tests {
             heads.insert(other, "2");
             assert_eq!(heads.find(&other), Some(&"2"));
         }
+    }
+
+    #[test]
+    fn the_heads_of_a_thread_are_bounded_by_bytes() {
+        let long = HeaderValue::try_from("x".repeat(60 << 10)).unwrap();
+        let head = || HeaderMap::from_iter([(http::header::CONTENT_SECURITY_POLICY, long.clone())]);
+        let (mut heads, mut last) = (HeadCache::new(), None);
+        for _ in 0..2 * SLOTS {
+            let key = key(ResponseId::next(), 1);
+            heads.insert(key, head());
+            last = Some(key);
+            let bytes = heads.slots.iter().flatten().map(|(_, head)| head.size()).sum::<usize>();
+            assert_eq!(heads.bytes, bytes);
+            assert!(bytes <= MAX_BYTES, "{bytes}");
+        }
+        let kept = heads.slots.iter().flatten().count();
+        assert!((30..40).contains(&kept), "{kept}");
+        assert!(heads.find(&last.unwrap()).is_some());
     }
 }

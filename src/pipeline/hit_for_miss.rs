@@ -1,5 +1,5 @@
 //! Hit-for-miss: remembers briefly which responses cannot be shared, so that requests for them do
-//! not queue behind one another.
+//! not wait for each other.
 
 use std::time::Duration;
 
@@ -11,27 +11,28 @@ use crate::{
     policy::{CacheRule, Credentials},
 };
 
-/// Number of targets remembered, 48 bytes each.
+/// Maximum number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. Short: a wrong entry costs only collapsing.
+/// How long a target is remembered. It is short, since requests do not collapse meanwhile. A wrong
+/// entry costs nothing else.
 const RETENTION: Duration = Duration::from_secs(30);
 
 /// Why a target is hit-for-miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HitForMissReason {
-    /// The response was stored but has to be validated: requests do not collapse.
+    /// The response was stored but has to be validated, so requests do not collapse.
     Unshared,
-    /// The response was not stored: the shared tier is not read.
+    /// The response was not stored, so the shared tier is not read.
     Unstored,
 }
 
 /// The class of a request. Each class is remembered separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
-    /// No credentials: the response is the one that any client gets.
+    /// The request has no credentials: it gets the same response as any client.
     Anonymous,
-    /// With credentials.
+    /// The request has credentials.
     Identified,
 }
 
@@ -60,7 +61,7 @@ impl HitForMiss {
         Self { targets: Cache::new(CAPACITY) }
     }
 
-    /// Remembers why responses under this key cannot be shared.
+    /// Records why responses under this key cannot be shared.
     pub(super) fn remember(
         &self,
         (key, class): (&CacheKey, CredentialClass),
@@ -77,13 +78,14 @@ impl HitForMiss {
         }
     }
 
-    /// Forgets a key whose responses can be shared after all.
+    /// Removes a key, because its responses can be shared.
     pub(super) fn forget(&self, key: &CacheKey) {
         self.targets.remove(&CredentialClass::Anonymous.slot(key));
         self.targets.remove(&CredentialClass::Identified.slot(key));
     }
 
-    /// Returns why responses under this key could recently not be shared in this class.
+    /// Returns why responses under this key recently could not be shared by requests of this class;
+    /// `None` if they could.
     pub(super) fn reason(
         &self,
         (key, class): (&CacheKey, CredentialClass),

@@ -14,7 +14,7 @@ use super::{
     credentials, encoded_hit,
     receive::{self, RequestAction},
     received_request::{ContentState, ReceivedRequest},
-    representation::{self, FormChoice},
+    representation::{self, FormChoice, FormRequest},
     state::Pipeline,
 };
 use crate::{
@@ -82,9 +82,11 @@ impl<S: Store> HitResponder<S> {
             .pipeline
             .fresh_in_memory(config, index, &headers, &lookup, received)
             .map_err(|_| Declined::Request)?;
-        let FormChoice::Ready(form) =
-            representation::choose(route, (&headers, lookup.presence), &stored)
-        else {
+        let FormChoice::Ready(form) = representation::choose(
+            route,
+            FormRequest::of(route, &headers, lookup.presence),
+            &stored,
+        ) else {
             return Err(Declined::Request);
         };
         encoded_hit::append((config, index), received, &head, (lookup.presence, form), batch)

@@ -1,4 +1,4 @@
-//! Identifies users for Larder's own endpoints, which have no route.
+//! Identifies users for Larder's own endpoints, which belong to no route.
 
 use std::{
     net::IpAddr,
@@ -19,8 +19,8 @@ use crate::{
 impl<S> Pipeline<S> {
     /// Returns the user whose identity a request proves, or why it proves none.
     ///
-    /// A credential ended by a logout or a `401` counts again once the origin has accepted it
-    /// since, on a route that separates users.
+    /// A credential that a logout or a `401` has ended counts again once the origin has accepted it
+    /// on a route that separates users.
     pub(crate) fn identify(
         &self,
         request: (&HeaderMap, Option<IpAddr>),

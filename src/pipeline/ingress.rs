@@ -1,4 +1,4 @@
-//! Ingress: how a request reached this node, and the target that follows from it.
+//! Ingress: how a request reached this node, and the resulting target.
 
 use std::{
     borrow::Cow,
@@ -24,12 +24,12 @@ pub(super) struct Ingress<'a> {
     scheme: Scheme,
     /// The requested host in canonical form.
     pub host: Cow<'a, str>,
-    /// Forwarding fields about the target from a trusted proxy.
+    /// Forwarding fields from a trusted proxy that describe the target.
     forwarded: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl<'a> Ingress<'a> {
-    /// Reads the ingress of a request with these fields on this connection.
+    /// Returns the ingress of a request with these fields on this connection.
     pub(super) fn of(
         config: &ConfigSnapshot,
         headers: &'a HeaderMap,
@@ -50,7 +50,7 @@ impl<'a> Ingress<'a> {
         Self { scheme, host, forwarded }
     }
 
-    /// Returns the target of a request that bypasses the cache: as received.
+    /// Returns the target as received, for a request that bypasses the cache.
     pub(super) fn into_target(
         self,
         config: &'a ConfigSnapshot,
@@ -72,7 +72,7 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// Returns the target of a `GET` that the cache may answer.
+    /// Returns the target for a `GET` that the cache may answer.
     pub(super) fn target<'b>(
         &'b self,
         config: &'b ConfigSnapshot,
@@ -102,8 +102,8 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// Replaces credentials in the query of a key by digests. Responses under a digest that only this
-/// process can compute stay in this node's memory.
+/// Replaces credentials in the query of a key with digests. If only this process can compute a
+/// digest, responses under it stay in this node's memory.
 fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
     match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
@@ -116,7 +116,7 @@ fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     }
 }
 
-/// The connection that a request arrived on.
+/// The connection on which a request arrived.
 #[derive(Clone, Copy)]
 pub(super) struct IngressPeer {
     /// The peer's address.
@@ -143,7 +143,7 @@ pub(super) fn is_target_field(name: &HeaderName) -> bool {
     ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
 }
 
-/// Returns the host that a request asks for. Its target is in origin form by now.
+/// Returns the `Host` of a request, whose target is in origin form; empty if there is none.
 pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Invalidation: what a write purges, and how long its response waits for the purge.
+//! Invalidation: what a write purges, and how long the response to the write waits for the purge.
 
 use std::{
     sync::Arc,
@@ -38,32 +38,34 @@ use crate::{
 const ACKNOWLEDGE_TIMEOUT: AckTimeout =
     AckTimeout { live: Duration::from_millis(500), lost: Duration::from_millis(25) };
 
-/// How long it waits for the log itself. Clients hardly notice if Redis hangs.
+/// How long the response to a write waits for the log itself. It is short, so that clients hardly
+/// notice if Redis hangs.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// The outcome of a write's purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PurgeOutcome {
-    /// It purges nothing.
+    /// The write purges nothing.
     NotNeeded,
-    /// It is in the log, and applies as any appended purge does.
+    /// The purge is in the log, and takes effect as any appended purge does.
     Appended(PurgeReceipt),
-    /// It applies on this node, and is sent to others as soon as possible.
+    /// The purge applies on this node, and is sent to others as soon as possible.
     LocalOnly,
 }
 
 /// Returns what an unsafe request invalidates (RFC 9111 §4.4).
 ///
-/// - Its own target, `Location` and `Content-Location`: if they are on this host, are cacheable,
-///   and the route's requests change something.
+/// - Its own target, `Location` and `Content-Location`, if they are on this host and cacheable, and
+///   the route's requests change something.
 /// - The groups that the response names (RFC 9875).
-/// - If the request succeeded, the tags that its route names, or the route of another reading of
-///   its path.
+/// - If the request succeeded, the tags that its route names. Includes the routes that other
+///   readings of its path select.
 ///
 /// On a GraphQL route, `effect` says what a mutation has changed. If that is unknown, all responses
-/// of the route are invalidated; otherwise not even those of its target, which stands for them all.
+/// of the route are invalidated. Otherwise the request's own target is not, since all operations
+/// share it.
 ///
-/// On routes that separate users, targets are invalidated for the writing user only. A logout
+/// On routes that separate users, targets are invalidated only for the writing user. A logout
 /// invalidates all responses of the user and ends the credential.
 pub(super) fn selectors(
     config: &ConfigSnapshot,
@@ -91,7 +93,7 @@ pub(super) fn selectors(
             } else if route.writes_invalidate && effect.is_none_or(|it| it.is_unknown) {
                 selectors.push(all_of_route(config, route, inputs));
             }
-            // Whatever page it leads to: most pages lead to the login.
+            // Whatever page the logout redirects to, since most pages redirect to the login.
             if route.is_logout(request.method) {
                 selectors.extend(logout::selectors(config, inputs));
             }
@@ -113,14 +115,14 @@ pub(super) fn selectors(
     selectors
 }
 
-/// Returns the groups that a response invalidates, as tags of its own host.
+/// Returns the groups that a response invalidates, as tags of the request's host.
 fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     let groups = invalidation::invalidated_groups(response);
     groups.iter().map(|group| tag::group_tag(group, &ingress.host)).collect()
 }
 
-/// Returns the selectors of a target: one for each route that stores responses for it. Without
-/// `inputs` it is purged for all users.
+/// Returns the selectors of a target, one for each route that stores responses for it. Without
+/// `inputs`, they select the responses of all users.
 fn urls(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
@@ -143,7 +145,7 @@ fn urls(
         if selectors.contains(&url) {
             continue; // for everyone, on all routes
         }
-        // What another route stores for this URL keeps its own owners.
+        // Responses that another route stores for this URL have their own owners.
         let of_route = (!is_first).then(|| Selector::Route(Box::from(&*route.name)));
         let terms: Vec<Selector> = owner.into_iter().chain(of_route).chain([url]).collect();
         selectors.push(match <[Selector; 1]>::try_from(terms) {
@@ -154,8 +156,8 @@ fn urls(
     selectors
 }
 
-/// Returns the selector of all responses of a route, for the writing user only if the route
-/// separates users.
+/// Returns the selector of all responses of a route. If the route separates users, only those of
+/// the writing user.
 fn all_of_route(config: &ConfigSnapshot, route: &Route, inputs: &IdentityInputs<'_>) -> Selector {
     let of_route = Selector::Route(Box::from(&*route.name));
     match credentials::owner(config, route, inputs).filter(|_| !route.writes_for_everyone) {
@@ -171,13 +173,13 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Purges what a write has changed, in one record, and waits until the fleet has applied it.
+/// Purges what a write has changed with one record, and waits until the fleet has applied it.
 ///
-/// Waits 40 ms for the log, then half a second for slow nodes, but not for dead nodes, and not at
-/// all if the log is unreachable: the write is done, and its response must be sent.
+/// Waits 40 ms for the log, then half a second for slow nodes. Does not wait for dead nodes, or if
+/// the log is unreachable: the write is done, and its response must be sent.
 ///
-/// The purge applies on this node before anything is awaited. If it is not in the log when this
-/// returns, or when the caller is dropped, it is appended later.
+/// The purge applies on this node before the first wait. If it is not in the log when this function
+/// returns or its caller is dropped, it is appended later.
 pub(super) async fn purge<S: Store>(
     pipeline: &Pipeline<S>,
     selectors: Vec<Selector>,
@@ -189,8 +191,8 @@ pub(super) async fn purge<S: Store>(
     purged
 }
 
-/// Appends a purge from another source than a write, which is not counted. Returns its outcome and
-/// a label for it, or `None` if nothing is selected.
+/// Appends a purge that is not counted as a write. Returns its outcome and a label for it; `None`
+/// if nothing is selected.
 pub(super) async fn append<S: Store>(
     pipeline: &Pipeline<S>,
     selectors: Vec<Selector>,
@@ -225,10 +227,10 @@ pub(super) async fn append<S: Store>(
     })
 }
 
-/// The log did not respond in time.
+/// The error if the log did not respond in time.
 struct LogTimeout;
 
-/// Waits for the log and, once the purge is in it, for the nodes.
+/// Waits for the log and, once the purge is in the log, for the nodes.
 async fn wait_for_log(
     mut appending_task: JoinHandle<Result<PurgeReceipt, LogUnavailable>>,
     mut has_entered: oneshot::Receiver<()>,
@@ -244,7 +246,7 @@ async fn wait_for_log(
 /// Purges like [`purge`] or [`append`], at most once a second for each subject.
 ///
 /// Later purges within the second are merged into one at its end, even if the node stops. Returns
-/// when that is.
+/// when the purge is made.
 pub(super) async fn purge_rate_limited<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     subject: PurgeSubject,

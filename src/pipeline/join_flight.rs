@@ -1,4 +1,5 @@
-//! Joining a flight: a request waits for another's fetch of the same response, or leads one.
+//! Joining a flight: a request waits until another has fetched the same response, or leads a
+//! flight.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,21 +22,21 @@ use crate::{
     store::Store,
 };
 
-/// How often a request joins a flight that turns out to bring another variant.
+/// Maximum number of flights that a request joins if each brings another variant.
 const MAX_JOINS: usize = 3;
 
 /// The outcome of joining a flight.
 pub(super) enum FlightOutcome {
-    /// This request fetches, for all.
+    /// This request fetches, on behalf of all that join.
     Leader(MissPlan, FlightLeader),
-    /// The result is not for this request, which fetches for itself.
+    /// This request cannot use the result, and fetches for itself.
     NotShared(MissPlan),
     /// The result of another request's fetch.
     Shared(FetchOutcome),
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Joins the flight of this request, or leads one. After a failure one follower leads again, if
+    /// Joins the flight of this request, or leads one. After a failure, one follower leads again if
     /// that may help.
     pub(super) async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
         let mut retry = Retry::Once;
@@ -77,8 +78,8 @@ impl<S: Store> RequestContext<S> {
                         _ => FlightOutcome::NotShared(plan),
                     };
                 }
-                // The response is a variant, maybe another one. The key of the own variant is known
-                // now.
+                // The response is a variant, possibly another one. The key of the requested variant
+                // is known now.
                 Some(FlightResult::Streaming(_) | FlightResult::Reused(_)) => {
                     match self.look_up(lookup, MemoryState::Unknown).await {
                         LookupOutcome::Fresh(stored) => {
@@ -102,8 +103,8 @@ impl<S: Store> RequestContext<S> {
         FlightOutcome::NotShared(plan)
     }
 
-    /// Returns the result of another request's fetch. If it covers for a failure as only that
-    /// request allowed, this one gets the failure.
+    /// Returns the result of another request's fetch. If a stale response was served there instead
+    /// of a failure, and this request does not allow that, returns the failure.
     fn reuse_if_allowed(&self, lookup: &Lookup, reused: ReusedResponse) -> FetchOutcome {
         let (now, stored) = (self.pipeline.clock.steady(), &reused.response);
         let outage = match reused.reason {
@@ -160,7 +161,7 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.flights.join(key, &attributes, applied_purges, self.received.started)
     }
 
-    /// Returns whether a shared response may not go to this request, or its token has expired while
+    /// Returns whether this request must not get a shared response, or its token has expired while
     /// it waited.
     fn is_withheld(&self, freshness: &Freshness, lookup: &Lookup) -> bool {
         let has_ended = lookup.member.as_deref().is_some_and(|member| {
@@ -174,7 +175,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// The key of the same target without its partition (a planted bug).
+/// Returns the key of the same target without its partition (a planted bug).
 #[cold]
 fn key_without_partition(key: &CacheKey) -> Option<CacheKey> {
     let target = key.origin_target()?;

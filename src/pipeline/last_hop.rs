@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
 
-/// Fields that `TRACE` returns: those that show the request's path. Others may hold secrets
+/// Fields that `TRACE` returns, which show the request's path. Other fields may contain secrets
 /// (§9.3.8).
 const TRACED: [HeaderName; 3] = [header::HOST, header::VIA, header::MAX_FORWARDS];
 

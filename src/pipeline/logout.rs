@@ -1,4 +1,4 @@
-//! Logout: what it ends, by the credentials of the request.
+//! Logout: what a logout ends, according to the credentials of its request.
 
 use super::{
     config_snapshot::ConfigSnapshot,
@@ -6,20 +6,21 @@ use super::{
 };
 use crate::{fence::Selector, user::PartitionMember};
 
-/// Number of credentials of which every combination is ended; each doubles the number of selectors.
+/// Maximum number of credentials of which every combination is ended. Each doubles the number of
+/// selectors.
 const MAX_COMBINED: usize = 4;
 
-/// Returns what a logout ends: all responses of the user, and the acceptance of the credentials.
-/// For a token that names no user, only the latter.
+/// Returns the selectors of what a logout ends: all responses of the user, and the acceptance of
+/// the credentials. If a token names no user, only the latter.
 ///
-/// Exact credentials count as a set. A browser sends more of them with a logout than with other
-/// requests (a cookie limited to the logout's path), so every combination is ended.
+/// Exact credentials count as a set. A browser may send more of them with a logout than with other
+/// requests (such as a cookie limited to the logout's path), so every combination is ended.
 pub(super) fn selectors(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<Selector> {
     if !config.users.is_configured() {
         return logins(config, inputs).iter().flat_map(selectors_of).collect();
     }
     match credentials::writer(config, inputs) {
-        // A gateway names its user again after the next login, in the same words.
+        // After the next login, a gateway names its user with the same field value.
         Some(member) if !config.users.end_at_logout() => {
             user_selector(&member).into_iter().collect()
         }
@@ -43,8 +44,8 @@ fn credential_selector(member: &PartitionMember) -> Selector {
     Selector::Credential(member.credential_name().into())
 }
 
-/// Returns a member for each combination of the credentials. If there are many, one for all of them
-/// and one for each.
+/// Returns a member for each combination of the credentials. If there are many credentials, returns
+/// one member for all together and one for each.
 fn logins(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
     let pieces = credentials::login_credentials(config, inputs);
     let count = pieces.len();

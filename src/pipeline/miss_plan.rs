@@ -20,7 +20,7 @@ pub(super) enum LookupOutcome {
 }
 
 impl LookupOutcome {
-    /// Returns whether the shared tier may have something better. An outage of this node may not
+    /// Returns whether the shared tier may have a better response. An outage at this node may not
     /// affect others.
     pub(super) fn may_be_better_in_shared_tier(&self) -> bool {
         match self {
@@ -30,7 +30,8 @@ impl LookupOutcome {
         }
     }
 
-    /// Returns the outcome for credentials that need a recheck: the origin is asked first.
+    /// Returns the outcome for credentials that need a recheck: a miss, so that the origin is asked
+    /// first.
     pub(super) fn with_recheck(self, recheck: Recheck) -> Self {
         let plan = match self {
             Self::Fresh(stored) | Self::Stale(stored, _) => MissPlan::of_recheck(stored),
@@ -40,18 +41,18 @@ impl LookupOutcome {
     }
 }
 
-/// Why and what to fetch.
+/// The plan for a fetch: its key, its reason, and how it may be shared.
 pub(super) struct MissPlan {
     /// The key of the flight.
     pub key: CacheKey,
-    /// The response to validate.
+    /// The stored response to validate; `None` if there is none.
     pub stored: Option<StoredMatch>,
     /// The reason in `Cache-Status`.
     pub forward: ForwardReason,
     pub reason: Reason,
-    /// Why responses under the key could recently not be shared.
+    /// Why responses under the key recently could not be shared, if so.
     pub hit_for_miss: Option<HitForMissReason>,
-    /// The recheck of credentials that the origin has not accepted recently.
+    /// The recheck of credentials, if the origin has not accepted them recently.
     pub recheck: Option<Recheck>,
     /// Whether a follower may retry if the fetch fails.
     pub retry: Retry,
@@ -68,7 +69,7 @@ impl MissPlan {
             && self.recheck.is_none()
     }
 
-    /// A fetch for a response that cannot be used, or validated if it is `stored`.
+    /// Plans a fetch. It validates the `stored` response, if there is one.
     pub(super) fn new(
         key: CacheKey,
         stored: Option<StoredMatch>,
@@ -79,17 +80,17 @@ impl MissPlan {
         Self { key, stored, forward, reason, hit_for_miss, recheck, retry }
     }
 
-    /// A fetch that bypasses the cache, whatever is stored under this key.
+    /// Plans a fetch that bypasses the cache, whatever is stored under this key.
     pub(super) fn of_bypass(key: CacheKey) -> Self {
         Self::new(key, None, ForwardReason::Bypass, Reason::RuleBypass)
     }
 
-    /// A fetch that renews a stored response.
+    /// Plans a fetch that validates a stale response.
     pub(super) fn of_stale(stored: StoredMatch, reason: Reason) -> Self {
         Self::new(stored.key.clone(), Some(stored), ForwardReason::Stale, reason)
     }
 
-    /// A fetch that rechecks credentials and validates the stored response.
+    /// Plans a fetch that rechecks credentials and validates the stored response.
     fn of_recheck(stored: StoredMatch) -> Self {
         Self { forward: ForwardReason::Request, ..Self::of_stale(stored, Reason::Recheck) }
     }

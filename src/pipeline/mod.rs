@@ -142,7 +142,7 @@ use lookup::MemoryState;
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
-use representation::FormChoice;
+use representation::{FormChoice, FormRequest};
 use request_context::{RequestContext, RequestSafety};
 use verification::{AuditedHit, is_audited};
 
@@ -188,9 +188,10 @@ impl<S: Store> Handler for Pipeline<S> {
                     let headers = request.headers();
                     match self.fresh_in_memory(config, route, headers, &lookup, received) {
                         Ok(stored) => {
-                            let chosen = (request.headers(), lookup.presence);
+                            let (matched, presence) = (config.route(route), lookup.presence);
+                            let chosen = FormRequest::of(matched, request.headers(), presence);
                             let FormChoice::Ready(form) =
-                                representation::choose(config.route(route), chosen, &stored)
+                                representation::choose(matched, chosen, &stored)
                             else {
                                 let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
                                 let action = RequestAction::Lookup(lookup);

@@ -1,7 +1,7 @@
 //! The tee and the table of flights, tested under a scheduler that explores thread interleavings:
 //! `cargo test --features models --lib models::`.
 //!
-//! The scheduler finds deadlocks and lost wake-ups by itself. The tests assert what readers and
+//! The scheduler itself finds deadlocks and lost wake-ups. The tests assert what readers and
 //! followers receive.
 
 use std::{
@@ -29,13 +29,13 @@ use crate::{
 /// Number of interleavings that each test tries.
 const ORDERS: usize = 2_000;
 
-/// More than half of the window of a body that is not retained.
+/// More bytes than half the window of a body that is not retained.
 static BYTES: [u8; 600_000] = [0; 600_000];
 
-/// The chunks of a body, told apart by length.
+/// The lengths of a body's chunks, all different.
 const LENGTHS: [usize; 4] = [600_000, 599_999, 599_998, 599_997];
 
-/// Runs a test in random interleavings, and in those that hold back few threads for long.
+/// Runs a test in random interleavings, and in interleavings that delay a few threads for long.
 fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(test, ORDERS);
     shuttle::check_pct(test, ORDERS, 3);
@@ -75,7 +75,8 @@ async fn read(mut reader: TeeReader, most: usize) -> (Vec<usize>, bool) {
     (lengths, false)
 }
 
-/// One producer, with a reader from the start, one that leaves early, and one that joins late.
+/// Runs one producer with three readers: one from the start, one that leaves early, and one that
+/// joins late.
 fn one_body_with_three_readers(limit: usize, end: BodyEnd) {
     let budget = FillBudget::new(1 << 30);
     let (tee, first) = TeeBody::with_reader(None, limit, budget.share());
@@ -133,14 +134,14 @@ fn key(path: &str) -> CacheKey {
     OriginTarget::plain(Scheme::Http, "a.test", path).key()
 }
 
-/// The number of fetches of one key in progress, and in all.
+/// The numbers of fetches of one key: in progress, and in total.
 #[derive(Debug, Default)]
 struct Fetches {
     now: usize,
     all: usize,
 }
 
-/// Fetches this key, or waits for the request that does.
+/// Fetches this key, or waits for the request that fetches it.
 async fn request(
     flights: Arc<Flights>,
     applied_purges: Arc<AppliedPurges>,
@@ -268,7 +269,7 @@ fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
     });
 }
 
-/// A purge of everything, with this sequence number.
+/// Returns a purge of everything, with this sequence number.
 fn everything(seq: u64) -> PurgeRecord {
     let purge = Purge {
         mode: PurgeMode::Hard,

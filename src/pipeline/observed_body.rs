@@ -1,4 +1,4 @@
-//! A body on its way to a client, with a copy for a reader that must not slow it down.
+//! A body that streams to a client, with a copy for a reader that must not slow it down.
 
 use std::{
     pin::Pin,
@@ -15,20 +15,20 @@ use crate::{
     origin::{CompletionProof, ResponseBody, ResponseBodyError},
 };
 
-/// A response body that passes to its client, and is reported once it has ended.
+/// A response body that streams to its client. An observer gets a copy once the body has ended.
 ///
-/// The copy shares memory with what the client receives. It is given up beyond a limit or the
-/// budget; the client is not affected.
+/// The copy shares memory with the client's data. It is given up beyond a limit or the budget,
+/// which does not affect the client.
 pub(crate) struct ObservedBody {
     body: ResponseBody,
     observer: Option<BodyObserver>,
 }
 
-/// Receives the end of a body.
+/// Collects a copy of a body, and reports the end of the body.
 pub(super) struct BodyObserver {
-    /// The maximum length of the copy.
+    /// The maximum length of the copy, in bytes.
     pub(super) limit: usize,
-    /// The memory that the copy counts against.
+    /// The share of the memory budget that the copy takes.
     pub(super) share: BudgetShare,
     /// Called once, with the end of the body. Must not block.
     pub(super) on_end: Box<dyn FnOnce(ObservedEnd) + Send>,
@@ -47,9 +47,9 @@ struct BodyCopy {
 pub(super) struct ObservedEnd {
     /// The complete body, or why there is no copy.
     pub(super) content: Result<ObservedContent, SkipReason>,
-    /// The length of the body, as far as it was read.
+    /// The number of bytes of the body that were read.
     pub(super) length: usize,
-    /// The memory of the copy, until this is dropped.
+    /// The share of the memory budget that the copy takes, until dropped.
     _share: BudgetShare,
 }
 
@@ -106,14 +106,15 @@ impl BodyObserver {
 }
 
 impl ObservedBody {
-    /// Observes a body. One without content is reported at once.
+    /// Observes a body. An empty body is reported at once.
     pub(super) fn new(body: ResponseBody, observer: BodyObserver) -> Self {
         let mut this = Self { body, observer: Some(observer) };
         this.report_end();
         this
     }
 
-    /// Reports the end if the body has ended, so that it is known before the client has read it.
+    /// Reports the end if the body has ended, so that the observer is called before the client has
+    /// read the body.
     fn report_end(&mut self) {
         if let Some(proof) = self.body.completion()
             && let Some(observer) = self.observer.take()

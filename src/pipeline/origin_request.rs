@@ -62,8 +62,8 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Returns what the response to a request with these directives is judged and stored by. Takes
-    /// its fence stamp.
+    /// Returns the data by which the response to a request with these directives is judged and
+    /// stored. Takes the fence stamp of the response.
     pub(super) fn fetch_context(
         &self,
         lookup: &Lookup,
@@ -92,8 +92,8 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Builds the origin request without a body: as the key says, or as received if the cache is
-    /// bypassed.
+    /// Builds the origin request without a body. Its target is that of the key, or the received one
+    /// if the cache is bypassed.
     pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
         self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
     }
@@ -135,7 +135,7 @@ fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     Arc::new(request)
 }
 
-/// Returns the target to send. Removing parameters leaves a valid one.
+/// Returns the target to send. It stays valid when parameters are removed.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if PlantedBug::NormalisedTarget.is_planted() {
         return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();

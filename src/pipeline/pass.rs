@@ -1,6 +1,6 @@
 //! Passing: forwards a request to the origin without the cache.
 
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     coding::coded_tag,
-    field::{hop::LARDER_WARM, presence::FieldPresence},
+    field::{hop::LARDER_WARM, presence::FieldPresence, range},
     forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
@@ -22,8 +22,8 @@ use crate::{
 impl<S: Store> ClientRequest<S> {
     /// Forwards a request to the origin and returns its response, streaming both bodies.
     ///
-    /// A request that the cache could have answered is sent as its key says; others are sent as
-    /// received.
+    /// A request that the cache could have answered is sent with the target of its key; others are
+    /// sent as received.
     pub(super) async fn pass(
         mut self,
         body: RequestBody,
@@ -64,17 +64,21 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Returns the request to forward: as the key says, or without a key as received.
+    /// Returns the request to forward, with the target of the key or, without a key, as received.
     pub(super) fn forwarded(
         &self,
         body: RequestBody,
         key: Option<&CacheKey>,
     ) -> Request<RequestBody> {
         let mut forwarded = self.origin_request(key);
+        let method = &self.request.method;
+        *forwarded.method_mut() = method.clone();
         if self.has_coded_tags() {
-            coded_tag::restore(forwarded.headers_mut());
+            coded_tag::restore(method, forwarded.headers_mut());
         }
-        *forwarded.method_mut() = self.request.method.clone();
+        if *method == Method::GET && self.presence.has(FieldPresence::RANGE) && self.encodes() {
+            range::remove_dated(forwarded.headers_mut());
+        }
         *forwarded.body_mut() = body;
         forwarded
     }
@@ -85,17 +89,28 @@ impl<S: Store> RequestContext<S> {
         self.presence.has(conditions) && self.config.routes.any_encodes()
     }
 
-    /// Changes the tag of a `304` to that of the coded body that the client has.
-    pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
-        if response.status() == StatusCode::NOT_MODIFIED && self.has_coded_tags() {
-            let headers = response.headers_mut();
-            let tag = coded_tag::confirmed(&self.request.headers, headers.get(header::ETAG));
-            tag.map(|tag| headers.insert(header::ETAG, tag));
-        }
+    fn encodes(&self) -> bool {
+        self.config.route(self.route).encodes()
     }
 
-    /// Queues the requests that the route's `on_success` warms. If the client asked to wait,
-    /// returns a summary of their outcomes; the wait is bounded.
+    /// Replaces the tag of a `304` with that of the client's coded copy. After a date, which does not
+    /// say what the client has, weakens the tag.
+    pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
+        if response.status() != StatusCode::NOT_MODIFIED || !self.has_coded_tags() {
+            return;
+        }
+        let (request, headers) = (&self.request.headers, response.headers_mut());
+        let tag = headers.get(header::ETAG);
+        let tag = if request.contains_key(header::IF_NONE_MATCH) {
+            coded_tag::confirmed(request, tag)
+        } else {
+            tag.filter(|_| self.encodes()).cloned().map(coded_tag::shared_by_forms)
+        };
+        tag.map(|tag| headers.insert(header::ETAG, tag));
+    }
+
+    /// Queues the requests that the route's `on_success` warms. If the client asked to wait, waits
+    /// for a limited time and returns a summary of their outcomes. Otherwise returns `None`.
     pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
         let Self { pipeline, config, route, request, connection, .. } = self;
         let wanted = warm::requests_on_success(config.route(*route), request, status, connection);
@@ -116,7 +131,7 @@ impl<S: Store> RequestContext<S> {
 pub(super) enum Upgrade {
     /// The response is passed to the client.
     Passed,
-    /// The limit on tunnels is reached; the origin's connection is closed.
+    /// The limit on tunnels is reached. The origin's connection is closed.
     Refused,
 }
 
@@ -135,7 +150,7 @@ pub(super) fn join_upgrade(
     Upgrade::Passed
 }
 
-/// Returns the decision for a request that passes.
+/// Returns the cache decision for a request that passes.
 pub(super) fn decision(reason: Reason) -> CacheDecision {
     let forward = match reason {
         Reason::MethodNotCacheable => ForwardReason::Method,

@@ -1,4 +1,4 @@
-//! Response payloads: reads JSON once for tags and for `store_unless`.
+//! Response payloads: reads JSON bodies for tags and for `store_unless`, in one pass.
 
 use std::{
     borrow::Cow,
@@ -25,16 +25,16 @@ use crate::{
 /// memory.
 pub(super) const MAX_JSON: usize = 1 << 20;
 
-/// Bodies up to this many bytes are read inline. Larger ones are read elsewhere, after clients have
-/// received them.
+/// Maximum length of a body that is read inline, in bytes. Longer ones are read on another thread,
+/// after clients have received them.
 const INLINE_BYTES: usize = 16 << 10;
 
 /// Whether the body of a response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// It is not: it is not JSON, or the route does not read it.
+    /// The body is not read: it is not JSON, or the route does not need it.
     Unused,
-    /// It is JSON in this coding.
+    /// The body is JSON in this content coding.
     Json(Coding, MediaKind),
 }
 
@@ -48,11 +48,11 @@ pub(super) enum Coding {
 /// The media type of a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MediaKind {
-    /// JSON, or no type.
+    /// JSON, or no media type.
     Json,
     /// GraphQL over HTTP (`application/graphql-response+json`).
     Graphql,
-    /// Another type, which some frameworks use for JSON: read if possible.
+    /// Another type. Some frameworks use such types for JSON, so the body is read if possible.
     Unclear,
     /// An image, audio, video or font.
     Media,
@@ -61,17 +61,17 @@ pub(super) enum MediaKind {
 /// Why a response is not stored because of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PayloadError {
-    /// Its content coding is not supported.
+    /// The content coding is not supported.
     Coding,
-    /// It is too long.
+    /// The body is too long.
     TooLong,
-    /// It is not valid JSON, or not coded as declared.
+    /// The body is not valid JSON, or not coded as declared.
     Malformed,
-    /// It has too many tags, or tags that are too long.
+    /// The response has too many tags, or tags that are too long.
     Tags,
-    /// It matches the route's `store_unless`, or contains GraphQL errors.
+    /// The body matches the route's `store_unless`, or contains GraphQL errors.
     Excluded,
-    /// Its media type is not that of a GraphQL response.
+    /// The media type is not that of a GraphQL response.
     MediaType,
 }
 
@@ -89,8 +89,8 @@ impl PayloadError {
 }
 
 impl Payload {
-    /// Returns whether the body of a response with these fields is read on this route. `expected`
-    /// is its announced length. An error says why the body cannot be read.
+    /// Returns whether and how the body of a response with these fields is read on this route.
+    /// `expected` is its announced length. Fails with the reason if the body cannot be read.
     pub(super) fn of(
         route: &Route,
         headers: &HeaderMap,
@@ -119,8 +119,8 @@ impl Payload {
         }
     }
 
-    /// Returns whether the response is stored, as far as that is known before its body arrives.
-    /// `expected` is its length.
+    /// Returns whether the response is stored, as far as this is known before its body arrives.
+    /// `expected` is the announced length.
     pub(super) fn stored(self, expected: Option<u64>) -> StoredStatus {
         match (self, expected) {
             (Self::Unused, Some(_)) => StoredStatus::Yes,
@@ -155,7 +155,7 @@ impl MediaKind {
 
 const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
 
-/// Returns the coding of a body with these fields, if it can be read.
+/// Returns the content coding of a body with these fields. Fails if the body cannot be read.
 pub(super) fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, PayloadError> {
     if expected.is_some_and(|length| length > MAX_JSON as u64) {
         return Err(PayloadError::TooLong);
@@ -175,11 +175,11 @@ pub(super) struct PayloadRequest<'a> {
     pub route: usize,
     pub request: &'a Arc<Parts>,
     pub readings: &'a PathReadings<'static>,
-    /// The user that the response belongs to.
+    /// The user to whom the response belongs; `None` if there is none.
     pub user: Option<&'a str>,
 }
 
-/// Returns the tags in a complete body, or why it may not be stored.
+/// Returns the tags in a complete body, or why the response may not be stored.
 pub(super) async fn read(
     parsing: &ParseQueue,
     request: &PayloadRequest<'_>,
@@ -200,8 +200,8 @@ pub(super) async fn read(
     parsing.run(reading).await.unwrap_or(Err(PayloadError::Malformed))
 }
 
-/// Reduces `Accept-Encoding` to the codings that can be read: an uncompressed response is better
-/// than one that cannot be stored.
+/// Reduces `Accept-Encoding` to the codings that can be read, because an uncompressed response is
+/// better than one that cannot be stored.
 pub(super) fn narrow_codings(headers: &mut HeaderMap) {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for line in headers.get_all(header::ACCEPT_ENCODING) {
@@ -265,12 +265,12 @@ pub(super) fn tags(
     Ok(tags)
 }
 
-/// Returns a body with these fields, decoded. `None` if its coding cannot be read.
+/// Returns the decoded body of a response with these fields; `None` if it cannot be decoded.
 pub(super) fn plain<'a>(headers: &HeaderMap, chunks: &'a [Bytes]) -> Option<Cow<'a, [u8]>> {
     readable(headers, None).and_then(|coding| decoded(coding, chunks)).ok()
 }
 
-/// Parses JSON; returns `None` if there is none.
+/// Parses JSON. Returns `None` if the text is empty.
 pub(super) fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     // Some editors write a byte order mark.
     let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
@@ -284,7 +284,7 @@ pub(super) fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     }
 }
 
-/// Returns whether a decoded document is short enough to be read inline.
+/// Returns whether a document is short enough, after decoding, to be read inline.
 pub(super) fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
     let is_short = length(chunks) <= INLINE_BYTES;
     match coding {
@@ -355,7 +355,7 @@ mod tests {
         Payload::of(&route("{$.id}"), &headers(fields), None).map_err(|(_, cause)| cause)
     }
 
-    /// The same on a route without tags from the body, with or without `store_unless`.
+    /// Checks a body on a route without tags from the body, with or without `store_unless`.
     fn checked(
         is_route: bool,
         fields: &[(&'static str, &'static str)],

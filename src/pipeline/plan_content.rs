@@ -15,9 +15,10 @@ use super::{
 use crate::route::ContentForm;
 
 impl<S> RequestContext<S> {
-    /// Returns an empty share of the memory for request content.
+    /// Returns an empty share of the memory budget for request content.
     ///
-    /// Many clients come through a trusted proxy, so the limit for one client does not apply to it.
+    /// The limit for one client does not apply to a trusted proxy, since it forwards the requests
+    /// of many clients.
     pub(super) fn content_share(&self) -> ContentShare {
         let peer = self.connection.peer.map(|peer| peer.ip().to_canonical());
         let client = peer.filter(|_| !self.config.trusts(&self.connection));
@@ -26,8 +27,8 @@ impl<S> RequestContext<S> {
 
     /// Plans the request with its content, and returns the action and the content to forward.
     ///
-    /// From here on the request has the fields of that content, and counts as received now: purges and
-    /// time have passed while its content arrived.
+    /// From here on, the request has the header fields of that content. It counts as received now,
+    /// because purges and time have passed while its content arrived.
     pub(super) fn plan_with_content(
         &mut self,
         form: ContentForm,

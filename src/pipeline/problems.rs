@@ -1,4 +1,4 @@
-//! Problem documents: the one place where failures become responses to clients.
+//! Problem documents: the only place that turns failures into responses to clients.
 
 use http::StatusCode;
 
@@ -7,10 +7,11 @@ use crate::{
     problem::Problem,
 };
 
-/// The problem document if the origin did not respond: `504` if it timed out, `503` if it has no
-/// free connection, otherwise `502`. If the client's own body was the cause, describes that.
+/// Returns the problem document if the origin did not respond: `504` if it timed out, `503` if it
+/// has no free connection, otherwise `502`. Describes the client's own body instead if that was the
+/// cause.
 ///
-/// Contains no address and no internal cause; those are in the log.
+/// It contains no address and no internal cause, which are in the log.
 pub(super) fn origin_error(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return upload_failure(*failure);
@@ -31,13 +32,14 @@ pub(super) fn origin_error(error: &OriginError) -> Problem {
 /// `Retry-After` if all connections to the origin are in use.
 const BUSY_SECONDS: u32 = 1;
 
-/// The problem document for a follower whose leader received an error that may not be shared.
+/// Returns the problem document for a follower whose leader received an error that may not be
+/// shared.
 pub(super) fn shared_origin_error(status: StatusCode, retry_after: Option<u32>) -> Problem {
     let detail = "The API behind this proxy failed. Try again later.";
     Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }
 }
 
-/// The problem document for a request body that could not be forwarded.
+/// Returns the problem document for a request body that could not be forwarded.
 fn upload_failure(failure: UploadFailure) -> Problem {
     let (status, title, detail) = match failure {
         UploadFailure::TooLarge => (
@@ -59,40 +61,40 @@ fn upload_failure(failure: UploadFailure) -> Problem {
     Problem::new(status, title, detail)
 }
 
-/// The problem document for an internal error.
+/// Returns the problem document for an internal error.
 pub(super) fn internal_error() -> Problem {
     let detail = "This proxy failed to process the request. Try again; its log has details.";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The proxy failed", detail)
 }
 
-/// The problem document for `only-if-cached` without a stored response (RFC 9111 §5.2.1.7).
+/// Returns the problem document for `only-if-cached` without a stored response (RFC 9111 §5.2.1.7).
 pub(super) fn only_if_cached() -> Problem {
     let detail = "No stored response is usable, and the request says only-if-cached.";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "Not in the cache", detail)
 }
 
-/// The problem document for a host that is not served (RFC 9110 §15.5.20).
+/// Returns the problem document for a host that is not served (RFC 9110 §15.5.20).
 pub(super) fn misdirected() -> Problem {
     let detail =
         "This proxy does not serve the requested host. The setting `hosts` lists those it serves.";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "Host not served", detail)
 }
 
-/// The problem document if the limit on tunnels is reached.
+/// Returns the problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
     let detail =
         "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 
-/// The problem document if the memory for request bodies is full.
+/// Returns the problem document if the memory for request bodies is full.
 pub(super) fn too_many_bodies() -> Problem {
     let detail = "The memory for the bodies of GraphQL requests is full. Try again later.";
     let title = "Too many request bodies";
     Problem { retry_after: Some(1), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, detail) }
 }
 
-/// The problem document for a forwarding loop (RFC 5842 §7.2).
+/// Returns the problem document for a forwarding loop (RFC 5842 §7.2).
 pub(super) fn loop_detected() -> Problem {
     let detail = "This request has already passed through this proxy. Check that the origin's address \
                   does not lead back to it.";

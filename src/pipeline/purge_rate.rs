@@ -1,8 +1,8 @@
 //! Rate limit for purges that clients can trigger at will: one a second for each subject.
 //!
 //! A write without a response purges like a success, and a refused credential is published to all
-//! nodes. Clients can cause both by disconnecting or by repeating a request, and that must not fill
-//! the purge log. Purges within the second are merged into one at its end; none is dropped.
+//! nodes. Clients can cause both by disconnecting or by repeating a request, and must not be able
+//! to fill the purge log. Purges within the second are merged into one at its end. None is dropped.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,11 @@ use crate::fence::Selector;
 /// Minimum time between two purges of one subject.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Number of subjects remembered. Purges of further ones are not limited.
+/// Maximum number of subjects remembered. Purges of further ones are not limited.
 const SUBJECTS: usize = 4096;
 
-/// The client's address, if it counts, and what is purged.
+/// The subject of a purge: its selectors, and the client's address if clients are limited
+/// separately.
 pub(super) type PurgeSubject = (Option<IpAddr>, Vec<Selector>);
 
 /// Recent purges, by subject.
@@ -32,7 +33,7 @@ pub(super) struct PurgeRate {
 /// The second after a purge.
 struct RateWindow {
     ends: Instant,
-    /// Whether another purge follows at its end.
+    /// Whether another purge follows at the end of the window.
     is_followed: bool,
 }
 
@@ -40,9 +41,10 @@ struct RateWindow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgeSlot {
     Now,
-    /// At this time: the caller calls [`PurgeRate::begin_window`] and writes it.
+    /// The purge is written at this time. The caller then calls [`PurgeRate::begin_window`] and
+    /// writes it.
     At(Instant),
-    /// Together with one already scheduled.
+    /// The purge is merged into one that is already scheduled.
     Merged,
 }
 
@@ -67,7 +69,7 @@ impl PurgeRate {
         PurgeSlot::Now
     }
 
-    /// Starts the next window of a subject whose purge is written now.
+    /// Starts the next window of a subject, whose scheduled purge is written now.
     pub(super) fn begin_window(&self, subject: &PurgeSubject, now: Instant) {
         if let Some(window) = self.windows.lock().get_mut(subject) {
             *window = RateWindow::from(now);

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{body_slice::detached_slice, tee::TeeReader};
 use crate::field::range::ByteRange;
 
-/// The bytes of one range as they arrive. Bytes before it are skipped.
+/// The bytes of one range of a body, as they arrive. Bytes before the range are skipped.
 pub(crate) struct RangeBody {
     reader: TeeReader,
     skip: u64,
@@ -19,7 +19,7 @@ pub(crate) struct RangeBody {
 }
 
 impl RangeBody {
-    /// Reads a range of the body.
+    /// Creates a body that reads this range.
     pub(crate) fn new(reader: TeeReader, range: ByteRange) -> Self {
         Self { reader, skip: range.first(), left: range.len() }
     }

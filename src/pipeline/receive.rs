@@ -69,10 +69,10 @@ pub(super) struct Lookup {
     pub presence: FieldPresence,
 }
 
-/// Removes fields that must not influence anything, and returns which fields are left.
+/// Removes fields that the client must not set, and returns which fields remain.
 ///
-/// Removes what `Connection` lists, forwarding fields from untrusted peers, and names that origins
-/// may confuse with others. Runs before any other code sees the request. Costs one pass over the
+/// Removes what `Connection` lists, gateway and forwarding fields from untrusted peers, and names
+/// that origins may confuse with others. Runs before any other code sees the request. Costs one pass over the
 /// names of most requests.
 pub(super) fn sanitize_fields(
     config: &ConfigSnapshot,

@@ -1,4 +1,4 @@
-//! A request as it is planned: its head, and what is known of its content.
+//! A request as the plan sees it: its head, and the state of its content.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ pub(super) struct ReceivedRequest<'a> {
     pub content: ContentState<'a>,
 }
 
-/// What is known of a request's content.
+/// The state of a request's content.
 #[derive(Clone, Copy)]
 pub(super) enum ContentState<'a> {
-    /// There is none.
+    /// The request has no content.
     Absent,
-    /// It is not read yet, and has at least this many bytes.
+    /// The content is not read yet, and has at least this many bytes.
     Unread(u64),
-    /// It is part of the key.
+    /// The content has been read, and is part of the key.
     Read(&'a Arc<RequestContent>),
 }
 
 impl<'a> ReceivedRequest<'a> {
-    /// Returns a request whose content is not read.
+    /// Returns a request whose content has not been read.
     pub(super) fn of<B: Body>(request: &'a Request<B>) -> Self {
         let content = if request.body().is_end_stream() {
             ContentState::Absent
@@ -51,7 +51,7 @@ impl<'a> ReceivedRequest<'a> {
         Self { content: ContentState::Read(content), ..self }
     }
 
-    /// Returns a request with this content, which is part of the key, or without any.
+    /// Returns a request with this content, which is part of the key. `None` stands for no content.
     pub(super) fn of_parts(request: &'a Parts, content: Option<&'a Arc<RequestContent>>) -> Self {
         let Parts { method, uri, version, headers, .. } = request;
         let content = content.map_or(ContentState::Absent, ContentState::Read);
@@ -61,7 +61,7 @@ impl<'a> ReceivedRequest<'a> {
 }
 
 impl<'a> ContentState<'a> {
-    /// Returns the content, if it has been read.
+    /// Returns the content; `None` if it has not been read.
     pub(super) fn read(self) -> Option<&'a Arc<RequestContent>> {
         match self {
             Self::Read(content) => Some(content),

@@ -1,4 +1,4 @@
-//! Recent clients by host, for warming: which fields they send.
+//! Recent clients by host, with the header fields that they send. Used for warming.
 
 use std::cmp::Reverse;
 
@@ -13,35 +13,35 @@ use crate::{
     warm::{ClientProfile, WarmHost},
 };
 
-/// Number of hosts remembered.
+/// Maximum number of hosts remembered.
 const HOSTS: usize = 32;
 
-/// Number of client groups remembered for each host.
+/// Maximum number of client groups remembered for each host.
 const KINDS: usize = 8;
 
-/// Number of client groups that a target without recent clients is warmed for.
+/// Maximum number of client groups for which a target without recent clients is warmed.
 const CLIENTS_PER_TARGET: usize = 4;
 
-/// Maximum bytes of one group's fields.
+/// Maximum size of one group's fields, in bytes.
 const MAX_FIELD_BYTES: usize = 2048;
 
-/// Number of requests of one host after which all counts are halved.
+/// Number of requests for one host after which all its counts are halved.
 const HALVED_AT: u32 = 4096;
 
 /// Fields by which origins select responses, and which many clients share.
 const SELECTING: [HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
-/// The `Accept-Encoding` of browsers, used until a client has come.
+/// The `Accept-Encoding` of browsers, used for a host without recent clients.
 const BROWSER_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
 
-/// Hosts with recent successful requests, and their groups of clients. Bounded: the least
-/// requested is evicted.
+/// Hosts with recent successful requests, and their groups of clients. Bounded: the least requested
+/// host or group is evicted.
 #[derive(Default)]
 pub(super) struct RecentClients(Mutex<Vec<RecentHost>>);
 
 struct RecentHost {
-    /// In canonical form.
+    /// The host in canonical form.
     name: Box<str>,
     requests: u32,
     kinds: Vec<ClientGroup>,
@@ -54,7 +54,7 @@ struct ClientGroup {
 }
 
 impl RecentClients {
-    /// Records a successful request for this host, in canonical form.
+    /// Records a successful request for the host `name`, which is in canonical form.
     pub(super) fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
         let headers = selecting(headers);
         if size(&headers) > MAX_FIELD_BYTES {
@@ -72,8 +72,8 @@ impl RecentClients {
         }
     }
 
-    /// Returns the clients to warm a target of this host for, the most frequent first. Without a
-    /// host, uses the busiest one. Empty if no host is known.
+    /// Returns the clients for which to warm a target of this host, the most frequent first.
+    /// Without a host, uses the busiest one. Empty if no host is known.
     pub(super) fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
         let hosts = self.0.lock();
         let Some(wanted) = host else {
@@ -120,7 +120,7 @@ impl RecentHost {
     }
 }
 
-/// A counted item; the least requested is evicted.
+/// An item with a number of requests. The least requested item is evicted.
 trait RequestCount {
     fn requests(&self) -> u32;
 }
@@ -137,7 +137,7 @@ impl RequestCount for ClientGroup {
     }
 }
 
-/// Adds an item, replacing the least requested if there is no room. Returns its index.
+/// Adds an item, and returns its index. Replaces the least requested item if there is no room.
 fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
     if items.len() < capacity {
         items.push(item);
@@ -157,8 +157,8 @@ fn selecting(headers: &HeaderMap) -> HeaderMap {
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Returns whether a field is always repeated. Many origins list it in `Vary` only if it made a
-/// difference.
+/// Returns whether warm-up requests always repeat this field. Many origins list it in `Vary` only
+/// if it made a difference.
 pub(super) fn is_sent_again(name: &HeaderName) -> bool {
     *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
 }
@@ -167,8 +167,7 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Returns the scheme that a client uses: as a trusted proxy says, otherwise that of its
-/// connection.
+/// Returns the scheme that a client uses, according to a trusted proxy or else its connection.
 pub(super) fn scheme_of(client: &ClientProfile) -> Scheme {
     let own = if client.connection.secure { Scheme::Https } else { Scheme::Http };
     forwarded_fields::scheme(&forwarded_fields::of(&client.headers)).unwrap_or(own)

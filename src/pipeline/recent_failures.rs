@@ -1,5 +1,5 @@
-//! Keys whose fetches failed recently. Until one succeeds, a stale response is served at
-//! once where allowed, and a background fetch probes at intervals.
+//! Keys whose fetches failed recently. Until a fetch succeeds, a stale response is served at once
+//! if allowed, and a background fetch probes the origin at intervals.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -11,23 +11,24 @@ use quick_cache::sync::Cache;
 
 use crate::{field::Timestamp, key::CacheKey, origin::SendFailure, policy::stale::Outage};
 
-/// Number of keys remembered, 56 bytes each.
+/// Maximum number of keys remembered, 56 bytes each.
 const CAPACITY: usize = 16_384;
 
 /// Minimum time between two probes, and between a failure and the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a failure is remembered without a probe, in addition to the time that it took. A probe
-/// takes as long.
+/// How long a failure is remembered without a probe, in addition to the time that the fetch took. A
+/// probe may take as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
-/// An error status that arrives faster than this is cheap enough for each request to try again.
+/// Minimum time of an error status that is remembered. Faster ones are cheap enough for each
+/// request to try again.
 const SLOW_ERROR: Duration = Duration::from_millis(250);
 
 /// Keys whose fetches failed recently, and whether the whole origin fails.
 pub(super) struct RecentFailures {
     origin: Mutex<Option<FailedFetch>>,
-    /// Whether `origin` is set; avoids a lock.
+    /// Whether `origin` is set. It avoids a lock.
     is_origin_failing: AtomicBool,
     keys: Cache<u128, FailedFetch>,
 }
@@ -35,7 +36,7 @@ pub(super) struct RecentFailures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FailedFetch {
     outage: Outage,
-    /// When it failed, or when the last probe began.
+    /// When the fetch failed, or when the last probe began.
     at: Timestamp,
     remembered_for: Duration,
 }
@@ -49,18 +50,18 @@ impl FailedFetch {
         now.saturating_since(self.at) < self.remembered_for
     }
 
-    /// Returns this failure with a probe starting now, if one is due.
+    /// Returns this failure with a probe that starts now; `None` if no probe is due.
     fn probed(self, now: Timestamp) -> Option<Self> {
         (now.saturating_since(self.at) >= PROBE_INTERVAL).then_some(Self { at: now, ..self })
     }
 }
 
-/// Returns whether an error status that took this long is worth remembering.
+/// Returns whether an error status took long enough to be remembered.
 pub(super) fn is_slow(took: Duration) -> bool {
     took >= SLOW_ERROR
 }
 
-/// Classifies a failure for stale responses.
+/// Returns the kind of outage, which decides whether stale responses may be served.
 pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
     if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
 }
@@ -74,12 +75,12 @@ impl RecentFailures {
         }
     }
 
-    /// Records that a fetch of this key failed, and how long it took.
+    /// Records how a fetch of this key failed, and how long it took.
     pub(super) fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
         self.keys.insert(key.digest(), FailedFetch::new(failure, now));
     }
 
-    /// Records that no server could be reached, and how long it took to find out.
+    /// Records that no server could be reached, and how long the attempt took.
     pub(super) fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
         *self.origin.lock() = Some(FailedFetch::new(failure, now));
         self.is_origin_failing.store(true, Ordering::Release);
@@ -94,21 +95,22 @@ impl RecentFailures {
         }
     }
 
-    /// Records that a fetch succeeded.
+    /// Records that a fetch of this key succeeded.
     pub(super) fn forget(&self, key: &CacheKey) {
         if !self.keys.is_empty() {
             self.keys.remove(&key.digest());
         }
     }
 
-    /// Returns how fetches of a key currently fail, if they do.
+    /// Returns how fetches of a key currently fail; `None` if they do not.
     pub(super) fn current(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
         let failed = self.origin_failure().filter(|failed| failed.is_remembered(now));
         let failed = failed.or_else(|| self.keys.get(&key.digest()));
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
-    /// Returns whether a background fetch may start now. During an outage one at a time may.
+    /// Returns whether a background fetch may start now. During an outage, only one may start per
+    /// probe interval.
     pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();

@@ -1,4 +1,4 @@
-//! Recent targets: the requests to repeat after a purge.
+//! Recent targets: the requests that warm-up repeats after a purge.
 
 use std::{
     collections::HashMap,
@@ -25,20 +25,20 @@ use crate::{
     warm::{ClientProfile, WarmClients, WarmRequest},
 };
 
-/// Number of targets remembered.
+/// Maximum number of targets remembered.
 const CAPACITY: usize = 1000;
 
-/// Number of variants of a target that are warmed if the request names no client.
+/// Maximum number of variants of a target that are warmed if the warm-up request names no client.
 const VARIANTS: usize = 16;
 
-/// Maximum bytes of one request's fields, and of its URL and tags together.
+/// Maximum size of one request's fields, and of its URL and tags together, in bytes.
 const MAX_BYTES: usize = 4096;
 
-/// The requests whose responses were stored; recently used ones come first.
+/// The requests whose responses were stored. They are returned with recently used ones first.
 ///
-/// A request is recorded when its response is fetched. A hit marks the stored response once and
-/// otherwise costs nothing here. Unmarked requests are evicted first (the clock algorithm), so that
-/// targets requested once do not displace those in use.
+/// A request is recorded when its response is fetched. A hit only marks the stored response, once.
+/// Unmarked requests are evicted first (the clock algorithm), so that targets requested once do not
+/// displace those in use.
 #[derive(Default)]
 pub(super) struct RecentTargets(Mutex<ClockRing>);
 
@@ -56,7 +56,7 @@ struct RecentTarget {
     url: Box<[u8]>,
     tags: Box<[Box<str>]>,
     attributes: OwnedResponseAttributes,
-    /// The stored response; owned by the store.
+    /// The stored response, which the store owns.
     response: Weak<StoredResponse>,
     is_recently_used: bool,
 }
@@ -64,7 +64,7 @@ struct RecentTarget {
 /// A request that may be repeated.
 pub(super) struct RepeatableRequest<'a> {
     pub request: &'a Parts,
-    /// How it reached this node.
+    /// How the request reached this node.
     pub ingress_peer: IngressPeer,
     pub credentials: Credentials,
     /// The content that the origin receives, if it is part of the key.
@@ -77,7 +77,7 @@ pub(super) struct RepeatableRequest<'a> {
 struct SelectingCookies<'a> {
     /// The cookies that the route names.
     named: &'a [Box<str>],
-    /// The rules that find others, if they count.
+    /// The rules that find other selecting cookies; `None` if the route uses none.
     rules: Option<&'a CredentialRules>,
 }
 
@@ -91,7 +91,8 @@ impl SelectingCookies<'_> {
 }
 
 impl RecentTargets {
-    /// Records a request whose response is stored under this key, unless it is personal.
+    /// Records a request whose response is stored under this key. Ignores personal and sensitive
+    /// ones.
     pub(super) fn note(
         &self,
         repeatable: &RepeatableRequest<'_>,
@@ -129,8 +130,8 @@ impl RecentTargets {
         self.0.lock().note(recent);
     }
 
-    /// Returns the recent clients of a target on this host, one for each variant; recently used
-    /// ones first.
+    /// Returns the recent clients of a target on this host, one for each variant. Recently used
+    /// ones come first.
     pub(super) fn clients_of(&self, host: &str, target: &str) -> Vec<ClientProfile> {
         let mut ring = self.0.lock();
         let targets = ring.targets.iter_mut().filter_map(|recent| {
@@ -142,7 +143,7 @@ impl RecentTargets {
         clients.into_iter().take(VARIANTS).map(|(_, client)| client).collect()
     }
 
-    /// Returns the requests whose responses a purge selects; recently used ones first.
+    /// Returns the requests whose responses a purge selects. Recently used ones come first.
     pub(super) fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
         let mut ring = self.0.lock();
         let selected = ring.targets.iter_mut().filter(|recent| recent.is_selected_by(purge));
@@ -172,7 +173,7 @@ impl ClockRing {
         }
     }
 
-    /// Returns the next unmarked slot. Clears marks on the way, so it terminates.
+    /// Returns the next unmarked slot. It clears the marks that it passes, so it terminates.
     fn evict(&mut self) -> usize {
         for _ in 0..2 * CAPACITY {
             self.hand = (self.hand + 1) % CAPACITY;
@@ -218,15 +219,15 @@ impl RecentTarget {
 /// Returns a request that fetches the same response again. `None` if the response is personal, or
 /// if the method is not `GET` and the key has no content.
 ///
-/// It has the fields about the target, those about the content, those that selected the response,
-/// and those that may select the next one.
+/// It has the fields about the target and the content, those that selected the response, and those
+/// that may select the next one.
 fn repeated_request(
     (request, content): (&Parts, Option<&RequestContent>),
     IngressPeer { peer, secure }: IngressPeer,
     set: &VarySet,
     cookies: &SelectingCookies<'_>,
 ) -> Option<WarmRequest> {
-    // If the route names cookies, those are repeated instead.
+    // If the route names cookies, only those cookies are repeated.
     let is_personal = |name: &HeaderName| {
         (*name == header::COOKIE && cookies.named.is_empty()) || *name == header::AUTHORIZATION
     };

@@ -18,9 +18,8 @@ use crate::{
 impl<S: Store> RequestContext<S> {
     /// Refreshes a stored response in the background.
     ///
-    /// Does nothing if a refresh is in progress, the origin asked to be left alone, or it fails and
-    /// no probe is due. The refresh is Larder's own request, so the client's directives do not
-    /// apply.
+    /// Does nothing if a refresh is in progress, a backoff is in effect, or the origin fails and no
+    /// probe is due. The refresh is Larder's own request, so the client's directives do not apply.
     pub(super) fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
         let (pipeline, now) = (&self.pipeline, self.received.steady);
         let backoff = &pipeline.backoff;
@@ -46,7 +45,7 @@ impl<S: Store> RequestContext<S> {
         fetch.requester = Requester::Background;
         let (pipeline, key) = (Arc::clone(&self.pipeline), stored.key.clone());
         tokio::spawn(async move {
-            // A body without client is stored only if it fits into memory.
+            // A body that no client waits for is stored only if it fits into memory.
             if fetch.run(Some(flight)).await.drain().await == DrainOutcome::NotKept {
                 pipeline.backoff.postpone(&key, pipeline.clock.steady());
             }
@@ -54,7 +53,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// The same request with other credentials (a planted bug).
+/// Returns the same request with other credentials (a planted bug).
 #[cold]
 pub(super) fn with_other_credentials(request: &Parts) -> Arc<Parts> {
     let mut request = request.clone();

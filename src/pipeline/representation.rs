@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{
-    coding::{self, CodingRefusal, ContentCoding, coded_tag, negotiation},
+    coding::{self, CodingRefusal, ContentCoding, coded_tag, negotiation::AcceptedCodings},
     entry::{CodedBody, StoredResponse},
     field::{coding::accepts, presence::FieldPresence, range::IfRange},
     key::vary,
@@ -17,37 +17,37 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(super) struct Representation<'a> {
     pub stored: &'a StoredResponse,
-    /// Its body in a content coding, unless it is sent as stored.
+    /// The body in a content coding; `None` if it is sent as stored.
     pub coded: Option<&'a CodedBody>,
 }
 
-/// The choice of a form.
+/// The form that was chosen for a response.
 pub(super) enum FormChoice<'a> {
-    /// The form is there.
+    /// The form exists.
     Ready(Representation<'a>),
-    /// A form in this coding has to be made.
+    /// The body has to be encoded in this coding.
     Missing(ContentCoding),
 }
 
-/// Why a request gets a response as it is stored.
+/// Why a request gets a response as stored, not in a content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FormRefusal {
     /// The route does not encode.
     Off,
-    /// The request does not accept a coding of the route, or prefers none.
+    /// The request does not accept a coding of the route, or prefers an unencoded body.
     NotAccepted,
-    /// The request forbids it.
+    /// The request forbids encoding.
     NoTransform,
     /// The request is for a range of the response as stored.
     Range,
-    /// The response forbids it.
+    /// The response cannot be encoded.
     Response(CodingRefusal),
-    /// The response did not become smaller, or would not fit into memory.
+    /// The response did not become smaller when encoded, or its form would not fit into memory.
     Excluded,
 }
 
 impl FormRefusal {
-    /// Returns a sentence for operators.
+    /// Returns the reason as a sentence for operators.
     pub(super) const fn description(self) -> &'static str {
         match self {
             Self::Off => "The route does not encode.",
@@ -64,8 +64,25 @@ impl FormRefusal {
     }
 }
 
-/// A request, as far as it selects a form.
-pub(super) type FormRequest<'a> = (&'a HeaderMap, FieldPresence);
+/// The parts of a request that select a form.
+#[derive(Clone, Copy)]
+pub(super) struct FormRequest<'a> {
+    pub headers: &'a HeaderMap,
+    pub presence: FieldPresence,
+    /// The codings that it accepts. Not read on a route that does not encode.
+    pub accepted: AcceptedCodings,
+}
+
+impl<'a> FormRequest<'a> {
+    /// Describes a request to a route.
+    #[inline]
+    pub(super) fn of(route: &Route, headers: &'a HeaderMap, presence: FieldPresence) -> Self {
+        let is_encoded = route.encodes() && presence.has(FieldPresence::ACCEPT_ENCODING);
+        let accepted =
+            if is_encoded { AcceptedCodings::of(headers) } else { AcceptedCodings::default() };
+        Self { headers, presence, accepted }
+    }
+}
 
 /// Chooses the form of a stored response for a request.
 ///
@@ -87,37 +104,38 @@ pub(super) fn choose<'a>(
     }
 }
 
-/// Returns the coding in which a request gets a stored response, or why it gets none.
+/// Returns the coding in which a request gets a stored response, or why it gets the response as
+/// stored.
+#[inline]
 pub(super) fn coding_for(
     route: &Route,
-    (headers, presence): FormRequest<'_>,
+    request: FormRequest<'_>,
     stored: &StoredResponse,
 ) -> Result<ContentCoding, FormRefusal> {
-    let coding = negotiated(route, (headers, presence))?;
+    let coding = negotiated(route, request)?;
     if !may_be_encoded(stored) {
         let refusal = stored.coding_refusal();
         return Err(refusal.map_or(FormRefusal::Excluded, FormRefusal::Response));
     }
-    let coding = if presence.has(FieldPresence::RANGE) {
-        coding_of_range(headers, stored, coding)?
+    let coding = if request.presence.has(FieldPresence::RANGE) {
+        coding_of_range(request.headers, stored, coding)?
     } else {
         coding
     };
     if stored.forms.is_excluded(coding) { Err(FormRefusal::Excluded) } else { Ok(coding) }
 }
 
-/// Returns the coding that a request prefers among those of its route.
+/// Returns the coding that a request prefers among those of its route. Fails if the response is to
+/// be sent as stored.
+#[inline]
 pub(super) fn negotiated(
     route: &Route,
-    (headers, presence): FormRequest<'_>,
+    FormRequest { headers, presence, accepted }: FormRequest<'_>,
 ) -> Result<ContentCoding, FormRefusal> {
     if !route.encodes() {
         return Err(FormRefusal::Off);
     }
-    if !presence.has(FieldPresence::ACCEPT_ENCODING) {
-        return Err(FormRefusal::NotAccepted);
-    }
-    let coding = negotiation::select(&route.encode, headers).ok_or(FormRefusal::NotAccepted)?;
+    let coding = accepted.preferred(&route.encode).ok_or(FormRefusal::NotAccepted)?;
     let forbids =
         |value: &HeaderValue| coding::forbids_transforming(b"cache-control", value.as_bytes());
     if presence.has(FieldPresence::DIRECTIVES)
@@ -128,17 +146,17 @@ pub(super) fn negotiated(
     Ok(coding)
 }
 
-/// Returns the coding for a request with `Range`.
+/// Returns the coding for a request with `Range`. Fails if the response is to be sent as stored.
 ///
-/// A range is one of the response as stored, unless `If-Range` names a form that this node has. A
-/// request whose `If-Range` fails gets the complete response, in the coding that it prefers.
+/// A range is a part of the response as stored, unless `If-Range` names a form that this node has.
+/// A request whose `If-Range` fails gets the complete response in the coding that it prefers.
 fn coding_of_range(
     request: &HeaderMap,
     stored: &StoredResponse,
     preferred: ContentCoding,
 ) -> Result<ContentCoding, FormRefusal> {
     let Some(named) = request.get(header::IF_RANGE) else { return Err(FormRefusal::Range) };
-    let fields = stored.fields().unpack(0);
+    let mut fields = stored.fields().unpack(0);
     let is_of = |coding: ContentCoding| {
         let form = stored.forms.get(coding)?;
         let tag = coded_tag::suffixed(fields.get(header::ETAG), &form.tag_suffix)?;
@@ -147,6 +165,7 @@ fn coding_of_range(
     if let Some(coding) = coded_tag::coding_of(named.as_bytes()).and_then(is_of) {
         return Ok(coding);
     }
+    vary_by_coding(&mut fields);
     match IfRange::evaluate(request, &fields) {
         IfRange::Fails => Ok(preferred),
         IfRange::Holds => Err(FormRefusal::Range),
@@ -159,7 +178,7 @@ fn may_be_encoded(stored: &StoredResponse) -> bool {
 }
 
 impl Representation<'_> {
-    /// Returns the body. Copies nothing.
+    /// Returns the body, without a copy.
     pub(super) fn body(&self) -> Bytes {
         self.coded.map_or_else(|| self.stored.body(), |coded| coded.bytes.clone())
     }
@@ -173,7 +192,7 @@ impl Representation<'_> {
         self.coded.map_or_else(|| self.stored.body_length(), |coded| coded.bytes.len() as u64)
     }
 
-    /// Turns the stored header section into that of this form.
+    /// Changes the stored header section to that of this form.
     ///
     /// Adds `Vary`, since other requests get other forms.
     pub(super) fn describe(&self, route: &Route, headers: &mut HeaderMap) {
@@ -195,8 +214,8 @@ impl Representation<'_> {
     }
 }
 
-/// Adds `Vary: Accept-Encoding` to a response that will be stored with this header section, if later
-/// requests may get it in a content coding. `length` is that of its body, if known.
+/// Adds `Vary: Accept-Encoding` to a response that is to be stored with this header section, if
+/// later requests may get it in a content coding. `length` is the length of its body, if known.
 pub(super) fn announce_codings(
     route: &Route,
     (status, headers): (StatusCode, &mut HeaderMap),

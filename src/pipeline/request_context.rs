@@ -1,4 +1,4 @@
-//! One request in progress, and its lookup in the tiers of the store.
+//! A request in progress, and its lookup in the tiers of the store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// How long a request waits for the recheck of another with the same credentials.
+/// How long a request waits for another request's recheck of the same credentials.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request that the cache or the origin answers.
@@ -43,41 +43,41 @@ pub(super) struct RequestContext<S> {
     pub received: ReceivedAt,
     pub connection: Arc<Connection>,
     pub request: Arc<Parts>,
-    /// Which fields are present.
+    /// Which header fields are present.
     pub presence: FieldPresence,
-    /// Whether the request reads, whatever its method.
+    /// Whether the request reads or writes, possibly contrary to its method.
     pub safety: RequestSafety,
-    /// The mutations in it, if it is GraphQL.
+    /// The mutations in the request, if it is GraphQL.
     pub written: Vec<WrittenOperation>,
 }
 
 /// Whether a request may change something at the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestSafety {
-    /// As its method says.
+    /// The method decides.
     ByMethod,
-    /// It is a read, as its route says.
+    /// The request is a read, according to its route or its GraphQL document.
     Read,
-    /// It is a write, as its GraphQL document says.
+    /// The request is a write, according to its GraphQL document.
     Write,
 }
 
 impl RequestSafety {
-    /// Returns what a route says of a request.
+    /// Returns the safety of a request according to its route.
     pub(super) fn of(route: &Route, (method, headers): (&Method, &HeaderMap)) -> Self {
         match route.content.form(method, headers) {
-            // Its content says it.
+            // The content decides.
             Ok(ContentForm::Graphql) | Err(_) => Self::ByMethod,
             Ok(ContentForm::Json | ContentForm::Bytes) => Self::Read,
         }
     }
 
-    /// Returns what a GraphQL request says.
+    /// Returns the safety of a GraphQL request of this class.
     pub(super) fn of_class(class: &RequestClass) -> Self {
         if class.is_read() { Self::Read } else { Self::Write }
     }
 
-    /// Returns whether a request on this route may change what is stored.
+    /// Returns whether a request on this route may be a write, which invalidates stored responses.
     pub(super) fn is_unsafe(self, route: &Route, method: &Method, presence: FieldPresence) -> bool {
         let is_read = self == Self::Read && !presence.has(FieldPresence::OVERRIDE);
         let is_write = self == Self::Write || invalidation::is_unsafe(method, presence);
@@ -86,7 +86,7 @@ impl RequestSafety {
 }
 
 impl<S> RequestContext<S> {
-    /// Returns the same context for a task that outlives its client.
+    /// Returns a copy of the context for a task that outlives its client.
     pub(super) fn share(&self) -> Self {
         Self {
             pipeline: Arc::clone(&self.pipeline),
@@ -112,7 +112,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Records that a `GET` asks for a mutation. Servers should reject it.
+    /// Treats a `GET` with a GraphQL mutation in its URL as a write. Origins should reject it.
     pub(super) fn note_mutation_by_url(&mut self) {
         let request = ReceivedRequest::of_parts(&self.request, None);
         let route = self.config.route(self.route);
@@ -122,7 +122,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Returns whether the request may change what is stored.
+    /// Returns whether the request may be a write, which invalidates stored responses.
     pub(super) fn is_unsafe(&self) -> bool {
         let route = self.config.route(self.route);
         self.safety.is_unsafe(route, &self.request.method, self.presence)
@@ -130,8 +130,8 @@ impl<S> RequestContext<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Looks the request up. Credentials that the origin has not accepted recently need the origin
-    /// first, whatever is stored.
+    /// Looks up the stored response. If the origin has not accepted the credentials recently, the
+    /// origin is needed first, whatever is stored.
     pub(super) async fn look_up(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
         let Some(member) = lookup.member.as_deref() else {
             return self.look_up_in_tiers(lookup, memory).await;
@@ -155,10 +155,10 @@ impl<S: Store> RequestContext<S> {
         outcome.with_recheck(Recheck::alone())
     }
 
-    /// Returns the recheck that this request has to do, if any.
+    /// Returns the recheck that this request has to do; `None` if the credentials are accepted.
     ///
-    /// Waits for a recheck in progress, but not for long: its response may take a minute or never
-    /// end.
+    /// Waits for a recheck in progress, but not for long, because its response may take a minute or
+    /// never end.
     async fn recheck(&self, member: &PartitionMember, lookup: &Lookup) -> Option<Recheck> {
         let accepted = &self.pipeline.accepted;
         if accepted.is_denied(member, &lookup.target, self.received.steady) {
@@ -190,7 +190,7 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.is_accepted(config, config.route_name(self.route), (member, lookup), received)
     }
 
-    /// Returns whether another node has seen the origin accept these credentials.
+    /// Returns whether another node has announced that the origin accepted these credentials.
     async fn is_accepted_elsewhere(&self, scope: AcceptanceKey) -> bool {
         let (pipeline, received) = (&self.pipeline, self.received);
         let known = (&*pipeline.accepted, &pipeline.store);
@@ -202,8 +202,8 @@ impl<S: Store> RequestContext<S> {
 
     /// Looks in memory, then in the shared tier.
     ///
-    /// The shared tier is read if memory has no usable response, or only one that covers for an
-    /// outage, unless the target is known not to be stored.
+    /// Reads the shared tier if memory has no usable response, or only a stale one that is served
+    /// because of an outage. Does not read it if the target is known not to be stored.
     async fn look_up_in_tiers(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
         let near = match memory {
             MemoryState::Absent => TierLookup::cold(&lookup.target),
@@ -214,12 +214,12 @@ impl<S: Store> RequestContext<S> {
         if !is_shared || !outcome.may_be_better_in_shared_tier() {
             return outcome;
         }
-        // Boxed, so that requests answered from memory do not carry it.
+        // Boxed, so that requests answered from memory do not carry this future.
         let far = Box::pin(self.find(Tier::Shared, lookup)).await;
         self.evaluate(lookup, far)
     }
 
-    /// Evaluates what the stored response may be used for.
+    /// Returns the outcome for what a tier has: whether the stored response may be used.
     fn evaluate(&self, lookup: &Lookup, found: TierLookup) -> LookupOutcome {
         let stored = match found {
             TierLookup::Found(stored) => stored,
@@ -273,8 +273,8 @@ impl<S: Store> RequestContext<S> {
         MissPlan { hit_for_miss, ..MissPlan::new(key, stored, forward, reason) }
     }
 
-    /// Returns why a stale response is served without a fetch: during a backoff or an outage. A
-    /// client that insists on validation gets it.
+    /// Returns why a stale response is served without a fetch, during a backoff or an outage.
+    /// `None` if it is not, or if the client requires validation.
     fn stale_on_error_reason(
         &self,
         lookup: &Lookup,
@@ -308,7 +308,8 @@ impl<S: Store> RequestContext<S> {
         &self.config.route(self.route).rule
     }
 
-    /// Records a hit that was not in memory: each one if the node has memory, otherwise a sample.
+    /// Records a hit from the shared tier as a recent target: each hit if the response is now in
+    /// memory, else one in 16.
     pub(super) fn note_shared_hit(&self, stored: &StoredMatch, lookup: &Lookup) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
@@ -326,7 +327,7 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Records the client's fields, for warming.
+    /// Records the client's header fields, for warming.
     pub(super) fn note_client(&self) {
         let Self { pipeline, config, connection, request, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
@@ -343,7 +344,7 @@ fn forward_of(reason: Reason) -> ForwardReason {
     }
 }
 
-/// Evaluates what a stored response may be used for, apart from purges.
+/// Returns how a stored response may be used for a request, apart from purges.
 pub(super) fn evaluate_reuse(
     stored: &StoredResponse,
     lookup: &Lookup,

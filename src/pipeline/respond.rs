@@ -46,7 +46,7 @@ impl<S: Store> ClientRequest<S> {
         self.respond_shared(fetched, decision).await
     }
 
-    /// Responds with the outcome of a fetch, which may be another request's.
+    /// Responds with the outcome of a fetch, possibly made by another request.
     pub(super) async fn respond_shared(
         self,
         outcome: FetchOutcome,
@@ -101,7 +101,7 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Responds with a stored response that a fetch allowed to use.
+    /// Responds with the stored response that a fetch revalidated, or that is served stale.
     async fn respond_reused(
         self,
         reused: &ReusedResponse,
@@ -129,7 +129,7 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Responds with a stored response, encoded if the route says so.
+    /// Responds with a stored response. Encodes it if the route and the request allow.
     pub(super) async fn respond_stored(
         self,
         stored: &Arc<StoredResponse>,
@@ -201,7 +201,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Responds if there was no response from the origin.
+    /// Responds with a problem document after the origin gave no response.
     pub(super) fn respond_origin_error(
         self,
         error: &OriginError,
@@ -211,7 +211,8 @@ impl<S: Store> ClientRequest<S> {
         self.respond_problem(problems::origin_error(error), decision)
     }
 
-    /// Responds to a request that must not be forwarded: empty, or the request itself for `TRACE`.
+    /// Responds to a request that must not be forwarded: with an empty body or, for `TRACE`, with
+    /// the request itself.
     pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<DeliveredBody> {
         let response = last_hop::response(&self.context.request);
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
@@ -226,8 +227,8 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Returns whether a successful response is stored. Invented hosts have none, as far as the origin
-/// checks hosts.
+/// Returns whether the outcome is a successful response that is stored. If the origin checks hosts,
+/// a request for an invented host has none.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

@@ -19,8 +19,8 @@ pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
-/// Returns the fields that select among the responses of a route, as far as this response names
-/// them. Fields that make up the route's partition are left out.
+/// Returns the fields that select among the responses of a route: those in this response's `Vary`
+/// and in the route's `vary`. Fields that make up the route's partition are left out.
 pub(super) fn selecting_set(
     config: &ConfigSnapshot,
     route: &Route,
@@ -47,13 +47,13 @@ pub(super) fn without_partition_fields(
     names.cloned().collect()
 }
 
-/// Returns the canonical text that selects a variant: the request's values for `set`, and its
+/// Returns the canonical text that selects a variant: the request's values for `set`, and the
 /// cookies that the route names.
 pub(super) fn selecting_values(set: &VarySet, rule: &AddedVary, headers: &HeaderMap) -> Vec<u8> {
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 
-/// Returns the same text with other preferences than the request's.
+/// Like [`selecting_values`], but with these preferences instead of the request's.
 pub(super) fn selecting_values_with(
     set: &VarySet,
     rule: &AddedVary,
@@ -62,7 +62,7 @@ pub(super) fn selecting_values_with(
 ) -> Vec<u8> {
     let mut values = set.selecting_value_with(headers, other);
     for name in &rule.cookies {
-        // As sent: some servers treat other spellings as another cookie.
+        // As sent, because some servers treat other spellings as another cookie.
         values.extend_from_slice(b"\ncookie ");
         values.extend_from_slice(cookie::find(headers, name).unwrap_or(name.as_bytes()));
     }

@@ -12,10 +12,10 @@ use crate::{
     server::InterimSender,
 };
 
-/// A response, and when its head arrived.
+/// A response, and the time when its head arrived.
 pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
 
-/// Sends a request to the origin, records metrics, and removes what belongs to the origin's
+/// Sends a request to the origin and records metrics. Removes the fields about the origin's
 /// connection from the response.
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,

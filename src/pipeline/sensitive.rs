@@ -1,7 +1,7 @@
-//! Sensitive routes: their URLs are kept in the memory of nodes only.
+//! Sensitive routes, whose URLs are kept only in the memory of nodes.
 //!
 //! The purge log is stored in Redis and shown to operators. A purge of such a URL therefore names a
-//! tag: a keyed digest of the URL, which the stored response carries.
+//! tag, which the stored response carries: a keyed digest of the URL.
 
 use std::borrow::Cow;
 
@@ -15,13 +15,14 @@ use crate::{
     route::Route,
 };
 
-/// Prefix of the tags.
+/// Prefix of the tags that stand for sensitive URLs.
 const PREFIX: &str = "larder:url:";
 
-/// Returns the partition of a response on a sensitive route, which would otherwise be `known`.
+/// Returns the partition of a response on a sensitive route. `known` is its partition without
+/// sensitivity.
 ///
-/// It differs from the partition while the route is not sensitive, or under another digest key:
-/// such responses lack the tag to purge them by.
+/// The partition differs from `known` and between digest keys, so that responses without the tag
+/// for purges are not used.
 pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> PartitionKey {
     let mark = config.digests.key.digest(b"larder: sensitive");
     if known.is_empty() {
@@ -32,8 +33,8 @@ pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> Partit
     part
 }
 
-/// Returns the tag that stands for a URL in purges. `None` if the route is not sensitive, or
-/// without `user.digest_key`: other nodes could not compute it.
+/// Returns the tag that stands for a URL in purges. `None` if the route is not sensitive, or if
+/// there is no `user.digest_key`, without which other nodes could not compute the tag.
 pub(super) fn tag(config: &ConfigSnapshot, route: &Route, url: &str) -> Option<String> {
     if !route.rule.sensitive || config.digests.storage_placement == StoragePlacement::Node {
         return None;
@@ -53,12 +54,12 @@ pub(super) fn write_selector(config: &ConfigSnapshot, route: &Route, url: Box<st
 
 /// Returns what an operator's purge of this URL selects: the URL, or its tag if there is one.
 pub(super) fn operator_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
-    // A path on every host is not a URL with a digest.
+    // A path without a host stands for all hosts, so it has no tag.
     let tag = if url.starts_with('/') { None } else { tag(config, route, &url) };
     tag.map_or_else(|| Selector::Url(url), |tag| Selector::Tag(tag.into()))
 }
 
-/// Returns the path to log: the pattern if the route is sensitive.
+/// Returns the path to log. On a sensitive route, this is the route's pattern.
 pub(super) fn shown_path<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
     if !route.rule.sensitive {
         return Cow::Borrowed(path);

@@ -14,11 +14,11 @@ use super::config_snapshot::ConfigSnapshot;
 
 /// A configuration snapshot that can be replaced while it is read.
 ///
-/// Each thread keeps the snapshot that it read last. Reading it costs one load of a version that
-/// changes only on reload, and no reference count shared with other cores.
+/// Each thread keeps the snapshot that it read last. A read costs one load of a version that
+/// changes only on reload, and touches no reference count shared with other cores.
 pub(super) struct SnapshotCell {
     config: ArcSwap<ConfigSnapshot>,
-    /// Unique among all snapshots of all pipelines in the process.
+    /// The version of the snapshot, unique among all snapshots of all pipelines in the process.
     version: AtomicU64,
 }
 
@@ -41,8 +41,8 @@ impl SnapshotCell {
         old.origin.retire();
     }
 
-    /// Replaces the snapshot by a changed one with the same origin. Calls must not overlap with each
-    /// other or with [`Self::replace`].
+    /// Replaces the snapshot with a changed one that has the same origin. Calls must not overlap
+    /// with each other or with [`Self::replace`].
     pub(super) fn update(&self, change: impl FnOnce(&ConfigSnapshot) -> ConfigSnapshot) {
         let changed = change(&self.config.load());
         self.config.store(Arc::new(changed));

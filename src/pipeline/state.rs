@@ -1,4 +1,4 @@
-//! The state of a node that all requests share.
+//! The state of a node, shared by all requests.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -42,13 +42,14 @@ use crate::{
     warm::{self, WarmQueue},
 };
 
-/// Memory for bodies on their way to the store, beside what is stored.
+/// Memory for bodies that are being stored, in addition to stored responses, in bytes.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
-/// Memory for what routes in shadow mode would store.
+/// Memory for the responses that routes in shadow mode would store, in bytes.
 const SHADOW_STORE_BYTES: u64 = 24 << 20;
 
-/// Memory for copies of bodies on routes in shadow mode, so that live routes keep theirs.
+/// Memory for copies of bodies on routes in shadow mode, in bytes. It is separate, so that live
+/// routes keep theirs.
 const SHADOW_FILL_BYTES: u64 = 8 << 20;
 
 /// The parts that a pipeline shares with its shadow.
@@ -80,16 +81,16 @@ pub(crate) struct Pipeline<S> {
     pub(super) warm_queue: WarmQueue,
     pub(super) writes: Arc<WriteTracker>,
     pub(super) leaks: LeakDetector,
-    /// The quarantined routes, as known to this node.
+    /// The quarantined routes that this node knows.
     pub(super) quarantine: Mutex<QuarantineTable>,
     pub(super) verification: Arc<VerificationFigures>,
     pub(super) verification_slots: Arc<VerificationSlots>,
-    /// The cache that routes in shadow mode would have; created by the first request that needs it.
+    /// The cache that routes in shadow mode would have. The first request that needs it creates it.
     shadow: OnceLock<Arc<Pipeline<MemoryStore>>>,
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Creates a pipeline over this store.
+    /// Creates a pipeline with this store.
     pub(crate) fn new(
         config: ConfigSnapshot,
         store: S,
@@ -143,7 +144,7 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
+    /// Replaces the configuration. Requests in progress keep the old one. The cache is kept.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
         let table = self.quarantine.lock();
         let config = config.watched().with_quarantine(|route| table.contains(route));
@@ -157,9 +158,9 @@ impl<S: Store> Pipeline<S> {
 
     /// Returns the pipeline that makes the cache's decisions for routes in shadow mode.
     ///
-    /// It has a store of its own in memory, and never responds to a client or asks the origin. It
-    /// shares with this one what it has to agree on: the purge log, the clock, and what the origin
-    /// said of credentials.
+    /// It has its own store in memory, and never responds to a client or sends a request to the
+    /// origin. It shares with this pipeline the data on which both have to agree: the purge log,
+    /// the clock, and the origin's verdicts on credentials.
     pub(super) fn shadow(&self, config: &Arc<ConfigSnapshot>) -> Arc<Pipeline<MemoryStore>> {
         let create = || {
             let store = MemoryStore::new(SHADOW_STORE_BYTES, config.max_object);
@@ -180,8 +181,8 @@ impl<S: Store> Pipeline<S> {
         &self.store
     }
 
-    /// Returns the distinct selectors of a target, under the routes that store responses for it:
-    /// the normalised URL, or its tag if the route is sensitive.
+    /// Returns the distinct selectors of a target, for the routes that store responses for it: the
+    /// normalised URL, or its tag if the route is sensitive.
     pub(crate) fn purge_selectors(&self, target: &TargetUri<'_>) -> Vec<Selector> {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
@@ -213,8 +214,8 @@ impl<S: Store> Pipeline<S> {
         &self.warm_queue
     }
 
-    /// Waits until no write is in progress, at most for `deadline`. Remaining writes are then
-    /// cancelled, and purge as writes with an unknown outcome.
+    /// Waits until no write is in progress, but not longer than `deadline`. Remaining writes are
+    /// then cancelled, and purge as writes with an unknown outcome.
     pub(crate) async fn drain_writes(&self, deadline: Duration) {
         self.writes.drain(deadline).await;
     }
@@ -224,12 +225,12 @@ impl<S: Store> Pipeline<S> {
         self.config.with(|config| config.origin.load())
     }
 
-    /// Returns what routes in shadow mode store.
+    /// Returns the memory used by the responses that routes in shadow mode store.
     pub(crate) fn shadow_usage(&self) -> MemoryUsage {
         self.shadow.get().map(|shadow| shadow.store.usage()).unwrap_or_default()
     }
 
-    /// Number of bytes of bodies on their way to the store.
+    /// Returns the memory used by bodies that are being stored, in bytes.
     pub(crate) fn fill_budget_used(&self) -> u64 {
         self.fill_budget.used()
     }

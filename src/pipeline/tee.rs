@@ -25,8 +25,8 @@ use crate::{
 
 pub(crate) use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
 
-/// How far the producer may be ahead of the slowest reader if the body is not retained. One chunk
-/// if the budget is exceeded.
+/// Maximum lead of the producer over the slowest reader in bytes, if the body is not retained. If
+/// the budget is exceeded, the lead is one chunk.
 const WINDOW: usize = 256 << 10;
 
 /// How long a slow reader of a window may stall others.
@@ -34,12 +34,12 @@ const MAX_STALL: Duration = Duration::from_secs(5);
 
 /// One body with one producer and any number of readers.
 ///
-/// While it is *retained*, every chunk stays until the end, for the store and for late readers, and
-/// the producer never waits. Once it is stored, readers continue in the stored copy and its share
-/// of the budget is released.
+/// While the body is *retained*, every chunk stays until the end, for the store and for late
+/// readers, and the producer never waits. Once the body is stored, readers continue in the stored
+/// copy and the body's share of the budget is released.
 ///
 /// A body that exceeds the limit or the budget becomes a *window*: a chunk is released once every
-/// reader has had it, and the slowest reader holds back the producer. A reader that stalls others
+/// reader has read it, and the slowest reader holds back the producer. A reader that stalls others
 /// for long is cut off. Memory is therefore bounded, whatever the origin sends and however slowly
 /// clients read.
 pub(super) struct TeeBody {
@@ -52,7 +52,7 @@ struct TeeInner {
     chunks: VecDeque<Bytes>,
     /// The number of chunks released from the front.
     gone: usize,
-    /// Bytes in `chunks`.
+    /// The number of bytes in `chunks`.
     held: usize,
     /// The complete body once it is stored. `chunks` is then empty, and readers count bytes.
     stored: Option<Bytes>,
@@ -65,24 +65,25 @@ struct TeeInner {
 }
 
 struct ReaderState {
-    /// The number of chunks read; of a stored body, the number of bytes.
+    /// The number of chunks that the reader has read. Once the body is stored, the number of bytes.
     position: usize,
     waker: Option<Waker>,
-    /// It has stalled others for too long.
+    /// Whether the reader was cut off because it stalled others for too long.
     is_cut_off: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TeeMode {
     Retain,
-    /// With the cause, unless it was retained and merely not stored.
+    /// Chunks are released once all readers have read them. Holds the cause; `None` if the body was
+    /// retained but not stored.
     Window(Option<NotKeptReason>),
 }
 
 /// Why a body is not retained for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotKeptReason {
-    /// It exceeds the maximum size.
+    /// The body exceeds the maximum size.
     TooLarge,
     /// The memory budget is used up.
     Budget,
@@ -103,12 +104,12 @@ enum TeeState {
     Failed,
 }
 
-/// The body has no readers and is not retained, so the producer may stop.
+/// The error if the body has no readers and is not retained, so that the producer may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoReaders;
 
 impl TeeBody {
-    /// Creates an empty body that is retained up to `limit` bytes, as far as its share can grow.
+    /// Creates an empty body that is retained up to `limit` bytes, as long as its share can grow.
     /// `expected` is the announced length.
     pub(super) fn new(expected: Option<u64>, limit: usize, share: BudgetShare) -> Arc<Self> {
         let shared = TeeInner {
@@ -148,8 +149,8 @@ impl TeeBody {
         Some(TeeReader { tee: Arc::clone(self), slot })
     }
 
-    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe: the chunk is added
-    /// first.
+    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe, since the chunk is
+    /// added first.
     pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
         self.add(chunk);
         self.capacity().await
@@ -171,7 +172,8 @@ impl TeeBody {
         self.expected.is_some()
     }
 
-    /// Returns the chunks of a retained body, followed by a last chunk that was not added.
+    /// Returns the chunks of a retained body, followed by `last`, which was not added. Fails if the
+    /// body is not retained.
     pub(super) fn kept(&self, last: Option<&Bytes>) -> Result<Vec<Bytes>, NotKeptReason> {
         let shared = self.shared.lock();
         match shared.mode {
@@ -183,7 +185,7 @@ impl TeeBody {
         }
     }
 
-    /// Returns why the body is not retained, if it is not.
+    /// Returns which limit stopped the body from being retained; `None` if none did.
     pub(super) fn not_kept(&self) -> Option<NotKeptReason> {
         match self.shared.lock().mode {
             TeeMode::Retain => None,
@@ -191,8 +193,8 @@ impl TeeBody {
         }
     }
 
-    /// Continues readers in the stored copy, and releases the share of the budget. The copy has to
-    /// be complete, and the body retained.
+    /// Continues readers in the stored copy, and releases the share of the budget. The copy must be
+    /// complete. Has no effect if the body is not retained.
     pub(super) fn switch_to_stored(&self, body: Bytes) {
         let mut shared = self.shared.lock();
         if shared.mode == TeeMode::Retain && shared.stored.is_none() {
@@ -204,12 +206,12 @@ impl TeeBody {
         }
     }
 
-    /// Releases chunks as readers have had them, since the body is not stored.
+    /// Releases chunks once all readers have read them, since the body is not stored.
     pub(super) fn stop_retaining(&self) {
         self.shared.lock().stop_retaining();
     }
 
-    /// Ends a complete body.
+    /// Marks the body as complete, which ends its readers.
     pub(super) fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
         let mut shared = self.shared.lock();
         shared.state = TeeState::Complete(trailers);
@@ -218,7 +220,7 @@ impl TeeBody {
         wake_all(wakers);
     }
 
-    /// Fails the readers, so that no client takes the body for complete.
+    /// Marks the body as failed, so that no reader takes it for complete.
     pub(super) fn fail(&self) {
         let mut shared = self.shared.lock();
         if matches!(shared.state, TeeState::Open) {
@@ -284,7 +286,7 @@ impl TeeInner {
         self.readers.iter().all(|(_, reader)| reader.is_cut_off)
     }
 
-    /// Resizes the share to what is held.
+    /// Resizes the share of the budget to the bytes held.
     fn resize_share(&mut self) {
         let is_reserved = self.mode == TeeMode::Retain && self.held <= self.share.bytes();
         if !is_reserved {
@@ -372,15 +374,15 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
 /// How reading a background response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
-    /// It was read to the end, or had no body.
+    /// The response was read to the end, or had no body.
     Complete,
     /// The body was not kept for the store, so reading stopped early.
     NotKept,
-    /// It was truncated.
+    /// The response was truncated.
     Truncated,
 }
 
-/// The origin's response was truncated, or this reader was too slow for the others.
+/// The error if the origin's response was truncated, or this reader was too slow for the others.
 #[derive(Debug, thiserror::Error)]
 #[error("the response from the origin was truncated")]
 pub(crate) struct TruncatedBody;
@@ -414,7 +416,7 @@ impl Body for TeeReader {
 type PolledFrame = (Option<Result<Frame<Bytes>, TruncatedBody>>, Option<Waker>);
 
 impl TeeReader {
-    /// Reads to the end, as long as the body is retained for the store.
+    /// Reads to the end of the body, as long as it is retained for the store.
     pub(crate) async fn drain(mut self) -> DrainOutcome {
         while let Some(frame) = self.frame().await {
             if frame.is_err() {

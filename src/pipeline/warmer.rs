@@ -1,4 +1,4 @@
-//! Warming: fetches ahead of clients, by the same steps as for a client.
+//! Warming: fetches responses before clients request them, by the same steps as for a client.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -43,21 +43,21 @@ use crate::{
 pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
     /// Targets whose responses to credentials were not stored, by key digest, with the time and the
-    /// reason.
+    /// reason of the last attempt.
     not_stored: Cache<u128, (Timestamp, &'static str)>,
 }
 
-/// Number of such targets remembered.
+/// Maximum number of targets that are remembered because their responses were not stored.
 const NOT_STORED_CAPACITY: usize = 4096;
 
-/// How long they are remembered.
+/// How long a target whose response was not stored is remembered.
 const NOT_STORED_RETENTION: Duration = Duration::from_mins(5);
 
-/// Maximum number of requests for one target.
+/// Maximum number of warm-up requests for one target.
 const MAX_REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
-    /// Creates a warmer over this pipeline.
+    /// Creates a warmer that fetches through this pipeline.
     pub(crate) fn new(pipeline: Arc<Pipeline<S>>) -> Self {
         Self { pipeline, not_stored: Cache::new(NOT_STORED_CAPACITY) }
     }
@@ -97,8 +97,8 @@ impl<S: Store> Warmer<S> {
         requests.into_iter().map(request).collect()
     }
 
-    /// Gives clients with forwarding fields the address of a trusted proxy, since the fields count
-    /// only from one.
+    /// Gives clients with forwarding fields the address of a trusted proxy, because only its
+    /// forwarding fields are trusted.
     fn place_behind_proxy(&self, clients: &mut [ClientProfile]) {
         let proxy =
             self.pipeline.config.with(|config| config.trusted_proxies.first().map(IpNet::addr));
@@ -113,7 +113,7 @@ impl<S: Store> Warmer<S> {
     }
 
     /// Fetches a target as recent clients requested it. The first request is sent now. The others
-    /// are queued, since its response shows whether they differ.
+    /// are queued, since the first response shows whether they differ.
     async fn fetch_as_recent(
         &self,
         client: (Option<&WarmHost>, &HeaderMap),
@@ -209,7 +209,7 @@ impl<S: Store> Warmer<S> {
         if !lookup.credentials.need_own_fetch(context.rule()) {
             return outcome(fetch_missing(&context, &lookup, plan).await).await;
         }
-        // Every login warms the same targets: do not repeat those that cannot be shared.
+        // Every login warms the same targets, so those that cannot be shared are not repeated.
         let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
         if let Some(reason) = self.why_not_stored(key, now) {
             return WarmOutcome::Skipped(reason);
@@ -227,7 +227,7 @@ impl<S: Store> Warmer<S> {
     }
 }
 
-/// Builds the request as a client would send it; `None` if it is invalid.
+/// Builds the request as a client would send it. Returns `None` if it is invalid.
 fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty<Bytes>>> {
     let mut request = Request::builder().uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = headers;
@@ -236,7 +236,7 @@ fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty
     Some(request)
 }
 
-/// Returns the client with these fields replaced, once for each combination of values.
+/// Returns copies of the client with these fields replaced, one for each combination of values.
 fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     let mut clients = vec![client.clone()];
     for name in headers.keys() {
@@ -255,7 +255,8 @@ fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     clients
 }
 
-/// Warms what purges with `warm` select, for as long as the purge log exists. Run once.
+/// Warms the responses that purges with `warm` select, as long as the purge log exists. Run this
+/// once.
 pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {
@@ -314,7 +315,7 @@ fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Fetches, or joins a flight in progress.
+/// Fetches the response, or joins a flight in progress.
 async fn fetch_missing<S: Store>(
     context: &RequestContext<S>,
     lookup: &Lookup,

@@ -1,9 +1,9 @@
-//! Writes: unsafe requests, run to completion in a task of their own.
+//! Writes: unsafe requests, which run to completion in their own tasks.
 //!
-//! The effect of a write does not depend on its client. Once its body is complete it continues, and
-//! what it invalidates is purged (RFC 9111 §4.4), even if the client has disconnected. A truncated
-//! body cancels the request. If there is no final response and part of the request was sent, the
-//! outcome is unknown, and it purges like a success.
+//! The effect of a write does not depend on its client. Once its body is complete, it continues
+//! even if the client has disconnected, and its purges are made (RFC 9111 §4.4). A truncated body
+//! cancels the request. If there is no final response and part of the request was sent, the outcome
+//! is unknown, and the write purges like a success.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -38,11 +38,11 @@ use crate::{
 
 /// The result of a write.
 enum WriteResult {
-    /// A response for its client only.
+    /// A response only for its client.
     Passed(Response<ResponseBody>),
     /// A response that is also being stored.
     Stored(WriteThroughResponse),
-    /// No response.
+    /// The origin gave no response.
     Failed(OriginError),
 }
 
@@ -50,7 +50,7 @@ enum WriteResult {
 struct WriteTask<S> {
     context: RequestContext<S>,
     start: WriteStart,
-    /// The progress of its body; `None` without one.
+    /// The progress of the request's body; `None` if it has none.
     upload: Option<Arc<UploadProgress>>,
     _running: WriteGuard,
 }
@@ -99,7 +99,7 @@ impl<S: Store> RequestContext<S> {
         written
     }
 
-    /// Returns what this request invalidates, given its outcome.
+    /// Returns what this request invalidates with this outcome.
     fn invalidated_by(
         &self,
         outcome: &UnsafeRequestOutcome<'_>,
@@ -146,8 +146,8 @@ impl<S: Store> WriteTask<S> {
         let _client_is_gone = sender.send(written);
     }
 
-    /// Resolves when the outcome is no longer awaited: the node stops, or the client is gone and
-    /// too many such writes continue.
+    /// Completes when the write is to be cancelled: the node stops, or the client has disconnected
+    /// and too many such writes continue.
     async fn abandoned(&self, sender: &mut oneshot::Sender<WriteResult>) {
         let writes = &self.context.pipeline.writes;
         let orphaned = async {
@@ -170,7 +170,7 @@ impl<S: Store> WriteTask<S> {
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
         let selectors = self.context.invalidated_by(&outcome, effect.as_ref());
         let purged = invalidate::purge(&self.context.pipeline, selectors).await;
-        // After the purge, which would select the warmed responses too.
+        // After the purge, since that would select the warmed responses too.
         let warmed = Box::pin(self.context.warm(status)).await;
         if let Some(candidate) = candidate.and_then(|candidate| candidate.confirmed_by(&purged)) {
             return WriteResult::Stored(candidate.admit(response).await);
@@ -187,8 +187,8 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    /// Purges like a success. Within a second of the previous such purge for the same client and
-    /// target, waits for its end.
+    /// Purges like a success. Another such purge for the same client and target within the same
+    /// second is made at the end of the second.
     async fn purge_unknown(&self) {
         let pipeline = &self.context.pipeline;
         let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());

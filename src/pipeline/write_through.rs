@@ -1,13 +1,13 @@
 //! Write-through: stores the response to a write as the response to a `GET` of the same target.
 //!
-//! Concurrent writes make that unsafe. Another write may have reached the origin after this one and
-//! been purged for before this one's response arrived. No later record would show that this
-//! representation is old, because its fence lies after both.
+//! Concurrent writes make this unsafe. Another write may reach the origin after this one, and be
+//! purged for before this write's response arrives. No later record would then show that this
+//! representation is old, because its fence is after both.
 //!
-//! It is therefore stored only if its own purge is the *only* record since the origin request that
-//! may select it. Records before the response are looked up in the purge table, and records up to
-//! its own purge among the recent ones. Its fence is its own record; later records select it as
-//! usual.
+//! The response is therefore stored only if the write's own purge is the *only* record since the
+//! origin request that may select it. Records before the response are looked up in the purge table,
+//! and records up to the write's own purge among the recent ones. The response's fence is the
+//! write's own record, so later records select it as usual.
 
 use std::sync::Arc;
 
@@ -37,12 +37,12 @@ use crate::{
     store::Store,
 };
 
-/// When a write was sent, and under which fence stamp.
+/// The time when a write was sent, and its fence stamp.
 pub(super) struct WriteStart {
     sent_at: Timestamp,
-    /// When it was sent, by the monotonic clock.
+    /// When the write was sent, by the monotonic clock.
     requested_at: Timestamp,
-    /// The fence stamp taken before it was sent; `None` if its response is never stored.
+    /// The fence stamp taken before the write was sent; `None` if its response must not be stored.
     stamp: Option<FenceStamp>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct WriteThroughResponse {
     /// Reads the body from its first byte.
     pub reader: TeeReader,
     pub freshness: Freshness,
-    /// Whether it will be stored, as far as its head says.
+    /// Whether the response will be stored, as far as its head shows.
     pub kept: cache_status::StoredStatus,
 }
 
@@ -61,12 +61,12 @@ pub(super) struct WriteThroughResponse {
 pub(super) struct WriteThroughCandidate<S> {
     admission: Admission<S>,
     status: StatusCode,
-    /// Its tags; `None` while they have to be read from the body.
+    /// The response's tags; `None` as long as they have to be read from the body.
     tags: Option<Vec<String>>,
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Takes the fence stamp and the time of a write. Called before it is sent.
+    /// Takes the fence stamp and the time of a write. Call this before the write is sent.
     pub(super) fn begin_write(&self) -> WriteStart {
         let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(&self.request.method);
         let is_ambiguous = self.presence.has(FieldPresence::OVERRIDE);
@@ -76,8 +76,8 @@ impl<S: Store> RequestContext<S> {
         WriteStart { sent_at: clock.now(), requested_at: clock.steady(), stamp }
     }
 
-    /// Returns the candidate for write-through, if there is one. Called before the write's own
-    /// purge. Makes the response what a `GET` would return.
+    /// Returns the candidate for write-through; `None` if the response cannot be stored. Judges the
+    /// response like a `200` to a `GET`. Call this before the write's own purge.
     pub(super) fn candidate(
         &self,
         start: &WriteStart,
@@ -126,7 +126,8 @@ impl<S: Store> RequestContext<S> {
             && route.verification != Verification::Shadow
             && selection.agreement == Agreement::Unanimous
             && route.graphql.is_none();
-        // The response is the writer's: it kept credentials that such a `GET` would not send.
+        // The response belongs to the writer: its request had credentials that such a `GET` would
+        // not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
@@ -166,7 +167,8 @@ impl<S: Store> WriteThroughCandidate<S> {
         WriteThroughResponse { status, headers, reader, freshness, kept }
     }
 
-    /// Returns the candidate if its own purge is the only one since that may select it.
+    /// Returns the candidate if its own purge is the only one since the origin request that may
+    /// select it, else `None`.
     pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.admission.context.attributes();

@@ -1,4 +1,4 @@
-//! The writes in progress on this node, and what cancels them.
+//! The writes in progress on this node, and their cancellation.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,11 +9,11 @@ use tokio::{
 
 use super::purge_rate::PurgeRate;
 
-/// Number of writes that continue after their clients have disconnected. Further ones are cancelled
-/// with an unknown outcome.
+/// Maximum number of writes that continue after their clients have disconnected. Further ones are
+/// cancelled with an unknown outcome.
 const ORPHANS: usize = 1024;
 
-/// How long cancelled writes may take to purge.
+/// Maximum time for the purges of cancelled writes.
 const LAST_PURGES: Duration = Duration::from_secs(1);
 
 pub(super) struct WriteTracker {
@@ -24,7 +24,7 @@ pub(super) struct WriteTracker {
     orphans: Semaphore,
 }
 
-/// A write in progress, or its pending purge. Ends when dropped.
+/// A write in progress, or its pending purge. It ends when dropped.
 pub(super) struct WriteGuard(Arc<WriteTracker>);
 
 impl WriteTracker {
@@ -42,19 +42,19 @@ impl WriteTracker {
         WriteGuard(Arc::clone(self))
     }
 
-    /// Returns a permit for a write without client; `None` if too many have one.
+    /// Returns a permit for a write whose client has disconnected; `None` if too many have one.
     pub(super) fn keep_orphan(&self) -> Option<SemaphorePermit<'_>> {
         self.orphans.try_acquire().ok()
     }
 
-    /// Waits until the node stops and cancels writes.
+    /// Waits until the node stops and cancels its writes.
     pub(super) async fn cancelled(&self) {
         let mut cut = self.cut.subscribe();
         let _always_there = cut.wait_for(|is_cut| *is_cut).await;
     }
 
-    /// Waits until no write is in progress, at most for `deadline`. The remaining writes are then
-    /// cancelled, and purge as writes with an unknown outcome.
+    /// Waits until no write is in progress, but not longer than `deadline`. The remaining writes
+    /// are then cancelled, and purge as writes with an unknown outcome.
     pub(super) async fn drain(&self, deadline: Duration) {
         if timeout(deadline, self.none_running()).await.is_err() {
             self.cut.send_replace(true);

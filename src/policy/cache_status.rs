@@ -45,7 +45,7 @@ impl CacheResult {
         }
     }
 
-    /// Returns the same as a field value, without allocating.
+    /// Returns the value of `X-API-Cache` as a [`HeaderValue`], without allocating.
     pub const fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
@@ -62,7 +62,7 @@ pub(crate) enum ForwardReason {
     UriMiss,
     /// Responses are stored for the target, but none that this request selects.
     VaryMiss,
-    /// Directives of the request require it.
+    /// Directives of the request require the origin.
     Request,
     /// The stored response is stale.
     Stale,
@@ -85,22 +85,22 @@ impl ForwardReason {
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoredStatus {
-    /// It was stored, or is being stored.
+    /// The response was stored, or is being stored.
     Yes,
-    /// It will be stored unless its body, of unknown length, exceeds the limit.
+    /// The response will be stored unless its body, of unknown length, exceeds the limit.
     UnlessTooLong,
-    /// Unknown until the body has been read.
+    /// Whether the response is stored depends on its body, which has not been read yet.
     Undecided,
-    /// It was not stored.
+    /// The response was not stored.
     No,
 }
 
-/// Whether a request had a fetch of its own.
+/// Whether a request shared the fetch of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collapsed {
-    /// It shared the fetch of another request.
+    /// The request shared the fetch of another request.
     Yes,
-    /// It had a fetch of its own.
+    /// The request had a fetch of its own.
     No,
 }
 
@@ -115,7 +115,7 @@ pub(crate) enum Handling {
         forward: ForwardReason,
         /// The status of the origin's response, if there was one.
         status: Option<StatusCode>,
-        /// Whether that response was stored.
+        /// Whether the origin's response was stored.
         stored: StoredStatus,
         /// Whether the fetch was shared by several requests.
         collapsed: Collapsed,
@@ -127,9 +127,9 @@ pub(crate) enum Handling {
 pub(crate) struct CacheStatus {
     /// The source of the response.
     pub handling: Handling,
-    /// Remaining freshness in seconds, negative if stale; absent if the response is not stored.
+    /// Remaining freshness in seconds, negative if stale; `None` if the response is not stored.
     pub ttl: Option<i64>,
-    /// The reason for anything but a plain hit.
+    /// The reason why the result is not a plain hit.
     pub detail: Option<Reason>,
 }
 

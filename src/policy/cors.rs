@@ -13,16 +13,15 @@ const EXPOSED: [(HeaderName, &str); 4] = [
     (LARDER_WARM, "X-Larder-Warm"),
 ];
 
-/// The value for responses that expose no fields themselves, which are nearly all.
+/// The value of `Access-Control-Expose-Headers` for responses that expose no fields themselves.
 const DEFAULT_EXPOSED: HeaderValue = HeaderValue::from_static("X-API-Cache, Cache-Status, Age");
 
 /// Adds the cache fields to `Access-Control-Expose-Headers`.
 ///
-/// Only responses that scripts of other origins may read at all (`Access-Control-Allow-Origin`) are
-/// changed. Fields that the origin exposes stay. Nothing is added beside `*`, unless the request is
-/// credentialed: then `*` is a name like any other (Fetch, "CORS-exposed header-name list"). Other
-/// responses cost one lookup. Responses that expose nothing themselves, among them hits, cost no
-/// allocation.
+/// Changes only responses that scripts of other origins may read (`Access-Control-Allow-Origin`).
+/// Fields that the origin exposes stay. Nothing is added to `*`, unless the response allows
+/// credentials: then `*` is a name like any other (Fetch, "CORS-exposed header-name list"). All
+/// other responses cost one lookup. If the origin exposes no fields, the call does not allocate.
 pub(crate) fn expose_headers(headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;

@@ -22,11 +22,11 @@ const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::enum_variant_names, reason = "the names of the fields")]
 pub enum DirectiveSource {
-    /// `CDN-Cache-Control`: everything else is ignored (RFC 9213 §2.2).
+    /// `CDN-Cache-Control`. Other cache fields are ignored (RFC 9213 §2.2).
     CdnCacheControl,
-    /// `Surrogate-Control`: everything else is ignored.
+    /// `Surrogate-Control`. `Cache-Control` and `Expires` are ignored.
     SurrogateControl,
-    /// `Cache-Control`, and `Expires` if it gives no lifetime.
+    /// `Cache-Control`, or `Expires` if `Cache-Control` gives no lifetime.
     #[default]
     CacheControl,
 }
@@ -35,7 +35,7 @@ pub enum DirectiveSource {
 ///
 /// If a directive is repeated, the first one counts. An invalid lifetime counts as zero, so that
 /// the response is stale (§4.2.1). Permissions have to be well-formed. Restrictions count in any
-/// spelling and between any separators, except in the quoted argument of an extension directive.
+/// spelling and with any separators, except in the quoted argument of an extension directive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct ResponseDirectives {
@@ -57,7 +57,7 @@ pub struct ResponseDirectives {
     pub private: bool,
     /// `public`.
     pub public: bool,
-    /// `public`, or a valid `s-maxage`: may be shared despite credentials (§3.5).
+    /// `public`, or a valid `s-maxage`: the response may be shared despite credentials (§3.5).
     pub shareable: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
@@ -74,9 +74,10 @@ pub struct ResponseDirectives {
 impl ResponseDirectives {
     /// Parses the directives of a response. Call once per message.
     ///
-    /// The first valid field counts, with all its lines: `CDN-Cache-Control`, `Surrogate-Control`,
+    /// Uses the first valid field, with all its lines: `CDN-Cache-Control`, `Surrogate-Control`,
     /// `Cache-Control`. A targeted field is ignored if it is empty or malformed, or if a known
-    /// directive has a value of another type (RFC 9213 §2.1). Its restrictions count even then.
+    /// directive has a value of another type (RFC 9213 §2.1). The restrictions in an ignored field
+    /// still count.
     pub fn parse(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if directives.read_cdn_cache_control(response) {
@@ -92,7 +93,7 @@ impl ResponseDirectives {
         directives
     }
 
-    /// Returns whether the field is valid and not empty.
+    /// Applies `CDN-Cache-Control`. Returns whether the field is valid and not empty.
     fn read_cdn_cache_control(&mut self, response: &HeaderMap) -> bool {
         for member in list::members(response, CDN_CACHE_CONTROL) {
             let text = member::strip_false_key(member);
@@ -115,7 +116,7 @@ impl ResponseDirectives {
         true
     }
 
-    /// Returns whether the field has a directive for this cache.
+    /// Applies `Surrogate-Control`. Returns whether the field has a directive for this cache.
     fn read_surrogate_control(&mut self, response: &HeaderMap) -> bool {
         let surrogate = surrogate::parse(response);
         for member in &surrogate.applicable {
@@ -131,7 +132,7 @@ impl ResponseDirectives {
 
     fn read_cache_control(&mut self, response: &HeaderMap) {
         if !response.contains_key(header::CACHE_CONTROL) {
-            // Undefined in responses (§5.4), but the intention is that nothing is stored.
+            // `Pragma` is undefined in responses (§5.4), but its senders intend `no-cache`.
             self.no_cache |= has_pragma(response);
         }
         for member in list::members(response, header::CACHE_CONTROL) {
@@ -144,7 +145,7 @@ impl ResponseDirectives {
         }
     }
 
-    /// Applies the restrictions in a member.
+    /// Applies the restrictive directives in a list member.
     fn apply_restrictions(&mut self, member: &[u8], directive: Option<&Directive<'_>>) {
         let text = match directive {
             Some(Directive { name, argument: Some(Argument::Quoted(names)) }) => {
@@ -188,7 +189,7 @@ impl ResponseDirectives {
         }
     }
 
-    /// Treats a malformed lifetime as invalid.
+    /// Records a malformed `max-age` or `s-maxage` as zero.
     fn apply_malformed(&mut self, member: &[u8]) {
         if member::has_word(member, "max-age") {
             self.set_max_age(None);
@@ -209,8 +210,8 @@ impl ResponseDirectives {
         }
     }
 
-    /// Adds the field names in the argument of a directive. Returns whether all were well-formed.
-    /// An argument that is empty or malformed does not narrow its directive.
+    /// Adds the field names in a directive's argument. Returns `false` if the argument is empty or
+    /// malformed: the directive then applies to the whole response.
     fn add_qualified_fields(&mut self, argument: &[u8]) -> bool {
         let mut names: SmallVec<[HeaderName; 2]> = SmallVec::new();
         for member in list::split(argument).filter(|member| !member.is_empty()) {
@@ -262,7 +263,7 @@ pub struct RequestDirectives {
     pub max_age: Option<u32>,
     /// `min-fresh`, in seconds.
     pub min_fresh: Option<u32>,
-    /// `max-stale`, in seconds; the maximum if it has no number.
+    /// `max-stale`, in seconds; [`MAX_DELTA_SECONDS`] if the directive has no number.
     pub max_stale: Option<u32>,
     /// `stale-if-error`, in seconds (RFC 5861 §4).
     pub stale_if_error: Option<u32>,
@@ -275,8 +276,8 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Parses the directives of a request. Call once per message. Costs two lookups if there are
-    /// none. `no-store` and `no-cache` count in any spelling and between any separators.
+    /// Parses the directives of a request. Call once per message. Costs two lookups if the request
+    /// has none. `no-store` and `no-cache` count in any spelling and with any separators.
     pub fn parse(request: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if !request.contains_key(header::CACHE_CONTROL) {

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::field::list;
 
-/// Suffixes of field names that address one kind of cache (RFC 9213 §2.2), and of surrogate fields.
+/// Suffixes of the names of targeted fields (RFC 9213 §2.2) and of surrogate fields.
 const TARGETED: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 
 /// Makes a response `private`, so that shared caches downstream do not store it.
@@ -32,7 +32,7 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     );
 }
 
-/// Returns whether a directive is redundant beside `private`.
+/// Returns whether a directive is redundant if the response is `private`.
 fn is_for_shared_caches(directive: &[u8]) -> bool {
     let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default();
     [&b"public"[..], b"s-maxage", b"proxy-revalidate", b"private"]

@@ -15,16 +15,16 @@ use super::{
 pub(crate) enum FailureSharing {
     /// The response itself, if its `Vary` allows.
     Response,
-    /// The status and `Retry-After` only, for the given reason.
+    /// Only the status and `Retry-After`. The reason forbids sharing the response itself.
     Status(Reason),
     /// Nothing: each request sends a fetch of its own.
     Nothing,
 }
 
-/// Returns whether a status shows a temporary failure of the origin or a server before it.
+/// Returns whether a status shows a temporary failure of the origin or a server in front of it.
 ///
-/// 429 is included, since it is about the rate of requests. Left out are 501, 505, 506, 510 and
-/// 511, which depend on the method, version, fields or network of one request.
+/// 429 is included, since it is about the rate of requests. Excludes 501, 505, 506, 510 and 511,
+/// which depend on the method, version, fields or network of one request.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {
         501 | 505 | 506 | 510 | 511 => false,
@@ -32,11 +32,11 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
     }
 }
 
-/// Returns the part that followers receive of a response that is not stored or not fresh.
+/// Returns what followers receive if the leader's response is not stored or not fresh.
 ///
-/// `leader` are the credentials of the leader's request. Without sharing, a failing origin would
-/// receive all waiting requests at once. But an error is not public because it is an error. A
-/// response that sets cookies, forbids reuse, or may depend on the client or its address is given
+/// `leader` holds the credentials of the leader's request. Without sharing, a failing origin would
+/// receive all waiting requests at once. But a response is not public just because it is an error.
+/// A response that sets cookies, forbids reuse, or may depend on the client or its address is given
 /// to its own client only (RFC 9111 §3, §5.2.2).
 pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
@@ -54,7 +54,7 @@ pub(crate) fn failure_sharing(
 }
 
 /// Returns the reason why these credentials prevent sharing an error response, if there is one.
-/// Applies to the leader and to followers. Credentials that are part of the key are left out.
+/// Applies to the leader and to followers. Ignores credentials that are part of the key.
 pub(crate) fn credential_refusal(
     credentials: Credentials,
     directives: &ResponseDirectives,
@@ -69,7 +69,7 @@ pub(crate) fn credential_refusal(
     carried.filter(|_| !directives.shareable).map(|(_, reason)| reason)
 }
 
-/// Returns the reason in a response's head for not sharing it, if there is one.
+/// Returns the reason why the head of an error response forbids sharing it, if there is one.
 fn response_refusal(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

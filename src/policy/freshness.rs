@@ -11,8 +11,8 @@ use super::{
     directive::{DirectiveSource, MAX_DELTA_SECONDS, delta_seconds},
 };
 
-/// The freshness of a stored response, computed when it was received. Part of the stored form,
-/// which is written by hand: the fields are stable.
+/// The freshness of a stored response, computed on receipt. The fields are stable: the hand-written
+/// format of entries contains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     /// Time of receipt.
@@ -25,8 +25,8 @@ pub struct Freshness {
     pub stale_while_revalidate: Option<u32>,
     /// The origin's `stale-if-error`, in seconds.
     pub stale_if_error: Option<u32>,
-    /// Time after receipt during which the response may be used, fresh or stale. `None` is no
-    /// limit. It counts from `received_at`, so that all nodes agree.
+    /// Time after receipt during which the response may be used, fresh or stale. `None` means no
+    /// limit. The time counts from `received_at`, so that all nodes agree.
     pub usable_for: Option<Duration>,
     /// Further limits and permissions.
     pub constraints: Constraints,
@@ -47,19 +47,19 @@ impl Constraints {
     pub const S_MAXAGE: Self = Self(1 << 3);
     /// `immutable`: a reload does not revalidate it while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
-    /// The origin gave the lifetime explicitly, even if it is zero.
+    /// The origin gave an explicit lifetime, possibly zero.
     pub const EXPLICIT: Self = Self(1 << 5);
     /// `public` or `s-maxage`: may be shared whatever the credentials.
     pub const SHAREABLE: Self = Self(1 << 6);
-    /// The lifetime is from the origin and not over, neither heuristic nor from a rule.
+    /// The origin gave an explicit lifetime that is not zero.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
-    /// Returns the stored form.
+    /// Returns the byte that entries store.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// Decodes the stored form. Never fails: all eight bits are assigned.
+    /// Decodes the byte that entries store. Never fails: all eight bits are assigned.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
@@ -80,7 +80,7 @@ impl Constraints {
     }
 }
 
-/// Maximum lead of the clock of the node that stored a response.
+/// How far a time of receipt may lie in the future, by this node's clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The source of a lifetime.
@@ -99,9 +99,9 @@ pub enum LifetimeBasis {
 impl Freshness {
     /// Computes the freshness of a response at the time of receipt.
     ///
-    /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's counts from
-    /// receipt, whatever the age of the response. It applies only to the statuses that the rule
-    /// names: a `ttl` on a route does not keep errors.
+    /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's lifetime counts
+    /// from receipt, whatever the age of the response. It applies only to the statuses that the
+    /// rule names: a `ttl` on a route does not keep errors.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -134,17 +134,17 @@ impl Freshness {
 
     /// Limits all use of the response to this time after receipt.
     ///
-    /// An earlier limit stays. For responses that must not outlive the credentials that gave access
-    /// to them. After the limit only the validator is used: a 304 brings freshness with a limit of
-    /// its own.
+    /// An earlier limit stays. Used for responses that must not outlive the credentials that gave
+    /// access to them. After the limit, only the validator is used: a 304 brings freshness with a
+    /// new limit.
     #[must_use]
     pub fn ending_in(self, remaining: Duration) -> Self {
         let usable_for = self.usable_for.map_or(remaining, |known| known.min(remaining));
         Self { usable_for: Some(usable_for), ..self }
     }
 
-    /// Returns whether the limit of all use has passed. A response with a limit that was received
-    /// in the future by this clock counts as ended, since its limit would be too late.
+    /// Returns whether the time limit for all use has passed. A limited response with a time of
+    /// receipt in the future counts as ended, since its limit would be too late.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.usable_for.is_some_and(|usable_for| {
             self.is_from_future(now) || now.saturating_since(self.received_at) >= usable_for
@@ -174,7 +174,7 @@ impl Freshness {
     }
 
     /// Returns whether the response may answer other requests without validation. Collapsed
-    /// requests share nothing else either.
+    /// requests share only such responses.
     pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
@@ -243,7 +243,7 @@ fn constraints(
 /// Returns the explicit lifetime from the origin (§4.2.1).
 ///
 /// `Expires` counts from `Date`, or from receipt if `Date` is missing or invalid. An invalid
-/// `Expires` is in the past. Beside a targeted field, `Expires` is ignored.
+/// `Expires` counts as past. If there is a targeted field, `Expires` is ignored.
 pub(crate) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
@@ -263,8 +263,8 @@ pub(crate) fn origin_lifetime(
 /// Maximum heuristic lifetime.
 const MAX_HEURISTIC_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2). Whole seconds, at most
-/// a day. Applies to heuristically cacheable statuses, or with `public`.
+/// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2), in whole seconds and at
+/// most a day. Only for heuristically cacheable statuses or `public` responses.
 fn heuristic_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

@@ -29,6 +29,6 @@ pub struct ResponseHead<'a> {
     pub headers: &'a HeaderMap,
     /// Time at which the request was sent.
     pub requested_at: Timestamp,
-    /// Time at which the fields had arrived.
+    /// Time at which all fields had arrived.
     pub received_at: Timestamp,
 }

@@ -42,12 +42,12 @@ impl UnsafeRequestOutcome<'_> {
         }
     }
 
-    /// Returns whether the request counts as processed, so that everything that depends on it is
+    /// Returns whether the origin processed the request, so that all dependent responses are
     /// invalid.
     ///
-    /// True after a 2xx, a 303, a redirect to the same path, or an unknown outcome. Other redirects
-    /// show that the request was not processed: to a login page, for instance, which anyone can
-    /// trigger without credentials.
+    /// True after a 2xx, a 303, a redirect to the same path, or an unknown outcome. Other
+    /// redirects, such as to a login page, show that the request was not processed. Anyone can
+    /// trigger them without credentials.
     pub(crate) fn is_processed(&self, request: &RequestHead<'_>) -> bool {
         match self {
             Self::Answered(status, _) if status.is_success() => true,
@@ -125,7 +125,7 @@ pub(crate) fn resolve_same_origin(
     })
 }
 
-/// Returns the port unless it is the default of either scheme.
+/// Returns the port, or `None` for a default port of HTTP or HTTPS.
 fn port(url: &Url) -> Option<u16> {
     url.port().filter(|port| !matches!(port, 80 | 443))
 }

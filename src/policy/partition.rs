@@ -14,7 +14,7 @@ pub enum Partition {
     Authenticated,
     /// Clients whose tokens have the same values of these claims and the same rights.
     Claims(Arc<[Box<str>]>),
-    /// One user with the same rights.
+    /// Requests of one user with the same rights.
     User,
 }
 
@@ -24,7 +24,8 @@ impl Partition {
         matches!(self, Self::Authenticated | Self::Claims(_) | Self::User)
     }
 
-    /// Parses a value of `partition` such as `"user"` or `"claim:tenant,plan"`.
+    /// Parses a value of `partition` such as `"user"` or `"claim:tenant,plan"`. Returns `None` if
+    /// it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "everyone" => Some(Self::Everyone),

@@ -45,8 +45,8 @@ reasons! {
     Shadow = "shadow",
     /// Responses to this method are not cached.
     MethodNotCacheable = "method-not-cacheable",
-    /// The route reads `POST` requests with JSON, and the `Content-Type` of this one is another: it
-    /// is a write.
+    /// The route caches `POST` requests with JSON, and this one has another `Content-Type`: it
+    /// counts as a write.
     BodyNotJson = "body-not-json",
     /// The request's body is too large to be part of a key.
     BodyKeyTooLarge = "body-key-too-large",
@@ -63,8 +63,8 @@ reasons! {
     /// The GraphQL request names a document that is neither registered here nor persisted by a
     /// client yet.
     GraphqlUnknownDocument = "graphql-unknown-document",
-    /// Servers reject the GraphQL request, or read it differently: a syntax error, an unknown
-    /// member, several operations without a name, or a body that is not JSON.
+    /// Servers would reject the GraphQL request, or could interpret it differently: a syntax error,
+    /// an unknown member, several operations without a name, or a body that is not JSON.
     GraphqlUnclear = "graphql-unclear",
     /// The route's `operation` does not list the GraphQL operation.
     GraphqlOperation = "graphql-operation",
@@ -82,7 +82,7 @@ reasons! {
     RequestMaxAge = "request-max-age",
     /// The stored response is fresh for less time than the request's `min-fresh`.
     RequestMinFresh = "request-min-fresh",
-    /// Stale, but within the request's `max-stale`.
+    /// The stored response is stale, but within the request's `max-stale`.
     RequestMaxStale = "request-max-stale",
     /// The request says `only-if-cached` and no stored response can be used.
     OnlyIfCached = "only-if-cached",
@@ -183,11 +183,11 @@ reasons! {
     PreviousVersion = "previous-version",
     /// This node has lost the purge log, so a stored response may have been purged.
     Unsynced = "unsynced",
-    /// Stale, served while it is revalidated in the background.
+    /// The stored response is stale, and served while it is revalidated in the background.
     StaleWhileRevalidate = "stale-while-revalidate",
-    /// Stale, served because the origin failed.
+    /// The stored response is stale, and served because the origin failed.
     StaleIfError = "stale-if-error",
-    /// Stale, served because the origin is unreachable.
+    /// The stored response is stale, and served because the origin is unreachable.
     StaleIfDisconnected = "stale-if-disconnected",
     /// The origin was unreachable or did not respond in time.
     OriginError = "origin-error",

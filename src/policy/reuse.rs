@@ -12,21 +12,22 @@ use super::{
 /// The decision about a stored response that a request selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// Serve it: it is fresh enough.
+    /// Serve the stored response: it is fresh enough.
     Fresh,
-    /// Serve it, and revalidate it in the background.
+    /// Serve the stored response stale, and revalidate it in the background.
     StaleWhileRevalidate,
-    /// Serve it once more after a soft purge, and fetch it again in the background.
-    SoftPurged,
-    /// Serve it once more after a version change of its namespace, and fetch it again in the
+    /// Serve the stored response once more after a soft purge, and fetch it again in the
     /// background.
+    SoftPurged,
+    /// Serve the stored response once more after a version change of its namespace, and fetch it
+    /// again in the background.
     PreviousVersion,
-    /// Serve it stale: the request's `max-stale` allows it.
+    /// Serve the stored response stale: the request's `max-stale` allows it.
     StaleByRequest,
-    /// Validate it with the origin, conditionally if there is a validator. If the origin fails,
-    /// `stale` decides.
+    /// Validate the stored response with the origin, conditionally if it has a validator. If the
+    /// origin fails, `stale_on_error` decides.
     Revalidate(Reason),
-    /// Do not serve it to this request, not even after validation.
+    /// Do not serve the stored response to this request, not even after validation.
     Unusable(Reason),
 }
 

@@ -40,14 +40,14 @@ impl CacheRule {
         !self.ttl.is_empty()
     }
 
-    /// Returns the longest use of a response under this rule, fresh and stale. An origin may extend
-    /// it.
+    /// Returns how long a response may be used under this rule, fresh and stale. The origin may
+    /// extend this time.
     pub fn max_use(&self) -> Duration {
         let fresh = self.ttl.iter().map(|(_, time)| time).max().unwrap_or_default();
         fresh.saturating_add(self.max_stale_window())
     }
 
-    /// Returns the longest use of a stale response under this rule.
+    /// Returns how long a response may be used under this rule after it became stale.
     pub fn max_stale_window(&self) -> Duration {
         let windows = [self.stale_while_revalidate, self.stale_if_error];
         windows
@@ -143,9 +143,9 @@ pub enum TtlFrom {
     Origin,
     /// The rule's `ttl` wins.
     Rule,
-    /// The shorter of the two.
+    /// The shorter of the two lifetimes wins.
     Min,
-    /// The longer of the two.
+    /// The longer of the two lifetimes wins.
     Max,
 }
 

@@ -34,13 +34,13 @@ fn forbids_stale(freshness: &Freshness, by_origin: Option<u32>) -> bool {
         || is_silent
 }
 
-/// Returns whether a client's `max-stale` may be followed for this response.
+/// Returns whether a client's `max-stale` may be honoured for this response.
 pub(super) fn permits_max_stale(freshness: &Freshness) -> bool {
     !forbids_stale(freshness, None)
 }
 
 /// Returns whether a softly purged response may be served until its successor is stored. The purge
-/// asked for that, so only constraints that forbid all stale responses count.
+/// allows stale use, so only constraints that forbid all stale responses count.
 pub(super) fn permits_soft_purge(freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(FORBID_STALE)
 }
@@ -90,11 +90,11 @@ fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &Cach
         || forbids_stale(freshness, freshness.stale_if_error)
 }
 
-/// Returns the reason for serving a stored response after a failed fetch, or `None` if it may not
-/// be.
+/// Returns the reason for serving a stored response after a failed fetch, or `None` if it must not
+/// be served.
 ///
-/// A status is a failure if [`is_error`] holds. A stored error replaces no failure: newer errors
-/// are passed on. Neither does a response that has [ended](Freshness::has_ended). A request's own
+/// A status is a failure if [`is_error`] holds. A stored error is not served, since newer errors
+/// are passed on; nor is a response that has [ended](Freshness::has_ended). A request's own
 /// `stale-if-error` extends the window if the rule honours request directives.
 pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
@@ -127,22 +127,22 @@ pub(crate) fn stale_on_error(
     (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
-/// Returns whether a response counts as an origin failure (RFC 5861 §4). 429 does, since it is
-/// about the rate of requests, not the resource (RFC 6585 §4).
+/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 does, since it is about
+/// the rate of requests, not the resource (RFC 6585 §4).
 pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-/// Returns whether a response revokes the stored response for its request. The resource is gone, or
-/// access was denied. From then on no older response is served on failure.
+/// Returns whether a status revokes the stored response: the resource is gone, or access was
+/// denied. A revoked response is not served on failure.
 pub(crate) fn revokes_stored(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403 | 404 | 410)
 }
 
 /// Returns the freshness of a revoked response: stale, and usable only after validation.
 ///
-/// The windows are kept, so that stores retain it as long as older copies. It is later than these
-/// by any node's clock.
+/// Keeps the windows, so that stores retain the response as long as older copies. Its time of
+/// receipt is later than theirs by any node's clock.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));

@@ -19,9 +19,9 @@ use super::{
 /// explicit freshness: for `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2), and `PUT`, since
 /// `Content-Location` has the same meaning there (RFC 9110 §8.7).
 ///
-/// `request_directives` and `directives` belong to the two messages. A refusal carries the one
-/// reason that is shown. [`stored_fields`](super::stored_fields::stored_fields) selects the fields
-/// to store, and [`Freshness`] the time.
+/// `request_directives` are those of the request, and `directives` those of the response. A refusal
+/// carries the reason that users see. [`stored_fields`](super::stored_fields::stored_fields)
+/// selects the fields to store; [`Freshness`] limits how long they may be used.
 pub fn storable(
     (request, request_directives): (&RequestHead<'_>, &RequestDirectives),
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
@@ -69,12 +69,12 @@ fn request_allows(
     if honoured && request_directives.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
 }
 
-/// Clears cookies of one client, as the response to a logout does. Without explicit freshness from
-/// the origin, such a response is for one client.
+/// Field name of `Clear-Site-Data`, which clears a client's cookies, for instance on logout.
+/// Without explicit freshness from the origin, a response with this field is for one client.
 pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Returns whether a response that sets a cookie may be stored without the cookie. In a user's own
-/// partition, a rule may allow it.
+/// partition, a lifetime from the rule suffices.
 fn may_set_cookies(
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
     freshness: &Freshness,
@@ -95,7 +95,7 @@ fn is_fresh_by_origin(
     lifetime > freshness.initial_age
 }
 
-/// Rejects statuses that answer one request only. They depend on fields that are not part of the
+/// Rejects statuses that apply to one request only. They depend on fields that are not part of the
 /// key, or their specification forbids storing (RFC 6585).
 fn status_allows(status: StatusCode) -> Result<(), Reason> {
     match status.as_u16() {
@@ -107,7 +107,7 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
     }
 }
 
-/// Rejects statuses about credentials, unless the partition separates by these.
+/// Rejects statuses about credentials (401, 403) on routes with a partition.
 fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Reason> {
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(());
@@ -122,9 +122,10 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
 /// The reason why no rule may keep responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TtlRefusal {
-    /// They are never stored.
+    /// Responses with the status are never stored.
     NeverStored,
-    /// Any client could trigger one by its method, target or fields, and poison the cache.
+    /// Any client could trigger such a response by its method, target or fields, and poison the
+    /// cache.
     ByAnyClient,
 }
 
@@ -147,7 +148,7 @@ fn directives_allow(
         return Err(Reason::Private);
     }
     if directives.must_understand {
-        // Overrides a `no-store` meant for caches that do not understand it.
+        // `must-understand` overrides a `no-store` for caches that do not understand the status.
         return if is_understood(status) { Ok(()) } else { Err(Reason::MustUnderstand) };
     }
     if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
@@ -166,7 +167,7 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    // An invalid field name means that more than fields selects the response.
+    // An invalid field name means that not only fields select the response.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
     let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
     if list::members(response.headers, header::VARY).any(is_unkeyed) {
@@ -180,8 +181,8 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
 
 /// Returns whether a field carries the client's address to the origin.
 ///
-/// The address is part of no key. It is taken from the connection, so the field as the client sent
-/// it does not select the response.
+/// The address is part of no key. Larder takes it from the connection, so the field as the client
+/// sent it does not select the response.
 pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }
@@ -195,7 +196,7 @@ fn represents_target(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> 
         .is_some_and(|target| target == request.target)
 }
 
-/// Returns whether a stored copy could be used: fresh, validated, or stale.
+/// Checks whether a stored copy could be used: fresh, validated, or stale.
 fn worth_storing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

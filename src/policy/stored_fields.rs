@@ -9,7 +9,7 @@ use super::ResponseDirectives;
 
 /// Returns the fields to store, in order.
 ///
-/// Left out are connection and proxy-authentication fields, fields named by `Connection`,
+/// Leaves out connection and proxy-authentication fields, fields named by `Connection`,
 /// `no-cache="…"` or `private="…"`, `Set-Cookie`, an upstream's `X-API-Cache`, and `Age`, which is
 /// part of [`Freshness`](super::Freshness).
 pub fn stored_fields(response: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {

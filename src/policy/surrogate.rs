@@ -30,8 +30,8 @@ pub(super) struct SurrogateControl<'a> {
     pub(super) applicable: SmallVec<[&'a [u8]; 2]>,
 }
 
-/// Parses the directives for all surrogates and for this one. Directives for this device take
-/// precedence, and `no-store` over `max-age`.
+/// Parses the directives for all surrogates and for Larder. Directives for Larder take precedence.
+/// `no-store` takes precedence over `max-age`.
 pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
     let (mut for_all, mut for_larder) = (None, None);
     for member in list::members(response, SURROGATE_CONTROL) {
@@ -53,7 +53,7 @@ pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
     SurrogateControl { directive: for_larder.or(for_all), applicable }
 }
 
-/// The addressee of a member.
+/// The device that a member addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TargetDevice {
     Any,
@@ -80,11 +80,11 @@ impl TargetDevice {
     }
 }
 
-/// Directives that are often written after `;` by mistake, besides the restrictions.
+/// Directives, other than restrictions, that are often written after `;` by mistake.
 const DIRECTIVES: [&[u8]; 6] =
     [b"public", b"max-age", b"s-maxage", b"immutable", b"no-transform", b"must-understand"];
 
-/// Keeps the first directive unless a later one is `no-store`.
+/// Returns `NoStore` if either directive is that, else the first one.
 fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> SurrogateDirective {
     match (known, next) {
         (_, SurrogateDirective::NoStore) | (None, _) => next,
@@ -92,7 +92,7 @@ fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> Surr
     }
 }
 
-/// Parses a directive such as `max-age=60+30;device`.
+/// Parses a directive such as `max-age=60+30;device`. Returns `None` if it is unknown or malformed.
 fn directive(member: &[u8]) -> Option<SurrogateDirective> {
     let directive = list::trim(member.split(|byte| *byte == b';').next()?);
     if directive.eq_ignore_ascii_case(b"no-store") {

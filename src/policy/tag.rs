@@ -12,7 +12,7 @@ const SPACED: [HeaderName; 2] =
 const LISTED: [HeaderName; 2] =
     [HeaderName::from_static("cache-tag"), HeaderName::from_static("edge-cache-tag")];
 
-/// A list of strings (RFC 9875), meant for all caches on the path.
+/// The field with a list of groups (RFC 9875), meant for all caches on the path.
 const GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// Maximum number of tags per response; RFC 9875 requires 32 groups.
@@ -24,7 +24,7 @@ pub(crate) const MAX_LENGTH: usize = 1024;
 /// Removes the tag fields from a response and returns their tags in order, without empty ones.
 ///
 /// Clients do not see tags, except for `Cache-Groups`, which stays. Each group gives two tags: its
-/// name, for purges by name, and its name on this host, for invalidation by responses of the same
+/// name, for purges by name, and its name with the host, for invalidation by responses of the same
 /// host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
     let mut tags = Vec::new();
@@ -47,9 +47,9 @@ fn groups(headers: &HeaderMap) -> Vec<String> {
     groups
 }
 
-/// Removes the tag fields that are not for clients.
+/// Removes all tag fields except `Cache-Groups` from a response.
 pub(crate) fn strip(response: &mut HeaderMap) {
-    // Most responses have none, which one pass over the names shows.
+    // Most responses have no tag fields, which one pass over the names shows.
     if !response.keys().any(is_stripped) {
         return;
     }
@@ -58,10 +58,10 @@ pub(crate) fn strip(response: &mut HeaderMap) {
     }
 }
 
-/// Returns whether all tags of these fields can be kept.
+/// Returns whether all tags in the fields can be stored.
 ///
-/// There may be too many, one may be too long, or a field may not be text. Such a response is not
-/// stored, since a purge of a lost tag would miss it.
+/// They cannot if there are too many, one is too long, or a field is not text. The response is then
+/// not stored, since a purge of a lost tag would miss it.
 pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
     if !has_any(headers) {
         return true;
@@ -77,8 +77,8 @@ pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
 
 /// Returns the tags in the fields of a response or purge request, in order, without empty ones.
 ///
-/// Tags are compared byte by byte, even if the inventor of the field ignores case. A `Cache-Groups`
-/// that is not a list of strings is ignored.
+/// Tags are compared byte by byte, even if the field's vendor ignores case. A `Cache-Groups` that
+/// is not a list of strings is ignored.
 pub(crate) fn read(headers: &HeaderMap) -> Vec<String> {
     let mut tags = Vec::new();
     for name in &SPACED {
@@ -97,7 +97,7 @@ pub(crate) fn read_spaced(headers: &HeaderMap, name: &HeaderName, tags: &mut Vec
     split(headers, name, &[' ', ','], tags);
 }
 
-/// Returns whether any of the fields is present.
+/// Returns whether any tag field is present.
 pub(crate) fn has_any(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| is_stripped(name) || *name == GROUPS)
 }

@@ -13,16 +13,16 @@ use super::stored_fields::{append_all, is_never_stored, listed_by_connection};
 /// The source of a stored response's `ETag`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtagOrigin {
-    /// The origin, which can validate it.
+    /// The origin, which can validate the tag.
     Origin,
-    /// Larder; valid towards clients only.
+    /// Larder. Only clients can use the tag; the origin does not know it.
     Larder,
 }
 
 /// Whether a request to the origin may result in a 304.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conditionality {
-    /// It carries a validator of the stored response.
+    /// The request carries a validator of the stored response.
     Conditional,
     /// The stored response has no validator from the origin.
     Unconditional,
@@ -63,7 +63,7 @@ pub(crate) fn make_conditional(
 
 /// Removes conditions and `Range` from a request, so that its response can be stored.
 pub(crate) fn make_unconditional(request: &mut HeaderMap) {
-    // Most requests have none, which one pass over the names shows.
+    // Most requests have no conditions, which one pass over the names shows.
     if !request.keys().any(is_condition) {
         return;
     }
@@ -122,8 +122,8 @@ pub(crate) enum Precondition {
 /// Evaluates the conditions of a `GET` or `HEAD` request against a stored response (§4.3.2).
 ///
 /// The stored response is fresh or validated. `If-None-Match` takes precedence over
-/// `If-Modified-Since`. Without `Last-Modified`, the stored `Date` counts, and without that the
-/// time of receipt. Conditions apply to a stored 200 only.
+/// `If-Modified-Since`. Without `Last-Modified`, the stored `Date` counts; without `Date`, the time
+/// of receipt. Conditions apply to a stored 200 only.
 pub(crate) fn evaluate(
     request: &HeaderMap,
     status: StatusCode,
@@ -204,8 +204,9 @@ pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Times
     fresh
 }
 
-/// Includes `Vary`, since many frameworks send a shorter one with a 304 than with the content. A
-/// 304 with a longer `Vary` updates nothing.
+/// Fields about the stored content, which a 304 does not update. `Vary` is one of them, since many
+/// frameworks send a shorter one with a 304 than with the content. A 304 with a longer `Vary`
+/// updates nothing.
 const DESCRIBES_STORED: [HeaderName; 6] = [
     header::VARY,
     header::CONTENT_LENGTH,

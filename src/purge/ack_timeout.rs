@@ -18,7 +18,7 @@ impl From<Duration> for AckTimeout {
 }
 
 impl AckTimeout {
-    /// Upper bound of any timeout.
+    /// Upper bound of both timeouts.
     const MAX: Duration = Duration::from_hours(24);
 
     pub(super) fn deadlines(self, now: Instant) -> AckDeadlines {
@@ -35,7 +35,7 @@ pub(super) struct AckDeadlines {
 }
 
 impl AckDeadlines {
-    /// Returns the deadline that applies while a node with a lease lags, or otherwise.
+    /// Returns the deadline for live nodes if `awaits_live`, else the one for lost nodes.
     pub(super) fn select(self, awaits_live: bool) -> Instant {
         if awaits_live { self.live } else { self.lost }
     }

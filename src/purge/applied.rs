@@ -23,11 +23,12 @@ use crate::{
     purge::planted::PlantedBug,
 };
 
-/// Maximum number of selectors tracked exactly, 50 to 110 bytes each. Beyond it the oldest share
+/// Maximum number of selectors tracked exactly, 50 to 110 bytes each. Older selectors share
 /// buckets.
 const MAX_SELECTORS: usize = 1 << 18;
 
-/// Time after which an unsynced node serves nothing. Other nodes then drop it from the membership.
+/// Time after which an unsynced node serves nothing. Other nodes then drop the node from the
+/// membership.
 pub(super) const NODE_EXPIRY: Duration = Duration::from_mins(10);
 
 /// Sentinel for `synced_until`: no lease yet, so no other node waits for this one.
@@ -38,7 +39,7 @@ const SIGNED_OFF: u64 = 1;
 /// What a node may serve while it does not follow the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnsyncedPolicy {
-    /// Only responses fetched more recently than this; nothing after ten minutes.
+    /// Only responses requested from the origin within this time; nothing after ten minutes.
     Bounded(Duration),
     /// Any fresh response, without the guarantee that purged responses are gone.
     Serve,
@@ -47,11 +48,11 @@ pub enum UnsyncedPolicy {
 /// The node's position in the log, and its purge table.
 ///
 /// A stored response remembers the table version at which it last passed the check. Until the next
-/// purge, another check costs two comparisons and no lock.
+/// purge, a check costs two comparisons and no lock.
 pub struct AppliedPurges {
     /// A copy of the table's version that is readable without the lock.
     version: AtomicU64,
-    /// The end of the lease, in milliseconds of [`millis`].
+    /// The end of the lease in the unit of [`millis`], or a sentinel.
     synced_until: AtomicU64,
     table: RwLock<PurgeTable>,
     unsynced_policy: UnsyncedPolicy,
@@ -64,14 +65,14 @@ pub struct AppliedPurges {
     propagations: PropagationTracker,
 }
 
-/// A response that has not arrived yet, or only in part.
+/// A response that has not arrived completely yet.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedResponse<'a> {
     /// The normalised URL.
     pub url: &'a [u8],
-    /// The other attributes that selectors match.
+    /// Attributes other than the URL and tags that selectors match.
     pub attributes: ResponseAttributes<'a>,
-    /// The tags, if they are known already.
+    /// The tags; `None` if they are not known yet.
     pub tags: Option<&'a [String]>,
 }
 
@@ -79,7 +80,7 @@ pub struct ExpectedResponse<'a> {
 #[derive(Debug)]
 pub struct RevocableFact {
     stamp: FenceStamp,
-    /// The table version at which it last passed the check.
+    /// The table version at which the fact last passed the check.
     checked: AtomicU64,
 }
 
@@ -94,7 +95,7 @@ fn system_now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Milliseconds of the process's monotonic clock, offset past [`NEVER_LEASED`] and [`SIGNED_OFF`].
+/// Converts an instant to milliseconds of the monotonic clock, above all sentinels.
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = at.saturating_duration_since(*START);
@@ -124,7 +125,7 @@ impl AppliedPurges {
         }
     }
 
-    /// Returns the stamp to take before the origin request and to store with the response.
+    /// Returns the stamp of an origin request: taken before the request, stored with the response.
     pub fn stamp(&self) -> FenceStamp {
         let began = millis(Instant::now());
         let table = self.table.read();
@@ -140,11 +141,11 @@ impl AppliedPurges {
         self.look_up(response, started)
     }
 
-    /// Returns whether a fact about the credential with this digest still holds.
+    /// Returns whether no later record has revoked a fact about a credential. A node that is not
+    /// synced trusts only recent facts.
     ///
-    /// Like a stored response, it is revoked by a later record that selects it. `started` is the
-    /// time of the request. Costs two comparisons and no lock, unless something was purged since
-    /// the last check.
+    /// `started` is the time of the request. Costs two comparisons and no lock, unless something was
+    /// purged since the last check.
     pub fn still_holds(
         &self,
         fact: &RevocableFact,
@@ -197,7 +198,8 @@ impl AppliedPurges {
         !self.table.read().may_select(stamp.version, expected.url, expected.attributes)
     }
 
-    /// Returns whether a fetched response with these tags survives the purges since its stamp.
+    /// Returns whether a fetched response with these tags is alive after the purges since its
+    /// stamp.
     pub fn judge_fetched(
         &self,
         stamp: &FenceStamp,
@@ -214,8 +216,8 @@ impl AppliedPurges {
 
     /// Returns whether no record between the positions `since` and `own` may select this response.
     ///
-    /// Without known tags, any purge of a tag may select it. Also false if the records in between
-    /// are not all available.
+    /// If the tags are unknown, any purge of a tag may select the response. Also returns `false` if
+    /// some of the records in between are no longer kept.
     pub fn is_untouched(&self, since: Fence, own: u64, expected: &ExpectedResponse<'_>) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
         let records = self.recent.between(since.log, since.seq, own);
@@ -246,7 +248,8 @@ impl AppliedPurges {
         until == u64::MAX || millis(started) < until || PlantedBug::IgnoredLease.is_planted()
     }
 
-    /// Extends the lease requested at `requested_at`, after every record known at that time was applied.
+    /// Extends the lease from `requested_at`. Call this once every record known at that time is
+    /// applied.
     ///
     /// Later purges wait for this node until the lease ends.
     pub fn renew_lease(&self, requested_at: Instant, lease: Duration) {
@@ -262,7 +265,7 @@ impl AppliedPurges {
         self.synced_until.store(SIGNED_OFF, Ordering::Release);
     }
 
-    /// Returns the maximum age of an origin request that an unsynced node may still use.
+    /// Returns how long after the origin request an unsynced node may still use the response.
     pub fn unsynced_ttl(&self) -> Duration {
         match self.unsynced_policy {
             UnsyncedPolicy::Bounded(ttl) => ttl,
@@ -270,11 +273,11 @@ impl AppliedPurges {
         }
     }
 
-    /// Starts following a log at this position; responses with an older fence or another log are
+    /// Starts following a log at this position. Responses with an older fence or another log are
     /// invalid.
     ///
     /// `raise` is the cause, if stored responses may become invalid. Subscribers see no gap if the
-    /// numbers continue under a new log id.
+    /// sequence numbers continue under a new log id.
     pub fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         let before = self.change(|table| {
             let before = table.fence();
@@ -312,7 +315,7 @@ impl AppliedPurges {
         self.change(|table| table.apply_pending(purge))
     }
 
-    /// Removes a pending purge, once its record is applied.
+    /// Removes a pending purge. Call this once its record is applied.
     pub fn remove_pending(&self, pending: PendingPurgeId) {
         self.change(|table| table.remove_pending(pending));
     }
@@ -321,7 +324,7 @@ impl AppliedPurges {
         &self.recent
     }
 
-    /// Returns the propagation of a record, if it is among the last 1,000.
+    /// Returns the propagation of a record, or `None` if it is not among the last 1,000.
     pub(super) fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.propagations.find(seq)
     }
@@ -336,7 +339,7 @@ impl AppliedPurges {
         self.propagations.record_acknowledged(place, SystemTime::now().into());
     }
 
-    /// Returns how far back the log reaches. Responses requested earlier are invalid.
+    /// Returns how far back the applied records reach. Responses requested earlier are invalid.
     pub fn reach(&self, now: Timestamp) -> Duration {
         let begun = Timestamp::from_millis(self.begun.load(Ordering::Relaxed));
         let low_watermark_at = self.table.read().low_watermark_at();

@@ -12,7 +12,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// Draws an identifier.
+/// Returns a random identifier.
 pub(super) fn random_id() -> u64 {
     let mut drawn = [0; 8];
     let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);

@@ -1,4 +1,4 @@
-//! The purge log as the rest of the node uses it, in memory or in Redis.
+//! The purge log, in memory or in Redis, behind one interface.
 
 use std::{
     sync::Arc,
@@ -24,8 +24,8 @@ use crate::{
 
 /// The purge log of a node.
 ///
-/// A standalone node keeps it in memory. The nodes of a fleet share a log in Redis, and each node
-/// applies the records of the others.
+/// A standalone node keeps its log in memory. The nodes of a fleet share a log in Redis, and each
+/// node applies the records of the others.
 pub struct PurgeLog {
     applied_purges: Arc<AppliedPurges>,
     sync_state: watch::Sender<SyncState>,
@@ -57,7 +57,7 @@ impl PurgeLog {
         Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
-    /// Creates a log in Redis, followed by tasks on `runtime` until this is dropped.
+    /// Connects to a log in Redis. Tasks on `runtime` follow the log until the value is dropped.
     ///
     /// Redis need not be reachable yet.
     pub fn in_redis(
@@ -89,10 +89,11 @@ impl PurgeLog {
         self.sync_state.subscribe()
     }
 
-    /// Appends a purge, and waits at most `ack_timeout` until no node serves what it selects.
+    /// Appends a purge, and waits up to `ack_timeout` until no node serves the purged responses.
     ///
-    /// The receipt states whether that is so. On success this node has applied the purge. Fails at
-    /// once if the node does not follow the log, and after two seconds if Redis does not respond.
+    /// The receipt states whether some node may still serve them. On success this node has applied
+    /// the purge. Fails at once if the node does not follow the log, and after two seconds if Redis
+    /// does not respond.
     pub async fn append(
         &self,
         purge: Purge,
@@ -102,8 +103,8 @@ impl PurgeLog {
         self.append_notifying(purge, ack_timeout.into(), on_appended).await
     }
 
-    /// Like [`append`](Self::append), but also signals when the purge is in the log and applied
-    /// here.
+    /// Like [`append`](Self::append), but also signals when the purge is in the log and applied on
+    /// this node.
     pub async fn append_notifying(
         &self,
         purge: Purge,
@@ -117,9 +118,9 @@ impl PurgeLog {
         }
     }
 
-    /// Like [`append`](Self::append), unless this key was used anywhere in the last 24 hours.
+    /// Like [`append`](Self::append), unless any node used this key in the last 24 hours.
     ///
-    /// In that case it waits for the earlier purge instead.
+    /// For a used key, waits for the acknowledgement of the earlier purge and appends nothing.
     pub async fn append_deduplicated(
         &self,
         purge: Purge,
@@ -153,7 +154,7 @@ impl PurgeLog {
 
     /// Stops serving stored responses and signs off, so that other nodes do not wait for this one.
     ///
-    /// Call it after the last request. Takes at most three seconds.
+    /// Call this after the last request. Takes at most three seconds.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = &self.backend {
             Box::pin(redis.leave()).await;
@@ -167,16 +168,16 @@ impl PurgeLog {
         }
     }
 
-    // ── What was purged ──
+    // ── Applied records ──
 
     /// Returns the records that this node applied last, at most 4,096, latest first.
     ///
-    /// They include records found in the log at startup.
+    /// Includes records found in the log at startup.
     pub fn recent_records(&self) -> Vec<Arc<PurgeRecord>> {
         self.applied_purges.recent_records().list()
     }
 
-    /// Returns the known propagation of a record, if it is among the last 1,000.
+    /// Returns the propagation of a record, or `None` if it is not among the last 1,000.
     pub fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.applied_purges.propagation(seq)
     }
@@ -193,9 +194,9 @@ impl PurgeLog {
 
     // ── Coordination of the fleet ──
 
-    /// Returns whether this is the first call in the fleet with this key within this time.
+    /// Returns whether this is the fleet's first call with this key within this time.
     ///
-    /// A call that fails may have used up the key.
+    /// A call that fails may have used the key.
     pub async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.dedup(key, within)),
@@ -203,7 +204,7 @@ impl PurgeLog {
         }
     }
 
-    /// Acquires the leader lease of this name, unless another node holds it.
+    /// Acquires the leader lease of this name. Returns `None` if another node holds it.
     pub async fn acquire_lease(&self, name: &str) -> Result<Option<LeaderLease>, LogUnavailable> {
         Ok(match &self.backend {
             Backend::Memory(memory) => memory.acquire_lease(name).map(LeaseBackend::Memory),
@@ -212,7 +213,7 @@ impl PurgeLog {
         .map(LeaderLease))
     }
 
-    /// Returns the value that any node stored last under this name.
+    /// Returns the last value that a node of the fleet stored under this name.
     pub async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.fleet_value(name)),
@@ -231,7 +232,7 @@ impl PurgeLog {
         }
     }
 
-    /// Returns the id of this node in receipts; none on a standalone node.
+    /// Returns the id of this node in receipts, or `None` on a standalone node.
     pub fn node(&self) -> Option<NodeId> {
         match &self.backend {
             Backend::Memory(_) => None,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::{AppliedPurges, DedupOutcome, PurgeReceipt, identifier::random_id};
 use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
-/// Maximum number of keys. Beyond it expired keys are dropped, then all of them.
+/// Maximum number of keys. At the limit, expired keys are dropped; if that is not enough, all keys.
 const MAX_KEYS: usize = 100_000;
 /// How long an idempotency key is remembered.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
@@ -25,7 +25,7 @@ pub(super) struct MemoryLog {
     leaders: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
-/// Results by key, each until its expiry.
+/// A map of results, each kept until it expires.
 struct ExpiringKeys<T>(Mutex<HashMap<Box<str>, (Instant, T)>>);
 
 /// A leader lease within this process.
@@ -36,7 +36,7 @@ pub(super) struct MemoryLeaderLease {
 }
 
 impl MemoryLog {
-    /// Creates a log with a random id: stored responses do not outlive the process either.
+    /// Creates a log with a random id. Like the log, stored responses do not outlive the process.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
         applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {

@@ -1,4 +1,4 @@
-//! The purge log: an ordered sequence of purges, and the records that this node has applied.
+//! The purge log: an ordered sequence of purge records, and the purges that this node has applied.
 
 mod ack_timeout;
 mod applied;

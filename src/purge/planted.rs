@@ -1,9 +1,8 @@
 //! Deliberate bugs that the tests must find.
 //!
-//! The purge checker and the randomised requests of `tests/it/sharing` and
-//! `tests/it/request_content` run against them. In builds
-//! with the feature `planted-bugs`, `LARDER_PLANTED` activates one of them; other builds contain
-//! none.
+//! The tests are the purge checker and the randomised requests of `tests/it/sharing` and
+//! `tests/it/request_content`. In builds with the feature `planted-bugs`, `LARDER_PLANTED`
+//! activates one bug; other builds contain none.
 
 use std::sync::LazyLock;
 
@@ -88,7 +87,7 @@ impl PlantedBug {
     }
 }
 
-/// Replaces the credentials by those of the previous call.
+/// Replaces the credentials with those of the previous call.
 #[cold]
 pub(crate) fn swap_credentials(credentials: &mut HeaderValue) {
     static PREVIOUS: Mutex<Option<HeaderValue>> = Mutex::new(None);

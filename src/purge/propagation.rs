@@ -19,17 +19,17 @@ const MAX_NODES: usize = 256;
 /// The progress of one record through the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
-    /// When this node applied it.
+    /// When this node applied the record.
     pub applied: Timestamp,
-    /// When this node learned that each other node had applied it.
+    /// When this node learned that each other node had applied the record.
     ///
-    /// That is immediate for records appended by this node, and takes up to a second otherwise.
+    /// Other nodes report at once if this node appended the record, else within a second.
     pub others: Vec<(NodeId, Timestamp)>,
-    /// When this node acknowledged the record, if it appended it.
+    /// When this node acknowledged the record; `None` if another node appended it.
     pub acknowledged: Option<Timestamp>,
 }
 
-/// The propagation of the last records, by sequence number.
+/// Tracks the propagation of recent records, by sequence number.
 #[derive(Debug, Default)]
 pub(super) struct PropagationTracker(Mutex<TrackedRecords>);
 
@@ -51,7 +51,7 @@ impl PropagationTracker {
         if known.propagations.back().is_some_and(|(last, _)| *last >= at.seq) {
             return;
         }
-        // Other nodes may have applied it before this one.
+        // Other nodes may have applied the record before this one.
         let others = known.node_positions.iter().filter(|(_, position)| **position >= at.seq);
         let others = others.map(|(node, _)| (*node, now)).collect();
         let propagation = Propagation { applied: now, others, acknowledged: None };
@@ -72,7 +72,7 @@ impl PropagationTracker {
         }
         for (seq, propagation) in known.propagations.iter_mut().rev() {
             if propagation.others.iter().any(|(known, _)| *known == node) {
-                // Earlier records were marked when this one was.
+                // When this record was marked, all earlier ones were too.
                 return;
             }
             if *seq <= position.seq && propagation.others.len() < MAX_NODES {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::NodeId;
 
-/// A purge that is in the log and applied on this node.
+/// The receipt of a purge that is in the log and applied on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeReceipt {
     /// Sequence number of the record.
     pub seq: u64,
-    /// Number of nodes that have applied it, including this one.
+    /// Number of nodes that have applied the record, including this one.
     pub applied: u32,
     /// Number of known nodes that have not signed off. A node that vanished counts for ten minutes.
     pub total: u32,
@@ -24,8 +24,8 @@ pub struct PurgeReceipt {
 pub enum Acknowledgement {
     /// No node uses a response that was requested from the origin before the purge.
     Given,
-    /// Some node may: one listed in the receipt, or an unknown one in the first three seconds of a
-    /// log.
+    /// A node may still use such a response: one listed in the receipt, or an unknown one in the
+    /// first three seconds of a log.
     Pending,
 }
 
@@ -46,7 +46,7 @@ pub enum DedupOutcome {
 pub struct LogUnavailable;
 
 impl PurgeReceipt {
-    /// Default acknowledgement timeout.
+    /// Default time to wait for the acknowledgement of a purge.
     pub const DEFAULT_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Creates the receipt of a standalone node.

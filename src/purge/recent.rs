@@ -1,4 +1,4 @@
-//! The last records applied: a list for queries, and subscriptions to each record.
+//! The last records applied: a list for queries, and subscriptions to new records.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +29,7 @@ const SKEW: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct RecentRecords {
     kept: Mutex<RecordBuffer>,
-    /// Number of items pushed so far.
+    /// Number of events pushed so far.
     count: watch::Sender<u64>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct RecentRecords {
 struct RecordBuffer {
     items: VecDeque<BufferedEvent>,
     bytes: usize,
-    /// Number of items dropped before these.
+    /// Number of events dropped from the front.
     evicted: u64,
 }
 
@@ -62,27 +62,27 @@ enum BufferedEvent {
 pub struct LogEvents {
     recent: Arc<RecentRecords>,
     count: watch::Receiver<u64>,
-    /// Number of items passed so far.
+    /// Number of events returned or skipped so far.
     passed: u64,
     has_begun: bool,
 }
 
-/// An item of a subscription.
+/// An event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
-    /// A point from which records are complete: all after `fence`, and all since `at`.
+    /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// They belong to this log and to logs that continue it without a gap. It comes first, and
-    /// again if records may be missing because they were lost or the subscriber was too slow.
+    /// Both apply to this log and to logs that continue it without a gap. The event comes first,
+    /// and again if records may be missing because they were lost or the subscriber was too slow.
     Begin {
         /// The position before the first record that follows.
         fence: Fence,
-        /// A time such that every record appended later follows.
+        /// A time after which no appended record is missing.
         at: Timestamp,
     },
     /// The next record.
     Record {
-        /// The log that contains it.
+        /// The log that contains the record.
         log: LogId,
         /// The record itself.
         record: Arc<PurgeRecord>,
@@ -127,7 +127,7 @@ impl RecentRecords {
             .collect()
     }
 
-    /// Returns the records kept of a log between two positions, exclusive.
+    /// Returns the kept records of a log between two sequence numbers, both exclusive.
     pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<PurgeRecord>> {
         let kept = self.kept.lock();
         let of_log = kept.items.iter().rev().filter_map(|item| item.record_of(log));
@@ -151,7 +151,7 @@ impl RecentRecords {
 }
 
 impl RecordBuffer {
-    /// Adds an item, evicts the oldest ones, and returns the number of items pushed so far.
+    /// Adds an event, evicts the oldest ones over the limits, and returns the number pushed so far.
     fn take(&mut self, item: BufferedEvent) -> u64 {
         self.bytes += item.size();
         self.items.push_back(item);
@@ -188,7 +188,7 @@ impl BufferedEvent {
 }
 
 impl LogEvents {
-    /// Returns the next item when there is one. Cancel-safe.
+    /// Waits for the next event and returns it. Cancel-safe.
     pub async fn next(&mut self) -> LogEvent {
         loop {
             self.count.mark_unchanged();
@@ -200,7 +200,7 @@ impl LogEvents {
         }
     }
 
-    /// Returns the next item, if there is one.
+    /// Returns the next event, or `None` if there is none yet.
     pub fn try_next(&mut self) -> Option<LogEvent> {
         let kept = self.recent.kept.lock();
         if self.passed < kept.evicted {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Which records stay in Redis. Responses older than the oldest record are invalid.
+/// Which records stay in Redis. Responses stored before the oldest record are invalid.
 ///
 /// A record with two selectors takes about 300 bytes in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,18 +11,19 @@ pub struct LogRetention {
     pub min_records: u64,
     /// Approximate maximum number of records.
     pub max_records: u64,
-    /// Age up to which other records are kept: the longest time that a response may be used.
+    /// Age up to which further records are kept: the longest time that a response may be used.
     pub lifetime: Duration,
 }
 
 impl LogRetention {
-    /// Returns the retention for responses used up to this long, at least a day.
+    /// Returns the retention for responses that may be used for `lifetime`; keeps at least a day.
     pub fn of(lifetime: Duration) -> Self {
         let lifetime = lifetime.max(Self::DAY).saturating_add(Self::SLACK);
         Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
-    /// Origins may set a longer lifetime than any route; a day covers the usual ones.
+    /// Minimum lifetime. Origins may set longer lifetimes than any route; a day covers the usual
+    /// ones.
     const DAY: Duration = Duration::from_hours(24);
 
     /// Allowance for origin requests of nodes that have not applied a record yet.

@@ -7,7 +7,7 @@ use crate::fence::Fence;
 pub struct SyncState {
     /// The position of the last record applied.
     pub fence: Fence,
-    /// Whether further records would be received.
+    /// Whether this node receives further records.
     pub link: LinkState,
 }
 
@@ -21,7 +21,7 @@ pub enum LinkState {
 }
 
 impl SyncState {
-    /// Returns whether the record at this position is applied.
+    /// Returns whether the node has applied the record at this position.
     pub fn has_reached(&self, fence: Fence) -> bool {
         self.fence.log == fence.log && self.fence.seq >= fence.seq
     }

@@ -1,13 +1,13 @@
 //! Causes of a low watermark raise.
 
-/// Why everything stored earlier is invalid: purges of it may have been missed.
+/// Why all responses stored earlier are invalid: this node may have missed purges of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatermarkRaise {
     /// The log was gone: flushed, evicted, or never there.
     Empty,
     /// The Redis server restarted or failed over, so its last records may be missing.
     Restart,
-    /// The log is not the one followed before, or contains foreign entries.
+    /// The log is not the one that this node followed before, or contains foreign entries.
     Foreign,
     /// Records were trimmed before this node had applied them.
     Gap,
@@ -31,14 +31,14 @@ impl WatermarkRaise {
         }
     }
 
-    /// Returns whether the new log continues the numbers of the previous one.
+    /// Returns whether the new log continues the sequence numbers of the previous one.
     ///
-    /// Nodes that applied a lost record append a loss record.
+    /// Nodes that had applied a lost record append a loss record to the new log.
     pub(super) fn continues(self) -> bool {
         matches!(self, Self::Empty | Self::Restart)
     }
 
-    /// Returns the cause of this name; an unknown name is foreign.
+    /// Returns the cause with this name, or `Foreign` if the name is unknown.
     pub(super) fn from_name(name: &str) -> Self {
         Self::ALL.into_iter().find(|raise| raise.as_str() == name).unwrap_or(Self::Foreign)
     }

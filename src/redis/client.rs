@@ -23,7 +23,7 @@ use super::{
 };
 use crate::tls::{self, PemFiles, TlsError};
 
-/// Maximum number of queued commands of a client; beyond it commands fail at once.
+/// Maximum number of queued commands of a client. At the limit, commands fail at once.
 const MAX_QUEUED_COMMANDS: usize = 10_000;
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +44,8 @@ pub struct RedisConnector {
 pub enum RedisClientKind {
     /// Many short commands from many tasks.
     ///
-    /// It reconnects indefinitely. Meanwhile each command fails after its deadline.
+    /// The client reconnects indefinitely. While it is disconnected, each command fails after its
+    /// deadline.
     Commands,
     /// A session whose owner must notice its end: it never reconnects, and later commands fail.
     Session,
@@ -52,16 +53,16 @@ pub enum RedisClientKind {
     Blocking(Duration),
     /// A session whose owner checks each reply.
     ///
-    /// Commands fail after this long. An error reply does not end the session.
+    /// Commands fail after this time. An error reply does not end the session.
     Supervised(Duration),
     /// A supervised session that also receives messages.
     Subscriber(Duration),
 }
 
-/// One client, replaced rather than repaired, and the task that drives its connections. The circuit
-/// breaker is in `store/redis`.
+/// A Redis client, with the task that drives its connections. A client that hangs is replaced, not
+/// repaired. The circuit breaker is in `store/redis`.
 ///
-/// Dropping it closes the connection, even if the server hangs; commands in progress fail.
+/// Dropping the client closes the connection, even if the server hangs; commands in progress fail.
 #[derive(Debug)]
 pub struct RedisClient {
     fred: fred::clients::Client,
@@ -74,7 +75,7 @@ impl RedisConnector {
     pub fn new(settings: &Settings) -> Result<Self, TlsError> {
         let config = Config {
             fail_fast: false,
-            // Quoted, because they are sent in an inline `HELLO`.
+            // fred sends the credentials in an inline `HELLO`, which requires quotes.
             username: settings.username.as_deref().map(inline::quoted),
             password: settings.password.as_ref().map(|it| inline::quoted(it.expose())),
             database: settings.database,
@@ -128,7 +129,7 @@ impl RedisConnector {
         let fred = self.unconnected(kind);
         let waiting = fred.clone();
         let mut connected = pin!(waiting.wait_for_connect());
-        // The event is sent once, so that the waiter must be registered before connecting.
+        // The connect event is sent once, so the waiter must be registered before connecting.
         let _nothing_yet = futures_util::poll!(connected.as_mut());
         let client = RedisClient::spawn(fred);
         connected.await?;

@@ -1,8 +1,8 @@
 //! Estimates of the clocks of Redis servers.
 //!
-//! A script carries a deadline by the clock of the server that runs it, so that it has no effect
-//! once its sender has given up. Each round trip bounds the offset between that clock and this
-//! node's monotonic clock: the server read its clock between request and reply.
+//! A script carries a deadline by the clock of the server that runs it, so that the script has no
+//! effect once its sender has given up. Each round trip bounds the offset between that clock and
+//! this node's monotonic clock: the server read its clock between request and reply.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,8 @@ impl ServerClocks {
 
     /// Converts an instant to the clock of this key's server, in milliseconds.
     ///
-    /// None without a recent estimate. Never earlier than the server's own time at that instant.
+    /// Returns `None` without a recent estimate. The result is never earlier than the server's own
+    /// time at that instant.
     pub fn deadline(&self, key: &[u8], at: Instant) -> Option<i64> {
         let offset = (*self.range(key)?.lock())?;
         let is_recent = offset.measured.elapsed() < MAX_AGE;
@@ -80,7 +81,7 @@ impl ServerClocks {
 }
 
 impl ClockOffset {
-    /// Returns the intersection, or the new bounds if a clock was set in between.
+    /// Returns the intersection of both bounds, or the new bounds if a clock was set in between.
     fn intersect(self, measured: Self) -> Self {
         let (min, max) = (self.min.max(measured.min), self.max.min(measured.max));
         if min <= max { Self { min, max, ..measured } } else { measured }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 /// Quotes a word so that Redis reads it back unchanged from an inline command.
 ///
-/// fred sends credentials verbatim in an inline `HELLO`, so that spaces and quotes in them would be
-/// misread. Within double quotes Redis accepts any byte as `\xHH` (Redis serialization protocol,
+/// fred sends credentials verbatim in an inline `HELLO`, where Redis would misread spaces and
+/// quotes. Within double quotes Redis accepts any byte as `\xHH` (Redis serialization protocol,
 /// "Inline commands"; `sdssplitargs`). A word without special characters stays unquoted, because
 /// some hosted services parse inline commands less completely.
 pub(super) fn quoted(word: &str) -> String {

@@ -13,19 +13,19 @@ use fred::{
 
 use super::clock::{RoundTrip, ServerClocks};
 
-/// Aborts a script that starts after its deadline, which is the last argument.
+/// Lua code that aborts a script that starts after its deadline, which is the last argument.
 const PRELUDE: &str = include_str!("deadline.lua");
 /// Prefix of the error of an expired script. The server's time in milliseconds follows.
 const OVERDUE: &str = "OVERDUE ";
-/// Reads the clock of a key's server.
+/// Script that returns the time of a key's server.
 const TIME: &str = "return redis.call('TIME')";
 /// Number of retries after a wrong clock estimate.
 const MAX_CORRECTIONS: usize = 1;
 
 /// A script and its digest.
 ///
-/// It is called by digest, and loaded if the server does not have it. All its keys share one hash
-/// slot.
+/// The script is called by digest, and loaded if the server does not have it. All keys of a call
+/// share one hash slot.
 #[derive(Debug)]
 pub(crate) struct Script {
     text: String,
@@ -49,8 +49,9 @@ impl Script {
 
     /// Runs the script, unless it would start after `until`.
     ///
-    /// In that case it has no effect, and the call fails with an [overdue](is_overdue) error. Costs
-    /// one round trip, and another one if the server's clock is unknown or was set.
+    /// A script that would start later has no effect, and the call fails with an
+    /// [overdue](is_overdue) error. Costs one round trip, and another one if the server's clock is
+    /// unknown or was set.
     pub(crate) async fn run<R: FromValue>(
         &self,
         session: &Client,

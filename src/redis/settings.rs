@@ -16,7 +16,7 @@ pub struct Settings {
     pub username: Option<String>,
     /// The password of the user, or the token of a hosted Redis.
     pub password: Option<Password>,
-    /// The database number, if not 0. Clusters have no other.
+    /// The database number, if not 0. A cluster only has database 0.
     pub database: Option<u8>,
     /// Timeout of connecting, including the TLS handshake and authentication.
     pub connect_deadline: Duration,
@@ -29,9 +29,9 @@ pub struct Settings {
 pub enum RedisAddress {
     /// A single server, by host and port.
     Server(String, u16),
-    /// A server on this machine, by its Unix socket.
+    /// The path of the Unix socket of a server on this machine.
     Socket(PathBuf),
-    /// Nodes of a cluster, from which the others are discovered.
+    /// Some nodes of a cluster, from which the client discovers the others.
     Cluster(Vec<(String, u16)>),
     /// The primary elected by sentinels.
     Sentinel {
@@ -47,7 +47,7 @@ pub enum RedisAddress {
 /// TLS settings of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsSettings {
-    /// PEM file of trusted authorities; those of the system if absent.
+    /// PEM file of trusted authorities. If absent, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
     /// PEM file of the client certificate and its chain.
     pub cert: Option<PathBuf>,
@@ -125,7 +125,7 @@ impl Settings {
     /// The schemes may start with `valkey` instead of `redis`. The timeouts are the default ones.
     pub fn parse(url: &str) -> Result<Self, SettingsError> {
         let url = match Url::parse(url) {
-            // Credentials require a host in URL syntax. For a socket it is ignored.
+            // URL syntax requires a host after credentials. For a socket, the host is ignored.
             Err(url::ParseError::EmptyHost) if url.contains("+unix:") => {
                 Url::parse(&url.replacen("@/", "@localhost/", 1))?
             }
@@ -280,7 +280,7 @@ fn database(
     }
     let number = text.parse().map_err(|_| without_credentials(text, SettingsError::Database))?;
     match (deployment, number) {
-        // The default database.
+        // Database 0 is the default.
         (_, 0) => Ok(None),
         (Deployment::Cluster, _) => Err(SettingsError::ClusterDatabase),
         _ => Ok(Some(number)),
@@ -292,7 +292,7 @@ fn without_credentials(text: &str, error: fn(String) -> SettingsError) -> Settin
     if text.contains('@') { SettingsError::Credentials } else { error(text.to_owned()) }
 }
 
-/// Percent-decodes a text; none if it is empty.
+/// Percent-decodes a text. Returns `None` if it is empty.
 fn decode_non_empty(encoded: &str) -> Result<Option<String>, SettingsError> {
     let text = percent_decode_str(encoded).decode_utf8().map_err(|_| SettingsError::Text)?;
     Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))

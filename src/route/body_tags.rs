@@ -17,9 +17,9 @@ use crate::policy::tag;
 /// A tag template of a response, by the source of its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AnyTagTemplate {
-    /// The request alone.
+    /// The values come from the request alone.
     Request(TagTemplate),
-    /// The request and the JSON of the response.
+    /// The values come from the request and the JSON of the response.
     Body(BodyTagTemplate),
 }
 

@@ -29,7 +29,7 @@ impl BypassRule {
                     .is_some_and(|query| self.query.iter().any(|wanted| wanted.is_met_by(query))))
     }
 
-    /// Returns all conditions that match a request; `None` if it does not skip the cache.
+    /// Returns all conditions that match a request; empty if the request does not skip the cache.
     pub fn matching_conditions(
         &self,
         query: Option<&str>,

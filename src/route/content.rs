@@ -6,18 +6,18 @@ use crate::field::list;
 
 /// The requests with content that a route treats as reads.
 ///
-/// A `QUERY` is one on every route (RFC 10008).
+/// A `QUERY` is a read on every route (RFC 10008).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentRule {
-    /// `QUERY`, by its bytes.
+    /// `QUERY`, keyed by its bytes.
     #[default]
     Query,
-    /// `QUERY` by its bytes or as JSON, and `POST` with JSON. JSON is keyed and forwarded in its
-    /// canonical form.
+    /// `QUERY`, keyed by its bytes or as JSON, and `POST` with JSON. JSON is keyed and forwarded in
+    /// its canonical form.
     Json,
-    /// `QUERY` and `POST`, by their bytes.
+    /// `QUERY` and `POST`, keyed by their bytes.
     Bytes,
-    /// GraphQL by `QUERY` and `POST`. Some of these are writes.
+    /// `QUERY` and `POST` with GraphQL. Some of these are writes.
     Graphql,
 }
 
@@ -35,9 +35,9 @@ pub enum ContentForm {
 /// Why the content of a request is not part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotKeyed {
-    /// The method does not read by its content here.
+    /// Requests with this method are not reads on this route.
     Method,
-    /// The route reads JSON, and the content is something else.
+    /// The route only keys JSON, and the content is something else.
     NotJson,
 }
 
@@ -69,7 +69,7 @@ impl ContentRule {
     }
 }
 
-/// Returns whether the one `Content-Type` names JSON (RFC 8259, RFC 6839 §3.1).
+/// Returns whether there is one `Content-Type` and it names JSON (RFC 8259, RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };

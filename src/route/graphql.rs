@@ -11,15 +11,15 @@ use crate::{
 /// How a route reads GraphQL requests and their responses.
 #[derive(Debug, Default)]
 pub struct GraphqlRule {
-    /// The documents seen lately.
+    /// A cache of recent documents.
     pub(crate) documents: DocumentCache,
     /// The documents that the origin has registered.
     pub(crate) registered: RegisteredDocuments,
-    /// The lifetimes of responses by operation; `None` if all have that of the route.
+    /// The lifetimes of responses by operation; `None` if the route's lifetime applies to all.
     pub operations: Option<BTreeMap<Box<str>, Ttl>>,
     /// What the response to a mutation purges.
     pub purge_by_response: PurgeByResponse,
-    /// The tags that a mutation purges instead, by its name. Their JSON has the members
+    /// The tags that a mutation of this name purges instead. Their JSON paths select from
     /// `variables` of the request and `data` of the response.
     pub(crate) purge_by_operation: BTreeMap<Box<str>, Box<[AnyTagTemplate]>>,
 }
@@ -27,11 +27,11 @@ pub struct GraphqlRule {
 /// What the response to a mutation purges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PurgeByResponse {
-    /// All responses with objects of its types. A new object belongs to lists that do not have it
-    /// yet.
+    /// All responses with objects of the types in the mutation's response. A new object belongs to
+    /// lists that do not have it yet.
     #[default]
     Types,
-    /// The responses with its objects.
+    /// All responses with the objects in the mutation's response.
     Objects,
     /// Nothing.
     Nothing,

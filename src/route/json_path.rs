@@ -18,7 +18,7 @@ pub struct JsonPathError(String);
 #[error("too many tags, or a tag is too long")]
 pub struct TagLimitExceeded;
 
-/// Parses a path.
+/// Parses a JSON path.
 pub(crate) fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
     JsonPath::parse(text).map_err(|error| match error.message() {
         "parser error" => JsonPathError(String::new()),

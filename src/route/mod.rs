@@ -44,7 +44,7 @@ use tags::PlaceholderValues;
 pub struct Route {
     /// Name in logs, metrics and tools; unique within a table.
     pub name: Arc<str>,
-    /// The requests that it governs; `None` for the fallback route.
+    /// The requests that the route governs; `None` for the fallback route.
     pub pattern: Option<Pattern>,
     /// Caching rule.
     pub rule: CacheRule,
@@ -62,7 +62,7 @@ pub struct Route {
     pub body_tags: Box<[BodyTagTemplate]>,
     /// A response is not stored if one of these paths selects a node in its JSON.
     pub store_unless: Arc<[JsonPath]>,
-    /// How GraphQL is read, if requests and responses are GraphQL.
+    /// How GraphQL requests and responses are read; `None` if they are not GraphQL.
     pub graphql: Option<Arc<GraphqlRule>>,
     /// Tags that a successful unsafe request purges.
     pub purged_on_write: Box<[TagTemplate]>,
@@ -72,7 +72,7 @@ pub struct Route {
     pub writes_for_everyone: bool,
     /// Whether a successful response ends the session of its request.
     pub logs_out: bool,
-    /// Replaces the origin's `Cache-Control` towards clients.
+    /// The `Cache-Control` that clients receive in place of the origin's.
     pub client_cache: Option<HeaderValue>,
     /// Content codings in which stored responses are sent, in order of preference. Empty if they are
     /// sent as stored.
@@ -85,7 +85,7 @@ pub struct Route {
     pub quarantine: QuarantineState,
     /// Whether stored responses are compared with those of the origin.
     pub verification: Verification,
-    /// The parts of responses that do not count when they are compared.
+    /// The parts of responses that comparisons ignore.
     pub comparison: ComparisonRule,
 }
 
@@ -102,7 +102,7 @@ pub enum LeakDetection {
 pub enum QuarantineState {
     #[default]
     Open,
-    /// Not until an operator clears the quarantine.
+    /// The route does not use the cache until an operator clears the quarantine.
     Quarantined,
 }
 
@@ -140,8 +140,8 @@ impl Route {
 
     /// Returns the distinct tags of a response to a request with this path and query, as sent.
     ///
-    /// Parameters that `query` leaves out have their defaults. Includes the tags of every reading of the path. `user` fills `{user}`; tags with it are left
-    /// out if it is `None`.
+    /// Parameters that `query` omits have their defaults. Includes the tags of every reading of the
+    /// path. `user` fills `{user}`; tags with `{user}` are left out if it is `None`.
     pub fn tags_of(
         &self,
         path: &PathReadings<'_>,
@@ -151,7 +151,7 @@ impl Route {
         self.render_tags(&self.tags, path, (query, user))
     }
 
-    /// Returns the distinct tags from the JSON of such a response.
+    /// Returns the distinct tags that a response takes from its JSON, `document`.
     pub fn body_tags_of(
         &self,
         path: &PathReadings<'_>,
@@ -194,7 +194,7 @@ impl Route {
         self.rule.cache && is_shared
     }
 
-    /// Returns the distinct tags that templates give with a JSON document.
+    /// Returns the distinct tags that `templates` produce for a request and a JSON document.
     pub(crate) fn tags_with_json(
         &self,
         templates: &[AnyTagTemplate],
@@ -222,7 +222,7 @@ impl Route {
         !self.body_tags.is_empty() || !self.store_unless.is_empty() || self.graphql.is_some()
     }
 
-    /// Returns whether stored responses are encoded for clients that accept it.
+    /// Returns whether stored responses are encoded for clients that accept a content coding.
     #[inline]
     pub fn encodes(&self) -> bool {
         !self.encode.is_empty()
@@ -244,8 +244,8 @@ impl Route {
         self.render_tags(&self.purged_on_write, path, (query, user))
     }
 
-    /// Returns whether success of a request with this method ends the session. True for unsafe
-    /// methods and for methods that the pattern names.
+    /// Returns whether success of a request with this method ends the session. True on a logout
+    /// route for unsafe methods and for methods that the pattern names.
     pub fn is_logout(&self, method: &Method) -> bool {
         let is_named = || self.pattern.as_ref().is_some_and(|it| it.methods().contains(method));
         self.logs_out && (is_unsafe_method(method) || is_named())

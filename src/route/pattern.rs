@@ -18,7 +18,7 @@ pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
     host: Option<Box<str>>,
     path: PathPattern,
-    /// The path in the form in which other readings are matched; see [`PathForm`].
+    /// The path percent-decoded once, for readings of the same [`PathForm`].
     decoded_once: PathPattern,
     decoded_twice: PathPattern,
     loosest: PathPattern,
@@ -139,7 +139,7 @@ impl Pattern {
         Ok(Self { methods, host, path, decoded_once, decoded_twice, loosest })
     }
 
-    /// Returns whether the pattern matches a request; `path` is a reading in this form.
+    /// Returns whether the pattern matches a request. `path` is its path in the form `form`.
     pub fn matches(&self, method: &Method, host: &str, (form, path): (PathForm, &str)) -> bool {
         self.allows_method(method)
             && self.allows_host(host)

@@ -23,10 +23,10 @@ use crate::{
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
-    /// The routes with the lifetimes of their GraphQL operations. No request selects them by its
-    /// head; their indexes follow the fallback route.
+    /// A copy of a route for each GraphQL operation with its own lifetime. Only
+    /// [`Self::for_operation`] selects them; their indexes follow the fallback route.
     by_operation: Box<[Arc<Route>]>,
-    /// Indexes of these.
+    /// Indexes of the routes in `by_operation`.
     operations: OperationIndex,
     sent: RouteIndex,
     loosest: RouteIndex,
@@ -34,13 +34,14 @@ pub struct RouteTable {
     has_loosest_variant: bool,
 }
 
-/// Indexes of routes for GraphQL operations, by the index of their route and the operation.
+/// Indexes of the routes for GraphQL operations, by the index of the original route and the
+/// operation.
 type OperationIndex = HashMap<usize, BTreeMap<Box<str>, usize>>;
 
 /// The routes to try for a path in one form.
 #[derive(Debug, Clone)]
 struct RouteIndex {
-    /// Sorted by literal.
+    /// The branches, sorted by their literals.
     branches: Box<[IndexBranch]>,
     /// Indexes of the routes for any other first segment, in order.
     others: Box<[usize]>,
@@ -65,12 +66,13 @@ pub struct Selection<'a> {
     pub agreement: Agreement,
 }
 
-/// Whether the readings of a path select one route.
+/// Whether all readings of a path select the same route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agreement {
-    /// They do, or one of them selects an uncached route, which then governs all.
+    /// All readings select the same route, or one selects an uncached route, which then governs
+    /// all.
     Unanimous,
-    /// They do not, or there are readings beyond two rounds of decoding.
+    /// Readings select different routes, or more than two rounds of decoding have an effect.
     Split,
 }
 
@@ -107,7 +109,7 @@ impl RouteTable {
     /// Returns the first route that matches, or the fallback route.
     ///
     /// `host` is in canonical form and may have a port. If a reading of the path selects an
-    /// uncached route, that route governs. Otherwise another spelling would make an uncached path
+    /// uncached route, that route governs, so that no other spelling makes an uncached path
     /// cacheable.
     pub fn select(&self, method: &Method, host: &str, path: &PathReadings<'_>) -> Selection<'_> {
         let first = self.first_match(method, host, (PathForm::Sent, path.sent()));
@@ -145,7 +147,7 @@ impl RouteTable {
     }
 
     /// Returns the distinct routes under which responses for a target may be stored, by the loosest
-    /// reading of its path: that of a `GET` first, then those of requests that read by their content.
+    /// reading of its path: the route of a `GET` first, then those that read by `QUERY` and `POST`.
     pub fn select_stored(&self, host: &str, path: &PathReadings<'_>) -> SmallVec<[&Arc<Route>; 1]> {
         let path = path.loosest();
         let find = |method| self.first_match(&method, host, (PathForm::Loosest, &path));
@@ -162,8 +164,8 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index)).collect()
     }
 
-    /// Returns whether a `QUERY` for a target is cached like a `GET`, as far as its route says: the
-    /// route matches `QUERY`, or no route matches either method.
+    /// Returns whether a `QUERY` may be cached, given the index of its route: the route matches it
+    /// by a pattern, or a `GET` of the target selects the fallback route too.
     pub fn answers_query(&self, index: usize, host: &str, path: &PathReadings<'_>) -> bool {
         index < self.routes.len() || self.select(&Method::GET, host, path).index == index
     }
@@ -205,19 +207,20 @@ impl RouteTable {
         Selection { index, route: self.route(index), agreement }
     }
 
-    /// Returns the route at an index, or the fallback route past the last.
+    /// Returns the route at an index; the fallback route if no other has this index.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         let by_operation = || self.by_operation.get(index.checked_sub(self.routes.len() + 1)?);
         self.routes.get(index).or_else(by_operation).unwrap_or(&self.unmatched)
     }
 
-    /// Returns all routes in the order of their indexes: with the fallback route, and with those
-    /// of GraphQL operations, which share the names of their routes.
+    /// Returns all routes in the order of their indexes. Includes the fallback route and the routes
+    /// of GraphQL operations, which share the names of the original routes.
     pub fn each(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter().chain([&self.unmatched]).chain(&self.by_operation)
     }
 
-    /// Returns the same table, with exactly those routes quarantined for which this is true.
+    /// Returns the same table, with exactly those routes quarantined whose name `is_quarantined`
+    /// accepts.
     #[must_use]
     pub fn with_quarantine(&self, is_quarantined: impl Fn(&str) -> bool) -> Self {
         let marked = |route: &Arc<Route>| {
@@ -254,7 +257,7 @@ impl Default for RouteTable {
     }
 }
 
-/// Returns the routes with the lifetimes of operations, and their indexes.
+/// Returns a copy of the route for each operation with its own lifetime, and the indexes of these.
 fn by_operation(routes: &[Route]) -> (Vec<Arc<Route>>, OperationIndex) {
     let (mut all, mut indexes) = (Vec::new(), HashMap::new());
     for (index, route) in routes.iter().enumerate() {

@@ -28,7 +28,7 @@ pub(super) enum TagTemplatePart {
     User,
 }
 
-/// The names that placeholders may use, besides query parameters and JSON.
+/// The names that placeholders may use, in addition to query parameters and JSON paths.
 #[derive(Debug, Clone, Copy)]
 pub struct PlaceholderNames<'a> {
     /// The pattern with the named segments, which take precedence: a segment called `user` shadows

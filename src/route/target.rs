@@ -122,7 +122,7 @@ fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
         .collect();
 }
 
-/// Encodes a path segment, which allows more characters than a query.
+/// Encodes reserved characters of a path segment that are allowed there but not in a query.
 fn reencode_segment(segment: &str) -> Cow<'static, str> {
     match percent_decode_str(segment).decode_utf8() {
         Ok(value) => Cow::Owned(encode(&value).into_owned()),

@@ -7,7 +7,7 @@ use serde_json_path::JsonPath;
 /// Whether stored responses of a route are compared with those of the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// They are not.
+    /// Stored responses are not compared.
     #[default]
     Off,
     /// Clients get the origin's responses, and each is compared with what the cache would have
@@ -18,7 +18,7 @@ pub enum Verification {
 }
 
 impl Verification {
-    /// Returns the share of hits to compare, if hits are compared.
+    /// Returns the share of hits to compare; `None` if hits are not compared.
     pub fn audit(self) -> Option<SampleRate> {
         if let Self::Audit(rate) = self { Some(rate) } else { None }
     }
@@ -69,10 +69,10 @@ impl fmt::Display for SampleRate {
     }
 }
 
-/// The parts of a response that do not count when two are compared.
+/// The parts of responses that comparisons ignore.
 #[derive(Debug, Clone, Default)]
 pub struct ComparisonRule {
-    /// Paths in its JSON.
+    /// Paths to these parts in the JSON of a response.
     pub ignore: Arc<[JsonPath]>,
 }
 

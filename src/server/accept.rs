@@ -27,30 +27,31 @@ use super::{
     stream::{Protocol, Stream, Transport},
 };
 
-/// Delays after a failure to accept, doubled up to the maximum.
+/// Delay after a failure to accept. It doubles with each further failure, up to the maximum.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long a rejected connection may take to read its response, and a new connection may be silent
+/// Maximum time for a rejected client to read its response, and for a new connection to stay silent
 /// once the drain has begun.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
-/// Rejected connections that still read their response, at most. Further ones are just closed.
+/// Maximum number of rejected connections that still read their response. Further ones are closed
+/// at once.
 const MAX_REJECTIONS: usize = 64;
 
-/// Accepts clients on the current runtime until the drain begins; `handler` responds to their
+/// Accepts clients on the current runtime until the drain begins. `handler` responds to their
 /// requests.
 ///
-/// Connections that are open then continue in their own tasks: [`Drain::finished`] waits for them.
+/// Open connections then continue in their own tasks: [`Drain::finished`] waits for them.
 ///
 /// # Errors
-/// If the socket cannot be used on this runtime. Failures to accept are logged and retried.
+/// Fails if the socket cannot be used on this runtime. Failures to accept are logged and retried.
 pub async fn serve<H: Handler>(
     listener: Listener,
     handler: Arc<H>,
     settings: Arc<Settings>,
     drain: Drain,
 ) -> io::Result<()> {
-    // Dropped after the listener, that is, once the socket is closed and its file removed.
+    // Dropped after the listener, when the socket is closed and its file removed.
     let _listener_guard = drain.register_listener();
     let listener = listener;
     let socket = AsyncListener::new(&listener.socket)?;
@@ -100,7 +101,7 @@ pub async fn serve<H: Handler>(
 /// A client's stream, and its address if it has one.
 type AcceptedStream = (Transport, Option<SocketAddr>);
 
-/// Accepts a client from the queue; fails with `WouldBlock` if it is empty.
+/// Accepts a client from the socket's queue. Fails with `WouldBlock` if the queue is empty.
 fn try_accept(socket: &BoundSocket) -> io::Result<AcceptedStream> {
     match socket {
         BoundSocket::Tcp(socket) => {
@@ -170,7 +171,8 @@ struct Acceptor<H> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// Accepts the clients in the queue: closing the socket would reset them.
+    /// Accepts the clients in the socket's queue, because closing the socket would reset their
+    /// connections.
     fn accept_queued(self: &Arc<Self>, socket: &BoundSocket) {
         loop {
             match try_accept(socket) {
@@ -190,7 +192,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Responds with 503, unless that takes a TLS handshake or too many clients are being rejected.
+    /// Responds with 503, but not over TLS or if too many clients are being rejected.
     fn reject(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(open_connection) =
             self.context.counters.acquire_for_rejection(limit.saturating_add(MAX_REJECTIONS))
@@ -204,7 +206,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Determines the protocol: by the TLS handshake, or from the first bytes.
+    /// Determines the protocol, by the TLS handshake or from the first bytes.
     async fn negotiate(
         &self,
         transport: Transport,
@@ -225,7 +227,7 @@ impl<H: Handler> Acceptor<H> {
         open_connection: OpenConnection,
     ) {
         let open_connection = Arc::new(open_connection);
-        // From here on a drain waits for the first bytes of a new connection.
+        // From here on, a drain waits for the first bytes of the new connection.
         let drain_guard = self.context.register().await;
         let negotiated = tokio::select! {
             negotiated = self.negotiate(transport) => negotiated,
@@ -246,7 +248,7 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-/// Completes a grace period after the drain has begun: the client has sent nothing.
+/// Completes after the drain has begun and a grace period has passed without data from the client.
 async fn grace_after_drain(drain_guard: &DrainGuard) {
     poll_fn(|_| {
         if drain_guard.has_reached(DrainPhase::Draining) { Poll::Ready(()) } else { Poll::Pending }

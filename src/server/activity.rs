@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Pressure, refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
+use super::{refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
 
 /// Counters of one connection: written by its I/O and its service, read by its timer.
 ///
@@ -23,7 +23,7 @@ pub(super) struct ConnectionActivity {
     requests: AtomicU32,
     active: AtomicU32,
     unfinished_head: AtomicU32,
-    blocked_write: AtomicU32,
+    sending: AtomicBool,
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
@@ -49,11 +49,6 @@ impl ConnectionActivity {
     /// Records the number of an incomplete head; zero for none.
     pub(super) fn set_unfinished_head(&self, number: u32) {
         self.unfinished_head.store(number, Relaxed);
-    }
-
-    /// Records that a write is blocked, with a new number for each blockage; zero if none is.
-    pub(super) fn set_blocked_write(&self, number: u32) {
-        self.blocked_write.store(number, Relaxed);
     }
 
     /// Returns why the framing validator refused the connection's `number`-th request.
@@ -103,6 +98,11 @@ impl ConnectionActivity {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(requests), Relaxed);
     }
 
+    /// Records whether responses without hyper wait for the client. The connection is not idle then.
+    pub(super) fn set_sending(&self, is_sending: bool) {
+        self.sending.store(is_sending, Relaxed);
+    }
+
     /// Returns the number of requests so far; `None` while one is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
@@ -148,21 +148,12 @@ impl ConnectionActivity {
         }
     }
 
-    fn idle_period(&self) -> Option<IdlePeriod> {
-        let blocked = self.blocked_write.load(Relaxed);
-        if blocked != 0 {
-            return Some(IdlePeriod::Blocked(blocked));
-        }
-        let is_idle = self.active.load(Relaxed) == 0;
-        is_idle.then(|| IdlePeriod::Idle(self.requests.load(Relaxed)))
+    /// Returns the number of requests so far if none is in progress: it distinguishes one idle period
+    /// from the next.
+    fn idle_period(&self) -> Option<u32> {
+        let is_idle = self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed);
+        is_idle.then(|| self.requests.load(Relaxed))
     }
-}
-
-/// A period without progress on a connection, with a number that distinguishes it from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum IdlePeriod {
-    Idle(u32),
-    Blocked(u32),
 }
 
 /// Why a connection has to close.
@@ -172,8 +163,6 @@ pub(super) enum TimeoutKind {
     Header,
     /// No request for the idle timeout.
     Idle,
-    /// The client does not read its response.
-    Write,
 }
 
 /// Detects idle connections with one timer that is reset only when it fires.
@@ -186,9 +175,8 @@ pub(super) struct IdleTimer {
     tick: Duration,
     /// The incomplete head that the timer runs for.
     head: Option<u32>,
-    idle_period: Option<IdlePeriod>,
+    idle_period: Option<u32>,
     ticks: u32,
-    pressure: Pressure,
     /// Whether the timer will wake the connection's task.
     is_set: bool,
 }
@@ -199,11 +187,7 @@ const FIRST_HEAD: u32 = 1;
 const TICKS: u32 = 4;
 
 impl IdleTimer {
-    pub(super) fn new(
-        header_timeout: Duration,
-        idle_timeout: Duration,
-        pressure: Pressure,
-    ) -> Self {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
         Self {
             sleep: Box::pin(tokio::time::sleep(header_timeout)),
             header_timeout,
@@ -211,7 +195,6 @@ impl IdleTimer {
             head: Some(FIRST_HEAD),
             idle_period: None,
             ticks: 0,
-            pressure,
             is_set: false,
         }
     }
@@ -252,14 +235,7 @@ impl IdleTimer {
         }
         self.ticks += 1;
         // The tick that noticed the period came after its beginning, so it does not count.
-        match idle_period? {
-            IdlePeriod::Blocked(_) if self.ticks > 1 && self.pressure.is_high() => {
-                Some(TimeoutKind::Write)
-            }
-            _ if self.ticks <= TICKS => None,
-            IdlePeriod::Idle(_) => Some(TimeoutKind::Idle),
-            IdlePeriod::Blocked(_) => Some(TimeoutKind::Write),
-        }
+        (idle_period.is_some() && self.ticks > TICKS).then_some(TimeoutKind::Idle)
     }
 
     fn reset(&mut self, after: Duration) {
@@ -291,13 +267,13 @@ mod tests {
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
         assert_eq!(
-            timeout(&mut IdleTimer::new(header, idle, Pressure::default()), &activity).await,
+            timeout(&mut IdleTimer::new(header, idle), &activity).await,
             TimeoutKind::Header
         );
         assert_eq!(started.elapsed().as_secs(), 1);
 
         activity.begin();
-        let mut timer = IdleTimer::new(header, idle, Pressure::default());
+        let mut timer = IdleTimer::new(header, idle);
         let busy =
             tokio::time::timeout(Duration::from_mins(1), timeout(&mut timer, &activity)).await;
         assert!(busy.is_err());

@@ -1,4 +1,4 @@
-//! Limits on request bodies while they stream.
+//! Limits on request bodies, enforced while they stream.
 
 use std::{
     pin::Pin,
@@ -13,14 +13,14 @@ use tokio::time::{Instant, Sleep};
 /// Limits on a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Most bytes of the body.
+    /// Maximum length of the body in bytes.
     pub bytes: u64,
-    /// Longest wait for the next bytes.
+    /// Maximum wait for the next bytes.
     pub idle_timeout: Duration,
 }
 
 impl Default for BodyLimits {
-    /// No limit on bytes; an idle timeout of one minute.
+    /// Returns limits without a maximum length, with an idle timeout of one minute.
     fn default() -> Self {
         Self { bytes: u64::MAX, idle_timeout: Duration::from_mins(1) }
     }
@@ -29,10 +29,10 @@ impl Default for BodyLimits {
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientBodyError {
-    /// The body is larger than allowed: 413.
+    /// The body is larger than allowed: status 413.
     #[error("the request body exceeds the limit")]
     TooLarge,
-    /// The client stopped sending: 408.
+    /// The client stopped sending: status 408.
     #[error("the client stopped sending the request body")]
     TimedOut,
     /// Reading from the client failed.
@@ -42,7 +42,7 @@ pub enum ClientBodyError {
 
 /// A body that fails if it exceeds its limits.
 ///
-/// The server refuses a `Content-Length` above the limit itself. Bodies without one are only
+/// The server itself refuses a `Content-Length` above the limit. Bodies without one are only
 /// limited here.
 pub struct LimitedBody<B> {
     body: B,

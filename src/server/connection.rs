@@ -13,29 +13,31 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// Whether the connection uses TLS, so that its requests are `https`.
     pub secure: bool,
-    /// Sends 1xx responses ahead of the final one.
+    /// Sends 1xx responses before the final response.
     pub interim: InterimSender,
-    /// The limits of its request bodies, see [`super::LimitedBody`].
+    /// The limits of the connection's request bodies, see [`super::LimitedBody`].
     pub body: BodyLimits,
-    /// Forwarding headers that describe the client; made for its first forwarded request.
+    /// Forwarding headers that describe the client. They are created for the first forwarded
+    /// request.
     pub forwarded: OnceLock<ForwardedHeaders>,
-    /// The host of its first request.
+    /// The host of the connection's first request.
     pub host: OnceLock<RequestedHost>,
     /// Permits to turn the connection into a tunnel.
     pub tunnels: TunnelLimiter,
 }
 
-/// A requested host, cached: most requests of a connection name the same one.
+/// A requested host and its canonical form. It is cached, since most requests on a connection name
+/// the same host.
 #[derive(Debug, Clone)]
 pub struct RequestedHost {
     pub raw: Box<str>,
-    /// Its canonical form under the connection's scheme.
+    /// The host's canonical form under the connection's scheme.
     pub canonical: Box<str>,
 }
 
 impl Connection {
-    /// Returns the canonical form of this `Host`, from the cache or computed by `find`. Caches the
-    /// first one.
+    /// Returns the canonical form of this `Host`, from the cache or from `find`. Caches the first
+    /// result.
     pub fn canonical_host<'a>(
         &'a self,
         given: &'a HeaderValue,
@@ -56,8 +58,8 @@ impl Connection {
     }
 }
 
-/// Headers that describe a client to origins. They are the same for all requests on a connection to
-/// the same host.
+/// Headers that describe a client to origins. They are the same for all requests on a connection
+/// that name the same host.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
     pub host: Option<HeaderValue>,

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-/// Joins several `Cookie` fields into one with `"; "`; leaves one or none as they are.
+/// Joins several `Cookie` fields into one with `"; "`. Leaves a single field as it is.
 ///
-/// Empty fields are left out: some parsers stop at an empty pair.
+/// Empty fields are left out, because some parsers stop at an empty pair.
 ///
-/// Only for HTTP/2: its clients split the field for compression. Over HTTP/1.1 the fields stay as
-/// they were sent. In the header list each field counts 32 bytes extra, so the joined field is
-/// smaller and every size limit still holds.
+/// Only for HTTP/2, whose clients split the field for compression. Over HTTP/1.1 the fields stay as
+/// they were sent. In an HTTP/2 header list each field counts 32 extra bytes, so the joined field
+/// is smaller and every size limit still holds.
 pub(super) fn join(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
@@ -23,7 +23,7 @@ pub(super) fn join(headers: &mut HeaderMap) {
         joined.extend_from_slice(crumb.as_bytes());
         is_sensitive |= crumb.is_sensitive();
     }
-    // Valid values joined by visible characters are a valid value.
+    // Valid values that are joined by visible characters are a valid value.
     if let Ok(mut cookie) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         cookie.set_sensitive(is_sensitive);
         headers.insert(header::COOKIE, cookie);

@@ -1,4 +1,4 @@
-//! Graceful shutdown: no new connections; open ones finish their requests.
+//! Graceful shutdown: listeners close, and open connections finish their requests.
 
 use std::{
     collections::HashMap,
@@ -13,14 +13,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Phase of the shutdown.
+/// A phase of the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum DrainPhase {
-    /// Clients should go elsewhere. New connections are accepted; each HTTP/1.1 response is the
-    /// last one of its connection, and HTTP/2 connections get a GOAWAY.
+    /// Clients should connect elsewhere. New connections are still accepted, but each HTTP/1.1
+    /// response is the last one of its connection, and HTTP/2 connections get a GOAWAY.
     Leaving = 1,
-    /// Listeners are closed; requests in flight may finish.
+    /// Listeners are closed. Requests in flight may finish.
     Draining,
 }
 
@@ -65,7 +65,7 @@ impl Drain {
         self.state.emptied.notify_waiters();
     }
 
-    /// Returns whether clients should go elsewhere. One relaxed load.
+    /// Returns whether clients should connect elsewhere. Costs one relaxed load.
     pub fn is_leaving(&self) -> bool {
         self.state.has_reached(DrainPhase::Leaving)
     }
@@ -93,10 +93,11 @@ impl Drain {
         ListenerGuard(Arc::clone(&self.state))
     }
 
-    /// Waits until no listener and no connection is open, for at most `deadline`. Returns the
-    /// number of connections left.
+    /// Waits until no listener and no connection is open, but not longer than `deadline`. Returns
+    /// the number of open connections.
     ///
-    /// Upgraded connections (WebSocket) count: they get the same time as requests in flight.
+    /// Upgraded connections (WebSocket) count as open: they get the same time as requests in
+    /// flight.
     pub async fn finished(&self, deadline: Duration) -> usize {
         let emptied = async {
             loop {

@@ -56,7 +56,7 @@ fn undo(bytes: &mut Vec<u8>, start: usize) -> NotPlain {
     NotPlain
 }
 
-/// Returns a whole response, the last one of its connection.
+/// Returns the bytes of a whole response, which is the last one of its connection.
 pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     let mut bytes = Vec::new();
     push_status_line(&mut bytes, response.status(), "");
@@ -68,7 +68,7 @@ pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     bytes
 }
 
-/// Appends an interim response.
+/// Appends the bytes of an interim response.
 pub(super) fn interim_response(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
     push_status_line(bytes, status, "Interim");
     push_fields(bytes, headers);

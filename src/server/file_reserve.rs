@@ -1,9 +1,9 @@
-//! File descriptors reserved for one listener, so that it accepts clients when the process has no
-//! others left.
+//! File descriptors reserved for one listener, so that it can still accept clients when the process
+//! has no others left.
 
 use std::{fs::File, path::Path};
 
-/// Open descriptors whose only use is to be closed when one is needed.
+/// Open descriptors that are closed when a client needs one.
 pub(super) struct FileReserve {
     held: Vec<File>,
     size: usize,
@@ -16,12 +16,12 @@ impl FileReserve {
         reserve
     }
 
-    /// Closes one. Returns false if none is left.
+    /// Closes a reserved descriptor. Returns `false` if none is left.
     pub(super) fn release_one(&mut self) -> bool {
         self.held.pop().is_some()
     }
 
-    /// Reopens released descriptors, as far as the process can.
+    /// Reopens released descriptors, until the process has no more.
     pub(super) fn refill(&mut self) {
         while self.held.len() < self.size {
             let Ok(file) = File::open(Path::new("/dev/null")) else { return };

@@ -16,11 +16,11 @@ use super::{
 pub struct Heads {
     /// The range of each complete head, including the refused one.
     pub ranges: Vec<Range<usize>>,
-    /// The number of the first refused head, from 1; whatever follows it is refused too.
+    /// The number of the first refused head, counted from 1. Everything after it is refused too.
     pub refused: Option<usize>,
 }
 
-/// Returns the heads in the bytes of one connection, fed one by one.
+/// Returns the heads in the bytes of one connection, which are fed one by one.
 pub fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
@@ -39,7 +39,8 @@ pub fn heads(bytes: &[u8]) -> Heads {
     heads
 }
 
-/// Returns the number of heads and the refused one, fed in pieces of this size.
+/// Returns the number of heads, and the number of the refused one. The bytes are fed in pieces of
+/// this size.
 pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {

@@ -1,4 +1,4 @@
-//! What a server needs of the code that responds to requests.
+//! The interface between a server and the code that responds to requests.
 
 use std::{future::Future, sync::Arc};
 
@@ -7,10 +7,10 @@ use http::{HeaderMap, Request, Response};
 
 use super::{connection::Connection, immediate::ImmediateResponder, incoming::Incoming};
 
-/// Responds to requests: the pipeline on the public listener, the route table on the admin
+/// Responds to requests. The pipeline does so on the public listener, the route table on the admin
 /// listener.
 pub trait Handler: Send + Sync + 'static {
-    /// The body of its responses.
+    /// The body of the handler's responses.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
         + 'static;

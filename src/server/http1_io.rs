@@ -24,6 +24,7 @@ use super::{
     immediate::ResponseBatch,
     interim::InterimChannel,
     parse_error,
+    slow_reader::Http1Reader,
     stream::Stream,
 };
 
@@ -54,8 +55,7 @@ pub(super) struct Http1Io {
     drain_guard: Arc<DrainGuard>,
     /// Bytes of Larder's own being written: no bytes of hyper's may come between them.
     outgoing: OutgoingBytes,
-    block_count: u32,
-    is_blocked: bool,
+    reader: Http1Reader,
     /// The number of requests whose responses have been written completely.
     answered: u32,
     close: CloseState,
@@ -106,6 +106,7 @@ impl Http1Io {
         stream: Stream,
         (framing, fast_path): (FramingValidator, FastPath),
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
+        reader: Http1Reader,
         drain_guard: Arc<DrainGuard>,
     ) -> Self {
         Self {
@@ -116,8 +117,7 @@ impl Http1Io {
             channel,
             drain_guard,
             outgoing: OutgoingBytes::default(),
-            block_count: 0,
-            is_blocked: false,
+            reader,
             answered: 0,
             close: CloseState::Open,
         }
@@ -139,14 +139,25 @@ impl Http1Io {
         }
     }
 
-    /// Records whether writes to the client are blocked.
-    fn note_blocked(&mut self, is_blocked: bool) {
-        if is_blocked == self.is_blocked {
-            return;
+    /// Records the result of writing to the client, or fails if the client does not read.
+    fn judge_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending if !self.activity.is_tunnel() => {
+                ready!(self.reader.poll_blocked(cx, length));
+                self.activity.reset_at_close();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Ready(Ok(bytes)) => {
+                self.reader.note_taken(bytes);
+                written
+            }
+            _ => written,
         }
-        self.is_blocked = is_blocked;
-        self.block_count = self.block_count.wrapping_add(1).max(1);
-        self.activity.set_blocked_write(if is_blocked { self.block_count } else { 0 });
     }
 
     /// Returns a replacement if these bytes are hyper's own error response. hyper writes one
@@ -161,15 +172,16 @@ impl Http1Io {
         while !self.outgoing.is_empty() {
             let OutgoingBytes { bytes, body } = &self.outgoing;
             let rest = if bytes.is_empty() { body } else { bytes };
+            let left = bytes.len() + body.len();
             let written = Pin::new(&mut self.stream).poll_write(cx, rest);
-            self.note_blocked(written.is_pending());
-            let written = ready!(written)?;
+            let written = ready!(self.judge_write(cx, written, left))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.outgoing.advance(written);
         }
         self.outgoing = OutgoingBytes::default();
+        self.activity.set_sending(false);
         self.channel.mark_written();
         Poll::Ready(Ok(()))
     }
@@ -250,6 +262,7 @@ impl Http1Io {
         };
         if written < batch.bytes.len() + batch.body.len() {
             self.outgoing = OutgoingBytes::of_rest(batch, written);
+            self.activity.set_sending(true);
         }
         let _may_wait = self.poll_responses(cx)?;
         Ok(())
@@ -327,8 +340,7 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_blocked(written.is_pending());
-        written
+        self.judge_write(cx, written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -358,8 +370,7 @@ impl AsyncWrite for Http1Io {
         } else {
             stream.poll_write_vectored(cx, slices)
         };
-        self.note_blocked(written.is_pending());
-        written
+        self.judge_write(cx, written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -371,6 +382,9 @@ impl AsyncWrite for Http1Io {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;
+        }
+        if self.outgoing.is_empty() {
+            self.reader.rest();
         }
         if self.channel.is_queued() && self.outgoing.is_empty() {
             self.outgoing = self.channel.take().into();

@@ -14,9 +14,9 @@ use super::stream::Protocol;
 
 /// A body from hyper that fails unless its own end was received.
 ///
-/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1). hyper also ends it without an error if
-/// the stream or the connection ends with `NO_ERROR`. An HTTP/1.1 body ends with its last chunk, or
-/// at its length (RFC 9112 §8).
+/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1), but hyper also ends it without an error
+/// if the stream or the connection ends with `NO_ERROR`. An HTTP/1.1 body ends with its last chunk,
+/// or at its length (RFC 9112 §8).
 pub struct Incoming {
     body: body::Incoming,
     protocol: Protocol,

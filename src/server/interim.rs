@@ -15,12 +15,12 @@ use tokio::sync::Notify;
 
 use super::encode;
 
-/// Limit on queued bytes; further interim responses of the request are dropped.
+/// Maximum number of queued bytes. Further interim responses of the request are dropped.
 const QUEUE_BYTES: usize = 64 * 1024;
 
-/// Sends 1xx responses ahead of the final one, if the protocol allows it (HTTP/1.1).
+/// Sends 1xx responses before the final response, if the protocol allows it (HTTP/1.1).
 ///
-/// On other protocols (HTTP/1.0, HTTP/2) they are dropped, as RFC 9110 §15.2 allows.
+/// On other protocols (HTTP/1.0, HTTP/2) 1xx responses are dropped, as RFC 9110 §15.2 allows.
 #[derive(Clone, Default)]
 pub struct InterimSender {
     channel: Option<Arc<InterimChannel>>,
@@ -33,7 +33,7 @@ impl InterimSender {
     }
 
     /// Returns a sender for the current request only. Callbacks and tasks that may outlive the
-    /// request must use one.
+    /// request must use such a sender.
     #[must_use]
     pub fn for_current_request(&self) -> Self {
         let open = self.channel.as_ref().map_or(CLOSED, |channel| channel.open());
@@ -49,10 +49,10 @@ impl InterimSender {
         })
     }
 
-    /// Queues an interim response for the current request; never blocks.
+    /// Queues an interim response for the current request. Never blocks.
     ///
-    /// Statuses other than 102 to 199 are dropped: hyper sends 100 itself, and 101 is final. The
-    /// caller has removed hop-by-hop fields.
+    /// Statuses other than 102 to 199 are dropped, because hyper sends 100 itself, and 101 is
+    /// final. The caller must have removed hop-by-hop fields.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
         if let Some(channel) = &self.channel
             && (102..=199).contains(&status.as_u16())
@@ -79,8 +79,8 @@ const CLOSED: u32 = 0;
 
 /// The queue between the senders and the connection's I/O.
 ///
-/// The service opens and closes it for each request, and the I/O empties it, in the same task. So a
-/// queued response can only be written before the final response of its request.
+/// The service opens and closes the queue for each request, and the I/O empties it, all in the same
+/// task. So a queued response can only be written before the final response of its request.
 #[derive(Default)]
 pub(super) struct InterimChannel {
     open: AtomicU32,
@@ -107,17 +107,17 @@ impl InterimChannel {
         self.open.store(request, Ordering::Release);
     }
 
-    /// Closes the queue: the final response is about to be written.
+    /// Closes the queue, because the final response is about to be written.
     pub(super) fn close(&self) {
         self.open.store(CLOSED, Ordering::Release);
     }
 
-    /// Returns whether anything is queued. The only cost of an unused channel.
+    /// Returns whether anything is queued. This is the only cost of an unused channel.
     pub(super) fn is_queued(&self) -> bool {
         self.is_queued.load(Ordering::Relaxed)
     }
 
-    /// Takes the bytes to write. Empty if their request is over.
+    /// Takes the bytes to write. Returns no bytes if their request is over.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut queue = self.queue.lock();
         if queue.request != self.open() {
@@ -126,7 +126,7 @@ impl InterimChannel {
         std::mem::take(&mut queue.bytes)
     }
 
-    /// Records that the bytes taken have been written, or never will be.
+    /// Records that the taken bytes have been written, or never will be.
     pub(super) fn mark_written(&self) {
         let is_empty = {
             let queue = self.queue.lock();
@@ -141,7 +141,7 @@ impl InterimChannel {
         }
     }
 
-    /// Closes the queue for good: the connection is closed.
+    /// Closes the queue for good, because the connection is closed.
     pub(super) fn abandon(&self) {
         self.close();
         self.queue.lock().bytes.clear();

@@ -25,8 +25,8 @@ const BACKLOG: i32 = 4096;
 
 /// A listening socket.
 ///
-/// Clones accept on the same socket, so that several runtimes can share it. All listeners with the
-/// same [`ListenerCounters`] share one limit on connections.
+/// Clones accept on the same socket, so several runtimes can share it. All listeners with the same
+/// [`ListenerCounters`] share one limit on connections.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
@@ -67,34 +67,34 @@ impl fmt::Display for BoundAddress {
     }
 }
 
-/// Counters of a listener, or of several that share them.
+/// Counters of one listener, or of several listeners that share them.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
-    /// Open connections.
+    /// Number of open connections.
     pub open: AtomicUsize,
-    /// Accepted connections.
+    /// Number of accepted connections.
     pub accepted: AtomicU64,
-    /// Connections rejected by the limit.
+    /// Number of connections rejected by the limit.
     pub refused: AtomicU64,
-    /// TLS handshakes that failed or timed out.
+    /// Number of TLS handshakes that failed or timed out.
     pub handshakes_failed: AtomicU64,
-    /// Failures to accept, such as too many open files.
+    /// Number of failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
-    /// Open tunnels.
+    /// Number of open tunnels.
     pub tunnels: AtomicUsize,
-    /// Upgrades rejected by the limit on tunnels.
+    /// Number of upgrades rejected by the limit on tunnels.
     pub tunnels_refused: AtomicU64,
-    /// Responses aborted because the client did not read them.
+    /// Number of responses aborted because the client did not read them.
     pub stalled: AtomicU64,
-    /// Bytes of large request heads in progress.
+    /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
-    /// Responses that wait for their client, by client.
+    /// Sizes of the responses that wait for their client, by client.
     pub(super) unread: UnreadAccounts,
     refused_requests: [AtomicU64; RequestRefusal::ALL.len()],
 }
 
 impl ListenerCounters {
-    /// Returns the requests that the server refused, by reason.
+    /// Returns the number of requests that the server refused, by reason.
     pub fn refused_requests(&self) -> impl Iterator<Item = (RequestRefusal, u64)> {
         let counts = self.refused_requests.iter().map(|count| count.load(Relaxed));
         RequestRefusal::ALL.into_iter().zip(counts)
@@ -112,7 +112,7 @@ impl ListenerCounters {
         self.stalled.fetch_add(1, Relaxed);
     }
 
-    /// Counts a connection, unless `limit` are open.
+    /// Counts a connection as open. Returns `None` if `limit` connections are open already.
     pub(super) fn acquire(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
         let open_connection = OpenConnection(Arc::clone(self));
         self.accepted.fetch_add(1, Relaxed);
@@ -123,7 +123,8 @@ impl ListenerCounters {
         None
     }
 
-    /// Counts a rejected connection while it reads its response, unless `limit` are open.
+    /// Counts a rejected connection as open while it reads its response. Returns `None` if `limit`
+    /// connections are open already.
     pub(super) fn acquire_for_rejection(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
         let open_connection = OpenConnection(Arc::clone(self));
         (self.open.fetch_add(1, Relaxed) < limit).then_some(open_connection)
@@ -141,7 +142,7 @@ impl Drop for OpenConnection {
 }
 
 impl Listener {
-    /// Binds a TCP socket; port 0 lets the system choose.
+    /// Binds a TCP socket. With port 0, the system chooses the port.
     pub fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
         Self::bind_tcp_with(address, TcpOptions::default())
     }
@@ -156,7 +157,7 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Accepted connections inherit this: it detects vanished clients, even in a tunnel.
+        // Accepted connections inherit this option. It detects vanished clients, even in a tunnel.
         socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -166,21 +167,20 @@ impl Listener {
 
     /// Binds a Unix socket with these permissions.
     ///
-    /// Replaces a stale socket file. Fails if a process listens on it, or if the file is of another
-    /// kind.
+    /// Replaces a stale socket file. Fails if a process listens on it, or if the file is no socket.
     pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&socket2::SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
-        // Set before clients can connect.
+        // The permissions are set before clients can connect.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self::new(BoundSocket::Unix(socket.into(), Arc::new(file))))
     }
 
-    /// Shares these counters, and with them the limit on connections.
+    /// Returns the listener with these counters, so that it shares their limit on connections.
     #[must_use]
     pub fn sharing(self, counters: &Arc<ListenerCounters>) -> Self {
         Self { counters: Arc::clone(counters), ..self }
@@ -215,7 +215,8 @@ impl Listener {
     }
 }
 
-/// Probes a silent peer after two minutes, and drops it half a minute later.
+/// Returns keep-alive settings that probe a silent peer after two minutes, and drop it half a
+/// minute later.
 fn keep_alive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_mins(2))
@@ -256,7 +257,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(file) if file.file_type().is_socket() => {}
         _ => return Ok(()),
     }
-    // Not blocking: a listener with a full queue would make this wait.
+    // Not blocking, because a listener with a full queue would make the call wait.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&socket2::SockAddr::unix(path)?) {

@@ -1,6 +1,6 @@
 //! The length of a message body: `Content-Length` and the chunked coding (RFC 9112 §6, §7.1).
 
-/// Parses a `Content-Length`: a plain decimal number.
+/// Parses a `Content-Length`, which must be a plain decimal number.
 pub(crate) fn content_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -19,7 +19,7 @@ pub(crate) enum ChunkState {
     Size(u64),
     Extension(u64),
     SizeEnd(u64),
-    /// In the data of a chunk, with this many bytes left; see [`Self::data`].
+    /// Inside the data of a chunk, with this many bytes left; see [`Self::data`].
     Data(u64),
     DataCr,
     DataLf,
@@ -35,11 +35,11 @@ impl ChunkState {
         if left == 0 { Self::DataCr } else { Self::Data(left) }
     }
 
-    /// Returns the state after one byte outside of chunk data. `End` leads to itself: the message
-    /// is over.
+    /// Returns the state after one byte outside of chunk data. The state `End` stays, because the
+    /// message is over.
     ///
     /// # Errors
-    /// The reason if the byte is not allowed.
+    /// Returns the reason if the byte is not allowed.
     pub(crate) fn step(self, byte: u8) -> Result<Self, &'static str> {
         Ok(match (self, byte) {
             (Self::FirstDigit, _) => Self::Size(hex(byte).ok_or("missing chunk size")?),

@@ -32,6 +32,7 @@ mod refusal;
 mod send_queue;
 mod service;
 pub(crate) mod settings;
+mod slow_reader;
 mod stall;
 pub(crate) mod stream;
 mod syscall;

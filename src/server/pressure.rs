@@ -1,11 +1,12 @@
-//! A flag for scarce memory or origin connections.
+//! A flag that says that memory or origin connections are scarce.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-/// A shared flag. While it is set, clients that do not read lose their responses sooner.
+/// A shared flag, set while memory or origin connections are scarce. Then clients that do not read
+/// lose their responses sooner.
 #[derive(Debug, Clone, Default)]
 pub struct Pressure(Arc<AtomicBool>);
 

@@ -25,7 +25,8 @@ use super::{
     interim::InterimChannel,
     listener::OpenConnection,
     service::Service,
-    stall::{StallPolicy, StreamExecutor},
+    slow_reader::{Http1Reader, SlowReaderPolicy},
+    stall::StreamExecutor,
     stream::{Protocol, Stream},
     tunnel::TunnelLimiter,
     validate::ValidatedHost,
@@ -110,9 +111,10 @@ impl<H: Handler> ListenerContext<H> {
         let (handler, client) = (Arc::clone(&self.handler), Arc::clone(&service.connection));
         let responder = move |fields| handler.immediate_responder(fields, &client);
         let fast_path = FastPath::new(settings.fast_path, Box::new(responder));
-        let parsing = (framing, fast_path);
-        let io =
-            Http1Io::new(stream, parsing, (Arc::clone(&activity), channel), drain_guard.clone());
+        let client = service.connection.peer.map(|peer| peer.ip());
+        let reader = Http1Reader::new(Arc::clone(settings), Arc::clone(&self.counters), client);
+        let (parsing, shared) = ((framing, fast_path), (Arc::clone(&activity), channel));
+        let io = Http1Io::new(stream, parsing, shared, reader, drain_guard.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();
@@ -134,12 +136,8 @@ impl<H: Handler> ListenerContext<H> {
         service: &Arc<Service<H>>,
         drain_guard: &DrainGuard,
     ) {
-        let policy = StallPolicy {
-            idle_timeout: self.settings.idle_timeout,
-            pressure: self.settings.pressure.clone(),
-            counters: Arc::clone(&self.counters),
-            unread: self.counters.unread.of(service.connection.peer.map(|peer| peer.ip())),
-        };
+        let client = service.connection.peer.map(|peer| peer.ip());
+        let policy = SlowReaderPolicy::of(&self.settings, &self.counters, client);
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
         let activity = Arc::clone(&service.activity);
@@ -169,8 +167,7 @@ impl<H: Handler> ListenerContext<H> {
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
-        let Settings { header_timeout, idle_timeout, pressure, .. } = &*self.settings;
-        let mut timer = IdleTimer::new(*header_timeout, *idle_timeout, pressure.clone());
+        let mut timer = IdleTimer::new(self.settings.header_timeout, self.settings.idle_timeout);
         let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
             loop {
@@ -189,9 +186,6 @@ impl<H: Handler> ListenerContext<H> {
                     return Poll::Pending;
                 };
                 tracing::debug!(?timeout, "closing a connection after a timeout");
-                if timeout == TimeoutKind::Write {
-                    self.counters.count_stalled();
-                }
                 if timeout != TimeoutKind::Idle || is_closing {
                     return Poll::Ready(Ok(()));
                 }

@@ -1,4 +1,4 @@
-//! Reasons for which the server itself refuses a request: a closed list.
+//! The closed list of reasons why the server itself refuses a request.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -7,26 +7,26 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// Why the server refuses a request before it reaches a handler: a closed list.
+/// Why the server refuses a request before it reaches a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RequestRefusal {
-    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): the end of the message is
-    /// ambiguous.
+    /// The request has both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): the end of
+    /// the message is ambiguous.
     LengthAndEncoding = 1,
-    /// `Transfer-Encoding` other than exactly `chunked`, or given twice.
+    /// `Transfer-Encoding` is repeated, or is not exactly `chunked`.
     Encoding,
-    /// `Content-Length` given twice, or not a plain number.
+    /// `Content-Length` is repeated, or is not a plain number.
     Length,
-    /// A line that ends in a bare line feed, is folded, or has no proper field name.
+    /// A header line ends with a bare line feed, is folded, or has no valid field name.
     Line,
-    /// Data that is not HTTP, or a message with unclear boundaries.
+    /// The data is not HTTP, or the boundaries of the message are unclear.
     Framing,
-    /// A request target in none of the forms of RFC 9112 §3.2, or with a fragment.
+    /// The request target has none of the forms of RFC 9112 §3.2, or has a fragment.
     Target,
     /// `Host` is missing, repeated, invalid, or contradicts `:authority`.
     Host,
-    /// CONNECT: Larder is not a tunnel.
+    /// The method is CONNECT: Larder does not open tunnels to other hosts.
     Connect,
     /// The head is larger than allowed, or has too many lines.
     HeaderTooLarge,
@@ -56,11 +56,11 @@ pub struct RefusedRequest<'a> {
     pub bytes: u64,
 }
 
-/// Called with each refused request.
+/// A function that is called with each refused request.
 pub(crate) type RefusalObserver = Arc<dyn Fn(&RefusedRequest<'_>) + Send + Sync>;
 
 impl RefusedRequest<'_> {
-    /// Describes a request that could not be parsed.
+    /// Creates the description of a request that could not be parsed.
     pub(super) fn unread(refusal: RequestRefusal) -> Self {
         let status = refusal.problem().status;
         Self { refusal, method: None, path: "", headers: None, status, bytes: 0 }
@@ -109,7 +109,7 @@ impl RequestRefusal {
         }
     }
 
-    /// Returns the reason with this number, the inverse of `self as u8`.
+    /// Returns the reason with this number, or `None`. The inverse of `self as u8`.
     pub(super) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }

@@ -1,9 +1,9 @@
 //! Accounts for response data queued on an HTTP/2 connection.
 //!
-//! Each stream's task watches its client (`server/stall.rs`), but ends once the end of the response
-//! is queued. Data that the client does not read after that stays for as long as its connection. So
-//! the ends of responses are queued behind a limited number of bytes only; others wait until their
-//! data has been sent.
+//! Each stream's task watches whether its client reads (`server/stall.rs`), but ends once the end
+//! of the response is queued. Data that the client does not read after that stays in memory as long
+//! as the connection is open. So the end of a response is queued only behind a limited number of
+//! bytes. Otherwise it waits until the response's data has been sent.
 
 use std::{
     sync::{
@@ -16,23 +16,24 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
-/// Smaller chunks are not counted: the limits on connections and streams bound their number.
+/// Minimum size of a chunk that is counted. The limits on connections and streams bound the number
+/// of smaller ones.
 const MIN_COUNTED_BYTES: usize = 1 << 10;
 
-/// Limit on the queued bytes of ended responses, for one connection.
+/// Maximum number of bytes of ended responses in the queue of one connection.
 const MAX_BYTES_PER_CONNECTION: usize = 64 << 10;
 
-/// The queued chunks of one stream.
+/// The number of queued chunks of one stream.
 #[derive(Debug, Default)]
 pub(super) struct QueuedChunks {
     count: AtomicUsize,
     sent: AtomicWaker,
 }
 
-/// Queued bytes of all streams of one connection.
+/// The number of queued bytes of all streams of one connection.
 pub(super) type QueuedBytes = Arc<AtomicUsize>;
 
-/// A queued chunk. Dropped once it is sent, or its stream is reset.
+/// A queued chunk. It is dropped once it is sent, or its stream is reset.
 struct QueuedChunk {
     bytes: Bytes,
     stream: Arc<QueuedChunks>,
@@ -40,7 +41,8 @@ struct QueuedChunk {
 }
 
 impl QueuedChunks {
-    /// Counts a chunk that is about to be queued.
+    /// Counts a chunk that is about to be queued. The returned bytes hold the count until they are
+    /// dropped.
     pub(super) fn queue(self: &Arc<Self>, bytes: Bytes, all: &QueuedBytes) -> Bytes {
         if bytes.len() < MIN_COUNTED_BYTES {
             return bytes;

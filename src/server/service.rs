@@ -1,4 +1,4 @@
-//! Connects hyper to a [`Handler`]: checks that apply to every request.
+//! Connects hyper to a [`Handler`], and makes the checks that apply to every request.
 
 use std::{
     convert::Infallible,
@@ -38,18 +38,19 @@ pub(super) struct Service<H> {
     pub(super) validated_host: ValidatedHost,
     pub(super) settings: Arc<Settings>,
     pub(super) drain: Drain,
-    /// HTTP/1.1 only.
+    /// The queue for interim responses; `None` over HTTP/2.
     pub(super) channel: Option<Arc<InterimChannel>>,
 }
 
-/// A request in progress; ends when the response's body is dropped.
+/// A request in progress. It ends when the response's body is dropped.
 pub(super) struct RequestGuard<H> {
     service: Arc<Service<H>>,
     version: Version,
 }
 
 impl<H> RequestGuard<H> {
-    /// Records that the response failed. In HTTP/1.0 only a reset can signal that.
+    /// Records that the response failed. In HTTP/1.0 only a reset of the connection can signal
+    /// that.
     fn abort(&self) {
         if self.version < Version::HTTP_11 {
             self.service.activity.reset_at_close();
@@ -64,10 +65,10 @@ impl<H> Drop for RequestGuard<H> {
 }
 
 impl<H: Handler> Service<H> {
-    /// Handles a request. Must be called in the order of arrival: requests are counted by the call,
-    /// not by polling the future.
+    /// Handles a request. Must be called in the order of arrival, because this call counts the
+    /// request, not the first poll of the future.
     ///
-    /// Moves the request as little as possible: every hit passes here.
+    /// Moves the request as little as possible, since every hit passes through here.
     pub(super) fn call(
         self: &Arc<Self>,
         mut request: Request<body::Incoming>,
@@ -102,7 +103,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Checks the connection's `number`-th request, and opens the channel for its interim
+    /// Checks request number `number` of the connection, and opens the queue for its interim
     /// responses.
     fn validate(
         &self,
@@ -129,13 +130,13 @@ impl<H: Handler> Service<H> {
         Ok(head)
     }
 
-    /// Makes the checks that the framing validator makes on HTTP/1.1.
+    /// Makes the checks that the framing validator makes for HTTP/1.1.
     fn validate_http2(
         &self,
         request: &mut Request<body::Incoming>,
     ) -> Result<Option<HeadReservation>, RequestRefusal> {
         cookie_crumbs::join(request.headers_mut());
-        // Checked by the framing validator on HTTP/1.1.
+        // The framing validator checks this for HTTP/1.1.
         if request.headers().len() > self.settings.header_count {
             return Err(RequestRefusal::HeaderTooLarge);
         }
@@ -143,8 +144,8 @@ impl<H: Handler> Service<H> {
         head.map_err(|OverBudget| RequestRefusal::TooManyLargeHeads)
     }
 
-    /// Records that the head of a response is ready, and the least length of its body. Returns
-    /// `None` unless its stream is watched, as on HTTP/2.
+    /// Records that the head of a response is ready, and the minimum length of its body. Returns
+    /// `None` if the stream is not watched. Only HTTP/2 streams are.
     fn paced_stream(&self, length: u64) -> Option<Box<PacedStream>> {
         let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
         progress.note_head(length);
@@ -171,12 +172,12 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// Size of the chunks given to HTTP/2. The client has to read most of one before it gets more, so a
-/// response holds little memory in its connection's queue.
+/// Size of the chunks that are passed to HTTP/2, in bytes. The client has to read most of one
+/// before it gets the next, so a response holds little memory in its connection's queue.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Takes the next chunk. The last one is copied: it may be queued after the response is gone, and
-/// would keep all of it in memory.
+/// Removes and returns the next chunk. The last one is copied: it may be queued after the response
+/// is gone, and would keep the whole response in memory.
 fn next_chunk(rest: &mut Bytes) -> Bytes {
     if rest.len() > CHUNK_BYTES {
         return rest.split_to(CHUNK_BYTES);
@@ -184,7 +185,7 @@ fn next_chunk(rest: &mut Bytes) -> Bytes {
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
-/// A response given out in chunks, and its progress.
+/// The current data of a response that is sent in chunks, and its progress.
 pub(super) struct PacedStream {
     progress: Arc<StreamProgress>,
     /// The rest of the current data.
@@ -199,7 +200,7 @@ impl PacedStream {
 }
 
 pin_project_lite::pin_project! {
-    /// The body of a response: the handler's, or the server's own problem document.
+    /// The body of a response, from the handler or the server's own problem document.
     #[project = ServedBodyProjection]
     pub(super) enum ServedBody<H: Handler> {
         Handler {

@@ -10,37 +10,38 @@ use super::{
 /// Settings of a listener, as plain values. The configuration has validated them.
 #[derive(Clone)]
 pub struct Settings {
-    /// TLS with these certificates on TCP. Without them, and on Unix sockets, plain text.
+    /// TLS settings for TCP sockets; `None` for plain text. Unix sockets always use plain text.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Limit on open connections of all listeners that share counters; beyond it 503.
+    /// Maximum number of open connections of all listeners that share counters. Further clients get
+    /// a 503.
     pub connections: usize,
-    /// Limit on a request's head, or an HTTP/2 header list, in bytes; beyond it 431.
+    /// Maximum size of a request's head, or of an HTTP/2 header list, in bytes. Above it: 431.
     pub header_bytes: usize,
-    /// Limit on a request's header lines; beyond it 431.
+    /// Maximum number of a request's header lines. Above it: 431.
     pub header_count: usize,
-    /// Limit on a request line in bytes; beyond it 414. HTTP/1.1 only.
+    /// Maximum length of an HTTP/1.1 request line in bytes. Above it: 414.
     pub target_bytes: usize,
-    /// Limit on a request body in bytes; beyond it 413. `u64::MAX` means no limit.
+    /// Maximum length of a request body in bytes. Above it: 413. `u64::MAX` means no limit.
     pub body_bytes: u64,
-    /// Longest pause in a request body.
+    /// Maximum pause in a request body.
     pub body_timeout: Duration,
-    /// Time limit of a TLS handshake.
+    /// Maximum time for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// Time limit of a request's head, from its first byte.
+    /// Maximum time for a request's head, from its first byte.
     pub header_timeout: Duration,
-    /// Closes a connection without a request, or with a client that does not read, after this time
+    /// Time after which a connection is closed if it has no request, or if its client does not read
     /// (up to a quarter more).
     pub idle_timeout: Duration,
-    /// Limit on concurrent requests of one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Limit on open tunnels (WebSocket and other upgrades); beyond it 503.
+    /// Maximum number of open tunnels (WebSocket and other upgrades). Above it: 503.
     pub tunnels: usize,
-    /// Closes a tunnel without traffic after this time (up to a quarter more).
+    /// Time after which a tunnel without traffic is closed (up to a quarter more).
     pub tunnel_idle_timeout: Duration,
     /// Whether memory or origin connections are scarce.
     pub pressure: Pressure,
-    /// File descriptors reserved for this listener: it accepts clients when the process has no
-    /// others left.
+    /// Number of file descriptors reserved for this listener, so that it can still accept clients
+    /// when the process has no others left.
     pub reserved_files: usize,
     /// When repeated requests are responded to without hyper.
     pub fast_path: FastPathMode,

@@ -19,7 +19,7 @@ use super::syscall;
 /// The 24 bytes that start an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Most bytes to read ahead: usually the whole first request.
+/// Maximum number of bytes to read ahead, usually sufficient for the first request.
 const AHEAD_BYTES: usize = 4096;
 
 /// A connection over any transport.
@@ -50,7 +50,7 @@ impl From<Transport> for Stream {
 }
 
 impl Stream {
-    /// Returns the protocol negotiated by TLS; otherwise HTTP/1.1.
+    /// Returns the protocol negotiated by TLS; HTTP/1.1 if there was none.
     pub(crate) fn agreed_protocol(&self) -> Protocol {
         match &self.transport {
             Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -96,8 +96,8 @@ impl Stream {
         }
     }
 
-    /// Receives available bytes of a response's head and what follows. Returns their number, 0 at
-    /// the end.
+    /// Receives available bytes of a response's head and what follows. Returns their number; 0 at
+    /// the end of the stream.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -111,7 +111,8 @@ impl Stream {
         pin!(self.read_buf(received)).poll(cx)
     }
 
-    /// Returns whether it is open and empty. Makes a system call only after a readiness event.
+    /// Returns whether the stream is open and has no data. Makes a system call only after a
+    /// readiness event.
     pub(crate) fn is_idle(&mut self) -> bool {
         if let (Transport::Tcp(stream), true) = (&self.transport, self.ahead.is_empty()) {
             return syscall::is_idle(stream);
@@ -121,7 +122,7 @@ impl Stream {
         Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    /// Returns whether it is open and empty. Always makes a system call.
+    /// Returns whether the stream is open and has no data. Always makes a system call.
     pub(crate) fn is_open_and_empty(&self) -> bool {
         self.ahead.is_empty()
             && match &self.transport {
@@ -131,15 +132,15 @@ impl Stream {
             }
     }
 
-    /// Puts bytes back, to be read again.
+    /// Puts bytes back, so that they are read again.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
         let left = self.ahead.split_off(self.given_back);
         self.ahead = [bytes, &*left].concat();
         self.given_back = 0;
     }
 
-    /// Makes the connection close with a reset when dropped. No clean close may come before:
-    /// neither FIN nor TLS's `close_notify`.
+    /// Makes the connection close with a reset when dropped. Neither a FIN nor TLS's `close_notify`
+    /// may be sent before.
     pub(super) fn reset_at_close(&self) {
         let tcp = match &self.transport {
             Transport::Tcp(stream) => stream,

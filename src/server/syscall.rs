@@ -1,5 +1,5 @@
-//! `send` and `recv` on TCP sockets without libc's support for thread cancellation, which costs a
-//! process with several threads two locked operations a call.
+//! `send` and `recv` on TCP sockets without libc's support for thread cancellation. That support
+//! costs a process with several threads two locked operations per call.
 
 use std::{
     cell::RefCell,
@@ -18,14 +18,14 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Size of the buffer that heads are received into; they are copied once.
+/// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static HEAD_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_BYTES]);
 }
 
-/// Sends as much as the socket takes.
+/// Sends as many bytes as the socket accepts, and returns their number.
 pub(super) fn poll_send(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -42,8 +42,8 @@ pub(super) fn poll_send(
     }
 }
 
-/// Returns whether the socket is open and empty, according to the last readiness event. Consumes
-/// nothing.
+/// Returns whether the socket is open and has no data, according to the last readiness event.
+/// Consumes nothing.
 pub(super) fn is_idle(stream: &TcpStream) -> bool {
     let peek = || {
         let mut byte = [0];
@@ -53,18 +53,18 @@ pub(super) fn is_idle(stream: &TcpStream) -> bool {
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Returns whether the socket is open and empty. Always makes a system call, so it also detects a
-/// close that was not reported yet.
+/// Returns whether the socket is open and has no data. Always makes a system call, so it also
+/// detects a close that was not reported yet.
 pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
     let mut byte = [0];
     let peeked = recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
     peeked.is_err_and(|error| error == Errno::AGAIN || error == Errno::WOULDBLOCK)
 }
 
-/// Receives up to `room` bytes, at most [`HEAD_BYTES`], and passes them to `take`. Returns their
-/// number.
+/// Receives up to `room` bytes, but not more than [`HEAD_BYTES`], and passes them to `take`.
+/// Returns their number.
 ///
-/// A short read means that the socket is empty. Like tokio, this then clears the readiness, which
+/// A short read means that the socket is empty. Then the readiness is cleared, as tokio does, which
 /// saves a call that would only return `WouldBlock`.
 pub(super) fn poll_receive(
     stream: &TcpStream,

@@ -34,7 +34,7 @@ impl Certificates {
         Ok(Arc::new(Self { current }))
     }
 
-    /// Replaces the certificates for further handshakes. On an error the current ones stay.
+    /// Replaces the certificate for later handshakes. Keeps the current one on an error.
     pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read(chain, key)?));
         Ok(())

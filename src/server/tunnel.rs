@@ -15,21 +15,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::{ListenerCounters, Settings, listener::OpenConnection};
 
-/// Checks on a tunnel in one idle timeout.
+/// Number of checks on a tunnel during one idle timeout.
 const TICKS: u32 = 4;
 
-/// Limits the number of tunnels; one for each connection.
+/// Limits the number of tunnels. Each connection has its own handle.
 #[derive(Debug, Default)]
 pub struct TunnelLimiter {
-    /// The connection's own count.
+    /// The guard that counts the connection as open.
     open_connection: Weak<OpenConnection>,
     counters: Arc<ListenerCounters>,
     limit: usize,
     idle_timeout: Duration,
 }
 
-/// A connection that is, or becomes, a tunnel. Until it is dropped it counts among open connections
-/// and tunnels.
+/// A connection that is or becomes a tunnel. Until dropped, it counts as an open connection and as
+/// a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
     _open_connection: Option<Arc<OpenConnection>>,
@@ -59,7 +59,7 @@ impl TunnelLimiter {
         }
     }
 
-    /// Counts a further tunnel. Returns `None` if the limit is reached.
+    /// Counts a tunnel as open. Returns `None` if the limit is reached.
     pub fn open(&self) -> Option<Tunnel> {
         let tunnel = Tunnel {
             _open_connection: self.open_connection.upgrade(),
@@ -81,10 +81,10 @@ impl Drop for Tunnel {
 }
 
 impl Tunnel {
-    /// Relays bytes both ways until both directions have ended, or the idle timeout has passed (up
-    /// to a quarter more).
+    /// Relays bytes in both directions, until both have ended or the idle timeout has passed (up to
+    /// a quarter more).
     ///
-    /// The end of one direction is forwarded at once; the other direction continues.
+    /// The end of one direction is forwarded at once. The other direction continues.
     pub async fn relay<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -120,7 +120,7 @@ impl TunnelActivity {
     }
 }
 
-/// One side of a tunnel, which records its traffic.
+/// One side of a tunnel, with its reads and writes counted.
 struct Metered<'a, S> {
     stream: S,
     activity: &'a TunnelActivity,

@@ -1,7 +1,7 @@
 //! Accounts for HTTP/2 responses that wait for their client, by client address.
 //!
-//! One client can hold as much memory as its streams have responses, on as many connections as it
-//! opens. So the account is the client's, not the connection's.
+//! With many connections, a client can hold the memory of many responses. So there is one account
+//! for each client, not for each connection.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Limit on the waiting bytes of one client under pressure.
+/// Maximum number of bytes that wait for one client under pressure.
 const LIMIT: u64 = 8 << 20;
 
-/// The number of accounts at which those without connections are removed first.
+/// Minimum number of accounts at which those without connections are removed.
 const FIRST_SWEEP: usize = 64;
 
-/// The accounts of all clients with HTTP/2 connections.
+/// The accounts of all clients with HTTP/2 connections, by address.
 #[derive(Debug, Default)]
 pub(super) struct UnreadAccounts(Mutex<AccountTable>);
 
@@ -30,11 +30,11 @@ struct AccountTable {
     sweep_at: usize,
 }
 
-/// The waiting bytes of one client. Its connections share it.
+/// The number of bytes that wait for one client. All its connections share the account.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnreadAccount(Arc<AtomicU64>);
 
-/// A response that waits for its client. No longer counted when dropped.
+/// A response that waits for its client. It is counted until dropped.
 #[derive(Debug)]
 pub(super) struct UnreadResponse {
     account: UnreadAccount,
@@ -42,8 +42,8 @@ pub(super) struct UnreadResponse {
 }
 
 impl UnreadAccounts {
-    /// Returns the account of a client: an IPv4 address or an IPv6 prefix of 64 bits. Clients on
-    /// Unix sockets have an account for each connection.
+    /// Returns the account of a client, which is an IPv4 address or an IPv6 prefix of 64 bits.
+    /// Clients on Unix sockets have an account for each connection.
     pub(super) fn of(&self, client: Option<IpAddr>) -> UnreadAccount {
         let Some(client) = client.map(client_network) else { return UnreadAccount::default() };
         let mut table = self.0.lock();
@@ -67,7 +67,7 @@ impl UnreadAccount {
         UnreadResponse { account: self.clone(), bytes }
     }
 
-    /// Returns whether more bytes wait than are allowed under pressure.
+    /// Returns whether the client's unread bytes exceed the limit under pressure (8 MiB).
     pub(super) fn is_over_limit(&self) -> bool {
         self.0.load(Relaxed) > LIMIT
     }
@@ -79,8 +79,8 @@ impl Drop for UnreadResponse {
     }
 }
 
-/// Returns the address that stands for all addresses of one client: of IPv6, the first 64 bits (RFC
-/// 6177 has providers assign no less).
+/// Returns one address for all addresses of a client: for IPv6, the first 64 bits (RFC 6177 has
+/// providers assign no less).
 pub(crate) fn client_network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {

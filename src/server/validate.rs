@@ -1,4 +1,5 @@
-//! Checks and normalises a request before a handler gets it (RFC 9112 §3.2, RFC 9113 §8.3.1). Pure.
+//! Checks and normalises a request before it reaches a handler (RFC 9112 §3.2, RFC 9113 §8.3.1).
+//! Pure.
 
 use std::{net::Ipv6Addr, sync::OnceLock};
 
@@ -6,7 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::refusal::RequestRefusal;
 
-/// The first valid host of a connection, cached: most other requests name the same one.
+/// The first valid host of a connection. It is cached, since most other requests name the same
+/// host.
 #[derive(Debug, Default)]
 pub(super) struct ValidatedHost(OnceLock<HeaderValue>);
 
@@ -27,7 +29,7 @@ impl ValidatedHost {
         is_valid
     }
 
-    /// Returns the host as a field value, if it is valid.
+    /// Returns the host as a field value. Fails if it is invalid.
     fn value(&self, host: &[u8]) -> Result<HeaderValue, RequestRefusal> {
         if !self.is_host(host) {
             return Err(RequestRefusal::Host);
@@ -39,7 +41,8 @@ impl ValidatedHost {
     }
 }
 
-/// Checks target and host, and normalises them: a target in origin form and a `Host`.
+/// Checks and normalises the target and the host. Afterwards the target is in origin form, and the
+/// host is in `Host`.
 ///
 /// The authority of an absolute-form target, or `:authority`, wins over `Host` (RFC 9112 §3.2.2).
 pub(super) fn validate<B>(
@@ -62,7 +65,7 @@ pub(super) fn validate<B>(
     normalize_host(request.headers_mut(), version, authority, known)
 }
 
-/// Moves the authority out of the target.
+/// Removes the authority from the target and returns it as a field value.
 fn take_authority(uri: &mut Uri, known: &ValidatedHost) -> Result<HeaderValue, RequestRefusal> {
     let scheme = uri.scheme_str().ok_or(RequestRefusal::Target)?;
     if scheme != "http" && scheme != "https" {
@@ -111,7 +114,8 @@ fn single_host<'h>(
     is_valid.then_some(Some(host)).ok_or(RequestRefusal::Host)
 }
 
-/// Returns whether these bytes are `uri-host [ ":" port ]` (RFC 9110 §7.2) with a non-empty host.
+/// Returns whether these bytes have the form `uri-host [ ":" port ]` (RFC 9110 §7.2) with a
+/// non-empty host.
 ///
 /// Stricter than RFC 3986: `%` and sub-delimiters, which no host name contains, are invalid.
 fn is_host(host: &[u8]) -> bool {

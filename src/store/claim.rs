@@ -21,28 +21,29 @@ pub(crate) enum LeaseResult {
     /// The response is for one client only: each request fetches its own.
     NotShareable,
     Failed(OriginFailure),
-    /// The fetching node died or gave up: another may take over.
+    /// The fetching node died or gave up: another node may take over.
     Abandoned,
 }
 
 /// A failure of the origin, as reported to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OriginFailure {
-    /// The status for clients: the origin's, or that of Larder's own response if none arrived.
+    /// The status for clients: the origin's, or that of Larder's own response if the origin sent
+    /// none.
     pub status: StatusCode,
     /// The origin's `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
-    /// Whether no connection lasted until the response began.
+    /// Whether every connection failed before a response began.
     pub is_disconnected: bool,
 }
 
 /// The exclusive right of this node to fetch a key.
 ///
-/// Dropping it releases it with [`LeaseResult::Abandoned`].
+/// Dropping the lease releases it with [`LeaseResult::Abandoned`].
 #[derive(Debug)]
 pub(crate) struct FetchLease(oneshot::Sender<LeaseResult>);
 
-/// The fetch of another node.
+/// A fetch in progress on another node.
 #[derive(Debug)]
 pub(crate) struct RemoteFetch(oneshot::Receiver<LeaseResult>);
 

@@ -58,7 +58,7 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     }
 }
 
-/// A change is visible at once, and still is after `flush`, which completes deferred work.
+/// A change is visible at once, and also after `flush`, which completes deferred work.
 async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     let (one, two) = (key("/one"), key("/two"));
     assert!(store.get(&one).await.is_none(), "an empty store has nothing");
@@ -95,7 +95,7 @@ async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
 }
 
-/// The selecting fields that a response named at this time.
+/// The selecting fields that a response received at this time named.
 fn selection(name: &'static str, seen: u64) -> VarySelection {
     let set = [HeaderName::from_static(name)].into_iter().collect();
     VarySelection {
@@ -179,7 +179,7 @@ async fn the_memory_store_keeps_the_contract() {
     keeps_the_contract(MemoryStore::new(64 << 20, 1 << 20), async |_: &MemoryStore| ()).await;
 }
 
-/// The tiers over a running server of their own.
+/// A tiered store with a running Redis server.
 async fn over(server: &Server, memory: Option<MemoryStore>) -> TieredStore {
     let redis = redis::start(redis::settings(&server.url()));
     redis::until("up", || redis.health() == super::redis::RedisHealth::Up).await;

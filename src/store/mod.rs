@@ -24,9 +24,9 @@ use crate::{
 
 /// A store of responses.
 ///
-/// A store may forget anything at any time. It compares the full text of a key, so it never returns
-/// another key's entry. It does not judge freshness. Failures are misses, and the store itself
-/// counts them.
+/// A store may drop any entry at any time. It compares the full text of a key, so it never returns
+/// another key's entry. It does not check freshness. Failures are misses, and the store counts them
+/// in its metrics.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Returns the entry under this key from the tier that responds without waiting.
     ///
@@ -35,7 +35,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns the entry under this key from the tier that the fleet shares.
     ///
-    /// It may be newer than the entry of [`Store::peek`], unless there is only one tier.
+    /// The entry may be newer than that of [`Store::peek`], unless there is only one tier.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
     /// Returns whether the fleet shares a tier that may hold this key.
@@ -48,7 +48,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Adds a variant to the index under its target's key, atomically.
     ///
-    /// Returns how many variants were removed from the index for it.
+    /// Returns how many other variants were removed from the index to make room.
     fn add_variant(
         &self,
         target: &CacheKey,
@@ -58,7 +58,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Stores an entry for other nodes, in the shared tier only.
     ///
-    /// Does not call `make` if there is no such tier.
+    /// Does not call `make` if there is no shared tier.
     fn put_shared(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>);
 
     /// Returns an entry that a node stored with [`Store::put_shared`]. Does not copy it to memory.
@@ -66,11 +66,11 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Adds a coded form to the response under this key, in the tier of [`Store::peek`].
     ///
-    /// Does nothing if that tier has another content by now. If the response would become too large,
-    /// excludes the coding.
+    /// Does nothing if the tier now has different content. If the response would become too large,
+    /// excludes the coding instead.
     fn add_form(&self, _key: &CacheKey, _content: ContentId, _form: Arc<CodedBody>) {}
 
-    /// Coordinates with other nodes which one fetches a key that is in no tier.
+    /// Claims the fetch of a key that is in no tier, so that only one node fetches it.
     fn claim_fetch(&self, key: &CacheKey) -> impl Future<Output = FetchClaim> + Send;
 
     /// Removes the entry under this key, if there is one.
@@ -81,7 +81,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns whether evicted large responses that clients still read exceed their memory limit.
     ///
-    /// If so, storing another large response would evict more of them.
+    /// If so, storing another large response would evict more responses that clients still read.
     fn is_over_pinned_limit(&self) -> bool {
         false
     }
@@ -91,7 +91,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 pub(crate) enum PutOutcome {
     /// The entry can be looked up.
     Stored,
-    /// The stored entry supersedes it and stays.
+    /// The stored entry supersedes the new one and stays.
     Superseded,
     /// The entry exceeds the store's limit. Nothing is stored under the key now.
     TooLarge,

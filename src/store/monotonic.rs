@@ -1,4 +1,4 @@
-//! Timestamps of the process's monotonic clock, which the system clock's changes do not affect.
+//! Timestamps of the process's monotonic clock, which changes of the system clock do not affect.
 
 use std::{
     sync::LazyLock,
@@ -9,8 +9,8 @@ use crate::field::Timestamp;
 
 /// Converts an instant to a timestamp that advances with the monotonic clock.
 ///
-/// Starts from the system time at the first call. Ages are computed from it, so setting the system
-/// clock makes nothing older or younger.
+/// Timestamps start from the system time at the first call. Ages are computed from these
+/// timestamps, so setting the system clock makes no response older or younger.
 pub(crate) fn timestamp(instant: Instant) -> Timestamp {
     static START: LazyLock<(Instant, Timestamp)> =
         LazyLock::new(|| (Instant::now(), SystemTime::now().into()));

@@ -1,10 +1,10 @@
-//! The order of namespace versions, as recorded for the fleet. Pure.
+//! The current and previous namespace version, as recorded for the fleet. Pure.
 
 use std::{fmt, time::Duration};
 
 use crate::field::Timestamp;
 
-/// A record of the current version, its start, and the version before it.
+/// The fleet's record of the current namespace version, its start, and the previous version.
 ///
 /// Its text is `version millis previous`; the last part may be absent. No version contains spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,20 +14,21 @@ pub(crate) struct NamespaceVersion {
     previous: Option<String>,
 }
 
-/// The consequences of the record for a starting node.
+/// What the fleet's record means for a starting node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceHistory {
     /// The record to store; `None` if this node must not change it.
     pub to_record: Option<NamespaceVersion>,
-    /// The version with responses that may still be served stale, and the end of that time.
+    /// The previous version, whose responses may still be served stale, and until when.
     pub previous: Option<(String, Timestamp)>,
 }
 
 impl NamespaceHistory {
-    /// Compares the recorded version with this node's `version`.
+    /// Compares the recorded version `known` with this node's `version`.
     ///
     /// A node of the previous version that starts within `grace` belongs to a deployment in
-    /// progress, so it changes nothing. Later, a return to that version is a change like any other.
+    /// progress, so it changes nothing. After `grace`, such a node makes its version the current
+    /// one.
     pub(crate) fn resolve(
         known: Option<&str>,
         version: &str,

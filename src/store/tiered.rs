@@ -1,4 +1,4 @@
-//! The tiers: this node's memory in front of the Redis that the fleet shares.
+//! The store of two tiers: this node's memory in front of the fleet's Redis.
 
 use std::{
     sync::Arc,
@@ -16,8 +16,8 @@ use crate::{
 
 /// A store of two optional tiers: memory and Redis.
 ///
-/// Puts reach memory at once and Redis soon after. Entries read from Redis are copied to memory,
-/// unless memory has a newer one. If Redis is down, memory continues alone.
+/// Entries are put into memory at once and into Redis soon after. Entries read from Redis are
+/// copied to memory, unless memory has a newer one. If Redis is down, only memory is used.
 pub(crate) struct TieredStore {
     memory: Option<MemoryStore>,
     redis: Option<RedisStore>,
@@ -28,7 +28,7 @@ impl TieredStore {
         Self { memory, redis }
     }
 
-    /// Returns contents and counters of the memory tier.
+    /// Returns the contents and counters of the memory tier.
     pub(crate) fn usage(&self) -> MemoryUsage {
         self.memory.as_ref().map(MemoryStore::usage).unwrap_or_default()
     }
@@ -42,7 +42,7 @@ impl TieredStore {
         self.redis.as_ref().map(RedisStore::health)
     }
 
-    /// Makes misses read the previous version as well, until `until`.
+    /// Makes misses also read the namespace version `version`, until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.set_previous_version(version, until);
@@ -51,7 +51,7 @@ impl TieredStore {
 
     /// Changes the longest time for which any route serves stale responses.
     ///
-    /// It extends the TTL of later writes to Redis.
+    /// This time is part of the TTL of later writes to Redis.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
             redis.set_stale_for(stale_for);
@@ -65,12 +65,12 @@ impl TieredStore {
         }
     }
 
-    /// Returns the health as a line for people: `redis: up`.
+    /// Returns the health of Redis as a line for people, such as `redis: up`.
     pub(crate) fn health_line(&self) -> Option<String> {
         self.health().map(|health| format!("redis: {health}"))
     }
 
-    /// Returns Redis, if it is configured and may store this key.
+    /// Returns the Redis tier, if it is configured and may store this key.
     fn redis_for(&self, key: &CacheKey) -> Option<&RedisStore> {
         self.redis.as_ref().filter(|_| key.storage_placement() == StoragePlacement::Fleet)
     }
@@ -160,8 +160,8 @@ impl Store for TieredStore {
     }
 
     async fn remove(&self, key: &CacheKey) {
-        // Mark the removal first: a concurrent read that copies the entry to memory after this node
-        // has removed it then sees the mark, see `promote`.
+        // Mark the removal first. A concurrent read may copy the entry to memory after its removal
+        // there; `promote` then sees the mark.
         if let Some(redis) = self.redis_for(key) {
             redis.remove(key.digest());
         }
@@ -183,8 +183,8 @@ impl Store for TieredStore {
 
 /// Copies an entry from Redis to memory, unless `was_removed` since the read began.
 ///
-/// The entry may be the removed one. It is stored, checked and removed again, so that a concurrent
-/// removal is not missed.
+/// A concurrent removal may concern this entry. So the function stores the entry, checks again, and
+/// removes it if there was a removal.
 fn promote(
     memory: &MemoryStore,
     key: &CacheKey,

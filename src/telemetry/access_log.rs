@@ -11,8 +11,7 @@ use crate::{
     policy::cache_status::CacheResult,
 };
 
-/// The limits of the queue. Typical lines have about 250 bytes, the longest a path of many
-/// kilobytes.
+/// The limits of the queue. Typical lines have about 250 bytes; a long path makes many kilobytes.
 const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
 /// The format of lines.
@@ -66,7 +65,7 @@ impl AccessLog {
     /// Starts the writer thread, which all access logs of a process share.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub(crate) fn queue(
         to: impl io::Write + Send + 'static,
         dropped: IntCounter,

@@ -16,9 +16,9 @@ pub(crate) struct EncodingMetrics {
 pub(crate) enum EncodingResult {
     /// The coded body is smaller.
     Made,
-    /// It is not, so the response is sent as it is stored.
+    /// The coded body is not smaller, so the response is sent as stored.
     NotSmaller,
-    /// Too many others were waiting.
+    /// Too many encodings were waiting already.
     Rejected,
 }
 

@@ -69,7 +69,7 @@ pub struct Metrics {
     pub(crate) pinned_bytes: IntGauge,
     pub(crate) bodies_not_kept: IntCounterVec,
     pub(crate) encodings: EncodingMetrics,
-    /// The event feed.
+    /// Metrics of the event feed.
     pub feed: FeedMetrics,
     pub(crate) purging: PurgeMetrics,
     pub(crate) access_log_dropped: IntCounter,
@@ -102,7 +102,7 @@ impl Metrics {
         }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
-            "Responses of the origin, by status class.",
+            "Origin requests that got a response, by status class.",
             &["class"],
         );
         let metrics = Self {
@@ -182,7 +182,7 @@ impl Metrics {
             ),
             pressure: catalogue.gauge(
                 "larder_pressure",
-                "1 while memory or connections to the origin are short, and unread responses are dropped after seconds; else 0.",
+                "1 under pressure (memory or origin connections are scarce), 0 otherwise. Unread responses are then dropped sooner.",
             ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",
@@ -372,7 +372,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 pub struct RequestObservation {
     /// The outcome in `X-API-Cache`.
     pub result: CacheResult,
-    /// The reason why it was not a hit.
+    /// The reason why the request was not a hit.
     pub reason: Option<Reason>,
     /// The status, or `None` if the client disconnected before there was one.
     pub status: Option<StatusCode>,

@@ -212,7 +212,8 @@ impl StoreMetrics {
         self.dropped.with_label_values(&[self.tier, operation.as_str(), cause.as_str()]).inc();
     }
 
-    /// Records the reason why writes are refused, or `None`.
+    /// Sets the gauge of the reason why writes are refused, `now`, and clears those of other
+    /// reasons.
     pub fn set_refusing_writes(
         &self,
         reasons: impl Iterator<Item = &'static str>,

@@ -23,8 +23,8 @@ pub(crate) struct Token {
 
 /// The tokens of the admin listener.
 ///
-/// Without tokens every client may read, because the listener is bound to loopback by default, and
-/// no client may purge.
+/// Without tokens, every client may read and none may purge. By default the listener is bound to
+/// loopback.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens(Vec<Token>);
 
@@ -59,7 +59,8 @@ impl Tokens {
 
     /// Checks if a request with these fields has the permission `access`.
     ///
-    /// Compares with every token in constant time, also after a match.
+    /// Compares the request's token with every configured token in constant time, also after a
+    /// match.
     pub(crate) fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
         if access == Access::Open || (access == Access::Read && self.0.is_empty()) {
             return Authorization::Granted;

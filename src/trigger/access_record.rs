@@ -1,4 +1,5 @@
-//! Access records of requests to Larder's own endpoints, reported when the response ends.
+//! Access records of requests to Larder's own endpoints. A record is reported when the response
+//! ends.
 
 use std::{
     convert::Infallible,
@@ -44,7 +45,8 @@ impl AccessRecord {
     }
 }
 
-/// Reports a request when dropped: at the end of the response, or when the client disconnects.
+/// Reports the access record of a request when dropped: at the end of the response, or when the
+/// client disconnects.
 pub(super) struct AccessReporter {
     record: AccessRecord,
     observer: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
@@ -68,14 +70,14 @@ impl AccessReporter {
         Self { record, observer }
     }
 
-    /// Records a response whose body is complete.
+    /// Records the status and size of a response with a complete body. The report follows at once.
     pub(super) fn finish(mut self, response: Response<Bytes>) -> Response<Bytes> {
         self.record.status = response.status();
         self.record.bytes = response.body().len() as u64;
         response
     }
 
-    /// Records a streaming response. The report follows when its body is dropped.
+    /// Records the status of a streaming response. The report follows when the body is dropped.
     pub(super) fn finish_with_body(
         mut self,
         response: Response<StreamingBody>,

@@ -1,4 +1,4 @@
-//! Reads request bodies for Larder's own endpoints, within a limit for each and a budget for all.
+//! Reads request bodies for Larder's own endpoints. Each body has a limit, and all share a budget.
 
 use std::{collections::HashMap, iter, net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -33,8 +33,8 @@ const BYTES_PER_CLIENT: usize = 2 * MAX_BODY_BYTES;
 
 /// A byte budget for all bodies held at the same time.
 ///
-/// Callers that are authenticated only by their body, such as senders with a signature, share a
-/// part of it. In that part each webhook and each client has a quota, so that bodies that never end
+/// Callers whose authentication depends on the body, such as senders with a signature, share a part
+/// of the budget. In that part, each webhook and each client has a quota, so that endless bodies
 /// cannot block other senders.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BodyBudget {
@@ -57,7 +57,7 @@ enum Quota {
 /// The sender of a body.
 #[derive(Debug, Clone)]
 pub(crate) enum EndpointCaller<'a> {
-    /// A caller whose fields prove that it may send the body.
+    /// A caller that is authenticated by the request's fields.
     Authenticated,
     /// A caller of this webhook, from this address, that is not authenticated yet.
     Unauthenticated(&'a str, Option<IpAddr>),
@@ -85,7 +85,7 @@ pub(crate) enum BodyReadError {
 }
 
 impl BodyBudget {
-    /// Reads a body to its end. `idle_timeout` is the longest allowed pause.
+    /// Reads a body to its end. `idle_timeout` is the longest allowed pause between two chunks.
     pub(crate) async fn read<B>(
         &self,
         body: B,

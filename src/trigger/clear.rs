@@ -22,10 +22,10 @@ pub(super) const PATH: &str = "/_larder/clear";
 /// The minimum interval between two purges of a user. Requests in between share one purge.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of tracked users above which finished entries are removed.
+/// Finished entries are removed once this many users are tracked.
 const MAX_TRACKED_USERS: usize = 1024;
 
-/// A field that forms cannot send, and pages of other origins only after a preflight.
+/// Field name of `X-Requested-With`. Forms cannot send it; pages of other origins need a preflight.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Users with a clear request in progress or within the last second.
@@ -36,12 +36,12 @@ pub(super) struct ClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
 #[derive(Default)]
 struct LastClear(tokio::sync::Mutex<Option<(Instant, PurgeReceipt)>>);
 
-/// A request to clear, without its user.
+/// A request to clear a user's responses, without the user.
 pub(super) struct ClearRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) headers: &'a HeaderMap,
-    /// Other origins whose pages may clear.
+    /// Other origins whose pages may send clear requests.
     pub(super) origins: &'a [HeaderValue],
 }
 
@@ -57,8 +57,8 @@ enum OriginCheck {
 impl ClearRequest<'_> {
     /// Checks that the request was not forged by a page of another origin.
     ///
-    /// Browsers attach cookies to such requests, and a gateway may turn a cookie into a trusted
-    /// field. They never attach `Authorization` by themselves.
+    /// Browsers attach cookies to forged requests, and a gateway may turn a cookie into a trusted
+    /// field. Browsers never attach `Authorization` by themselves.
     fn check_origin(&self) -> OriginCheck {
         let is_own = match self.headers.get(header::ORIGIN) {
             Some(origin) => self.is_same_host(origin) || self.origins.contains(origin),
@@ -80,7 +80,7 @@ impl ClearRequest<'_> {
         self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "site_data=cache"))
     }
 
-    /// Responds to a request from this user, or from an unidentified one.
+    /// Responds to a request from `user`, or from an unidentified user, with the reason.
     pub(super) async fn respond(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
@@ -143,7 +143,7 @@ impl ClearRequest<'_> {
 impl ClearThrottle {
     /// Purges all responses of an owner.
     ///
-    /// Requests that arrive while another one waits share its purge, which begins after all of them
+    /// Requests that arrive while another request waits share its purge, which begins after they
     /// have arrived.
     async fn clear(
         &self,
@@ -175,7 +175,7 @@ impl ClearThrottle {
 }
 
 impl LastClear {
-    /// Returns true while a request uses the entry or its interval has not elapsed.
+    /// Returns true while a request uses the entry, or its [`MIN_INTERVAL`] has not elapsed.
     fn is_running(&self, now: Instant) -> bool {
         match self.0.try_lock() {
             Ok(last) => last.as_ref().is_some_and(|(started, _)| now < *started + MIN_INTERVAL),

@@ -1,4 +1,4 @@
-//! The address of the client, for permissions that depend on it. Pure.
+//! The address of the client, for permissions by address. Pure.
 
 use std::net::IpAddr;
 
@@ -9,10 +9,10 @@ use crate::field::list;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Fields that proxies add about themselves.
+/// Names of fields that show that a proxy forwarded the request.
 const PROXY_MARKS: [&str; 5] = ["via", "cdn-loop", "cf-ray", "x-amz-cf-id", "front-end-https"];
 
-/// Suffixes of field names that carry a client address, as proxies, CDNs and clouds spell them.
+/// Suffixes of the names of fields in which proxies, CDNs and clouds send a client address.
 const ADDRESS_SUFFIXES: [&str; 12] = [
     "forwarded-for",
     "client-ip",
@@ -31,19 +31,19 @@ const ADDRESS_SUFFIXES: [&str; 12] = [
 /// What a field reveals about the path of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProxyHint {
-    /// The address of a client, trusted by servers that read the field.
+    /// The field holds the address of a client, and some servers trust it.
     Address,
     /// A proxy forwarded the request.
     Proxy,
 }
 
-/// Returns the address that a request comes from, or none if that is uncertain.
+/// Returns the client address of a request, or `None` if it is uncertain.
 ///
-/// - From a peer that is not trusted: the peer's address. None if any field says that the request came
-///   through a proxy, because the proxy's address gives the clients behind it no right.
-/// - From a trusted peer: the last address of `X-Forwarded-For` or `Forwarded` that is not trusted
-///   itself. None if neither is there, if one of them cannot be read, or if any field names another
-///   client: a proxy that names no client, or that lets its clients name themselves, gives no right.
+/// - From an untrusted peer: the peer's address. `None` if any field shows that a proxy forwarded
+///   the request, because the rights of a proxy's address do not extend to the clients behind it.
+/// - From a trusted peer: the last untrusted address in `X-Forwarded-For` or `Forwarded`. `None` if
+///   both are missing, if one of them is unreadable, or if any field names another client. A proxy
+///   that names no client, or lets clients name themselves, gives no rights.
 pub(super) fn address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
@@ -67,8 +67,8 @@ pub(super) fn address(
     others.all(|(_, value)| agrees(value)).then_some(client)
 }
 
-/// Returns the client that a trusted peer names in `X-Forwarded-For`, in `Forwarded`, or equally in
-/// both.
+/// Returns the client that a trusted peer names in `X-Forwarded-For` or `Forwarded`; `None` if the
+/// two differ.
 fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let chain = |name: HeaderName, read: fn(&[u8]) -> Option<IpAddr>| {
         headers.contains_key(&name).then(|| {
@@ -83,8 +83,8 @@ fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -
     }
 }
 
-/// Returns the last hop that is not trusted, or the first hop if all are trusted. `None` if that
-/// hop has no address.
+/// Returns the last hop that is not trusted, or the first hop if all are trusted. `None` if this or
+/// a later hop has no address.
 fn first_untrusted(
     hops: &[Option<IpAddr>],
     is_trusted: &impl Fn(IpAddr) -> bool,
@@ -99,8 +99,8 @@ fn first_untrusted(
     client
 }
 
-/// Classifies a field by its name. `_` counts as `-`, because CGI variables do not distinguish
-/// them.
+/// Returns what a field reveals, by its name; `None` for most fields. `_` counts as `-`, because
+/// CGI variables do not distinguish them.
 fn hint(name: &HeaderName) -> Option<ProxyHint> {
     let name = name.as_str().replace('_', "-");
     let is_address = ADDRESS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
@@ -121,7 +121,8 @@ fn parse_ip(text: &[u8]) -> Option<IpAddr> {
 
 /// Parses the `for` parameter of a `Forwarded` element (RFC 7239 §4), without its port.
 ///
-/// `None` if there is not exactly one, if it is obfuscated, or if the element has an escape.
+/// `None` if the element does not have exactly one `for`, if it is obfuscated, or if the element
+/// has an escape.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let element = std::str::from_utf8(element).ok().filter(|element| !element.contains('\\'))?;
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));

@@ -1,5 +1,5 @@
-//! The interface of schedules and polls to the fleet: purges, de-duplication, leases, shared
-//! values.
+//! The interface through which schedules and polls use the fleet: purges, de-duplication, leases,
+//! shared values.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ pub(crate) trait Fleet: Send + Sync + 'static {
     /// Acquires the lease of this name. `None` if another node holds it or Redis is unreachable.
     fn acquire_lease(&self, name: &str) -> impl Future<Output = Option<Self::Lease>> + Send;
 
-    /// Returns the value that any node stored last under this name.
+    /// Returns the last value that a node stored under this name.
     fn value(
         &self,
         name: &str,
@@ -54,7 +54,7 @@ pub(crate) trait Lease: Send + Sync + 'static {
     fn is_held(&self) -> bool;
 }
 
-/// A fleet that is implemented by the purge log.
+/// The [`Fleet`] of nodes that share the purge log.
 pub(crate) struct LogFleet {
     purger: Arc<Purger>,
 }

@@ -1,6 +1,6 @@
 //! Sources of purges: the `PURGE` method, webhooks, and scheduled or polled [`Tasks`].
 //!
-//! The admin listener shares tokens, selectors and the [`Purger`] with them.
+//! The admin listener uses the same tokens, selectors and [`Purger`].
 //!
 //! ```text
 //! request ──► EndpointRouter ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐

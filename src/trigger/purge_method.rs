@@ -20,10 +20,10 @@ use crate::{
 
 pub(crate) const PURGE: &str = "PURGE";
 
-/// A request field with tags to purge hard.
+/// The request field with tags for a hard purge.
 const XKEY_PURGE: HeaderName = HeaderName::from_static("xkey-purge");
 
-/// A request field with tags to purge soft.
+/// The request field with tags for a soft purge.
 const XKEY_SOFT: HeaderName = HeaderName::from_static("xkey-softpurge");
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -35,7 +35,7 @@ const FASTLY_SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
 pub(crate) struct PurgeAccess {
     /// The tokens of the admin listener.
     pub tokens: Tokens,
-    /// Networks that need no token.
+    /// Networks whose clients need no token.
     pub networks: Vec<IpNet>,
     /// Proxies whose `X-Forwarded-For` and `Forwarded` are trusted.
     pub trusted_proxies: Vec<IpNet>,
@@ -47,7 +47,8 @@ impl PurgeAccess {
         !self.networks.is_empty() || self.tokens.any_grants(Access::Purge)
     }
 
-    /// Checks if a request from this address may purge. Returns the response if it may not.
+    /// Checks if a request from this peer may purge. The error is the response to send if it may
+    /// not.
     pub(crate) fn authorize(
         &self,
         peer: Option<IpAddr>,
@@ -74,7 +75,7 @@ impl PurgeAccess {
     }
 }
 
-/// The problem document for a missing or invalid token. Send it [`with_bearer_challenge`].
+/// The problem document for a missing or invalid token. Send it through [`with_bearer_challenge`].
 pub(crate) fn token_required() -> Problem {
     let detail = "Send `Authorization: Bearer` with an admin token that has this permission.";
     Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)

@@ -32,7 +32,7 @@ impl Purger {
         Self { log, metrics, resolver }
     }
 
-    /// Appends a purge, waits for the other nodes, and counts it.
+    /// Appends a purge, waits until the other nodes apply it, and counts it in the metrics.
     ///
     /// If the receipt is acknowledged, no node can serve a purged response.
     pub(crate) async fn purge(&self, purge: Purge) -> Result<PurgeReceipt, LogUnavailable> {
@@ -60,8 +60,8 @@ impl Purger {
         result
     }
 
-    /// Appends a purge once for each `id` of its sender, which may send it again. Without an id,
-    /// always.
+    /// Appends a purge, unless it was already sent with the same `id`. Without an id, always
+    /// appends.
     pub(crate) async fn purge_with_id(
         &self,
         purge: Purge,
@@ -131,7 +131,7 @@ fn dedup_key(id: &str, purge: &Purge) -> String {
     const_hex::encode(digest.as_ref().get(..16).unwrap_or_default())
 }
 
-/// Returns the metric label for a purge in the log.
+/// Returns the metric label of an appended purge.
 fn result_label(receipt: &PurgeReceipt) -> &'static str {
     if receipt.is_acknowledged() { "appended" } else { "pending" }
 }

@@ -34,12 +34,12 @@ const ENDPOINT_PREFIX: &str = "/_larder/";
 /// The size up to which deliveries are parsed on the connection's own thread.
 const INLINE_BYTES: usize = 4 << 10;
 
-/// The time limit for a delivery to wait for its turn and be parsed.
+/// The time limit for a large delivery to be queued and parsed.
 const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handles webhooks and `PURGE`, and passes all other requests unchanged to `H`.
 ///
-/// Passing costs a look at the method and at the second byte of the path.
+/// For other requests, this costs a check of the method and of the second byte of the path.
 pub(crate) struct EndpointRouter<H> {
     handler: Arc<H>,
     endpoints: Arc<LarderEndpoints>,
@@ -47,21 +47,21 @@ pub(crate) struct EndpointRouter<H> {
     on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
-/// Additional endpoints. Receives the request and the addresses of peer and client, if known, and
-/// returns `None` for other paths.
+/// Responds to requests for additional endpoints. Receives the request and the addresses of peer
+/// and client, if known. Returns `None` if the path is not one of the endpoints.
 pub(crate) type ExtraEndpoints = Box<
     dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
         + Send
         + Sync,
 >;
 
-/// The configurable part, replaced as a whole on reload.
+/// The router's settings, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
     pub webhooks: Vec<Arc<Webhook>>,
     /// The clients that may send `PURGE`.
     pub purge_access: PurgeAccess,
-    /// The other origins whose pages may clear for their users. `None` disables clearing.
+    /// The other origins whose pages may send clear requests. `None` disables clearing.
     pub clear_origins: Option<Box<[HeaderValue]>>,
 }
 
@@ -76,7 +76,7 @@ struct LarderEndpoints {
     parsing: ParseQueue,
 }
 
-/// The collaborators of a router.
+/// The dependencies of a router.
 pub(crate) struct RouterDependencies {
     pub purger: Arc<Purger>,
     /// Additional endpoints.
@@ -87,7 +87,7 @@ pub(crate) struct RouterDependencies {
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// The queue for parsing large documents.
     pub parsing: ParseQueue,
-    /// Called for each request handled here, when its response has ended.
+    /// Called for each request to Larder's own endpoints, when its response has ended.
     pub on_response: Box<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
@@ -290,10 +290,10 @@ impl LarderEndpoints {
         error.problem().into_response()
     }
 
-    /// Plans what a delivery purges.
+    /// Returns the action that a delivery requires.
     ///
-    /// Large deliveries are parsed on another thread, because configured paths are evaluated over
-    /// all of them.
+    /// Large deliveries are parsed on another thread, because JSON paths are evaluated over the
+    /// whole payload.
     async fn plan(
         &self,
         webhook: Arc<Webhook>,
@@ -315,7 +315,7 @@ impl LarderEndpoints {
 
     /// Purges what a delivery selects, and builds the response.
     ///
-    /// Failed purges are not remembered, so that the sender can deliver again.
+    /// The id of a failed purge is not remembered, so that the sender can deliver it again.
     async fn deliver(&self, name: &str, mapped: MappedPurges, id: Option<&str>) -> Response<Bytes> {
         let unfilled = u64::try_from(mapped.unfilled).unwrap_or(u64::MAX);
         let metrics = &self.purger.metrics().purging;
@@ -343,7 +343,7 @@ impl LarderEndpoints {
             _ => ("empty", "the payload has no value for any tag"),
         };
         self.count(name, result);
-        // A success, so that the sender does not deliver it again.
+        // The status is a success, so that the sender does not deliver the event again.
         json_response(StatusCode::ACCEPTED, &serde_json::json!({ "ignored": why }))
     }
 
@@ -366,7 +366,7 @@ fn wrong_method() -> Response<Bytes> {
     response
 }
 
-/// Merges the outcomes of a delivery's purges. Only duplicates merge to a duplicate.
+/// Merges the outcomes of two purges of a delivery. The result is a duplicate if both are.
 fn merge(before: DedupOutcome, once: DedupOutcome) -> DedupOutcome {
     match (&before, &once) {
         (DedupOutcome::Appended(_), DedupOutcome::Duplicate(_)) => before,

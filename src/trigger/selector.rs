@@ -1,4 +1,4 @@
-//! Parses selectors into the form that purges are compared in. Pure.
+//! Parses selectors into the normal form that purges use. Pure.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,11 +14,11 @@ use crate::{
 /// The length limit of a URL or prefix, in bytes.
 const MAX_URL_BYTES: usize = 8 << 10;
 
-/// The length limit of a pattern, in bytes. Each one is matched against URLs.
+/// The length limit of a pattern, in bytes. Patterns are matched against URLs one by one.
 const MAX_PATTERN_BYTES: usize = 1 << 10;
 
-/// Characters that no request carries unencoded. The rest of ASCII stays, because its encoding is
-/// significant.
+/// Characters that no request carries unencoded. Other ASCII characters are left alone, because
+/// encoding them would change the URL.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
 /// The reasons why a selector is invalid.
@@ -32,10 +32,10 @@ pub(crate) enum SelectorError {
     /// The text has a control character.
     #[error("it contains a control character")]
     Control,
-    /// The text is not a URL of an API.
+    /// The text is neither a URL nor a path.
     #[error("expected `https://host/path`, `host/path`, or `/path` for every host")]
     Url,
-    /// The pattern is a prefix.
+    /// The prefix ends with `*`.
     #[error(
         "a prefix takes no `*`, because it matches everything that starts with it; use a pattern instead"
     )]
@@ -47,8 +47,9 @@ pub(crate) enum SelectorError {
 
 /// Returns the selectors of a URL.
 ///
-/// They are its normal forms as in keys, `host/path?query`: one for each route that stores responses
-/// for it in another form. If a route is sensitive, it is the substitute that the key stores.
+/// The selectors are the URL's normal forms as in keys, `host/path?query`: one for each form under
+/// which routes store its responses. On a sensitive route, the form is the substitute that the key
+/// stores.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 
 /// Returns the owner digests of a user's stored responses, by issuer and claim.
@@ -65,7 +66,7 @@ pub(crate) struct SelectorResolver {
     pub owners: Box<OwnerLookup>,
 }
 
-/// Parses a tag, compared byte by byte.
+/// Parses a tag. Tags are compared byte by byte.
 pub(crate) fn tag(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Tag(text.into()))
@@ -115,7 +116,8 @@ pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
 
 /// Returns selectors of all responses of a user, one for each issuer.
 ///
-/// They hold only digests of the name, which is that of the claim or of the gateway's field.
+/// The selectors contain only digests of the user's name, which is the value of the claim or of the
+/// gateway's field.
 pub(crate) fn user(
     text: &str,
     issuer: Option<&str>,
@@ -144,7 +146,7 @@ enum Wildcards {
     Allowed,
 }
 
-/// Returns the normal form of a URL that may be incomplete.
+/// Returns the normal form of a URL prefix or pattern.
 fn normalized_prefix(text: &str, wildcards: Wildcards) -> Result<Box<str>, SelectorError> {
     let text = percent_encoded(text);
     let parts = UrlParts::read(&text, wildcards).ok_or(SelectorError::Url)?;
@@ -203,7 +205,7 @@ impl<'a> UrlParts<'a> {
         if !host.bytes().all(is_host) || (needs_host && host.is_empty()) {
             return None;
         }
-        // Without a scheme both default ports are dropped.
+        // Without a scheme, both default ports count as absent.
         let https = host.ends_with(":443");
         let scheme = scheme.unwrap_or(if https { Scheme::Https } else { Scheme::Http });
         Some(Self { scheme, host, rest })

@@ -7,14 +7,14 @@ use crate::origin::SetupError;
 
 /// The running schedules and polls of one configuration, stopped on drop.
 ///
-/// Stopping loses nothing: their state is stored in the fleet.
+/// Stopping the tasks loses nothing, because their state is stored in the fleet.
 pub(crate) struct Tasks {
     polls: Polls,
     _running: JoinSet<()>,
 }
 
 impl Tasks {
-    /// Starts all of them on the current runtime. If one cannot be set up, none runs.
+    /// Starts all schedules and polls on the current runtime. If one cannot be set up, none runs.
     pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],

@@ -2,7 +2,7 @@
 
 use super::jwt::json;
 
-/// Maximum length in bytes.
+/// Maximum length of a claim value in bytes.
 const MAX_LENGTH: usize = 256;
 
 /// A value of a claim. A number and a string of the same digits differ.
@@ -28,7 +28,7 @@ impl ClaimValue {
         is_user_name(text).then(|| Self { kind: b"text", text: text.into() })
     }
 
-    /// Returns the kind of value for digests.
+    /// Returns the type of the JSON value, which is part of digests.
     pub(super) fn kind(&self) -> &'static [u8] {
         self.kind
     }
@@ -44,7 +44,7 @@ pub(super) fn is_user_name(text: &str) -> bool {
     (1..=MAX_LENGTH).contains(&text.len()) && !text.contains(char::is_control)
 }
 
-/// Returns whether a number has the only spelling of a whole number. Other numbers have many
+/// Returns whether a number is an integer without exponent or fraction. Other numbers have many
 /// spellings and are rounded.
 fn is_whole(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);

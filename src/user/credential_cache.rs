@@ -17,7 +17,7 @@ const CAPACITY: usize = 64 << 10;
 /// Minimum weight of an entry in bytes, which limits the cache to 64 MiB.
 const MIN_WEIGHT: u64 = 1 << 10;
 
-/// Approximate weight of an entry's members in bytes.
+/// Approximate weight of an entry's partition members, in bytes.
 const MEMBERS_WEIGHT: u64 = 512;
 
 /// Maximum number of cached forged tokens, of 24 bytes each.
@@ -26,13 +26,13 @@ const FORGED_CAPACITY: usize = 4096;
 /// A verified identity, with its member of each partition that routes use.
 #[derive(Debug)]
 pub(super) struct VerifiedIdentity {
-    /// Expiry by the system clock.
+    /// Expiry by the system clock; `None` if the identity does not expire.
     pub(super) expires: Option<Timestamp>,
-    /// The key that verified it, for tokens.
+    /// The key that verified the token; `None` for a gateway.
     pub(super) key: Option<KeyFingerprint>,
     /// The latest key set generation that is known to contain the key.
     generation: AtomicU64,
-    /// Members in the order of the partitions.
+    /// The identity's member of each partition, in the order of the authenticator's partitions.
     pub(super) members: Box<[Result<Arc<PartitionMember>, IdentityError>]>,
 }
 
@@ -60,7 +60,7 @@ impl VerifiedIdentity {
 /// Credentials that have been verified or found forged.
 pub(super) struct CredentialCache {
     verified: Cache<Box<[u8]>, Arc<VerifiedIdentity>, CredentialWeighter>,
-    /// Digests of credentials with a wrong signature, and the key generation of that finding. Kept
+    /// Digests of forged credentials, with the key generation that rejected their signature. Kept
     /// apart, so that forged tokens evict no valid ones.
     forged: Cache<u128, u64>,
 }
@@ -84,7 +84,7 @@ impl CredentialCache {
         Self { verified, forged: Cache::new(FORGED_CAPACITY) }
     }
 
-    /// Returns the identity of these credentials. Compares all of their bytes.
+    /// Returns the cached identity of these credentials. Compares all bytes, not only a digest.
     pub(super) fn get(&self, credentials: &[u8]) -> Option<Arc<VerifiedIdentity>> {
         self.verified.get(credentials)
     }

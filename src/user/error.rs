@@ -5,7 +5,7 @@ use crate::policy::Reason;
 /// The reason why a request has no verified identity. `Display` is for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// No token.
+    /// The request has no token.
     #[error("the request has no token")]
     NoToken,
     /// The peer is not a gateway, or the gateway names no user.

@@ -21,7 +21,7 @@ use crate::{
     policy::Partition,
 };
 
-/// Fields in which gateways name users, besides `X-Forwarded-User` and similar ones.
+/// Fields in which gateways name users, in addition to `X-Forwarded-User` and similar ones.
 ///
 /// They belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware proxies of
 /// clouds, Kong and Kubernetes.
@@ -70,9 +70,9 @@ pub(super) struct Gateway {
 /// The effect of a gateway field on an identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NarrowingKind {
-    /// It narrows the user's permissions.
+    /// The field narrows the user's permissions.
     Rights,
-    /// It identifies the user.
+    /// The field identifies the user.
     User,
 }
 
@@ -108,15 +108,15 @@ impl Gateway {
         is_known.then(|| if has_word() { NarrowingKind::Rights } else { NarrowingKind::User })
     }
 
-    /// Returns whether a field is removed from a request. Only the gateway may set such a field, or
-    /// an origin may mistake its name for one.
+    /// Returns whether a field is removed from a request of this peer: only a gateway may set it,
+    /// or an origin may mistake its name for that of a gateway field.
     pub(super) fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         let own = [&self.rules.name].into_iter().chain(&self.rules.narrows);
         let mut own = own.filter(|own| is_same(own.as_str().as_bytes(), field.as_str().as_bytes()));
         own.next().is_some_and(|own| own != field || !self.is_trusted(peer))
     }
 
-    /// Returns the identity of a request. Computes digests only for fields that are not cached.
+    /// Returns the identity of a request. Computes digests only if it is not cached.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -177,7 +177,7 @@ fn encode(user: &str, fields: &GatewayFields<'_>) -> SmallVec<[u8; 256]> {
     bytes
 }
 
-/// A user and the fields that narrow it.
+/// A user that a gateway names, and the fields that narrow the user's permissions.
 struct GatewayIdentity<'a> {
     user: &'a str,
     narrowing: SmallVec<[u8; 256]>,

@@ -58,7 +58,7 @@ fn strip_leading_zeros(bytes: &[u8]) -> &[u8] {
     bytes.get(start..).unwrap_or_default()
 }
 
-/// Encodes a point in the uncompressed form of SEC 1 §2.3.3.
+/// Creates a key from the coordinates of a curve point (SEC 1 §2.3.3); `None` if they are invalid.
 fn point(key_type: KeyType, length: usize, x: &[u8], y: &[u8]) -> Option<VerificationKey> {
     if x.len() != length || y.len() != length {
         return None;

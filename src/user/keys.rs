@@ -64,9 +64,9 @@ pub(super) struct KeySet {
 enum KeyOrigin {
     /// Configured keys; tokens may use any key ID.
     Configured,
-    /// Published keys; tokens name the key.
+    /// Published keys; the token's `kid` selects one.
     Published,
-    /// No keys: not published yet, or too long ago.
+    /// No keys: none were fetched yet, or the last fetch was too long ago.
     Missing,
 }
 
@@ -117,8 +117,8 @@ impl TokenKeys {
         Arc::new(Self { set: ArcSwap::from_pointee(set), fetch_requests: None })
     }
 
-    /// Creates a source of keys that an issuer publishes. They are fetched on the current runtime,
-    /// periodically, as long as the value is kept. Until the first fetch succeeds there are none.
+    /// Creates a source of keys that an issuer publishes. Fetches them periodically on the current
+    /// runtime until the value is dropped. There are no keys until the first fetch succeeds.
     pub fn published(url: &DocumentUrl, metrics: JwksMetrics) -> Result<Arc<Self>, SetupError> {
         Self::published_with_timing(url, metrics, FetchTiming::DEFAULT)
     }
@@ -175,7 +175,7 @@ struct JwksUpdater {
     keys: Weak<TokenKeys>,
     client: DocumentClient,
     timing: FetchTiming,
-    /// The validator of the current document.
+    /// The entity tag of the current document, if it has one.
     tag: Option<HeaderValue>,
     /// Time of the last fetch, or of the start.
     fetched: Instant,
@@ -184,7 +184,7 @@ struct JwksUpdater {
     metrics: JwksMetrics,
 }
 
-/// A key set and its validator.
+/// A key set and its entity tag.
 struct JwksDocument {
     keys: Vec<VerificationKey>,
     tag: Option<HeaderValue>,

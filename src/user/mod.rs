@@ -41,7 +41,7 @@ pub use {
 pub(crate) type IdentifyFn =
     dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<PartitionMember>, Reason> + Send + Sync;
 
-/// The identities of one configuration.
+/// Authenticates requests by the rules of one configuration.
 pub struct Authenticator {
     digests: DigestKey,
     partitions: Box<[Partition]>,
@@ -49,7 +49,7 @@ pub struct Authenticator {
     recheck: Duration,
 }
 
-/// The means of verification.
+/// How requests are authenticated.
 enum Verifier {
     None,
     Token(Box<TokenVerifier>),
@@ -57,8 +57,8 @@ enum Verifier {
 }
 
 impl Authenticator {
-    /// Creates an authenticator without identities; see [`Self::with_source`]. Digests use this
-    /// key.
+    /// Creates an authenticator without a source of identities; [`Self::with_source`] sets one.
+    /// `digests` is the key of all digests.
     pub fn new(digests: DigestKey) -> Self {
         let recheck = IdentitySource::None.default_recheck();
         Self { digests, partitions: Box::default(), verifier: Verifier::None, recheck }
@@ -90,8 +90,8 @@ impl Authenticator {
         Self { partitions: known.into(), verifier, recheck, ..self }
     }
 
-    /// Sets how long credentials count as accepted. The default is 5 minutes for tokens and one
-    /// minute otherwise.
+    /// Sets how long credentials count as accepted by the origin. The default is 5 minutes for
+    /// tokens and one minute otherwise.
     #[must_use]
     pub fn with_recheck(self, recheck: Option<Duration>) -> Self {
         Self { recheck: recheck.unwrap_or(self.recheck), ..self }
@@ -103,8 +103,8 @@ impl Authenticator {
         !matches!(self.verifier, Verifier::None)
     }
 
-    /// Returns the member of this partition, or the reason for none. `partition` is one of those
-    /// that routes use, or [`Partition::User`].
+    /// Returns the request's member of `partition`, or the reason why it has none. Some route must
+    /// use the partition, unless it is [`Partition::User`].
     pub fn identify(
         &self,
         partition: &Partition,
@@ -130,8 +130,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns the member of any partition that the claims suffice for. The digest of the
-    /// credential is the same in all of them.
+    /// Returns the request's member of the first partition for which its claims suffice. The digest
+    /// of the credential is the same in all partitions.
     pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
@@ -155,8 +155,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether identities depend on this field. It holds the token, or is set by the
-    /// gateway. Of `Cookie`, only the cookie of [`Self::cookie`] counts.
+    /// Returns whether identities depend on this field: it carries the token, or the gateway sets
+    /// it. Of `Cookie`, only the cookie of [`Self::cookie`] counts.
     pub fn uses_field(&self, field: &HeaderName) -> bool {
         match &self.verifier {
             Verifier::None => false,
@@ -168,7 +168,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns the claim that identifies users, for tokens.
+    /// Returns the claim that identifies users; `None` if tokens are not used.
     pub fn claim(&self) -> Option<&str> {
         match &self.verifier {
             Verifier::Token(tokens) => Some(tokens.claim()),

@@ -1,11 +1,11 @@
 //! Narrowing of identities by claims about permissions.
 //!
 //! Tokens of one user with different scopes get different responses, so they share none. Equivalent
-//! spellings count as equal. In doubt they do not, which costs hits only.
+//! spellings of a claim count as equal. Doubtful ones count as different, which only costs hits.
 
 use super::jwt::json::{self, Object};
 
-/// The narrowing claims, unless the operator names others.
+/// The claims that narrow an identity, unless the operator names others.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
@@ -32,7 +32,7 @@ pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
 /// Maximum depth of comparison; deeper values are compared as written.
 const MAX_DEPTH: usize = 8;
 
-/// The meaning of order in a list or in the words of a string.
+/// Whether order matters in the list or the words of a claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClaimSemantics {
     /// Values are compared as they are.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Authenticator, Verifier};
 
 impl Authenticator {
-    /// Returns the owner digests by which purges select a user's responses. There is one for this
-    /// issuer, or else one for each configured issuer. If no issuer is configured, issuers make no
-    /// difference.
+    /// Returns the owner digests by which purges select a user's responses: one for `issuer`, or
+    /// one for each configured issuer if it is `None`. Without configured issuers, digests ignore
+    /// the issuer.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         match (issuer, self.issuers()) {
             (Some(issuer), _) => vec![self.owner(issuer, claim)],

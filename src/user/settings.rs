@@ -12,7 +12,7 @@ use crate::{key::DigestKey, origin::document_url::DocumentUrl};
 /// The source of identities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum IdentitySource {
-    /// None: users are known by their exact credentials only.
+    /// There is no source: users are known by their exact credentials only.
     #[default]
     None,
     /// Signed tokens.
@@ -30,9 +30,9 @@ pub struct TokenRules {
     pub keys: KeySource,
     /// Accepted algorithms; `None` for all that a key supports.
     pub algorithms: Option<Box<[JwsAlgorithm]>>,
-    /// Accepted audiences (`aud`). If empty, any audience and none is accepted.
+    /// Accepted audiences (`aud`). If empty, tokens with any audience or none are accepted.
     pub audiences: Box<[Box<str>]>,
-    /// Accepted issuers (`iss`). If empty, any issuer and none is accepted.
+    /// Accepted issuers (`iss`). If empty, tokens of any issuer or none are accepted.
     pub issuers: Box<[Box<str>]>,
     /// The claim that identifies users.
     pub claim: Box<str>,
@@ -43,14 +43,15 @@ pub struct TokenRules {
 /// The place of the token in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// This field: after `Bearer` in `Authorization`, with or without it in others.
+    /// A field of this name. `Bearer` precedes the token in `Authorization`, and optionally in
+    /// others.
     Field(HeaderName),
     /// The cookie of this name.
     Cookie(Box<str>),
 }
 
 impl TokenLocation {
-    /// Returns the field, if it is one.
+    /// Returns the name of the field; `None` for a cookie.
     pub fn field(&self) -> Option<&HeaderName> {
         match self {
             Self::Field(name) => Some(name),
@@ -58,7 +59,7 @@ impl TokenLocation {
         }
     }
 
-    /// Returns the cookie, if it is one.
+    /// Returns the name of the cookie; `None` for a field.
     pub fn cookie(&self) -> Option<&str> {
         match self {
             Self::Cookie(name) => Some(name),
@@ -83,13 +84,13 @@ pub struct GatewayRules {
     pub name: HeaderName,
     /// Addresses of the gateway.
     pub from: Box<[IpNet]>,
-    /// Further gateway fields that narrow a user's permissions, besides the built-in ones.
+    /// Gateway fields that narrow a user's permissions, in addition to the built-in ones.
     pub narrows: Box<[HeaderName]>,
 }
 
 impl IdentitySource {
-    /// Returns the default of `recheck`. It is longer for tokens, which are verified here, so that
-    /// only a revocation can be missed.
+    /// Returns the default of `recheck`. It is longer for tokens: Larder verifies them itself, so
+    /// that only a revocation can be missed.
     pub const fn default_recheck(&self) -> Duration {
         match self {
             Self::Token(_) => Duration::from_mins(5),
@@ -97,7 +98,7 @@ impl IdentitySource {
         }
     }
 
-    /// Returns the fields that only identify the user.
+    /// Returns the configured fields that carry an identity.
     pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let (own, further) = match self {
             Self::None => (None, [].as_slice()),

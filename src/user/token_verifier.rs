@@ -37,7 +37,7 @@ pub(super) struct TokenVerifier {
     cache: CredentialCache,
 }
 
-/// The inputs of partition members: the digest key, and the partitions that routes use.
+/// The digest key and the partitions that routes use, from which partition members are computed.
 #[derive(Clone, Copy)]
 pub(super) struct MemberContext<'a> {
     pub(super) digests: &'a DigestKey,
@@ -188,7 +188,7 @@ impl TokenVerifier {
     }
 }
 
-/// Returns whether the key that verified a token still exists. Searches only after a key change.
+/// Returns whether the key that verified a token is still in use. Searches only after a key change.
 fn has_current_key(verified: &VerifiedIdentity, keys: &KeySet) -> bool {
     if verified.has_generation(keys.generation) {
         return true;

@@ -1,8 +1,8 @@
 //! Warming: fetching responses before clients request them.
 //!
-//! Schedules, polls, purges and responses push a [`WarmRequest`] into the [`WarmQueue`], which
-//! never waits and never exceeds its budget. The pipeline fetches queued requests as if a client
-//! had sent them, so that responses are stored under the keys that clients use.
+//! Schedules, polls, purges and responses push a [`WarmRequest`] into the [`WarmQueue`]. A push
+//! never waits, and the queue never exceeds its budget. The pipeline fetches queued requests as if
+//! a client had sent them, so that responses are stored under the keys that clients use.
 
 mod on_success;
 mod outcome;

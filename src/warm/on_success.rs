@@ -9,8 +9,9 @@ use crate::{
     server::Connection,
 };
 
-/// Fields about the original request rather than its client. Fields that begin with `content-` or
-/// `if-` and [override fields](OVERRIDES) are dropped as well.
+/// Fields about the original request rather than its client, which are not sent with warm-up
+/// requests. The same applies to fields that begin with `content-` or `if-`, and to [override
+/// fields](OVERRIDES).
 const REQUEST_FIELDS: [HeaderName; 8] = [
     hop::LARDER_WARM,
     header::HOST,
@@ -22,10 +23,11 @@ const REQUEST_FIELDS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Returns the requests to warm after a response with this status; none unless it is a success.
+/// Returns the warm-up requests to send after a response. There are none unless `status` is a
+/// success.
 ///
-/// They have the client's connection, host, credentials and other fields, so that only what the
-/// client may see is fetched.
+/// The requests have the client's connection, host, credentials and other fields, so that they
+/// fetch only responses that the client may see.
 pub(crate) fn requests_on_success(
     route: &Route,
     request: &Parts,

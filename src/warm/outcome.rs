@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::field::hop::LARDER_WARM;
 
-/// How long a response is delayed for its warm-up requests.
+/// Maximum time that a response waits for its warm-up requests.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// The outcome of a warm-up request.
@@ -20,9 +20,9 @@ pub enum WarmOutcome {
     Stored,
     /// A fresh response was already stored.
     Fresh,
-    /// The response may not be stored, for this reason.
+    /// The response was not fetched or not stored, for this reason.
     Skipped(&'static str),
-    /// No response, or an error, for this reason.
+    /// There was no response, or an error, for this reason.
     Failed(&'static str),
 }
 
@@ -45,7 +45,7 @@ impl WarmOutcome {
     }
 }
 
-/// Receives the outcome of a request.
+/// Sends the outcome of a warm-up request to the client that waits for it.
 #[derive(Clone)]
 pub struct OutcomeSender(UnboundedSender<WarmOutcome>);
 
@@ -70,7 +70,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Creates a batch if the request asks to wait (`X-Larder-Warm: wait`).
+    /// Creates a batch if the request has `X-Larder-Warm: wait`, else returns `None`.
     pub(crate) fn of(request: &HeaderMap) -> Option<Self> {
         let value = request.get(LARDER_WARM)?;
         let (sender, outcomes) = unbounded_channel();
@@ -84,7 +84,8 @@ impl Batch {
         self.report.clone()
     }
 
-    /// Waits for all outcomes, two seconds at most, and returns the value of the response field.
+    /// Waits up to two seconds for all outcomes, and returns the value of the `X-Larder-Warm`
+    /// field.
     pub(crate) async fn summary(self) -> HeaderValue {
         let Self { report, mut outcomes, requests } = self;
         drop(report);

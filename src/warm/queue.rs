@@ -51,16 +51,15 @@ impl Default for Budget {
     }
 }
 
-/// Fetches requests from the queue: the pipeline.
+/// Fetches the requests of the queue. The pipeline implements it.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
-    /// Fetches the response unless a fresh one is stored, reads it to its end, and returns the
-    /// outcome.
+    /// Fetches the response to its end, unless a fresh one is stored, and returns the outcome.
     ///
-    /// Warmed responses do not warm others. Dropped if it takes too long.
+    /// Warm-up requests trigger no further ones. The future is dropped after [`Budget::timeout`].
     fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
 }
 
-/// The outcome of pushing a request.
+/// The outcome of pushing a request into the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushOutcome {
     Queued,
@@ -118,7 +117,7 @@ impl WarmQueue {
         pushed
     }
 
-    /// Queues everything that a schedule or a poll names. Never waits.
+    /// Queues the requests for all targets of a schedule or poll. Never waits.
     pub(crate) fn push_all(&self, plan: &WarmPlan) {
         for request in plan.requests() {
             let _known_or_dropped = self.push(request);
@@ -131,7 +130,7 @@ impl WarmQueue {
         self.0.waiting.lock().requests.len()
     }
 
-    /// Fetches queued requests within the budget, until dropped. Run once.
+    /// Fetches queued requests within the budget, until dropped. Call this once per queue.
     pub(crate) async fn run<F: WarmFetcher>(self, fetch: Arc<F>) {
         let slots = Arc::new(Semaphore::new(self.0.budget.concurrency.max(1)));
         let mut pace = interval(self.0.budget.pace.max(Duration::from_millis(1)));
@@ -182,7 +181,7 @@ impl WarmQueueState {
         state.finish()
     }
 
-    /// Counts and reports a request that is not fetched.
+    /// Counts a request that is not queued, and reports it as skipped.
     fn refuse(&self, result: &'static str, report: Option<OutcomeSender>) {
         self.count(result);
         if let Some(report) = report {
@@ -217,7 +216,7 @@ impl PendingRequests {
     }
 }
 
-/// Marks a request as being fetched; until dropped, the same one is not queued again.
+/// Marks a request as being fetched. Until dropped, the same request is not queued again.
 struct DedupGuard {
     digest: u64,
     shared: Arc<WarmQueueState>,

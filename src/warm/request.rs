@@ -1,4 +1,4 @@
-//! Requests to fetch ahead, and the clients to send them as.
+//! Warm-up requests, and the clients on whose behalf they are sent.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::server::Connection;
 
-/// A request to send ahead of clients: a `GET`, unless it has content.
+/// A request that is sent before clients send it: a `GET`, unless it has content.
 #[derive(Clone)]
 pub struct WarmRequest {
-    /// The client to send it as.
+    /// The client on whose behalf the request is sent.
     pub client: WarmClients,
     /// Path and query, as clients send them.
     pub target: Box<str>,
-    /// The method and the content of a request that is read by its content.
+    /// The method and content, if the content is part of the key.
     pub content: Option<WarmContent>,
-    /// Receives the outcome, if it is awaited.
+    /// Reports the outcome, if a client waits for it.
     pub report: Option<OutcomeSender>,
 }
 
-/// Content, as the origin receives it. The client's fields say how it is read.
+/// Content as the origin receives it. The client's fields define its type.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct WarmContent {
     /// `POST` or `QUERY`.
@@ -32,22 +32,22 @@ pub struct WarmContent {
     pub bytes: Bytes,
 }
 
-/// The client to send a request as. Its fields may be credentials: they stay in memory and are
-/// never shown.
+/// The clients on whose behalf a request is sent. Their fields may be credentials: they stay in
+/// memory and are never shown.
 #[derive(Clone)]
 pub enum WarmClients {
-    /// This client.
+    /// Exactly this client.
     One(ClientProfile),
     /// The recent clients of the target or, if there are none, of the host.
     Recent {
-        /// The host; without one, the host with the most recent requests.
+        /// The host; if `None`, the host with the most recent requests.
         host: Option<WarmHost>,
         /// Fields that replace the clients' own. Each value of a name makes a separate request.
         headers: HeaderMap,
     },
 }
 
-/// A client, and everything in its requests besides the target.
+/// A client, and everything in its requests except the target.
 #[derive(Clone)]
 pub struct ClientProfile {
     pub connection: Arc<Connection>,
@@ -87,7 +87,7 @@ impl WarmPlan {
 }
 
 impl WarmTarget {
-    /// Returns the request for the target as recent clients send it, with these fields replaced.
+    /// Returns a request for the target on behalf of recent clients, with these fields replaced.
     pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
         let client = WarmClients::Recent { host: self.host.clone(), headers: headers.clone() };
         WarmRequest { client, target: self.target.clone(), content: None, report: None }

@@ -9,7 +9,7 @@ use crate::key::uri::Scheme;
 /// A response to warm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmTarget {
-    /// The requested host; without one, the host with the most recent requests.
+    /// The requested host; if `None`, the host with the most recent requests.
     pub host: Option<WarmHost>,
     pub target: Box<str>,
 }
@@ -17,7 +17,7 @@ pub struct WarmTarget {
 /// A host, and how clients connect to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WarmHost {
-    /// The scheme; without one, the scheme of recent clients.
+    /// The scheme; if `None`, the scheme of recent clients.
     pub scheme: Option<Scheme>,
     /// The scheme if there are no recent clients.
     pub default_scheme: Scheme,
@@ -25,7 +25,7 @@ pub struct WarmHost {
     pub name: Box<str>,
 }
 
-/// What a schedule or a poll warms.
+/// The targets that a schedule or a poll warms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WarmPlan {
     /// Whether recent targets that the purge selects are warmed.
@@ -38,7 +38,7 @@ pub struct WarmPlan {
 /// Why a text is not a warm-up target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
-    /// It has no path.
+    /// The text has no path.
     #[error("expected a path, such as `/dashboard?range=7d` or `api.example.com/dashboard`")]
     Path,
     /// The path has invalid characters.
@@ -84,7 +84,7 @@ impl WarmHost {
     }
 }
 
-/// Splits the scheme off a text.
+/// Splits a text into its scheme, if it has one, and the rest.
 fn scheme(text: &str) -> Result<(Option<Scheme>, &str), InvalidTarget> {
     match text.split_once("://") {
         Some(("http", rest)) => Ok((Some(Scheme::Http), rest)),

@@ -6,6 +6,7 @@ mod explain;
 mod keeping;
 mod model;
 mod negotiation;
+mod verification;
 
 use std::{fmt::Write as _, io::Read};
 

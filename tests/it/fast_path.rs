@@ -450,13 +450,10 @@ async fn whoever_repeats_requests_and_reads_nothing_is_closed_and_counted() {
         let server = TestServer::start(Tell, Settings { idle_timeout, ..Settings::default() });
         let mut wire = Wire::connect(server.address).await;
         wire.exchange(get("/a")).await;
-        let (mut from, mut to) = tokio::io::split(wire.into_io());
+        let mut io = wire.into_io();
         // Ends with an error once the server has closed.
-        while to.write_all(get("/long").as_bytes()).await.is_ok() {}
+        while io.write_all(get("/long").as_bytes()).await.is_ok() {}
         assert_eq!(server.counters.stalled.load(Ordering::Relaxed), 1);
-        let mut received = Vec::new();
-        while let Ok(1..) = from.read_buf(&mut received).await {}
-        assert!(received.starts_with(b"HTTP/1.1 200 OK"));
     })
     .await;
 }

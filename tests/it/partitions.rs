@@ -473,6 +473,35 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_denied_on_one_node_is_denied_on_all_although_nothing_was_stored() {
+    within(async {
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        let denied = zoe.clone();
+        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
+            Some(token) if request.target == "/a" && token == denied => {
+                OriginResponse::status(403, "no")
+            }
+            _ => stamped(request),
+        })
+        .await;
+        let redis = Redis::start().await;
+        let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("authenticated"));
+        let fleet = Fleet::start(2, &origin.url(), &toml).await;
+        fleet.ready(&redis).await;
+        let get = async |node: usize, token: &str, target: &str| {
+            let reply = fleet.send(node, ("GET", target), &[("authorization", token)]).await;
+            (reply.status(), outcome(&reply))
+        };
+        assert_eq!(get(0, &zoe, "/a").await.0, 403);
+        assert_eq!(get(1, &bob, "/a").await.0, 200);
+        assert_eq!(get(1, &zoe, "/b").await.0, 200, "accepted on this node");
+        assert_eq!(get(1, &bob, "/a").await, (200, "HIT -".to_owned()));
+        assert_eq!(get(1, &zoe, "/a").await.0, 403);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_users_response_ends_with_the_token_that_fetched_it() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {

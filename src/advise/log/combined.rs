@@ -7,7 +7,8 @@ use super::{
     time,
 };
 
-/// Parses a line. Fields behind the user agent are skipped, except for times.
+/// Parses a line in the format `combined`. Of the fields after the user agent, only a response time
+/// is read.
 pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     let (client, rest) = line.split_once(' ').ok_or(LineError::Format)?;
     let (owner, rest) = rest.split_once(" [").ok_or(LineError::Format)?;
@@ -40,7 +41,8 @@ pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     })
 }
 
-/// Returns a quoted text whose opening quote has been taken, and the rest behind it.
+/// Returns the text up to the closing quote, and the rest after the quote. `None` if there is no
+/// closing quote. `text` begins after the opening quote.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -54,14 +56,14 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Returns the user agent, and the rest behind it.
+/// Returns the user agent, and the rest of the line after it.
 fn user_agent(text: &str) -> (&str, &str) {
     let after_referer = text.strip_prefix('"').and_then(quoted).map(|(_, rest)| rest.trim_start());
     let agent = after_referer.and_then(|rest| rest.strip_prefix('"')).and_then(quoted);
     agent.unwrap_or(("", text))
 }
 
-/// Finds the time of a response, in milliseconds: `rt=0.123`, or a bare `0.123` as of
+/// Returns the response time in milliseconds, from `rt=0.123` or a bare `0.123` as written by
 /// `$request_time`.
 fn duration(rest: &str) -> Option<f64> {
     let named = |word: &str| {

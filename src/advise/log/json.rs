@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// The members of a line by lower-case name. Members that are objects or lists are empty.
+/// The members of a line by lower-case name. The value of an object or a list is empty.
 struct Members<'a>(BTreeMap<String, Cow<'a, str>>);
 
-/// Parses a line.
+/// Parses a line of JSON.
 pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     let Line(members) = serde_json::from_str(line).map_err(|_| LineError::Format)?;
     let members = Members(members);
@@ -73,7 +73,7 @@ const VALIDATORS: [&str; 4] = [
 ];
 
 impl<'a> Members<'a> {
-    /// Returns the first of these members that has a value. nginx writes `-` for none.
+    /// Returns the value of the first of these members that has one. nginx writes `-` for none.
     fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
         let values = names.iter().filter_map(|name| self.0.get(*name));
         values.into_iter().find(|value| !matches!(&***value, "" | "-")).cloned()
@@ -108,7 +108,7 @@ impl<'a> Members<'a> {
         Ok((method, path, query))
     }
 
-    /// Returns the time of the response in milliseconds. nginx logs seconds.
+    /// Returns the response time in milliseconds. nginx logs seconds.
     fn duration(&self) -> Option<f64> {
         let seconds = self.number::<f64>(&["upstream_response_time"]);
         let seconds = seconds.or_else(|| self.number(&["request_time"]));
@@ -122,7 +122,7 @@ impl<'a> Members<'a> {
         self.first(&names).map(digest)
     }
 
-    /// Returns whether a logged request field or user is a credential.
+    /// Returns whether the line shows a user, or a request header field that is a credential.
     fn have_credentials(&self) -> bool {
         let rules = CredentialRules::default();
         self.first(&["remote_user", "http_authorization", "authorization"]).is_some()
@@ -136,7 +136,7 @@ impl<'a> Members<'a> {
             })
     }
 
-    /// Adds what the response's logged headers say.
+    /// Returns the response's properties, extended by what its logged headers say.
     fn response(&self, known: LoggedResponse) -> LoggedResponse {
         let mut headers = HeaderMap::new();
         let control = self.first(&["sent_http_cache_control", "upstream_http_cache_control"]);
@@ -157,7 +157,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The scalar members of an object, as text.
+/// The members of a JSON object, with scalar values as text.
 struct Line<'a>(BTreeMap<String, Cow<'a, str>>);
 
 impl<'de> Deserialize<'de> for Line<'de> {
@@ -168,7 +168,7 @@ impl<'de> Deserialize<'de> for Line<'de> {
 
 struct LineVisitor;
 
-/// More members than any usual format has.
+/// Maximum number of members that are read, which is more than usual formats have.
 const MAX_MEMBERS: usize = 128;
 
 impl<'de> Visitor<'de> for LineVisitor {
@@ -189,7 +189,7 @@ impl<'de> Visitor<'de> for LineVisitor {
     }
 }
 
-/// A text, or a number as text; empty for anything else.
+/// A string, or a number as text; empty for other values.
 struct Scalar<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Scalar<'de> {

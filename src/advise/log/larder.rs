@@ -36,14 +36,14 @@ pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     })
 }
 
-/// Returns whether an outcome in `X-API-Cache` or `$upstream_cache_status` means that the origin
-/// was not waited for.
+/// Returns whether an outcome in `X-API-Cache` or `$upstream_cache_status` means that the response
+/// did not wait for the origin.
 pub(super) fn is_from_cache(outcome: &str) -> bool {
     matches!(outcome, "HIT" | "STALE" | "UPDATING")
 }
 
-/// Returns what a reason in Larder's log says: whether the request has credentials, and the
-/// response's headers.
+/// Returns what a reason in Larder's log means: whether the request has credentials, and the
+/// properties of the response.
 pub(super) fn meaning(reason: &str) -> (bool, LoggedResponse) {
     let has_credentials = matches!(
         reason,

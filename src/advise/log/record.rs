@@ -5,12 +5,12 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-/// A request as far as a line of an access log describes it.
+/// A request, as far as its line in an access log describes it.
 ///
 /// Clients, browsers and validators are kept as digests: they are compared and never shown.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LoggedRequest<'a> {
-    /// Milliseconds since 1970.
+    /// The time of the request, in milliseconds since 1970.
     pub(crate) at: i64,
     pub(crate) method: Cow<'a, str>,
     /// The path as sent.
@@ -18,18 +18,19 @@ pub(crate) struct LoggedRequest<'a> {
     pub(crate) query: LoggedQuery<'a>,
     pub(crate) host: Option<Cow<'a, str>>,
     pub(crate) status: u16,
-    /// Bytes of the response's body.
+    /// The length of the response's body, in bytes.
     pub(crate) bytes: Option<u64>,
-    /// The time that the response took, in milliseconds.
+    /// The response time in milliseconds.
     pub(crate) duration: Option<f64>,
     /// The digest of the client's address or user.
     pub(crate) client: Option<u64>,
-    /// The digest of what the representation may depend on, such as the browser.
+    /// The digest of request properties on which the representation may depend, such as the
+    /// browser.
     pub(crate) variant: u64,
     /// The digest of the response's validator.
     pub(crate) validator: Option<u64>,
     pub(crate) has_credentials: bool,
-    /// Whether a cache sent the response, not the origin.
+    /// Whether the response came from a cache, not from the origin.
     pub(crate) is_from_cache: bool,
     pub(crate) response: LoggedResponse,
 }
@@ -39,7 +40,7 @@ pub(crate) struct LoggedRequest<'a> {
 pub(crate) enum LoggedQuery<'a> {
     /// The log leaves queries out.
     NotLogged,
-    /// The query without its `?`, or none.
+    /// The query without its `?`; `None` if the request has no query.
     Logged(Option<Cow<'a, str>>),
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct LoggedResponse {
     pub(crate) is_private: bool,
     pub(crate) sets_cookie: bool,
     pub(crate) is_stream: bool,
-    /// Whether the origin gives a lifetime of its own.
+    /// Whether the origin's headers give the response a lifetime.
     pub(crate) has_lifetime: bool,
 }
 
@@ -60,14 +61,15 @@ pub(crate) struct LoggedResponse {
 pub(crate) enum LineError {
     /// The line has none of the known formats.
     Format,
-    /// The line has no time.
+    /// The line has no readable time.
     Time,
     /// The line has no request with an absolute path, as is usual for broken connections.
     Request,
 }
 
 impl LoggedRequest<'_> {
-    /// Returns a digest of the representation: of its validator, else of its size.
+    /// Returns the digest of the validator, else the size, to compare representations. `None` if
+    /// the response has no complete body.
     pub(crate) fn representation(&self) -> Option<u64> {
         if !matches!(self.status, 200 | 203) || self.method == "HEAD" {
             return None;
@@ -96,7 +98,7 @@ impl LoggedRequest<'_> {
     }
 }
 
-/// Returns a digest, equal in all runs. It selects samples and compares values.
+/// Returns a digest that is the same in all runs. It selects samples and compares values.
 pub(crate) fn digest(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -106,7 +108,7 @@ pub(crate) fn digest(value: impl Hash) -> u64 {
 /// A target split into path and query.
 pub(crate) type SplitTarget<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
 
-/// Splits a target at its `?`. Takes scheme and host off an absolute one.
+/// Splits a target at its `?`, without scheme and host. Returns `None` if it has no absolute path.
 pub(crate) fn split_target(target: Cow<'_, str>) -> Option<SplitTarget<'_>> {
     match target {
         Cow::Borrowed(text) => {
@@ -135,7 +137,7 @@ fn split_text(target: &str) -> Option<(&str, Option<&str>)> {
     })
 }
 
-/// Splits a request line into method and target. The protocol may be missing.
+/// Splits a request line into method and target. The protocol is optional.
 pub(crate) fn split_request(line: &str) -> Option<(&str, &str)> {
     let (method, rest) = line.split_once(' ')?;
     let target = match rest.rsplit_once(' ') {
@@ -145,7 +147,7 @@ pub(crate) fn split_request(line: &str) -> Option<(&str, &str)> {
     Some((method, target)).filter(|(method, _)| is_method(method))
 }
 
-/// Returns whether a text is a method that some API may use.
+/// Returns whether a text has the form of a method.
 pub(crate) fn is_method(text: &str) -> bool {
     (3..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }

@@ -2,9 +2,9 @@
 
 use jiff::{Timestamp, civil};
 
-/// Parses a time in one of the forms of nginx and Larder, into milliseconds since 1970.
+/// Parses a time in a format of nginx or Larder. Returns milliseconds since 1970.
 ///
-/// The forms are `$time_local` (`10/Oct/2026:13:55:36 -0700`), `$time_iso8601` and RFC 3339, and
+/// The formats are `$time_local` (`10/Oct/2026:13:55:36 -0700`), `$time_iso8601` or RFC 3339, and
 /// `$msec`. Numbers above 10¹¹ are milliseconds.
 pub(super) fn parse(text: &str) -> Option<i64> {
     match text.as_bytes() {

@@ -11,7 +11,7 @@ use crate::{
     route::{ContentRule, Pattern},
 };
 
-/// Returns which requests with content a route reads by it.
+/// Returns which requests with a body a route treats as reads, keyed by their body.
 pub(super) fn rule(
     section: &Located<RouteSection>,
     pattern: &Pattern,
@@ -43,7 +43,7 @@ pub(super) fn rule(
     rule
 }
 
-/// Returns whether a method reads by its body under this rule.
+/// Returns whether requests with this method can be reads that are keyed by their body.
 pub(super) fn reads(rule: ContentRule, method: &Method) -> bool {
     *method == Method::QUERY || (*method == Method::POST && rule.reads_by_post())
 }

@@ -62,8 +62,8 @@ fn pattern(text: &Text, users: &UserTable, problems: &mut Problems<'_>) -> Optio
     None
 }
 
-/// Checks that a tag with a user's name is unambiguous. Such a tag has no issuer, so all users must
-/// have the same one.
+/// Checks that `{user}` in a tag stands for one user. The tag does not contain the issuer, so all
+/// users must have the same issuer.
 fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
     let (message, help) = match (&users.jwt, &users.header) {
         (None, None) => (

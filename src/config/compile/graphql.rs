@@ -16,8 +16,8 @@ use crate::{
     route::{AddedVary, AnyTagTemplate, GraphqlRule, PurgeByResponse},
 };
 
-/// Compiles the GraphQL keys of a route; `None` if its requests are not GraphQL. `tags` compiles
-/// the tags that a mutation purges.
+/// Compiles the GraphQL settings of a route; `None` without `graphql = true`. `tags` compiles the
+/// tags that a mutation purges.
 pub(super) fn rule(
     section: &RouteSection,
     problems: &mut Problems<'_>,
@@ -56,8 +56,8 @@ pub(super) fn rule(
     })
 }
 
-/// Adds `Accept` to what separates the responses of a GraphQL route: by it, servers choose among
-/// media types, statuses of errors and pages for people, mostly without saying so in `Vary`.
+/// Adds `Accept` to the request fields by which a GraphQL route separates responses. Servers choose
+/// media types, error statuses and HTML pages by it, mostly without naming it in `Vary`.
 pub(super) fn vary(rule: AddedVary, graphql: Option<&GraphqlRule>) -> AddedVary {
     if graphql.is_none() || rule.headers.contains(&header::ACCEPT) {
         return rule;
@@ -66,7 +66,7 @@ pub(super) fn vary(rule: AddedVary, graphql: Option<&GraphqlRule>) -> AddedVary 
     AddedVary { headers, ..rule }
 }
 
-/// Compiles the lifetimes by operation, without invalid ones.
+/// Compiles the lifetime of each operation; invalid entries are left out.
 fn operations(table: &Named<Text>, problems: &mut Problems<'_>) -> BTreeMap<Box<str>, Ttl> {
     let mut operations = BTreeMap::new();
     for (name, text) in table {
@@ -111,7 +111,7 @@ fn documents(text: &Text, problems: &mut Problems<'_>) -> Option<RegisteredDocum
     None
 }
 
-/// Warns about GraphQL keys on other routes.
+/// Warns about GraphQL settings on a route without `graphql = true`.
 fn warn_about_unused(section: &RouteSection, problems: &mut Problems<'_>) {
     let on_write = section.on_write.as_ref().map(|table| &table.value);
     let by_response = on_write.and_then(|table| table.purge_by_response.as_ref());

@@ -114,7 +114,7 @@ fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<
     Some(texts.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect())
 }
 
-/// Compiles the keys, all of one type, so that no algorithm of another type is accepted.
+/// Compiles the keys that verify tokens. All are of one type: no other algorithm is accepted.
 fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     let is_secret = table.secret.is_some() || table.secrets.is_some();
     let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];
@@ -229,7 +229,7 @@ fn gateway(
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
 }
 
-/// Warns about a network of all addresses: any client could impersonate any user.
+/// Warns about a gateway network of all addresses: any client could impersonate any user.
 fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     if value::network(text).is_ok_and(|network| network.prefix_len() == 0) {
         let message = "any client could impersonate any user: this network contains all addresses";
@@ -240,7 +240,7 @@ fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     }
 }
 
-/// Checks that partitioned routes have a source of identities and do not leak responses.
+/// Checks that partitioned routes have a source of identities and a private `client_cache`.
 pub(super) fn check(
     file: &ConfigFile,
     routes: &RouteTable,
@@ -288,7 +288,7 @@ fn check_partition(
     problems.push_once(Finding::error(Some(span.clone()), message).help(help));
 }
 
-/// Rejects `client_cache` values that share a partition's responses downstream.
+/// Rejects `client_cache` values that allow shared caches to store responses of a partition.
 fn check_client_cache(section: &Located<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
     let Some(value) = route.client_cache.as_ref().filter(|_| route.rule.partition.needs_identity())
     else {

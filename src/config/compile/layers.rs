@@ -179,8 +179,8 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Returns the codings of the merged layers: none for responses that belong to some clients, unless
-    /// the file says so. Their lengths would reveal secrets beside text that an attacker chooses
+    /// Returns the content codings of the merged layers. Private responses have none without
+    /// `encode_private`: their lengths would reveal secrets next to text that an attacker chooses
     /// (BREACH).
     pub(super) fn codings(&self) -> Box<[ContentCoding]> {
         let is_private = self.partition.as_ref().is_some_and(Partition::needs_identity);
@@ -200,13 +200,13 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Returns the parts of responses that do not count when they are compared.
+    /// Returns the parts of responses that comparisons ignore.
     pub(super) fn comparison(&self) -> ComparisonRule {
         self.comparison.clone().unwrap_or_default()
     }
 
-    /// Returns the caching rule of the merged layers. Partitions of exact credentials serve nothing
-    /// stale while the origin is unreachable, since credentials do not show when they expire.
+    /// Returns the caching rule of the merged layers. A partition by exact credentials serves
+    /// nothing stale while the origin is unreachable, as their expiry is unknown.
     pub(super) fn rule(&self, users: UserPlaceholder) -> CacheRule {
         let partition = self.partition.clone().unwrap_or_default();
         let is_exact = partition == Partition::User && users == UserPlaceholder::Undefined;

@@ -143,7 +143,7 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
     }
 }
 
-/// Supervisors allow a process a few minutes at most to stop.
+/// Compiles `limits.drain_delay`. Supervisors give a process at most a few minutes to stop.
 fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
     const MAX_DRAIN_DELAY: Duration = Duration::from_mins(10);
     let text = table.drain_delay.as_ref()?;
@@ -155,7 +155,7 @@ fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Durat
     Some(delay)
 }
 
-/// hyper's HTTP/1 buffer has a minimum of 8 KiB.
+/// Compiles `limits.header_bytes`. The minimum is that of hyper's HTTP/1 buffer.
 fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usize> {
     let text = table.header_bytes.as_ref()?;
     let bytes = problems.size(Some(text))?;
@@ -201,7 +201,7 @@ fn admin(
     AdminConfig { listen, hosts, tokens, purge_from }
 }
 
-/// Warns about trusted proxies that may purge: addresses are compared with those of clients.
+/// Warns about trusted proxies in `purge_from`, which is compared with the addresses of clients.
 fn warn_about_trusted_purgers(
     purge_from: Option<&Texts>,
     trusted: &[IpNet],

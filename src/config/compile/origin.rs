@@ -117,7 +117,7 @@ fn connection_limits(
     }
 }
 
-/// Each waiting request takes memory.
+/// Compiles `origin.max_pending`, which is bounded because each waiting request takes memory.
 fn max_pending(count: Option<&Located<u64>>, problems: &mut Problems<'_>) -> Option<usize> {
     let count = count?;
     if count.value > 1_000_000 {

@@ -23,7 +23,7 @@ impl Problems<'_> {
         self.findings.push(finding);
     }
 
-    /// Adds a finding about a text that several routes share, once.
+    /// Adds a finding once, even if several routes share the text that it is about.
     pub(super) fn push_once(&mut self, finding: Finding) {
         let is_same = |known: &Finding| known.at == finding.at && known.message == finding.message;
         if !self.findings.iter().any(is_same) {
@@ -52,7 +52,7 @@ impl Problems<'_> {
         read(text).map_err(|problem| self.error(&text.span, problem.to_string())).ok()
     }
 
-    /// Parses the values of a list, and leaves out invalid ones.
+    /// Parses the values of a list. Leaves out invalid ones, with a finding for each.
     pub(super) fn each<T, E: Display>(
         &mut self,
         texts: Option<&Texts>,
@@ -88,7 +88,7 @@ impl Problems<'_> {
         usize::try_from(count.value).ok()
     }
 
-    /// Parses a word of a closed set.
+    /// Parses a text that must be one of `words`.
     pub(super) fn one_of<T: Copy>(
         &mut self,
         text: Option<&Text>,
@@ -105,7 +105,7 @@ impl Problems<'_> {
         None
     }
 
-    /// Returns a required string that is not empty.
+    /// Returns a required string. Adds a finding if it is missing or empty.
     pub(super) fn required<'a>(
         &mut self,
         text: Option<&'a Text>,
@@ -162,8 +162,8 @@ impl Problems<'_> {
         self.one_of(text, &modes).unwrap_or_default()
     }
 
-    /// Returns the span of a part of a string. It is the whole string if its spelling in the file
-    /// differs, by escapes or references.
+    /// Returns the span of a part of a string, or of the whole string if the file spells it with
+    /// escapes or references.
     pub(super) fn subspan(&self, text: &Text, at: &Range<usize>) -> Range<usize> {
         let start = text.span.start + 1;
         let is_literal = self.source.get(start..start + text.len()) == Some(text.as_str());

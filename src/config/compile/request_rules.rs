@@ -41,7 +41,7 @@ pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> Que
     }
 }
 
-/// Returns the values that parameters have if they are left out.
+/// Returns the default values of query parameters, which requests may omit.
 fn defaults(table: &QueryTable, problems: &mut Problems<'_>) -> Box<[DefaultValue]> {
     let mut defaults = Vec::with_capacity(table.defaults.len());
     for (name, values) in &table.defaults {

@@ -44,7 +44,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
     RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
-/// Compiles the fallback route, which has no `ttl`.
+/// Compiles the route of requests that no other route matches. It ignores `defaults.ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let encode = defaults.codings();
@@ -206,7 +206,7 @@ fn tags(
     })
 }
 
-/// Compiles the tags of defaults or a tier without a route. Tags with path segments are left out.
+/// Compiles the tags of defaults or a tier, without those that contain a placeholder of some route.
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
@@ -244,8 +244,8 @@ fn split_tags(
     (of_request.into(), of_body.into())
 }
 
-/// Rejects tags with parameters that are not part of the key. Otherwise a response would get the
-/// tag of another request.
+/// Rejects tags with query parameters that are not part of the key. Otherwise a stored response
+/// could have the tag of another request.
 fn check_parameters(
     tag: &AnyTagTemplate,
     text: &Text,
@@ -261,7 +261,7 @@ fn check_parameters(
     }
 }
 
-/// Compiles the tags that a write purges, which are known before its response body.
+/// Compiles the tags that a write purges. They cannot contain values of its response body.
 fn purged(
     texts: Option<&Texts>,
     names: PlaceholderNames<'_>,
@@ -333,7 +333,7 @@ fn warn_about_query(section: &RouteSection, query: &QueryRule, problems: &mut Pr
     }
 }
 
-/// Warns about `refresh` for requests with conditions that reach the origin.
+/// Warns about `refresh` if the origin receives all parameters that `bypass` names.
 fn warn_about_refresh(
     section: &RouteSection,
     bypass: &Located<BypassRule>,
@@ -386,10 +386,10 @@ fn warn_about_writes(
     }
 }
 
-/// Path suffixes of endpoints that are read by `POST`.
+/// Last path segments of endpoints that clients usually read with `POST`.
 const READ_BY_POST: [&str; 4] = ["graphql", "search", "_search", "query"];
 
-/// Warns about `POST` routes that only read: each success would be recorded in the purge log.
+/// Warns about `POST` routes that look like reads: each success would add to the purge log.
 fn warn_about_reads_by_post(
     section: &RouteSection,
     pattern: &Pattern,

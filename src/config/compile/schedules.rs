@@ -24,13 +24,13 @@ use crate::{
 
 /// The default host of prefetched paths.
 pub(super) struct PublicHost {
-    /// The host of paths, if neither they nor their sections name one.
+    /// The value of `public_host`, used if neither a path nor its section names a host.
     host: Option<WarmHost>,
     /// The default scheme of hosts.
     default_scheme: Scheme,
 }
 
-/// Maximum number of request field values of a prefetch.
+/// Maximum number of request header values that one prefetch sends.
 const MAX_FIELD_VALUES: usize = 32;
 
 /// Default of `poll.every`.
@@ -39,7 +39,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 /// Minimum and maximum of `poll.every`.
 const INTERVAL_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// Determines the public host.
+/// Compiles `public_host`.
 pub(super) fn public_host(
     text: Option<&Text>,
     default_scheme: Scheme,
@@ -140,7 +140,7 @@ impl WarmSection<'_> {
         }
     }
 
-    /// Warns about keys without effect if there are no paths.
+    /// Warns that `host` and `headers` have no effect if `warm` lists no paths.
     fn warn(&self, problems: &mut Problems<'_>) {
         if !self.paths().is_empty() {
             return;
@@ -286,7 +286,7 @@ fn poll(
     Some(Poll { name, source, every, version, purge, mode, warm, delay, alert_after })
 }
 
-/// Maximum delay of a repeated purge.
+/// Maximum of `poll.delay`, the time until a purge is repeated.
 const MAX_DELAY: Duration = Duration::from_hours(24);
 
 fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {

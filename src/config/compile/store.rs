@@ -85,7 +85,7 @@ fn redis(
     Some(settings)
 }
 
-/// Warns about keys without effect if there is no Redis.
+/// Warns about keys of `[store]` that have no effect without `store.redis`.
 fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
     let token = table.token.as_ref().map(|token| (&token.span, "token"));
@@ -138,7 +138,7 @@ fn set_tls(
         redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
 }
 
-/// Parses a part of a Redis key. Braces would affect its slot in a cluster.
+/// Parses a part of a Redis key. Braces are rejected: they would change its slot in a cluster.
 fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
     problems.read(text?, |text| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*');

@@ -17,7 +17,7 @@ use crate::{
     policy::{Partition, Reason},
 };
 
-/// Outcomes of requests and responses.
+/// Outcomes that a test can expect of a request or its response.
 const OUTCOMES: [&str; 7] =
     ["lookup", "refresh", "shadow", "pass", "refused", "stored", "not-stored"];
 

@@ -53,7 +53,7 @@ pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     }
 }
 
-/// Returns the identity's fields whose names do not show that they are credentials.
+/// Returns the fields of the identity that are not known as credentials by their names.
 fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
     let fields = identity_source.fields().map(HeaderName::as_str);
     let is_known = |name: &&str| {
@@ -81,7 +81,7 @@ fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret
     Some(Secret::new(text.as_str()))
 }
 
-/// Warns about a route that varies by fields which its partition already covers.
+/// Warns about credentials and session cookies in `vary`.
 pub(super) fn warn_about_vary(
     sections: &[Located<RouteSection>],
     rules: &CredentialRules,

@@ -18,7 +18,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// Warns about a whole file, given the settings without errors.
+/// Adds the warnings about a file. Adds none if the file has errors.
 pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'_>) {
     if problems.findings.iter().any(|finding| finding.severity == Severity::Error) {
         return;
@@ -98,7 +98,7 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
     }
 }
 
-/// Warns about encoding that never happens.
+/// Warns about `encode` and `encode_private` on routes where they have no effect.
 fn warn_about_encoding(
     section: &RouteSection,
     route: &Route,
@@ -132,7 +132,7 @@ fn warn_about_encoding(
     }
 }
 
-/// Warns about `detect_leaks` on a route that shares no responses to requests with credentials.
+/// Warns about `detect_leaks` on a route whose requesters share no responses.
 fn warn_about_leaks(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let Some(flag) = section.detect_leaks.as_ref().filter(|_| !route.shares_among_requesters())
     else {
@@ -162,7 +162,7 @@ fn warn_about_graphql(section: &RouteSection, route: &Route, problems: &mut Prob
     }
 }
 
-/// Warns about comparisons that never take place.
+/// Warns about `shadow`, `audit` and `compare` on routes that compare no responses.
 fn warn_about_verification(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let shadow = section.shadow.as_ref().filter(|flag| flag.value).map(|flag| &flag.span);
     let audit = section.audit.as_ref().map(|text| &text.span);
@@ -265,7 +265,7 @@ fn warn_about_default_ttl(file: &ConfigFile, routes: &RouteTable, problems: &mut
     }
 }
 
-/// Warns about a first segment without a dot, which is hardly a host.
+/// Warns about a path that would be read as a host though its first segment has no dot.
 fn warn_about_host(text: &Text, problems: &mut Problems<'_>) {
     if text.contains("://") || text.starts_with('/') {
         return;
@@ -336,9 +336,9 @@ fn elements(template: &str) -> Vec<TagElement> {
     elements
 }
 
-/// Returns whether some text matches both.
+/// Returns whether some text matches both templates.
 fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
-    // Whether the rest of `one` and each rest of `other` overlap, from the end backwards.
+    // Whether the current rest of `one` and each rest of `other` overlap.
     let mut row: Vec<bool> = rest_matches_nothing(other);
     for element in one.iter().rev() {
         let mut above = vec![*element == TagElement::Wildcard && row.last() == Some(&true)];
@@ -357,7 +357,7 @@ fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
     row.first() == Some(&true)
 }
 
-/// Returns whether each rest of a template matches the empty text.
+/// Returns, for each rest of a template, whether it matches the empty text.
 fn rest_matches_nothing(elements: &[TagElement]) -> Vec<bool> {
     let mut row = vec![true];
     for element in elements.iter().rev() {

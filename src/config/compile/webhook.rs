@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Metric label of unknown webhooks, which no webhook may use as its name.
+/// Metric label of requests to unknown webhooks. No webhook may have this name.
 const UNKNOWN: &str = "unknown";
 
 /// Compiles the webhooks, without those that have errors.
@@ -155,14 +155,14 @@ fn of_vendor(
     scheme
 }
 
-/// Returns the span of the secrets.
+/// Returns the span of `secret` or `secrets`, or that of the section if neither is set.
 fn secret_span(section: &Located<WebhookSection>) -> Range<usize> {
     let one = section.secret.as_ref().map(|secret| &secret.span);
     let several = section.secrets.as_ref().map(|secrets| &secrets.span);
     one.or(several).unwrap_or(&section.span).clone()
 }
 
-/// Returns `secret` or `secrets`: at least one, none of them empty.
+/// Returns the values of `secret` or `secrets`; `None` if there are none, or one is empty.
 fn secrets<'a>(
     section: &'a Located<WebhookSection>,
     problems: &mut Problems<'_>,

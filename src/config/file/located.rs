@@ -12,7 +12,7 @@ pub(crate) struct Located<T> {
     pub(crate) span: Range<usize>,
 }
 
-/// An expanded string.
+/// A string in which `${VAR}` and `${file:/path}` are replaced.
 pub(crate) type Text = Located<String>;
 
 /// A list of expanded strings; a single string is a list of one.

@@ -9,7 +9,7 @@ use toml::{
 
 use crate::config::suggest::nearest;
 
-/// Keys of secrets, in any table, since a table may be misspelt.
+/// Keys whose values are secrets. They are masked in any table, since its name may be misspelt.
 const SECRETS: [&str; 8] = [
     "token",
     "tokens",
@@ -60,7 +60,7 @@ enum ValueKind {
 impl ValueKind {
     fn of(name: &str, value: &DeValue<'_>) -> Self {
         let name = name.to_ascii_lowercase();
-        // Tables in the list have keys of their own.
+        // The tables in `admin.tokens` have their own keys, which are masked one by one.
         let has_own_keys = name == "tokens" && has_tables(value);
         if (is_secret(&name) && !has_own_keys) || (name == FIELDS && value.is_table()) {
             Self::Secret
@@ -119,8 +119,8 @@ impl Mask<'_> {
         }
     }
 
-    /// Masks a text that is not TOML. This affects the rest of a line after a secret key, and all
-    /// lines up to the next key or table.
+    /// Masks a text that is not valid TOML: the rest of each line after a secret key, and all lines
+    /// up to the next key or table.
     fn lines(&mut self) {
         let (mut start, mut is_secret) = (0, false);
         for line in self.source.split_inclusive('\n') {
@@ -198,7 +198,7 @@ fn hide(text: &mut [u8]) {
     }
 }
 
-/// Returns the length of a reference at the beginning of a text.
+/// Returns the length of a reference such as `${NAME}` at the beginning of a text.
 fn reference_length(text: &[u8]) -> Option<usize> {
     let end = text.strip_prefix(b"${")?.iter().position(|byte| *byte == b'}')?;
     Some(end + 3)

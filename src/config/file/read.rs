@@ -1,4 +1,4 @@
-//! Parsing of the text into serde structs, with as many independent errors as possible.
+//! Parses the text into serde structs, and finds as many independent errors as possible.
 
 use serde::Deserialize;
 use toml::{
@@ -57,7 +57,7 @@ impl ShapeChecker<'_> {
         });
     }
 
-    /// Returns whether a value has the given shape.
+    /// Returns whether a value has the given shape. Adds a finding if not, and expands its strings.
     fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: ValueShape, path: &str) -> bool {
         let span = value.span();
         match (shape, value.get_mut()) {

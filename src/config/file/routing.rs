@@ -99,7 +99,7 @@ pub(crate) struct RouteSection {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// Values that the operator names.
+/// Values by names that the operator chooses.
 pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
 
 /// `ttl`: one time, or one for each status.
@@ -107,7 +107,7 @@ pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
 pub(crate) enum TtlValue {
     /// A time for successful responses.
     ForSuccesses(String),
-    /// Times by status, both as written.
+    /// Statuses and their times, not yet parsed.
     ByStatus(Vec<(Text, Text)>),
 }
 
@@ -177,7 +177,7 @@ pub(crate) struct CompareTable {
     pub(crate) ignore: Option<Texts>,
 }
 
-/// `route.on_write`: what a write purges besides its own URL, and for whom.
+/// `route.on_write`: what a write invalidates, and for which users.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {

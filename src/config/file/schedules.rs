@@ -48,7 +48,7 @@ pub(crate) struct PollSection {
 pub(crate) enum WarmValue {
     /// Whether to prefetch purged targets that clients requested recently.
     Purged(bool),
-    /// These paths.
+    /// The paths to prefetch.
     Paths(Vec<Text>),
 }
 

@@ -1,7 +1,7 @@
 //! The keys of `proxy.toml`, with position and shape.
 //!
-//! Unknown keys are compared with this list. Tests compare it with the serde structs and the
-//! documented file, so that all three are complete.
+//! Keys that are not in this list are reported as unknown. Tests check that the list, the serde
+//! structs and the documented file have the same keys.
 
 /// A known key.
 #[derive(Debug)]
@@ -29,9 +29,9 @@ pub(super) enum ValueShape {
     Table(&'static [KeySpec]),
     /// A table with these keys; a string sets only the named key.
     TableOrText(&'static str, &'static [KeySpec]),
-    /// A list of such tables.
+    /// A list of tables with these keys.
     Tables(&'static [KeySpec]),
-    /// Such tables, named by the operator.
+    /// Tables with these keys, named by the operator.
     Named(&'static [KeySpec]),
     /// Durations, named by the operator.
     NamedDurations,

@@ -1,6 +1,6 @@
 //! A 64-bit checksum against accidental damage, at memory speed. It does not stop an attacker.
 
-/// The bytes of one round, with a lane for each word.
+/// Number of bytes that one round reads: a word for each lane.
 const ROUND: usize = 4 * size_of::<u64>();
 
 /// An odd number, so that multiplication is invertible: 2^64 divided by the golden ratio.

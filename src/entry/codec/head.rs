@@ -29,16 +29,16 @@ use crate::{
 /// An upper bound of the size of a head.
 pub(super) const MAX_SIZE: usize = 160;
 
-/// The most chunks of one content, which bounds the requests that a head can cause.
+/// Maximum number of chunks of a response, which bounds the Redis requests that a head can cause.
 const MAX_CHUNKS: u32 = 1 << 16;
 
-/// The known flags. A head with any other bit is unreadable.
 const COMPRESSED: u8 = 1;
 const CHUNKED: u8 = 1 << 1;
 const ETAG_BY_LARDER: u8 = 1 << 2;
 const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
 const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
+/// All flags. A head with any other bit is rejected.
 const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct EntryHead {
     /// The ends of key, URL, attributes, tags, fields and trailers in the content.
     ends: SectionEnds,
     pub(super) length: usize,
-    /// Its length as encoded, which is smaller if it is compressed.
+    /// The length of the encoded content, which is smaller than `length` if it is compressed.
     pub(super) encoded_length: usize,
 }
 
@@ -86,7 +86,7 @@ impl EntryHead {
         }
     }
 
-    /// Converts times to a clock that is ahead of this node's by so many milliseconds.
+    /// Converts times to a clock that is ahead of this node's by `millis` milliseconds.
     pub(super) fn with_clock_offset(self, millis: i64) -> Self {
         let moved =
             |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(millis));
@@ -169,7 +169,7 @@ impl EntryHead {
         Some((head, layout))
     }
 
-    /// Returns the response with this content; `None` if they do not fit together.
+    /// Returns the response with this content; `None` if the content does not fit the head.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
         if self.ends.body() > content.len() || !self.ends.0.is_sorted() {
             return None;

@@ -37,12 +37,12 @@ impl<'a> ByteReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Reads a `u64` that is a size in this process's memory.
+    /// Reads a `u64` as a `usize`.
     pub(super) fn size(&mut self) -> Option<usize> {
         usize::try_from(self.u64()?).ok()
     }
 
-    /// Reads bytes after their count, a `u32`.
+    /// Reads a count, a `u32`, and then as many bytes.
     pub(super) fn slice(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
         let (slice, rest) = self.rest.split_at_checked(length)?;
@@ -50,7 +50,8 @@ impl<'a> ByteReader<'a> {
         Some(slice)
     }
 
-    /// Reads items after their count, a `u32`. Each takes bytes, so the list is bounded.
+    /// Reads a count, a `u32`, and then as many items. Items take bytes, so the input bounds the
+    /// list.
     pub(super) fn list<Item>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Option<Item>,

@@ -30,7 +30,7 @@ use crate::key::digest::MIN_DIGEST_KEY_LENGTH;
 
 const SEALED_MAGIC: [u8; 4] = *b"LRDS";
 
-/// The length of the order, which follows the kind.
+/// The length of a response's order, which follows the kind.
 const RESPONSE_ORDER: usize = 24;
 const VARIANTS_ORDER: usize = 8;
 
@@ -42,11 +42,11 @@ const TAG: usize = 16;
 pub(crate) enum SealedPart {
     /// The value at the entry's key.
     Head,
-    /// A chunk of its content: the body ID, and the chunk's number.
+    /// A chunk of the entry's content: the body ID, and the chunk's number.
     Chunk(u64, u32),
 }
 
-/// Secrets that encrypt entries. The first one encrypts, each decrypts what it encrypted.
+/// Secrets that encrypt entries. The first one encrypts, all decrypt.
 #[derive(Clone)]
 pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
@@ -83,7 +83,8 @@ impl SealingKeys {
 
     /// Encrypts an encoded entry, given the digest of its key.
     ///
-    /// `None` if the system has no random numbers. Takes 1 µs, and 0.5 ns a byte; copies chunks.
+    /// `None` if the system has no random numbers. Takes 1 µs plus 0.5 ns per byte; copies the
+    /// chunks.
     pub(crate) fn seal(
         &self,
         digest: u128,

@@ -7,7 +7,7 @@ use zstd::{
     zstd_safe::get_frame_content_size,
 };
 
-/// The fastest of the regular levels.
+/// The compression level: the fastest of the regular ones.
 const LEVEL: i32 = 1;
 
 thread_local! {

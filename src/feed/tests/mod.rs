@@ -1,4 +1,4 @@
-//! The feed without a server.
+//! Tests of the feed without a server.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn second(seq: u64) -> Timestamp {
     Timestamp::from_seconds(1_768_024_000 + seq)
 }
 
-/// A feed that shows `a…`, and has received records 1 to `last`.
+/// A feed that shows the tags `a*`, and has received records 1 to `last`.
 fn feed(last: u64) -> Feed {
     let version = |name: &str, version: Option<&str>| DataVersion {
         name: name.into(),
@@ -94,7 +94,7 @@ async fn document(response: Response<FeedBody>) -> serde_json::Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-/// The event for a client at this position.
+/// The event that moves a client to this position.
 fn position(seq: u64) -> String {
     position_in(LOG, seq)
 }

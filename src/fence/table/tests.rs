@@ -1,4 +1,4 @@
-//! The table agrees with a scan of all records, or selects more.
+//! Tests that the table agrees with a scan of all records, or selects more.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -448,7 +448,7 @@ fn before_its_tags_are_known_any_tag_may_select_a_response() {
 /// A step of a random history.
 #[derive(Debug, Clone)]
 enum HistoryStep {
-    /// Requests a response; `true` if another process does.
+    /// Requests a response; `true` if another process requests it.
     Fetch(&'static str, Vec<&'static str>, ResponseAttributes<'static>, bool),
     Purge(Purge),
     AddPending(Purge),
@@ -472,7 +472,7 @@ struct FetchedResponse {
     worst: PurgeVerdict,
 }
 
-/// A purge of the history; a record if it has no id.
+/// A purge of the history. A purge without an id is a record.
 struct PastPurge {
     purge: Purge,
     pending: Option<PendingPurgeId>,

@@ -1,4 +1,4 @@
-//! A cache of what field names were classified as: clients send the same names over and over.
+//! A cache of the classes of field names: clients send the same names over and over.
 
 /// Limits of the cache: its number of names, and the length of each.
 const SLOTS: usize = 256;

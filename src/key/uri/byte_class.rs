@@ -12,7 +12,7 @@ pub(super) fn of(text: &str) -> u8 {
     text.bytes().fold(0, |marks, byte| marks | of_byte(byte))
 }
 
-/// Returns the class of one byte, mostly 0.
+/// Returns the class of one byte; 0 for most bytes.
 #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
 pub(super) fn of_byte(byte: u8) -> u8 {
     MARKS[usize::from(byte)]

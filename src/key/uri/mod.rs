@@ -1,7 +1,7 @@
 //! Target URIs: canonical hosts, readings of a path, and query parameters.
 //!
 //! A key contains the target exactly as it is forwarded, so a response to one spelling is never
-//! served for another. Purges and routes compare its [`PathReadings`] instead.
+//! served for another. Purges and routes compare the [`PathReadings`] of the target instead.
 
 mod byte_class;
 pub(crate) mod host;
@@ -79,7 +79,7 @@ fn write_resolved(into: &mut Vec<u8>, path: &str) {
     } else if path.is_empty() {
         into.push(b'/');
     } else {
-        percent::write_normalized(into, path.as_bytes()); // `*`, and what is no path at all
+        percent::write_normalized(into, path.as_bytes()); // `*` and other non-paths
     }
 }
 

@@ -1,6 +1,7 @@
 //! The form of URLs that purges match: `host/path?query` in the loosest reading.
 //!
-//! Spellings of a path that some server treats as equal have one form: a purge reaches all.
+//! Spellings of a path that some server treats as equal have one form, so a purge reaches all of
+//! them.
 
 use super::{PathReadings, percent, reading};
 
@@ -27,10 +28,10 @@ pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     text(form)
 }
 
-/// Precedes the digest of a credential in the query of a key. No request can contain it.
+/// The character before the digest of a credential in the query of a key. No request contains it.
 pub(crate) const CREDENTIAL_MARK: char = '\u{1}';
 
-/// Replaces every credential in the form of a URL.
+/// The text that replaces each credential in a normalised URL.
 const MASKED: &str = "~";
 
 /// Appends a query with unreserved characters decoded and other encodings in upper case.

@@ -163,14 +163,14 @@ pub(crate) fn loosest_prefix(path: &str) -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PathExtent {
     OfPath,
-    /// It is a prefix, so a trailing slash is significant.
+    /// The text is a prefix, so a trailing slash is significant.
     Open,
 }
 
 fn loosest(decoded: &[u8], ending: PathExtent) -> String {
     let text = String::from_utf8_lossy(decoded).to_lowercase().replace('\\', "/");
     let Some(path) = text.strip_prefix('/') else {
-        return if text.is_empty() { "/".to_owned() } else { text }; // `*`, and what is no path
+        return if text.is_empty() { "/".to_owned() } else { text }; // `*` and other non-paths
     };
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_open = false;
@@ -199,11 +199,12 @@ fn loosest(decoded: &[u8], ending: PathExtent) -> String {
 enum PlainPath {
     /// The path is its own loosest reading.
     Loosest,
-    /// Some servers treat it as equal to a path that differs in case or a trailing slash.
+    /// Some servers treat the path as equal to one that differs in case or a trailing slash.
     Folds,
 }
 
-/// Returns the kind of a path about which servers certainly agree. One look at each byte.
+/// Returns the kind of a path about which servers certainly agree; otherwise `None`. Takes one
+/// pass.
 fn plain(path: &str) -> Option<PlainPath> {
     let (mut before, mut all) = (0, 0);
     for byte in path.bytes() {

@@ -24,16 +24,16 @@ use crate::{
     server::stream::Stream,
 };
 
-/// Most bytes to make room for in one read.
+/// Maximum buffer space reserved for one read, in bytes.
 const MAX_READ_BYTES: usize = 64 * 1024;
-/// Room for one read if the remaining length is unknown.
+/// Buffer space reserved for one read if the remaining length is unknown, in bytes.
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
-/// Smallest room worth a read.
+/// Minimum free buffer space before a read, in bytes. If there is less, the buffer grows.
 const MIN_READ_BYTES: usize = 2 * 1024;
 
-/// The content that follows a head.
+/// The content of a response, which follows its head.
 pub(in crate::origin) enum ResponseContent {
-    /// All of it, and the connection if it can be reused.
+    /// The whole body, and the connection if it can be reused.
     Whole(Bytes, Option<Box<Http1Connection>>),
     /// A body that is still being received.
     Streaming(Http1Body),
@@ -51,10 +51,10 @@ pub(in crate::origin) struct Http1Body {
 
 /// Where the remaining bytes are read from.
 enum ReadSource {
-    /// A connection whose request has been sent.
+    /// A connection whose request has been sent completely.
     Connection(Box<Http1Connection>),
-    /// The read half of a connection that is still sending; not reused. The channel signals the end
-    /// of the response to the sender.
+    /// The read half of a connection that is still sending the request. The connection is not
+    /// reused. `ended` tells the sender that the response has ended.
     ReadHalf {
         read: ReadHalf<Stream>,
         ended: Option<oneshot::Sender<()>>,
@@ -70,7 +70,7 @@ enum BodyFraming {
     Done,
 }
 
-/// Why a body failed.
+/// Why a response body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
@@ -81,8 +81,8 @@ pub(in crate::origin) enum Http1BodyError {
 }
 
 impl Http1Body {
-    /// Returns the content that follows a head. `rest` is the part received already; `unsent` is
-    /// the unsent part of the request.
+    /// Returns the content that follows a head. `rest` is the part that was received with the head;
+    /// `unsent` is the unsent part of the request.
     pub(super) fn begin(
         connection: Box<Http1Connection>,
         (length, persists): (ResponseLength, bool),
@@ -128,7 +128,8 @@ impl Http1Body {
         }
     }
 
-    /// Returns the connection if the body was read to its end and the connection can be reused.
+    /// Returns the connection if the body was read to its end and the connection can be reused,
+    /// else `None`.
     pub(in crate::origin) fn into_connection(self) -> Option<Box<Http1Connection>> {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
@@ -174,7 +175,7 @@ impl Http1Body {
         }
     }
 
-    /// Returns the next piece of the received bytes.
+    /// Returns the next part of the body in the received bytes; `None` if more must be received.
     fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
         match &mut self.framing {
             BodyFraming::Done => Ok(Some(DecodedPart::End)),

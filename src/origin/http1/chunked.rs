@@ -6,9 +6,9 @@ use http::HeaderMap;
 use super::response;
 use crate::server::message_length::ChunkState;
 
-/// Most bytes of chunk extensions accepted in one body. They are ignored.
+/// Maximum size of the chunk extensions in one body, in bytes. They are ignored.
 const EXTENSION_BYTES: usize = 16 * 1024;
-/// Largest trailer section, in bytes.
+/// Maximum size of a trailer section, in bytes.
 const TRAILER_BYTES: usize = 16 * 1024;
 
 /// Decodes one chunked body.
@@ -28,7 +28,7 @@ pub(super) enum DecodedPart {
 }
 
 impl ChunkedDecoder {
-    /// Returns the next piece, if it has been received.
+    /// Returns the next part of the body; `None` if more must be received.
     pub(super) fn next(
         &mut self,
         received: &mut BytesMut,

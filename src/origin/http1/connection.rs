@@ -11,15 +11,16 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
-/// A connection, idle or in an exchange.
+/// An HTTP/1.1 connection, idle or in an exchange.
 pub(in crate::origin) struct Http1Connection {
     pub(super) stream: Stream,
     /// Received bytes of an incomplete head.
     pub(super) received: BytesMut,
-    /// Reset only when it fires: most exchanges only look at it.
+    /// The timer for the response. It is reset only when it fires, which is cheaper.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
-    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    /// How long the origin keeps the idle connection open, minus a margin; `None` if it did not
+    /// say.
     pub(in crate::origin) idle_limit: Option<Duration>,
 }
 
@@ -39,7 +40,7 @@ impl Http1Connection {
         self.stream.is_idle()
     }
 
-    /// Completes when the origin has been silent for too long.
+    /// Completes at the time `until`. `limit` is the duration of a new timer.
     pub(super) fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! One exchange: a request, and the head of its response.
+//! An exchange: a request, and the head of its response.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ use crate::{
 /// The error for a head that exceeds the limit.
 const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
 
-/// Why there is no response.
+/// Why an exchange brought no response.
 #[derive(Debug)]
 pub(in crate::origin) enum ExchangeError {
     Closed(io::Error),
@@ -50,9 +50,9 @@ pub(in crate::origin) struct ExchangeResponse {
 pub(in crate::origin) struct ExchangeOptions<'a> {
     pub(in crate::origin) host: HeaderValue,
     pub(in crate::origin) since: Instant,
-    /// How long the origin may be silent before its response.
+    /// Maximum time from the request's last byte to the head of the response.
     pub(in crate::origin) first_byte_timeout: Duration,
-    /// The size limit of a response head, in bytes.
+    /// Maximum size of a response head, in bytes.
     pub(in crate::origin) header_bytes: usize,
     pub(in crate::origin) upload: Option<&'a UploadProgress>,
     pub(in crate::origin) interim: Option<InterimSender>,
@@ -71,7 +71,7 @@ pub(in crate::origin) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Creates an exchange that sends the request with this body.
+    /// Creates an exchange that sends the request with `body`.
     pub(in crate::origin) fn new(
         connection: Box<Http1Connection>,
         (request, body): (&Request<RequestBody>, RequestBody),
@@ -128,7 +128,7 @@ impl<'a> Exchange<'a> {
         let ReceivedHead { parts, length, persists, rest, .. } = head;
         self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A tunnel may stay open for days: it gives its connection permit back.
+            // A tunnel may stay open for days, so it returns its connection permit.
             let Http1Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
@@ -169,7 +169,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Returns the head if it is final; otherwise forwards the interim response.
+    /// Returns the head if it is final. Otherwise forwards the interim response and returns `None`.
     fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS if !self.is_upgrade => {
@@ -193,8 +193,8 @@ impl<'a> Exchange<'a> {
         None
     }
 
-    /// Completes when the origin has had the whole request for too long. Time spent waiting for the
-    /// client's upload does not count.
+    /// Completes when the origin has not responded to a whole request for too long. Time spent
+    /// waiting for the client's upload does not count.
     fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.options.first_byte_timeout;
         loop {

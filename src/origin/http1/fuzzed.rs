@@ -13,20 +13,20 @@ pub use response::ResponseLength;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedHead {
     pub status: StatusCode,
-    /// Its fields, except those that only concern framing.
+    /// The head's fields, except those that only concern framing.
     pub headers: HeaderMap,
-    /// Where its body ends.
+    /// Where the response's body ends.
     pub length: ResponseLength,
     /// Whether another response may follow on the connection.
     pub persists: bool,
-    /// Its length in bytes.
+    /// The length of the head in bytes.
     pub bytes: usize,
 }
 
 /// Parses the head at the beginning of these bytes. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// The reason if the head is invalid.
+/// Returns the reason if the head is invalid.
 pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static str> {
     let mut received = BytesMut::from(bytes);
     let head = response::parse(&mut received, is_head)?;
@@ -47,14 +47,14 @@ pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static 
 pub struct Decoded {
     pub data: Vec<u8>,
     pub trailers: Option<HeaderMap>,
-    /// Its length in bytes, as encoded.
+    /// The length of the encoded body in bytes.
     pub bytes: usize,
 }
 
 /// Decodes a body that arrives in these parts. Returns `None` if it does not end.
 ///
 /// # Errors
-/// The reason if the body is invalid.
+/// Returns the reason if the body is invalid.
 pub fn chunked<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Option<Decoded>, &'static str> {
     let (mut reader, mut received) = (ChunkedDecoder::default(), BytesMut::new());
     let (mut data, mut trailers, mut bytes) = (Vec::new(), None, 0);

@@ -1,4 +1,4 @@
-//! The last response's fields, cached by each thread. The next response mostly has the same names
+//! Each thread caches the fields of the last response. The next response usually has the same names
 //! in the same order, and many of the same values. Those need no validation and no lookup.
 
 use std::cell::RefCell;
@@ -9,7 +9,8 @@ use httparse::Header;
 
 use crate::field::common;
 
-/// Limits on cached lines and on the length of a name or value: at most 10 KiB a thread.
+/// Maximum number of cached lines, and maximum length of a cached name or value: at most 10 KiB per
+/// thread.
 const MAX_CACHED_LINES: usize = 32;
 const MAX_CACHED_BYTES: usize = 128;
 
@@ -20,7 +21,7 @@ thread_local! {
     static CACHE: RefCell<HeaderBlockCache> = const { RefCell::new(HeaderBlockCache { lines: Vec::new() }) };
 }
 
-/// The lines of the last head, by position.
+/// The lines of the last response head, by position.
 pub(super) struct HeaderBlockCache {
     lines: Vec<CachedLine>,
 }
@@ -85,7 +86,7 @@ impl HeaderBlockCache {
 }
 
 impl CachedLine {
-    /// Returns the field in a line with this name.
+    /// Returns the field in a line that has the same name as the cached one.
     fn next(&mut self, line: &Header<'_>, head: &Bytes) -> Result<HeaderField, &'static str> {
         let Some(last) = &mut self.value else {
             return Ok((self.name.clone(), value(line, head)?));
@@ -109,7 +110,7 @@ impl CachedLine {
     }
 }
 
-/// Returns whether fields of this name mostly repeat their value, for at least a second.
+/// Returns whether the value of this field usually stays the same for at least a second.
 fn is_repetitive(name: &HeaderName) -> bool {
     *name == header::DATE || common::is_common(name)
 }

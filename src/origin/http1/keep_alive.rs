@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderName};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Margin for a request that is on its way while the origin closes the connection.
+/// Margin for a request that is in transit while the origin closes the connection.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Returns the `timeout` of a `Keep-Alive` field, less a margin. Node, Apache and others send it.
+/// Returns the `timeout` of a `Keep-Alive` field minus a margin; `None` without such a field. Node,
+/// Apache and others send it.
 ///
 /// A time of two seconds or less is halved.
 pub(super) fn idle_limit(headers: &HeaderMap) -> Option<Duration> {

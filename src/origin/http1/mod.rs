@@ -1,6 +1,6 @@
 //! HTTP/1.1 towards an origin: one exchange at a time over a connection. The task that needs the
-//! response drives it. A connection has no task and no channel of its own: each would cost more
-//! than the protocol does.
+//! response drives the exchange. A connection has no task or channel of its own, because each would
+//! cost more than the protocol itself.
 
 mod body;
 mod chunked;

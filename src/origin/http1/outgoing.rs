@@ -14,17 +14,18 @@ use tokio::io::AsyncWrite;
 use super::request::{self, RequestLength};
 use crate::origin::request_body::{RequestBody, RequestBodyError, announced_trailers};
 
-/// Bodies up to this size are copied behind the bytes that are written anyway.
+/// Up to this size, parts of a body are copied into the buffer and written together with pending
+/// bytes.
 const JOINED_BYTES: usize = 8 * 1024;
 
 /// The unsent part of a request.
 pub(super) struct RequestWriter {
     body: RequestBody,
     framing: RequestFraming,
-    /// Written first, from `start` on.
+    /// The bytes to write first, from position `start`.
     written: Vec<u8>,
     start: usize,
-    /// Written next.
+    /// The body data to write next.
     data: Bytes,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
@@ -34,7 +35,7 @@ pub(super) struct RequestWriter {
 
 /// How the end of the body is marked.
 enum RequestFraming {
-    /// By `Content-Length`; so many bytes are left.
+    /// By `Content-Length`. Holds the number of bytes left.
     Plain(u64),
     FirstChunk,
     NextChunk,
@@ -43,9 +44,9 @@ enum RequestFraming {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SendState {
     Sending,
-    /// All of the body has been taken.
+    /// The whole body has been read, but not yet sent.
     BodyRead,
-    /// Everything has been sent.
+    /// The whole request has been sent.
     Sent,
 }
 
@@ -56,7 +57,7 @@ pub(super) enum SendError {
 }
 
 impl RequestWriter {
-    /// Creates a writer for the request with this body.
+    /// Creates a writer that sends the request with `body`.
     pub(super) fn new(
         request: &Request<RequestBody>,
         body: RequestBody,
@@ -144,11 +145,11 @@ impl RequestWriter {
         } else {
             self.data = data;
         }
-        // The end is taken at once if it costs no copy: it may go out with this write.
+        // If possible without a copy, the end of the body goes out with this write.
         if self.data.is_empty() && self.body.is_end_stream() { self.finish(None) } else { Ok(()) }
     }
 
-    /// Returns the separator between the last chunk and the next.
+    /// Returns the line end of the previous chunk; empty before the first chunk.
     fn end_of_chunk(&self) -> &'static str {
         if matches!(self.framing, RequestFraming::NextChunk) { "\r\n" } else { "" }
     }

@@ -22,11 +22,11 @@ impl RequestLength {
     }
 }
 
-/// Room for a typical head.
+/// Initial buffer size for a head, in bytes.
 const HEAD_BYTES: usize = 1024;
 
-/// Returns the head of a request. Framing fields describe the body, whatever the request's fields
-/// say.
+/// Returns the head of a request. Its framing fields follow from `length`, not from the request's
+/// own fields.
 pub(super) fn head(
     request: &Request<RequestBody>,
     host: &HeaderValue,

@@ -12,13 +12,13 @@ use hyper::ext::ReasonPhrase;
 use super::header_cache::{HeaderBlockCache, MALFORMED};
 use crate::{origin::content_length, server::message_length};
 
-/// Most header lines in a response.
+/// Maximum number of header lines in a response.
 pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
 
-/// The error for a head with more lines.
+/// The error for a head with more than [`MAX_HEADER_LINES`] lines.
 pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
-/// Room for the fields that a response may gain on its way to the client.
+/// Spare capacity for fields that are added to a response on its way to the client.
 const SPARE_FIELDS: usize = 6;
 
 /// A head, and the bytes received after it.
@@ -35,15 +35,15 @@ pub(in crate::origin) struct ReceivedHead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "fuzz targets name it"))]
 pub enum ResponseLength {
-    /// After this many bytes.
+    /// The body ends after this many bytes.
     Known(u64),
-    /// With the last chunk.
+    /// The body ends with the last chunk.
     Chunked,
-    /// When the connection closes.
+    /// The body ends when the connection closes.
     UntilClose,
 }
 
-/// Parses the head and removes it from `received`. Returns `None` if it is incomplete.
+/// Parses the head and removes it from `received`. Returns `None` if the head is incomplete.
 pub(super) fn parse(
     received: &mut BytesMut,
     is_head: bool,
@@ -76,7 +76,7 @@ pub(super) fn parse(
 #[derive(Default, Clone, Copy)]
 struct FramingFields {
     lengths: u8,
-    /// The value of the last one, if it is one number.
+    /// The value of the last `Content-Length` field; `None` if it is not a single number.
     length: Option<u64>,
     has_coding: bool,
     connection: ConnectionOptions,
@@ -90,7 +90,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Parses a line. Returns whether it has further options.
+    /// Parses a line. Returns whether it has options other than `close` and `keep-alive`.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -158,8 +158,8 @@ pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
     }
 }
 
-/// Determines where the body ends. A response with an ambiguous end is rejected or made
-/// unambiguous: forwarded as it is, it could end elsewhere for the client (response smuggling).
+/// Determines where the body ends. Rejects or corrects a response with an ambiguous end, since its
+/// body could end elsewhere for the client (response smuggling).
 fn body_length(
     parts: &mut Parts,
     framing: FramingFields,

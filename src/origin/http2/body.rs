@@ -9,7 +9,7 @@ use http_body::{Frame, SizeHint};
 /// A body that is complete only after `END_STREAM` (RFC 9113 §8.1).
 pub(in crate::origin) struct Http2Body {
     stream: RecvStream,
-    /// The rest of the declared length.
+    /// The number of bytes left of the declared length; `None` if no length was declared.
     left: Option<u64>,
     state: ReadState,
 }
@@ -21,7 +21,7 @@ enum ReadState {
     Done,
 }
 
-/// Why a body failed.
+/// Why a response body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http2BodyError {
     #[error(transparent)]
@@ -71,7 +71,7 @@ impl Http2Body {
         })
     }
 
-    /// Counts data and reopens the flow-control window by as much.
+    /// Subtracts data from the remaining length, and reopens the flow-control window by its size.
     fn take(&mut self, data: &Bytes) {
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         // Fails only if the stream is over.

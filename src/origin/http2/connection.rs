@@ -1,4 +1,4 @@
-//! A connection that requests share.
+//! An HTTP/2 connection that requests share.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,8 @@ use crate::{
 /// Bytes of one response that may be buffered ahead of its reader.
 const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// The maximum (RFC 9113 §6.9.1): unread responses must not block others on their connection.
+/// Flow-control window of a connection. It is the maximum (RFC 9113 §6.9.1), so that unread
+/// responses do not block others on their connection.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// A shared connection. It closes once all handles are dropped and its streams have ended.
@@ -39,8 +40,8 @@ pub(in crate::origin) struct ReservedStream {
 }
 
 impl Http2Connection {
-    /// Opens a connection. Returns once the origin's settings have arrived; the caller limits the
-    /// time.
+    /// Opens a connection. Returns once the origin's settings have arrived. The caller applies the
+    /// timeout.
     pub(in crate::origin) async fn open(
         stream: Stream,
         header_bytes: u32,
@@ -65,8 +66,8 @@ impl Http2Connection {
         }
     }
 
-    /// Returns whether no further stream can be opened: the connection has ended, the origin has
-    /// sent GOAWAY, or it was retired.
+    /// Returns whether no further stream can be opened: the connection has ended or was retired, or
+    /// the origin has sent GOAWAY.
     pub(in crate::origin) fn is_closed(&mut self) -> bool {
         if self.streams.is_retired() {
             return true;
@@ -75,7 +76,7 @@ impl Http2Connection {
         matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// Reserves a stream, unless the origin's limit is reached.
+    /// Reserves a stream. Returns `None` if the origin's limit is reached.
     pub(in crate::origin) fn reserve(&self) -> Option<ReservedStream> {
         let permit = self.streams.reserve()?;
         Some(ReservedStream { sender: self.sender.clone(), permit })

@@ -17,11 +17,11 @@ use tokio::{
 use super::streams::Streams;
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
-/// Interval of the checks on a connection with open streams, and the time allowed for a reply.
+/// Interval of pings on a connection with open streams, and the time allowed for a reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Moves the frames of a connection. Closes it if the origin does not reply to pings.
+/// Reads and writes the frames of a connection. Closes it if the origin does not reply to pings.
 pub(super) struct Driver {
     connection: client::Connection<Stream, Bytes>,
     streams: Arc<Streams>,
@@ -43,7 +43,7 @@ impl Driver {
         Self { connection, streams, ready: Some(ready), keep_alive }
     }
 
-    /// Runs until the connection ends, which returns its permit.
+    /// Runs until the connection ends, and then returns its permit.
     pub(super) async fn run(mut self, _permit: ConnectionPermit) {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         if let Err(error) = ended {
@@ -69,7 +69,7 @@ impl Driver {
     }
 }
 
-/// Detects dead connections (RFC 9113 §6.7).
+/// Detects dead connections by pings (RFC 9113 §6.7).
 struct KeepAlive {
     ping_pong: Option<PingPong>,
     is_waiting: bool,
@@ -77,8 +77,9 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Completes when a ping was not answered in time. Only connections in use are checked. Also
-    /// completes if an abandoned connection does not end: the origin may have stopped reading.
+    /// Completes when a ping was not answered in time. Only connections with open streams are
+    /// pinged. Also completes if an abandoned connection does not end, since the origin may have
+    /// stopped reading.
     fn poll_dead(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {

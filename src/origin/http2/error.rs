@@ -1,4 +1,4 @@
-//! What an HTTP/2 error means for a request.
+//! The meaning of an HTTP/2 error for a request.
 
 use h2::Reason;
 
@@ -8,8 +8,8 @@ pub(in crate::origin) fn is_unprocessed(error: &h2::Error) -> bool {
     (error.is_remote() && error.is_go_away()) || is_refusal(error)
 }
 
-/// Returns whether the origin refused the stream. Others on the same connection would fare no
-/// better.
+/// Returns whether the origin refused the stream. Other streams on the same connection would be
+/// refused as well.
 pub(in crate::origin) fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
 }

@@ -1,4 +1,4 @@
-//! One request and the head of its response on one stream.
+//! An exchange on one stream: a request, and the head of its response.
 
 use std::{
     future::poll_fn,
@@ -30,11 +30,11 @@ pub(in crate::origin) struct Exchange {
     permit: Arc<StreamPermit>,
 }
 
-/// A response's head and body, with the permit and the upload that both keep alive.
+/// A response's head and body. The response keeps the permit and the upload alive.
 pub(in crate::origin) type ExchangeResponse =
     (Parts, Http2Body, (Arc<StreamPermit>, Option<UploadTask>));
 
-/// The upload of a request's body; aborted when dropped.
+/// The task that uploads a request's body. It is aborted when this handle is dropped.
 pub(in crate::origin) struct UploadTask {
     task: AbortHandle,
 }
@@ -88,7 +88,7 @@ impl Exchange {
 }
 
 impl UploadTask {
-    /// Sends the available data at once, and the rest in a task.
+    /// Sends the available data at once, and the rest in a task. Returns `None` if all was sent.
     fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());
@@ -122,11 +122,11 @@ struct BodyWriter {
     stream: SendStream<Bytes>,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
-    /// The stream counts until this half of it is closed as well.
+    /// Counts the stream as open until its sending half is closed too.
     _permit: Arc<StreamPermit>,
 }
 
-/// Why a body was not sent completely.
+/// Why a request body was not sent completely.
 enum BodySendError {
     Body(RequestBodyError),
     /// The origin reset the stream, or the connection is closed.
@@ -134,8 +134,8 @@ enum BodySendError {
 }
 
 impl BodyWriter {
-    /// Sends the whole body. If the body fails, the stream is reset: the origin must not mistake a
-    /// part for the whole.
+    /// Sends the whole body. Resets the stream if reading the body fails, so that the origin does
+    /// not mistake a part for the whole.
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         if let Err(BodySendError::Body(error)) = sent {
@@ -149,7 +149,7 @@ impl BodyWriter {
             if self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(BodySendError::Origin));
             }
-            // At least one byte: the body is read only if some of it can be sent.
+            // Reserves at least one byte, so that the body is read only if some of it can be sent.
             self.stream.reserve_capacity(1);
             if self.stream.capacity() == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {

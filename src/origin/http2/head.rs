@@ -5,7 +5,8 @@ use http_body::Body as _;
 
 use crate::origin::request_body::RequestBody;
 
-/// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become pseudo-header fields.
+/// Fields that are not sent: they belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become
+/// pseudo-header fields.
 const OMITTED: [HeaderName; 8] = [
     header::HOST,
     header::CONNECTION,
@@ -17,7 +18,7 @@ const OMITTED: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Returns the head as it is sent: `:authority` instead of `Host`, and the actual length of the
+/// Returns the head as sent, with `:authority` instead of `Host`, and the actual length of the
 /// body.
 pub(in crate::origin) fn head(
     request: &Request<RequestBody>,
@@ -43,7 +44,7 @@ pub(in crate::origin) fn head(
     head
 }
 
-/// Returns the value of `Content-Length` (RFC 9110 §8.6).
+/// Returns the value of `Content-Length`; `None` if the field is not sent (RFC 9110 §8.6).
 fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
     if !body.is_end_stream() {
         return body.size_hint().exact();

@@ -1,5 +1,5 @@
 //! HTTP/2 towards an origin (RFC 9113): concurrent requests over one connection, up to the origin's
-//! limit.
+//! limit on streams.
 
 mod body;
 mod connection;

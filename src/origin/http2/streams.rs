@@ -1,4 +1,4 @@
-//! The streams of one connection, and permits to open them.
+//! The streams of one connection, and the permits to open them.
 
 use std::{
     sync::{
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use crate::origin::waiters::Waiters;
 
-/// The streams of a connection.
+/// The number and limit of a connection's streams.
 pub(super) struct Streams {
     open: AtomicUsize,
     /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
     limit: AtomicUsize,
     idle_since: Mutex<Instant>,
-    /// Whether the origin has refused a stream: new ones go to another connection.
+    /// Whether the origin has refused a stream. New streams are opened on another connection.
     is_retired: AtomicBool,
     /// Requests to which free streams are offered.
     waiters: Arc<Waiters>,
@@ -41,7 +41,7 @@ impl Streams {
         }
     }
 
-    /// Returns a permit, unless the origin's limit is reached.
+    /// Returns a permit; `None` if the origin's limit is reached.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<StreamPermit> {
         let limit = self.limit.load(Relaxed);
         let room = |open: usize| (open < limit).then_some(open + 1);
@@ -60,7 +60,7 @@ impl Streams {
         self.open.load(Relaxed) > 0
     }
 
-    /// Returns whether no stream was open for this long.
+    /// Returns whether no stream has been open for this long.
     pub(super) fn is_idle_for(&self, time: Duration) -> bool {
         !self.is_busy() && self.idle_since.lock().elapsed() >= time
     }

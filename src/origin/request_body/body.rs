@@ -21,14 +21,15 @@ pub enum RequestBody {
     /// No body.
     #[default]
     Empty,
-    /// These bytes.
+    /// A body in memory.
     Full(Bytes),
     /// The client's body, streamed; made by [`RequestBody::client`].
     Client(Box<ClientBody>),
 }
 
 impl RequestBody {
-    /// Wraps the client's body and applies these limits. Returns `Empty` if it has none.
+    /// Wraps the client's body and applies these limits. Returns `Empty` if the client sends no
+    /// body.
     pub fn client(body: Incoming, limits: BodyLimits) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
@@ -36,7 +37,7 @@ impl RequestBody {
         Self::Client(Box::new(ClientBody::new(LimitedBody::new(body, limits))))
     }
 
-    /// Wraps the client's body after its first bytes have been read. They are sent first.
+    /// Wraps the client's body after its first bytes have been read. Those bytes are sent first.
     pub(crate) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
         Self::Client(Box::new(ClientBody::resumed(read, rest)))
     }
@@ -49,8 +50,8 @@ impl RequestBody {
         }
     }
 
-    /// Records that some of the request was written over HTTP/1.1. From then on the origin may have
-    /// processed it.
+    /// Records that some of the request was written over HTTP/1.1. The origin may process the
+    /// request from then on.
     pub(in crate::origin) fn note_sent(&self) {
         if let Self::Client(client) = self {
             client.upload().note_sent();
@@ -58,7 +59,7 @@ impl RequestBody {
         }
     }
 
-    /// Returns the same body from its beginning, replacing all earlier handles. `None` if the
+    /// Returns the same body from its beginning, which replaces all earlier handles. `None` if the
     /// beginning is no longer buffered.
     pub(in crate::origin) fn replay(&self) -> Option<Self> {
         match self {
@@ -81,7 +82,8 @@ impl RequestBody {
         }
     }
 
-    /// Returns the progress of a client's upload, and holds the body back if `start` requires it.
+    /// Returns the progress of a client's upload; `None` for other bodies. Holds the body back if
+    /// `start` requires it.
     pub(in crate::origin) fn observe_upload(
         &mut self,
         start: BodyStart,

@@ -1,4 +1,5 @@
-//! A client's body on its way to the origin. It can be replayed while its beginning is buffered.
+//! A client's body on its way to the origin. The body can be replayed while its beginning is
+//! buffered.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +20,8 @@ use crate::{
     server::{ClientBodyError, Incoming, LimitedBody},
 };
 
-/// Bytes of a body that are buffered until the origin responds. A longer body cannot be replayed.
+/// Maximum number of bytes of a body that are buffered until the origin responds. A longer body
+/// cannot be replayed.
 const MAX_REPLAY_BYTES: usize = 64 * 1024;
 
 /// A handle to a client's body. Only the newest handle reads; it starts at the first byte.
@@ -34,8 +36,8 @@ struct SharedBody {
     body: LimitedBody<Incoming>,
     /// The attempt that the newest handle belongs to.
     attempt: u32,
-    /// All frames read so far while the body is replayable; afterwards those that the newest
-    /// attempt has yet to read.
+    /// All frames read so far, while the body is replayable. Afterwards, the frames that the newest
+    /// attempt has not read yet.
     buffer: VecDeque<BufferedFrame>,
     buffered_bytes: usize,
     /// Number of buffered frames that the newest attempt has read.
@@ -69,8 +71,8 @@ impl ClientBody {
         Self::of(SharedBody::new(body))
     }
 
-    /// Creates a body that begins with bytes that have been read already. They are in memory anyway,
-    /// so they can be replayed until more are read.
+    /// Creates a body that begins with bytes that have been read already. Since these are in memory
+    /// anyway, they can be replayed until more are read.
     pub(super) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
         let mut shared = SharedBody::new(rest);
         shared.buffered_bytes = read.len();
@@ -244,8 +246,8 @@ impl From<BufferedFrame> for Frame<Bytes> {
     }
 }
 
-/// Removes trailer fields that only a head, or a proxy, may set: about the request, its connection
-/// or identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
+/// Removes trailer fields that only a head or a proxy may set, about the request, its connection or
+/// its identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
 fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

@@ -1,4 +1,4 @@
-//! Progress of a client's upload, shared with the task that waits for the response.
+//! The progress of a client's upload, shared with the task that waits for the response.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(in crate::origin) enum BodyStart {
     Immediate,
-    /// After the origin's 100, or after this time (RFC 9110 §10.1.1).
+    /// The upload starts after the origin's 100, at the latest after this time (RFC 9110 §10.1.1).
     AfterContinue(Duration),
 }
 
@@ -31,7 +31,7 @@ const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
-/// The origin's response ended before it requested the body.
+/// The error if the origin's response ended before it requested the body.
 pub(super) struct BodyNotRequested;
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ const WAITING_FOR_CLIENT: u8 = 1;
 const FINISHED: u8 = 2;
 
 impl UploadProgress {
-    /// Returns whether all of the body has been received from the client.
+    /// Returns whether the whole body has been received from the client.
     pub fn is_received(&self) -> bool {
         self.state.load(Relaxed) == FINISHED
     }
@@ -73,8 +73,8 @@ impl UploadProgress {
         self.gate.store(HELD, Relaxed);
     }
 
-    /// Returns whether the body may be sent: an error if it is not wanted, pending while it is held
-    /// back.
+    /// Completes when the body may be sent. Fails if the origin does not want the body; pending
+    /// while it is held back.
     pub(super) fn poll_gate(&self, cx: &mut Context<'_>) -> Poll<Result<(), BodyNotRequested>> {
         if self.gate.load(Relaxed) == HELD {
             self.waker.register(cx.waker());
@@ -112,14 +112,14 @@ impl UploadProgress {
         self.progress.fetch_add(1, Relaxed);
     }
 
-    /// Releases a held body: the origin wants it.
+    /// Releases a held body, because the origin wants it.
     pub(in crate::origin) fn open(&self) {
         if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }
     }
 
-    /// Cancels a held body: the origin's response has ended.
+    /// Cancels a held body, because the origin's response has ended.
     pub(in crate::origin) fn cancel(&self) {
         if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
@@ -136,7 +136,7 @@ impl UploadProgress {
         self.state.load(Relaxed) == WAITING_FOR_CLIENT
     }
 
-    /// Returns why the upload failed, if reading from the client failed.
+    /// Returns why reading from the client failed; `None` if it did not.
     pub(in crate::origin) fn failure(&self) -> Option<UploadFailure> {
         self.failure.get().copied()
     }

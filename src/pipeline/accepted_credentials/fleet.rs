@@ -1,8 +1,10 @@
-//! Shares acceptances of credentials among the nodes of a fleet, so that one recheck serves all.
+//! Shares acceptances of credentials among the nodes of a fleet, so that one recheck serves all
+//! nodes.
 //!
-//! An acceptance is stored like a response without content, under a key of its own. It carries the
-//! fence stamp of the origin request, expires after `recheck`, and has the tag of the credential.
-//! It is therefore judged as stored responses are: a refusal or a logout ends it on every node.
+//! An acceptance is stored in Redis like a response without content, under its own key. It carries
+//! the fence stamp of the origin request, expires after `recheck`, and has the tag of the
+//! credential. Purges therefore apply to it as to stored responses: a refusal or a logout ends it
+//! on every node.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Prefix of the keys of acceptances. It cannot be a target's key: methods have at most seven
+/// Prefix of the keys of acceptances. No target's key has it, since methods have at most seven
 /// letters.
 const KEY: &[u8] = b"\x08accepted";
 
@@ -30,7 +32,8 @@ fn key(scope: AcceptanceKey) -> CacheKey {
 
 /// Announces to other nodes that the origin accepted a member's credentials.
 ///
-/// `stamp` and `requested_at` (by the monotonic clock) are those of the origin request.
+/// `stamp` is the fence stamp of the origin request, and `requested_at` its time by the monotonic
+/// clock.
 pub(crate) fn announce<S: Store>(
     store: &S,
     (member, scope): (&PartitionMember, AcceptanceKey),
@@ -44,7 +47,7 @@ pub(crate) fn announce<S: Store>(
     });
 }
 
-/// Builds an acceptance in the form of a stored response.
+/// Returns an acceptance in the form of a stored response.
 fn acceptance_response(
     (key, member): (CacheKey, &PartitionMember),
     (stamp, requested_at): (FenceStamp, Timestamp),
@@ -72,7 +75,7 @@ fn acceptance_response(
     draft.complete(&CompleteBody::none())
 }
 
-/// Adopts an acceptance that another node announced.
+/// Records an acceptance that another node announced.
 ///
 /// Returns whether the credentials count as accepted for a request that arrived at `started`, which
 /// is `now` by the monotonic clock. Costs one read from Redis.

@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::server::client_network;
 
-/// The number of bytes that the content of all requests may take.
+/// Maximum number of bytes for the content of all requests.
 const TOTAL_BYTES: usize = 16 << 20;
 
-/// The number of bytes for one client, so that no client uses up the budget.
+/// Maximum number of bytes for one client, so that no client uses up the budget.
 const BYTES_PER_CLIENT: usize = 2 << 20;
 
 /// The memory for request content that is being read, or kept until its response is known.
@@ -22,7 +22,7 @@ struct ContentUsage {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// The share of one request. Returned when dropped.
+/// The share of one request in the budget. It is returned when dropped.
 #[derive(Debug)]
 pub(crate) struct ContentShare {
     budget: Arc<ContentBudget>,
@@ -31,20 +31,20 @@ pub(crate) struct ContentShare {
     bytes: usize,
 }
 
-/// The budget has no room.
+/// The error if the budget is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BudgetExhausted;
 
 impl ContentBudget {
-    /// Returns an empty share of a client. Without an address, as for a trusted proxy that many
-    /// clients come through, only the total counts.
+    /// Returns an empty share for a client. `None` stands for a trusted proxy in front of many
+    /// clients: then only the total is limited.
     pub(crate) fn share(self: &Arc<Self>, client: Option<IpAddr>) -> ContentShare {
         ContentShare { budget: Arc::clone(self), client: client.map(client_network), bytes: 0 }
     }
 }
 
 impl ContentShare {
-    /// Adds bytes to the share.
+    /// Adds bytes to the share. Fails if the budget is exhausted.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         let mut usage = self.budget.0.lock();
         let of_client = self.client.map_or(0, |it| usage.by_client.get(&it).copied().unwrap_or(0));

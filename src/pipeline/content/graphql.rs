@@ -21,10 +21,10 @@ use crate::{
 /// A GraphQL route: its index, and how it reads requests.
 pub(in crate::pipeline) type GraphqlRoute<'a> = (usize, &'a GraphqlRule);
 
-/// Reads the content of a GraphQL request. Changes the fields that describe it. Only a query is
-/// rewritten.
+/// Returns the content of a GraphQL request as keyed and forwarded. Adapts the fields that describe
+/// it. Only queries are rewritten.
 ///
-/// A query that was read lately, byte by byte the same, takes a lookup.
+/// A query that was recently read with the same bytes costs only a lookup.
 pub(in crate::pipeline) fn interpret_graphql(
     (route, rule): GraphqlRoute<'_>,
     recent: Option<&RecentRequests>,
@@ -57,7 +57,7 @@ pub(in crate::pipeline) fn interpret_graphql(
     content
 }
 
-/// Returns `Content-Type`, if it is the only field that describes the content.
+/// Returns `Content-Type` if it is the only field that describes the content, else `None`.
 fn only_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
@@ -65,7 +65,7 @@ fn only_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     (describing == 1).then(|| line.clone())
 }
 
-/// Returns the content as it is forwarded, and the class that counts.
+/// Returns the content as it is forwarded, its form, and the resulting class.
 fn graphql_form(
     class: RequestClass,
     why: Option<WhyAsSent>,
@@ -86,8 +86,8 @@ fn graphql_form(
     }
 }
 
-/// Returns the class of a GraphQL request with this content. Whatever parsers of JSON read
-/// differently may be a write.
+/// Returns the class of a GraphQL request with this content. Content that JSON parsers may read
+/// differently counts as a possible write.
 pub(in crate::pipeline) fn class_of(
     rule: &GraphqlRule,
     query: Option<&str>,

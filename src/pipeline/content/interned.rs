@@ -1,4 +1,4 @@
-//! One copy of content that several requests wait with.
+//! Interning of request content, so that waiting requests with equal content share one copy.
 
 use std::{
     collections::HashMap,
@@ -10,24 +10,25 @@ use parking_lot::Mutex;
 use super::request_content::RequestContent;
 use crate::key::ContentDigest;
 
-/// The content that requests are waiting with, by digest.
+/// The content of waiting requests, by digest.
 ///
-/// A thousand requests for one response so take the memory of one.
+/// A thousand requests with the same content take the memory of one.
 #[derive(Debug, Default)]
 pub(crate) struct InternedContent(Mutex<KnownContent>);
 
 #[derive(Debug, Default)]
 struct KnownContent {
     by_digest: HashMap<ContentDigest, Weak<RequestContent>>,
-    /// The number of entries at which those of ended requests are removed.
+    /// Number of entries at which those of ended requests are removed.
     prune_at: usize,
 }
 
-/// The least number of entries at which those of ended requests are removed.
+/// Minimum number of entries at which those of ended requests are removed.
 const MIN_PRUNED: usize = 64;
 
 impl InternedContent {
-    /// Returns the copy that other requests have of this content, if one is left, or this one.
+    /// Returns the copy of this content that other requests hold, or the given one if there is
+    /// none.
     pub(crate) fn intern(&self, content: Arc<RequestContent>) -> Arc<RequestContent> {
         let mut known = self.0.lock();
         let other = known.by_digest.get(&content.digest).and_then(Weak::upgrade);

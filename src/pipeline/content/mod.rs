@@ -1,8 +1,8 @@
-//! The content of requests, if it is part of the key: `QUERY`, and the `POST` requests that a route
-//! names.
+//! Request content that is part of the key: of `QUERY` requests, and of the `POST` requests that a
+//! route names.
 //!
 //! Such a request is planned twice. The first plan says that its content has to be read; the second
-//! one makes the key from it. What is keyed is what the origin receives.
+//! plan makes the key from it. The origin receives exactly the content that is keyed.
 
 mod budget;
 mod graphql;

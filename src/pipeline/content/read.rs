@@ -1,4 +1,4 @@
-//! Reads the content of a request whole, within limits.
+//! Reads the whole content of a request, within limits.
 
 use bytes::Bytes;
 use http_body::Body;
@@ -11,24 +11,24 @@ use crate::{
     server::{BodyLimits, Incoming, LimitedBody},
 };
 
-/// Content of more bytes is not part of a key: the request passes.
+/// Maximum length of content that becomes part of a key, in bytes. Requests with more are passed.
 pub(in crate::pipeline) const MAX_BYTES: usize = 64 << 10;
 
 /// The outcome of reading the content of a request.
 pub(in crate::pipeline) enum ReadOutcome {
-    /// All of it, and the memory that it counts against. Trailers are left out: no `Vary` can name
-    /// them.
+    /// The complete content, and its share of the memory budget. Trailers are discarded: `Vary`
+    /// cannot name them.
     Whole(Bytes, ContentShare),
-    /// It may not be part of a key. The body begins with what was read.
+    /// The content cannot be part of a key. The body begins with the bytes that were read.
     Passed(RequestBody, Reason),
-    /// The client failed to send it.
+    /// The client failed to send the content.
     Failed(UploadFailure),
 }
 
 /// Reads the content of a request up to [`MAX_BYTES`].
 ///
-/// The client's own limits apply: `limits` on its size and its pauses, and the share on what its
-/// requests take together.
+/// `limits` applies to the content's size and pauses. `share` limits what the client's requests
+/// take together.
 pub(in crate::pipeline) async fn read(
     body: Incoming,
     limits: BodyLimits,
@@ -48,12 +48,12 @@ pub(in crate::pipeline) async fn read(
 /// Why the content of a request was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadStop {
-    /// It is too large, or there is no memory for it.
+    /// The content is too large, or there is no memory for it.
     Refused(Reason),
     Failed(UploadFailure),
 }
 
-/// Appends content to a buffer up to its end. What has been read when it stops is in the buffer.
+/// Appends the content to a buffer. If it stops early, the buffer holds the bytes that were read.
 async fn collect<B>(
     body: &mut LimitedBody<B>,
     content: &mut Vec<u8>,

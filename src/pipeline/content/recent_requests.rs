@@ -1,4 +1,5 @@
-//! Requests that were read lately: a client that repeats one byte by byte has it read once.
+//! A cache of recently read GraphQL requests, so that repeated ones with the same bytes are not
+//! read again.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -6,16 +7,18 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 
 use super::request_content::RequestContent;
 
-/// The number of bytes that the requests take.
+/// Maximum number of bytes that the requests take.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Approximate size of a request besides its texts, in bytes.
+/// Approximate size of a request in addition to its texts, in bytes.
 const REQUEST_BYTES: usize = 512;
 
-/// How often the content is kept: as it is forwarded, and as variables and extensions of its class.
+/// Number of copies of the content that are kept: as forwarded, and as variables and extensions of
+/// its class.
 const CONTENT_COPIES: usize = 2;
 
-/// The contents of GraphQL requests, by what they were read from. Bounded in bytes.
+/// The contents of GraphQL requests, by the request parts that they were read from. Bounded in
+/// bytes.
 #[derive(Debug)]
 pub(crate) struct RecentRequests(Cache<SentRequest, Arc<RequestContent>, RequestWeighter>);
 
@@ -29,7 +32,7 @@ pub(super) struct RequestParts<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// The same, kept.
+/// The parts of a request, owned as a key of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SentRequest {
     route: usize,

@@ -14,27 +14,27 @@ use crate::{
     warm::WarmContent,
 };
 
-/// The content of a request, as the key says and the origin receives.
+/// The content of a request, as it is keyed and as the origin receives it.
 ///
-/// It is kept as long as the response may have to be fetched with it, also in the background.
+/// It is kept as long as it may be needed to fetch the response, also in the background.
 #[derive(Debug)]
 pub(in crate::pipeline) struct RequestContent {
     /// `POST` or `QUERY`.
     pub method: Method,
-    /// What the origin receives.
+    /// The bytes that the origin receives.
     pub bytes: Bytes,
-    /// What the key has of it.
+    /// The digest of the content in the key.
     pub digest: ContentDigest,
-    /// Whether it was rewritten.
+    /// The form of the content: as sent, or rewritten.
     pub form: KeyedForm,
-    /// What it does, if it is GraphQL and was read as such.
+    /// The class of the GraphQL request; `None` if it was not read as GraphQL.
     pub graphql: Option<RequestClass>,
-    /// The memory that it counts against.
+    /// The share of the memory budget that the content takes.
     _share: Option<ContentShare>,
 }
 
 impl RequestContent {
-    /// Creates the content of a request whose fields are as forwarded.
+    /// Creates the content of a request. Its header fields must be those that are forwarded.
     pub(in crate::pipeline) fn new(
         (method, headers): (&Method, &HeaderMap),
         (bytes, form): (Bytes, KeyedForm),
@@ -52,17 +52,18 @@ impl RequestContent {
         Self { method: method.clone(), bytes, digest, form, graphql: None, _share: share }
     }
 
-    /// Returns whether the origin receives the same bytes by the same method, under the same digest.
+    /// Returns whether two contents have the same digest, method and bytes.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.digest == other.digest && self.method == other.method && self.bytes == other.bytes
     }
 
-    /// Returns the content for a request that Larder repeats itself.
+    /// Returns the content as stored for requests that Larder itself repeats.
     pub(in crate::pipeline) fn to_warm(&self) -> WarmContent {
         WarmContent { method: self.method.clone(), bytes: self.bytes.clone() }
     }
 
-    /// Creates the content of a request that Larder repeats, and completes the request's head.
+    /// Creates the content of a request that Larder itself repeats, and completes the request's
+    /// head.
     pub(in crate::pipeline) fn of_warm(content: WarmContent, request: &mut Parts) -> Arc<Self> {
         let WarmContent { method, bytes } = content;
         describe(&mut request.headers, bytes.len());
@@ -70,7 +71,7 @@ impl RequestContent {
         Self::new((&request.method, &request.headers), (bytes, KeyedForm::Bytes), None)
     }
 
-    /// Reads content as the route says. Changes the fields that describe it.
+    /// Returns content as the route keys and forwards it. Adapts the fields that describe it.
     pub(in crate::pipeline) fn interpret(
         form: ContentForm,
         (method, headers): (&Method, &mut HeaderMap),
@@ -84,19 +85,19 @@ impl RequestContent {
         Self::new((method, headers), (bytes, form), share)
     }
 
-    /// Returns the content of a GraphQL request of this class.
+    /// Returns the same content with this class of GraphQL request.
     pub(super) fn with_class(self, class: RequestClass) -> Self {
         Self { graphql: Some(class), ..self }
     }
 
-    /// Returns the same content, which counts against no request's memory.
+    /// Returns the same content without a share of the memory budget.
     pub(super) fn without_share(&self) -> Arc<Self> {
         let Self { method, bytes, digest, form, graphql, .. } = self;
         let (method, bytes, graphql) = (method.clone(), bytes.clone(), graphql.clone());
         Arc::new(Self { method, bytes, digest: *digest, form: *form, graphql, _share: None })
     }
 
-    /// Keys the canonical form, and forwards what was sent (a planted bug).
+    /// Keys the canonical form, but forwards the content as sent (a planted bug).
     #[cold]
     fn as_sent(
         form: ContentForm,

@@ -12,26 +12,26 @@ use crate::{
 /// The form in which content is keyed and forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pipeline) enum KeyedForm {
-    /// As sent, as the route says.
+    /// The content as sent, because the route does not ask for JSON.
     Bytes,
-    /// As canonical JSON.
+    /// The content as canonical JSON.
     Canonical,
-    /// As a canonical GraphQL request.
+    /// The content as a canonical GraphQL request.
     Graphql,
-    /// As sent, because it has no canonical form.
+    /// The content as sent, because it has no canonical form.
     NotCanonical(WhyAsSent),
 }
 
 /// Why JSON is keyed as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pipeline) enum WhyAsSent {
-    /// It has a content coding.
+    /// The content has a content coding.
     Coded,
-    /// Its `Content-Type` names a character encoding other than UTF-8.
+    /// The request's `Content-Type` names a character encoding other than UTF-8.
     Charset,
-    /// A field has a digest or a signature of it.
+    /// A header field may hold a digest or a signature of the content.
     Signed,
-    /// Parsers do not read it, or read it differently.
+    /// JSON parsers reject the content, or may read it differently.
     Json(NotCanonical),
 }
 
@@ -63,7 +63,7 @@ impl WhyAsSent {
     }
 }
 
-/// Returns content in the form in which it is keyed and forwarded.
+/// Returns content in the form in which it is keyed and forwarded, and which form that is.
 pub(in crate::pipeline) fn keyed_form(
     form: ContentForm,
     headers: &HeaderMap,
@@ -81,7 +81,7 @@ pub(in crate::pipeline) fn keyed_form(
     }
 }
 
-/// Returns why the fields of a request forbid changing a byte of its content.
+/// Returns why the header fields of a request forbid changes to its content; `None` if they do not.
 pub(super) fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
     let is_identity = |coding: &[u8]| coding.eq_ignore_ascii_case(b"identity");
     let has_coding = headers.contains_key(header::CONTENT_ENCODING)
@@ -95,7 +95,7 @@ pub(super) fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
     is_signed(headers).then_some(WhyAsSent::Signed)
 }
 
-/// Returns whether `Content-Type` names no character encoding, or UTF-8.
+/// Returns whether `Content-Type` names UTF-8 or no character encoding.
 fn is_utf8(headers: &HeaderMap) -> bool {
     let Some(line) = headers.get(header::CONTENT_TYPE) else { return true };
     let parameters = line.as_bytes().split(|byte| *byte == b';').skip(1);
@@ -106,8 +106,8 @@ fn is_utf8(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Returns whether a field may hold a digest or a signature of the content (RFC 9530, RFC 9421, AWS
-/// signatures and their kind).
+/// Returns whether a header field may hold a digest or a signature of the content (RFC 9530, RFC
+/// 9421, AWS signatures and similar ones).
 fn is_signed(headers: &HeaderMap) -> bool {
     const PARTS: [&str; 5] = ["digest", "signature", "hmac", "content-md5", "content-sha"];
     let may_sign =
@@ -120,7 +120,7 @@ fn is_signed(headers: &HeaderMap) -> bool {
         || headers.get_all(header::AUTHORIZATION).iter().any(scheme_signs)
 }
 
-/// Replaces the fields about the framing of content by its length.
+/// Replaces the fields about the framing of content with its `Content-Length`.
 pub(in crate::pipeline) fn describe(headers: &mut HeaderMap, length: usize) {
     for name in [header::TRANSFER_ENCODING, header::TRAILER, header::EXPECT] {
         headers.remove(name);

@@ -89,18 +89,19 @@ impl PlannedRequest<'_> {
         }
     }
 
-    /// Returns the user's name, if the stored response belongs to that user.
+    /// Returns the user's name if stored responses belong to that user, else `None`.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.matched_route().rule.partition == Partition::User;
         self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// Returns the placeholder for the user's name in displayed tags.
+    /// Returns the placeholder for the user's name in displayed tags; `None` if responses belong to
+    /// no user.
     pub(super) fn placeholder(&self) -> Option<&'static str> {
         self.user().map(|_| "{user}")
     }
 
-    /// Returns the identity required by the partition, or why it is unknown.
+    /// Returns the identity that the partition requires; `None` if it requires none.
     fn identity(&self) -> Option<ExplainedIdentity> {
         let (users, partition) = (&self.config.users, &self.matched_route().rule.partition);
         if !partition.needs_identity() {

@@ -92,7 +92,7 @@ impl PlannedRequest<'_> {
 /// A decision of `receive::plan`.
 struct DecisionRule {
     question: &'static str,
-    /// The answer if the next step follows.
+    /// The answer if the next step follows this one.
     if_continued: &'static str,
     /// The answer if this step is final.
     if_final: &'static str,
@@ -107,7 +107,7 @@ const fn step(
     DecisionRule { question, if_continued, if_final, reasons }
 }
 
-/// All decisions before the lookup. A test compares their order with the plan.
+/// All decisions before the lookup. A test checks that they have the same order as in the plan.
 const STEPS: [DecisionRule; 15] = [
     step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has the request passed through this node before?", ["no", "yes"], &[Reason::Loop]),
@@ -154,18 +154,18 @@ const STEPS: [DecisionRule; 15] = [
     ),
 ];
 
-/// The index of the step that is left out unless it is final.
+/// The index of the quarantine step, which is shown only if it is final.
 const QUARANTINE: usize = 7;
 
-/// The indexes of the two steps that swap with the partition.
+/// The indexes of two steps whose order depends on the partition.
 const COOKIES: usize = 9;
 const IDENTITY: usize = 10;
 
-/// The index of the step for requests without a body, and those that take its place and follow if
-/// the body is part of the key.
+/// The index of the step for requests without a body. If the body is part of the key, the step
+/// `READ_BY_BODY` replaces it, and the step `BODY_SIZE` follows.
 const PLAIN: usize = 2;
 const BODY_SIZE: usize = 12;
 const READ_BY_BODY: usize = 13;
 
-/// The index of the step that precedes the cookies on GraphQL routes.
+/// The index of the step that precedes the cookie step on GraphQL routes.
 const GRAPHQL: usize = 14;

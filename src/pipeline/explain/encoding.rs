@@ -1,4 +1,4 @@
-//! Explains in which content coding a client receives a stored response.
+//! Explains the content coding in which a client receives a stored response.
 
 use http::{HeaderMap, StatusCode};
 
@@ -6,20 +6,21 @@ use super::{explanation::ExplainedEncoding, request::PlannedRequest};
 use crate::{
     coding::{self, ContentCoding},
     entry::StoredResponse,
-    pipeline::representation::{self, FormRefusal},
+    pipeline::representation::{self, FormRefusal, FormRequest},
 };
 
 impl PlannedRequest<'_> {
-    /// Returns the form in which this request gets a stored response; `None` if the route does not
-    /// encode.
+    /// Returns the content coding in which this request gets a stored response; `None` if the route
+    /// does not encode.
     pub(super) fn encoding_of_stored(&self, stored: &StoredResponse) -> Option<ExplainedEncoding> {
         let route = self.matched_route();
         let form = representation::coding_for(route, self.form_request(), stored);
         route.encodes().then(|| explained(form))
     }
 
-    /// Returns the form in which this request gets a response once it is stored. `length` is that of
-    /// its body, if known.
+    /// Returns the content coding in which this request gets the given response once it is stored.
+    /// `length` is the length of the response's body, if known. `None` if the route does not
+    /// encode.
     pub(super) fn encoding_of_given(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -35,8 +36,8 @@ impl PlannedRequest<'_> {
         route.encodes().then(|| explained(form))
     }
 
-    fn form_request(&self) -> representation::FormRequest<'_> {
-        (self.request.headers(), self.presence)
+    fn form_request(&self) -> FormRequest<'_> {
+        FormRequest::of(self.matched_route(), self.request.headers(), self.presence)
     }
 }
 

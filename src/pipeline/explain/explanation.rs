@@ -9,13 +9,13 @@ use serde::{Serialize, Serializer};
 pub struct Explanation {
     pub request: RequestLine,
     pub route: ExplainedRoute,
-    /// Fields removed before any decision.
+    /// Header fields that were removed before any decision.
     pub removed: Vec<RemovedField>,
     /// The parts of the request that may identify the client.
     pub credentials: Vec<ExplainedCredential>,
     /// The group of clients that shares the response.
     pub partition: ExplainedPartition,
-    /// The cache key; none if the cache is not used.
+    /// The cache key; `None` if the cache is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<ExplainedKey>,
     /// The decisions about the request, up to the final one.
@@ -23,16 +23,16 @@ pub struct Explanation {
     pub outcome: ExplainedOutcome,
     /// How the request to the origin differs from the client's.
     pub origin: ExplainedOrigin,
-    /// The stored response, on a running node only.
+    /// The stored response, only on a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<ExplainedStored>,
-    /// The last purge that selects the response, on a running node only.
+    /// The last purge that selects the response, only on a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged: Option<ExplainedPurge>,
     /// How the given response is handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<ExplainedResponse>,
-    /// What a write by this request invalidates.
+    /// What the request invalidates if it is a successful write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub invalidates: Vec<String>,
     /// The selectors that purge the response.
@@ -51,12 +51,12 @@ pub struct RequestLine {
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedRoute {
     pub name: String,
-    /// Its `match`; none for the default route.
+    /// The route's `match`; `None` for the default route.
     #[serde(rename = "match")]
     pub pattern: Option<String>,
     /// Earlier routes that do not match.
     pub before: Vec<UnmatchedRoute>,
-    /// Alternative readings of the path; none if all servers agree.
+    /// Alternative readings of the path; empty if all servers agree.
     pub readings: Vec<ExplainedReading>,
     /// Whether all readings select this route.
     pub agree: bool,
@@ -78,24 +78,24 @@ pub struct ExplainedReading {
     pub form: &'static str,
     /// The path in this reading.
     pub path: String,
-    /// The route that it selects.
+    /// The route that this reading selects.
     pub route: String,
 }
 
-/// A field removed from the request.
+/// A header field that was removed from the request.
 #[derive(Debug, Clone, Serialize)]
 pub struct RemovedField {
     pub name: String,
     pub why: &'static str,
 }
 
-/// A part of a request that may identify the client. Its value is never shown.
+/// A part of a request that may identify the client, without its value.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedCredential {
-    /// Its location: `header`, `cookie` or `parameter`.
+    /// The location in the request: `header`, `cookie` or `parameter`.
     pub place: &'static str,
     pub name: String,
-    /// Its classification.
+    /// The classification of the part.
     pub kind: &'static str,
     /// The reason for the classification, and its effect.
     pub why: String,
@@ -106,9 +106,9 @@ pub struct ExplainedCredential {
 pub struct ExplainedPartition {
     /// The route's `partition`; `none` if it has none.
     pub kind: String,
-    /// The meaning of that value.
+    /// The meaning of `kind`.
     pub means: &'static str,
-    /// The identity, if the partition depends on it.
+    /// The identity; `None` if the partition depends on none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<ExplainedIdentity>,
 }
@@ -133,7 +133,7 @@ pub struct ExplainedKey {
     pub scheme: &'static str,
     /// The host requested by the client.
     pub host: String,
-    /// The `Host` sent to the origin, if different.
+    /// The `Host` sent to the origin, if it differs from `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin_host: Option<String>,
     /// The path sent to the origin.
@@ -142,7 +142,7 @@ pub struct ExplainedKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     pub left_out: Vec<String>,
-    /// What the key has of the body, if it is part of it.
+    /// A description of the body, if it is part of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
     /// Fields set by a trusted proxy that describe the original request.
@@ -150,13 +150,13 @@ pub struct ExplainedKey {
     pub cookies: Vec<String>,
     /// Fields and cookies that the route varies by.
     pub vary: Vec<String>,
-    /// The kind of the partition, if there is one.
+    /// The kind of the partition; `None` without a partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
-    /// Why responses with this key stay in the memory of one node.
+    /// Why responses with this key stay in the memory of one node, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_here: Option<&'static str>,
-    /// An id that is equal for two requests if and only if their keys are.
+    /// An id that is equal for two requests if and only if their keys are equal.
     pub id: String,
 }
 
@@ -164,7 +164,7 @@ pub struct ExplainedKey {
 pub struct ExplainedDecision {
     pub question: &'static str,
     pub answer: String,
-    /// The reason, if the decision is final.
+    /// The reason; `None` unless the decision is final.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
@@ -175,7 +175,7 @@ pub struct ExplainedOutcome {
     /// the origin, and the cache is measured. `pass`: from the origin, without the cache. `refused`:
     /// rejected by Larder.
     pub outcome: &'static str,
-    /// The reason, unless the cache may respond.
+    /// The reason; `None` if the cache may respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     pub means: String,
@@ -200,17 +200,17 @@ pub struct ExplainedStored {
     /// `memory`, or `redis` if this node does not have it in memory.
     pub tier: &'static str,
     pub age: HumanDuration,
-    /// Remaining freshness; none if it is stale.
+    /// Remaining freshness; `None` if the response is stale.
     pub fresh_for: Option<HumanDuration>,
-    /// Time since it became stale.
+    /// Time since the response became stale; `None` if it is fresh.
     pub stale_for: Option<HumanDuration>,
-    /// The purge record that precedes its fetch.
+    /// Sequence number of the last purge record before the response was fetched.
     pub fetched_after: u64,
-    /// The cause, if a soft purge or a new namespace version made it stale.
+    /// The cause if a soft purge or a new namespace version made the response stale.
     pub made_stale_by: Option<&'static str>,
-    /// Size of its body in bytes.
+    /// Size of the response's body, in bytes.
     pub bytes: u64,
-    /// Its content coding for this client, if the route encodes.
+    /// The content coding for this client; `None` if the route does not encode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<ExplainedEncoding>,
     pub tags: Vec<String>,
@@ -221,23 +221,23 @@ pub struct ExplainedStored {
 /// The form in which the client receives a stored response.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ExplainedEncoding {
-    /// The content coding; none if the response is sent as it is stored.
+    /// The content coding; `None` if the response is sent as stored.
     pub coding: Option<&'static str>,
-    /// The reason.
+    /// The reason for the coding.
     pub means: &'static str,
 }
 
 /// A purge of the response.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedPurge {
-    /// Its sequence number in the purge log.
+    /// The sequence number of the purge in the purge log.
     pub seq: u64,
     pub at: String,
     /// `hard` or `soft`.
     pub mode: &'static str,
-    /// The kind of trigger.
+    /// The kind of trigger that sent the purge.
     pub source: &'static str,
-    /// Whether the stored response was fetched after it.
+    /// Whether the stored response was fetched after the purge.
     pub is_before: bool,
 }
 
@@ -245,22 +245,23 @@ pub struct ExplainedPurge {
 pub struct ExplainedResponse {
     pub status: u16,
     pub stored: bool,
-    /// The reason if it is not.
+    /// The reason if the response is not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     pub means: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
-    /// How long it may be used.
+    /// How long the response may be used.
     pub lifetime: Lifetime,
-    /// Fields that are not stored with it.
+    /// Header fields that are not stored with the response.
     pub not_kept: Vec<String>,
-    /// Request fields that it varies by.
+    /// Request fields by which the response varies.
     pub varies_by: Vec<String>,
     pub tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<String>,
-    /// Its content coding for this client once it is stored, if the route encodes.
+    /// The content coding for this client once the response is stored; `None` if the route does not
+    /// encode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<ExplainedEncoding>,
 }
@@ -272,21 +273,21 @@ pub struct Lifetime {
     pub by_origin: Option<(HumanDuration, &'static str)>,
     /// The lifetime set by the route's `ttl` for this status.
     pub by_ttl: Option<HumanDuration>,
-    /// Which of the two has priority.
+    /// Which lifetime has priority: `origin`, `rule`, `min` or `max`.
     pub ttl_from: &'static str,
     /// The basis of the result: `origin`, `ttl`, `heuristic` or `nothing`.
     pub basis: &'static str,
-    /// Its age on arrival.
+    /// The age of the response on arrival.
     pub age: HumanDuration,
-    /// How long it is fresh from then on.
+    /// How long the response is fresh after its arrival.
     pub fresh_for: HumanDuration,
-    /// How long it may then be served stale during revalidation.
+    /// How long the response may then be served stale during revalidation.
     pub stale_while_revalidate: HumanDuration,
-    /// How long it may then be served stale if the origin fails.
+    /// How long the response may then be served stale if the origin fails.
     pub stale_if_error: HumanDuration,
-    /// How long it may then be served stale if the origin is unreachable.
+    /// How long the response may then be served stale if the origin is unreachable.
     pub stale_if_disconnected: HumanDuration,
-    /// Whether it is validated before each use.
+    /// Whether the response is validated before each use.
     pub validated: bool,
 }
 
@@ -301,7 +302,7 @@ pub struct Selectors {
     pub body_tags: Vec<String>,
     pub route: String,
     pub version: String,
-    /// Whether a purge of its user selects it.
+    /// Whether a purge by user selects the response.
     pub by_user: bool,
 }
 

@@ -20,9 +20,9 @@ pub struct ExplainRequest {
     /// The method.
     #[serde(default = "get")]
     pub method: String,
-    /// `https://host/path?query`, `host/path` or `/path`.
+    /// The URL as `https://host/path?query`, `host/path` or `/path`.
     pub url: String,
-    /// Fields of the request, each as `name: value`.
+    /// The header fields of the request, each as `name: value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
     /// The body of the request.
@@ -31,13 +31,13 @@ pub struct ExplainRequest {
     /// The address of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<IpAddr>,
-    /// The origin's response, if it is to be explained.
+    /// The origin's response, if it is to be explained too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ExplainRequestResponse>,
 }
 
 impl ExplainRequest {
-    /// Creates a `GET` of this URL without further fields.
+    /// Creates a `GET` of this URL without header fields.
     pub fn get(url: &str) -> Self {
         let (method, url) = (get(), url.to_owned());
         Self { method, url, headers: Vec::new(), body: None, from: None, response: None }
@@ -51,10 +51,10 @@ pub struct ExplainRequestResponse {
     /// The status.
     #[serde(default = "ok")]
     pub status: u16,
-    /// Its fields, each as `name: value`.
+    /// The header fields of the response, each as `name: value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// Its body, needed if the route reads tags from JSON.
+    /// The body of the response. It is needed if the route reads tags from JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
@@ -99,12 +99,12 @@ pub(super) struct ParsedRequest {
 pub(super) struct ParsedResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Its body; none if unknown.
+    /// The body of the response; `None` if unknown.
     pub body: Option<Bytes>,
 }
 
 impl ParsedRequest {
-    /// Parses the input; `host` is used for URLs without a host.
+    /// Parses the input. `host` is the default for URLs without a host.
     pub(super) fn read(input: &ExplainRequest, host: &str) -> Result<Self, InvalidExplainRequest> {
         let method = Method::from_bytes(input.method.as_bytes())
             .map_err(|_| InvalidExplainRequest::Method(input.method.clone()))?;

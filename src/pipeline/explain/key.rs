@@ -58,7 +58,7 @@ impl PlannedRequest<'_> {
         })
     }
 
-    /// Describes the body in the key, without a byte of it.
+    /// Describes the body in the key, without its bytes. `None` if the body is not part of the key.
     fn content(&self) -> Option<String> {
         let content = self.lookup()?.content.as_deref()?;
         let (form, bytes) = (content.form.describe(), content.bytes.len());
@@ -135,7 +135,7 @@ impl PlannedRequest<'_> {
         format!("{method} {path}{query} at {host}")
     }
 
-    /// Returns the fields that Larder adds or changes.
+    /// Returns the header fields that Larder adds or changes.
     fn added(&self, sent: &HeaderMap) -> Vec<String> {
         let headers = self.request.headers();
         let is_new = |name: &&HeaderName| {

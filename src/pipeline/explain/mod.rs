@@ -1,9 +1,9 @@
 //! Explains how Larder handles a request, without handling it.
 //!
 //! The decisions come from the production code: [`receive::sanitize_fields`], [`receive::plan`],
-//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). An explanation causes no
-//! origin request, no request metrics and no entry among recent targets. It contains no credential
-//! values.
+//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). An explanation sends no
+//! origin request, and leaves request metrics and recent targets unchanged. It contains no
+//! credential values.
 
 mod advice;
 mod caller;
@@ -49,7 +49,7 @@ use request::PlannedRequest;
 use response::{EvaluatedResponse, NotStored};
 use stored::LookupSnapshot;
 
-/// Explains a request from a configuration alone, with an empty cache.
+/// Explains a request from the configuration alone, as if the cache were empty.
 ///
 /// # Errors
 /// Fails if the input is not a valid request or response.
@@ -63,14 +63,14 @@ pub(crate) fn offline(
     Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
-/// Returns the default host for URLs without one: the first configured host, if any.
+/// Returns the default host for URLs without one: the first configured host, or `localhost`.
 fn usual_host(config: &ConfigSnapshot) -> &str {
     let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Explains a request on this node, with the response stored for it.
+    /// Explains a request on this node, including the response stored for it.
     ///
     /// Reads from Redis if memory has no answer. Contacts no origin, and changes no request
     /// metrics.
@@ -174,7 +174,7 @@ fn explain(
     }
 }
 
-/// Returns why no response to this request can be stored, if so.
+/// Returns why no response to this request can be stored; `None` if one can.
 fn refused(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
@@ -293,7 +293,7 @@ fn with_lookup(
     origin_answers(planned, (lookup, reason), (snapshot, evaluated))
 }
 
-/// Returns the result if the origin sends the given response.
+/// Returns what the client receives if the origin sends this response.
 fn origin_answers(
     planned: &PlannedRequest<'_>,
     (lookup, reason): (&Lookup, Reason),
@@ -327,7 +327,7 @@ fn origin_answers(
     }
 }
 
-/// Returns what a successful write invalidates; empty for safe requests.
+/// Returns what the request invalidates if it is a successful write; empty for safe requests.
 fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
     let request = &planned.request;
     if !matches!(planned.action, RequestAction::Pass(_)) || !planned.is_unsafe() {
@@ -359,7 +359,7 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }
 
-/// Returns what a mutation has changed, as its response says.
+/// Returns what a GraphQL mutation changed, according to its response.
 fn effect(
     planned: &PlannedRequest<'_>,
     response: Option<&input::ParsedResponse>,
@@ -377,7 +377,7 @@ fn effect(
     Some(graphql_write::effect_of(route, target, (&planned.written, (status, document))))
 }
 
-/// Formats a selector, without the user's name.
+/// Formats a selector without the user's name. Returns `None` if nothing is left.
 fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),

@@ -1,4 +1,4 @@
-//! A request after all decisions that need no store.
+//! A request, with all decisions that are made without the store.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ use crate::{
 
 const HIDDEN: &str = "***";
 
-/// A request and the decisions that need no store.
+/// A request, and the decisions that are made without the store.
 pub(super) struct PlannedRequest<'a> {
     pub(super) config: &'a ConfigSnapshot,
     /// The request, with sanitized fields.
@@ -48,7 +48,7 @@ pub(super) struct PlannedRequest<'a> {
     pub(super) route: usize,
     pub(super) action: RequestAction,
     pub(super) safety: RequestSafety,
-    /// The mutations in it, if it is GraphQL.
+    /// The mutations in the request, if it is GraphQL.
     pub(super) written: Vec<WrittenOperation>,
     removed: Vec<RemovedField>,
 }
@@ -121,7 +121,8 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// Returns the lookup, if the cache is used, or would be without shadow mode.
+    /// Returns the lookup if the cache is used, or would be used without shadow mode. Otherwise
+    /// `None`.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
         match &self.action {
             RequestAction::Lookup(lookup)
@@ -162,13 +163,13 @@ impl<'a> PlannedRequest<'a> {
         Ingress::of(self.config, self.request.headers(), self.connection)
     }
 
-    /// Returns whether the request may change what is stored.
+    /// Returns whether the request may be a write, which invalidates stored responses.
     pub(super) fn is_unsafe(&self) -> bool {
         let (route, method) = (self.matched_route(), self.request.method());
         self.safety.is_unsafe(route, method, self.presence)
     }
 
-    /// Returns why the cache is not used, if so.
+    /// Returns why the cache is not used; `None` if it is used.
     pub(super) fn reason(&self) -> Option<Reason> {
         self.action.bypass_reason()
     }
@@ -211,7 +212,7 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// Returns the readings of a path on which servers disagree.
+    /// Returns the different readings of the path; empty if all servers agree.
     fn several_readings(&self, host: &str) -> Vec<ExplainedReading> {
         let readings = self.readings();
         if !matches!(readings, PathReadings::Ambiguous(_)) {

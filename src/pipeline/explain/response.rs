@@ -35,14 +35,14 @@ use crate::{
     route::Route,
 };
 
-/// A response, evaluated as if the origin sent it now.
+/// A given response, evaluated as if the origin sent it now.
 pub(super) struct EvaluatedResponse {
     given: ParsedResponse,
     sent: HeaderMap,
     directives: ResponseDirectives,
     freshness: Freshness,
     basis: LifetimeBasis,
-    /// The verdict on the head.
+    /// The freshness according to the head, or why the response is not stored.
     pub(super) by_head: Result<Freshness, Reason>,
     /// The tags in the body, or why the body prevents storing.
     by_body: Result<Vec<String>, Reason>,
@@ -68,7 +68,7 @@ impl EvaluatedResponse {
         Self { given, sent, directives, freshness, basis, by_head, by_body }
     }
 
-    /// Returns the freshness if it is stored, or the reason if not.
+    /// Returns the freshness of the response, or why it is not stored.
     pub(super) fn verdict(&self) -> Result<Freshness, Reason> {
         let freshness = self.by_head?;
         self.by_body.as_ref().map(|_| freshness).map_err(|reason| *reason)
@@ -158,7 +158,7 @@ impl EvaluatedResponse {
             .map(|time| (HumanDuration(time), by(&self.directives)));
         let freshness = self.by_head.unwrap_or(self.freshness);
         let left = freshness.lifetime.saturating_sub(freshness.initial_age);
-        // Every stored response has this window by default; others have none.
+        // Every stored response has this window by default. Other responses have none.
         let if_disconnected = match self.verdict() {
             Ok(_) => stale::stale_if_disconnected_window(self.given.status, &freshness, rule),
             Err(_) => Duration::ZERO,
@@ -194,7 +194,7 @@ impl EvaluatedResponse {
     }
 }
 
-/// A reason outside the response that prevents storing it.
+/// Why a response is not stored, whatever the response is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotStored {
     pub(super) reason: Reason,
@@ -206,7 +206,7 @@ fn head(given: &ParsedResponse, now: Timestamp) -> ResponseHead<'_> {
     ResponseHead { status, headers, requested_at: now, received_at: now }
 }
 
-/// Returns the verdict on the head and the length of a response.
+/// Returns the freshness of a response by its head and length, or why it is not stored.
 fn verdict(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
@@ -242,19 +242,19 @@ fn length(headers: &HeaderMap, body: Option<&Bytes>) -> Option<u64> {
     body.map(|body| body.len() as u64).or_else(announced)
 }
 
-/// Makes what the JSON of a GraphQL response says about caching part of its head.
+/// Adds the caching hints in the JSON of a GraphQL response to its head.
 fn apply_hints(route: &Route, given: &mut ParsedResponse) {
     if route.graphql.is_some()
         && given.status.is_success()
         && let Some(body) = &given.body
         && let Ok(document) = graphql_response::document(&given.headers, body)
     {
-        // A refusal is known by the body.
+        // A refusal is found by `body_tags`.
         let _refused = graphql_response::judge(&document, &mut given.headers);
     }
 }
 
-/// Returns the tags in the body, or why it prevents storing.
+/// Returns the tags in the body, or why the body prevents storing.
 fn body_tags(planned: &PlannedRequest<'_>, given: &ParsedResponse) -> Result<Vec<String>, Reason> {
     let (Some(body), route) = (&given.body, planned.matched_route()) else { return Ok(Vec::new()) };
     let Ok(Payload::Json(coding, kind)) =
@@ -304,7 +304,7 @@ pub(super) fn selectors(
         body_tags: route.body_tags.iter().map(ToString::to_string).collect(),
         route: route.name.to_string(),
         version: planned.config.version.to_string(),
-        // Exact credentials have no name to purge by.
+        // Exact credentials have no user name to purge by.
         by_user: planned.config.users.is_configured()
             && lookup.member.as_deref().is_some_and(|member| member.owner.is_some()),
     }

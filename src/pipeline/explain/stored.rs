@@ -35,7 +35,7 @@ impl LookupSnapshot {
         }
     }
 
-    /// Returns the result for the client, if no origin request is needed.
+    /// Returns the result for the client if no origin request is needed, else `None`.
     pub(super) fn without_origin(&self) -> Option<(CacheResult, Option<Reason>, &'static str)> {
         match &self.outcome {
             LookupOutcome::Fresh(_) => {
@@ -103,7 +103,7 @@ impl<S: Store> Pipeline<S> {
 
     /// Returns the last purge that selects the response.
     ///
-    /// If nothing is stored, the tags are those set by the route.
+    /// If nothing is stored, the route's tags are used. Returns `None` if there is no such purge.
     pub(super) fn purged_by(
         &self,
         planned: &PlannedRequest<'_>,

@@ -7,7 +7,7 @@ use super::explanation::{
     HumanDuration, Lifetime, Selectors, UnmatchedRoute,
 };
 
-/// Maximum number of non-matching routes listed by name.
+/// Maximum number of non-matching routes that are listed by name.
 const NAMED: usize = 4;
 
 impl Display for Explanation {
@@ -253,7 +253,7 @@ fn listed(words: &[String]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// Writes a title, and aligned rows of labels and texts.
+/// Writes a title, and rows of labels and texts in two columns.
 fn section<'a>(
     to: &mut Formatter<'_>,
     title: &str,

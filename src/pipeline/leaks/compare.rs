@@ -1,5 +1,5 @@
 //! Compares two requesters: repeats their requests until it is clear whether responses depend on
-//! who asks.
+//! the requester.
 
 use std::{
     hash::{DefaultHasher, Hasher},
@@ -22,18 +22,18 @@ use crate::{
     store::Store,
 };
 
-/// Time limit of a comparison.
+/// Maximum duration of a comparison.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Responses up to this many bytes are read inline.
+/// Maximum length of a response that is read inline, in bytes.
 const INLINE_BYTES: usize = 16 << 10;
 
-/// Interval at which requests that waited too long are forgotten.
+/// Interval at which requests that have waited too long are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Store> Pipeline<S> {
-    /// Takes note of a response that was fetched for this request and stored under `key`. If the
-    /// previous one with the key was for another requester and differs, the two are compared.
+    /// Records a response that was fetched for this request and stored under `key`. If the previous
+    /// response with this key was for another requester and differs, compares the two requesters.
     pub(in crate::pipeline) fn note_fetch(
         self: &Arc<Self>,
         request: &Arc<ProbeRequest>,
@@ -59,7 +59,7 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Forgets fetches that waited too long, until there are none.
+    /// Removes fetches that have waited too long. Returns when none are left.
     async fn sweep_fetches(self: Arc<Self>) {
         let mut are_any_left = true;
         while are_any_left {
@@ -68,8 +68,8 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Compares two requests in the background, unless their route was compared a short time ago,
-    /// another comparison is running, or the origin is busy.
+    /// Compares two requests in the background. Does nothing if their route was compared a short
+    /// time ago, another comparison is running, or the origin is busy.
     pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) {
         let [first, _] = &pair;
         let Some(watch) = first.config.watch(first.route) else { return };
@@ -85,7 +85,7 @@ impl<S: Store> Pipeline<S> {
             pipeline.count_comparison(&pair, verdict.as_ref());
             let [first, _] = &pair;
             match verdict {
-                // Unless the configuration has changed, and the rule may be another one.
+                // Only if the configuration has not changed since, and with it the route.
                 Ok(Verdict::Leak(evidence)) if pipeline.is_watched_by(first.route, &watch) => {
                     let name = first.config.route_name(first.route);
                     pipeline.quarantine(name, (&evidence, &first.shown_path()));
@@ -96,7 +96,7 @@ impl<S: Store> Pipeline<S> {
         });
     }
 
-    /// Returns whether this is the current watch of the route.
+    /// Returns whether `watch` is the current watch of the route.
     fn is_watched_by(&self, route: usize, watch: &Arc<RouteWatch>) -> bool {
         let is_same = |current: &Arc<RouteWatch>| Arc::ptr_eq(current, watch);
         self.config.with(|config| config.watch(route).is_some_and(is_same))
@@ -132,7 +132,8 @@ impl<S: Store> Pipeline<S> {
         Ok(Verdict::Volatile)
     }
 
-    /// Adds a response. A long one is read elsewhere, so that it delays no other request.
+    /// Adds a response to the comparison. A long one is read on another thread, so that it delays
+    /// no other request.
     async fn add_response(
         &self,
         mut comparison: RequesterComparison,

@@ -1,4 +1,4 @@
-//! What a node keeps of requests that may be compared: recent fetches, and sampled hits.
+//! The requests that a node keeps for comparisons: recent fetches, and sampled hits.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use super::{
     sightings::{Sighting, Sightings},
 };
 
-/// How long a sampled hit waits for one of another requester.
+/// How long a sampled hit waits for a hit by another requester.
 pub(super) const PAIR_WINDOW: Duration = Duration::from_secs(1);
 
 /// The requests of a node that may be compared, on all routes.
@@ -22,14 +22,14 @@ pub(in crate::pipeline) struct LeakDetector {
     sightings: Mutex<SweptSightings>,
     /// The sampled hit of each route, by name.
     waiting: Mutex<HashMap<Box<str>, WaitingHit>>,
-    /// The right to compare: one comparison runs at a time.
+    /// The permit to compare. Only one comparison runs at a time.
     turn: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct SweptSightings {
     all: Sightings,
-    /// Whether a task forgets the old ones.
+    /// Whether a task removes old fetches.
     is_swept: bool,
 }
 
@@ -39,7 +39,7 @@ struct WaitingHit {
     since: Instant,
 }
 
-/// Whether a task has to be started that forgets old requests.
+/// Whether a task that removes old fetches has to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sweeper {
     Runs,
@@ -52,13 +52,13 @@ impl LeakDetector {
         Self { sightings: Mutex::default(), waiting: Mutex::default(), turn }
     }
 
-    /// Returns the right to compare; `None` while another comparison runs.
+    /// Returns the permit to compare; `None` while another comparison runs.
     pub(super) fn take_turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turn).try_acquire_owned().ok()
     }
 
-    /// Adds a fetch. Returns the request of the previous one to compare it with, if it differs, and
-    /// whether [`Self::sweep`] has to be called once a second from now on.
+    /// Adds a fetch. Returns the request of the previous fetch if it differs and has to be
+    /// compared, and whether [`Self::sweep`] has to be called once a second from now on.
     pub(super) fn add_fetch(
         &self,
         key: u128,
@@ -70,20 +70,21 @@ impl LeakDetector {
         (sightings.all.add(key, sighting), sweeper)
     }
 
-    /// Forgets old fetches. Returns whether any are left.
+    /// Removes old fetches. Returns whether any are left.
     pub(super) fn sweep(&self, now: Instant) -> bool {
         let mut sightings = self.sightings.lock();
         sightings.is_swept = sightings.all.sweep(now);
         sightings.is_swept
     }
 
-    /// Lets a hit wait for one of another requester.
+    /// Stores a hit that waits for a hit by another requester.
     pub(super) fn wait(&self, target: u128, request: Arc<ProbeRequest>, now: Instant) {
         let route = request.config.route_name(request.route).into();
         self.waiting.lock().insert(route, WaitingHit { target, request, since: now });
     }
 
-    /// Takes the waiting hit of a route, if this one is for the same target and comparable.
+    /// Takes the waiting hit of a route if it is for the same target and comparable, else returns
+    /// `None`.
     pub(super) fn take_match(
         &self,
         target: u128,
@@ -95,7 +96,7 @@ impl LeakDetector {
         fits.then(|| waiting.remove(route))?.map(|hit| hit.request)
     }
 
-    /// Forgets the hit of a route that waits since this time.
+    /// Removes the waiting hit of a route if it has waited since this time.
     pub(super) fn stop_waiting(&self, route: &str, since: Instant) {
         let mut waiting = self.waiting.lock();
         if waiting.get(route).is_some_and(|hit| hit.since == since) {

@@ -1,11 +1,11 @@
-//! The leak detector: watches shared routes, and asks the origin for two requesters if their
-//! responses may differ.
+//! The leak detector: watches shared routes. If the responses to two requesters may differ, it
+//! sends their requests to the origin again.
 //!
-//! It costs the origin nothing as long as fetches for different requesters bring the same response.
-//! If two of them differ, or if a sampled hit is followed by one of another requester, the two
-//! requests are repeated alternately
+//! It sends nothing to the origin as long as fetches for different requesters bring the same
+//! response. If two fetches differ, or a sampled hit is followed by a hit of another requester, the
+//! two requests are repeated alternately
 //! ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with credentials are kept
-//! in memory only, and for seconds.
+//! only in memory, and only for seconds.
 
 mod compare;
 mod detector;

@@ -22,7 +22,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Maximum size of the fields of a request that is kept, in bytes.
+/// Maximum size of the header fields of a request that is kept, in bytes.
 const MAX_FIELDS: usize = 8 << 10;
 
 /// A request of one requester, as the origin receives it.
@@ -41,8 +41,9 @@ pub(in crate::pipeline) struct ProbeRequest {
 }
 
 impl ProbeRequest {
-    /// Keeps a request of a client, if it identifies its requester on a watched route and asks for
-    /// a whole response. `origin_request` is how the origin receives it.
+    /// Returns a client's request as the leak detector repeats it. `None` unless it identifies its
+    /// requester on a watched route and asks for a whole response. `origin_request` is the request
+    /// as the origin receives it.
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
         lookup: &Lookup,
@@ -72,7 +73,7 @@ impl ProbeRequest {
         }))
     }
 
-    /// Returns whether another request has another requester, and differs in nothing else.
+    /// Returns whether two requests have different requesters, but do not differ otherwise.
     pub(super) fn is_comparable_with(&self, other: &Self) -> bool {
         self.requester != other.requester
             && self.route == other.route
@@ -93,10 +94,11 @@ impl ProbeRequest {
         shown_path(self.matched_route(), self.request.uri.path()).into_owned()
     }
 
-    /// Returns the request to send: for the whole response, without a coding.
+    /// Returns the request to send, which asks for the whole response without a content coding.
     ///
-    /// It has the fields of `pattern`, but for those that may identify the requester. So requesters
-    /// that are compared differ in nothing else: neither in a trace nor in an address or a browser.
+    /// It has the fields of `pattern`, except those that may identify the requester. So compared
+    /// requests differ in nothing but the requester: neither in a trace nor in an address or a
+    /// browser.
     pub(super) fn to_send(&self, pattern: &Self) -> Request<RequestBody> {
         let mut headers = HeaderMap::new();
         let is_own = |name: &HeaderName| {

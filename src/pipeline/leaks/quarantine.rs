@@ -1,7 +1,8 @@
-//! Quarantine of routes: nothing is served from the store or stored until an operator clears it.
+//! Quarantine of routes: until an operator clears it, nothing is stored or served from the store.
 //!
-//! The state is one value in the purge log's Redis, merged by every node: a record of the log would
-//! be trimmed. Records of the log announce each change, and purge what is stored for the route.
+//! The state is one value in the purge log's Redis, which every node merges with its own. A record
+//! of the log would be trimmed. Records of the log announce each change, and purge what is stored
+//! for the route.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,18 +16,18 @@ use crate::{
     store::Store,
 };
 
-/// The name of the shared value.
+/// The name of the shared value in Redis.
 const VALUE: &str = "quarantine";
 
 /// Interval at which a node compares its state with the shared one.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same while the shared state cannot be read.
+/// Interval of retries while the shared state cannot be read.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<S: Store> Pipeline<S> {
-    /// Quarantines a route on all nodes, and purges its stored responses. On this node it takes
-    /// effect at once. `path` is that of the responses that were compared.
+    /// Quarantines a route on all nodes, and purges its stored responses. Takes effect at once on
+    /// this node. `path` is the path of the compared responses.
     pub(super) fn quarantine(
         self: &Arc<Self>,
         route: &str,
@@ -49,7 +50,7 @@ impl<S: Store> Pipeline<S> {
         let purge = announcement(vec![Selector::Route(route.into())], Some(reason));
         let pipeline = Arc::clone(self);
         tokio::spawn(async move {
-            // The value first: nodes read it when they receive the record.
+            // The value comes first, because nodes read it when they receive the record.
             let _later_if_unavailable = pipeline.reconcile_quarantine().await;
             pipeline.log.append_eventually(purge);
         });
@@ -84,11 +85,11 @@ impl<S: Store> Pipeline<S> {
         Ok(receipt)
     }
 
-    /// Merges this node's state with the shared one, both ways.
+    /// Merges this node's state and the shared one, in both directions.
     async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
         let shared = self.log.fleet_value(VALUE).await?;
         let known = match &shared {
-            // A value of another version is left alone.
+            // A value of an incompatible version is left as it is.
             Some(json) => match QuarantineTable::from_json(json) {
                 Some(table) => table,
                 None => return Ok(()),
@@ -102,7 +103,7 @@ impl<S: Store> Pipeline<S> {
         Ok(())
     }
 
-    /// Merges another state into this node's. Returns the result.
+    /// Merges another state into this node's state. Returns the result.
     fn adopt_quarantine(&self, other: QuarantineTable) -> QuarantineTable {
         let (before, after) = {
             let mut table = self.quarantine.lock();
@@ -118,7 +119,7 @@ impl<S: Store> Pipeline<S> {
             |list: &[QuarantinedRoute], route: &str| list.iter().any(|it| it.route == route);
         for QuarantinedRoute { route, cause, .. } in &now {
             if !is_in(&before, route) {
-                tracing::warn!(route, cause, "route quarantined, as another node found");
+                tracing::warn!(route, cause, "route quarantined by another node");
             }
         }
         for QuarantinedRoute { route, .. } in before.iter().filter(|it| !is_in(&now, &it.route)) {
@@ -127,7 +128,7 @@ impl<S: Store> Pipeline<S> {
         after
     }
 
-    /// Makes the configuration agree with the table.
+    /// Updates the configuration to match the table.
     fn apply_quarantine(&self) {
         let table = self.quarantine.lock();
         self.config.update(|config| config.with_quarantine(|route| table.contains(route)));
@@ -142,13 +143,13 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
-/// Returns the record that announces a change, and purges what these select.
+/// Returns the purge that announces a change, with these selectors.
 fn announcement(selectors: Vec<Selector>, reason: Option<String>) -> Purge {
     let (mode, source) = (PurgeMode::Hard, PurgeSource::Quarantine);
     Purge { mode, selectors, source, reason, warm: false }
 }
 
-/// Keeps this node's quarantine and that of the fleet the same, for as long as the log exists.
+/// Keeps the quarantine of this node and of the fleet the same, as long as the log exists.
 pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {

@@ -1,4 +1,4 @@
-//! Repeats requests at the origin, outside of the cache.
+//! Sends requests to the origin again, without the cache.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -24,17 +24,17 @@ pub(super) struct ProbeResponse {
     pub(super) status: StatusCode,
     /// The decoded body.
     pub(super) body: Bytes,
-    /// Whether it could have been stored.
+    /// Whether the response could have been stored.
     pub(super) is_storable: bool,
     headers: HeaderMap,
 }
 
-/// Two requests cannot be compared: a request failed, or its response says nothing.
+/// The error if two requests cannot be compared: a request failed, or its response cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotComparable;
 
 impl ProbeRequest {
-    /// Repeats the request, with the other fields of `pattern`.
+    /// Sends the request again. Fields that do not identify the requester are those of `pattern`.
     pub(super) async fn repeat<S: Store>(
         &self,
         pipeline: &Pipeline<S>,

@@ -1,4 +1,4 @@
-//! Who a request is from, for the leak detector: a keyed digest of all that may identify the
+//! The requester of a request, for the leak detector: a keyed digest of all that may identify the
 //! requester, and the requester's names.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -19,7 +19,7 @@ use crate::{
     route::Route,
 };
 
-/// Fields in which credentials usually are.
+/// Header fields that usually contain credentials.
 const USUAL_FIELDS: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
@@ -40,11 +40,11 @@ const CONTENT_FIELDS: [&str; 12] = [
     "x-timezone",
 ];
 
-/// The word by which servers tell mobile browsers.
+/// The word by which servers recognise mobile browsers.
 const MOBILE: &[u8] = b"Mobi";
 
-/// Returns whether a request may identify its requester. Costs a test of its fields, which are
-/// already known.
+/// Returns whether a request may identify its requester. This is cheap, since it only tests which
+/// fields are present.
 pub(in crate::pipeline) fn may_be_identified(config: &ConfigSnapshot, lookup: &Lookup) -> bool {
     lookup.presence.has(USUAL_FIELDS) || !config.credentials.fields.is_empty()
 }
@@ -52,7 +52,7 @@ pub(in crate::pipeline) fn may_be_identified(config: &ConfigSnapshot, lookup: &L
 /// Returns a keyed digest of everything that may identify the requester, and the requester's names.
 /// `None` if nothing does.
 ///
-/// Counts what the operator lists as harmless: the list may be wrong.
+/// Includes what the operator lists as harmless, since the list may be wrong.
 pub(super) fn requester_of(
     (config, route): (&ConfigSnapshot, &Route),
     headers: &HeaderMap,
@@ -103,8 +103,8 @@ fn cookie_identifies((config, route): (&ConfigSnapshot, &Route), name: &[u8]) ->
     }
 }
 
-/// Removes the cookies that say nothing to origins: those of analytics and of load balancers, which
-/// would send each requester to a server of its own.
+/// Removes cookies that origins do not use: those of analytics and of load balancers, which would
+/// route each requester to a different server.
 pub(super) fn remove_harmless_cookies(headers: &mut HeaderMap) {
     let kept: Vec<&[u8]> = cookie::cookies(headers)
         .filter(|cookie| !HARMLESS_COOKIES.match_name(cookie.name))
@@ -116,7 +116,8 @@ pub(super) fn remove_harmless_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether two requests ask for the same content: whether they differ only in who asks.
+/// Returns whether two requests ask for the same content, so that they differ only in the
+/// requester.
 pub(super) fn are_alike(
     (config, route): (&ConfigSnapshot, &Route),
     one: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Recent fetches by key: who they were for, and what the origin sent.
+//! Recent fetches by key: the requester of each, and a digest of the origin's response.
 
 use std::{
     collections::HashMap,
@@ -8,15 +8,15 @@ use std::{
 
 use super::probe::ProbeRequest;
 
-/// Number of keys remembered.
+/// Maximum number of keys remembered.
 const CAPACITY: usize = 256;
 
-/// How long a fetch waits for one of another requester with the same key. Longer if the response
-/// contains a name of its requester.
+/// How long a fetch waits for a fetch by another requester with the same key. Longer if the
+/// response contains a name of its requester.
 const KEPT: Duration = Duration::from_secs(10);
 const KEPT_IF_NAMED: Duration = Duration::from_mins(1);
 
-/// Minimum time between two comparisons of a key. It doubles with each.
+/// Minimum time between two comparisons of a key. It doubles with each comparison.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_DOUBLINGS: u32 = 10;
 
@@ -26,9 +26,9 @@ pub(super) struct Sightings {
     by_key: HashMap<u128, Sighting>,
 }
 
-/// A fetch, as far as it matters.
+/// A fetch, as far as the detector needs it.
 pub(super) struct Sighting {
-    /// None once it has waited long enough: the pause outlasts it.
+    /// The request; `None` once it has waited long enough and only the pause still counts.
     request: Option<Arc<ProbeRequest>>,
     /// A digest of the body as received.
     pub(super) body: u64,
@@ -46,8 +46,8 @@ impl Sighting {
         Self { request: Some(request), body, is_named, at, doublings, paused_until }
     }
 
-    /// Forgets the request, with its credentials, once it has waited long enough. Returns whether
-    /// the pause of the key lasts longer.
+    /// Removes the request, with its credentials, once it has waited long enough. Returns whether
+    /// the request or the pause of the key is still needed.
     fn age(&mut self, now: Instant) -> bool {
         let kept = if self.is_named { KEPT_IF_NAMED } else { KEPT };
         if now.saturating_duration_since(self.at) > kept {
@@ -58,8 +58,8 @@ impl Sighting {
 }
 
 impl Sightings {
-    /// Adds a fetch. Returns the previous one with this key if it was for another requester and got
-    /// another body, unless the key was compared a short time ago.
+    /// Adds a fetch. Returns the previous fetch with this key if it was for another requester and
+    /// got another body. `None` if the key was compared a short time ago.
     pub(super) fn add(&mut self, key: u128, mut sighting: Sighting) -> Option<Arc<ProbeRequest>> {
         let now = sighting.at;
         let mut previous = None;
@@ -95,7 +95,7 @@ impl Sightings {
         }
     }
 
-    /// Forgets old fetches. Returns whether any are left.
+    /// Removes old fetches. Returns whether any are left.
     pub(super) fn sweep(&mut self, now: Instant) -> bool {
         self.by_key.retain(|_, sighting| sighting.age(now));
         !self.by_key.is_empty()

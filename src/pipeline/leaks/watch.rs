@@ -1,4 +1,4 @@
-//! The watch of one route: samples its hits, and spaces out its comparisons.
+//! The leak watch of one route: samples its hits, and limits the rate of its comparisons.
 
 use std::{
     sync::{
@@ -10,27 +10,29 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Number of hits with credentials between two samples, on a new route. It doubles with each
+/// Number of hits with credentials between two samples on a new route. It doubles with each
 /// comparison that finds nothing.
 const FIRST_INTERVAL: u64 = 64;
 const MAX_DOUBLINGS: u32 = 10;
 
-/// The same if samples wait in vain: the route may have one requester only.
+/// Maximum number of doublings while samples wait in vain, since the route may have only one
+/// requester.
 const MAX_DOUBLINGS_ALONE: u32 = 6;
 
-/// Number of hits of the same requester after which a sample waits no longer.
+/// Number of hits by the same requester after which a sample stops waiting.
 const MAX_SKIPPED: u32 = 32;
 
-/// Minimum time between two comparisons of a route, likewise.
+/// Minimum time between two comparisons of a route. It doubles with each comparison that finds
+/// nothing, up to a maximum.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The watch of one route under one configuration.
+/// The leak watch of one route under one configuration.
 pub(crate) struct RouteWatch {
-    /// Hits with credentials since the last sample.
+    /// Number of hits with credentials since the last sample.
     hits: AtomicU64,
     interval: AtomicU64,
-    /// A part of the digest of the target that a sampled hit waits for; 0 if none waits.
+    /// A part of the digest of the target on which a sampled hit waits; 0 if none waits.
     waiting_for: AtomicU64,
     pace: Mutex<Pace>,
 }
@@ -38,9 +40,9 @@ pub(crate) struct RouteWatch {
 #[derive(Default)]
 struct Pace {
     waiting_since: Option<Instant>,
-    /// Number of sampled hits since then that were not compared.
+    /// Number of sampled hits since the wait began that were not compared.
     skipped: u32,
-    /// How often the interval has doubled.
+    /// Number of times the interval has doubled.
     doublings: u32,
     /// When the next comparison may begin.
     paused_until: Option<Instant>,
@@ -62,8 +64,9 @@ impl RouteWatch {
         })
     }
 
-    /// Counts a hit with credentials, and returns whether it is sampled: the next one after an
-    /// interval, and then each on the same target until another requester is found. Takes no lock.
+    /// Counts a hit with credentials, and returns whether it is sampled. The next hit after an
+    /// interval is sampled, and then each hit on the same target until another requester is found.
+    /// Takes no lock.
     pub(in crate::pipeline) fn samples(&self, target: u128) -> bool {
         match self.waiting_for.load(Relaxed) {
             0 => self.hits.fetch_add(1, Relaxed) + 1 >= self.interval.load(Relaxed),
@@ -71,7 +74,7 @@ impl RouteWatch {
         }
     }
 
-    /// Begins to wait for another requester of this target. Returns false if a hit already waits,
+    /// Begins to wait for another requester of this target. Returns `false` if a hit already waits,
     /// none is due, or the route was compared a short time ago.
     pub(super) fn begin_waiting(&self, target: u128, now: Instant) -> bool {
         let mut pace = self.pace.lock();
@@ -89,7 +92,7 @@ impl RouteWatch {
         self.reset(&mut self.pace.lock());
     }
 
-    /// Ends the wait that began at this time, if it has not ended.
+    /// Ends the wait that began at this time, if it has not ended, and doubles the interval.
     pub(super) fn stop_waiting_since(&self, since: Instant) {
         let mut pace = self.pace.lock();
         if pace.waiting_since == Some(since) {
@@ -98,7 +101,7 @@ impl RouteWatch {
         }
     }
 
-    /// Notes that a sampled hit was not compared, so that few are sampled in vain.
+    /// Counts a sampled hit that was not compared. Ends the wait after too many.
     pub(super) fn skip(&self) {
         let mut pace = self.pace.lock();
         pace.skipped += 1;
@@ -121,7 +124,7 @@ impl RouteWatch {
         !self.pace.lock().is_paused(now)
     }
 
-    /// Notes that a comparison found nothing.
+    /// Records that a comparison found nothing: doubles the interval, and pauses comparisons.
     pub(super) fn note_nothing_found(&self, now: Instant) {
         let mut pace = self.pace.lock();
         self.slow_down(&mut pace, MAX_DOUBLINGS);

@@ -1,4 +1,4 @@
-//! The memory budget of all bodies on their way to the store.
+//! The memory budget of all bodies that are being stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,16 +6,16 @@ use tokio::sync::Notify;
 
 use crate::sync::{AtomicU64, Ordering::Relaxed, with_timeout};
 
-/// Bodies of up to this many bytes have a pool of their own.
+/// Maximum length of a small body, in bytes. Small bodies have their own pool.
 pub(crate) const SMALL_BODY: usize = 64 << 10;
 
-/// One part in this many of the budget is reserved for small bodies.
+/// The pool of small bodies is the budget divided by this number.
 const SMALL_PART: u64 = 4;
 
-/// The number of bytes that bodies on their way to the store may take in all.
+/// The number of bytes that all bodies that are being stored may take together.
 ///
-/// Small bodies use their own pool first, then the rest. Large bodies use the rest only, so that
-/// they never keep a small one from being stored.
+/// Small bodies use their own pool first, then the rest. Large bodies use only the rest, so that
+/// they never prevent a small one from being stored.
 #[derive(Debug)]
 pub(crate) struct FillBudget {
     small: BudgetPool,
@@ -29,7 +29,7 @@ struct BudgetPool {
     used: AtomicU64,
 }
 
-/// The share of one body. Returned when dropped.
+/// The share of one body in the budget. It is returned when dropped.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: Arc<FillBudget>,
@@ -46,9 +46,9 @@ enum PoolKind {
 /// Whether a share fits into the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BudgetState {
-    /// It fits.
+    /// The share fits into the budget.
     Available,
-    /// The budget is exceeded; the bytes are counted nevertheless.
+    /// The budget is exceeded. The bytes are counted nevertheless.
     Exceeded,
 }
 
@@ -64,7 +64,7 @@ impl FillBudget {
         })
     }
 
-    /// Returns the bytes in use.
+    /// Returns the number of bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.small.used.load(Relaxed) + self.large.used.load(Relaxed)
     }
@@ -88,7 +88,8 @@ impl FillBudget {
         Some(BudgetShare { budget: Arc::clone(self), size, bytes })
     }
 
-    /// Reserves room, waiting up to `limit`. For bodies that no client waits for.
+    /// Reserves room for a body that no client waits for. Waits up to `limit`, and returns `None`
+    /// if there is still no room.
     pub(crate) async fn reserve_within(
         self: &Arc<Self>,
         expected: Option<u64>,
@@ -136,8 +137,8 @@ impl BudgetPool {
         }
     }
 
-    /// Takes all of these bytes or none. A failed attempt is never counted, so it cannot make
-    /// another fail.
+    /// Takes all of these bytes or none. Returns whether it took them. A failed attempt is never
+    /// counted, so it cannot make another fail.
     fn take_if_free(&self, bytes: usize) -> bool {
         let more = |used: u64| used.checked_add(bytes as u64).filter(|used| *used <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, more).is_ok()
@@ -154,7 +155,7 @@ impl BudgetShare {
         self.bytes
     }
 
-    /// Resizes the share.
+    /// Resizes the share. Returns whether it fits into the budget.
     pub(crate) fn resize(&mut self, bytes: usize) -> BudgetState {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.budget.give_back(self.size, self.bytes - bytes);
@@ -173,7 +174,8 @@ impl BudgetShare {
         }
     }
 
-    /// Moves the share, and the bytes just taken, to the pool of large bodies.
+    /// Moves the share to the pool of large bodies. `taken` bytes were just taken from the small
+    /// pool, and are returned to it.
     fn move_to_large(&mut self, taken: usize, bytes: usize) -> BudgetState {
         self.budget.small.give_back(taken);
         self.budget.give_back(PoolKind::Small, self.bytes);

@@ -1,4 +1,4 @@
-//! Audits: a hit is compared with the origin's response in the background.
+//! Audits: a hit is compared in the background with the origin's response.
 
 use std::{sync::Arc, time::Instant};
 
@@ -36,14 +36,14 @@ pub(in crate::pipeline) struct AuditedHit<S> {
     pub(in crate::pipeline) stored: Arc<StoredResponse>,
 }
 
-/// Returns whether a hit is audited: a `GET`, drawn at the route's rate.
+/// Returns whether a hit is audited: it is a `GET`, and drawn at the route's rate.
 pub(in crate::pipeline) fn is_audited(route: &Route, method: &Method) -> bool {
     let Some(rate) = route.verification.audit() else { return false };
     *method == Method::GET && rate.draws(fastrand::u32(..))
 }
 
 impl<S: Store> AuditedHit<S> {
-    /// Audits the hit in the background. Changes nothing that is stored.
+    /// Audits the hit in the background. Does not change stored responses.
     pub(in crate::pipeline) fn start(self) {
         let RequestContext { pipeline, config, route, .. } = &self.context;
         let now = (pipeline.clock.now(), pipeline.clock.steady());
@@ -96,7 +96,7 @@ impl<S: Store> AuditedHit<S> {
         compare(pipeline, &self.stored, live, ignore).await
     }
 
-    /// Returns the response as a lookup finds it.
+    /// Returns the stored response as a lookup finds it.
     fn stored_match(&self) -> StoredMatch {
         let (key, response) = (self.lookup.target.clone(), Arc::clone(&self.stored));
         StoredMatch { key, response, forced_staleness: ForcedStaleness::None }
@@ -111,8 +111,8 @@ impl<S: Store> AuditedHit<S> {
         request
     }
 
-    /// Returns whether a purge has selected the response since the hit: its client was served what
-    /// was right then.
+    /// Returns whether a purge has selected the response since the hit. Then the client was served
+    /// what was right at that time.
     fn is_purged_since(&self) -> bool {
         let applied_purges = self.context.pipeline.log.applied_purges();
         applied_purges.judge(&self.stored, Instant::now()) != PurgeVerdict::Alive
@@ -125,7 +125,7 @@ fn without_directives(headers: &mut HeaderMap) {
     headers.remove(header::PRAGMA);
 }
 
-/// Reads a whole body, within a limit and the memory for bodies.
+/// Reads a whole body, within a limit and the memory budget for bodies.
 async fn read(
     mut body: ResponseBody,
     limit: usize,

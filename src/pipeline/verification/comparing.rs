@@ -1,4 +1,4 @@
-//! Comparing a stored response with a live one, without holding up a thread.
+//! Compares a stored response with a live one, without blocking a thread for long.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::{
     policy::{stale, validation},
 };
 
-/// Bodies up to this many bytes are parsed inline.
+/// Maximum length of a body that is parsed inline, in bytes.
 const INLINE_BYTES: usize = 16 << 10;
 
 /// The head of a live response.
 pub(super) type LiveHead<'a> = (StatusCode, &'a HeaderMap);
 
-/// Compares the heads of two responses, if the live one has no body to compare: `HEAD`, a range, a
-/// `304` or an error. Returns `None` if it has one.
+/// Compares the heads of two responses if the live one has no body to compare: after `HEAD`, a
+/// range, a `304` or an error. Returns `None` if it has one.
 pub(super) fn compare_without_body(
     stored: &StoredResponse,
     (status, headers): LiveHead<'_>,
@@ -55,7 +55,7 @@ pub(super) fn compare_without_body(
     })
 }
 
-/// Returns whether both responses have the same entity tag, made by the origin.
+/// Returns whether both responses have the same entity tag from the origin.
 pub(super) fn has_same_tag(stored: &StoredResponse, live: &HeaderMap) -> bool {
     let tag = |headers: &HeaderMap| headers.contains_key(http::header::ETAG);
     let known = stored.fields().unpack(0);
@@ -65,7 +65,8 @@ pub(super) fn has_same_tag(stored: &StoredResponse, live: &HeaderMap) -> bool {
         && validation::confirms(&known, live)
 }
 
-/// Compares a stored response with a complete live one. Long documents are parsed elsewhere.
+/// Compares a stored response with a complete live one. Long documents are parsed on another
+/// thread.
 pub(super) async fn compare<S>(
     pipeline: &Pipeline<S>,
     stored: &StoredResponse,

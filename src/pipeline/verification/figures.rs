@@ -20,22 +20,22 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Upper bounds of the ages in figures, in seconds. Greater ages are in one more group.
+/// Upper bounds of the age groups, in seconds. One more group holds greater ages.
 pub(super) const AGE_BOUNDS: [u64; 10] = [1, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400];
 
-/// Differences that are kept as samples, by kind. Further kinds are only counted.
+/// Maximum number of kinds of differences with a sample. Further kinds are only counted.
 const MAX_SAMPLES: usize = 10;
 
-/// The figures of all routes that are verified. They outlive a reload that does not change the
+/// The figures of all routes that are verified. They survive a reload that does not change the
 /// route.
 #[derive(Default)]
 pub(in crate::pipeline) struct VerificationFigures {
     routes: Mutex<HashMap<Arc<str>, Arc<RouteFigures>>>,
-    /// The inputs of the requests that responses in shadow mode were stored for, by response.
+    /// For each response stored in shadow mode, the inputs of the request for which it was stored.
     inputs: OnceLock<Cache<usize, InputDigests>>,
 }
 
-/// Stored responses whose inputs are remembered, at 72 bytes each.
+/// Maximum number of stored responses whose inputs are remembered, 72 bytes each.
 const INPUTS_CAPACITY: usize = 16_384;
 
 /// The figures of one route.
@@ -60,13 +60,13 @@ pub(super) enum VerificationMode {
 /// The counts of one route.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
-    /// Requests, by the result that they would have had.
+    /// Number of requests, by the result that they would have had.
     pub(super) results: [u64; CacheResult::ALL.len()],
-    /// Requests that would have shared another's fetch.
+    /// Number of requests that would have shared the fetch of another request.
     pub(super) collapsed: u64,
-    /// Requests that would not have been hits, by reason.
+    /// Number of requests that would not have been hits, by reason.
     pub(super) reasons: BTreeMap<&'static str, u64>,
-    /// Responses that would not have been stored, by reason.
+    /// Number of responses that would not have been stored, by reason.
     pub(super) not_stored: BTreeMap<&'static str, u64>,
     pub(super) saved_bytes: u64,
     pub(super) saved_time: Duration,
@@ -74,14 +74,14 @@ pub(super) struct Counts {
     pub(super) skipped: BTreeMap<&'static str, u64>,
     /// Comparisons by the age of the stored response.
     pub(super) ages: [ComparedCount; AGE_BOUNDS.len() + 1],
-    /// The greatest age at which responses differed, and at which they were equal.
+    /// The greatest ages at which responses differed, and at which they were equal.
     pub(super) oldest: OldestAges,
     /// Comparisons of responses to requests that differ in each input.
     pub(super) inputs: [ComparedCount; RequestInput::ALL.len()],
     /// Comparisons of responses to requests that differ in no input.
     pub(super) alike: ComparedCount,
     pub(super) samples: Vec<DifferenceSample>,
-    /// Differing responses that are in no sample.
+    /// Number of differing responses that are in no sample.
     pub(super) unsampled: u64,
 }
 
@@ -102,12 +102,13 @@ pub(super) struct ComparedCount {
 #[derive(Debug, Clone)]
 pub(super) struct DifferenceSample {
     pub(super) differences: Vec<Difference>,
-    /// None if unknown.
+    /// The inputs in which the requests differ; `None` if unknown.
     pub(super) inputs: Option<DifferingInputs>,
     pub(super) count: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
-    /// The age of the stored response, and the path as the access log shows it, of the last one.
+    /// The age of the stored response at the last difference. `path` is the path of the request, as
+    /// the access log shows it.
     pub(super) age: Duration,
     pub(super) path: String,
 }
@@ -118,7 +119,8 @@ pub(super) struct WouldBe {
     pub(super) result: CacheResult,
     pub(super) reason: Option<Reason>,
     pub(super) is_collapsed: bool,
-    /// The bytes and the time that the origin took, if it would not have been asked.
+    /// The bytes and the time that the cache would have saved; `None` if the origin would have been
+    /// needed.
     pub(super) saved: Option<(u64, Duration)>,
 }
 
@@ -127,22 +129,23 @@ impl WouldBe {
         Self { result, reason, is_collapsed: false, saved: None }
     }
 
-    /// The origin would not have sent these bytes, and clients not waited this long.
+    /// Returns the same result with savings: the origin would not have sent these bytes, and the
+    /// client would not have waited this long.
     pub(super) fn saving(self, bytes: u64, time: Duration) -> Self {
         Self { saved: Some((bytes, time)), ..self }
     }
 
-    /// The request would have shared another's fetch.
+    /// Returns the same result for a request that would have shared the fetch of another.
     pub(super) fn collapsed(self) -> Self {
         Self { is_collapsed: true, ..self }
     }
 }
 
-/// A comparison, and what is known of the responses.
+/// A comparison, with data about the two responses.
 pub(super) struct ComparisonRecord {
     pub(super) comparison: Comparison,
     pub(super) age: Duration,
-    /// The inputs in which the request differs from the one that was stored for, if known.
+    /// The inputs in which the request differs from that of the stored response; `None` if unknown.
     pub(super) inputs: Option<DifferingInputs>,
     /// The path as the access log shows it.
     pub(super) path: String,
@@ -150,8 +153,8 @@ pub(super) struct ComparisonRecord {
 }
 
 impl VerificationFigures {
-    /// Returns the figures of a route. `now` is the time by the wall clock and by the monotonic
-    /// clock.
+    /// Returns the figures of a route, and creates them if necessary. `now` is the time by the wall
+    /// clock and by the monotonic clock.
     pub(super) fn of(
         &self,
         route: &Route,
@@ -167,23 +170,24 @@ impl VerificationFigures {
         figures
     }
 
-    /// Returns the figures of a route, if there are any.
+    /// Returns the figures of a route; `None` if there are none.
     pub(super) fn known(&self, route: &Route) -> Option<Arc<RouteFigures>> {
         self.routes.lock().get(&route.name).cloned()
     }
 
-    /// Remembers the inputs of the request that a response was stored for.
+    /// Records the inputs of the request for which a response was stored.
     pub(super) fn note_inputs(&self, response: ResponseId, inputs: InputDigests) {
         let known = self.inputs.get_or_init(|| Cache::new(INPUTS_CAPACITY));
         known.insert(response.number(), inputs);
     }
 
-    /// Returns the inputs of the request that a response was stored for, if they are remembered.
+    /// Returns the inputs of the request for which a response was stored; `None` if they are not
+    /// remembered.
     pub(super) fn inputs_of(&self, response: ResponseId) -> Option<InputDigests> {
         self.inputs.get()?.get(&response.number())
     }
 
-    /// Forgets the figures of routes that have changed or are gone: they would describe another
+    /// Removes the figures of routes that have changed or are gone, because they describe another
     /// rule.
     pub(in crate::pipeline) fn retain<'a>(&self, routes: impl Iterator<Item = &'a Route>) {
         let mut known = self.routes.lock();
@@ -196,7 +200,7 @@ impl VerificationFigures {
     }
 }
 
-/// Digests the configuration of a route.
+/// Returns a digest of a route's configuration.
 fn fingerprint(route: &Route) -> u64 {
     let mut hasher = DefaultHasher::new();
     format!("{route:?}").hash(&mut hasher);
@@ -221,7 +225,7 @@ impl RouteFigures {
         self.since.0
     }
 
-    /// Returns whether a response was requested before counting began, under another rule perhaps.
+    /// Returns whether a response was requested before counting began, possibly under another rule.
     pub(super) fn precedes(&self, requested_at: Timestamp) -> bool {
         requested_at < self.since.1
     }
@@ -269,7 +273,7 @@ impl RouteFigures {
         *self.counts.lock().skipped.entry(reason.as_str()).or_default() += 1;
     }
 
-    /// Counts a comparison, and logs a difference.
+    /// Counts a comparison, and logs the differences that it found.
     pub(super) fn note_comparison(&self, record: ComparisonRecord) {
         match &record.comparison {
             Comparison::Skipped(reason) => return self.note_skipped(*reason),
@@ -373,7 +377,7 @@ impl ComparedCount {
         self.different += u64::from(is_different);
     }
 
-    /// Returns the counts that are not in a part of these.
+    /// Returns these counts without those of a part.
     pub(super) fn without(self, part: Self) -> Self {
         Self {
             total: self.total.saturating_sub(part.total),

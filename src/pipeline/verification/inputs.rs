@@ -1,4 +1,4 @@
-//! The inputs of a response: the parts of a request that may make a difference, as digests.
+//! The inputs of a response: digests of the parts of its request on which it may depend.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher, RandomState},
@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, header, request::Parts};
 
 use crate::policy::{CredentialRules, credentials::CookieKind};
 
-/// A part of a request.
+/// A part of a request on which the response may depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestInput {
     /// The credentials that identify the requester.
@@ -54,7 +54,7 @@ impl RequestInput {
         }
     }
 
-    /// Returns the input that a field belongs to; `None` if it does not count.
+    /// Returns the input to which a header field belongs; `None` if the field is ignored.
     fn of(name: &HeaderName, rules: &CredentialRules) -> Option<Self> {
         Some(match *name {
             header::AUTHORIZATION | header::PROXY_AUTHORIZATION => Self::Credentials,
@@ -76,7 +76,7 @@ impl RequestInput {
     }
 }
 
-/// Returns whether a field has another value in each request.
+/// Returns whether a header field has another value in each request.
 fn is_per_request(name: &str) -> bool {
     const PREFIXES: [&str; 5] = ["if-", "x-b3-", "sec-", "forwarded", "x-forwarded-"];
     const PARTS: [&str; 5] = ["request-id", "correlation-id", "trace", "span-id", "cf-ray"];
@@ -86,7 +86,7 @@ fn is_per_request(name: &str) -> bool {
         || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Digests of the inputs of one request. They compare within this process only.
+/// Digests of the inputs of one request. They are comparable only within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InputDigests([u64; RequestInput::ALL.len()]);
 
@@ -97,7 +97,7 @@ pub(super) struct DifferingInputs(u8);
 static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl InputDigests {
-    /// Digests the inputs of a request.
+    /// Returns the digests of the inputs of a request.
     pub(super) fn of(request: &Parts, rules: &CredentialRules, peer: Option<IpAddr>) -> Self {
         let mut hashers = RequestInput::ALL.map(|_| STATE.build_hasher());
         let mut add = |input: RequestInput, parts: &[&[u8]]| {

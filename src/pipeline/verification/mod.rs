@@ -1,10 +1,10 @@
-//! Verification: comparing stored responses with those of the origin, before and while they are
+//! Verification: stored responses are compared with those of the origin, before or while they are
 //! served.
 //!
-//! In *shadow mode* clients always get the origin's response. A second pipeline, over a store of
-//! its own, makes the decisions that the cache would make, and each response that it would have
-//! served is compared with the one that the client gets. An *audit* compares a share of the hits in
-//! the background.
+//! In *shadow mode*, clients always get the origin's response. A second pipeline with its own store
+//! makes the decisions that the cache would make. Each response that it would have served is
+//! compared with the one that the client gets. An *audit* compares a share of the hits in the
+//! background.
 
 mod audit;
 mod comparing;

@@ -18,7 +18,7 @@ use crate::{
     route::{Route, Verification},
 };
 
-/// The figures of all routes that are verified, since each was configured.
+/// The figures of all routes that are verified.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct VerificationReport {
     routes: Vec<RouteReport>,
@@ -30,48 +30,48 @@ struct RouteReport {
     route: String,
     /// `shadow` or `audit`.
     mode: &'static str,
-    /// When counting began; none before the first request.
+    /// When counting began; `None` before the first request.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
-    /// Requests in shadow mode, or audited hits.
+    /// Number of requests in shadow mode, or of audited hits.
     requests: u64,
-    /// Requests by the `X-API-Cache` that they would have had. Shadow mode only.
+    /// Number of requests by the `X-API-Cache` that they would have had. Only in shadow mode.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     results: BTreeMap<&'static str, u64>,
-    /// The share of hits and collapsed requests among those that consult the cache.
+    /// The share of hits and collapsed requests among the requests that consult the cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     hit_ratio: Option<f64>,
-    /// Requests that would have shared the fetch of another.
+    /// Number of requests that would have shared the fetch of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     collapsed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     saved: Option<Saved>,
-    /// Requests that would not have been hits, by reason.
+    /// Number of requests that would not have been hits, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     reasons: BTreeMap<&'static str, u64>,
-    /// Responses that would not have been stored, by reason.
+    /// Number of responses that would not have been stored, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     not_stored: BTreeMap<&'static str, u64>,
-    /// Stored responses that were compared with the origin's.
+    /// Number of stored responses that were compared with the origin's.
     compared: u64,
-    /// Those that differ.
+    /// Number of compared responses that differ.
     wrong: u64,
-    /// Comparisons that did not take place, by reason.
+    /// Number of comparisons that did not take place, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: BTreeMap<&'static str, u64>,
     /// Comparisons by the age of the stored response.
     ages: Vec<AgeGroup>,
-    /// Comparisons by the parts in which the request differs from the one that was stored for.
+    /// Comparisons by the parts in which the request differs from that of the stored response.
     inputs: BTreeMap<&'static str, Compared>,
     samples: Vec<ReportedSample>,
-    /// Differing responses that no sample describes.
+    /// Number of differing responses that no sample describes.
     #[serde(skip_serializing_if = "is_zero")]
     unsampled: u64,
-    /// What the figures suggest, in a sentence each.
+    /// What the figures suggest, one sentence each.
     advice: Vec<String>,
 }
 
-/// What the origin would not have done.
+/// What the cache would have saved the origin.
 #[derive(Debug, Clone, Serialize)]
 struct Saved {
     requests: u64,
@@ -85,10 +85,11 @@ struct Compared {
     wrong: u64,
 }
 
-/// Comparisons of responses that were up to `until` seconds old, and older than the group before.
+/// Comparisons of stored responses of one range of ages: up to `until` seconds, and older than the
+/// group before.
 #[derive(Debug, Clone, Serialize)]
 struct AgeGroup {
-    /// None for the last group.
+    /// The upper bound in seconds; `None` for the last group.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
     compared: u64,
@@ -103,9 +104,9 @@ struct ReportedSample {
     last: String,
     /// The path of the last request.
     path: String,
-    /// The age of the stored response then, in seconds.
+    /// The age of the stored response at the last request, in seconds.
     age: f64,
-    /// The parts in which the request differs from the one that was stored for.
+    /// The parts in which the request differs from that of the stored response.
     inputs: Vec<&'static str>,
     differences: Vec<Difference>,
 }
@@ -251,8 +252,9 @@ impl Counts {
         Vec::new()
     }
 
-    /// Returns the first input that explains the differing responses: almost all responses differ if
-    /// it does, or none of many if it does not.
+    /// Returns the first input that explains the differing responses. An input does so if no
+    /// responses to requests with the same input differ, and either there are many of those or
+    /// almost all others differ.
     fn suspect(&self) -> Option<RequestInput> {
         const MANY: u64 = 10;
         let is_suspect = |with: ComparedCount| {

@@ -49,25 +49,25 @@ use crate::{
 
 /// A request in shadow mode, and what the cache would do with it.
 struct ShadowRequest {
-    /// The request in the shadow pipeline, without what the partition removes.
+    /// The request in the shadow pipeline, without the credentials that its partition removes.
     context: RequestContext<MemoryStore>,
     lookup: Lookup,
     outcome: LookupOutcome,
     flight: ShadowFlight,
-    /// Whether the cache would store the response, if it can be stored.
+    /// Whether the cache would store the response if the response can be stored.
     is_storing: bool,
     fetch: FetchContext<MemoryStore>,
     figures: Arc<RouteFigures>,
     inputs: InputDigests,
 }
 
-/// The part of a request in the flight that the cache would start.
+/// The role of a request in the flight that the cache would start.
 enum ShadowFlight {
-    /// It would fetch, for all that join until this is dropped.
+    /// The request would fetch, on behalf of all that join until this is dropped.
     Leading { _flight: FlightLeader },
-    /// It would share the fetch of another request.
+    /// The request would share the fetch of another request.
     Following,
-    /// It would be in none.
+    /// The request would be in no flight.
     Alone,
 }
 
@@ -75,15 +75,16 @@ enum ShadowFlight {
 struct LiveResponse {
     status: StatusCode,
     headers: HeaderMap,
-    /// The time until its head arrived.
+    /// The time until the response's head arrived.
     latency: Duration,
     times: FetchTimes,
-    /// The terms on which it would be stored; none if the cache would not try.
+    /// The terms on which the response would be stored, or why not; `None` if the cache would not
+    /// try.
     terms: Option<Result<StorageTerms, Reason>>,
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Forwards a request as received, and measures what the cache would have done.
+    /// Forwards a request as received, and counts what the cache would have done.
     pub(in crate::pipeline) async fn pass_in_shadow(
         self,
         lookup: Lookup,
@@ -128,7 +129,8 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl ShadowRequest {
-    /// Looks the request up in the shadow store. Takes the fence stamp of what may be stored.
+    /// Looks up the request in the shadow store. Takes the fence stamp for a response that may be
+    /// stored.
     async fn begin<S: Store>(real: &RequestContext<S>, lookup: Lookup) -> Self {
         let (pipeline, config) = (&real.pipeline, &real.config);
         let route = config.route(real.route);
@@ -149,7 +151,7 @@ impl ShadowRequest {
         Self { context, lookup, outcome, flight, is_storing, fetch, figures, inputs }
     }
 
-    /// Counts a request that the origin did not respond to.
+    /// Counts a request to which the origin did not respond.
     fn note_failure(&self, failure: &SendFailure) {
         let served = self.served_while_failing((outage_of(failure), None));
         self.figures.note_request(&served.unwrap_or_else(|| {
@@ -163,7 +165,7 @@ impl ShadowRequest {
         }
     }
 
-    /// Returns what is done with the body of the response once it has ended.
+    /// Returns the observer that compares and stores the response once its body has ended.
     fn observe(
         self,
         response: &Response<ResponseBody>,
@@ -185,8 +187,8 @@ impl ShadowRequest {
         let share = self.context.pipeline.fill_budget.share();
         let runtime = Handle::current();
         BodyObserver::new(limit, share, move |end| {
-            // A short response is compared before its client has read it, so that its next request
-            // finds it stored.
+            // A short response is compared before its client has read it, so that the client's next
+            // request finds it stored.
             let mut settling = Box::pin(self.settle(live, end));
             if (&mut settling).now_or_never().is_none() {
                 runtime.spawn(settling);
@@ -194,13 +196,13 @@ impl ShadowRequest {
         })
     }
 
-    /// Counts the request, compares what the cache would have served, and stores what it would
-    /// have stored.
+    /// Counts the request, compares the response that the cache would have served, and stores the
+    /// one that it would have stored.
     async fn settle(self, live: LiveResponse, end: ObservedEnd) {
         self.figures.note_request(&self.would_be(&live, end.length));
         match &self.flight {
             ShadowFlight::Following => {
-                // The leader's response is stored by now, unless this one was faster.
+                // The leader's response is stored by now, unless this request was faster.
                 let outcome = self.context.preview_lookup(&self.lookup).await;
                 match current(outcome, &self.figures) {
                     LookupOutcome::Fresh(stored) => {
@@ -218,7 +220,8 @@ impl ShadowRequest {
         self.keep(live, end).await;
     }
 
-    /// Returns the stored response that the cache would have served without the origin.
+    /// Returns the stored response that the cache would have served without the origin; `None` if
+    /// there is none.
     fn would_serve(&self) -> Option<&Arc<StoredResponse>> {
         match &self.outcome {
             LookupOutcome::Fresh(stored) | LookupOutcome::Stale(stored, _) => {
@@ -228,7 +231,7 @@ impl ShadowRequest {
         }
     }
 
-    /// Returns the result that the request would have had. `length` is that of the live body.
+    /// Returns the result that the request would have had. `length` is the length of the live body.
     fn would_be(&self, live: &LiveResponse, length: usize) -> WouldBe {
         let bytes = length as u64;
         if crate::policy::stale::is_error(live.status)
@@ -240,7 +243,7 @@ impl ShadowRequest {
             LookupOutcome::Fresh(_) => {
                 WouldBe::new(CacheResult::Hit, None).saving(bytes, live.latency)
             }
-            // The origin is asked in the background.
+            // The origin would be asked in the background.
             LookupOutcome::Stale(_, reason) => {
                 WouldBe::new(CacheResult::Stale, Some(*reason)).saving(0, live.latency)
             }
@@ -265,7 +268,8 @@ impl ShadowRequest {
         }
     }
 
-    /// Returns the result if a stale response would have been served in place of a failure.
+    /// Returns the result if a stored response would have been served instead of a failure, else
+    /// `None`.
     fn served_while_failing(&self, failed: (Outage, Option<StatusCode>)) -> Option<WouldBe> {
         let stored = match &self.outcome {
             LookupOutcome::Fresh(_) => return Some(WouldBe::new(CacheResult::Hit, None)),
@@ -310,7 +314,7 @@ impl ShadowRequest {
         });
     }
 
-    /// Stores the response, if the cache would have stored it.
+    /// Stores the response if the cache would have stored it.
     async fn keep(&self, live: LiveResponse, end: ObservedEnd) {
         let now = live.times.received_steady;
         let terms = match live.terms {
@@ -332,7 +336,8 @@ impl ShadowRequest {
         }
     }
 
-    /// Counts a response that would not have been stored, and removes what it replaces.
+    /// Counts a response that would not have been stored, and removes the stored response that it
+    /// replaces.
     async fn reject(&self, status: StatusCode, reason: Reason) {
         self.figures.note_not_stored(reason);
         if reason.is_request_specific() || !validation::is_about_resource(status) {
@@ -379,8 +384,8 @@ fn in_shadow<S: Store>(real: &RequestContext<S>) -> RequestContext<MemoryStore> 
     }
 }
 
-/// Returns an outcome without a response that was stored before counting began: another rule
-/// perhaps stored it.
+/// Turns an outcome with a response that was requested before counting began into a miss, because
+/// another rule may have stored it.
 fn current(outcome: LookupOutcome, figures: &RouteFigures) -> LookupOutcome {
     let key = match &outcome {
         LookupOutcome::Fresh(stored)

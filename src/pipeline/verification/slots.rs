@@ -1,18 +1,18 @@
-//! Limits on audits and on long comparisons at a time.
+//! Limits on concurrent audits and long comparisons.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Hits that are audited at a time. Further ones are skipped, so that a slow origin is not loaded
-/// more.
+/// Maximum number of concurrent audits. Further hits are skipped, so that a slow origin is not
+/// loaded even more.
 const MAX_AUDITS: usize = 4;
 
-/// Long documents that wait to be compared. Further ones are skipped, so that documents of live
-/// routes do not wait behind them.
+/// Maximum number of long documents that wait to be compared. Further ones are skipped, so that
+/// documents of live routes do not wait behind them.
 const MAX_DOCUMENTS: usize = 4;
 
-/// The slots of this node.
+/// The slots for audits and long comparisons on this node.
 #[derive(Debug)]
 pub(in crate::pipeline) struct VerificationSlots {
     audits: Arc<Semaphore>,
@@ -27,12 +27,12 @@ impl Default for VerificationSlots {
 }
 
 impl VerificationSlots {
-    /// Takes a slot for an audit, if one is free. It is returned when dropped.
+    /// Takes a slot for an audit; `None` if none is free. The slot is returned when dropped.
     pub(super) fn audit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.audits).try_acquire_owned().ok()
     }
 
-    /// Takes a slot for a long comparison, if one is free.
+    /// Takes a slot for a long comparison; `None` if none is free.
     pub(super) fn document(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.documents).try_acquire_owned().ok()
     }

@@ -15,8 +15,8 @@ use crate::field::{
     name::{folded, is_same},
 };
 
-/// Maximum number of cookies in one request that are compared, harmless ones aside. Browsers send
-/// fewer than 200 in all.
+/// Maximum number of cookies per request, without harmless ones, that are checked for repeated
+/// names. A request with more is ambiguous. Browsers send fewer than 200 in total.
 const MAX_COOKIES: usize = 128;
 
 /// Cookies in the form `name=value`.
@@ -89,8 +89,8 @@ impl CookieFindings {
 }
 
 impl CredentialRules {
-    /// Classifies the cookies of a request, over all field lines. `vary_cookies` are the cookies
-    /// that the route varies by.
+    /// Classifies the cookies in all field lines of a request. `vary_cookies` are the cookies that
+    /// the route varies by.
     pub fn inspect_cookies(
         &self,
         request: &HeaderMap,
@@ -113,8 +113,8 @@ impl CredentialRules {
         findings
     }
 
-    /// Returns the selecting cookies of a request as sent, sorted. If a `ttl` makes a response
-    /// fresh, they are part of its key. Cookies that the route varies by are left out.
+    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. They are part of
+    /// the key if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
     pub fn selecting_cookies<'a>(
         &self,
         request: &'a HeaderMap,
@@ -123,8 +123,8 @@ impl CredentialRules {
         self.cookies_of_kind(request, vary_cookies, |kind| kind == Some(CookieKind::Selecting))
     }
 
-    /// Returns the cookies of a request whose kind is wanted, as sent, sorted. Cookies that the
-    /// route varies by have the kind `None`.
+    /// Returns the cookies whose kind `is_wanted` accepts, unchanged and sorted by bytes. Cookies
+    /// that the route varies by have the kind `None`.
     pub fn cookies_of_kind<'a>(
         &self,
         request: &'a HeaderMap,
@@ -138,7 +138,8 @@ impl CredentialRules {
         pairs
     }
 
-    /// Returns the purpose of a cookie, or `None` if the route varies by it.
+    /// Returns the purpose of a cookie, or `None` if the route varies by it. A cookie that the
+    /// operator lists as a session stays one.
     pub fn kind_on_route(&self, name: &[u8], vary_cookies: &[Box<str>]) -> Option<CookieKind> {
         let is_varied = vary_cookies.iter().any(|known| is_same(known.as_bytes(), name));
         let is_session = || self.session_cookies.has(without_prefix(name));
@@ -184,7 +185,7 @@ fn findings_of(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings 
     match cookie.form {
         CookieForm::Plain => {}
         CookieForm::Loose => found.add(CookieFindings::LOOSE),
-        // The name may be ambiguous, but all of these kinds either share nothing or are ignored.
+        // The name may be ambiguous, but cookies of these kinds prevent sharing or are ignored.
         CookieForm::OddName
             if matches!(
                 kind,
@@ -198,7 +199,7 @@ fn findings_of(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings 
     found
 }
 
-/// Removes the prefixes by which browsers restrict a cookie (RFC 6265bis §4.1.3).
+/// Removes a prefix by which browsers restrict a cookie, such as `__Host-` (RFC 6265bis §4.1.3).
 fn without_prefix(name: &[u8]) -> &[u8] {
     ["__Secure-", "__Host-Http-", "__Host-", "__Http-"]
         .iter()

@@ -1,11 +1,11 @@
 //! Built-in lists of names: cookies and query parameters.
 //!
-//! Names are compared without case, and `_`, `-` and `.` are equal; `*` stands for any characters.
-//! Each list is sorted in that form.
+//! Names are compared in a normalised form: without case, with `_`, `-` and `.` equal. `*` matches
+//! any characters. Each list is sorted by this form.
 
 use crate::field::name::{PatternSet, WordSet};
 
-/// Cookies of sessions, logins and tokens: frameworks, applications, identity providers, gateways.
+/// Session, login and token cookies of frameworks, applications, identity providers and gateways.
 #[rustfmt::skip]
 pub static SESSION_COOKIES: PatternSet = PatternSet::new(&[
     "__ac", "__ac_*", "__clerk_*", "__client*", ".ASPXROLES*",
@@ -94,7 +94,7 @@ pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "yandexuid",
 ]);
 
-/// Parts of names by which an unlisted cookie counts as a session. Protects users if the origin
+/// Name parts that make an unlisted cookie a session cookie. They protect users if the origin
 /// forgot `private`. A false match costs hits, not privacy.
 #[rustfmt::skip]
 pub const SESSION_PARTS: [&str; 18] = [
@@ -102,7 +102,7 @@ pub const SESSION_PARTS: [&str; 18] = [
     "passw", "remember", "saml", "secret", "sess", "sso", "ticket", "token", "user",
 ];
 
-/// Suffixes of names by which an unlisted cookie counts as a session.
+/// Name suffixes that make an unlisted cookie a session cookie.
 pub const SESSION_ENDS: [&str; 2] = ["sid", "uid"];
 
 /// Parts of the names of anti-forgery tokens, which do not identify a user.

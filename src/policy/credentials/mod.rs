@@ -28,10 +28,10 @@ impl Credentials {
     pub const NONE: Self = Self(0);
     /// `Authorization` (RFC 9111 §3.5).
     pub const AUTHORIZATION: Self = Self(1);
-    /// Another field named like a key, a token, a user or a session. Also such a query parameter
-    /// that is not part of the key.
+    /// Another field named like a key, a token, a user or a session, or a query parameter with such
+    /// a name that is not part of the key.
     pub const FIELD: Self = Self(1 << 1);
-    /// A cookie that is a session by list or by name.
+    /// A session cookie, recognised by a list or by parts of its name.
     pub const SESSION_COOKIE: Self = Self(1 << 2);
     /// A cookie that is in no list.
     pub const UNKNOWN_COOKIE: Self = Self(1 << 3);
@@ -40,7 +40,7 @@ impl Credentials {
     /// A query parameter with a signature, which the origin may consider expired at any time.
     pub const SIGNATURE: Self = Self(1 << 5);
 
-    /// Credentials in fields that are not part of the key.
+    /// Credentials that make a request [personal](Self::are_personal).
     const PERSONAL: Self = Self(Self::AUTHORIZATION.0 | Self::FIELD.0 | Self::SESSION_COOKIE.0);
 
     /// Returns whether the two sets intersect.
@@ -66,16 +66,16 @@ impl Credentials {
         Self(self.0 & others.0)
     }
 
-    /// Returns whether the request is personal: identified by more than its target. Such a request
-    /// neither leads nor joins a shared fetch, and is not repeated on behalf of others.
+    /// Returns whether the request is personal: credentials outside its key identify the client. A
+    /// personal request neither leads nor joins a shared fetch, and is not repeated for others.
     pub const fn are_personal(self) -> bool {
         self.has(Self::PERSONAL)
     }
 
-    /// Returns whether the request may not join or lead a shared fetch under this rule.
+    /// Returns whether the request needs a fetch of its own under this rule.
     ///
-    /// If a `ttl` may make the response fresh, a request with an unknown cookie could neither use
-    /// another request's response nor provide one: waiting would be in vain.
+    /// If a `ttl` may make the response fresh, a request with an unknown cookie or a signature can
+    /// neither use another request's response nor provide one.
     pub fn need_own_fetch(self, rule: &CacheRule) -> bool {
         let refuses_guesses = self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE));
         self.are_personal() || (rule.has_ttl() && refuses_guesses)

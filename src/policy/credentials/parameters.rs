@@ -12,7 +12,7 @@ use super::{
 /// A query parameter that is a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter<'a> {
-    /// Position among all pairs between `&`, from 0, empty pairs included.
+    /// Zero-based position among all pairs separated by `&`, including empty ones.
     pub position: usize,
     /// Name as sent.
     pub name: &'a str,
@@ -71,7 +71,7 @@ impl CredentialRules {
     }
 }
 
-/// One more than the length of the longest name in the lists.
+/// Maximum length of a compared name. Longer than all listed names, so a cut name matches none.
 const MAX_NAME_LENGTH: usize = 32;
 
 /// Looks up a name without separators in the built-in lists.

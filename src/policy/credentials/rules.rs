@@ -9,7 +9,7 @@ use crate::field::{
     presence::FieldPresence,
 };
 
-/// Additions to the built-in lists, and exceptions from them.
+/// The operator's additions to the built-in lists of credentials, and exceptions from these lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CredentialRules {
     /// Fields that are credentials.
@@ -38,8 +38,8 @@ pub struct NameList(Box<[Box<str>]>);
 pub struct InvalidNamePattern;
 
 impl NameList {
-    /// Checks a name pattern. It may hold visible characters that are allowed in names. A pattern
-    /// of stars alone is rejected, since it would disable a protection as a whole.
+    /// Checks a name pattern. Accepts visible characters that are allowed in names. Rejects a
+    /// pattern of stars alone, since it would disable a protection as a whole.
     pub fn check(pattern: &str) -> Result<(), InvalidNamePattern> {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\&?".contains(&byte);
         let says_something = pattern.bytes().any(|byte| byte.is_ascii_alphanumeric());
@@ -68,10 +68,11 @@ impl<Text: Into<Box<str>>> FromIterator<Text> for NameList {
 }
 
 impl CredentialRules {
-    /// Returns the credentials in the fields of a request, without cookies and known fields.
+    /// Returns the credentials in the fields of a request, except cookies and fields that
+    /// `is_known` accepts.
     ///
-    /// A tenant field counts for nothing if it is in `vary_headers`, the fields that the route
-    /// varies by. Most requests cost nothing: `presence` shows that no field can match.
+    /// A tenant field is no credential if it is in `vary_headers`, the fields that the route varies
+    /// by. Most requests cost nothing: `presence` shows that no field can match.
     pub fn credentials_in_fields(
         &self,
         request: &HeaderMap,
@@ -92,8 +93,8 @@ impl CredentialRules {
         found
     }
 
-    /// Returns whether a field is a credential, `Authorization` and `Cookie` aside. A tenant field
-    /// is none if it is in `vary_headers`.
+    /// Returns whether a field other than `Authorization` and `Cookie` is a credential. A tenant
+    /// field in `vary_headers` is not.
     pub fn is_credential(&self, name: &HeaderName, vary_headers: &[HeaderName]) -> bool {
         match self.field_kind(name.as_str()) {
             Some(IdentityFieldKind::Credential) => true,
@@ -102,8 +103,8 @@ impl CredentialRules {
         }
     }
 
-    /// Returns the kind of a field, `Authorization` and `Cookie` aside. The operator's lists come
-    /// first. A name in both of them counts as a credential.
+    /// Returns the kind of an identity field; `None` for `Authorization`, `Cookie` and any other
+    /// field. The operator's lists come first. A name in both lists counts as a credential.
     pub fn field_kind(&self, name: &str) -> Option<IdentityFieldKind> {
         if matches!(name, "authorization" | "cookie") {
             return None;

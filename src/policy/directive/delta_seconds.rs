@@ -4,7 +4,7 @@
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
 
 /// Parses delta-seconds, clamped to 2^31. Returns `None` if the number is invalid. Signs,
-/// fractions, letters and single quotes make a number invalid; double quotes do not.
+/// fractions, letters and quotes make a number invalid; pass a quoted argument without its quotes.
 pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;

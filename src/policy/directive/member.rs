@@ -1,4 +1,4 @@
-//! One member of a list of cache directives, by grammar and by words.
+//! A member of a list of cache directives, parsed by grammar and by words.
 //!
 //! Directives that permit something are parsed strictly (RFC 9111 §5.2). Restrictions are found as
 //! words between any separators: an author of `no-store; private` or `private max-age=300` intended
@@ -49,8 +49,8 @@ impl<'a> Directive<'a> {
     }
 }
 
-/// Removes a key that is false from a dictionary member (RFC 9651). `no-store=?0` forbids nothing.
-/// In `no-store=?0;private` the word after it remains.
+/// Removes a key with the value `?0` (false, RFC 9651) from a dictionary member: `no-store=?0`
+/// forbids nothing. Text after the value stays, such as `private` in `no-store=?0;private`.
 pub(crate) fn strip_false_key(member: &[u8]) -> &[u8] {
     let equals = member.iter().position(|byte| *byte == b'=');
     let parts = equals.and_then(|at| member.split_at_checked(at));
@@ -66,7 +66,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_token_byte)
 }
 
-/// Returns whether a text has no unescaped quote.
+/// Returns whether a text may stand between quotes: no unescaped quote, no trailing backslash.
 fn is_quotable(text: &[u8]) -> bool {
     let mut is_escaped = false;
     for byte in text {
@@ -111,8 +111,8 @@ impl Restriction {
     }
 }
 
-/// Finds the restrictive words in a text. Words are separated by anything but letters, digits, `-`
-/// and `_`.
+/// Returns the restrictions in a text. Words are separated by anything but letters, digits, `-` and
+/// `_`.
 pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
     words(text).filter_map(Restriction::of)
 }

@@ -23,7 +23,7 @@ use crate::{
 /// How long an idempotency key is remembered: a day.
 const DEDUP_WINDOW_MS: u64 = 86_400_000;
 
-/// Appends a purge, and waits until this node has applied it.
+/// Appends a purge, and waits until this node has applied its record.
 pub(super) async fn append(
     shared: &LogState,
     appender: &RedisClient,
@@ -37,7 +37,7 @@ pub(super) async fn append(
             LogUnavailable
         })?;
         let (AppendedRecord { fence, .. }, _) = entered;
-        // If the log was replaced already, the purge was lost with it.
+        // If the log has been replaced, the purge was lost with the old one.
         let has_gone_on = |log| log != fence.log && log != before;
         let mut sync_state = shared.sync_state.subscribe();
         let decided = sync_state.wait_for(|sync_state| {
@@ -51,10 +51,10 @@ pub(super) async fn append(
     timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
 }
 
-/// Waits until no node serves what an applied record selects, or until its deadline.
+/// Waits until no node serves the purged responses, or until the deadline.
 ///
-/// This needs no further call to Redis: a node relies on a renewed lease only after it has applied
-/// the record.
+/// The wait needs no further call to Redis: a node relies on a renewed lease only after it has
+/// applied the record.
 pub(super) async fn await_acknowledgement(
     shared: &LogState,
     appended: &AppendedRecord,
@@ -86,7 +86,8 @@ pub(super) async fn await_acknowledgement(
     }
 }
 
-/// Appends a purge, unless its key was used before. Returns the position of the record.
+/// Appends a purge, unless its idempotency key `once` was used before. Returns the position of the
+/// new or the earlier record.
 pub(super) async fn append_record(
     shared: &LogState,
     appender: &RedisClient,
@@ -104,7 +105,7 @@ pub(super) async fn append_record(
     Ok((record, entered.occurrence))
 }
 
-/// Ensures that a log exists that is not the `doubted` one.
+/// Starts a new log, unless a log exists that may continue and is not `doubted`.
 pub(super) async fn start_new_log(
     shared: &LogState,
     appender: &RedisClient,

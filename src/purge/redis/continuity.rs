@@ -22,15 +22,15 @@ pub(super) struct ContinuityTracker {
     log: LogId,
     /// Nodes with a lease in the last snapshot.
     present: BTreeSet<NodeId>,
-    /// Nodes of the previous log that have not appeared in this one yet.
+    /// Nodes of the previous log that have not appeared in the current one yet.
     missing: BTreeSet<NodeId>,
     until: Option<Instant>,
 }
 
 impl ContinuityTracker {
-    /// Takes in a snapshot, once node `own` has applied all of `log`.
+    /// Updates the tracker from a snapshot, after node `own` has applied all of `log`.
     ///
-    /// Returns true, once, if a node has not moved in time.
+    /// Returns `true` once per log if a node has not moved in time.
     pub(super) fn update(
         &mut self,
         own: NodeId,
@@ -55,13 +55,13 @@ impl ContinuityTracker {
         !std::mem::take(&mut self.missing).is_empty()
     }
 
-    /// Forgets the missing nodes: a loss record covers what they had applied.
+    /// Clears the missing nodes, because a loss record covers the records that they had applied.
     pub(super) fn clear_missing(&mut self) {
         self.missing.clear();
     }
 }
 
-/// Returns whether a node follows this log, or signed off after it found nothing missing.
+/// Returns whether a node follows this log, or has signed off.
 fn has_moved(row: &MemberRow, log: LogId) -> bool {
     row.status == MemberStatus::SignedOff || row.position.log == log
 }

@@ -1,7 +1,7 @@
 //! The position of a node in the stream, and the decision to continue or to start over.
 //!
-//! Invariant: a node continues only if the stream provably continues what it has applied. Otherwise
-//! it raises the low watermark.
+//! Invariant: a node continues only if the stream provably continues the records that it has
+//! applied. Otherwise it raises the low watermark.
 
 use super::stream_entry::{LogEntry, StreamPosition};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 /// The position of a node in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamCursor {
-    /// Nothing applied and nothing stored yet.
+    /// The node has neither applied a record nor stored a response yet.
     New,
     /// Everything up to this position is applied.
     At(StreamPosition),
@@ -23,7 +23,7 @@ pub(super) enum StreamCursor {
 /// The state of the stream at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamView {
-    /// The run id of the server; empty if the ACL denies access to it.
+    /// The run id of the Redis server; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
     pub(super) first: ViewedEntry,
     pub(super) last: ViewedEntry,
@@ -31,11 +31,11 @@ pub(super) struct StreamView {
     pub(super) own: ViewedEntry,
 }
 
-/// An entry of the stream, if there is one.
+/// An entry at one place of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ViewedEntry {
     Missing,
-    /// Not written by Larder.
+    /// An entry that Larder did not write.
     Foreign,
     Known(StreamPosition),
 }
@@ -47,7 +47,7 @@ pub(super) enum SyncDecision {
     Continue(u64),
     /// Follow the log from `position`, at least to `until`. Older fences are invalid.
     Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
-    /// Start a new log, because the current one (or this one) must not continue.
+    /// Start a new log, because the current log (the given one, if any) must not continue.
     StartNewLog(Option<LogId>),
 }
 
@@ -56,7 +56,7 @@ pub(super) enum SyncDecision {
 pub(super) enum EntryAction {
     Skip,
     Apply,
-    /// Raise the low watermark to this fence first.
+    /// Raise the low watermark to this fence, then apply the entry.
     BeginAndApply(Fence, WatermarkRaise),
 }
 
@@ -150,7 +150,7 @@ fn may_be_same(one: Option<u64>, other: Option<u64>) -> bool {
     one.is_none() || other.is_none() || one == other
 }
 
-/// Follows the stream from its first entry.
+/// Returns the decision to follow the stream from its first entry.
 fn restart_at_first(
     first: &ViewedEntry,
     last: &StreamPosition,
@@ -163,7 +163,7 @@ fn restart_at_first(
     SyncDecision::Begin { position, raise, until: last.fence.seq }
 }
 
-/// Follows the stream from its end, and treats everything stored earlier as purged.
+/// Returns the decision to follow the stream from its end and to invalidate all stored responses.
 fn restart_at_end(last: &StreamPosition) -> SyncDecision {
     let until = last.fence.seq;
     SyncDecision::Begin { position: last.clone(), raise: Some(WatermarkRaise::Foreign), until }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::purge::LogUnavailable;
 
-/// Timeout of a call.
+/// Timeout of a call to Redis.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to live of a shared value.
 const VALUE_TTL: Duration = Duration::from_hours(24 * 90);
@@ -22,7 +22,7 @@ pub(super) enum SetCondition {
     IfAbsent,
 }
 
-/// Runs `SET` with a deadline. Returns none if the condition was not met.
+/// Stores a value with a deadline. Returns `None` if the condition was not met.
 pub(super) async fn set(
     shared: &LogState,
     (key, value): (String, String),

@@ -19,7 +19,7 @@ pub fn read(bytes: &[u8]) {
     }
 }
 
-/// Builds a reply from bytes: for each value its kind, its length and its content.
+/// Builds a reply from bytes that encode the kind, length and content of each value.
 fn value<'a>(bytes: &mut impl Iterator<Item = &'a u8>, depth: usize) -> Value {
     let Some(kind) = bytes.next() else { return Value::Null };
     let length = usize::from(*bytes.next().unwrap_or(&0));

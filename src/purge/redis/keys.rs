@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::purge::NodeId;
 
-/// The keys under one prefix.
+/// The names of all keys with one prefix.
 #[derive(Debug)]
 pub(super) struct LogKeys {
     pub(super) log: String,
@@ -16,7 +16,7 @@ pub(super) struct LogKeys {
 impl LogKeys {
     pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:log");
-        // The hash tag, in braces, selects the slot. Without one the whole key does.
+        // The hash tag, in braces, selects the slot. Without a hash tag, the whole key selects it.
         let base = if has_hash_tag(&log) { log.clone() } else { format!("{{{log}}}") };
         Self { nodes: format!("{base}:nodes"), log, base }
     }
@@ -31,7 +31,7 @@ impl LogKeys {
         format!("{}:node:{node}", self.base)
     }
 
-    /// Returns a key for a name of any length.
+    /// Returns the key for a name of any length: it contains a digest of the name.
     pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
         let digest = digest(&SHA256, name.as_bytes());
         let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());

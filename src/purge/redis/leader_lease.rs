@@ -63,7 +63,7 @@ impl RedisLeaderLease {
 }
 
 impl LeaseRenewer {
-    /// Renews the lease until it is dropped or lost.
+    /// Renews the lease until the [`RedisLeaderLease`] is dropped or the lease is lost.
     async fn run(self, mut ended: oneshot::Receiver<()>) {
         let mut ticks = interval_at(tokio::time::Instant::now() + RENEWAL, RENEWAL);
         loop {
@@ -86,7 +86,7 @@ impl LeaseRenewer {
         }
     }
 
-    /// Extends the lease. Returns whether this node still held it.
+    /// Extends the lease, or releases it if `by` is zero. Returns whether this node still held it.
     async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
         let appender = self.shared.appender()?;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];

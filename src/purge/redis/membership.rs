@@ -1,9 +1,8 @@
-//! The other nodes of the fleet, their leases and their positions; decides when a purge is
-//! acknowledged.
+//! Tracks the leases and positions of the other nodes, and decides when a purge is acknowledged.
 //!
 //! Redis reports the *remaining* time of a lease. The time counts from the arrival of the reply, so
-//! that a lease never ends earlier here than on its node. Clocks of different nodes are never
-//! compared.
+//! that this node never considers a lease ended before its holder does. Clocks of different nodes
+//! are never compared.
 
 use std::{
     collections::BTreeMap,
@@ -27,12 +26,12 @@ pub(super) struct Membership {
 
 #[derive(Debug, Clone, Copy)]
 struct Peer {
-    /// Latest possible end of its lease.
+    /// Latest possible end of the node's lease.
     until: Instant,
-    /// How long it serves a fetched response without a lease.
+    /// How long the node serves a fetched response without a lease.
     ttl: Duration,
     status: MemberStatus,
-    /// The last record that it is known to have applied.
+    /// The last record that the node is known to have applied.
     position: Fence,
 }
 
@@ -40,11 +39,11 @@ struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberStatus {
     Active,
-    /// Signed off; it serves nothing any more.
+    /// The node has signed off and serves no stored responses.
     SignedOff,
 }
 
-/// The nodes that Redis knows at one moment.
+/// The nodes that Redis lists at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct MembershipSnapshot {
     /// Minimum age of the log.
@@ -52,24 +51,25 @@ pub(super) struct MembershipSnapshot {
     pub(super) nodes: Vec<MemberRow>,
 }
 
-/// A node as Redis knows it.
+/// The state of a node in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberRow {
     pub(super) node: NodeId,
-    /// Remaining time of its lease, in milliseconds; negative after its end.
+    /// Remaining time of the node's lease, in milliseconds; negative after its end.
     pub(super) left: i64,
     pub(super) ttl: Duration,
     pub(super) status: MemberStatus,
     pub(super) position: Fence,
 }
 
-/// A record in the log, as of the time when it was appended.
+/// A record that was just appended to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AppendedRecord {
     pub(super) fence: Fence,
-    /// A time at which it was certainly in the log.
+    /// A time at which the record was certainly in the log.
     pub(super) at: Instant,
-    /// Until when unknown nodes may use what it selects, in a log too young to know all nodes.
+    /// Until when unknown nodes may use the purged responses; `None` if the log is old enough to
+    /// know all nodes.
     pub(super) unknown_nodes_until: Option<Instant>,
 }
 
@@ -78,21 +78,23 @@ pub(super) struct AppendedRecord {
 pub(super) struct AckStatus {
     pub(super) receipt: PurgeReceipt,
     pub(super) recheck_at: Option<Instant>,
-    /// Whether a node with a lease lags, which usually lasts moments.
+    /// Whether a node with a lease has not applied the record yet. It usually does so within
+    /// moments.
     pub(super) awaits_live: bool,
 }
 
-/// A node to restore in a Redis that may have lost it.
+/// A node to add to Redis, which may have lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RestoredMember {
     pub(super) node: NodeId,
-    /// Remaining time of its lease at most, in milliseconds.
+    /// Maximum remaining time of the node's lease, in milliseconds.
     pub(super) left: i64,
     pub(super) ttl: Duration,
 }
 
 impl AppendedRecord {
-    /// Creates a record confirmed at `answered`, by a node with this time to live.
+    /// Creates a record that Redis confirmed at `answered`. `ttl` is how long nodes serve responses
+    /// without a lease.
     pub(super) fn new(
         fence: Fence,
         answered: Instant,
@@ -110,7 +112,7 @@ impl Peer {
         self.status == MemberStatus::Active && now < self.until + NODE_EXPIRY
     }
 
-    /// Returns until when this node may serve what a record selects, if it may at all.
+    /// Returns until when the node may serve the purged responses, or `None` if it may not.
     fn may_serve_until(&self, appended: &AppendedRecord, now: Instant) -> Option<Instant> {
         if self.has_applied(appended.fence) {
             return None;
@@ -126,7 +128,8 @@ impl Peer {
 }
 
 impl Membership {
-    /// Takes in a snapshot received at `answered`. Nodes missing from it are kept.
+    /// Updates the nodes from a snapshot received at `answered`. Nodes missing from the snapshot
+    /// stay.
     pub(super) fn update(&mut self, snapshot: &MembershipSnapshot, answered: Instant, own: NodeId) {
         for row in snapshot.nodes.iter().filter(|row| row.node != own) {
             let until = offset(answered, row.left) + SLACK;
@@ -143,12 +146,12 @@ impl Membership {
         self.peers.retain(|_, peer| answered < peer.until + NODE_EXPIRY);
     }
 
-    /// Records the position of a node. Returns whether it changed.
+    /// Records the position of a node. Returns whether the position changed.
     pub(super) fn advance(&mut self, node: NodeId, position: Fence) -> bool {
         self.peers.get_mut(&node).is_some_and(|peer| peer.advance_to(position))
     }
 
-    /// Returns which nodes have applied a record that this node has applied.
+    /// Returns which nodes have applied a record. This node must have applied it.
     pub(super) fn ack_status(&self, appended: &AppendedRecord, now: Instant) -> AckStatus {
         let known = || self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         let applied = known().filter(|(_, peer)| peer.has_applied(appended.fence)).count();
@@ -173,7 +176,7 @@ impl Membership {
         AckStatus { receipt, recheck_at, awaits_live }
     }
 
-    /// Returns the nodes that a new Redis has to learn of.
+    /// Returns the nodes to add to a Redis that may have lost them.
     pub(super) fn to_restore(&self, now: Instant) -> Vec<RestoredMember> {
         let known = self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         known
@@ -195,8 +198,8 @@ impl Membership {
 }
 
 impl Peer {
-    /// Moves to a later position. The order of two logs is unknown, so that another log counts as
-    /// later.
+    /// Moves to a later position, and returns whether it was later. The order of two logs is
+    /// unknown, so another log counts as later.
     fn advance_to(&mut self, position: Fence) -> bool {
         let is_further = position.log != self.position.log || position.seq > self.position.seq;
         let is_news = is_further && position.log != LogId::default();

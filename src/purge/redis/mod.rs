@@ -2,9 +2,9 @@
 //!
 //! Entries have the ids `seq-0`, with `seq` increasing by one. Each entry carries the id of its
 //! log, the run id of the server, and a nonce. From these a node decides, once a second and on each
-//! new connection, whether the stream continues what it has applied. If that is uncertain it raises
-//! the low watermark. With each view it renews its lease in a hash of all nodes.
-//! `docs/purge-log.md` describes the protocol.
+//! new connection, whether the stream continues the records that it has applied. If that is
+//! uncertain, it raises the low watermark. Each time it also renews its lease in a hash of all
+//! nodes. `docs/purge-log.md` describes the protocol.
 
 mod append;
 mod continuity;
@@ -55,7 +55,7 @@ use crate::{fence::Purge, redis::RedisClient};
 
 const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Minimum and maximum delay between attempts.
+/// Minimum and maximum delay between two attempts to reach Redis.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The connection of this node to the log, and its tasks.
@@ -77,7 +77,7 @@ impl RedisLog {
         Self { shared, tasks: [tail.abort_handle(), pending_appender.abort_handle()] }
     }
 
-    /// Appends a purge, signals that it is in the log, and waits for the other nodes.
+    /// Appends a purge, signals that it is in the log, and waits for other nodes to apply it.
     pub(super) async fn append(
         &self,
         purge: &Purge,
@@ -128,6 +128,7 @@ impl RedisLog {
     }
 
     /// Appends pending purges if Redis responds, stops serving stored responses, and signs off.
+    /// Each step has a timeout of a second.
     pub(super) async fn leave(&self) {
         // Between two sessions there is no appender for a moment.
         let Ok(appender) = timeout(SIGN_OFF_TIMEOUT, wait_for_appender(&self.shared)).await else {

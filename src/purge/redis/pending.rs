@@ -1,10 +1,10 @@
-//! Purges that wait to be appended.
+//! Queue of purges that this node has applied but not appended to the log yet.
 
 use std::collections::VecDeque;
 
 use crate::fence::{PendingPurgeId, Purge, PurgeMode, PurgeSource, Selector};
 
-/// Maximum number of selectors in the queue. Beyond it one purge of everything replaces them.
+/// Maximum number of selectors in the queue. At the limit, one purge of everything replaces them.
 const MAX_SELECTORS: usize = 10_000;
 /// Maximum number of selectors in a record merged from several purges.
 const MAX_SELECTORS_PER_RECORD: usize = 256;
@@ -17,11 +17,11 @@ pub(super) struct PendingQueue {
     in_flight: usize,
 }
 
-/// A pending purge, or several merged.
+/// A pending purge, or several merged into one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedPurge {
     pub(super) purge: Purge,
-    /// Its ids in the purge table of this node.
+    /// The ids of the merged purges in this node's purge table.
     pub(super) ids: Vec<PendingPurgeId>,
 }
 
@@ -31,7 +31,7 @@ impl PendingQueue {
         self.queued.len() + self.in_flight
     }
 
-    /// Returns whether this purge exceeds the capacity.
+    /// Returns whether the queue has no room for this purge.
     pub(super) fn is_full_for(&self, purge: &Purge) -> bool {
         !self.queued.is_empty() && self.selectors + purge.selectors.len() > MAX_SELECTORS
     }
@@ -47,7 +47,8 @@ impl PendingQueue {
         self.queued.drain(..).flat_map(|queued| queued.ids).collect()
     }
 
-    /// Takes the first purge, merged with those after it that fit into one record.
+    /// Removes and returns the first purge, merged with the next ones that fit into the same
+    /// record.
     pub(super) fn take(&mut self) -> Option<QueuedPurge> {
         let mut taken = self.queued.pop_front()?;
         self.in_flight = 1;
@@ -61,12 +62,12 @@ impl PendingQueue {
         Some(taken)
     }
 
-    /// Marks the purge taken last as appended.
+    /// Marks the purge from the last [`Self::take`] as appended.
     pub(super) fn done(&mut self) {
         self.in_flight = 0;
     }
 
-    /// Puts a purge that could not be appended back to the front.
+    /// Puts a purge back at the front of the queue, because it could not be appended.
     pub(super) fn put_back(&mut self, queued: QueuedPurge) {
         self.in_flight = 0;
         self.selectors += queued.purge.selectors.len();
@@ -81,7 +82,7 @@ fn can_merge(one: &Purge, next: &Purge) -> bool {
     is_mergeable && one.selectors.len() + next.selectors.len() <= MAX_SELECTORS_PER_RECORD
 }
 
-/// Returns the purge that replaces too many pending ones.
+/// Returns the purge of everything that replaces the pending purges if there are too many.
 pub(super) fn purge_everything() -> Purge {
     let reason = "too many pending purges";
     Purge {

@@ -14,13 +14,13 @@ use crate::{
     purge::{NodeId, identifier::from_hex},
 };
 
-/// A view of the stream, and of the membership if the lease was granted.
+/// A view of the stream, and a snapshot of the membership if the lease was granted.
 pub(super) struct ViewReply {
     pub(super) view: StreamView,
     pub(super) lease: Option<MembershipSnapshot>,
 }
 
-/// The position of an appended record.
+/// The position of an appended or earlier record, with a snapshot of the membership.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
     pub(super) occurrence: Occurrence,
@@ -66,7 +66,7 @@ fn snapshot(age: &Value, nodes: &Value) -> Option<MembershipSnapshot> {
     Some(MembershipSnapshot { age, nodes })
 }
 
-/// A row that cannot be parsed was not written by Larder.
+/// Parses a row of the membership. Returns `None` if Larder did not write it.
 fn member_row(node: &[Value]) -> Option<MemberRow> {
     let [node, left, ttl, status, log, seq] = node else { return None };
     let ttl: u64 = text(ttl)?.parse().ok()?;
@@ -85,17 +85,17 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
     Some(Fence { log: LogId(from_hex(&text(log)?)?), seq: text(seq)?.parse().ok()? })
 }
 
-/// Maximum accepted time without a lease: a day, in milliseconds.
+/// Maximum accepted time that a node serves without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// Parses the reply to `XREAD` of one stream; no entries after a timeout.
+/// Parses the reply to `XREAD` of one stream. After a timeout there are no entries.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
         Value::Map(streams) => streams.values().next()?,
         streams => match members(streams)? {
             [] => return Some(Vec::new()),
-            // RESP2: pairs of a name and its entries; flat in some versions.
+            // RESP2: a list with a pair of name and entries; in some versions the pair itself.
             [Value::Array(pair)] => pair.get(1)?,
             [_name, entries] => entries,
             _ => return None,
@@ -132,7 +132,7 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// Returns a copy of its text, because the value pins the client's read buffer.
+/// Returns a copy of the value's text, because the value keeps the client's read buffer in memory.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),

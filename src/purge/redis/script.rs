@@ -6,11 +6,11 @@ const SERVER: &str = include_str!("scripts/server.lua");
 const NODES: &str = include_str!("scripts/nodes.lua");
 
 pub(super) struct Scripts {
-    /// Reads the state of the stream, and renews the node's lease.
+    /// Returns a view of the stream, and renews the node's lease.
     pub(super) view: Script,
     pub(super) read: Script,
     pub(super) append: Script,
-    /// Reports the node's position to others.
+    /// Reports this node's position to other nodes.
     pub(super) report: Script,
     pub(super) leave: Script,
     /// Renews or releases a leader lease.

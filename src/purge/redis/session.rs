@@ -40,11 +40,11 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of new logs started in a row.
 const MAX_NEW_LOGS: u32 = 3;
 
-/// The position to reach before the lease counts.
+/// The position to reach before the renewed lease takes effect.
 struct CatchUpGoal {
     requested_at: Instant,
     seq: u64,
-    /// The nodes at that time; none if other nodes do not wait for this one.
+    /// The membership at the time of the request; `None` if the lease was not granted.
     lease: Option<MembershipSnapshot>,
 }
 
@@ -71,14 +71,14 @@ async fn open(shared: &LogState) -> Result<(RedisClient, RedisClient), SessionEr
     let tail = Box::pin(
         connector.connect(RedisClientKind::Supervised(BLOCK_TIME + shared.reply_timeout())),
     );
-    // Each of a hundred nodes may report each of many purges at once.
+    // A hundred nodes may report many purges at once, so this connection needs a large buffer.
     let appender = Box::pin(connector.connect(RedisClientKind::Subscriber(APPEND_TIMEOUT)));
     with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) }).await
 }
 
 /// Subscribes to the position reports of other nodes.
 ///
-/// If the ACL denies that, positions are known a second later, from the next view.
+/// If the ACL denies `SUBSCRIBE`, positions arrive up to a second later, with the next view.
 async fn subscribe(
     shared: &LogState,
     appender: &RedisClient,
@@ -159,7 +159,8 @@ async fn reconcile(
 ) -> Result<CatchUpGoal, SessionError> {
     let mut is_loss_appended = false;
     for _ in 0..MAX_NEW_LOGS {
-        // Taken before the request, so that the lease ends here before it ends elsewhere.
+        // Taken before the request, so that the lease ends on this node before other nodes consider
+        // it ended.
         let requested_at = Instant::now();
         let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, requested_at));
         let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout()).await?;
@@ -170,8 +171,8 @@ async fn reconcile(
         }
         match cursor.decide(&view) {
             SyncDecision::Continue(seq) => return Ok(CatchUpGoal { requested_at, seq, lease }),
-            // Applied records are missing, and other nodes may never have received them. They must
-            // be informed before this node appears in the new log.
+            // Applied records are missing, and other nodes may never have received them. A loss
+            // record must inform them before this node appears in the new log.
             SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
                 if !is_loss_appended && matches!(cursor, StreamCursor::At(_)) =>
             {
@@ -271,7 +272,7 @@ async fn apply_entries(
     }
 }
 
-/// Reads one batch of records after an entry.
+/// Reads one batch of entries after the entry `after`.
 async fn read_batch(
     shared: &LogState,
     tail: &RedisClient,
@@ -282,7 +283,7 @@ async fn read_batch(
     reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// Reads the next few records, and blocks up to this many milliseconds for them.
+/// Reads the next few entries after `after`, and blocks up to `millis` milliseconds for them.
 async fn read_blocking(
     shared: &LogState,
     tail: &RedisClient,

@@ -11,9 +11,9 @@ pub(super) enum SessionError {
     Redis(#[from] fred::error::Error),
     #[error("no reply after {} ms", .0.as_millis())]
     TimedOut(Duration),
-    #[error("unexpected form of reply")]
+    #[error("unexpected reply format")]
     InvalidReply,
-    /// Each new log is gone again at the next view.
+    /// Each new log had disappeared again at the next view.
     #[error("each new log disappeared again")]
     LogNotStable,
 }

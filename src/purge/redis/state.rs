@@ -1,4 +1,4 @@
-//! State shared by the follower, the appends, and the waiters for acknowledgements.
+//! State shared by the task that follows the log, appends, and waiters for acknowledgements.
 
 use std::{
     collections::BTreeSet,
@@ -62,7 +62,7 @@ pub(super) struct LogState {
     pub(super) report_due: Notify,
     pending: Mutex<PendingQueue>,
     pub(super) pending_added: Notify,
-    /// Signals that a pending purge was appended.
+    /// Signals that a pending purge was appended and applied.
     pending_appended: Notify,
     /// Which records are kept in Redis.
     pub(super) retention: Mutex<LogRetention>,
@@ -100,12 +100,12 @@ impl LogState {
         self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
     }
 
-    /// Returns the connection for appends, if this node follows the log.
+    /// Returns the connection for appends. Fails if this node does not follow the log.
     pub(super) fn appender(&self) -> Result<Arc<RedisClient>, LogUnavailable> {
         self.appender.borrow().clone().ok_or(LogUnavailable)
     }
 
-    /// Runs a script with a timeout, after which it has no effect.
+    /// Runs a script with a timeout. A script that starts after the timeout changes nothing.
     pub(super) async fn run<R: FromValue>(
         &self,
         client: &RedisClient,
@@ -121,7 +121,7 @@ impl LogState {
 
     // ── Following the log ──
 
-    /// Starts following a log at this position; older fences are invalid.
+    /// Starts following a log at this position. Responses with an older fence are invalid.
     pub(super) fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         if let Some(raise) = raise {
             tracing::warn!(
@@ -133,7 +133,8 @@ impl LogState {
         self.applied_purges.begin(fence, raise);
     }
 
-    /// Extends the lease requested at `requested_at`, after every record known then was applied.
+    /// Extends the lease from `requested_at`. Call this once every record known at that time is
+    /// applied.
     ///
     /// The first call of a session enables appends.
     pub(super) fn renew_lease(&self, requested_at: Instant, appender: &Arc<RedisClient>) {
@@ -160,7 +161,7 @@ impl LogState {
         });
     }
 
-    /// Ends the session. Returns whether this node followed the log in it.
+    /// Ends the session. Returns whether this node followed the log during the session.
     pub(super) fn disconnect(&self) -> bool {
         self.appender.send_replace(None);
         let followed = |sync_state: &mut SyncState| {
@@ -171,7 +172,7 @@ impl LogState {
 
     // ── Membership ──
 
-    /// Takes in a snapshot of the membership.
+    /// Updates the membership from a snapshot received at `answered`.
     pub(super) fn update_membership(&self, snapshot: &MembershipSnapshot, answered: Instant) {
         self.membership.lock().update(snapshot, answered, self.node);
         for row in snapshot.nodes.iter().filter(|row| row.node != self.node) {
@@ -186,12 +187,12 @@ impl LogState {
         self.continuity.lock().update(self.node, log, snapshot, now)
     }
 
-    /// Takes note of a loss record.
+    /// Records that a loss record was applied, which covers the records of missing nodes.
     pub(super) fn note_loss(&self) {
         self.continuity.lock().clear_missing();
     }
 
-    /// Takes in the position report of a node.
+    /// Records the reported position of another node.
     pub(super) fn peer_reported(&self, node: NodeId, position: Fence) {
         if self.membership.lock().advance(node, position) {
             self.applied_purges.peer_reached(node, position);
@@ -254,7 +255,7 @@ impl LogState {
         self.pending.lock().len()
     }
 
-    /// Waits until nothing is pending.
+    /// Waits until all pending purges are appended.
     pub(super) async fn all_appended(&self) {
         loop {
             let mut pending_appended = pin!(self.pending_appended.notified());

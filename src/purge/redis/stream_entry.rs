@@ -6,7 +6,7 @@ use crate::{
     purge::{NodeId, WatermarkRaise, identifier::from_hex},
 };
 
-/// Maximum sequence number: the largest integer that Redis scripts count exactly.
+/// Maximum sequence number: larger integers are not exact in Redis scripts.
 const MAX_SEQ: u64 = 999_999_999_999_999;
 
 /// An entry as read from Redis.
@@ -20,9 +20,9 @@ pub(super) struct StreamEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamPosition {
     pub(super) fence: Fence,
-    /// Random value of this entry; none if no entry was read.
+    /// Random value of the entry; `None` if no entry was read.
     pub(super) nonce: Option<u64>,
-    /// Run id of the server that took it; empty if the ACL denies access to it.
+    /// Run id of the Redis server that stored the entry; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
 }
 
@@ -30,15 +30,15 @@ pub(super) struct StreamPosition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogEntry {
     pub(super) position: StreamPosition,
-    /// The cause, if a new log begins here.
+    /// The cause of the new log if this entry begins one.
     pub(super) begins: Option<WatermarkRaise>,
-    /// The node that appended it and waits for position reports.
+    /// The node that appended the entry and waits for position reports.
     pub(super) by: Option<NodeId>,
     pub(super) record: PurgeRecord,
 }
 
 impl StreamEntry {
-    /// Returns its position, or none if Larder did not write the entry.
+    /// Returns the entry's position, or `None` if Larder did not write the entry.
     pub(super) fn position(&self) -> Option<StreamPosition> {
         let seq = self.id.strip_suffix("-0")?.parse().ok().filter(|seq| *seq <= MAX_SEQ)?;
         let log = LogId(from_hex(self.field("log")?)?);
@@ -47,7 +47,7 @@ impl StreamEntry {
         Some(StreamPosition { fence: Fence { log, seq }, nonce, run })
     }
 
-    /// Decodes the entry; none if Larder did not write it.
+    /// Decodes the entry. Returns `None` if Larder did not write it.
     ///
     /// An unreadable record purges everything, which covers its unknown selectors.
     pub(super) fn to_log_entry(&self) -> Option<LogEntry> {

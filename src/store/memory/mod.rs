@@ -28,7 +28,7 @@ use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 /// The fraction of a shard for entries used more than once; the rest is for new ones (S3-FIFO: a
 /// tenth).
 ///
-/// `quick_cache` rejects an entry that exceeds it.
+/// `quick_cache` rejects an entry that is larger than this fraction.
 const HOT_FRACTION: f64 = 0.9;
 
 /// The number of locks that serialize writes to the same key. Reads take none of them.
@@ -40,8 +40,8 @@ const WRITE_LOCKS: usize = 64;
 /// Entries are evicted by S3-FIFO (Yang et al., SOSP 2023), so a scan does not displace popular
 /// entries. Lookups of different keys rarely share a lock.
 ///
-/// Responses that are limited to one identity take at most a 20th of the budget and a thousand
-/// entries. Further ones evict other responses of the same identity.
+/// Responses limited to one identity take at most a 20th of the budget and a thousand entries.
+/// Further responses evict others of the same identity.
 pub(crate) struct MemoryStore {
     cache: Cache<u128, Entry, StoredEntryWeighter, DigestBuildHasher, EvictionListener>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
@@ -59,7 +59,7 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct MemoryUsage {
     pub entries: u64,
-    /// Current bytes, overhead included.
+    /// Current size in bytes, including overhead.
     pub bytes: u64,
     /// Entries evicted to make room.
     pub evicted: u64,
@@ -73,7 +73,8 @@ pub(crate) struct MemoryUsage {
 }
 
 impl MemoryStore {
-    /// Creates a store of `budget` bytes for entries of up to `max_entry` bytes, if those fit.
+    /// Creates a store of `budget` bytes. Entries are limited to `max_entry` bytes, or less if the
+    /// budget is small.
     ///
     /// # Panics
     /// Never: every option that the cache requires is given.
@@ -132,16 +133,19 @@ impl MemoryStore {
         if let Entry::Variants(variants) = found {
             return Entry::Variants(self.merge(key, &variants).0);
         }
-        self.write_locked(key, || match self.peek(key) {
-            Some(known) if !is_newer(&found, &known) => known,
-            _ => {
-                self.insert(key, found.clone());
-                found
+        self.write_locked(key, || {
+            if let Some(known) = self.peek(key)
+                && !is_newer(&found, &known)
+            {
+                return known;
             }
+            self.insert(key, found.clone());
+            found
         })
     }
 
-    /// Merges an index of variants. Returns the result and the number of variants removed for it.
+    /// Merges an index of variants into the stored one. Returns the result, and the number of
+    /// variants removed to make room.
     fn merge(&self, target: &CacheKey, newer: &Arc<VariantIndex>) -> (Arc<VariantIndex>, usize) {
         let (merged, lost) = self.write_locked(target, || {
             let Some(Entry::Variants(mut merged)) = self.peek(target) else {
@@ -159,7 +163,7 @@ impl MemoryStore {
         (merged, lost.len())
     }
 
-    /// Clears the mark of recent use and returns whether it was set.
+    /// Clears the mark of recent use of an entry, and returns whether it was set.
     fn take_recently_used(&self, digest: u128) -> bool {
         let entry = self.cache.peek(&digest);
         matches!(entry, Some(Entry::Response(response)) if response.take_recently_used())
@@ -175,9 +179,11 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// Stores an entry. The caller holds the write lock of the key.
+    /// Stores an entry, without its coded forms if it does not fit with them. The caller holds the
+    /// write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let digest = key.digest();
+        let entry = if self.fits(&entry) { entry } else { entry.without_forms() };
         if !self.fits(&entry) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             self.take(digest);
@@ -197,7 +203,8 @@ impl MemoryStore {
         weight <= self.max_entry as u64 && (entry.identity().is_none() || self.shares.fits(weight))
     }
 
-    /// Places an entry that fits. The caller holds the write lock of the key.
+    /// Puts an entry that fits into the cache, and accounts for it and for evicted ones. The caller
+    /// holds the write lock of the key.
     fn place(&self, digest: u128, entry: Entry) {
         let (weight, identity) = (weight_of(&entry), entry.identity());
         let placed = entry.clone();
@@ -214,13 +221,14 @@ impl MemoryStore {
         if let Some(identity) = identity {
             self.shares.add(identity, digest, weight);
             if !self.cache.contains_key(&digest) {
-                // It was evicted before it was counted.
+                // The entry was evicted before `shares` counted it.
                 self.shares.remove(identity, digest);
             }
         }
     }
 
-    /// Removes an entry. The caller holds the write lock of the key.
+    /// Removes an entry, and returns whether it existed. The caller holds the write lock of the
+    /// key.
     fn take(&self, digest: u128) -> bool {
         let taken = self.cache.remove(&digest);
         if let Some(identity) = taken.as_ref().and_then(|(_, entry)| entry.identity()) {
@@ -251,7 +259,8 @@ impl MemoryStore {
         written
     }
 
-    /// Evicts entries of an identity beyond its share: the oldest ones, unused before used.
+    /// Evicts old entries of an identity until it is within its share. Evicts entries not used
+    /// recently first.
     fn enforce_share(&self, identity: u128) {
         while let Some(oldest) = self.shares.eviction_candidates(identity) {
             let idle = oldest.iter().find(|digest| self.is_idle(**digest));
@@ -305,10 +314,13 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
-        self.write_locked(key, || match self.peek(key) {
-            Some(known) if entry.is_superseded_by(&known) => PutOutcome::Superseded,
-            Some(known) => self.insert(key, entry.keeping_forms_of(&known)),
-            None => self.insert(key, entry),
+        self.write_locked(key, || {
+            let entry = match self.peek(key) {
+                Some(known) if entry.is_superseded_by(&known) => return PutOutcome::Superseded,
+                Some(known) => entry.keeping_forms_of(&known),
+                None => entry,
+            };
+            self.insert(key, entry)
         })
     }
 
@@ -360,7 +372,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// Returns as many shards as the largest entry allows, up to a number that spreads contention.
+/// Returns the number of shards: enough to avoid contention, but each large enough for `max_entry`.
 fn shards_for(budget: u64, max_entry: u64) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut shards = (cores * 8).next_power_of_two();

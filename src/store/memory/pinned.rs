@@ -1,4 +1,4 @@
-//! Evicted responses that clients still read: their memory is outside the budget.
+//! Evicted responses that requests still use: their memory is outside the budget.
 
 use std::sync::{
     Arc,
@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 use crate::entry::{Entry, StoredResponse};
 
-/// Only responses of more bytes than this are counted.
+/// Only responses larger than this, in bytes, are counted.
 const LARGE: usize = 64 << 10;
 
-/// The most bytes of evicted responses in use.
+/// The limit for the total size of pinned responses, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Evicted responses with bodies that clients still read.
+/// Evicted responses that clients still read, or requests are about to send or encode.
 #[derive(Default)]
 pub(super) struct PinnedResponses {
     responses: Mutex<Vec<Arc<StoredResponse>>>,
@@ -26,7 +26,7 @@ impl PinnedResponses {
     /// Starts counting an evicted entry if it is a large response in use.
     pub(super) fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
-        if response.heap_size() <= LARGE || !response.is_being_read() {
+        if response.heap_size() <= LARGE || !is_in_use(&response) {
             return;
         }
         let mut responses = self.responses.lock();
@@ -36,7 +36,7 @@ impl PinnedResponses {
         self.sweep(&mut responses);
     }
 
-    /// Returns the pinned bytes. Checks each pinned response.
+    /// Returns the total size of pinned responses. Checks whether each is still read.
     pub(super) fn bytes(&self) -> u64 {
         self.sweep(&mut self.responses.lock());
         self.bytes.load(Relaxed)
@@ -47,9 +47,24 @@ impl PinnedResponses {
         self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
     }
 
+    /// Returns the number of responses that are kept for their clients, used or not.
+    #[cfg(test)]
+    pub(super) fn tracked(&self) -> usize {
+        self.responses.lock().len()
+    }
+
     fn sweep(&self, responses: &mut Vec<Arc<StoredResponse>>) {
-        responses.retain(|response| response.is_being_read());
-        let bytes: usize = responses.iter().map(|response| response.heap_size()).sum();
+        responses.retain(is_in_use);
+        let bytes: usize = responses.iter().map(|response| bytes_of(response)).sum();
         self.bytes.store(bytes as u64, Relaxed);
     }
+}
+
+fn is_in_use(response: &Arc<StoredResponse>) -> bool {
+    Arc::strong_count(response) > 1 || response.is_being_read()
+}
+
+fn bytes_of(response: &StoredResponse) -> usize {
+    let forms = response.forms.iter().map(|form| form.bytes.len());
+    response.heap_size() + forms.sum::<usize>()
 }

@@ -1,4 +1,5 @@
-//! The share of each identity in the memory store, so that no user evicts the responses of others.
+//! Limits the share of each identity in the memory store, so that no user evicts the responses of
+//! others.
 
 use std::collections::HashMap;
 
@@ -7,12 +8,12 @@ use smallvec::SmallVec;
 
 use super::digest_hasher::DigestBuildHasher;
 
-/// One identity may take a 20th of the memory.
+/// An identity may take at most the memory budget divided by this number.
 const SHARE_DIVISOR: u64 = 20;
 
 const MAX_ENTRIES: usize = 1000;
 
-/// The number of locks over the identities.
+/// The number of locks that the identities share.
 const LOCKS: usize = 64;
 
 /// The number of oldest entries from which one is chosen for eviction.
@@ -21,11 +22,12 @@ const CANDIDATES: usize = 8;
 /// The bytes that accounting takes per entry.
 pub(super) const SHARE_OVERHEAD: usize = 112;
 
-/// The entries of each identity, and the limit for them.
+/// The accounts of all identities: their entries in the cache, and the limit per identity.
 ///
-/// Accounts agree with the cache in whatever order entries are put, removed and evicted. Callers
-/// [remove](Self::remove) an entry after they take it out of the cache. They [add](Self::add) an
-/// entry after they put it into the cache, and then check that it is still there.
+/// Accounts agree with the cache, whatever the order in which entries are put, removed and evicted.
+/// Callers [remove](Self::remove) an entry after they take it out of the cache. They
+/// [add](Self::add) an entry after they put it into the cache, and then check that it is still
+/// there.
 pub(super) struct IdentityShares {
     accounts: [Mutex<Accounts>; LOCKS],
     max_bytes: u64,
@@ -36,7 +38,7 @@ type Accounts = HashMap<u128, Account, DigestBuildHasher>;
 #[derive(Default)]
 struct Account {
     bytes: u64,
-    /// The oldest first.
+    /// The entries, oldest first.
     entries: Vec<HeldEntry>,
 }
 
@@ -78,9 +80,9 @@ impl IdentityShares {
         }
     }
 
-    /// Returns the oldest entries of an identity that exceeds its share; `None` if it does not.
+    /// Returns the oldest entries of an identity, or `None` if it is within its share.
     ///
-    /// Never contains the newest entry.
+    /// The result never contains the newest entry.
     pub(super) fn eviction_candidates(
         &self,
         identity: u128,

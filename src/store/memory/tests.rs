@@ -1,9 +1,9 @@
-//! The share of an identity in the memory, and exact accounting of it.
+//! Tests of the share of an identity in the memory, and of its exact accounting.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
@@ -300,6 +300,27 @@ fn a_large_response_that_is_evicted_while_it_is_read_counts() {
     assert_eq!(store.pinned_bytes(), 0);
 }
 
+#[test]
+fn a_large_response_that_leaves_the_store_counts_while_a_request_is_about_to_send_it() {
+    const LARGE: usize = 256 << 10;
+    let (store, key) = (MemoryStore::new(64 << 20, 1 << 20), key(ANYONE, "/a"));
+    put(&store, &key, LARGE, 1);
+    // As while a request waits for its coded form.
+    let held = stored(&store, &key);
+    remove(&store, &key);
+    assert!(store.pinned_bytes() >= LARGE as u64);
+    let body = held.body();
+    drop(held);
+    assert!(store.pinned_bytes() >= LARGE as u64, "its client receives it");
+    drop(body);
+    assert_eq!(store.pinned_bytes(), 0);
+    for requested_at in [2, 3] {
+        put(&store, &key, LARGE, requested_at);
+        store.promote(&key, response(&key, LARGE, requested_at + 10));
+    }
+    assert_eq!(store.pinned.tracked(), 0, "the store itself uses none");
+}
+
 fn form(bytes: usize) -> Arc<CodedBody> {
     let bytes = vec![b'x'; bytes].into();
     Arc::new(CodedBody { coding: ContentCoding::Gzip, bytes, tag_suffix: "--x".into() })
@@ -310,7 +331,7 @@ fn stored(store: &MemoryStore, key: &CacheKey) -> Arc<StoredResponse> {
     response
 }
 
-/// Returns the same content, as it is after a `304`.
+/// Returns an entry with the same content, as after a `304`.
 fn freshened(response: &StoredResponse, requested_at: u64) -> Entry {
     let requested_at = Timestamp::from_millis(requested_at);
     let (freshness, stamp) = (response.freshness, FenceStamp::default());
@@ -327,7 +348,7 @@ fn a_form_counts_and_stays_with_its_content() {
     assert!((1000..1600).contains(&(after.bytes - before.bytes)), "{after:?}");
     assert_eq!((after.replaced, after.entries), (before.replaced, 1));
     assert_eq!(store.pinned_bytes(), 0);
-    // It was freshened while the form was made, and once more.
+    // The form stays if a `304` freshens the response.
     for requested_at in [2, 3] {
         store.put(&key, freshened(&plain, requested_at)).now_or_never().unwrap();
         assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_some());
@@ -363,4 +384,28 @@ fn a_form_without_room_is_left_out_and_the_response_stays() {
     store.add_form(&key, plain.forms.content(), form(4096));
     assert_eq!(store.usage(), before);
     assert!(stored(&store, &key).forms.is_excluded(ContentCoding::Gzip));
+}
+
+#[test]
+fn a_response_that_grows_keeps_its_place_without_its_forms() {
+    for identity in [ANYONE, 1] {
+        let (store, key) = (MemoryStore::new(200 << 10, 8 << 10), key(identity, "/a"));
+        put(&store, &key, 3000, 1);
+        let plain = stored(&store, &key);
+        store.add_form(&key, plain.forms.content(), form(3000));
+        let coded = stored(&store, &key);
+        assert!(coded.forms.get(ContentCoding::Gzip).is_some());
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("text/plain"));
+        headers.insert("x-new", HeaderValue::try_from("x".repeat(2000)).unwrap());
+        let at = Timestamp::from_millis(2);
+        let terms = (FenceStamp::default(), at, OwnedResponseAttributes::default());
+        let grown = coded.freshened(headers, coded.freshness, Vec::new(), terms).unwrap();
+        let outcome = store.put(&key, Entry::Response(Arc::new(grown))).now_or_never().unwrap();
+        assert_eq!((outcome, store.usage().refused), (PutOutcome::Stored, 0));
+        let kept = stored(&store, &key);
+        assert_eq!((kept.requested_at, kept.forms.iter().count()), (at, 0));
+        assert_eq!(kept.forms.content(), coded.forms.content());
+        assert_eq!(store.shares.held(), counted(&store));
+    }
 }

@@ -5,11 +5,12 @@ use quick_cache::Weighter;
 use super::shares::SHARE_OVERHEAD;
 use crate::entry::{CodedBody, Entry, StoredResponse};
 
-/// Bytes of an entry besides its own: the struct, reference counts, the cache's slot and index, and
-/// its share of the ghost list.
+/// Memory overhead of an entry, in bytes: the struct, reference counts, the cache's slot and index,
+/// and its share of the ghost list.
 pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 
-/// Bytes of a coded form besides its own: the struct, reference counts and the suffix of its tag.
+/// Memory overhead of a coded form, in bytes: the struct, reference counts and the suffix of its
+/// tag.
 const FORM_OVERHEAD: usize = size_of::<CodedBody>() + 192;
 
 #[derive(Clone)]
@@ -21,7 +22,7 @@ impl Weighter<u128, Entry> for StoredEntryWeighter {
     }
 }
 
-/// Returns the bytes of an entry, with all that the store needs for it.
+/// Returns the bytes of an entry, including all overhead of the store.
 pub(super) fn weight_of(entry: &Entry) -> u64 {
     let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
     (size_class(entry.heap_size()) + OVERHEAD + bookkeeping + weight_of_forms(entry)) as u64
@@ -33,7 +34,7 @@ fn weight_of_forms(entry: &Entry) -> usize {
     response.forms.iter().map(|form| size_class(form.bytes.len()) + FORM_OVERHEAD).sum()
 }
 
-/// Returns the allocation size of a request: jemalloc's size classes, four per doubling.
+/// Returns the size of jemalloc's allocation for `size` bytes: size classes, four per doubling.
 fn size_class(size: usize) -> usize {
     if size <= 128 {
         return size.next_multiple_of(16);

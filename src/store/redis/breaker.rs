@@ -1,9 +1,9 @@
 //! The circuit breaker around Redis.
 //!
-//! A hung server looks like a slow one to a client that waits. So every command has a deadline. If
+//! A waiting client cannot tell a hung server from a slow one. So every command has a deadline. If
 //! replies time out, or a connection breaks, the breaker *opens*: no more commands are sent, and
-//! all sessions are closed, whatever they were waiting for. Probes with sessions of their own
-//! follow. The first reply closes the breaker.
+//! all sessions are closed, whatever they were waiting for. The breaker then sends probes over new
+//! sessions. The first reply closes the breaker.
 
 use std::{
     sync::{
@@ -20,10 +20,10 @@ use super::error::{CommandError, RedisRefusal};
 use crate::{redis::RedisClient, telemetry::StoreMetrics};
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The same if Redis rejects the user: frequent probes would only fill its log.
+/// The interval of probes if Redis rejects the user: frequent probes would only fill its log.
 const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
 
-/// The minimum time between two address lookups for a server that is a replica.
+/// The minimum time between two new address lookups after a server turned out to be a replica.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The health of Redis: whether it responds, and whether it accepts writes.
@@ -31,24 +31,24 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 pub(crate) enum RedisHealth {
     Up,
     RefusingWrites(RedisRefusal),
-    /// It is being probed, since the start or since it stopped responding.
+    /// Larder has not received a reply yet, since the start or since Redis stopped responding.
     Probing,
-    /// It does not respond, for this reason.
+    /// Redis does not respond, for this reason.
     Down(String),
 }
 
-/// The number of a period in which the breaker stays closed.
+/// The number of a period between two openings of the breaker.
 ///
-/// Results of one generation do not affect the next.
+/// Results from one generation do not affect the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
 /// A circuit breaker that stops commands to Redis after failures.
 pub(super) struct CircuitBreaker {
-    /// The generation while the breaker is closed; 0 while it is not.
+    /// The current generation if the breaker is closed, else 0.
     permitted: AtomicU64,
     current: watch::Sender<GenerationState>,
-    /// A [`RedisRefusal`], or 0.
+    /// The last [`RedisRefusal`] of a write, or 0 if Redis accepts writes.
     refusal: AtomicU8,
     sessions: Mutex<Vec<Weak<RedisClient>>>,
     resolved_at: Mutex<Option<Instant>>,
@@ -86,7 +86,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Returns the current generation if the breaker is closed.
+    /// Returns the current generation, or `None` if the breaker is not closed.
     #[inline]
     pub(super) fn permit(&self) -> Option<Generation> {
         let generation = self.permitted.load(Relaxed);
@@ -127,7 +127,7 @@ impl CircuitBreaker {
 
     /// Registers a session to be closed when the breaker opens.
     ///
-    /// Returns false if this generation is over.
+    /// Returns `false` if the generation is over.
     pub(super) fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| session.upgrade().is_some_and(|session| !session.is_closed()));
@@ -138,14 +138,14 @@ impl CircuitBreaker {
         is_current
     }
 
-    /// Opens the breaker, unless this generation is over already.
+    /// Opens the breaker, unless the generation is over already.
     pub(super) fn open(&self, generation: Generation, cause: &CommandError) {
         if self.end_generation(generation) {
             tracing::warn!(%cause, "Redis does not respond; continuing without it");
         }
     }
 
-    /// Ends this generation. Returns whether it was the current one.
+    /// Opens the breaker and ends the generation. Returns whether it was the current one.
     fn end_generation(&self, generation: Generation) -> bool {
         let ended = self.current.send_if_modified(|current| {
             let is_current =
@@ -165,7 +165,7 @@ impl CircuitBreaker {
         ended
     }
 
-    /// Records the result of a write or a script.
+    /// Records the result of a write or a script: whether Redis refuses writes.
     pub(super) fn record_write<T>(&self, result: &Result<T, CommandError>) {
         self.record_refusal(result);
         if matches!(result, Err(CommandError::Refused(RedisRefusal::ReadOnly))) {
@@ -206,7 +206,7 @@ impl CircuitBreaker {
         self.metrics.set_refusing_writes(reasons, refusal.map(RedisRefusal::as_str));
     }
 
-    /// Probes while the breaker is open, and never returns while the breaker exists.
+    /// Probes whenever the breaker is open. Runs as long as the breaker exists.
     pub(super) async fn run_probes<P>(&self, probe: impl Fn() -> P)
     where
         P: Future<Output = Result<(), CommandError>>,

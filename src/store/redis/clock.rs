@@ -1,6 +1,6 @@
-//! The fleet's clock, which is that of Redis.
+//! The fleet's clock, which is the clock of Redis.
 //!
-//! Times in entries are stored by it, because the clocks of nodes differ and are adjusted.
+//! Entries in Redis use its time, because the clocks of nodes differ and are adjusted.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering::Relaxed},
@@ -18,7 +18,7 @@ use crate::store::monotonic;
 
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Smaller differences are network jitter, and correcting for them would make times jump.
+/// Differences up to this are network jitter, and correcting for them would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
 /// The offset of Redis' clock from this node's, in milliseconds; 0 until measured.
@@ -33,7 +33,7 @@ impl RedisClock {
 
     /// Updates the offset if it is outside the measured range.
     ///
-    /// A slow reply gives a wide range, so it seldom changes the offset.
+    /// A slow reply gives a wide range, so it rarely changes the offset.
     fn correct(&self, [min, max]: [i64; 2]) {
         let possible = min.saturating_sub(TOLERANCE_MILLIS)..=max.saturating_add(TOLERANCE_MILLIS);
         if !possible.contains(&self.offset()) {
@@ -41,7 +41,7 @@ impl RedisClock {
         }
     }
 
-    /// Measures the offset periodically, forever, at the server of a key.
+    /// Measures the offset of the server that owns `key` periodically, forever.
     pub(super) async fn track(&self, breaker: &CircuitBreaker, pool: &RedisPool, key: Bytes) {
         loop {
             if let Some(generation) = breaker.permit_within(MEASURE_INTERVAL).await {
@@ -55,7 +55,7 @@ impl RedisClock {
     }
 }
 
-/// Measures the minimum and maximum offset: Redis reads its clock between request and reply.
+/// Returns the minimum and maximum offset. Redis reads its clock between request and reply.
 async fn measure(connection: &BatchingConnection, key: Bytes) -> Result<[i64; 2], CommandError> {
     let sent = Instant::now();
     let theirs = connection.time(key).await?;

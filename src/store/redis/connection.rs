@@ -2,7 +2,7 @@
 //!
 //! Each thread has its own sessions, opened at its first command, on the runtime of the waiting
 //! requests. So a reply wakes no other thread. Reads that several requests issue in one turn of the
-//! thread are sent as one command, which halves the work on both sides. Large values have a
+//! event loop are sent as one command, which halves the work on both sides. Large values have a
 //! separate connection, so that a small value never waits behind them.
 
 use std::{
@@ -33,12 +33,12 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// The consecutive timeouts that open the breaker, by number and by total time.
+/// The number of consecutive timeouts that open the breaker; fewer if they exceed [`MAX_SILENCE`].
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
-/// A command that is still unsent after this many deadlines is dropped.
+/// A session gives up on a command after this many deadlines.
 const GIVE_UP_FACTOR: u32 = 10;
-/// The number of times a thread processes its input before it declares a timeout.
+/// The number of times that a thread processes pending input before it reports a timeout.
 const FINAL_POLLS: usize = 3;
 const MAX_KEYS: usize = 64;
 
@@ -54,13 +54,13 @@ pub(super) enum TrafficClass {
 /// The deadlines for a reply, by traffic class.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionDeadlines {
-    /// For commands that requests wait for.
+    /// The deadline of commands that requests wait for.
     pub small: Duration,
-    /// For large values, and commands that no request waits for.
+    /// The deadline of large values, and of commands that no request waits for.
     pub bulk: Duration,
 }
 
-/// The connections of all threads to one Redis.
+/// The connections of all threads to one Redis deployment.
 pub(super) struct RedisPool {
     id: u64,
     connector: RedisConnector,
@@ -69,7 +69,7 @@ pub(super) struct RedisPool {
     probe: Bytes,
 }
 
-/// One connection, which batches reads. Dropping it closes it.
+/// A connection that batches reads. Dropping it closes it.
 pub(super) struct BatchingConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
@@ -80,7 +80,7 @@ struct ConnectionShared {
     generation: Generation,
     clocks: Arc<ServerClocks>,
     deadline: Duration,
-    /// The most keys in one command. In a cluster it is 1, because keys rarely share a slot.
+    /// The maximum number of keys in one command: 1 in a cluster, because keys rarely share a slot.
     max_keys: usize,
     probe: Bytes,
     session: OnceLock<Option<Arc<RedisClient>>>,
@@ -122,7 +122,7 @@ impl RedisPool {
         Self { id: NEXT_POOL_ID.fetch_add(1, Relaxed), connector, breaker, deadlines, probe }
     }
 
-    /// Returns this thread's connection of a class, reconnecting if it has broken.
+    /// Returns this thread's connection of a class. Opens a new one if the old one has broken.
     pub(super) fn connection(
         &self,
         generation: Generation,
@@ -146,7 +146,7 @@ impl RedisPool {
         })
     }
 
-    /// Opens a connection that no thread shares, so its commands stay in order.
+    /// Opens a new connection. Unless callers share it, its commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -177,12 +177,12 @@ impl RedisPool {
 }
 
 impl BatchingConnection {
-    /// Reads a key, in one batch with concurrent reads.
+    /// Reads a key. Concurrent reads are sent as one batch.
     pub(super) async fn get(&self, key: Bytes) -> GetResult {
         self.shared.enqueue(key).await.unwrap_or(Err(CommandError::BreakerOpen))
     }
 
-    /// Runs a command on this connection's session, and records its result for the breaker.
+    /// Runs a command on this connection's session, and reports its result to the breaker.
     pub(super) async fn call<T, A>(
         &self,
         command: impl FnOnce(fred::clients::Client) -> A,
@@ -198,8 +198,8 @@ impl BatchingConnection {
 
     /// Runs a script.
     ///
-    /// The script has no effect if Redis starts it later than `within` from now. The default is the
-    /// time after which the session gives up.
+    /// The script has no effect if Redis starts it later than `within` from now. If `within` is
+    /// `None`, the time after which the session gives up counts.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
@@ -273,7 +273,7 @@ impl ConnectionShared {
         }
     }
 
-    /// Connects. Reads queued meanwhile fail after one deadline.
+    /// Opens a session; `None` if that fails. Reads queued meanwhile fail after one deadline.
     async fn connect(&self, connector: &RedisConnector) -> Option<Arc<RedisClient>> {
         let kind = RedisClientKind::Supervised(self.give_up_after());
         let mut connected = pin!(connector.connect(kind));
@@ -311,8 +311,8 @@ impl ConnectionShared {
 
     /// Awaits a reply until the deadline.
     ///
-    /// A thread that is behind with its work may notice a timeout although the reply has arrived.
-    /// So after the deadline, it processes pending input first.
+    /// An overloaded thread may notice a timeout although the reply has arrived. So after the
+    /// deadline, it first processes pending input.
     async fn with_deadline<T>(
         &self,
         reply: impl Future<Output = Result<T, fred::error::Error>>,
@@ -349,7 +349,7 @@ impl ConnectionShared {
         }
     }
 
-    /// Returns the time after which no reply to a command is expected.
+    /// Returns the time after which the session gives up on a command.
     fn give_up_after(&self) -> Duration {
         self.deadline.saturating_mul(GIVE_UP_FACTOR)
     }
@@ -383,7 +383,7 @@ impl ConnectionShared {
 
     /// Probes until Redis replies or the breaker opens.
     ///
-    /// So a hung server is detected even if it rarely receives commands.
+    /// This detects a hung server even if it rarely receives commands.
     async fn check_liveness(self: Arc<Self>) {
         let Some(Some(session)) = self.session.get() else { return };
         let session = (***session).clone();

@@ -4,7 +4,7 @@ use fred::error::{Error, ErrorKind};
 
 use crate::{redis::is_overdue, telemetry::StoreOperationOutcome};
 
-/// The reason for which a command failed.
+/// The reason why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CommandError {
     /// The breaker is open: the command was not sent.
@@ -22,19 +22,19 @@ pub(super) enum CommandError {
     Unexpected(String),
 }
 
-/// The reason for which Redis refuses commands.
+/// The reason why Redis refuses commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum RedisRefusal {
-    /// `OOM`: it has reached `maxmemory`, and its policy evicts nothing.
+    /// `OOM`: Redis has reached `maxmemory`, and its policy evicts nothing.
     OutOfMemory = 1,
-    /// `READONLY`: it is a replica.
+    /// `READONLY`: the server is a replica.
     ReadOnly,
-    /// `LOADING`: it is loading its data from disk.
+    /// `LOADING`: Redis is loading its data from disk.
     Loading,
-    /// `MISCONF`: it cannot write to its disk, and is configured to refuse writes then.
+    /// `MISCONF`: Redis cannot write to its disk, and is configured to refuse writes in that case.
     Misconfigured,
-    /// `NOREPLICAS`: it has too few replicas to accept writes.
+    /// `NOREPLICAS`: Redis has too few replicas to accept writes.
     NoReplicas,
     /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the user lacks permission.
     NotAllowed,
@@ -110,7 +110,7 @@ impl CommandError {
         }
     }
 
-    /// Returns the outcome as counted by the metrics.
+    /// Returns the outcome that metrics count for the error.
     pub(super) const fn outcome(&self) -> StoreOperationOutcome {
         match self {
             Self::BreakerOpen => StoreOperationOutcome::Open,
@@ -136,13 +136,13 @@ impl std::fmt::Display for CommandError {
     }
 }
 
-/// Extracts the operating system's message from an error of fred, if there is one.
+/// Returns the operating system's message in an error of fred, or else the whole text.
 fn system_message(details: &str) -> String {
     let quoted = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     quoted.map_or(details, |(message, _)| message).to_owned()
 }
 
-/// Returns whether the error is a reply of Redis: those begin with a word in capitals.
+/// Returns whether the error is a reply of Redis, which begins with a word in capitals.
 fn is_from_redis(text: &str) -> bool {
     let word = text.split_whitespace().next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
@@ -202,7 +202,8 @@ mod tests {
                     CommandError::Refused(refusal)
                 );
             }
-            // The server is healthy, and refused: a miss, and no reason to open the breaker.
+            // The server is healthy and refused the command. That is a miss, and does not open the
+            // breaker.
             for text in
                 ["NOSCRIPT No matching script.", "CROSSSLOT NamespaceKeys in request", "ERR x"]
             {

@@ -51,7 +51,7 @@ pub(super) struct StoreInner {
 /// The previous version of the namespace.
 pub(super) struct PreviousNamespace {
     pub keys: NamespaceKeys,
-    /// The end of the time in which it is read.
+    /// Until when the previous version is read.
     pub until: Instant,
 }
 

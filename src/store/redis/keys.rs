@@ -1,4 +1,4 @@
-//! The names of keys in Redis; `docs/redis.md` describes them.
+//! The names of keys in Redis, which `docs/redis.md` describes.
 
 use bytes::Bytes;
 
@@ -25,7 +25,7 @@ impl NamespaceKeys {
 
     /// Returns the keys of a body's chunks.
     ///
-    /// `body_id` tells them from those of older and newer bodies.
+    /// `body_id` distinguishes them from the chunks of older and newer bodies.
     pub(super) fn chunks(
         &self,
         digest: u128,
@@ -69,7 +69,7 @@ impl NamespaceKeys {
     }
 }
 
-/// Formats a digest in hexadecimal, as in messages.
+/// Formats a digest as messages contain it: in 32 hexadecimal digits.
 pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::keys;
 use crate::store::{LeaseResult, OriginFailure};
 
-/// Parses a message: the digest, and the result of its fetch.
+/// Parses a message into the digest and the result of its fetch. Returns `None` if it is malformed.
 pub(super) fn parse(message: &str) -> Option<(u128, LeaseResult)> {
     let (digest, result) = message.split_once(' ')?;
     let mut parts = result.split(' ');
@@ -26,7 +26,8 @@ pub(super) fn parse(message: &str) -> Option<(u128, LeaseResult)> {
     Some((u128::from_str_radix(digest, 16).ok()?, result))
 }
 
-/// Formats a message. Nodes of older versions ignore unknown results and wait for the lease's end.
+/// Formats a message. Nodes of older releases ignore unknown results, and wait until the lease has
+/// expired.
 pub(super) fn format(digest: u128, result: LeaseResult) -> String {
     let result: Cow<'static, str> = match result {
         LeaseResult::Stored => "stored".into(),

@@ -1,8 +1,9 @@
 //! Fetch leases: one node fetches what several nodes miss.
 //!
-//! A lease is a key with a random token and a short TTL. Its holder renews it until it releases it.
-//! The release goes through the write queue, after the fetched response. It sends a message to each
-//! node that waits. If a message is lost, that node waits for the rest of the TTL.
+//! A lease is a key with a random token and a short TTL. Its holder renews the lease, and releases
+//! it after the fetch. The release goes through the write queue, after the fetched response, and
+//! sends a message to each waiting node. If the message is lost, the node waits for the rest of the
+//! TTL.
 
 use std::{
     sync::Arc,
@@ -33,21 +34,21 @@ use crate::{
 };
 
 const LEASE_TTL: Duration = Duration::from_secs(3);
-/// The interval at which the holder renews it.
+/// The interval at which the holder renews a lease.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
-/// The most time for acquiring a lease. A hung server is detected earlier.
+/// The maximum time for acquiring a lease. A hung server is detected earlier.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(250);
-/// The most time that a request waits for another node.
+/// The maximum time that a request waits for another node.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// The TTL of the set of waiting nodes: longer than any of them waits.
+/// The TTL of the set of waiting nodes: longer than [`MAX_WAIT`].
 const WAITERS_TTL: Duration = Duration::from_secs(40);
 /// The margin for inexact clocks and timers before an expired lease is checked again.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// Acquires the lease, or registers as waiting for its holder. One round trip.
+/// Acquires the lease, or registers as waiting for its holder, in one round trip.
 ///
-/// A late reply causes a retry: if a node fetched just because it was briefly overloaded, the
-/// origin would receive two requests from the fleet.
+/// Retries after a late reply: if a node that was briefly overloaded just fetched, the origin would
+/// receive two requests from the fleet.
 pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     let Some(generation) = inner.breaker.permit_within(inner.settings.read_deadline).await else {
         inner.metrics.count(StoreOperation::Claim, StoreOperationOutcome::Open);
@@ -66,7 +67,7 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     };
     inner.metrics.observe(StoreOperation::Claim, outcome, started.elapsed());
     match result {
-        // Without a reply, this node may hold the lease. It then releases it for the others.
+        // Without a reply, this node may hold the lease. It leads, so that it releases the lease.
         Ok(scripts::ACQUIRED)
         | Err(CommandError::TimedOut | CommandError::Disconnected(_) | CommandError::BreakerOpen) =>
         {
@@ -118,7 +119,8 @@ struct AcquireAttempts {
 }
 
 impl AcquireAttempts {
-    /// Combines the result of an attempt with those before it.
+    /// Returns the result of an attempt; a timeout if it is overdue and an earlier attempt timed
+    /// out.
     fn result(&mut self, result: Result<i64, CommandError>) -> Result<i64, CommandError> {
         self.had_timeout |= matches!(result, Err(CommandError::TimedOut));
         match result {
@@ -156,7 +158,7 @@ async fn renew_until_released(
             result = &mut released => break result.unwrap_or(LeaseResult::Abandoned),
             _ = renewals.tick() => {
                 if !renew(&inner, digest, &token).await {
-                    // It expired; another node may hold it now.
+                    // The lease expired; another node may hold it now.
                     return;
                 }
             }
@@ -169,14 +171,15 @@ async fn renew_until_released(
     }
 }
 
-/// Returns the result of a fetch that ended while Redis was down, so nothing was stored.
+/// Returns the result to report for a fetch that ended while Redis was down: nothing was stored.
 ///
-/// `None` if Redis stays down for longer than the TTL of the lease.
+/// Returns `None` if Redis stays down for longer than the TTL of the lease.
 async fn result_after_outage(inner: &StoreInner) -> Option<LeaseResult> {
     timeout(LEASE_TTL, inner.breaker.wait_closed()).await.ok().map(|_| LeaseResult::Abandoned)
 }
 
-/// Renews a lease; false if another node holds it. A renewal that fails is repeated later.
+/// Renews a lease. Returns `false` if another node holds it. A renewal that fails is repeated
+/// later.
 async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     let Some(generation) = inner.breaker.permit() else { return true };
     let connection = inner.pool.connection(generation, TrafficClass::Small);
@@ -204,7 +207,7 @@ async fn wait(
     let _gone_already = sender.send(result);
 }
 
-/// Waits until the lease has expired: its holder died, or its message was lost.
+/// Waits until the lease has expired because its holder died or its message was lost.
 async fn wait_for_expiry(inner: &StoreInner, digest: u128, mut left: i64) -> LeaseResult {
     while let Ok(remaining) = u64::try_from(left) {
         sleep(Duration::from_millis(remaining) + GRACE).await;

@@ -1,4 +1,4 @@
-//! The store in Redis, shared by a fleet.
+//! The store in Redis, which a fleet shares.
 //!
 //! ```text
 //! get ──────► breaker ──► this thread's connection ──► Redis
@@ -10,7 +10,7 @@
 //!                                └─► follow: woken by a message to this node
 //! ```
 //!
-//! Nothing here fails a request, and nothing waits for long: a late reply is a miss.
+//! No error of this store fails a request, and no request waits for long: a late reply is a miss.
 //! `docs/redis.md` lists the commands and the keys.
 
 mod breaker;
@@ -85,7 +85,7 @@ impl RedisStore {
         self.inner.breaker.health()
     }
 
-    /// Returns the entry under this key, including queued writes of this node.
+    /// Returns the entry under this key, as if this node's queued writes had been executed.
     pub(crate) async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.inner.queue.pending(key.digest()) {
             PendingValue::Unchanged => self.inner.get(&self.inner.keys, key).await,
@@ -104,7 +104,7 @@ impl RedisStore {
         }
     }
 
-    /// Returns the entry under this key in the previous version, until that expires.
+    /// Returns the entry under this key in the previous namespace version, unless its time is over.
     pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {
@@ -115,20 +115,21 @@ impl RedisStore {
         Box::pin(self.inner.get(&previous.keys, key)).await
     }
 
-    /// Makes [`get_previous`](Self::get_previous) read this version until `until`.
+    /// Makes [`get_previous`](Self::get_previous) read this namespace version until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         let keys = NamespaceKeys::new(&self.inner.settings.prefix, version);
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
-    /// Changes the longest time for which any route serves stale responses, for later writes.
+    /// Changes the longest time for which any route serves stale responses. It affects later
+    /// writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         self.inner.set_stale_for(stale_for);
     }
 
     /// Returns a number that changes with every removal.
     ///
-    /// An entry read before the change may be the removed one.
+    /// If the number changed during a read, the entry that was read may have been removed.
     pub(crate) fn removals(&self) -> u64 {
         self.inner.queue.removals()
     }
@@ -156,7 +157,7 @@ impl RedisStore {
 
     /// Queues the atomic addition of a variant to the index under its target's key.
     ///
-    /// The variants `in_use` on this node count as new.
+    /// The variants that are `in_use` on this node count as recently added.
     pub(crate) fn add_variant(
         &self,
         target: &CacheKey,
@@ -176,12 +177,12 @@ impl RedisStore {
         self.inner.push(QueuedWrite::Remove { digest });
     }
 
-    /// Coordinates with other nodes which one fetches a key that is in no tier.
+    /// Claims the fetch of a key that is in no tier, so that only one node fetches it.
     pub(crate) async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         leases::claim(&self.inner, key.digest()).await
     }
 
-    /// Returns the size of the largest entry that is stored.
+    /// Returns the maximum size of an entry, in bytes.
     pub(crate) fn max_entry_size(&self) -> usize {
         self.inner.settings.max_entry
     }

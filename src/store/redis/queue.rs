@@ -1,4 +1,4 @@
-//! The write queue, bounded in number and bytes.
+//! The queue of writes to Redis, bounded in number and bytes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,9 +22,9 @@ use crate::{
 };
 
 const MAX_ENTRIES: usize = 8192;
-/// The most bytes of entries that are queued or being written.
+/// The maximum number of bytes of entries that are queued or being written.
 const MAX_BYTES: usize = 64 << 20;
-/// The most queued writes; those without an entry take next to no memory.
+/// The maximum number of queued writes. Writes without an entry take almost no memory.
 const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
 #[derive(Debug, Clone)]
@@ -50,9 +50,9 @@ pub(super) enum QueuedWrite {
     },
 }
 
-/// Writes in order of arrival.
+/// A queue of writes in order of arrival.
 ///
-/// Queued entries can be looked up, so this node never reads an entry that it just replaced.
+/// Queued entries can be looked up, so this node never reads an entry that it has just replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
     /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.
@@ -66,7 +66,7 @@ pub(super) struct WriteQueue {
 #[derive(Default)]
 struct PendingWrites {
     writes: VecDeque<QueuedWrite>,
-    /// The value of each digest after all queued writes.
+    /// The values that digests will have after all queued writes.
     pending: HashMap<u128, PendingEntry>,
     entries: usize,
     /// The bytes of entries that are queued or being written.
@@ -78,18 +78,18 @@ struct PendingEntry {
     writes: usize,
 }
 
-/// The value of a digest after the queued writes.
+/// The value that a digest will have after all queued writes.
 #[derive(Debug)]
 pub(super) enum PendingValue {
-    /// No queued write concerns it.
+    /// No queued write concerns the digest.
     Unchanged,
-    /// It will be this entry.
+    /// The last queued write stores this entry.
     Entry(Entry),
-    /// It will be absent.
+    /// The last queued write removes the entry.
     Removed,
 }
 
-/// Writes taken from the queue. They count as queued until this is dropped.
+/// Writes taken from the queue. They count as queued until the batch is dropped.
 pub(super) struct WriteBatch<'a> {
     pub writes: Vec<QueuedWrite>,
     queue: &'a WriteQueue,
@@ -107,7 +107,7 @@ impl WriteQueue {
         }
     }
 
-    /// Appends a write; false if the queue is full.
+    /// Appends a write. Returns `false` if the queue is full.
     pub(super) fn push(&self, write: QueuedWrite) -> bool {
         let mut state = self.state.lock();
         if state.has_no_room(&write) {
@@ -121,7 +121,7 @@ impl WriteQueue {
         true
     }
 
-    /// Returns the value that this digest will have.
+    /// Returns the value that this digest will have after all queued writes.
     pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
             return PendingValue::Unchanged;
@@ -138,14 +138,14 @@ impl WriteQueue {
         self.removals.load(Acquire)
     }
 
-    /// Changes that number.
+    /// Changes the number that [`removals`](Self::removals) returns.
     ///
     /// Callers do this before any other effect of a removal, even if the queue is full.
     pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
 
-    /// Takes the next writes: at least one, at most `max`.
+    /// Waits for writes, and takes the next ones: at least one, at most `max`.
     pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
             if let Some(taken) = self.take_now(max) {
@@ -231,7 +231,7 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
-    /// Returns the operation that the metrics count it as.
+    /// Returns the operation that metrics count for the write.
     pub(super) const fn operation(&self) -> StoreOperation {
         match self {
             Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
@@ -252,7 +252,8 @@ impl QueuedWrite {
         matches!(self, Self::Put { .. } | Self::AddVariants { .. })
     }
 
-    /// Returns the digest that the write changes, and its new value.
+    /// Returns the digest that the write changes, and its new value (`None` if removed). Returns
+    /// `None` for a lease.
     fn resulting_value(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),
@@ -265,7 +266,7 @@ impl QueuedWrite {
     }
 }
 
-/// Merges two indexes, if there are two.
+/// Merges the index `added` into `found`. If only one is an index, returns it.
 pub(super) fn merge_variants(
     found: Option<Entry>,
     added: Option<Arc<VariantIndex>>,

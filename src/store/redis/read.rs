@@ -1,4 +1,4 @@
-//! Reads entries, with their content in the head or in chunks.
+//! Reads entries. Their content is in the head or in chunks.
 
 use std::time::Instant;
 
@@ -26,7 +26,8 @@ use crate::{
 };
 
 impl StoreInner {
-    /// Returns the entry under this key of a namespace, if Redis has it and replies in time.
+    /// Returns the entry under this key in a namespace, or `None` if Redis does not have it or does
+    /// not reply in time.
     pub(super) async fn get(&self, namespace: &NamespaceKeys, key: &CacheKey) -> Option<Entry> {
         let Some(generation) = self.breaker.permit_within(self.settings.read_deadline).await else {
             self.metrics.count(StoreOperation::Get, StoreOperationOutcome::Open);
@@ -90,7 +91,7 @@ impl StoreInner {
         if let Ok(Some(entry)) = finished {
             return Ok(ReadOutcome::Entry(entry));
         }
-        // No node can decode it.
+        // No node can decode the entry, so it is removed.
         if std::ptr::eq(namespace, &raw const self.keys) {
             self.push(QueuedWrite::Remove { digest });
         }

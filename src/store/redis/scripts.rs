@@ -6,12 +6,12 @@ use std::{sync::LazyLock, time::Duration};
 
 use crate::redis::Script;
 
-/// The reply of [`ACQUIRE`] to the node that fetches.
+/// The reply of [`ACQUIRE`] to the node that acquired the lease.
 pub(super) const ACQUIRED: i64 = -10;
-/// The reply of [`AWAIT`] if there is no lease any more.
+/// The reply of [`AWAIT`] if the lease has ended.
 pub(super) const NO_LEASE: i64 = -2;
 
-/// Acquires the lease, or adds this node to the waiting ones. Idempotent.
+/// Acquires the lease, or adds this node to the waiting nodes. Idempotent.
 ///
 /// Keys: the lease, the waiters. Arguments: a token, the TTL of the lease, this node, the TTL of
 /// the waiters; times in milliseconds. Returns [`ACQUIRED`], or the remaining TTL of the lease.
@@ -23,7 +23,7 @@ pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('PTTL', KEYS[1])"])
 });
 
-/// Continues to wait for a lease.
+/// Adds this node to the waiting nodes again, if the lease is still held.
 ///
 /// Keys: the lease, the waiters. Arguments: this node, the TTL of the waiters. Returns the
 /// remaining TTL of the lease, or [`NO_LEASE`].
@@ -58,13 +58,13 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 
 /// Stores an entry, unless the stored one supersedes it.
 ///
-/// A response of the same purge log that was requested later does. So does an index of variants
-/// that was written recently, if the new entry is a response without `Vary`.
+/// A response of the same purge log supersedes it if it was requested later. So does an index of
+/// variants that was written recently, if the new entry is a response without `Vary`.
 ///
 /// Key: the entry. Arguments: the entry, its TTL, the time for which an index supersedes; times in
 /// milliseconds. Returns the first bytes of the replaced entry, or nothing if nothing was stored.
-/// Offsets are those of `codec::ORDER_OFFSET`. The fourth byte tells an encrypted entry from a
-/// plain one; both have the same offsets.
+/// Offsets are those of `codec::ORDER_OFFSET`. The fourth byte tells whether an entry is encrypted;
+/// it does not change the offsets.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
@@ -97,7 +97,7 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          return 1"])
 });
 
-/// Returns a time as scripts take it, in milliseconds, at least 1.
+/// Converts a duration to an argument of scripts: milliseconds, at least 1.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
 }

@@ -33,7 +33,7 @@ impl SealContext {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
-    /// Returns the context for removing a value, which may be encrypted or not.
+    /// Returns the context for reading a value that is being removed: it may be encrypted or plain.
     pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }
@@ -58,9 +58,9 @@ impl StoreInner {
         tokio::task::spawn_blocking(written).await.ok().flatten()
     }
 
-    /// Decodes the value at an entry's key, or returns the reason for which that fails.
+    /// Decodes the value at an entry's key, or returns the reason why that fails.
     ///
-    /// Large content is decompressed on a blocking thread, however small its compressed form is.
+    /// Large content is decompressed on a blocking thread, even if its compressed form is small.
     pub(super) async fn read_head(
         &self,
         context: SealContext,
@@ -73,7 +73,8 @@ impl StoreInner {
         decode(plain, self.settings.max_entry).await.ok_or(StoreOperationOutcome::Damaged)
     }
 
-    /// Decodes on the calling thread, for small values or if no request waits.
+    /// Decodes the value at an entry's key on the calling thread. For small values, or if no
+    /// request waits.
     pub(super) fn read_head_inline(
         &self,
         context: SealContext,
@@ -105,7 +106,7 @@ impl StoreInner {
         }
     }
 
-    /// Returns the secrets for the chunks of an entry, if they are encrypted.
+    /// Returns the secrets for the chunks of an entry, or `None` if the entry is not encrypted.
     pub(super) fn sealing_keys_for(&self, head: &[u8]) -> Option<SealingKeys> {
         self.settings.sealing_keys.clone().filter(|_| sealed::is_sealed(head))
     }
@@ -119,7 +120,7 @@ pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedHead> {
     tokio::task::spawn_blocking(move || codec::decode(&plain, limit)).await.ok().flatten()
 }
 
-/// Decrypts the chunks of a response if they are encrypted, and adds them to it.
+/// Decrypts the chunks of a response if they are encrypted, and returns the complete entry.
 ///
 /// Slow: verifies and decompresses megabytes.
 pub(super) fn assemble(

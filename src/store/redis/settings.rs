@@ -8,7 +8,8 @@ use crate::{
     redis,
 };
 
-/// The time for which an entry is kept after its use, for revalidation and clock differences.
+/// The time for which an entry is kept after its last possible use, for revalidation and clock
+/// differences.
 const SLACK: Duration = Duration::from_mins(10);
 
 /// The TTL of an index of variants. Each new variant restarts it.
@@ -24,11 +25,12 @@ pub(crate) struct Settings {
     pub prefix: String,
     /// The namespace version, which follows the prefix. Entries of other versions are not found.
     pub version: String,
-    /// Larger entries, in bytes, are compressed.
+    /// The size in bytes above which entries are compressed.
     pub compress_above: usize,
-    /// Larger entries, in bytes, are not stored.
+    /// The maximum size of an entry, in bytes.
     pub max_entry: usize,
-    /// The secrets that encrypt entries limited to some clients; without them, those are plain.
+    /// The secrets that encrypt entries limited to some clients. Without secrets, no entry is
+    /// encrypted.
     pub sealing_keys: Option<SealingKeys>,
     /// The longest time for which any route serves stale responses.
     pub stale_for: Duration,
@@ -36,7 +38,7 @@ pub(crate) struct Settings {
 
 /// Returns the TTL of an entry.
 ///
-/// Routes serve stale responses for up to `stale_for`.
+/// `stale_for` is the longest time for which any route serves stale responses.
 pub(super) fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
     match entry {
         Entry::Variants(_) => INDEX_TTL,
@@ -52,7 +54,7 @@ fn response_ttl(freshness: &Freshness, stale_for: Duration) -> Duration {
         .max(stale_for);
     let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
     let useful_for = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
-    // Without slack: an entry that ends must not be kept for its validator.
+    // Without slack: an entry with a time limit must not be kept beyond it for its validator.
     freshness.usable_for.map_or(useful_for, |usable_for| useful_for.min(usable_for))
 }
 

@@ -52,8 +52,8 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
 
 /// Executes a batch, with as much concurrency as its order allows.
 ///
-/// A script that Redis does not have yet is sent twice. So earlier writes complete before an entry
-/// is removed or a lease ends.
+/// A script that Redis does not have yet is sent twice, so a later command may overtake it.
+/// Therefore earlier writes complete before an entry is removed or a lease ends.
 async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes: &[QueuedWrite]) {
     let mut started_writes = Vec::with_capacity(writes.len());
     let mut releases = Vec::new();
@@ -75,7 +75,8 @@ async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes
     join_all(releases).await;
 }
 
-/// Merges all additions to one index into one write, because concurrent ones would conflict.
+/// Merges all additions to the same index into one write, because concurrent additions would
+/// conflict.
 fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     let mut indexes: HashMap<u128, usize> = HashMap::new();
     let mut left: Vec<QueuedWrite> = Vec::with_capacity(writes.len());
@@ -92,7 +93,8 @@ fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     left
 }
 
-/// Returns the generation, or `None` if the breaker is open. Waits for the first probe.
+/// Returns the current generation, or `None` if the breaker is open. At the start, waits for the
+/// first probe.
 async fn wait_for_permit(inner: &StoreInner) -> Option<Generation> {
     let mut permit = inner.breaker.permit();
     while permit.is_none() && !inner.breaker.is_open() {
@@ -167,15 +169,16 @@ async fn put(
     let keys = vec![inner.keys.entry(digest)];
     let written: Option<Bytes> =
         connection.run(&scripts::PUT, ScriptCall { keys, arguments }, None).await?;
-    // If the entry was not stored, its own chunks are orphaned.
+    // The chunks of the replaced entry are orphaned, or those of the new entry if it was not
+    // stored.
     let orphaned = written.unwrap_or(head);
     unlink_chunks(inner, connection, context, &orphaned).await
 }
 
-/// The most attempts to merge an index that other nodes change concurrently.
+/// Maximum number of attempts to merge an index that other nodes change concurrently.
 const MAX_MERGE_ATTEMPTS: usize = 16;
 
-/// Merges variants into the stored index, by compare and swap.
+/// Merges variants into the stored index by compare-and-swap.
 async fn add_variants(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -187,7 +190,7 @@ async fn add_variants(
         let found =
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await });
         let found = match found.await {
-            // The value is not a string, so it is replaced.
+            // The stored value is not a string, so it is replaced.
             Err(CommandError::Unexpected(_)) => None,
             found => found?,
         };
@@ -204,7 +207,8 @@ async fn add_variants(
     Ok(())
 }
 
-/// Merges an index. Returns the result and the variants removed for it.
+/// Merges variants into the index `found`. Returns the result, and the variants removed to make
+/// room.
 fn merged_index(
     inner: &StoreInner,
     context: SealContext,
@@ -221,7 +225,7 @@ fn merged_index(
     (Entry::Variants(Arc::clone(added)), Vec::new())
 }
 
-/// Replaces the entry if it is still `found`. Returns whether it was.
+/// Replaces the entry if it is still `found`. Returns whether it was replaced.
 async fn replace_if_unchanged(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -241,7 +245,7 @@ async fn replace_if_unchanged(
     Ok(connection.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
-/// Removes the chunks of this head, if it has any.
+/// Removes the chunks that belong to an entry's head, if it has any.
 async fn unlink_chunks(
     inner: &StoreInner,
     connection: &BatchingConnection,

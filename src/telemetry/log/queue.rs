@@ -14,8 +14,8 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// The size limit of a batch that is written with one system call, in bytes. Larger single entries
-/// exceed it.
+/// The size in bytes from which a batch takes no further entries. A batch is written with one
+/// system call.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// The first and the longest pause while a stream accepts no data. The pause doubles each time.
@@ -62,7 +62,7 @@ impl LogQueue {
     /// Each entry that is not written increments `dropped`.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub(in crate::telemetry) fn start(
         name: &str,
         to: impl Write + Send + 'static,
@@ -117,10 +117,10 @@ impl LogQueue {
 
 /// Duplicates a standard stream, without the lock and buffer of the standard library.
 ///
-/// A writer that is blocked in it blocks nothing else.
+/// A write to the duplicate may block without blocking anything else.
 ///
 /// # Errors
-/// If the stream is closed.
+/// Fails if the stream is closed.
 pub(crate) fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
@@ -165,7 +165,7 @@ impl<W: Write> QueueWriter<W> {
         }
     }
 
-    /// Writes this entry and those queued behind it, up to a batch. Returns the flush to confirm.
+    /// Writes this entry and those queued after it, up to a batch. Returns the flushes to confirm.
     fn write_batch(
         &mut self,
         first: QueueCommand,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The number of equal messages written in a window. Further ones are counted.
+/// The number of equal messages written in a window. Further ones are only counted.
 const BURST: u64 = 5;
 
 /// The length of a window, after which suppressed messages are reported.
@@ -36,7 +36,7 @@ struct Window {
 pub(super) struct SuppressedMessage {
     pub(super) level: tracing::Level,
     pub(super) message: Box<str>,
-    /// The number of times it was suppressed.
+    /// The number of times the message was suppressed.
     pub(super) times: u64,
 }
 
@@ -58,7 +58,7 @@ impl RepetitionLimiter {
         window.seen <= BURST
     }
 
-    /// Returns the messages that were suppressed in expired windows.
+    /// Ends the expired windows, and returns the messages that were suppressed in them.
     pub(super) fn ended(&mut self, now: Instant) -> Vec<SuppressedMessage> {
         let mut ended = Vec::new();
         self.windows.retain(|_, window| {

@@ -50,7 +50,7 @@ pub(in crate::telemetry) static DROPPED: LazyLock<IntCounter> = LazyLock::new(||
 pub(in crate::telemetry) static SUPPRESSED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter(
         "larder_log_repeated_total",
-        "Warnings and errors suppressed as repetitions and counted in one line.",
+        "Warnings and errors not written because they repeat an earlier one.",
     )
 });
 

@@ -22,7 +22,7 @@ pub(super) fn is_deceptive(character: char) -> bool {
         )
 }
 
-/// Displays text on one line. Such characters, quotes and backslashes are escaped as in JSON.
+/// Displays text on one line. Escapes deceptive characters, quotes and backslashes as in JSON.
 pub(in crate::telemetry) struct Escaped<'a>(pub(in crate::telemetry) &'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum PollResponse {
     /// The version has not changed.
     Unchanged,
-    /// A version, and the entity tag of its response.
+    /// A version, and the entity tag of the response that contains it.
     Version(Box<str>, Option<HeaderValue>),
     /// The response has no version.
     NoVersion,
@@ -69,7 +69,7 @@ impl VersionSource for HttpVersionSource {
 }
 
 impl HttpVersionSource {
-    /// Creates the client. Must be called on the runtime that polls.
+    /// Creates a source with its HTTP client. Must be called on the runtime that polls.
     pub(super) fn new(poll: &Poll) -> Result<Self, SetupError> {
         let client = DocumentClient::new(&poll.source, TIMEOUT)?;
         Ok(Self { client, version: poll.version.clone() })

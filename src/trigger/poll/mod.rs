@@ -1,7 +1,8 @@
 //! Polls: fetch an external data version at intervals, and purge tags when it changes.
 //!
-//! One node of the fleet polls; the others read its result. The version is stored for the fleet
-//! after the purge, never before, so that the next leader repeats a purge that did not complete.
+//! One node of the fleet, the leader, polls; the other nodes read its result. The version is stored
+//! for the fleet after the purge, never before, so that the next leader repeats a purge that did
+//! not complete.
 
 mod fetch;
 mod run;

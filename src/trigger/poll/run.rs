@@ -20,10 +20,10 @@ use crate::{
 /// The longest pause after failures, as a multiple of `every`.
 const MAX_BACKOFF_FACTOR: u32 = 10;
 
-/// The longest pause.
+/// The longest pause between two polls.
 const MAX_PAUSE: Duration = Duration::from_hours(24 * 10);
 
-/// The longest pause while another node, which may disappear, polls, and while the purge log is
+/// The longest pause while another node polls, since it may disappear, or while the purge log is
 /// unavailable.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -34,11 +34,11 @@ struct Poller<F: Fleet, A> {
     cell: Arc<PollCell>,
     context: TaskContext<F>,
     lease: Option<F::Lease>,
-    /// The entity tag of the response with the known version.
+    /// The entity tag of the response that contained the known version.
     tag: Option<HeaderValue>,
     failures: u32,
-    /// True if a poll ended without a known version. Responses stored since then may be older than
-    /// the first version, so its arrival counts as a change.
+    /// True if a poll ended without a known version. Stored responses may be older than the first
+    /// version, so the first version then counts as a change.
     has_missed: bool,
 }
 
@@ -47,7 +47,7 @@ struct Poller<F: Fleet, A> {
 enum PollOutcome {
     /// Another node polls.
     NotLeader,
-    /// The version is the known one.
+    /// The version has not changed.
     Unchanged,
     /// The version is new.
     Changed,
@@ -55,7 +55,7 @@ enum PollOutcome {
     Missing,
     /// There was no usable response.
     Failed,
-    /// The version is new but the purge log is unavailable.
+    /// A purge was due, but the purge log is unavailable.
     Unavailable,
 }
 
@@ -130,7 +130,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         }
     }
 
-    /// Returns true if this node holds the lease. Otherwise it reads the leader's result.
+    /// Returns true if this node holds the lease; acquires it if possible. Also reads the fleet's
+    /// result, unless this node held the lease already.
     async fn ensure_leader(&mut self) -> bool {
         if self.lease.as_ref().is_some_and(Lease::is_held) {
             return true;
@@ -144,7 +145,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
                 }
             }
             Ok(None) => {}
-            // Without the last version a change cannot be detected.
+            // Without the last version, this node cannot detect a change, so it gives up the lease.
             Err(LogUnavailable) => self.lease = None,
         }
         self.lease.is_some()
@@ -180,8 +181,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
 
     /// Runs the delayed purges that are due.
     ///
-    /// They are removed only after the purge, so that another node repeats it if this node stops in
-    /// between.
+    /// A delayed purge is removed only after it has run, so that another node repeats it if this
+    /// node stops in between.
     async fn purge_delayed(&self) -> Result<(), LogUnavailable> {
         let Some(record) = self.cell.record() else { return Ok(()) };
         let Some(rest) = record.without_due((self.context.now)()) else { return Ok(()) };
@@ -208,7 +209,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         }
     }
 
-    /// Stores that the source has no version yet, so that its first version counts as a change.
+    /// Stores a record without a version if there is none, so that the first version counts as a
+    /// change.
     async fn apply_missing(&self) -> PollOutcome {
         if self.cell.record().is_none() {
             let none = VersionRecord::new(None, (self.context.now)(), (Vec::new(), None));
@@ -245,9 +247,10 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
     }
 }
 
-/// Returns the pause after an outcome: `every`, or longer after failures.
+/// Returns the pause after an outcome: `every`, longer after failures, shorter if this node is not
+/// the leader or the purge log is unavailable.
 ///
-/// `jitter` shortens or lengthens it by up to 10 %, so that nodes and polls do not run in step.
+/// `jitter` changes the pause by up to 10 %, so that nodes and polls do not run in step.
 fn pause(every: Duration, outcome: PollOutcome, failures: u32, jitter: u8) -> Duration {
     let pause = match outcome {
         PollOutcome::Failed => {

@@ -18,9 +18,9 @@ pub struct Poll {
     pub version: VersionFrom,
     /// The tags to purge when the version changes.
     pub purge: Box<[Box<str>]>,
-    /// The mode of these purges.
+    /// The mode of the poll's purges.
     pub mode: PurgeMode,
-    /// What to fetch after each purge.
+    /// The targets to fetch after each purge.
     pub warm: WarmPlan,
     /// The delay after a change until the tags are purged again, for data that loads late.
     pub delay: Option<Duration>,

@@ -29,7 +29,7 @@ impl Polls {
         self.0.iter().map(|cell| cell.state()).collect()
     }
 
-    /// Updates the metrics about ages.
+    /// Updates the metrics about the polled versions.
     pub(crate) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         for cell in &self.0 {
             cell.update_metrics(now, metrics);
@@ -63,18 +63,19 @@ pub(crate) struct PollCell {
 pub(super) struct VersionRecord {
     /// `None` if no response has had a version.
     pub(super) version: Option<Box<str>>,
-    /// When it was first seen, in milliseconds since the Unix epoch.
+    /// When the version was first seen, in milliseconds since the Unix epoch.
     pub(super) changed_at: u64,
     /// The times of delayed purges in milliseconds, earliest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) again_at: Vec<u64>,
 }
 
-/// The number of delayed purges to keep. Beyond it two of them merge into the later one.
+/// The maximum number of delayed purges. If there are more, the last two merge into the later one.
 const MAX_DELAYED_PURGES: usize = 16;
 
 impl VersionRecord {
-    /// Creates a record first seen now, with pending delayed purges and one more after `delay`.
+    /// Creates the record of a version first seen at `now`. Adds a purge after `delay` to the
+    /// delayed purges `again_at`.
     pub(super) fn new(
         version: Option<Box<str>>,
         now: Timestamp,

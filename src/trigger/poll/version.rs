@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use serde_json_path::{JsonPath, ParseError};
 
-/// The length limit of a version. Longer ones are replaced by a digest, because they are stored and
-/// shown to clients.
+/// The length limit of a version in bytes. Versions are stored and shown to clients, so longer ones
+/// are replaced with a digest.
 const MAX_BYTES: usize = 128;
 
 /// The location of the version in a response.
@@ -24,7 +24,7 @@ pub enum VersionFrom {
 /// How many values a JSON path can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cardinality {
-    /// One: the path has names and indices only.
+    /// At most one: the path has names and indices only.
     One,
     /// Several: the path has a wildcard, a slice, a filter, a list of selectors or descendants.
     Several,
@@ -39,7 +39,7 @@ impl VersionFrom {
 
     /// Returns the version in a response, or `None` if a singular path finds nothing or `null`.
     ///
-    /// Fails if the body has to be JSON and is not.
+    /// Fails if the version is in the payload and the body is not JSON.
     pub(super) fn read(
         &self,
         headers: &HeaderMap,
@@ -70,7 +70,7 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
         [] if cardinality == Cardinality::One => None,
         [] => Some(EMPTY_SET.into()),
         [one] => Some(shorten(one.clone())),
-        // Length prefixes keep different sets apart.
+        // Length prefixes give different sets different digests.
         several => {
             let texts = several.iter().map(|text| format!("{}:{text}", text.len()));
             Some(digest_of(texts.collect::<String>().as_bytes()))
@@ -78,7 +78,7 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
     }
 }
 
-/// Returns the text of a JSON value: strings without quotes.
+/// Returns a JSON value as text, strings without quotes.
 fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

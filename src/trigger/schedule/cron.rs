@@ -19,11 +19,12 @@ pub(crate) const DEFAULT_ZONE: &str = "UTC";
 
 /// A cron expression in a time zone of the IANA database.
 ///
-/// It has five fields as in Vixie cron, with `L`, `W` and `#`, or is a nickname such as `@daily`.
+/// The expression has five fields as in Vixie cron, with `L`, `W` and `#`, or is a nickname such as
+/// `@daily`.
 ///
-/// When clocks go forward, a fixed time that does not exist that day is due at the first moment
-/// after the gap, and repeating times (`*/10`, `*`) in the gap are skipped. When clocks go back, a
-/// fixed time is due once, at its first occurrence, and repeating times are due in both hours.
+/// When clocks go forward, a fixed time in the gap is due at the first moment after the gap, and
+/// repeating times (`*/10`, `*`) in the gap are skipped. When clocks go back, a fixed time is due
+/// once, at its first occurrence, and repeating times are due in both hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CronExpression {
     cron: Cron,
@@ -52,7 +53,7 @@ pub enum CronProblem {
     /// The nickname is unknown.
     #[error("unknown nickname")]
     Nickname,
-    /// No such day exists.
+    /// The expression names a day that no year has.
     #[error("there is no such day in any year")]
     Never,
 }
@@ -191,8 +192,8 @@ fn check_fields(text: &str) -> Result<(), CronError> {
 }
 
 impl CronField {
-    /// Rejects unknown words. The parser accepts day and month names anywhere, and empty list
-    /// elements.
+    /// Returns whether the field has only known words and no empty list element. The parser would
+    /// accept day and month names anywhere, and empty elements.
     fn has_known_words_only(&self, text: &str) -> bool {
         let is_known = |word: &str| {
             word.is_empty() || self.words.iter().any(|known| known.eq_ignore_ascii_case(word))

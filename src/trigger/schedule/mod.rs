@@ -1,9 +1,9 @@
 //! Schedules: purge tags or fetch paths at the times of a cron expression, once for the fleet.
 //!
-//! Every node waits for the same times. At such a time each node appends the same purge under the
-//! same key, and the log accepts the first, so a run survives the failure of any node. One node,
-//! chosen by de-duplication, fetches ahead. The fleet stores the time of the last run: a node that
-//! was suspended or down runs the latest missed time, and only that.
+//! Every node waits for the same times. At a scheduled time, each node appends the same purge under
+//! the same key, and the log accepts only the first. So a run survives the failure of any node. One
+//! node, chosen by de-duplication, fetches ahead. The fleet stores the time of the last run: a node
+//! that was suspended or down makes up for the latest missed run only.
 
 mod cron;
 
@@ -23,8 +23,8 @@ use crate::{
     warm::WarmPlan,
 };
 
-/// The longest sleep between looks at the clock. Timers stop while a machine is suspended, and
-/// clocks can be set.
+/// The longest sleep before the clock is checked again. Timers stop while a machine is suspended,
+/// and clocks can be set.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
 /// The first and the longest delay before a retry.
@@ -43,7 +43,7 @@ pub struct Schedule {
     pub purge: Box<[Box<str>]>,
     /// The mode of the purge.
     pub mode: PurgeMode,
-    /// What to fetch ahead, after the purge if there is one.
+    /// The targets to fetch ahead, after the purge if there is one.
     pub warm: WarmPlan,
 }
 
@@ -53,15 +53,15 @@ impl Schedule {
         self.name.as_deref().unwrap_or(self.cron.as_str())
     }
 
-    /// Returns the key of the state in the fleet: equal for equal schedules, across releases of
-    /// Larder.
+    /// Returns the key of the schedule's state in the fleet. Equal schedules have equal keys,
+    /// across releases of Larder.
     fn id(&self) -> String {
         let digest = digest(&SHA256, self.identity().as_bytes());
         let digest = digest.as_ref().get(..16).unwrap_or_default();
         format!("schedule:{}", const_hex::encode(digest))
     }
 
-    /// Returns everything that distinguishes schedules, one item a line.
+    /// Returns the text that identifies the schedule: all settings, one per line.
     fn identity(&self) -> String {
         let Self { name, cron, purge, mode, warm } = self;
         let mut lines = vec![
@@ -109,7 +109,8 @@ struct ScheduleRunner<F> {
 }
 
 impl<F: Fleet> ScheduleRunner<F> {
-    /// Returns the last completed time: from the fleet, or the current time for a new schedule.
+    /// Returns the time of the last completed run from the fleet, or the current time for a new
+    /// schedule.
     async fn last_completed(&self) -> Timestamp {
         let started = (self.context.now)();
         let mut failures = 0;
@@ -138,7 +139,7 @@ impl<F: Fleet> ScheduleRunner<F> {
         }
     }
 
-    /// Runs the action of this time. Retries until it succeeds or the next time comes.
+    /// Runs the schedule's action. Retries until it succeeds or the next scheduled time comes.
     async fn run_due(&self, due: Timestamp) {
         let next = self.schedule.cron.next_after(due);
         let mut failures = 0;
@@ -174,8 +175,8 @@ impl<F: Fleet> ScheduleRunner<F> {
         Ok(())
     }
 
-    /// Stores the completed time. If the fleet is unreachable, a node that starts may repeat this
-    /// run.
+    /// Stores the time of a completed run. If the fleet is unreachable, a node that starts may
+    /// repeat this run.
     async fn save(&self, done: Timestamp) {
         let _kept = self.context.fleet.set_value(&self.id, &done.seconds().to_string()).await;
     }
@@ -192,7 +193,8 @@ fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
     first.saturating_mul(factor).min(max)
 }
 
-/// Parses the stored time. `None` if it is so far in the future that a clock must have been wrong.
+/// Parses the stored time of the last run. `None` if it is so far in the future that a clock must
+/// have been wrong.
 fn parse_last_run(text: &str, now: Timestamp) -> Option<Timestamp> {
     let done = Timestamp::from_seconds(text.parse().ok()?);
     (done <= now.saturating_add(DEDUP_WINDOW)).then_some(done)

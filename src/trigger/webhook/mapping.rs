@@ -39,12 +39,12 @@ pub enum ValueLocation {
 pub struct MappingRule {
     /// The events that the rule matches. Empty matches all.
     pub events: Box<[Box<str>]>,
-    /// Further conditions, all of which have to hold.
+    /// Conditions on the payload, all of which have to hold.
     pub when: Box<[PayloadCondition]>,
     /// The tags to purge.
     pub purge: Box<[PayloadTemplate]>,
-    /// The users whose responses to purge, named as by claims or a gateway. Without tags, all of
-    /// their responses are purged.
+    /// The users whose responses to purge, by the value of their claim or gateway field. If there
+    /// are no tags, all of their responses are purged.
     pub users: Box<[PayloadTemplate]>,
     /// The mode of the purge.
     pub mode: PurgeMode,
@@ -64,7 +64,7 @@ pub struct PayloadCondition {
 /// The purges of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedPurges {
-    /// The purges: at most one in each mode.
+    /// The purges, at most one for each mode.
     pub purges: Vec<Purge>,
     /// The number of rules that matched.
     pub rules: usize,
@@ -72,11 +72,11 @@ pub struct MappedPurges {
     pub unfilled: usize,
 }
 
-/// A tag, an owner, or both. Both select the owner's responses with the tag.
+/// A tag, an owner, or both. A pair selects the owner's responses with the tag.
 type TagAndOwner = (Option<String>, Option<Arc<str>>);
 
 impl EventMapping {
-    /// Maps a delivery to the webhook of this name.
+    /// Returns the purges of a delivery to the webhook `name`.
     pub fn apply(
         &self,
         name: &str,
@@ -115,7 +115,7 @@ impl EventMapping {
 }
 
 impl ValueLocation {
-    /// Returns the value: a string, or a number as written.
+    /// Returns the value as text; `None` if it is neither a string nor a number.
     pub fn read(&self, headers: &HeaderMap, payload: &Value) -> Option<String> {
         match self {
             Self::Header(name) => headers.get(name)?.to_str().ok().map(str::to_owned),
@@ -176,7 +176,7 @@ fn rendered(
     for template in templates {
         let rendered = template.render(payload, LIMITS.0)?;
         unfilled += usize::from(rendered.is_empty());
-        // Stored responses have no longer tags, and users no longer names.
+        // No stored response has a longer tag, and no user a longer name.
         texts.extend(rendered.into_iter().filter(|text| text.len() <= tag::MAX_LENGTH));
     }
     Ok((texts, unfilled))
@@ -231,7 +231,7 @@ mod tests {
         texts.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect()
     }
 
-    /// Returns digests that reveal no user.
+    /// Returns a fake owner that contains only the length of the claim.
     fn owners(issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         assert_eq!(issuer, None);
         vec![format!("owner-{}", claim.len()).into()]

@@ -29,14 +29,14 @@ pub(super) const PATH_PREFIX: &str = "/_larder/webhooks/";
 /// A webhook: how its deliveries are verified, and what they purge.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The name, which is the last segment of its path.
+    /// The name, which is the last segment of the webhook's path.
     pub name: Box<str>,
-    /// The signature scheme of its deliveries.
+    /// The signature scheme of the webhook's deliveries.
     pub scheme: SignatureScheme,
     /// The mapping from events to purges.
     pub mapping: EventMapping,
-    /// The locations of the delivery id; the first with a value counts. A repeated delivery does
-    /// not purge again.
+    /// The locations of the delivery id; the first with a value counts. A delivery with a known id
+    /// does not purge again.
     pub ids: Box<[ValueLocation]>,
     /// The handshake of the sender.
     pub handshake: Handshake,
@@ -47,14 +47,14 @@ pub struct Webhook {
 pub enum Handshake {
     #[default]
     None,
-    /// Slack's `url_verification`: responds with the challenge.
+    /// Slack's `url_verification`, to which Larder responds with the challenge.
     Slack,
 }
 
 /// The action that a verified delivery requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryAction {
-    /// An event.
+    /// Run the purges of an event.
     Purge {
         /// The purges of the event.
         mapped: MappedPurges,
@@ -79,7 +79,7 @@ pub enum DeliveryError {
 }
 
 impl Webhook {
-    /// Verifies and maps a delivery.
+    /// Verifies a delivery, and returns the action that it requires.
     pub fn plan(
         &self,
         delivery: &Delivery<'_>,

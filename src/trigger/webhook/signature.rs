@@ -26,8 +26,8 @@ use crate::field::Timestamp;
 
 /// The signature scheme of a webhook.
 ///
-/// Every scheme accepts several secrets, so that they can be rotated without a gap. It tries each
-/// of them and compares in constant time.
+/// Every scheme accepts several secrets, so that they can be rotated without a gap. Each secret is
+/// tried, and the comparison takes constant time.
 #[derive(Clone)]
 pub enum SignatureScheme {
     /// The secret itself, in a field.
@@ -45,7 +45,7 @@ pub enum SignatureScheme {
 pub enum HeaderProof {
     /// The sender has the secret.
     Complete,
-    /// Nothing yet. The signature has to match the body.
+    /// Nothing yet: the signature covers the body, which must be read first.
     NeedsBody,
 }
 

@@ -50,7 +50,7 @@ pub enum TemplateProblem {
     Control,
 }
 
-/// The tags would exceed the limit.
+/// The tags of a delivery exceed a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTags;
 

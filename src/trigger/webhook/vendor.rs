@@ -22,15 +22,15 @@ pub const DEFAULT_TOLERANCE: Duration = Duration::from_mins(5);
 pub enum Vendor {
     /// Standard Webhooks, as sent by Svix and compatible senders.
     Standard,
-    /// GitHub. Neither id and event nor a time are signed.
+    /// GitHub. Signs only the body: neither id nor event, and no time.
     GitHub,
     /// Stripe.
     Stripe,
-    /// Shopify. Neither id and topic nor a time are signed.
+    /// Shopify. Signs only the body: neither id nor topic, and no time.
     Shopify,
     /// Slack's Events API.
     Slack,
-    /// GitLab. It sends the secret itself and signs nothing.
+    /// GitLab. Sends the secret itself and signs nothing.
     GitLab,
 }
 
@@ -81,8 +81,8 @@ impl Vendor {
         }
     }
 
-    /// Returns the locations of the delivery id, which is the same when repeated. The first with a
-    /// value counts.
+    /// Returns the locations of the delivery id; the first with a value counts. Repeated deliveries
+    /// have the same id.
     pub fn ids(self) -> Vec<ValueLocation> {
         let location = match self {
             Self::Standard => return StandardWebhooks::ids().map(ValueLocation::Header).into(),
@@ -90,7 +90,7 @@ impl Vendor {
             Self::Slack => payload("$.event_id"),
             Self::GitHub => Some(header("x-github-delivery")),
             Self::Shopify => Some(header("x-shopify-webhook-id")),
-            // Not `X-Gitlab-Event-UUID`, which deliveries share if one led to another.
+            // Not `X-Gitlab-Event-UUID`, which is the same for deliveries that trigger each other.
             Self::GitLab => Some(header("idempotency-key")),
         };
         location.into_iter().collect()
@@ -105,7 +105,7 @@ fn payload(path: &str) -> Option<ValueLocation> {
     json_path::parse(path).ok().map(ValueLocation::Payload)
 }
 
-/// SHA-256 in hexadecimal digits. The older `X-Hub-Signature` is ignored.
+/// Returns GitHub's format: SHA-256 in hexadecimal digits. The older `X-Hub-Signature` is ignored.
 fn github() -> HmacFormat {
     HmacFormat {
         header: HeaderName::from_static("x-hub-signature-256"),

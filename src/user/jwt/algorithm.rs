@@ -88,7 +88,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// Returns the HMAC algorithm, for a shared secret.
+    /// Returns the HMAC algorithm; `None` if tokens are signed with a private key.
     pub(super) const fn hmac(self) -> Option<hmac::Algorithm> {
         match self {
             Self::Hs256 => Some(hmac::HMAC_SHA256),
@@ -98,7 +98,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// Returns the signature algorithm, for a public key.
+    /// Returns the signature algorithm of a public key; `None` for HMAC.
     pub(super) fn signature(self) -> Option<&'static dyn VerificationAlgorithm> {
         match self {
             Self::Hs256 | Self::Hs384 | Self::Hs512 => None,

@@ -58,7 +58,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// Parses a string.
+/// Parses a JSON string; `None` if the text is anything else.
 pub(crate) fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }

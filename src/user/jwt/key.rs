@@ -39,16 +39,16 @@ pub struct KeyFingerprint(u128);
 /// The reason why a text is not a public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// No block between `BEGIN` and `END`.
+    /// The text has no block between `BEGIN` and `END`.
     #[error("expected a public key in PEM, between `-----BEGIN PUBLIC KEY-----` and `-----END …`")]
     NoPem,
-    /// A private key.
+    /// The text is a private key.
     #[error("expected a public key, not a private one")]
     Private,
-    /// A certificate.
+    /// The text is a certificate.
     #[error("expected a public key, not a certificate; `openssl x509 -pubkey -noout` extracts it")]
     Certificate,
-    /// An unsupported type of key.
+    /// The text is a key of an unsupported type.
     #[error("expected an RSA key of 2,048 to 8,192 bits, or a P-256, P-384 or Ed25519 key")]
     Unsupported,
 }

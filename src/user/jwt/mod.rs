@@ -21,8 +21,8 @@ pub(crate) const MAX_LENGTH: usize = 8 << 10;
 /// Tolerance for `nbf` and `iat` in the future, since clocks differ. `exp` has none.
 const LEEWAY: Duration = Duration::from_mins(1);
 
-/// Header parameters for unsupported features: extensions, keys in or by reference of the token,
-/// encryption, compression, other encodings.
+/// Header parameters for unsupported features: extensions, keys that the token contains or refers
+/// to, encryption, compression, other encodings.
 const UNSUPPORTED_PARAMETERS: [&str; 9] =
     ["crit", "jku", "jwk", "x5u", "x5c", "enc", "zip", "b64", "epk"];
 

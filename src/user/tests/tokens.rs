@@ -36,7 +36,7 @@ fn a_remembered_token_ends_with_its_exp() {
     }
 }
 
-/// Each of these is forwarded unchanged and affects no stored response.
+/// Each invalid token is forwarded unchanged and affects no stored response.
 #[test]
 fn what_is_no_valid_token_proves_nothing() {
     let users = by_secret();

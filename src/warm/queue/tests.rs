@@ -1,4 +1,4 @@
-//! The queue under its budget: concurrency, pace, size and deduplication.
+//! Tests of the queue: concurrency, pace, size and deduplication.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ use crate::{
     warm::{ClientProfile, WarmClients, WarmTarget},
 };
 
-/// Fetches that end when the gate opens.
+/// A fetcher whose fetches end when the gate opens.
 struct GatedFetcher {
     gate: Gate,
     began: Mutex<Vec<(Instant, String)>>,
@@ -25,7 +25,7 @@ struct GatedFetcher {
 }
 
 impl GatedFetcher {
-    /// Creates a fetcher of which this many fetches end without the gate.
+    /// Creates a fetcher. The first `count` fetches end without the gate.
     fn allowing(count: usize) -> Arc<Self> {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { gate: Gate::new(count), began: Mutex::default(), running, most })
@@ -183,7 +183,7 @@ async fn a_fetch_that_takes_too_long_is_given_up() {
     assert_eq!((fetch.targets().len(), counted(&metrics, "given-up")), (3, 2));
 }
 
-/// Fetches that end at once, with the outcome that their target names.
+/// A fetcher whose fetches end at once, with the outcome that their target names.
 struct ScriptedFetcher;
 
 impl WarmFetcher for ScriptedFetcher {

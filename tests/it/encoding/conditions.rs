@@ -158,23 +158,150 @@ async fn a_range_is_one_of_the_stored_body_unless_if_range_names_a_form() {
 #[tokio::test]
 async fn a_response_dated_alone_gets_tags_for_its_forms() {
     within(async {
-        let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
         let response = OriginResponse::fresh(json(4096))
             .with("content-type", "text/plain")
-            .with("last-modified", modified);
+            .with("last-modified", MODIFIED);
         let origin = origin_of(response).await;
         let proxy = Proxy::with(&origin.url(), ROUTE);
         get(&proxy, "/a", &[]).await;
         let br = get(&proxy, "/a", &[BROWSER]).await;
         assert!(br.etag().contains("--br-"), "{}", br.etag());
-        assert_eq!(br.header("last-modified"), Some(modified));
+        assert_eq!(br.header("last-modified"), Some(MODIFIED));
         assert_eq!(get(&proxy, "/a", &[]).await.header("etag"), None);
         let current = [BROWSER, ("if-none-match", br.etag())];
         assert_eq!(get(&proxy, "/a", &current).await.status(), 304);
-        let since = [BROWSER, ("if-modified-since", modified)];
+        let since = [BROWSER, ("if-modified-since", MODIFIED)];
         assert_eq!(get(&proxy, "/a", &since).await.status(), 304);
         let other = format!("\"0{}", &br.etag()[2..]);
         assert_eq!(get(&proxy, "/a", &[BROWSER, ("if-none-match", &other)]).await.status(), 200);
+    })
+    .await;
+}
+
+const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// A response with both validators.
+fn dated(content_type: &str) -> OriginResponse {
+    OriginResponse::fresh(json(4096))
+        .with("content-type", content_type)
+        .with("etag", "\"v1\"")
+        .with("last-modified", MODIFIED)
+}
+
+const TEXT: &str = "text/plain";
+const IMAGE: &str = "image/png";
+
+#[tokio::test]
+async fn a_304_by_date_names_no_form() {
+    within(async {
+        let tagless = OriginResponse::fresh(json(4096))
+            .with("content-type", TEXT)
+            .with("last-modified", MODIFIED);
+        let since = ("if-modified-since", MODIFIED);
+        for (response, expected) in
+            [(dated(TEXT), "W/\"v1\""), (tagless, "-"), (dated(IMAGE), "\"v1\"")]
+        {
+            let origin = origin_of(response).await;
+            let proxy = Proxy::with(&origin.url(), ROUTE);
+            // The client may have the form that the origin sent, or any other.
+            for cache in ["MISS", "HIT"] {
+                for fields in [&[BROWSER, since][..], &[since]] {
+                    let target = format!("/{}", fields.len());
+                    let reply = get(&proxy, &target, fields).await;
+                    assert_eq!((reply.status(), reply.cache()), (304, cache));
+                    assert_eq!(reply.etag(), expected, "{fields:?}");
+                    assert_eq!(reply.header("last-modified"), Some(MODIFIED));
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_tag_of_a_304_by_date_validates_every_form_and_resumes_none() {
+    within(async {
+        let origin = origin_of(dated(TEXT)).await;
+        let proxy = Proxy::with(&origin.url(), ROUTE);
+        get(&proxy, "/a", &[]).await;
+        let tag = "W/\"v1\"";
+        for fields in [&[BROWSER][..], &[]] {
+            let current = [fields, &[("if-none-match", tag)]].concat();
+            let reply = get(&proxy, "/a", &current).await;
+            assert_eq!((reply.status(), reply.cache()), (304, "HIT"));
+            let part = [fields, &[("range", "bytes=9-"), ("if-range", tag)]].concat();
+            assert_eq!(get(&proxy, "/a", &part).await.status(), 200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_date_resumes_no_response_that_has_forms() {
+    within(async {
+        let part = [("range", "bytes=9-"), ("if-range", MODIFIED)];
+        for (response, toml, status) in
+            [(dated(TEXT), ROUTE, 200), (dated(TEXT), "", 206), (dated(IMAGE), ROUTE, 206)]
+        {
+            let origin = origin_of(response).await;
+            let proxy = Proxy::with(&origin.url(), toml);
+            get(&proxy, "/a", &[]).await;
+            // Clients ask for parts without a coding.
+            for accepted in [BROWSER.1, "identity", "identity;q=1, *;q=0", ""] {
+                let fields = [&part[..], &[("accept-encoding", accepted)]].concat();
+                let reply = get(&proxy, "/a", &fields).await;
+                assert_eq!((reply.status(), reply.cache()), (status, "HIT"), "{accepted}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_origin_continues_no_form() {
+    within(async {
+        // An origin that knows nothing of forms.
+        let origin = ScriptedOrigin::start(|request| {
+            let is_current = |name: &str| request.header(name).is_none_or(|it| it == "\"v1\"");
+            if !is_current("if-match") {
+                return OriginResponse::status(412, "");
+            }
+            match request.header("range") {
+                Some(_) => OriginResponse::status(206, "x").with("content-range", "bytes 9-9/4096"),
+                None => dated(TEXT),
+            }
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), ROUTE);
+        get(&proxy, "/a", &[]).await;
+        let tag = get(&proxy, "/a", &[BROWSER]).await.etag().to_owned();
+        let range = ("range", "bytes=9-9");
+        assert_eq!(get(&proxy, "/a", &[BROWSER, range, ("if-match", &tag)]).await.status(), 412);
+        assert_eq!(get(&proxy, "/a", &[BROWSER, ("if-match", &tag)]).await.status(), 200);
+        assert_eq!(get(&proxy, "/a", &[range, ("if-match", "\"v1\"")]).await.status(), 206);
+        // Nothing is stored for this target.
+        let dated = [range, ("if-range", MODIFIED)];
+        assert_eq!(get(&proxy, "/b", &dated).await.status(), 200);
+        assert_eq!(get(&proxy, "/c", &[range]).await.status(), 206);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_passed_304_by_date_names_no_form() {
+    within(async {
+        let origin = ScriptedOrigin::always(
+            OriginResponse::status(304, "")
+                .with("etag", "\"v1\"")
+                .with("cache-control", "no-store"),
+        )
+        .await;
+        for (toml, expected) in [(ROUTE, "W/\"v1\""), ("", "\"v1\"")] {
+            let proxy = Proxy::with(&origin.url(), toml);
+            // Nothing is stored, so the origin responds.
+            let reply = send(&proxy, "HEAD", "/a", &[("if-modified-since", MODIFIED)]).await;
+            assert_eq!((reply.status(), reply.etag()), (304, expected));
+        }
     })
     .await;
 }

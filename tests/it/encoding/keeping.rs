@@ -2,8 +2,13 @@
 
 use futures_util::future::join_all;
 
-use super::{BROWSER, ROUTE, encodable, get, json, made, origin_of, until_coded};
-use crate::support::{proxy::Proxy, redis::Redis, script::ScriptedOrigin, within};
+use super::{BROWSER, ROUTE, encodable, get, json, made, origin_of, send, until_coded};
+use crate::support::{
+    proxy::Proxy,
+    redis::Redis,
+    script::{OriginResponse, ScriptedOrigin},
+    within,
+};
 
 #[tokio::test]
 async fn many_that_ask_at_once_share_one_encoding() {
@@ -21,6 +26,37 @@ async fn many_that_ask_at_once_share_one_encoding() {
         assert_eq!((made(&proxy).await, origin.requests()), (1, 1));
     })
     .await;
+}
+
+#[test]
+fn a_response_that_is_replaced_while_it_waits_is_not_encoded() {
+    // Encoders get no thread while the only one is in use.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(within(async {
+        let origin = ScriptedOrigin::start(|request| match &*request.method {
+            "PUT" => OriginResponse::status(204, ""),
+            _ => encodable(format!("{}{}", json(40_000), request.before)),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), ROUTE);
+        let (open, closed) = std::sync::mpsc::channel::<()>();
+        let gate = tokio::task::spawn_blocking(move || closed.recv());
+        for path in ["/first", "/a"] {
+            get(&proxy, path, &[]).await;
+            assert_eq!(get(&proxy, path, &[BROWSER]).await.summary(), "200 HIT -");
+        }
+        send(&proxy, "PUT", "/a", &[]).await;
+        assert_eq!(get(&proxy, "/a", &[]).await.cache(), "MISS");
+        drop(open);
+        assert!(gate.await.unwrap().is_err());
+        until_coded(&proxy, "/a", "br").await;
+        until_coded(&proxy, "/first", "br").await;
+        assert_eq!(made(&proxy).await, 2);
+    }));
 }
 
 #[tokio::test]

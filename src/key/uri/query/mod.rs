@@ -15,9 +15,9 @@ pub(crate) use values::{DefaultValue, ValueRule};
 pub(crate) use crate::field::form::{decoded, pairs};
 use pair::{is_ambiguous, name_of};
 
-/// The parameters that are part of the key, and whether their order is.
+/// The query parameters that are part of the key, their order, and those that reach the origin.
 ///
-/// By default all are: RFC 9111 §2 defines no equivalence of different target URIs.
+/// By default, the key contains all: RFC 9111 §2 defines no equivalence of different target URIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRule {
     /// Parameters that the key omits.
@@ -28,18 +28,18 @@ pub struct QueryRule {
     pub order: QueryOrder,
     /// The parameters that reach the origin.
     pub forwarding: QueryForwarding,
-    /// The values that make no difference.
+    /// The values of a parameter that are equivalent.
     pub values: ValueRule,
 }
 
 /// The query parameters that reach an origin whose response may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryForwarding {
-    /// Those in the key, so the origin cannot respond by any other.
+    /// Parameters in the key, so no other parameter can affect a response.
     #[default]
     Kept,
-    /// All of them. If the origin uses one that the key omits, each client can change the response
-    /// that others get.
+    /// All parameters. If the origin uses one that the key omits, each client can change the
+    /// response that others get.
     All,
 }
 
@@ -83,7 +83,8 @@ impl QueryRule {
             && !self.ignore.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Returns whether a text repeats the value of a parameter that is sent but not in the key.
+    /// Returns whether a text repeats the value of a parameter that the origin receives but the key
+    /// omits.
     pub fn leaks_into(&self, query: &str, text: &[u8]) -> bool {
         if self.forwarding == QueryForwarding::Kept || self.keeps_all() {
             return false;

@@ -11,16 +11,16 @@ use super::{
 };
 use crate::field::form::{decoded, pairs};
 
-/// The values of parameters that make no difference. The origin receives what the key has.
+/// The values of parameters that are equivalent. The origin receives the query in the key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ValueRule {
     /// Parameters whose value is a list, separated by commas, in any order.
     pub lists: Box<[NamePattern]>,
-    /// Parameters that are left out with their default.
+    /// Parameters that the key omits if they have their default.
     pub defaults: Box<[DefaultValue]>,
 }
 
-/// The value that a parameter has if it is left out.
+/// The default of a parameter, which requests may omit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefaultValue {
     /// The decoded name.
@@ -61,8 +61,8 @@ impl ValueRule {
         Some(changed.map_or(query, Cow::Owned))
     }
 
-    /// Returns the query for the tags of its response: lists are sorted, and parameters that are
-    /// left out have their defaults.
+    /// Returns the query from which the tags of its response are made: lists are sorted, and
+    /// omitted parameters have their defaults.
     pub fn with_defaults<'a>(&self, query: Option<&'a str>) -> Option<Cow<'a, str>> {
         if self.is_empty() {
             return query.map(Cow::Borrowed);
@@ -101,7 +101,8 @@ impl ValueRule {
             && !query.split('&').any(is_ambiguous)
     }
 
-    /// Returns a pair with its list in order, if it has one and it is not.
+    /// Returns a pair with its list sorted; `None` if it has no list, or the list is already
+    /// sorted.
     fn sorted_list(&self, pair: &str) -> Option<String> {
         let (name, value) = pair.split_once('=')?;
         let decoded_name = decoded(name);

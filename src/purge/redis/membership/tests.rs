@@ -1,4 +1,4 @@
-//! When a purge is acknowledged, given the nodes and their positions.
+//! Tests when a purge is acknowledged, given the nodes and their positions.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn appended(age: Duration, nodes: &[MemberRow], now: Instant) -> (Membership, Ap
     (membership, AppendedRecord::new(position(5), now, &snapshot, TTL))
 }
 
-/// Applied, total, missing.
+/// Returns the applied and the total number of nodes, and the missing nodes.
 fn judged(
     membership: &Membership,
     appended: &AppendedRecord,
@@ -93,7 +93,7 @@ fn a_node_without_a_lease_serves_its_responses_for_a_while() {
         assert_eq!(membership.ack_status(&appended, now).recheck_at, Some(now + TTL));
         assert_eq!(judged(&membership, &appended, now + TTL), (1, 2, vec![]), "{left}");
     }
-    // Its lease ends before that time is over.
+    // The lease of the other node ends after 200 ms, before `TTL` is over.
     let (membership, appended) = appended(OLD, &[row(OTHER, 200, 4)], now);
     assert_eq!(judged(&membership, &appended, now + TTL / 2), (1, 2, vec![2]));
     assert_eq!(judged(&membership, &appended, now + TTL), (1, 2, vec![]));

@@ -1,4 +1,4 @@
-//! Tests of poll requests and of how responses are read.
+//! Tests of poll requests and of the parsing of responses.
 
 use std::sync::Arc;
 

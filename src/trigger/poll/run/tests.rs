@@ -18,7 +18,7 @@ use crate::{fence::PurgeMode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A server whose version the test sets, and which records the times of requests.
+/// A server with a version that the test sets. It records the times of requests.
 #[derive(Clone, Default)]
 struct Data(Arc<Mutex<Inner>>);
 

@@ -1,4 +1,4 @@
-//! Secrets that are sent as they are.
+//! Secrets that senders put into a field as they are.
 
 use http::{HeaderMap, HeaderName, header};
 

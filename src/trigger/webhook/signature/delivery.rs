@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use crate::field::Timestamp;
 
-/// The number of digests read from one delivery. Rotating secrets takes fewer.
+/// The maximum number of digests read from one delivery. Senders that rotate secrets send fewer.
 pub(super) const MAX_DIGESTS: usize = 8;
 
-/// The parts of a delivery that signatures cover.
+/// The parts of a delivery that signature schemes check.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// The request's fields.
@@ -52,7 +52,7 @@ pub(super) fn verify_digests(
     verify_any_equal(expected.iter().map(AsRef::as_ref), &digests)
 }
 
-/// Compares every pair in constant time.
+/// Verifies that a given value equals an expected one. Compares every pair in constant time.
 pub(super) fn verify_any_equal<'a>(
     expected: impl Iterator<Item = &'a [u8]>,
     given: &[&[u8]],
@@ -74,7 +74,7 @@ pub(super) fn required_field<'a>(
     value.map(str::trim).ok_or_else(|| SignatureError::MissingField(name.clone()))
 }
 
-/// Checks that a time is within the tolerance. `header` is its field.
+/// Checks that a time is within the tolerance. `header` is the field that contains it.
 pub(super) fn check_timestamp(
     text: &str,
     now: Timestamp,
@@ -87,8 +87,8 @@ pub(super) fn check_timestamp(
     if u128::from(apart) <= tolerance.as_millis() { Ok(()) } else { Err(SignatureError::Timestamp) }
 }
 
-/// Parses seconds or milliseconds. Numbers that count as milliseconds would be past the year 5000
-/// in seconds.
+/// Parses seconds or milliseconds, and returns milliseconds. A number counts as milliseconds if it
+/// would be past the year 5000 in seconds.
 fn parse_timestamp(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse::<u64>().ok().filter(|_| is_number)?;

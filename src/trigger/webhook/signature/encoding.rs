@@ -5,9 +5,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 /// The encoding of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Two hexadecimal digits a byte, in either case.
+    /// Two hexadecimal digits per byte, in either case.
     Hex,
-    /// RFC 4648 §4 or §5, with or without padding.
+    /// Base64 or base64url (RFC 4648 §4 and §5), with or without padding.
     Base64,
 }
 
@@ -25,7 +25,7 @@ impl Encoding {
     /// Decodes a digest. `None` if the text is empty or not in this encoding.
     pub(super) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
-            // `decode` would accept a `0x` prefix.
+            // `const_hex::decode` would accept a `0x` prefix.
             Self::Hex => const_hex::decode(text).ok().filter(|bytes| 2 * bytes.len() == text.len()),
             Self::Base64 => decode_base64(text),
         }

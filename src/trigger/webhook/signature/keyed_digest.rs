@@ -85,7 +85,8 @@ impl HmacScheme {
         })
     }
 
-    /// Returns the digests in the field.
+    /// Returns the digests in a delivery's fields. Skips text without the prefix or in another
+    /// encoding.
     fn digests(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
         let lines =
             headers.get_all(&self.format.header).iter().filter_map(|line| line.to_str().ok());

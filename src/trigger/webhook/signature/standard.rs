@@ -18,7 +18,7 @@ const SECRET_PREFIX: &str = "whsec_";
 /// The prefix of an HMAC. Other prefixes denote other kinds of signatures.
 const VERSION: &str = "v1,";
 
-/// An HMAC-SHA256 of `{id}.{timestamp}.{body}`, in base64.
+/// The scheme of Standard Webhooks: an HMAC-SHA256 of `{id}.{timestamp}.{body}`, in base64.
 ///
 /// Source: standard-webhooks, "Signature scheme".
 #[derive(Clone)]
@@ -27,21 +27,21 @@ pub struct StandardWebhooks {
     tolerance: Duration,
 }
 
-/// The field names of a delivery.
+/// The names of the fields with the id, time and signature of a delivery.
 struct FieldNames {
     id: HeaderName,
     timestamp: HeaderName,
     signature: HeaderName,
 }
 
-/// The names of the specification.
+/// The field names of the specification.
 const STANDARD: FieldNames = FieldNames {
     id: HeaderName::from_static("webhook-id"),
     timestamp: HeaderName::from_static("webhook-timestamp"),
     signature: HeaderName::from_static("webhook-signature"),
 };
 
-/// The older names of Svix.
+/// The older field names of Svix.
 const SVIX: FieldNames = FieldNames {
     id: HeaderName::from_static("svix-id"),
     timestamp: HeaderName::from_static("svix-timestamp"),
@@ -56,7 +56,7 @@ impl StandardWebhooks {
         Some(Self { keys, tolerance })
     }
 
-    /// Returns the fields that may carry the delivery id, which is signed. The first with a value
+    /// Returns the names of the fields for the delivery id, which is signed. The first with a value
     /// counts.
     pub fn ids() -> [HeaderName; 2] {
         [STANDARD.id, SVIX.id]

@@ -1,4 +1,4 @@
-//! Signatures of Stripe.
+//! The signature scheme of Stripe.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
 
 const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
 
-/// An HMAC-SHA256 of `{t}.{body}`, in hexadecimal digits.
+/// The scheme of Stripe: an HMAC-SHA256 of `{t}.{body}`, in hexadecimal digits.
 ///
 /// Time and digests are in `Stripe-Signature: t=…,v1=…`. The key is the secret as it is, including
 /// `whsec_`.
@@ -56,7 +56,7 @@ impl Stripe {
     }
 }
 
-/// Returns the values of this name in the field.
+/// Returns the values with this name in `Stripe-Signature`.
 fn members<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(HEADER).iter().filter_map(|line| line.to_str().ok());
     lines

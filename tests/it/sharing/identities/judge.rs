@@ -130,11 +130,13 @@ fn validity(world: &World, sent: &Sent) -> Result<(), String> {
             }
             _ => {}
         }
-        if world.refused_since(credential).is_some_and(|refused| refused + SPREADING < *at) {
-            return Err("an answer to a credential that was refused".to_owned());
+        let late =
+            |since: Option<f64>| since.map(|since| at - since).filter(|passed| *passed > SPREADING);
+        if let Some(passed) = late(world.refused_since(credential)) {
+            return Err(format!("an answer {passed:.3} s after its credential was refused"));
         }
-        if world.denied_since(credential, target).is_some_and(|denied| denied + SPREADING < *at) {
-            return Err("an answer where access was denied".to_owned());
+        if let Some(passed) = late(world.denied_since(credential, target)) {
+            return Err(format!("an answer {passed:.3} s after access was denied"));
         }
     }
     Ok(())
