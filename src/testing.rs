@@ -140,12 +140,13 @@ pub mod redis {
 }
 pub mod server {
     pub use crate::server::{
-        BoundAddress, ClientBodyError, Connection, Drain, Handler, Incoming, LimitedBody, Listener,
-        ListenerCounters, Settings, serve,
+        BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
+        ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters, PlainRequest,
+        ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {
-        pub use crate::server::fuzzed::{count, heads};
+        pub use crate::server::fuzzed::{count, fast_requests, heads};
     }
     pub mod tls {
         pub use crate::server::tls::{Certificates, server_config};

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit fast-path models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics
 # LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
@@ -20,12 +20,13 @@ export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 export RUST_BACKTRACE=0
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
+steps=(format lint unit fast-path models checker build instructions conformance httpbin json-server connections webhooks frameworks graphql events memory soak chaos fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
   [lint]='Lints (cargo clippy, warnings are errors)'
   [unit]='Unit and integration tests (cargo test)'
+  [fast-path]='The integration tests again, with every plain request on the fast path'
   [models]='The body tee and the table of flights in many orders of threads'
   [checker]='Purges against faults, 200,000 requests of random users, and the planted bugs that have to be found'
   [build]='The binary under test (profile optimized)'
@@ -158,6 +159,7 @@ python_packages() {
 run_format() { cargo fmt --check; cargo fmt --check --manifest-path bench/bare/Cargo.toml; }
 run_lint() { cargo clippy --locked --all-targets -- -D warnings; }
 run_unit() { need redis-server=redis-server; cargo test --locked; }
+run_fast_path() { need redis-server=redis-server; LARDER_TEST_FAST_PATH=eager cargo test --locked --test it; }
 run_models() { cargo test --locked --features models --lib models::; }
 run_checker() {
   need redis-server=redis-server

@@ -57,6 +57,17 @@ fuzz_target!(|input: (u8, &[u8])| {
     let counted = fuzzed::count(&bytes, usize::from(piece));
     assert_eq!(counted, (heads.ranges.len(), heads.refused), "however the bytes arrive");
 
+    for is_eager in [false, true] {
+        let fast = fuzzed::fast_requests(&bytes, usize::from(piece), is_eager);
+        assert_eq!(fast.count, counted, "whoever takes the requests");
+        for (number, line) in fast.taken {
+            assert!(heads.refused.is_none_or(|refused| number + 1 < refused));
+            let head = &bytes[heads.ranges[number].clone()];
+            let head = std::str::from_utf8(head).expect("plain");
+            assert!(head.starts_with(&format!("{line} HTTP/1.1\r\n")), "{line}: {head:?}");
+        }
+    }
+
     for (number, seen) in seen_by_hyper(&bytes).into_iter().enumerate() {
         if heads.refused.is_some_and(|refused| number + 1 >= refused) {
             return;

@@ -45,8 +45,8 @@ use crate::{
     },
     purge::PurgeLog,
     server::{
-        self, BoundAddress, Drain, Listener, ListenerCounters, RefusedRequest, TcpOptions,
-        tls::Certificates,
+        self, BoundAddress, Drain, FastPathMode, Listener, ListenerCounters, RefusedRequest,
+        TcpOptions, tls::Certificates,
     },
     store::TieredStore,
     telemetry::{AccessLog, Metrics, ReloadResult, log::LogQueue},
@@ -108,6 +108,8 @@ pub struct NodeDependencies {
     pub access_log: Box<dyn Write + Send>,
     /// The threads that serve connections.
     pub workers: Workers,
+    /// When hits are responded to without hyper. Tests set it.
+    pub fast_path: FastPathMode,
 }
 
 impl Node {
@@ -116,7 +118,7 @@ impl Node {
     /// Connections are served on the current runtime or on dedicated threads. If starting fails,
     /// everything that was started is stopped.
     pub fn start(config: &Config, options: NodeDependencies) -> anyhow::Result<Self> {
-        let NodeDependencies { clock, access_log, workers } = options;
+        let NodeDependencies { clock, access_log, workers, fast_path } = options;
         let metrics = Metrics::new();
         let log_queue = AccessLog::queue(access_log, metrics.access_log_dropped.clone());
         let log_queue = log_queue.context("cannot start the access log")?;
@@ -141,6 +143,7 @@ impl Node {
         );
         let settings = server::Settings {
             on_refusal: Some(log_refusals(&pipeline)),
+            fast_path,
             ..assemble::server(config, certificates.clone())?
         };
         let settings = Arc::new(settings);

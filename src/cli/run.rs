@@ -23,6 +23,7 @@ use crate::{
     origin::ServerUrl,
     pipeline::Clock,
     redis,
+    server::FastPathMode,
     telemetry::log::{StderrLog, unbuffered},
 };
 
@@ -173,6 +174,7 @@ async fn serve(
         clock: Clock::System,
         access_log: stdout(),
         workers: Workers::per_core(),
+        fast_path: FastPathMode::default(),
     };
     let node = Arc::new(Node::start(&config, options)?);
     log_addresses(&node);

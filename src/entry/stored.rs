@@ -342,6 +342,11 @@ impl StoredResponse {
         self.bytes.slice(self.ends.body()..)
     }
 
+    /// Returns the body, without a reference to it.
+    pub fn body_bytes(&self) -> &[u8] {
+        self.bytes.get(self.ends.body()..).unwrap_or_default()
+    }
+
     /// Returns whether a part of its memory is shared, as while a client receives the body.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique() || self.forms.are_being_read()

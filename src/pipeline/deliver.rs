@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     head_cache::{HeadCache, HeadKey},
     observed_body::{BodyObserver, ObservedBody},
     range_body::RangeBody,
+    received_request::ReceivedRequest,
     representation::{self, Representation},
     selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
@@ -84,7 +85,7 @@ impl CacheDecision {
         Self { collapsed: Collapsed::Yes, ..self }
     }
 
-    fn outcome(self) -> CacheOutcome {
+    pub(super) fn outcome(self) -> CacheOutcome {
         CacheOutcome { result: self.result, reason: self.reason }
     }
 
@@ -131,15 +132,15 @@ fn cached_value(status: CacheStatus) -> HeaderValue {
 }
 
 /// Responds with a fresh stored response. The hot path: no await, no full copy, no lock.
-pub(super) fn hit<B>(
+pub(super) fn hit(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
-    request: &Request<B>,
+    request: &ReceivedRequest<'_>,
     (presence, form): (FieldPresence, Representation<'_>),
 ) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
-    let (method, headers) = (request.method(), request.headers());
+    let (method, headers) = (request.method, request.headers);
     let responder = Responder { config, route, received, method, headers };
     let (head, content, length) = responder.select_fresh((presence, form), decision);
     let status = head.status();
@@ -368,7 +369,7 @@ impl Responder<'_> {
         (head, full_body(form), form.body_length())
     }
 
-    fn select_stored(
+    pub(super) fn select_stored(
         &self,
         form: Representation<'_>,
         decision: CacheDecision,

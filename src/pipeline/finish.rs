@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode};
 
 use super::{
     clock::ReceivedAt, config_snapshot::ConfigSnapshot, ingress::requested_host,
-    sensitive::shown_path, state::Pipeline,
+    received_request::ReceivedRequest, sensitive::shown_path, state::Pipeline,
 };
 use crate::{
     forward::request_id::{self, RequestId},
@@ -105,11 +105,11 @@ impl Drop for RequestAccounting {
 
 /// Reports a request whose complete response is available. Borrows everything, since this is the
 /// hot path.
-pub(super) fn record_hit<B>(
+pub(super) fn record_hit(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
-    request: &Request<B>,
+    request: &ReceivedRequest<'_>,
     (outcome, status, bytes): (CacheOutcome, StatusCode, u64),
 ) {
     let observation = observation(outcome, Some(status), bytes, received);
@@ -118,7 +118,7 @@ pub(super) fn record_hit<B>(
     }
     let Some(log) = &config.access_log else { return };
     let made;
-    let request_id = if let Some(id) = request_id::from_headers(request.headers()) {
+    let request_id = if let Some(id) = request_id::from_headers(request.headers) {
         id
     } else {
         made = RequestId::random();
@@ -127,9 +127,9 @@ pub(super) fn record_hit<B>(
     log.write(&AccessLogEntry {
         at: received.at,
         request_id,
-        method: Some(request.method()),
-        host: requested_host(request.headers()),
-        path: &shown_path(config.route(route), request.uri().path()),
+        method: Some(request.method),
+        host: requested_host(request.headers),
+        path: &shown_path(config.route(route), request.path),
         route: config.route_name(route),
         status: status.as_u16(),
         bytes,

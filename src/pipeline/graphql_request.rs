@@ -51,12 +51,12 @@ pub(super) fn class_of<'a>(
     let rule = route.graphql.as_deref()?;
     match request.content.read() {
         Some(content) => {
-            let read = || content::class_of(rule, (request.uri, request.headers), &content.bytes);
+            let read = || content::class_of(rule, (request.query, request.headers), &content.bytes);
             let class = content.graphql.as_ref().map(Cow::Borrowed);
             Some(class.unwrap_or_else(|| Cow::Owned(read())))
         }
         None if matches!(*request.method, Method::GET | Method::HEAD) => {
-            let query = request.uri.query().unwrap_or_default();
+            let query = request.query.unwrap_or_default();
             Some(Cow::Owned(rule.classifier().of_query(query)))
         }
         None => None,
@@ -83,7 +83,7 @@ pub(super) fn plan<'a>(
     let listed = routes.for_operation(index, query.operation());
     let index = listed.ok_or(NoGraphqlPlan::Pass(Reason::GraphqlOperation))?;
     let by_url = request.content.read().is_none().then(|| query.to_query());
-    let sent = request.uri.query().unwrap_or_default();
+    let sent = request.query.unwrap_or_default();
     if by_url.as_ref().is_some_and(|it| it.len() > MAX_QUERY && it.len() > sent.len()) {
         return Err(NoGraphqlPlan::Pass(Reason::GraphqlUnclear));
     }

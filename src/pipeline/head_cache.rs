@@ -53,6 +53,12 @@ impl CachedHead for HeaderMap {
     }
 }
 
+impl CachedHead for Box<[u8]> {
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
 impl HeadKey {
     /// Returns the slot. The forms of one response take different ones.
     fn slot(&self) -> usize {

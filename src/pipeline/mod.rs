@@ -16,6 +16,9 @@
 //!                                                      └─ alone ───► fetch ─► admit ─► deliver
 //! ```
 //!
+//! Hits of repeated requests on HTTP/1.1 take the way from `receive` to `finish` in `hit_responder`,
+//! through the same functions, without hyper.
+//!
 //! Each step decides with pure functions of `policy`, `key` and `route`. Only `lookup`, `fetch`,
 //! `pass` and `admit` wait for I/O.
 
@@ -36,6 +39,7 @@ mod credential_feedback;
 mod credential_verdict;
 mod credentials;
 mod deliver;
+mod encoded_hit;
 mod encodings;
 pub(crate) mod explain;
 mod fetch;
@@ -50,7 +54,9 @@ mod graphql_write;
 mod gzip;
 mod head_cache;
 mod hit_for_miss;
+mod hit_responder;
 mod identify;
+mod in_memory;
 mod ingress;
 mod invalidate;
 mod join_flight;
@@ -119,11 +125,11 @@ use crate::{
     forward::request_id,
     origin::{OriginError, RequestBody},
     policy::{
-        CacheResult, Reason, Reuse,
+        CacheResult, Reason,
         validation::{self, RangeOutcome},
     },
     route::ContentForm,
-    server::{Connection, Handler, Incoming},
+    server::{Connection, Handler, ImmediateResponder, Incoming},
     store::Store,
 };
 use body::DeliveredBody;
@@ -133,13 +139,14 @@ use collapse::FlightLeader;
 use content::ReadOutcome;
 use deliver::CacheDecision;
 use finish::RequestAccounting;
+use hit_responder::HitResponder;
 use join_flight::FlightOutcome;
-use lookup::{LookupCriteria, MemoryState};
+use lookup::MemoryState;
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{Lookup, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
 use representation::{FormChoice, FormRequest};
-use request_context::{RequestContext, evaluate_reuse};
+use request_context::RequestContext;
 use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
@@ -194,7 +201,8 @@ impl<S: Store> Handler for Pipeline<S> {
                                 return FastPath::Continue(config, route, action, memory);
                             };
                             let served = (lookup.presence, form);
-                            let hit = deliver::hit(config, route, received, &request, served);
+                            let head = ReceivedRequest::of(&request);
+                            let hit = deliver::hit(config, route, received, &head, served);
                             if is_audited(config.route(route), request.method()) {
                                 let config = Arc::clone(config);
                                 let audited = HitToAudit { config, route, lookup, stored };
@@ -234,43 +242,13 @@ impl<S: Store> Handler for Pipeline<S> {
         let client_request = ClientRequest { context, upgrade, accounting };
         Either::Right(client_request.dispatch(action, memory, body))
     }
-}
 
-impl<S: Store> Pipeline<S> {
-    /// Returns the fresh stored response to a request if it is in memory, otherwise what was seen there.
-    fn fresh_in_memory(
-        &self,
-        config: &ConfigSnapshot,
-        route: usize,
-        headers: &HeaderMap,
-        lookup: &Lookup,
-        received: ReceivedAt,
-    ) -> Result<Arc<StoredResponse>, MemoryState> {
-        let index = route;
-        let route = config.route(route);
-        let (vary, applied_purges) = (&route.vary, self.log.applied_purges());
-        if let Some(member) = lookup.member.as_deref()
-            && !self.is_accepted(config, &route.name, (member, lookup), received)
-        {
-            return Err(MemoryState::Unknown);
-        }
-        let (started, version) = (received.started, &*config.version);
-        let presence = lookup.presence;
-        let criteria = LookupCriteria { vary, headers, presence, applied_purges, started, version };
-        let stored = lookup::find_in_memory(&self.store, &lookup.target, &criteria)?;
-        match evaluate_reuse(&stored, lookup, &route.rule, received.steady) {
-            Reuse::Fresh => {
-                if credentials::may_be_present(config, lookup.presence)
-                    && let Some(watch) = config.watch(index)
-                    && watch.samples(lookup.target.digest())
-                {
-                    return Err(MemoryState::Unknown);
-                }
-                stored.mark_used();
-                Ok(stored)
-            }
-            _ => Err(MemoryState::Unknown),
-        }
+    fn immediate_responder(
+        self: &Arc<Self>,
+        fields: HeaderMap,
+        connection: &Arc<Connection>,
+    ) -> Option<Box<dyn ImmediateResponder>> {
+        Some(Box::new(HitResponder::new(self, fields, connection)))
     }
 }
 
@@ -287,14 +265,6 @@ impl<S: Store> Pipeline<S> {
         let request = (Arc::new(request), lookup.presence);
         let context = RequestContext::new(self, (&config, route), request, (connection, received));
         AuditedHit { context, lookup, stored }.start();
-    }
-}
-
-impl<S: Store> RequestContext<S> {
-    /// Returns the fresh stored response to the request if it is in memory.
-    fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
-        let Self { pipeline, config, route, request, received, .. } = self;
-        pipeline.fresh_in_memory(config, *route, &request.headers, lookup, *received).ok()
     }
 }
 

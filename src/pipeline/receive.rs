@@ -119,9 +119,9 @@ pub(super) fn plan(
     presence: FieldPresence,
     (connection, now): (&Connection, Timestamp),
 ) -> (usize, RequestAction) {
-    let (uri, headers) = (request.uri, request.headers);
+    let headers = request.headers;
     let ingress = Ingress::of(config, headers, connection);
-    let readings = PathReadings::of(uri.path());
+    let readings = PathReadings::of(request.path);
     let selection = config.routes.select(request.method, &ingress.host, &readings);
     let (index, route) = (selection.index, &**selection.route);
     if !config.hosts.includes(&ingress.host) {
@@ -149,7 +149,7 @@ pub(super) fn plan(
     if let Some(reason) = pass_reason(request, presence) {
         return (index, RequestAction::Pass(reason));
     }
-    let bypasses = route.bypass.applies(uri.query(), headers);
+    let bypasses = route.bypass.applies(request.query, headers);
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, RequestAction::Pass(Reason::RuleBypass));
     }
@@ -172,9 +172,9 @@ pub(super) fn plan(
         RequestDirectives::default()
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    let query = query.as_deref().or(uri.query());
+    let query = query.as_deref().or(request.query);
     let inputs = IdentityInputs { query, headers, presence, peer, now };
-    let target = (uri.path(), request.content.read());
+    let target = (request.path, request.content.read());
     let (identity, target) = match identify((config, route), &ingress, target, &inputs) {
         Ok(identified) => identified,
         Err(reason) => return (index, RequestAction::Pass(reason)),
@@ -294,7 +294,7 @@ pub(super) fn identify(
 /// The origin must not see what made the request bypass, and the request could have led the flight
 /// of its key.
 fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &Lookup) -> bool {
-    let matched = route.bypass.matching_conditions(request.uri.query(), request.headers);
+    let matched = route.bypass.matching_conditions(request.query, request.headers);
     matched.is_hidden_from_origin(&route.query)
         && *request.method == Method::GET
         && !lookup.directives.no_store

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Uri, Version, request::Parts};
+use http::{HeaderMap, Method, Request, Version, request::Parts};
 use http_body::Body;
 
 use super::content::RequestContent;
@@ -10,7 +10,8 @@ use super::content::RequestContent;
 /// The head of a request, and the state of its content.
 pub(super) struct ReceivedRequest<'a> {
     pub method: &'a Method,
-    pub uri: &'a Uri,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
     pub version: Version,
     pub headers: &'a HeaderMap,
     pub content: ContentState<'a>,
@@ -35,8 +36,14 @@ impl<'a> ReceivedRequest<'a> {
         } else {
             ContentState::Unread(request.body().size_hint().lower())
         };
-        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        Self { method, uri, version: request.version(), headers, content }
+        Self {
+            method: request.method(),
+            path: request.uri().path(),
+            query: request.uri().query(),
+            version: request.version(),
+            headers: request.headers(),
+            content,
+        }
     }
 
     /// Returns the same request with this content, which is part of the key.
@@ -48,7 +55,8 @@ impl<'a> ReceivedRequest<'a> {
     pub(super) fn of_parts(request: &'a Parts, content: Option<&'a Arc<RequestContent>>) -> Self {
         let Parts { method, uri, version, headers, .. } = request;
         let content = content.map_or(ContentState::Absent, ContentState::Read);
-        Self { method, uri, version: *version, headers, content }
+        let (path, query) = (uri.path(), uri.query());
+        Self { method, path, query, version: *version, headers, content }
     }
 }
 

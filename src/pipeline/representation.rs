@@ -183,6 +183,11 @@ impl Representation<'_> {
         self.coded.map_or_else(|| self.stored.body(), |coded| coded.bytes.clone())
     }
 
+    /// Returns the body, without a reference to it.
+    pub(super) fn body_bytes(&self) -> &[u8] {
+        self.coded.map_or_else(|| self.stored.body_bytes(), |coded| &coded.bytes)
+    }
+
     pub(super) fn body_length(&self) -> u64 {
         self.coded.map_or_else(|| self.stored.body_length(), |coded| coded.bytes.len() as u64)
     }

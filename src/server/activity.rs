@@ -23,6 +23,7 @@ pub(super) struct ConnectionActivity {
     requests: AtomicU32,
     active: AtomicU32,
     unfinished_head: AtomicU32,
+    sending: AtomicBool,
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
@@ -92,6 +93,16 @@ impl ConnectionActivity {
         }
     }
 
+    /// Counts requests that were responded to without hyper. Only between two others, on HTTP/1.1.
+    pub(super) fn count_answered(&self, requests: u32) {
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(requests), Relaxed);
+    }
+
+    /// Records whether responses without hyper wait for the client. The connection is not idle then.
+    pub(super) fn set_sending(&self, is_sending: bool) {
+        self.sending.store(is_sending, Relaxed);
+    }
+
     /// Returns the number of requests so far; `None` while one is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
@@ -140,7 +151,7 @@ impl ConnectionActivity {
     /// Returns the number of requests so far if none is in progress: it distinguishes one idle period
     /// from the next.
     fn idle_period(&self) -> Option<u32> {
-        let is_idle = self.active.load(Relaxed) == 0;
+        let is_idle = self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed);
         is_idle.then(|| self.requests.load(Relaxed))
     }
 }

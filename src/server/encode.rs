@@ -1,12 +1,65 @@
 //! Responses that are written to an HTTP/1.1 connection without hyper.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, header};
+
+/// A response whose framing only hyper can encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotPlain;
+
+/// Appends the head of a response to a request in HTTP/1.1, as hyper's server encodes it. The
+/// connection stays open.
+///
+/// `length` is that of the body that follows; 0 if none does.
+///
+/// # Errors
+/// If the head has fields that concern the framing or the connection, apart from one length.
+/// Appends nothing then.
+pub(crate) fn response_head(
+    bytes: &mut Vec<u8>,
+    (method, status): (&Method, StatusCode),
+    headers: &HeaderMap,
+    length: usize,
+) -> Result<(), NotPlain> {
+    if status.is_informational() {
+        return Err(NotPlain);
+    }
+    let start = bytes.len();
+    push_status_line(bytes, status, "<none>");
+    let mut has_length = false;
+    for (name, value) in headers {
+        match *name {
+            header::CONTENT_LENGTH if has_length => return Err(undo(bytes, start)),
+            // Dropped, like hyper does: there is no body that it describes.
+            header::CONTENT_LENGTH if length == 0 && *method != Method::HEAD => continue,
+            header::CONTENT_LENGTH => has_length = true,
+            header::CONNECTION | header::TRANSFER_ENCODING | header::TRAILER => {
+                return Err(undo(bytes, start));
+            }
+            _ => {}
+        }
+        push_field(bytes, name.as_str(), value.as_bytes());
+    }
+    let is_bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_bodiless && length > 0 {
+        return Err(undo(bytes, start));
+    }
+    if !has_length && !is_bodiless && *method != Method::HEAD {
+        push_field(bytes, "content-length", length.to_string().as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn undo(bytes: &mut Vec<u8>, start: usize) -> NotPlain {
+    bytes.truncate(start);
+    NotPlain
+}
 
 /// Returns the bytes of a whole response, which is the last one of its connection.
 pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    push_status_line(&mut bytes, response.status());
+    push_status_line(&mut bytes, response.status(), "");
     let length = response.body().len().to_string();
     push_field(&mut bytes, "connection", b"close");
     push_field(&mut bytes, "content-length", length.as_bytes());
@@ -17,12 +70,13 @@ pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
 
 /// Appends the bytes of an interim response.
 pub(super) fn interim_response(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
-    push_status_line(bytes, status);
+    push_status_line(bytes, status, "Interim");
     push_fields(bytes, headers);
 }
 
-fn push_status_line(bytes: &mut Vec<u8>, status: StatusCode) {
-    let reason = status.canonical_reason().unwrap_or("Interim");
+/// Appends a status line. An unknown status has `unknown` as its reason.
+fn push_status_line(bytes: &mut Vec<u8>, status: StatusCode, unknown: &str) {
+    let reason = status.canonical_reason().unwrap_or(unknown);
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         bytes.extend_from_slice(part.as_bytes());
     }

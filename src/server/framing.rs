@@ -32,6 +32,10 @@ pub(super) struct FramingValidator {
     /// The field section of the last valid request without a body, with the empty line. The next
     /// request mostly repeats it, and then needs no validation.
     repeated_fields: Vec<u8>,
+    /// Counts the sections that were cached, wrapping.
+    section: u32,
+    /// Whether the bytes so far end with a valid head without a body.
+    ends_with_plain_head: bool,
     head: HeadScan,
     line: Vec<u8>,
     heads: u32,
@@ -63,6 +67,8 @@ impl FramingValidator {
             limits,
             state: FramingState::Head,
             repeated_fields: Vec::new(),
+            section: 0,
+            ends_with_plain_head: false,
             head: HeadScan::default(),
             line: Vec::new(),
             heads: 0,
@@ -73,6 +79,7 @@ impl FramingValidator {
     /// Feeds the next bytes of the connection.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            self.ends_with_plain_head = false;
             bytes = match self.state {
                 FramingState::Head if self.head.lines == 0 && self.line.is_empty() => {
                     self.feed_repeated(bytes)
@@ -105,31 +112,74 @@ impl FramingValidator {
         self.state == FramingState::Head && self.head.bytes > 0
     }
 
+    /// Returns whether a head is due, and the last message was a valid head without a body. Then no
+    /// reader of the same bytes waits for the rest of a message.
+    pub(super) fn is_between_plain_heads(&self) -> bool {
+        self.ends_with_plain_head && self.expects_head()
+    }
+
+    /// Returns the cached field section and its number; empty if there is none.
+    pub(super) fn repeated_fields(&self) -> (&[u8], u32) {
+        (&self.repeated_fields, self.section)
+    }
+
+    /// Splits off a head whose fields repeat the cached ones, if a head is due: its request line
+    /// without the CRLF, and what follows it. Counts nothing.
+    pub(super) fn split_repeated<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+        let mut fields = bytes;
+        let taken = fields.skip_until(b'\n').unwrap_or(0);
+        if self.repeated_fields.is_empty() {
+            return None;
+        }
+        let rest = fields.strip_prefix(&*self.repeated_fields)?;
+        let line = bytes.get(..taken)?.strip_suffix(b"\r\n")?;
+        let is_within =
+            taken.saturating_add(self.repeated_fields.len()) <= self.limits.header_bytes;
+        let is_right =
+            !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#');
+        (is_within && is_right).then_some((line, rest))
+    }
+
+    /// Returns whether nothing was fed yet.
+    pub(super) fn is_before_first_byte(&self) -> bool {
+        self.expects_head() && self.heads == 0 && self.head.bytes == 0
+    }
+
+    /// Caches the field section of the whole plain head at the start of `bytes`, if one is due.
+    pub(super) fn learn_fields(&mut self, bytes: &[u8]) {
+        const END: &[u8] = b"\r\n\r\n";
+        if self.split_repeated(bytes).is_some() {
+            return;
+        }
+        let end = bytes.windows(END.len()).position(|part| part == END);
+        let head = end.and_then(|end| bytes.get(..end + END.len())).unwrap_or_default();
+        let mut alone = Self::new(self.limits);
+        alone.feed(head);
+        if alone.heads == 1 && !alone.repeated_fields.is_empty() {
+            self.repeated_fields = alone.repeated_fields;
+            self.section = self.section.wrapping_add(1);
+        }
+    }
+
+    /// Counts a head that [`Self::split_repeated`] has split off.
+    pub(super) fn count_repeated(&mut self) {
+        self.heads = self.heads.wrapping_add(1);
+        self.ends_with_plain_head = true;
+    }
+
     /// Stops validating: the connection becomes a tunnel.
     pub(super) fn stop(&mut self) {
         self.state = FramingState::Off;
+        self.ends_with_plain_head = false;
         self.line = Vec::new();
     }
 
     /// Takes a whole head if its fields repeat the last ones; otherwise only its first line.
     fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let mut fields = bytes;
-        let taken = fields.skip_until(b'\n').unwrap_or(0);
-        let rest = fields
-            .strip_prefix(&*self.repeated_fields)
-            .filter(|_| !self.repeated_fields.is_empty());
-        let (Some(rest), Some(line)) = (rest, bytes.get(..taken)) else {
+        let Some((_line, rest)) = self.split_repeated(bytes) else {
             return self.feed_first(bytes);
         };
-        let is_within =
-            taken.saturating_add(self.repeated_fields.len()) <= self.limits.header_bytes;
-        let is_right = line.strip_suffix(b"\r\n").is_some_and(|line| {
-            !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#')
-        });
-        if !is_within || !is_right {
-            return self.feed_first(bytes);
-        }
-        self.heads = self.heads.wrapping_add(1);
+        self.count_repeated();
         rest
     }
 
@@ -149,6 +199,7 @@ impl FramingValidator {
         if is_plain && section.len() <= MAX_REPEATED_BYTES {
             self.repeated_fields.clear();
             self.repeated_fields.extend_from_slice(section);
+            self.section = self.section.wrapping_add(1);
         }
         rest
     }
@@ -222,6 +273,7 @@ impl FramingValidator {
             Some(length) if length > 0 => FramingState::Body(length),
             _ => FramingState::Head,
         };
+        self.ends_with_plain_head = self.state == FramingState::Head;
     }
 
     /// Refuses whatever follows a malformed chunked body. hyper rejects most of these bodies, but
@@ -458,6 +510,57 @@ mod tests {
         let mut framing = framing();
         framing.feed(format!("{REQUEST}{post}{REQUEST}{post}{REQUEST}").as_bytes());
         assert_eq!((framing.head_count(), framing.refused()), (5, None), "bodies are no heads");
+    }
+
+    #[test]
+    fn a_connection_is_between_plain_heads_right_behind_one_only() {
+        const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        for (bytes, expected) in [
+            ("", false),
+            (HEAD, true),
+            (&HEAD.repeat(3), true),
+            (&format!("{HEAD}\r\n"), false),
+            (&format!("{HEAD}G"), false),
+            (&format!("{HEAD}\r"), false),
+            (POST, false),
+            (&format!("{HEAD}{POST}"), false),
+            (&format!("{HEAD}{POST}{HEAD}"), true),
+            (&format!("\r\n{HEAD}"), true),
+            ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        ] {
+            let mut whole = framing();
+            whole.feed(bytes.as_bytes());
+            assert_eq!(whole.is_between_plain_heads(), expected, "{bytes:?}");
+            let mut dribbled = framing();
+            for byte in bytes.as_bytes() {
+                dribbled.feed(std::slice::from_ref(byte));
+            }
+            assert_eq!(dribbled.is_between_plain_heads(), expected, "{bytes:?}, byte by byte");
+        }
+    }
+
+    #[test]
+    fn a_head_with_the_known_fields_is_split_off() {
+        let mut framing = framing();
+        framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let next = b"GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET";
+        assert_eq!(framing.split_repeated(next), Some((&b"GET /b HTTP/1.1"[..], &b"GET"[..])));
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(100));
+        for other in [
+            "",
+            "GET /b HTTP/1.1\r\nHost: a\r\n",
+            "GET /b HTTP/1.1\r\nHost: b\r\n\r\n",
+            "GET /b HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /b HTTP/1.1\nHost: a\r\n\r\n",
+            "GET /#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nHost: a\r\n\r\n",
+            &long,
+        ] {
+            assert_eq!(framing.split_repeated(other.as_bytes()), None, "{other:?}");
+        }
+        assert_eq!(framing.head_count(), 1, "splitting counts nothing");
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! Entry points for fuzz targets: the request boundaries that the validator finds.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
-use super::framing::{FramingValidator, HeadLimits};
+use super::{
+    fast_path::{FastPath, FastPathMode},
+    framing::{FramingValidator, HeadLimits},
+    immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
+};
 
 /// The heads found in a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +47,60 @@ pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
         framing.feed(piece);
     }
     (framing.head_count() as usize, refused(&framing))
+}
+
+/// The requests that the fast path takes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FastRequests {
+    /// Each with its number among all heads, from 0, as `METHOD path?query`.
+    pub taken: Vec<(usize, String)>,
+    /// The number of heads, and the refused one.
+    pub count: (usize, Option<usize>),
+}
+
+/// Returns the requests that the fast path takes of the bytes of one connection, fed in pieces of
+/// this size. Every third one is declined. The rest goes to the validator, as if hyper had it.
+pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests {
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::Repeated };
+    let recorded = Arc::clone(&seen);
+    let make =
+        move |_| Some(Box::new(Recorder(Arc::clone(&recorded), 0)) as Box<dyn ImmediateResponder>);
+    let (mut framing, mut fast_path) = (validator(), FastPath::new(mode, Box::new(make)));
+    let mut taken = Vec::new();
+    for piece in bytes.chunks(piece.max(1)) {
+        let mut rest = piece;
+        if fast_path.is_on(&framing) {
+            let before = framing.head_count() as usize;
+            rest = fast_path.respond(&mut framing, piece, &mut ResponseBatch::default());
+            let lines = seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
+            taken.extend((before..).zip(lines));
+        }
+        framing.feed(rest);
+    }
+    FastRequests { taken, count: (framing.head_count() as usize, refused(&framing)) }
+}
+
+struct Recorder(Arc<Mutex<Vec<String>>>, usize);
+
+impl ImmediateResponder for Recorder {
+    fn respond(
+        &mut self,
+        request: &PlainRequest<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Result<(), Declined> {
+        self.1 += 1;
+        if self.1.is_multiple_of(3) {
+            return Err(Declined::Request);
+        }
+        let PlainRequest { method, path, query } = request;
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
+        if let Ok(mut seen) = self.0.lock() {
+            seen.push(format!("{method} {path}{query}"));
+        }
+        batch.head().push(b'x');
+        Ok(())
+    }
 }
 
 fn validator() -> FramingValidator {

@@ -3,9 +3,9 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
-use super::{connection::Connection, incoming::Incoming};
+use super::{connection::Connection, immediate::ImmediateResponder, incoming::Incoming};
 
 /// Responds to requests. The pipeline does so on the public listener, the route table on the admin
 /// listener.
@@ -22,4 +22,14 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Returns a responder for the requests of a connection that repeat this header section. Called
+    /// when a section repeats. `None` if the handler responds to none of them at once.
+    fn immediate_responder(
+        self: &Arc<Self>,
+        _fields: HeaderMap,
+        _connection: &Arc<Connection>,
+    ) -> Option<Box<dyn ImmediateResponder>> {
+        None
+    }
 }

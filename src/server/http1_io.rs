@@ -1,5 +1,5 @@
-//! The byte stream below hyper's HTTP/1: validates framing, writes interim responses, lingers at
-//! the close.
+//! The byte stream below hyper's HTTP/1: validates framing, responds to repeated requests, writes
+//! interim responses, lingers at the close.
 
 use std::{
     cell::RefCell,
@@ -10,14 +10,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
 
 use super::{
-    activity::ConnectionActivity, drain::DrainGuard, framing::FramingValidator,
-    interim::InterimChannel, parse_error, slow_reader::Http1Reader, stream::Stream,
+    activity::ConnectionActivity,
+    drain::{DrainGuard, DrainPhase},
+    fast_path::FastPath,
+    framing::FramingValidator,
+    immediate::ResponseBatch,
+    interim::InterimChannel,
+    parse_error,
+    slow_reader::Http1Reader,
+    stream::Stream,
 };
 
 /// How long, and for how many bytes, a closing connection is still read.
@@ -28,25 +36,63 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// cheaper than a vectored write.
 const COALESCE_BYTES: usize = 8 * 1024;
 
+/// After this many reads whose requests were all responded to, other connections get their turn.
+const MAX_BATCHES: usize = 8;
+
 thread_local! {
     static COALESCE_BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COALESCE_BYTES));
+    static BATCH: RefCell<ResponseBatch> = RefCell::new(ResponseBatch::default());
 }
 
 /// The byte stream of a client that hyper's HTTP/1 reads and writes.
 pub(super) struct Http1Io {
     stream: Stream,
     framing: FramingValidator,
+    fast_path: FastPath,
     activity: Arc<ConnectionActivity>,
     channel: Arc<InterimChannel>,
     /// Held until the stream is closed, also after it has left HTTP.
-    _drain_guard: Arc<DrainGuard>,
+    drain_guard: Arc<DrainGuard>,
     /// Bytes of Larder's own being written: no bytes of hyper's may come between them.
-    outgoing: Vec<u8>,
-    written: usize,
+    outgoing: OutgoingBytes,
     reader: Http1Reader,
     /// The number of requests whose responses have been written completely.
     answered: u32,
     close: CloseState,
+}
+
+/// Bytes to write, and a body behind them.
+#[derive(Default)]
+struct OutgoingBytes {
+    bytes: Bytes,
+    body: Bytes,
+}
+
+impl OutgoingBytes {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.body.is_empty()
+    }
+
+    /// Returns what is left of a batch of which this many bytes were written.
+    fn of_rest(batch: &ResponseBatch, mut written: usize) -> Self {
+        let rest = batch.bytes.get(written..).unwrap_or_default();
+        written = written.saturating_sub(batch.bytes.len());
+        let mut body = batch.body.clone();
+        body.advance(written.min(body.len()));
+        Self { bytes: Bytes::copy_from_slice(rest), body }
+    }
+
+    fn advance(&mut self, written: usize) {
+        let first = written.min(self.bytes.len());
+        self.bytes.advance(first);
+        self.body.advance((written - first).min(self.body.len()));
+    }
+}
+
+impl From<Vec<u8>> for OutgoingBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), body: Bytes::new() }
+    }
 }
 
 enum CloseState {
@@ -58,7 +104,7 @@ enum CloseState {
 impl Http1Io {
     pub(super) fn new(
         stream: Stream,
-        framing: FramingValidator,
+        (framing, fast_path): (FramingValidator, FastPath),
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
         reader: Http1Reader,
         drain_guard: Arc<DrainGuard>,
@@ -66,11 +112,11 @@ impl Http1Io {
         Self {
             stream,
             framing,
+            fast_path,
             activity,
             channel,
-            _drain_guard: drain_guard,
-            outgoing: Vec::new(),
-            written: 0,
+            drain_guard,
+            outgoing: OutgoingBytes::default(),
             reader,
             answered: 0,
             close: CloseState::Open,
@@ -123,17 +169,111 @@ impl Http1Io {
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+        while !self.outgoing.is_empty() {
+            let OutgoingBytes { bytes, body } = &self.outgoing;
+            let rest = if bytes.is_empty() { body } else { bytes };
+            let left = bytes.len() + body.len();
+            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let written = ready!(self.judge_write(cx, written, left))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += written;
+            self.outgoing.advance(written);
         }
-        self.outgoing = Vec::new();
-        self.written = 0;
+        self.outgoing = OutgoingBytes::default();
+        self.activity.set_sending(false);
         self.channel.mark_written();
         Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether hyper waits for a head, and nothing of any earlier request is on its way in
+    /// either direction: its bytes may then be responded to here.
+    fn is_between_requests(&self) -> bool {
+        self.fast_path.is_on(&self.framing)
+            && self.activity.requests_answered() == Some(self.answered)
+            && self.framing.head_count() == self.answered
+            && matches!(self.close, CloseState::Open)
+            && !self.activity.is_tunnel()
+            && !self.activity.should_reset()
+            && !self.channel.is_queued()
+            && !self.drain_guard.has_reached(DrainPhase::Leaving)
+    }
+
+    /// Responds to repeated requests as they arrive, until one is for hyper.
+    ///
+    /// Reads nothing while the client does not read its responses.
+    fn poll_read_between(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        for _ in 0..MAX_BATCHES {
+            if !self.outgoing.is_empty() {
+                ready!(self.poll_responses(cx))?;
+            }
+            let before = buf.filled().len();
+            let read = BATCH.with_borrow_mut(|batch| self.poll_read_batch(cx, buf, batch));
+            let read = ready!(read)?;
+            self.observe(buf.filled().get(before..).unwrap_or_default());
+            if read == 0 || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once, and sends the responses to the requests at the start. The rest goes to `buf`.
+    /// Returns the number of bytes read.
+    fn poll_read_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Poll<io::Result<usize>> {
+        batch.clear();
+        let Self { stream, framing, fast_path, .. } = self;
+        let heads = framing.head_count();
+        let read = ready!(stream.poll_read_head(cx, buf.remaining(), |bytes| {
+            buf.put_slice(fast_path.respond(framing, bytes, batch));
+        }))?;
+        if batch.is_empty() {
+            return Poll::Ready(Ok(read));
+        }
+        let answered = self.framing.head_count().wrapping_sub(heads);
+        self.activity.count_answered(answered);
+        self.answered = self.answered.wrapping_add(answered);
+        self.send_batch(cx, batch)?;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Sends as much of a batch as the stream takes. The rest becomes outgoing.
+    fn send_batch(&mut self, cx: &mut Context<'_>, batch: &ResponseBatch) -> io::Result<()> {
+        let mut stream = Pin::new(&mut self.stream);
+        let written = if batch.body.is_empty() {
+            stream.as_mut().poll_write(cx, &batch.bytes)
+        } else {
+            let slices = [IoSlice::new(&batch.bytes), IoSlice::new(&batch.body)];
+            stream.as_mut().poll_write_vectored(cx, &slices)
+        };
+        let written = match written {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        if written < batch.bytes.len() + batch.body.len() {
+            self.outgoing = OutgoingBytes::of_rest(batch, written);
+            self.activity.set_sending(true);
+        }
+        let _may_wait = self.poll_responses(cx)?;
+        Ok(())
+    }
+
+    /// Sends what is outgoing. Under TLS, written bytes may still wait in their record.
+    fn poll_responses(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Reads what the client is still sending, until the client closes or a limit is reached.
@@ -171,9 +311,13 @@ impl AsyncRead for Http1Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_between_requests() {
+            return self.poll_read_between(cx, buf);
+        }
         let before = buf.filled().len();
         if self.framing.expects_head() {
-            ready!(self.stream.poll_read_head(cx, buf))?;
+            let room = buf.remaining();
+            ready!(self.stream.poll_read_head(cx, room, |bytes| buf.put_slice(bytes)))?;
         } else {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
@@ -192,7 +336,7 @@ impl AsyncWrite for Http1Io {
             ready!(self.poll_outgoing(cx))?;
         }
         if let Some(response) = self.parse_error_response(bytes) {
-            self.outgoing = response;
+            self.outgoing = response.into();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -211,7 +355,7 @@ impl AsyncWrite for Http1Io {
         if let Some(first) = slices.first().filter(|first| first.len() == length)
             && let Some(response) = self.parse_error_response(first)
         {
-            self.outgoing = response;
+            self.outgoing = response.into();
             return Poll::Ready(Ok(length));
         }
         let stream = Pin::new(&mut self.stream);
@@ -239,9 +383,11 @@ impl AsyncWrite for Http1Io {
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;
         }
-        self.reader.rest();
+        if self.outgoing.is_empty() {
+            self.reader.rest();
+        }
         if self.channel.is_queued() && self.outgoing.is_empty() {
-            self.outgoing = self.channel.take();
+            self.outgoing = self.channel.take().into();
             if self.outgoing.is_empty() {
                 self.channel.mark_written();
             }
@@ -257,6 +403,10 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(()));
         }
         if matches!(self.close, CloseState::Open) {
+            // hyper does not know of responses that the client has not read yet.
+            if !self.outgoing.is_empty() {
+                ready!(self.poll_responses(cx))?;
+            }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.close = CloseState::Closed;
             if self.activity.should_linger() {

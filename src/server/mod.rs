@@ -2,7 +2,8 @@
 //!
 //! A request passed to a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a
 //! target in origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits.
-//! Over HTTP/2 it has at most one `Cookie` field.
+//! Over HTTP/2 it has at most one `Cookie` field. The same is true of a request passed to an
+//! [`ImmediateResponder`].
 
 mod accept;
 mod activity;
@@ -10,7 +11,8 @@ pub(crate) mod body_limits;
 pub(crate) mod connection;
 mod cookie_crumbs;
 pub(crate) mod drain;
-mod encode;
+pub(crate) mod encode;
+mod fast_path;
 mod file_reserve;
 mod framing;
 #[cfg(fuzzing)]
@@ -18,6 +20,7 @@ pub(crate) mod fuzzed;
 mod handler;
 mod head_budget;
 mod http1_io;
+mod immediate;
 mod incoming;
 pub(crate) mod interim;
 pub(crate) mod listener;
@@ -43,7 +46,9 @@ pub(crate) use body_limits::BodyLimits;
 pub use connection::Connection;
 pub(crate) use connection::ForwardedHeaders;
 pub use drain::Drain;
+pub use fast_path::FastPathMode;
 pub use handler::Handler;
+pub use immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch};
 pub use incoming::Incoming;
 pub(crate) use interim::InterimSender;
 pub(crate) use listener::TcpOptions;

@@ -5,7 +5,9 @@ use http::{Response, StatusCode};
 use super::encode;
 use crate::problem::Problem;
 
-const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n";
+/// The start of a status line, in the version of the last request.
+const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
+const BAD_REQUEST: &[u8] = b" 400 Bad Request\r\n";
 
 /// A length above that of any such response from hyper.
 const MAX_RESPONSE_BYTES: usize = 128;
@@ -27,10 +29,13 @@ pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn is_bare(bytes: &[u8]) -> bool {
-    let Some(fields) = bytes.strip_prefix(BAD_REQUEST).filter(|_| bytes.len() < MAX_RESPONSE_BYTES)
-    else {
+    let mut versions = VERSIONS.iter().filter_map(|version| bytes.strip_prefix(*version));
+    let Some(fields) = versions.next().and_then(|rest| rest.strip_prefix(BAD_REQUEST)) else {
         return false;
     };
+    if bytes.len() >= MAX_RESPONSE_BYTES {
+        return false;
+    }
     let Some(fields) = fields.strip_suffix(b"\r\n\r\n") else { return false };
     fields.split(|byte| *byte == b'\n').all(|line| {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -46,8 +51,10 @@ mod tests {
 
     #[test]
     fn only_a_bare_response_is_replaced() {
-        let bare = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let response = String::from_utf8(replacement_for(bare).unwrap()).unwrap();
+        let bare = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let old = bare.replace("HTTP/1.1", "HTTP/1.0");
+        assert_eq!(replacement_for(old.as_bytes()), replacement_for(bare.as_bytes()));
+        let response = String::from_utf8(replacement_for(bare.as_bytes()).unwrap()).unwrap();
         assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
         assert!(
             response.contains("application/problem+json") && response.contains("percent-encoded")

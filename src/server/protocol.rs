@@ -19,6 +19,7 @@ use super::{
     BodyLimits, Connection, Drain, Handler, InterimSender, ListenerCounters, Settings,
     activity::{ConnectionActivity, IdleTimer, TimeoutKind},
     drain::{DrainGuard, DrainPhase},
+    fast_path::FastPath,
     framing::{FramingValidator, HeadLimits},
     http1_io::Http1Io,
     interim::InterimChannel,
@@ -107,10 +108,13 @@ impl<H: Handler> ListenerContext<H> {
         })
         .await;
         let activity = Arc::clone(&service.activity);
+        let (handler, client) = (Arc::clone(&self.handler), Arc::clone(&service.connection));
+        let responder = move |fields| handler.immediate_responder(fields, &client);
+        let fast_path = FastPath::new(settings.fast_path, Box::new(responder));
         let client = service.connection.peer.map(|peer| peer.ip());
         let reader = Http1Reader::new(Arc::clone(settings), Arc::clone(&self.counters), client);
-        let shared = (Arc::clone(&activity), channel);
-        let io = Http1Io::new(stream, framing, shared, reader, drain_guard.clone());
+        let (parsing, shared) = ((framing, fast_path), (Arc::clone(&activity), channel));
+        let io = Http1Io::new(stream, parsing, shared, reader, drain_guard.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();

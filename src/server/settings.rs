@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Pressure,
+    FastPathMode, Pressure,
     refusal::{RefusalObserver, RefusedRequest, RequestRefusal},
 };
 
@@ -43,6 +43,8 @@ pub struct Settings {
     /// Number of file descriptors reserved for this listener, so that it can still accept clients
     /// when the process has no others left.
     pub reserved_files: usize,
+    /// When repeated requests are responded to without hyper.
+    pub fast_path: FastPathMode,
     /// Called with each request that the server refuses.
     pub on_refusal: Option<RefusalObserver>,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             tunnel_idle_timeout: Duration::from_hours(1),
             pressure: Pressure::default(),
             reserved_files: 0,
+            fast_path: FastPathMode::default(),
             on_refusal: None,
         }
     }

@@ -80,18 +80,19 @@ impl Stream {
         }
     }
 
-    /// Reads what may be a request head: a few kilobytes at most, with the cheapest system call.
+    /// Reads possible request heads, at most `room` bytes and a few kilobytes, with the cheapest
+    /// system call. Passes them to `take`, and returns their number, 0 at the end.
     pub(super) fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+        room: usize,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         match &self.transport {
             Transport::Tcp(stream) if self.ahead.is_empty() => {
-                let room = buf.remaining();
-                syscall::poll_receive(stream, cx, room, |bytes| buf.put_slice(bytes)).map_ok(drop)
+                syscall::poll_receive(stream, cx, room, take)
             }
-            _ => Pin::new(self).poll_read(cx, buf),
+            _ => syscall::poll_read_head(Pin::new(self), cx, room, take),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     io,
     os::fd::AsFd,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -12,7 +13,10 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, Interest, ReadBuf},
+    net::TcpStream,
+};
 
 /// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
@@ -90,5 +94,22 @@ pub(super) fn poll_receive(
                 (None, _) => {}
             }
         }
+    })
+}
+
+/// Reads up to `room` bytes of any stream, at most [`HEAD_BYTES`], and passes them to `take`.
+/// Returns their number.
+pub(super) fn poll_read_head(
+    stream: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    room: usize,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    HEAD_BUFFER.with_borrow_mut(|head| {
+        let room = room.min(head.len());
+        let mut buf = ReadBuf::new(head.get_mut(..room).unwrap_or_default());
+        ready!(stream.poll_read(cx, &mut buf))?;
+        take(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     })
 }

@@ -5,7 +5,7 @@ use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Either};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
     access_record::{AccessRecord, AccessReporter, StreamingBody},
@@ -22,7 +22,9 @@ use crate::{
     parsing::ParseQueue,
     problem::Problem,
     purge::DedupOutcome,
-    server::{Connection, Handler, Incoming},
+    server::{
+        Connection, Declined, Handler, ImmediateResponder, Incoming, PlainRequest, ResponseBatch,
+    },
     user::IdentifyFn,
 };
 
@@ -129,7 +131,7 @@ where
         request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<H::Body>> + Send {
-        if !self.endpoints.is_endpoint(request.method(), request.uri()) {
+        if !self.endpoints.is_endpoint(request.method(), request.uri().path()) {
             return Either::Left(self.handler.handle(request, connection));
         }
         let reporter = AccessReporter::begin(&request, Arc::clone(&self.on_response));
@@ -145,13 +147,40 @@ where
         };
         Either::Right(response.boxed())
     }
+
+    fn immediate_responder(
+        self: &Arc<Self>,
+        fields: HeaderMap,
+        connection: &Arc<Connection>,
+    ) -> Option<Box<dyn ImmediateResponder>> {
+        let responder = self.handler.immediate_responder(fields, connection)?;
+        Some(Box::new(PassedResponder { endpoints: Arc::clone(&self.endpoints), responder }))
+    }
+}
+
+/// Declines requests for Larder's own endpoints, and passes all others.
+struct PassedResponder {
+    endpoints: Arc<LarderEndpoints>,
+    responder: Box<dyn ImmediateResponder>,
+}
+
+impl ImmediateResponder for PassedResponder {
+    fn respond(
+        &mut self,
+        request: &PlainRequest<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Result<(), Declined> {
+        if self.endpoints.is_endpoint(request.method, request.path) {
+            return Err(Declined::Request);
+        }
+        self.responder.respond(request, batch)
+    }
 }
 
 impl LarderEndpoints {
     /// Returns true if the request is for one of Larder's own endpoints.
     #[inline]
-    fn is_endpoint(&self, method: &Method, uri: &Uri) -> bool {
-        let path = uri.path();
+    fn is_endpoint(&self, method: &Method, path: &str) -> bool {
         (path.as_bytes().get(1) == Some(&b'_') && path.starts_with(ENDPOINT_PREFIX))
             || (method.as_str() == PURGE && self.settings.load().purge_access.is_enabled())
     }

@@ -29,6 +29,7 @@ mod events;
 mod events_of_users;
 mod explain;
 mod failures;
+mod fast_path;
 mod fences;
 mod fleet;
 mod graphql;

@@ -21,7 +21,7 @@ use larder::testing::{
         settings::{HealthCheck, HostHeader, OriginTls},
     },
     pipeline::Clock,
-    server::{self, Incoming},
+    server::{self, FastPathMode, Incoming},
 };
 use tokio::{
     net::TcpStream,
@@ -58,6 +58,7 @@ fn node(origin: &str) -> Node {
         clock: Clock::manual(),
         access_log: Box::new(std::io::sink()),
         workers: Workers::CurrentRuntime,
+        fast_path: FastPathMode::default(),
     };
     Node::start(&config, options).unwrap()
 }

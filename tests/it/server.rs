@@ -18,8 +18,8 @@ use larder::testing::{
     config::{Config, Environment},
     pipeline::Clock,
     server::{
-        ClientBodyError, Connection, Drain, Handler, Incoming, LimitedBody, Listener, Settings,
-        serve,
+        ClientBodyError, Connection, Drain, FastPathMode, Handler, Incoming, LimitedBody, Listener,
+        Settings, serve,
     },
 };
 use tokio::{net::TcpStream, sync::Notify};
@@ -643,6 +643,7 @@ async fn the_limit_on_connections_holds_over_all_listeners_together() {
             clock: Clock::manual(),
             access_log: Box::new(std::io::sink()),
             workers: Workers::CurrentRuntime,
+            fast_path: FastPathMode::default(),
         };
         let node = Node::start(&config, options).unwrap();
         let mut first = Wire::connect(node.tcp_address().unwrap()).await;

@@ -14,7 +14,7 @@ use crate::{
     app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::{self, BoundAddress, Drain, Listener, Settings},
+    server::{self, BoundAddress, Drain, FastPathMode, Listener, Settings},
 };
 use api::SampleApi;
 
@@ -82,6 +82,7 @@ fn start_larder(arguments: &DemoArguments, origin: SocketAddr) -> anyhow::Result
         clock: Clock::System,
         access_log: Box::new(std::io::sink()),
         workers: Workers::CurrentRuntime,
+        fast_path: FastPathMode::default(),
     };
     Node::start(&config, options)
 }

@@ -49,7 +49,7 @@ pub(in crate::pipeline) fn interpret_graphql(
         describe(headers, known.bytes.len());
         return known;
     }
-    let class = class_of(rule, (uri, headers), &sent);
+    let class = class_of(rule, (query, headers), &sent);
     let (bytes, form, class) = graphql_form(rule, class, why, sent.clone());
     describe(headers, bytes.len());
     let is_repeatable = matches!(&class, RequestClass::Query(query) if query.is_repeatable());
@@ -104,11 +104,11 @@ const PERSISTED: &[u8] = b"persistedQuery";
 /// a write, unless it surely is none.
 pub(in crate::pipeline) fn class_of(
     rule: &GraphqlRule,
-    (uri, headers): (&Uri, &HeaderMap),
+    (query, headers): (Option<&str>, &HeaderMap),
     sent: &[u8],
 ) -> RequestClass {
     let Some(content) = readable(headers, sent) else { return RequestClass::unclear() };
-    let (classifier, url_query) = (rule.classifier(), uri.query());
+    let (classifier, url_query) = (rule.classifier(), query);
     let media = GraphqlMedia::of(headers);
     let as_text = || std::str::from_utf8(&content);
     match (media, as_text()) {

@@ -13,7 +13,7 @@ use larder::testing::{
     app::{Node, NodeDependencies, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::BoundAddress,
+    server::{BoundAddress, FastPathMode},
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -35,12 +35,18 @@ impl Proxy {
 
     /// Starts a proxy in front of this origin. `toml` has further top-level keys, then tables.
     pub(crate) fn with(origin: &str, toml: &str) -> Self {
+        Self::with_fast_path(origin, toml, fast_path())
+    }
+
+    /// Starts the same proxy with this mode of the fast path, whatever the environment says.
+    pub(crate) fn with_fast_path(origin: &str, toml: &str, fast_path: FastPathMode) -> Self {
         let clock = Clock::manual();
         let log = Log::default();
         let options = NodeDependencies {
             clock: clock.clone(),
             access_log: log.writer(),
             workers: Workers::CurrentRuntime,
+            fast_path,
         };
         let node = Node::start(&config(origin, toml), options).unwrap();
         let address = node.tcp_address().unwrap();
@@ -104,9 +110,26 @@ impl Proxy {
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
+    /// Waits until the access log has this text, and returns it.
+    pub(crate) async fn log_with(&self, text: &str) -> String {
+        let mut log = self.log.text.subscribe();
+        log.wait_for(|log| log.contains(text)).await.unwrap().clone()
+    }
+
     /// Returns the access log so far.
     pub(crate) fn log_text(&self) -> String {
         self.log.text.borrow().clone()
+    }
+}
+
+/// Returns the mode of the fast path for all proxies of this test run. `LARDER_TEST_FAST_PATH` may
+/// say `eager`, with which even the first request of a connection takes it, or `off`.
+fn fast_path() -> FastPathMode {
+    match std::env::var("LARDER_TEST_FAST_PATH").as_deref() {
+        Ok("eager") => FastPathMode::Eager,
+        Ok("off") => FastPathMode::Off,
+        Ok(other) => panic!("LARDER_TEST_FAST_PATH={other}"),
+        Err(_) => FastPathMode::default(),
     }
 }
 

@@ -1,0 +1,246 @@
+//! The fast path of HTTP/1.1: responds to repeated requests without hyper.
+//!
+//! Most requests of a connection repeat the field section of the one before. What follows from the
+//! section is computed once, and a handler that can respond at once does so on the bytes as they
+//! arrive. Everything else goes to hyper, byte for byte.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+
+use super::{
+    framing::FramingValidator,
+    immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
+    validate::{ValidatedHost, validate},
+};
+
+/// Limit on the fields of a section, like that of hyper.
+const MAX_FIELDS: usize = 100;
+
+/// After requests in a row that the handler declined, at most `2^MAX_PAUSE - 1` go to hyper at once:
+/// looking twice costs time.
+const MAX_PAUSE: u32 = 5;
+
+/// When the fast path is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FastPathMode {
+    /// For requests that repeat a field section.
+    #[default]
+    Repeated,
+    /// For all plain requests. For tests, in which few requests repeat a section.
+    Eager,
+    /// Never. For tests that compare.
+    Off,
+}
+
+/// Makes the responder for a field section.
+pub(super) type MakeResponder =
+    Box<dyn Fn(HeaderMap) -> Option<Box<dyn ImmediateResponder>> + Send>;
+
+/// The fast path of one connection.
+pub(super) struct FastPath {
+    mode: FastPathMode,
+    make: MakeResponder,
+    /// The number of a field section, and its responder if it has one.
+    responder: Option<(u32, Option<Box<dyn ImmediateResponder>>)>,
+    /// The number of declined requests in a row.
+    declined: u32,
+    /// The number of requests to leave to hyper.
+    pause: u32,
+}
+
+impl FastPath {
+    pub(super) fn new(mode: FastPathMode, make: MakeResponder) -> Self {
+        Self { mode, make, responder: None, declined: 0, pause: 0 }
+    }
+
+    /// Returns whether requests may be responded to here, if the connection is between two heads.
+    pub(super) fn is_on(&self, framing: &FramingValidator) -> bool {
+        match self.mode {
+            FastPathMode::Off => false,
+            FastPathMode::Repeated => framing.is_between_plain_heads(),
+            FastPathMode::Eager => {
+                framing.is_between_plain_heads() || framing.is_before_first_byte()
+            }
+        }
+    }
+
+    /// Appends responses to the requests at the start of `bytes`, as far as the handler responds at
+    /// once. Returns the rest, which is for hyper.
+    pub(super) fn respond<'b>(
+        &mut self,
+        framing: &mut FramingValidator,
+        mut bytes: &'b [u8],
+        batch: &mut ResponseBatch,
+    ) -> &'b [u8] {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return bytes;
+        }
+        while !bytes.is_empty() && !batch.is_full() {
+            if self.mode == FastPathMode::Eager {
+                framing.learn_fields(bytes);
+            }
+            let Some((line, rest)) = framing.split_repeated(bytes) else { break };
+            let Some(request) = PlainRequest::parse(line) else { break };
+            let Some(responder) = self.responder(framing.repeated_fields()) else { break };
+            let start = batch.length();
+            let Err(declined) = responder.respond(&request, batch) else {
+                framing.count_repeated();
+                self.declined = 0;
+                bytes = rest;
+                continue;
+            };
+            batch.undo(start);
+            match declined {
+                Declined::Request => self.note_declined(),
+                Declined::Outdated => self.responder = None,
+            }
+            break;
+        }
+        bytes
+    }
+
+    /// Returns the responder for the cached field section.
+    fn responder(
+        &mut self,
+        (fields, number): (&[u8], u32),
+    ) -> Option<&mut Box<dyn ImmediateResponder>> {
+        if self.responder.as_ref().is_none_or(|(known, _)| *known != number) {
+            let responder = parse(fields).and_then(|fields| (self.make)(fields));
+            self.responder = Some((number, responder));
+        }
+        self.responder.as_mut()?.1.as_mut()
+    }
+
+    /// Leaves the next requests to hyper: twice as many each time. A connection without hits then
+    /// keeps no responder in memory.
+    fn note_declined(&mut self) {
+        if self.mode == FastPathMode::Eager {
+            return;
+        }
+        self.pause = (1 << self.declined) - 1;
+        self.declined = (self.declined + 1).min(MAX_PAUSE);
+        if self.declined == MAX_PAUSE {
+            self.responder = None;
+        }
+    }
+}
+
+/// Parses the field section of a plain request as hyper does, and checks it. `None` if it concerns
+/// more than one request.
+fn parse(section: &[u8]) -> Option<HeaderMap> {
+    let block = Bytes::copy_from_slice(section);
+    let mut lines = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let Ok(httparse::Status::Complete((length, lines))) =
+        httparse::parse_headers(&block, &mut lines)
+    else {
+        return None;
+    };
+    if length != block.len() {
+        return None;
+    }
+    let mut fields = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_maybe_shared(block.slice_ref(line.value)).ok()?;
+        if !concerns_one_request(&name, &value) {
+            return None;
+        }
+        fields.append(name, value);
+    }
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = fields;
+    validate(&mut request, &ValidatedHost::default()).ok()?;
+    Some(request.into_parts().0.headers)
+}
+
+/// Returns whether a field leaves the connection and the framing alone.
+fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
+    match *name {
+        header::CONNECTION => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
+        header::CONTENT_LENGTH
+        | header::TRANSFER_ENCODING
+        | header::EXPECT
+        | header::UPGRADE
+        | header::TE
+        | header::TRAILER => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::framing::HeadLimits, *};
+
+    const LIMITS: HeadLimits =
+        HeadLimits { header_bytes: 1000, header_count: 8, target_bytes: 100 };
+    const HEAD: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// Responds with the path, and declines `/declined`.
+    struct Echo;
+
+    impl ImmediateResponder for Echo {
+        fn respond(
+            &mut self,
+            request: &PlainRequest<'_>,
+            batch: &mut ResponseBatch,
+        ) -> Result<(), Declined> {
+            batch.head().extend_from_slice(request.path.as_bytes());
+            if request.path == "/declined" { Err(Declined::Request) } else { Ok(()) }
+        }
+    }
+
+    /// Returns the responses to requests for these paths on one connection, `-` for those that are
+    /// left to hyper.
+    fn responses(paths: &[&str]) -> String {
+        let mut framing = FramingValidator::new(LIMITS);
+        let mut fast_path =
+            FastPath::new(FastPathMode::Repeated, Box::new(|_| Some(Box::new(Echo))));
+        framing.feed(HEAD);
+        let taken = paths.iter().map(|path| {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut batch = ResponseBatch::default();
+            let rest = fast_path.respond(&mut framing, head.as_bytes(), &mut batch);
+            framing.feed(rest);
+            let is_taken = rest.is_empty();
+            assert_eq!(is_taken, !batch.is_empty(), "nothing of a declined request is left");
+            if is_taken { String::from_utf8(batch.bytes).unwrap() } else { "-".to_owned() }
+        });
+        taken.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn declined_requests_are_followed_by_a_pause_that_grows() {
+        assert_eq!(responses(&["/a", "/b"]), "/a /b");
+        assert_eq!(responses(&["/declined", "/a", "/declined", "/b"]), "- /a - /b");
+        assert_eq!(responses(&["/declined", "/declined", "/a", "/b"]), "- - - /b");
+        // Declined, declined, one left out, declined, three left out.
+        let many = [&["/declined"; 4][..], &["/a"; 5]].concat();
+        assert_eq!(responses(&many), "- - - - - - - /a /a");
+    }
+
+    #[test]
+    fn fields_that_concern_the_connection_are_left_to_hyper() {
+        let fields =
+            |text: &str| parse(format!("{text}\r\n").as_bytes()).map(|fields| fields.len());
+        assert_eq!(fields("Host: a\r\nA: b\r\nA: c\r\n"), Some(3));
+        assert_eq!(fields("Host: a\r\nConnection: Keep-Alive\r\n"), Some(2));
+        for section in [
+            "",
+            "A: b\r\n",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a/b\r\n",
+            "Host: a\r\nConnection: close\r\n",
+            "Host: a\r\nConnection: keep-alive, x\r\n",
+            "Host: a\r\nContent-Length: 0\r\n",
+            "Host: a\r\nExpect: 100-continue\r\n",
+            "Host: a\r\nUpgrade: h2c\r\n",
+            "Host: a\r\nTE: trailers\r\n",
+            "Host: a\r\nA b: c\r\n",
+            "Host: a\r\nA: \u{7f}\r\n",
+        ] {
+            assert_eq!(fields(section), None, "{section:?}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Responses that a handler gives at once, without hyper: the requests and the bytes.
+
+use bytes::Bytes;
+use http::Method;
+
+/// Longer bodies are sent from where they are; shorter ones are copied behind their head.
+const MAX_COPIED_BODY: usize = 8 * 1024;
+
+/// A batch of this length is sent before further requests are looked at.
+const MAX_BATCH: usize = 32 * 1024;
+
+/// Responds to requests on one connection that repeat one header section.
+///
+/// Its responses must be those of [`Handler::handle`](super::Handler::handle) to the same requests.
+pub trait ImmediateResponder: Send {
+    /// Appends the response to a request. Never waits.
+    ///
+    /// # Errors
+    /// If only [`Handler::handle`](super::Handler::handle) can respond. The request has then had no
+    /// effect, and nothing is appended.
+    fn respond(
+        &mut self,
+        request: &PlainRequest<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Result<(), Declined>;
+}
+
+/// Why a request gets no response at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declined {
+    /// It takes more than a look.
+    Request,
+    /// The responder was made under an older configuration.
+    Outdated,
+}
+
+/// A `GET` or `HEAD` without a body, with a target in origin form, in HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainRequest<'a> {
+    /// `GET` or `HEAD`.
+    pub method: &'a Method,
+    /// The path, which starts with `/`.
+    pub path: &'a str,
+    /// The query, without its `?`.
+    pub query: Option<&'a str>,
+}
+
+impl<'a> PlainRequest<'a> {
+    /// Parses a request line without its CRLF. `None` unless it is plain: a target with characters
+    /// that parsers may read differently is not.
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+        let (method, rest) = match line {
+            [b'G', b'E', b'T', b' ', rest @ ..] => (&Method::GET, rest),
+            [b'H', b'E', b'A', b'D', b' ', rest @ ..] => (&Method::HEAD, rest),
+            _ => return None,
+        };
+        let target = rest.strip_suffix(b" HTTP/1.1")?;
+        let path_length = target.iter().position(|byte| !is_plain(*byte)).unwrap_or(target.len());
+        let (path, rest) = target.split_at_checked(path_length)?;
+        let query = match rest.split_first() {
+            None => None,
+            Some((b'?', query)) if query.iter().all(|byte| is_plain(*byte) || *byte == b'?') => {
+                Some(query)
+            }
+            Some(_) => return None,
+        };
+        if path.first() != Some(&b'/') {
+            return None;
+        }
+        let query = match query {
+            Some(query) => Some(std::str::from_utf8(query).ok()?),
+            None => None,
+        };
+        Some(Self { method, path: std::str::from_utf8(path).ok()?, query })
+    }
+}
+
+/// Returns whether a byte means the same in every path and query: RFC 3986's unreserved and
+/// reserved characters but `?` and `#`, and `%`.
+#[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
+fn is_plain(byte: u8) -> bool {
+    PLAIN[usize::from(byte)]
+}
+
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < plain.len() {
+        #[expect(clippy::indexing_slicing, reason = "checked by the loop")]
+        #[expect(clippy::cast_possible_truncation, reason = "checked by the loop")]
+        {
+            let allowed = b"-._~!$&'()*+,;=:@/%[]";
+            let mut is_allowed = (byte as u8).is_ascii_alphanumeric();
+            let mut index = 0;
+            while index < allowed.len() {
+                is_allowed |= allowed[index] == byte as u8;
+                index += 1;
+            }
+            plain[byte] = is_allowed;
+        }
+        byte += 1;
+    }
+    plain
+};
+
+/// Encoded responses, in the order of their requests.
+#[derive(Debug, Default)]
+pub struct ResponseBatch {
+    pub(super) bytes: Vec<u8>,
+    /// The body of the last response, unless it is part of `bytes`.
+    pub(super) body: Bytes,
+}
+
+impl ResponseBatch {
+    /// Returns the buffer to append a head to.
+    pub fn head(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends the body that follows the head: a copy, or a long one from `share`.
+    pub fn push_body(&mut self, body: &[u8], share: impl FnOnce() -> Bytes) {
+        if body.len() <= MAX_COPIED_BODY {
+            self.bytes.extend_from_slice(body);
+        } else {
+            self.body = share();
+        }
+    }
+
+    /// Returns whether it has to be sent before more is appended.
+    pub(super) fn is_full(&self) -> bool {
+        !self.body.is_empty() || self.bytes.len() >= MAX_BATCH
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Removes what was appended since it had this length, without a long body.
+    pub(super) fn undo(&mut self, length: usize) {
+        self.bytes.truncate(length);
+        self.body = Bytes::new();
+    }
+
+    /// Empties it, and keeps the buffer unless it has become large.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(2 * MAX_BATCH);
+        self.body = Bytes::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Option<(&str, &str, Option<&str>)> {
+        let PlainRequest { method, path, query } = PlainRequest::parse(line.as_bytes())?;
+        Some((method.as_str(), path, query))
+    }
+
+    #[test]
+    fn only_plain_request_lines_are_taken() {
+        assert_eq!(parsed("GET / HTTP/1.1"), Some(("GET", "/", None)));
+        assert_eq!(parsed("HEAD /a/b?c=d?e& HTTP/1.1"), Some(("HEAD", "/a/b", Some("c=d?e&"))));
+        assert_eq!(parsed("GET /a? HTTP/1.1"), Some(("GET", "/a", Some(""))));
+        for line in [
+            "",
+            "GET",
+            "GET / HTTP/1.0",
+            "GET / HTTP/1.1 ",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET a HTTP/1.1",
+            "GET ?a HTTP/1.1",
+            "GET http://a/ HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET /caf\u{e9} HTTP/1.1",
+            "GET /\"a\" HTTP/1.1",
+            "GET /a\t HTTP/1.1",
+            "get / HTTP/1.1",
+            "POST / HTTP/1.1",
+            "GET / http/1.1",
+        ] {
+            assert_eq!(parsed(line), None, "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_read_as_hyper_reads_it(target in "/[ -~]{0,40}") {
+            let line = format!("GET {target} HTTP/1.1");
+            if let Some(request) = PlainRequest::parse(line.as_bytes()) {
+                let uri = Uri::from_maybe_shared(Bytes::from(target.clone())).unwrap();
+                prop_assert_eq!(uri.authority(), None);
+                prop_assert_eq!((uri.path(), uri.query()), (request.path, request.query));
+                prop_assert_eq!(uri.path_and_query().unwrap().as_str(), target);
+            }
+        }
+    }
+}

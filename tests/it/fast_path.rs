@@ -1,0 +1,484 @@
+//! The fast path of HTTP/1.1: whoever sends what, the responses are those that hyper's way gives.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::{HeaderMap, Request, Response};
+use larder::testing::server::{
+    Connection, Declined, FastPathMode, Handler, ImmediateResponder, Incoming, PlainRequest,
+    ResponseBatch, Settings,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    proxy::{Proxy, request, request_with_body},
+    random::Random,
+    serving::{BoxBody, TestServer, reply},
+    wire::{RawOrigin, Wire, header},
+    within, within_seconds,
+};
+
+/// A handler that tells which way a request took: `fast` or `usual`, and its path. It declines
+/// `/declined`, and sends a long body for `/long`.
+struct Tell;
+
+impl Handler for Tell {
+    type Body = BoxBody;
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        _: &Arc<Connection>,
+    ) -> Response<BoxBody> {
+        reply(200, format!("usual {}", request.uri()))
+    }
+
+    fn immediate_responder(
+        self: &Arc<Self>,
+        _: HeaderMap,
+        _: &Arc<Connection>,
+    ) -> Option<Box<dyn ImmediateResponder>> {
+        Some(Box::new(TellFast))
+    }
+}
+
+struct TellFast;
+
+impl ImmediateResponder for TellFast {
+    fn respond(
+        &mut self,
+        request: &PlainRequest<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Result<(), Declined> {
+        batch.head().extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        if request.path == "/declined" {
+            return Err(Declined::Request);
+        }
+        let body = match request.path {
+            "/long" => format!("fast {}", "x".repeat(LONG)),
+            path => format!("fast {path}"),
+        };
+        let length = format!("content-length: {}\r\n\r\n", body.len());
+        batch.head().extend_from_slice(length.as_bytes());
+        batch.push_body(body.as_bytes(), || body.clone().into());
+        Ok(())
+    }
+}
+
+const LONG: usize = 100_000;
+
+fn get(path: &str) -> String {
+    request("GET", path, &[])
+}
+
+/// Responds by the path: each kind of response that the cache treats in its own way.
+async fn origin() -> RawOrigin {
+    RawOrigin::start(|mut wire, _| async move {
+        while let Some(head) = wire.try_read_head().await {
+            let Some(body) = wire.try_read_body(&head).await else { return };
+            let mut words = head.split(' ');
+            let (method, target) = (words.next().unwrap(), words.next().unwrap());
+            let path = target.split('?').next().unwrap();
+            let reply = origin_reply(path, &body);
+            let reply = if method == "HEAD" {
+                reply.split_inclusive("\r\n\r\n").next().unwrap().to_owned()
+            } else {
+                reply
+            };
+            if !wire.try_write(reply).await {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+fn origin_reply(path: &str, sent: &str) -> String {
+    let text = |bytes: usize| format!("{path} ").repeat(bytes / (path.len() + 1) + 1);
+    let (status, fields, body) = match path {
+        "/fresh" => ("200 OK", "ETag: \"f\"\r\nContent-Type: text/plain\r\n", text(900)),
+        "/modified" => (
+            "200 OK",
+            "Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT\r\nLink: <a>\r\nLink: <b>\r\n",
+            text(10),
+        ),
+        "/long" => ("200 OK", "ETag: \"l\"\r\n", text(20_000)),
+        "/empty" => ("200 OK", "", String::new()),
+        "/language" => ("200 OK", "Vary: Accept-Language\r\n", text(50)),
+        "/cors" => ("200 OK", "Access-Control-Allow-Origin: *\r\nSurrogate-Key: a\r\n", text(50)),
+        "/none" => ("204 No Content", "", String::new()),
+        "/moved" => ("301 Moved Permanently", "Location: /fresh\r\n", text(5)),
+        "/missing" => ("404 Not Found", "", text(5)),
+        "/odd" => ("299 Odd", "", text(5)),
+        "/trailers" => {
+            return "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"
+                .to_owned();
+        }
+        "/passed" => ("200 OK", "Cache-Control: no-store\r\n", text(30)),
+        _ => return format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{sent}", sent.len()),
+    };
+    let length = match status {
+        "204 No Content" => String::new(),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let cached = if fields.contains("no-store") { "" } else { "Cache-Control: max-age=60\r\n" };
+    format!("HTTP/1.1 {status}\r\n{cached}{fields}{length}\r\n{body}")
+}
+
+const PATHS: [&str; 13] = [
+    "/fresh",
+    "/modified",
+    "/long",
+    "/empty",
+    "/language",
+    "/cors",
+    "/none",
+    "/moved",
+    "/missing",
+    "/odd",
+    "/trailers",
+    "/passed",
+    "/other",
+];
+
+const SUFFIXES: [&str; 6] = ["", "", "", "?", "?a=b&c", "?x[]=1"];
+
+/// Fields of a request besides `Host`, some of which are refused.
+const FIELDS: [&str; 29] = [
+    "",
+    "Accept: */*\r\nUser-Agent: test\r\n",
+    "accept:*/*\r\n",
+    "Connection: keep-alive\r\n",
+    "Connection: close\r\n",
+    "Connection: x\r\nX: y\r\n",
+    "Accept-Language: de\r\n",
+    "Accept-Language: en;q=0.5, de\r\n",
+    "Accept-Encoding: gzip, br\r\n",
+    "Accept-Encoding: identity;q=0\r\n",
+    "If-None-Match: \"f\"\r\n",
+    "If-None-Match: \"g\"\r\n",
+    "If-Modified-Since: Wed, 01 Jan 2020 00:00:00 GMT\r\n",
+    "If-Match: \"f\"\r\n",
+    "Range: bytes=0-3\r\n",
+    "Range: bytes=90000-\r\n",
+    "Range: bytes=1-2,4-5\r\n",
+    "Range: bytes=0-3\r\nIf-Range: \"f\"\r\n",
+    "Cache-Control: no-cache\r\n",
+    "Cache-Control: no-store\r\n",
+    "Cache-Control: max-age=0\r\n",
+    "Cache-Control: only-if-cached\r\n",
+    "Cookie: _ga=1\r\n",
+    "Cookie: session=1\r\n",
+    "Authorization: Bearer x\r\n",
+    "X-Forwarded-Host: other\r\nX-Request-ID: 0123456789abcdef\r\n",
+    "Upgrade: websocket\r\nConnection: upgrade\r\n",
+    "Content-Length: 0\r\n",
+    "Origin: https://a.test\r\n",
+];
+
+/// Whole messages that no plain request is like.
+const ODD: [&str; 12] = [
+    "\r\n",
+    "\r\n\r\nGET /fresh HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    "GET /fresh HTTP/1.0\r\nHost: api.test\r\nConnection: keep-alive\r\n\r\n",
+    "GET http://api.test/fresh HTTP/1.1\r\nHost: other\r\n\r\n",
+    "GET /fresh HTTP/1.1\r\nHost: other.test\r\n\r\n",
+    "POST /other HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /other HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "PUT /fresh HTTP/1.1\r\nHost: api.test\r\nContent-Length: 46\r\n\r\nGET /fresh HTTP/1.1\r\nHost: smuggled.test\r\n\r\n  ",
+    "OPTIONS * HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    "GET /fresh HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+    "GET /_larder/unknown HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    "GET /caf%C3%A9/../fresh HTTP/1.1\r\nHost: api.test\r\n\r\n",
+];
+
+/// Messages after which the connection ends.
+const LAST: [&str; 7] = [
+    "GET /fresh#a HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    "GET /fresh HTTP/1.1\r\n\r\n",
+    "GET /fresh HTTP/1.1\nHost: api.test\n\n",
+    "GET /fresh HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "GET /fr esh HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    "GET /fresh HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n",
+    "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n",
+];
+
+/// Returns the messages of one connection, in which fields mostly repeat, and how they are split.
+fn conversation(random: &mut Random) -> (Vec<u8>, Vec<usize>) {
+    let mut text = String::new();
+    let mut fields = *random.pick::<&str>(&FIELDS);
+    for _ in 0..=random.below(12) {
+        if random.one_in(8) {
+            text.push_str(random.pick::<&str>(&ODD));
+            continue;
+        }
+        if random.one_in(4) {
+            fields = *random.pick::<&str>(&FIELDS);
+        }
+        let method = if random.one_in(5) { "HEAD" } else { "GET" };
+        let (path, suffix) = (random.pick(&PATHS), random.pick(&SUFFIXES));
+        write!(text, "{method} {path}{suffix} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n").unwrap();
+    }
+    text.push_str(random.pick::<&str>(&LAST));
+    let length = text.len();
+    let splits = match random.below(4) {
+        0 => Vec::new(),
+        1 => (1..length).collect(),
+        _ => (0..random.below(8)).map(|_| random.below(length)).collect(),
+    };
+    // Whole heads arrive in one piece most of the time.
+    let heads = text.match_indices("\r\n\r\n").map(|(at, _)| at + 4);
+    let mut splits: Vec<usize> = if random.one_in(3) { splits } else { heads.collect() };
+    splits.sort_unstable();
+    (text.into_bytes(), splits)
+}
+
+/// Sends bytes in pieces, and returns everything that comes until the end.
+async fn exchange(address: SocketAddr, (bytes, splits): &(Vec<u8>, Vec<usize>)) -> String {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut from, mut to) = stream.into_split();
+    let reading = tokio::spawn(async move {
+        let mut received = Vec::new();
+        while let Ok(1..) = from.read_buf(&mut received).await {}
+        String::from_utf8_lossy(&received).into_owned()
+    });
+    let mut start = 0;
+    for end in splits.iter().copied().chain([bytes.len()]) {
+        let piece = &bytes[start..end.max(start)];
+        // The connection may have ended before.
+        if to.write_all(piece).await.is_err() {
+            break;
+        }
+        start = end.max(start);
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+    reading.await.unwrap()
+}
+
+/// Replaces what differs from run to run.
+fn comparable(responses: &str) -> String {
+    let lines = responses.split_inclusive("\r\n").map(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        match name {
+            "date" | "x-request-id" => format!("{name}: …\r\n"),
+            _ => line.to_owned(),
+        }
+    });
+    lines.collect()
+}
+
+/// Returns the counters of requests, without those that are zero.
+async fn counted(proxy: &Proxy) -> Vec<String> {
+    let text = proxy.admin("/metrics").await.body;
+    let counters = [
+        "larder_requests_total{",
+        "larder_response_bytes_total{",
+        "larder_uncached_total{",
+        "larder_refused_requests_total{",
+        "larder_request_duration_seconds_count{",
+    ];
+    let lines = text
+        .lines()
+        .filter(|line| counters.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"));
+    lines.map(str::to_owned).collect()
+}
+
+/// Returns the access log without times and identifiers.
+async fn logged(proxy: &Proxy) -> Vec<String> {
+    proxy.get("/last").await;
+    let lines = proxy.log_with("/last").await;
+    let lines = lines.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for name in ["ts", "dur_ms", "request_id"] {
+            line.as_object_mut().unwrap().remove(name);
+        }
+        line.to_string()
+    });
+    lines.collect()
+}
+
+/// Compares this mode with hyper's way: responses, metrics and the access log.
+///
+/// The leak detector is off: it sends some hits another way, at times of its own, on which fields
+/// come in another order.
+async fn compare(fast_path: FastPathMode, toml: &str, seeds: std::ops::Range<u64>) {
+    let toml = &format!("defaults.detect_leaks = false\n{toml}");
+    let origin = origin().await;
+    let modes = [fast_path, FastPathMode::Off];
+    let [fast, usual] = modes.map(|mode| Proxy::with_fast_path(&origin.url(), toml, mode));
+    let mut hits = 0;
+    for seed in seeds.clone() {
+        let conversation = conversation(&mut Random::seeded(seed + 1));
+        let expected = comparable(&exchange(usual.address, &conversation).await);
+        let got = comparable(&exchange(fast.address, &conversation).await);
+        let sent = String::from_utf8_lossy(&conversation.0);
+        assert_eq!(got, expected, "seed {seed}, split at {:?}:\n{sent}", conversation.1);
+        hits += expected.matches("x-api-cache: HIT").count();
+    }
+    assert!(hits > seeds.count(), "{hits} hits");
+    assert_eq!(counted(&fast).await, counted(&usual).await);
+    assert_eq!(logged(&fast).await, logged(&usual).await);
+}
+
+#[tokio::test]
+async fn repeated_requests_get_the_responses_that_hyper_gives() {
+    within_seconds(120, compare(FastPathMode::Repeated, "", 0..150)).await;
+}
+
+#[tokio::test]
+async fn first_requests_would_get_the_responses_that_hyper_gives() {
+    within_seconds(120, compare(FastPathMode::Eager, "", 1000..1150)).await;
+}
+
+#[tokio::test]
+async fn routes_change_nothing_about_that() {
+    let toml = "server_timing = false\n\
+        [[route]]\nname = \"public\"\nmatch = \"/fresh\"\npartition = \"everyone\"\nttl = \"1m\"\n\
+        [[route]]\nname = \"coded\"\nmatch = \"/long\"\nttl = \"1m\"\nencode = [\"gzip\"]\n\
+        [[route]]\nname = \"private\"\nmatch = \"/modified\"\nttl = \"1m\"\npartition = \"user\"\n\
+        [[route]]\nname = \"audited\"\nmatch = \"/cors\"\nttl = \"1m\"\nclient_cache = \"no-cache\"\n";
+    within_seconds(120, compare(FastPathMode::Eager, toml, 2000..2100)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_all_responses_in_order() {
+    // More than any buffer between the two takes.
+    const REQUESTS: usize = 2000;
+    within(async {
+        let origin = origin().await;
+        let proxy = Proxy::with_fast_path(&origin.url(), "", FastPathMode::Repeated);
+        let mut wire = proxy.connect().await;
+        for _ in 0..2 {
+            wire.exchange(request("GET", "/long", &[])).await;
+        }
+        let io = wire.into_io();
+        let (from, mut to) = tokio::io::split(io);
+        let all = request("GET", "/long", &[]).repeat(REQUESTS);
+        let writing = tokio::spawn(async move {
+            to.write_all(all.as_bytes()).await.unwrap();
+            to
+        });
+        let mut wire = Wire::new(tokio::io::join(from, tokio::io::sink()));
+        for _ in 0..REQUESTS {
+            let reply = wire.read_reply().await;
+            assert_eq!((reply.cache(), reply.body.len()), ("HIT", 20_004));
+        }
+        drop(writing.await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_repeat_the_fields_before_them_take_the_fast_path() {
+    within(async {
+        let server = TestServer::start(Tell, Settings::default());
+        let mut wire = Wire::connect(server.address).await;
+        let other = request("GET", "/g", &[("accept", "x")]);
+        let closing = request("GET", "/i", &[("connection", "close")]);
+        for (sent, expected) in [
+            (get("/a"), "usual /a"),
+            (get("/b"), "fast /b"),
+            (get("/c?d"), "fast /c"),
+            (request_with_body("POST", "/d", &[], "body"), "usual /d"),
+            (get("/e"), "usual /e"),
+            (get("/f"), "fast /f"),
+            (other.clone(), "usual /g"),
+            (other, "fast /g"),
+            (closing, "usual /i"),
+        ] {
+            assert_eq!(wire.exchange(&sent).await.body, expected, "{sent}");
+        }
+        assert_eq!(wire.read_to_end().await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_get_their_responses_in_order_whatever_way_they_take() {
+    within(async {
+        let server = TestServer::start(Tell, Settings::default());
+        let mut wire = Wire::connect(server.address).await;
+        assert_eq!(wire.exchange(get("/0")).await.body, "usual /0");
+        let sent = ["/1", "/long", "/2", "/declined", "/3"].map(get).concat();
+        wire.write(sent).await;
+        assert_eq!(wire.read_reply().await.body, "fast /1");
+        assert_eq!(wire.read_reply().await.body.len(), LONG + 5);
+        for rest in ["/2", "/declined", "/3"] {
+            assert_eq!(wire.read_reply().await.body, format!("usual {rest}"));
+        }
+        // A head in two parts is hyper's, and the next one is not.
+        let split = get("/4");
+        let (first, second) = split.split_at(20);
+        wire.write(first).await;
+        wire.write(second).await;
+        wire.read_reply().await;
+        assert_eq!(wire.exchange(get("/5")).await.body, "fast /5");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_says_so_to_those_who_repeat_requests() {
+    within(async {
+        let server = TestServer::start(Tell, Settings::default());
+        let mut wire = Wire::connect(server.address).await;
+        wire.exchange(get("/a")).await;
+        assert_eq!(wire.exchange(get("/b")).await.body, "fast /b");
+        server.drain.leave();
+        let reply = wire.exchange(get("/c")).await;
+        assert_eq!((reply.header("connection"), &*reply.body), (Some("close"), "usual /c"));
+        assert_eq!(wire.read_to_end().await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_repeats_requests_and_reads_nothing_is_closed_and_counted() {
+    within(async {
+        let idle_timeout = Duration::from_millis(200);
+        let server = TestServer::start(Tell, Settings { idle_timeout, ..Settings::default() });
+        let mut wire = Wire::connect(server.address).await;
+        wire.exchange(get("/a")).await;
+        let mut io = wire.into_io();
+        // Ends with an error once the server has closed.
+        while io.write_all(get("/long").as_bytes()).await.is_ok() {}
+        assert_eq!(server.counters.stalled.load(Ordering::Relaxed), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_whoever_repeats_requests_read_what_is_on_its_way() {
+    within(async {
+        let server = TestServer::start(Tell, Settings::default());
+        let mut wire = Wire::connect(server.address).await;
+        wire.exchange(get("/a")).await;
+        for _ in 0..60 {
+            wire.write(get("/long")).await;
+            tokio::task::yield_now().await;
+        }
+        server.drain.leave();
+        server.drain.start();
+        let received = wire.read_to_end().await;
+        let mut rest = &*received;
+        while let Some((head, behind)) = rest.split_once("\r\n\r\n") {
+            let length = header(head, "content-length").unwrap();
+            let length: usize = length.parse().unwrap();
+            assert!(behind.len() >= length, "a response is cut off");
+            rest = &behind[length..];
+        }
+        assert_eq!(rest, "");
+    })
+    .await;
+}
