@@ -18,7 +18,7 @@ pub mod cli {
     }
 }
 pub mod config {
-    pub use crate::config::{Config, Environment, Flags};
+    pub use crate::config::{CliOverrides, Config, Environment};
 }
 pub mod entry {
     pub use crate::entry::Entry;
@@ -123,9 +123,9 @@ pub mod policy {
 }
 pub mod purge {
     pub use crate::purge::{
-        Acknowledgement, AppliedPurges, DedupOutcome, ExpectedResponse, LinkState, LogEvent,
-        LogEvents, LogRetention, LogUnavailable, PurgeLog, PurgeReceipt, RedisLogSettings,
-        SyncState, UnsyncedPolicy, WatermarkRaise,
+        Acknowledgement, AppliedPurges, DedupOutcome, IncompleteResponse, LogEvent, LogEvents,
+        LogRetention, LogUnavailable, PurgeLog, PurgeReceipt, RedisLogSettings, SyncState,
+        TailState, UnsyncedPolicy, WatermarkRaise,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

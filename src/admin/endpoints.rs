@@ -15,7 +15,7 @@ pub(super) struct AdminEndpoint {
     pub(super) method: Method,
     /// The path patterns. `{name}` matches one segment, `{name..}` all remaining ones.
     pub(super) paths: &'static [&'static str],
-    pub(super) access: Access,
+    pub(super) access: RequiredPermission,
     pub(super) dialect: Dialect,
     pub(super) handler: EndpointHandler,
 }
@@ -39,45 +39,62 @@ pub(super) struct MatchedEndpoint<'a> {
 
 /// All endpoints. Those for `GET` respond to `HEAD` as well.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
-    get(&["/livez"], Access::Open, |_, _| monitoring::liveness()),
-    get(&["/readyz", "/healthz", "/health"], Access::Open, |services, _| {
+    get(&["/livez"], RequiredPermission::Open, |_, _| monitoring::liveness()),
+    get(&["/readyz", "/healthz", "/health"], RequiredPermission::Open, |services, _| {
         monitoring::readiness(services)
     }),
-    get(&["/metrics"], Access::Read, |services, _| monitoring::metrics(services)),
-    post(&["/v1/purge"], Access::Purge, Dialect::Larder, |services, call| {
+    get(&["/metrics"], RequiredPermission::Read, |services, _| monitoring::metrics(services)),
+    post(&["/v1/purge"], RequiredPermission::Purge, Dialect::Larder, |services, call| {
         purge::respond(&services.purger, call).boxed()
     }),
-    get(&["/v1/purges"], Access::Read, |services, call| purges::list(&services.purger, call)),
-    get(&["/v1/purges/{seq}"], Access::Read, |services, call| purges::show(&services.purger, call)),
-    get(&["/v1/quarantine"], Access::Read, |services, _| quarantine::list(&services.quarantine)),
+    get(&["/v1/purges"], RequiredPermission::Read, |services, call| {
+        purges::list(&services.purger, call)
+    }),
+    get(&["/v1/purges/{seq}"], RequiredPermission::Read, |services, call| {
+        purges::show(&services.purger, call)
+    }),
+    get(&["/v1/quarantine"], RequiredPermission::Read, |services, _| {
+        quarantine::list(&services.quarantine)
+    }),
     AdminEndpoint {
         method: Method::DELETE,
         paths: &["/v1/quarantine/{route}"],
-        access: Access::Purge,
+        access: RequiredPermission::Purge,
         dialect: Dialect::Larder,
         handler: EndpointHandler::WithBody(|services, call| {
             quarantine::clear(&services.quarantine, call).boxed()
         }),
     },
-    get(&["/v1/shadow"], Access::Read, |services, _| monitoring::verification(services)),
-    post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
+    get(&["/v1/shadow"], RequiredPermission::Read, |services, _| {
+        monitoring::verification(services)
+    }),
+    post(&["/v1/explain"], RequiredPermission::Read, Dialect::Larder, |services, call| {
         explain::respond(&services.explain, call).boxed()
     }),
-    post(&["/service/{service}/purge"], Access::Purge, Dialect::Fastly, |services, call| {
-        fastly::purge_keys(&services.purger, call).boxed()
-    }),
-    post(&["/service/{service}/purge/{key}"], Access::Purge, Dialect::Fastly, |services, call| {
-        fastly::purge_key(&services.purger, call).boxed()
-    }),
-    post(&["/service/{service}/purge_all"], Access::Purge, Dialect::Fastly, |services, _| {
-        fastly::purge_all(&services.purger).boxed()
-    }),
-    post(&["/purge/{url..}"], Access::Purge, Dialect::Fastly, |services, call| {
+    post(
+        &["/service/{service}/purge"],
+        RequiredPermission::Purge,
+        Dialect::Fastly,
+        |services, call| fastly::purge_keys(&services.purger, call).boxed(),
+    ),
+    post(
+        &["/service/{service}/purge/{key}"],
+        RequiredPermission::Purge,
+        Dialect::Fastly,
+        |services, call| fastly::purge_key(&services.purger, call).boxed(),
+    ),
+    post(
+        &["/service/{service}/purge_all"],
+        RequiredPermission::Purge,
+        Dialect::Fastly,
+        |services, _| fastly::purge_all(&services.purger).boxed(),
+    ),
+    post(&["/purge/{url..}"], RequiredPermission::Purge, Dialect::Fastly, |services, call| {
         fastly::purge_url(&services.purger, call).boxed()
     }),
     post(
         &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
-        Access::Purge,
+        RequiredPermission::Purge,
         Dialect::Cloudflare,
         |services, call| cloudflare::purge(&services.purger, call).boxed(),
     ),
@@ -85,7 +102,7 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
 
 const fn get(
     paths: &'static [&'static str],
-    access: Access,
+    access: RequiredPermission,
     handler: ImmediateHandler,
 ) -> AdminEndpoint {
     let handler = EndpointHandler::Immediate(handler);
@@ -94,7 +111,7 @@ const fn get(
 
 const fn post(
     paths: &'static [&'static str],
-    access: Access,
+    access: RequiredPermission,
     dialect: Dialect,
     handler: BodyHandler,
 ) -> AdminEndpoint {

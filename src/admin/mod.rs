@@ -32,7 +32,7 @@ use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
     trigger::{
-        Access, Authorization, Tokens,
+        Authorization, RequiredPermission, Tokens,
         body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
         purge_method,
     },
@@ -81,7 +81,8 @@ impl Admin {
         let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
         let refused = refusal(authorization).or_else(|| {
             // A page cannot send the token, so calls that require one need no check of the host.
-            let is_proven = endpoint.access == Access::Open || !settings.tokens.is_empty();
+            let is_proven =
+                endpoint.access == RequiredPermission::Open || !settings.tokens.is_empty();
             (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
         });
         if let Some(problem) = refused {
@@ -218,8 +219,10 @@ mod tests {
                     ask(&admin, (endpoint.method.clone(), &path), token, body).await.status()
                 };
                 let without = match endpoint.access {
-                    Access::Open => StatusCode::OK,
-                    Access::Read | Access::Purge => StatusCode::UNAUTHORIZED,
+                    RequiredPermission::Open => StatusCode::OK,
+                    RequiredPermission::Read | RequiredPermission::Purge => {
+                        StatusCode::UNAUTHORIZED
+                    }
                 };
                 assert_eq!(status(None).await, without, "{path}");
                 assert_eq!(status(Some("wrong")).await, without, "{path}");
@@ -251,7 +254,7 @@ mod tests {
             ask(&admin(tokens), call, token, r#"{"everything":true}"#).await.status()
         };
         assert_eq!(purge(Tokens::default(), None).await, StatusCode::FORBIDDEN);
-        let reader = Token::new("reader", vec![Access::Read]);
+        let reader = Token::new("reader", vec![RequiredPermission::Read]);
         let both = Tokens::new(vec![reader.clone(), Token::full_access("all")]);
         assert_eq!(purge(both, Some("reader")).await, StatusCode::FORBIDDEN);
         let none = Tokens::new(vec![reader]);

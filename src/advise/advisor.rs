@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    changes::{PairSurvey, ReadInOrder},
-    decide::{self, Decision, Evidence, PartitionAdvice},
+    changes::{PairSurvey, ReadAfterWrites},
+    decide::{self, Decision, PartitionAdvice, TemplateEvidence},
     log::{self, LineError, LoggedQuery, LoggedRequest, digest},
     parameters::QueryAdvice,
     paths::{MIN_CLIENTS, PathTree},
@@ -238,7 +238,7 @@ impl Advisor {
         if !request.is_read() {
             return;
         }
-        let read = ReadInOrder {
+        let read = ReadAfterWrites {
             request,
             target: self.target(id, request),
             keys: self.keys(id, request),
@@ -274,7 +274,7 @@ impl Advisor {
     pub(super) fn decisions(&self) -> Vec<Option<Decision>> {
         let span = self.log.span();
         let decide = |id: TemplateId| {
-            let evidence = Evidence {
+            let evidence = TemplateEvidence {
                 template: self.templates.list.get(id)?,
                 survey: self.surveys.get(id).filter(|survey| survey.reads > 0)?,
                 pairs: self.pairs.get(id)?,

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{
     log::{LoggedRequest, digest},
-    sample::{Sample, Sampled},
+    sample::{Sampled, SampledTable},
     templates::TemplateId,
     writes::{LastWrites, ResourceKeys, template_key},
 };
@@ -35,7 +35,7 @@ const MAX_TARGETS: usize = 2048;
 /// Pairs of responses to reads of one template.
 #[derive(Debug)]
 pub(super) struct PairSurvey {
-    targets: Sample<SeenResponses>,
+    targets: SampledTable<SeenResponses>,
     /// Pairs of consecutive responses to one client.
     same_client: Pairs,
     /// Pairs of responses to two clients at the same time.
@@ -68,7 +68,7 @@ struct SeenResponse {
 }
 
 /// A read, and the writes that precede it.
-pub(super) struct ReadInOrder<'a> {
+pub(super) struct ReadAfterWrites<'a> {
     pub(super) request: &'a LoggedRequest<'a>,
     /// The digest of the target under the proposed rule for queries.
     pub(super) target: u64,
@@ -118,7 +118,7 @@ impl SeenResponses {
 impl Sampled for PairSurvey {
     type Target = SeenResponses;
 
-    fn targets(&mut self) -> &mut Sample<SeenResponses> {
+    fn targets(&mut self) -> &mut SampledTable<SeenResponses> {
         &mut self.targets
     }
 }
@@ -126,7 +126,7 @@ impl Sampled for PairSurvey {
 impl Default for PairSurvey {
     fn default() -> Self {
         Self {
-            targets: Sample::new(MAX_TARGETS),
+            targets: SampledTable::new(MAX_TARGETS),
             same_client: [0; 2],
             other_client: [0; 2],
             between: [0; 2],
@@ -137,7 +137,7 @@ impl Default for PairSurvey {
 
 impl PairSurvey {
     /// Adds a read. `elsewhere` holds the templates whose writes do not concern it by their path.
-    pub(super) fn add(&mut self, read: &ReadInOrder<'_>, elsewhere: &[TemplateId]) {
+    pub(super) fn add(&mut self, read: &ReadAfterWrites<'_>, elsewhere: &[TemplateId]) {
         let request = read.request;
         let Some(representation) = request.representation() else { return };
         let (at, client, variant) = (request.at, request.client, request.variant);
@@ -160,7 +160,7 @@ impl PairSurvey {
     /// Counts each pair for every template with writes elsewhere.
     fn add_writes(
         &mut self,
-        read: &ReadInOrder<'_>,
+        read: &ReadAfterWrites<'_>,
         pairs: [Option<SeenResponse>; 2],
         now: SeenResponse,
         elsewhere: &[TemplateId],
@@ -189,7 +189,7 @@ impl PairSurvey {
 
     /// Forgets the targets. The counts stay.
     pub(super) fn forget_targets(&mut self) {
-        self.targets = Sample::new(MAX_TARGETS);
+        self.targets = SampledTable::new(MAX_TARGETS);
     }
 
     /// Returns whether responses depend on the client: between two equal responses to one client,

@@ -124,7 +124,7 @@ pub(super) enum LeaveReason {
 
 /// What the log shows about a template.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Evidence<'a> {
+pub(super) struct TemplateEvidence<'a> {
     pub(super) template: &'a PathTemplate,
     pub(super) survey: &'a TemplateSurvey,
     pub(super) pairs: &'a PairSurvey,
@@ -153,7 +153,7 @@ pub(super) fn partition(survey: &TemplateSurvey, pairs: &PairSurvey) -> Option<P
 }
 
 /// Returns how to serve the reads of a template.
-pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
+pub(super) fn decide(evidence: &TemplateEvidence<'_>) -> Decision {
     let survey = evidence.survey;
     let is_most = |count: u64| count * 2 > survey.reads;
     if survey.reads < MIN_READS {
@@ -180,7 +180,7 @@ pub(super) fn decide(evidence: &Evidence<'_>) -> Decision {
     cached(evidence)
 }
 
-fn cached(evidence: &Evidence<'_>) -> Decision {
+fn cached(evidence: &TemplateEvidence<'_>) -> Decision {
     let rate = evidence.simulation.changes.rate();
     let is_certain = rate.pairs >= MIN_READS && rate.changes > 0;
     if is_certain && rate.interval * TOLERANCE < f64::from(MIN_LIFETIME) {
@@ -216,7 +216,7 @@ fn cached(evidence: &Evidence<'_>) -> Decision {
 
 /// Returns the longest lifetime that the log supports, and the reason. `None` if no lifetime is
 /// supported.
-fn limit(evidence: &Evidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeReason) {
+fn limit(evidence: &TemplateEvidence<'_>, rate: ChangeRate) -> (Option<usize>, LifetimeReason) {
     let longest = |seconds: f64| {
         LIFETIMES.iter().rposition(|it| *it >= MIN_LIFETIME && f64::from(*it) <= seconds)
     };

@@ -31,14 +31,14 @@ pub(super) enum GroupKind {
 
 /// The templates of a log, with the decision about each.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Decided<'a> {
+pub(super) struct DecidedTemplates<'a> {
     pub(super) templates: &'a [PathTemplate],
     pub(super) decisions: &'a [Option<Decision>],
     /// For each template, whether there are writes to it.
     pub(super) is_written: &'a [bool],
 }
 
-impl Decided<'_> {
+impl DecidedTemplates<'_> {
     /// Returns the groups of all templates whose reads need a route.
     pub(super) fn groups(&self) -> Vec<RouteGroup> {
         let mut ids: Vec<TemplateId> = (0..self.templates.len()).collect();

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{
     log::{LoggedRequest, digest},
     paths::MIN_CLIENTS,
-    sample::Sample,
+    sample::SampledTable,
     segment,
     values::ValueEvidence,
 };
@@ -77,7 +77,7 @@ const BYPASSES: [&str; 7] =
 pub(super) struct ParameterSurvey {
     names: BTreeMap<String, ParameterUse>,
     /// For each target with sorted parameters, the digest of the order that was seen first.
-    orders: Sample<Option<u64>>,
+    orders: SampledTable<Option<u64>>,
     reordered: u64,
     pub(super) has_credentials: bool,
     values: ValueEvidence,
@@ -117,7 +117,7 @@ impl Default for ParameterSurvey {
     fn default() -> Self {
         Self {
             names: BTreeMap::new(),
-            orders: Sample::new(MAX_SAMPLE),
+            orders: SampledTable::new(MAX_SAMPLE),
             reordered: 0,
             has_credentials: false,
             values: ValueEvidence::default(),

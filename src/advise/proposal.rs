@@ -3,7 +3,7 @@
 use super::{
     advisor::Advisor,
     decide::{Decision, LeaveReason, PartitionAdvice},
-    fold::{Decided, GroupKind, RouteGroup},
+    fold::{DecidedTemplates, GroupKind, RouteGroup},
     proposed_route::{ProposedRoute, ProposedSetting},
     reasons,
     simulation::{ExpectedOutcome, LIFETIMES},
@@ -29,7 +29,7 @@ impl Advisor {
         let decisions = self.decisions();
         let is_written: Vec<bool> =
             self.surveys.iter().map(|survey| survey.all_writes() > 0).collect();
-        let decided = Decided {
+        let decided = DecidedTemplates {
             templates: &self.templates.list,
             decisions: &decisions,
             is_written: &is_written,

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 
 /// A map with digests as keys, which holds a sample of them.
 #[derive(Debug)]
-pub(super) struct Sample<V> {
+pub(super) struct SampledTable<V> {
     /// Boxed, since a table has room for twice as many.
     entries: HashMap<u64, Box<V>>,
     max: usize,
     shift: u32,
 }
 
-impl<V: Default> Sample<V> {
+impl<V: Default> SampledTable<V> {
     pub(super) fn new(max: usize) -> Self {
         Self { entries: HashMap::new(), max, shift: 0 }
     }
@@ -66,7 +66,7 @@ pub(super) trait Sampled {
     type Target: Default;
 
     /// Returns the sample.
-    fn targets(&mut self) -> &mut Sample<Self::Target>;
+    fn targets(&mut self) -> &mut SampledTable<Self::Target>;
 }
 
 /// The targets that the observations of all templates remember together.
@@ -104,17 +104,17 @@ mod tests {
     use super::*;
     use crate::advise::log::digest;
 
-    impl Sampled for Sample<u32> {
+    impl Sampled for SampledTable<u32> {
         type Target = u32;
 
-        fn targets(&mut self) -> &mut Sample<u32> {
+        fn targets(&mut self) -> &mut SampledTable<u32> {
             self
         }
     }
 
     #[test]
     fn many_tables_stay_within_one_budget_at_the_expense_of_the_largest() {
-        let mut all: Vec<Sample<u32>> = (0..100).map(|_| Sample::new(1000)).collect();
+        let mut all: Vec<SampledTable<u32>> = (0..100).map(|_| SampledTable::new(1000)).collect();
         let mut budget = SampleBudget::new(5000);
         for key in 0..2000_u64 {
             for id in (0..100).filter(|id| *id < 90 || key < 20) {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_full_table_keeps_a_sample_and_estimates_the_rest() {
-        let mut sample: Sample<u32> = Sample::new(1000);
+        let mut sample: SampledTable<u32> = SampledTable::new(1000);
         for round in 0..2 {
             for key in 0..50_000_u64 {
                 if let Some(events) = sample.entry(digest(key)) {

@@ -3,10 +3,10 @@
 use smallvec::SmallVec;
 
 use super::{
-    changes::ReadInOrder,
+    changes::ReadAfterWrites,
     interval::ChangeIntervals,
     log::{LoggedQuery, digest},
-    sample::{Sample, Sampled},
+    sample::{Sampled, SampledTable},
 };
 
 /// The lifetimes that are compared, in seconds.
@@ -22,7 +22,7 @@ const MAX_VARIANTS: usize = 8;
 /// The simulation of one template.
 #[derive(Debug)]
 pub(super) struct Simulation {
-    targets: Sample<SimulatedTarget>,
+    targets: SampledTable<SimulatedTarget>,
     /// Number of reads of targets in the sample.
     reads: u64,
     outcomes: [Outcomes; LIFETIMES.len()],
@@ -88,7 +88,7 @@ impl Default for SimulatedTarget {
 impl Sampled for Simulation {
     type Target = SimulatedTarget;
 
-    fn targets(&mut self) -> &mut Sample<SimulatedTarget> {
+    fn targets(&mut self) -> &mut SampledTable<SimulatedTarget> {
         &mut self.targets
     }
 }
@@ -96,7 +96,7 @@ impl Sampled for Simulation {
 impl Default for Simulation {
     fn default() -> Self {
         Self {
-            targets: Sample::new(MAX_TARGETS),
+            targets: SampledTable::new(MAX_TARGETS),
             reads: 0,
             outcomes: [Outcomes::default(); LIFETIMES.len()],
             changes: ChangeIntervals::default(),
@@ -106,7 +106,7 @@ impl Default for Simulation {
 
 impl Simulation {
     /// Adds a read. `client` is the owner of the response if users do not share responses.
-    pub(super) fn add(&mut self, read: &ReadInOrder<'_>, client: Option<u64>) {
+    pub(super) fn add(&mut self, read: &ReadAfterWrites<'_>, client: Option<u64>) {
         let request = read.request;
         let key = digest((read.target, client));
         let Some(target) = self.targets.entry(key) else { return };
@@ -170,7 +170,7 @@ impl SimulatedTarget {
     /// Adds the comparison of the response with the last one of its variant to the intervals.
     fn follow(
         &mut self,
-        read: &ReadInOrder<'_>,
+        read: &ReadAfterWrites<'_>,
         written_at: Option<i64>,
         intervals: &mut ChangeIntervals,
     ) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     log::{LoggedRequest, digest},
-    sample::Sample,
+    sample::SampledTable,
 };
 use crate::key::uri::query::pairs;
 
@@ -48,7 +48,7 @@ const MAX_TARGETS: usize = 1024;
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
     /// The last response to each target, with a parameter left out or a list sorted.
-    responses: Sample<Option<LastResponse>>,
+    responses: SampledTable<Option<LastResponse>>,
     defaults: BTreeMap<(&'static str, String), Compared>,
     lists: BTreeMap<String, Compared>,
 }
@@ -71,7 +71,7 @@ struct Compared {
 impl Default for ValueEvidence {
     fn default() -> Self {
         Self {
-            responses: Sample::new(MAX_TARGETS),
+            responses: SampledTable::new(MAX_TARGETS),
             defaults: BTreeMap::new(),
             lists: BTreeMap::new(),
         }

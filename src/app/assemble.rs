@@ -30,7 +30,7 @@ use crate::{
     },
     store::{self, MemoryStore, RedisStore, TieredStore},
     telemetry::{AccessLog, AccessLogEncoding, Metrics, log::LogQueue},
-    trigger::{self, Access, PurgeAccess, Token, Tokens},
+    trigger::{self, PurgeAccess, RequiredPermission, Token, Tokens},
     user::{Authenticator, IdentitySource, TokenKeys},
 };
 
@@ -231,8 +231,8 @@ pub(super) fn admin(config: &Config) -> admin::Settings {
 
 fn tokens(config: &Config) -> Tokens {
     let access = |permission: &Permission| match permission {
-        Permission::Read => Access::Read,
-        Permission::Purge => Access::Purge,
+        Permission::Read => RequiredPermission::Read,
+        Permission::Purge => RequiredPermission::Purge,
     };
     let tokens = config.admin.tokens.iter();
     Tokens::new(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     advise::{duration, number, percent, setting_line},
-    config::{Config, Flags},
+    config::{CliOverrides, Config},
 };
 
 /// Maximum size of a report in bytes.
@@ -57,7 +57,7 @@ pub(super) fn proposal(report: &Path, config: Option<&Path>) -> anyhow::Result<S
     let report: ShadowReport = serde_json::from_str(&text)
         .context("the report is not that of `larder shadow --json` or of `GET /v1/shadow`")?;
     let config = match config {
-        Some(file) => Some(Config::load(file, &Flags::default())?),
+        Some(file) => Some(Config::load(file, &CliOverrides::default())?),
         None => None,
     };
     let shadowed: Vec<&ShadowedRoute> =

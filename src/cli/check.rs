@@ -9,7 +9,7 @@ use clap::Args;
 use super::{output, run::DEFAULT_FILE};
 use crate::{
     app::{Explainer, run_tests},
-    config::{Config, Finding, Flags, format_duration},
+    config::{CliOverrides, Config, Finding, format_duration},
     key::uri::QueryOrder,
     pipeline::explain::ExplainRequest,
     policy::{Partition, Ttl, TtlFrom},
@@ -32,7 +32,7 @@ pub struct CheckArguments {
 ///
 /// Warnings and errors are printed to standard error.
 pub(crate) fn execute(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
-    match Config::load(&arguments.config, &Flags::default()) {
+    match Config::load(&arguments.config, &CliOverrides::default()) {
         Ok(config) => {
             if !config.warnings.problems.is_empty() {
                 anstream::eprintln!("{}", config.warnings.styled());

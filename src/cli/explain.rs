@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{admin_client::AdminAddress, node::NodeArguments, output, run::DEFAULT_FILE};
 use crate::{
     app::Explainer,
-    config::{Config, Flags},
+    config::{CliOverrides, Config},
     pipeline::explain::{ExplainRequest, ExplainRequestResponse},
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn execute(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
     let named = arguments.node.config.clone();
     let named = named.or_else(|| std::env::var_os("LARDER_CONFIG").map(Into::into));
     let file = named.as_deref().unwrap_or_else(|| Path::new(DEFAULT_FILE));
-    let config = match Config::load(file, &Flags::default()) {
+    let config = match Config::load(file, &CliOverrides::default()) {
         Ok(config) => config,
         Err(error) => {
             anstream::eprint!("{}", error.styled());

@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use super::{admin_client::AdminAddress, run::DEFAULT_FILE};
-use crate::config::{Config, ConfigError, Flags, ListenAddress, Permission};
+use crate::config::{CliOverrides, Config, ConfigError, ListenAddress, Permission};
 
 /// The flags that select a node.
 #[derive(Debug, Clone, Default, Args)]
@@ -108,7 +108,7 @@ impl NodeTarget {
 
     /// Returns the configuration in the node's file, if it exists and loads.
     pub fn known_configuration(&self) -> Option<Config> {
-        Config::load(self.file.as_ref()?, &Flags::default()).ok()
+        Config::load(self.file.as_ref()?, &CliOverrides::default()).ok()
     }
 
     /// Returns the configuration, or `None` if the node has no file or the default file does not
@@ -117,7 +117,7 @@ impl NodeTarget {
         let Some(file) = &self.file else {
             return Ok(None);
         };
-        match Config::load(file, &Flags::default()) {
+        match Config::load(file, &CliOverrides::default()) {
             Ok(config) => Ok(Some(config)),
             Err(ConfigError::Unreadable { cause, .. })
                 if self.is_optional && cause.kind() == io::ErrorKind::NotFound =>

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     app::{self, ConfigWatcher, Node, NodeDependencies, Workers},
-    config::{AccessLogFormat, Config, Flags, ListenAddress, LoadedConfig, masked_url},
+    config::{AccessLogFormat, CliOverrides, Config, ListenAddress, LoadedConfig, masked_url},
     origin::ServerUrl,
     pipeline::Clock,
     redis,
@@ -109,7 +109,7 @@ impl RunArguments {
 
     /// Loads the configuration from its file. Called again on each reload.
     pub fn configuration(&self) -> LoadedConfig {
-        let flags = Flags {
+        let flags = CliOverrides {
             listen: self.listen.clone(),
             origin: self.origin.clone(),
             admin: self.admin.clone(),

@@ -5,7 +5,7 @@ use crate::{origin::ServerUrl, redis};
 
 /// The settings of the command line, which override the file.
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
+pub struct CliOverrides {
     /// Replaces `listen` unless empty.
     pub listen: Vec<ListenAddress>,
     /// Replaces `origin.urls` unless empty.

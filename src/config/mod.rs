@@ -23,7 +23,7 @@ use crate::origin::settings::OriginTls;
 
 pub use environment::Environment;
 pub(crate) use file::masked_url;
-pub use flags::Flags;
+pub use flags::CliOverrides;
 pub(crate) use listen::ListenAddress;
 pub(crate) use report::{ConfigError, ConfigReport, Finding};
 pub use settings::Config;
@@ -44,7 +44,7 @@ pub struct LoadedConfig {
 
 impl LoadedConfig {
     /// Reads a file and the files that it names, with the environment of this process.
-    pub fn from_file(path: &Path, flags: &Flags) -> Self {
+    pub fn from_file(path: &Path, flags: &CliOverrides) -> Self {
         let secrets = RefCell::new(vec![path.to_path_buf()]);
         let process = Environment::process();
         let read = |secret: &Path| {
@@ -56,7 +56,7 @@ impl LoadedConfig {
     }
 
     /// Creates the configuration of a command line without a file.
-    pub fn from_flags(flags: &Flags) -> Self {
+    pub fn from_flags(flags: &CliOverrides) -> Self {
         Self::of(Config::from_flags(flags), Vec::new())
     }
 
@@ -70,14 +70,14 @@ impl LoadedConfig {
 
 impl Config {
     /// Reads a file with the environment of this process.
-    pub fn load(path: &Path, flags: &Flags) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, flags: &CliOverrides) -> Result<Self, ConfigError> {
         Self::load_in(path, Environment::process(), flags)
     }
 
     fn load_in(
         path: &Path,
         environment: Environment<'_>,
-        flags: &Flags,
+        flags: &CliOverrides,
     ) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path)
@@ -115,7 +115,7 @@ impl Config {
         file: &str,
         environment: Environment<'_>,
     ) -> Result<Self, ConfigError> {
-        Self::parse_with(text, file, environment, &Flags::default())
+        Self::parse_with(text, file, environment, &CliOverrides::default())
     }
 
     /// Parses a text together with a command line; `file` is the name of the text in messages.
@@ -123,7 +123,7 @@ impl Config {
         text: &str,
         file: &str,
         environment: Environment<'_>,
-        flags: &Flags,
+        flags: &CliOverrides,
     ) -> Result<Self, ConfigError> {
         let mut findings = Vec::new();
         let config = file::read(text, environment, &mut findings)
@@ -136,7 +136,7 @@ impl Config {
     }
 
     /// Creates the configuration of a command line without a file.
-    pub fn from_flags(flags: &Flags) -> Result<Self, ConfigError> {
+    pub fn from_flags(flags: &CliOverrides) -> Result<Self, ConfigError> {
         Self::parse_with("", "command line", Environment::empty(), flags)
     }
 }

@@ -224,7 +224,7 @@ fn references_are_replaced_and_never_shown() {
 
 #[test]
 fn flags_go_before_the_file() {
-    let flags = Flags {
+    let flags = CliOverrides {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         origin: vec!["http://flag".parse().unwrap()],
         redis: Some("redis://flag".parse().unwrap()),
@@ -243,7 +243,8 @@ fn flags_go_before_the_file() {
 
 #[test]
 fn an_unreadable_file_is_named() {
-    let error = Config::load(Path::new("/nowhere/proxy.toml"), &Flags::default()).unwrap_err();
+    let error =
+        Config::load(Path::new("/nowhere/proxy.toml"), &CliOverrides::default()).unwrap_err();
     let ConfigError::Unreadable { file, cause } = error else { panic!("{error}") };
     assert_eq!(file, "/nowhere/proxy.toml");
     assert_eq!(cause.kind(), io::ErrorKind::NotFound);

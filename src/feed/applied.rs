@@ -8,7 +8,7 @@ use super::{LogSource, LogUpdate};
 use crate::{
     fence::{Fence, LogId, PurgeRecord},
     field::Timestamp,
-    purge::{self, LinkState, PurgeLog, SyncState},
+    purge::{self, PurgeLog, SyncState, TailState},
 };
 
 /// The records that this node has applied: a batch of known records, then each new record.
@@ -30,7 +30,7 @@ impl AppliedRecords {
     async fn caught_up(&mut self) -> Option<()> {
         if !self.has_caught_up {
             self.sync_state
-                .wait_for(|sync_state| sync_state.link == LinkState::Following)
+                .wait_for(|sync_state| sync_state.link == TailState::Following)
                 .await
                 .ok()?;
             self.has_caught_up = true;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     Feed, FeedBody, Settings,
     listener::EventListener,
-    position::{InvalidSince, Since, to_rfc3339},
+    position::{InvalidSince, ResumePosition, to_rfc3339},
     reader::{Caller, ListenerClient},
     slots::ListenerSlot,
 };
@@ -91,7 +91,7 @@ impl Feed {
         settings: &Settings,
         (caller, user): (&Caller, Option<Arc<PartitionMember>>),
     ) -> Response<FeedBody> {
-        let since = match Since::of_query(request.uri().query()) {
+        let since = match ResumePosition::of_query(request.uri().query()) {
             Ok(since) => since,
             Err(InvalidSince) => return invalid_since(),
         };
@@ -123,7 +123,7 @@ impl Feed {
     }
 
     /// Returns the event stream of a listener.
-    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<FeedBody> {
+    fn events(&self, since: Option<ResumePosition>, slot: ListenerSlot) -> Response<FeedBody> {
         let now = (self.now)();
         let (position, first) = self.hub.begin(since, now);
         let first = format!("retry: {}\n\n{first}", random_retry_ms());
@@ -133,7 +133,11 @@ impl Feed {
     }
 
     /// Returns the purges since a position as JSON, or `None` if no log is known yet.
-    fn sync(&self, since: Option<Since>, user: Option<&PartitionMember>) -> Option<String> {
+    fn sync(
+        &self,
+        since: Option<ResumePosition>,
+        user: Option<&PartitionMember>,
+    ) -> Option<String> {
         let known = self.hub.backlog(since, (self.now)(), user)?;
         let (seq, next, reset) = (known.position.seq, known.token(), known.events.is_none());
         let mut text =
@@ -161,9 +165,9 @@ impl Feed {
 
 /// Returns the position in `Last-Event-ID`, if there is one. An id that Larder did not send is
 /// `Foreign`.
-fn since_header(headers: &HeaderMap) -> Option<Since> {
+fn since_header(headers: &HeaderMap) -> Option<ResumePosition> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
-    Some(text.to_str().ok().and_then(Since::parse).unwrap_or(Since::Foreign))
+    Some(text.to_str().ok().and_then(ResumePosition::parse).unwrap_or(ResumePosition::Foreign))
 }
 
 /// Responds with a document and its entity tag, with 304 if the client has it, or with 503 for

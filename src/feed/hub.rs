@@ -9,7 +9,7 @@ use tokio::sync::{Notify, futures::Notified};
 
 use super::{
     event::{self, Event},
-    position::{PositionToken, Since},
+    position::{PositionToken, ResumePosition},
     reader::Recipient,
     ring::{CatchUp, EventRing},
     settings::Settings,
@@ -189,7 +189,11 @@ impl Hub {
 
     /// Returns the start position of a listener, or `None` to reset it, and the first bytes of its
     /// stream.
-    pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
+    pub(super) fn begin(
+        &self,
+        since: Option<ResumePosition>,
+        now: Timestamp,
+    ) -> (Option<Fence>, String) {
         let state = self.state.read();
         let Some(last) = state.ring.position() else {
             // No log is known yet. The listener's position is checked once there is a log.
@@ -206,7 +210,7 @@ impl Hub {
     /// Returns the events since a position, or `None` if no log is known yet.
     pub(super) fn backlog(
         &self,
-        since: Option<Since>,
+        since: Option<ResumePosition>,
         now: Timestamp,
         user: Option<&PartitionMember>,
     ) -> Option<Backlog> {

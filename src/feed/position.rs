@@ -11,7 +11,7 @@ use crate::{
 
 /// The position at which a client resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Since {
+pub(super) enum ResumePosition {
     /// After this record of the current log.
     Seq(u64),
     /// After this record of this log.
@@ -32,7 +32,7 @@ impl fmt::Display for PositionToken {
     }
 }
 
-impl Since {
+impl ResumePosition {
     /// Parses a number, a token, or a time (RFC 3339).
     pub(super) fn parse(text: &str) -> Option<Self> {
         number(text).map(Self::Seq).or_else(|| position(text)).or_else(|| time(text))
@@ -63,17 +63,17 @@ fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn position(text: &str) -> Option<Since> {
+fn position(text: &str) -> Option<ResumePosition> {
     let (seq, log) = text.split_once('-')?;
     let is_log = log.len() == 16 && log.bytes().all(|byte| byte.is_ascii_hexdigit());
     let log = is_log.then(|| u64::from_str_radix(log, 16).ok()).flatten()?;
-    Some(Since::Position(Fence { log: LogId(log), seq: number(seq)? }))
+    Some(ResumePosition::Position(Fence { log: LogId(log), seq: number(seq)? }))
 }
 
-fn time(text: &str) -> Option<Since> {
+fn time(text: &str) -> Option<ResumePosition> {
     let time: jiff::Timestamp = text.parse().ok()?;
     let millis = u64::try_from(time.as_millisecond()).unwrap_or_default();
-    Some(Since::Time(Timestamp::from_millis(millis)))
+    Some(ResumePosition::Time(Timestamp::from_millis(millis)))
 }
 
 /// Formats a time by RFC 3339, with milliseconds.
@@ -91,24 +91,27 @@ mod tests {
     #[test]
     fn clients_send_positions_as_number_token_or_time() {
         let position = Fence { log: LogId(0xabc), seq: 12 };
-        assert_eq!(Since::parse("12"), Some(Since::Seq(12)));
-        assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Position(position)));
-        let time = Some(Since::Time(Timestamp::from_millis(1_768_024_230_500)));
-        assert_eq!(Since::parse("2026-01-10T05:50:30.5Z"), time);
-        assert_eq!(Since::parse("2026-01-10T06:50:30.5+01:00"), time);
+        assert_eq!(ResumePosition::parse("12"), Some(ResumePosition::Seq(12)));
+        assert_eq!(
+            ResumePosition::parse("12-0000000000000abc"),
+            Some(ResumePosition::Position(position))
+        );
+        let time = Some(ResumePosition::Time(Timestamp::from_millis(1_768_024_230_500)));
+        assert_eq!(ResumePosition::parse("2026-01-10T05:50:30.5Z"), time);
+        assert_eq!(ResumePosition::parse("2026-01-10T06:50:30.5+01:00"), time);
         for wrong in ["", "-1", "+1", "1-", "12-abc", "12-000000000000xabc", "yesterday"] {
-            assert_eq!(Since::parse(wrong), None, "{wrong}");
+            assert_eq!(ResumePosition::parse(wrong), None, "{wrong}");
         }
-        assert_eq!(Since::parse("99999999999999999999999"), None);
+        assert_eq!(ResumePosition::parse("99999999999999999999999"), None);
     }
 
     #[test]
     fn the_query_may_contain_a_position() {
-        let of = Since::of_query;
+        let of = ResumePosition::of_query;
         assert_eq!(of(None), Ok(None));
         assert_eq!(of(Some("since=")), Ok(None));
-        assert_eq!(of(Some("a=b&since=7")), Ok(Some(Since::Seq(7))));
-        let time = Ok(Some(Since::Time(Timestamp::from_millis(1_768_024_230_000))));
+        assert_eq!(of(Some("a=b&since=7")), Ok(Some(ResumePosition::Seq(7))));
+        let time = Ok(Some(ResumePosition::Time(Timestamp::from_millis(1_768_024_230_000))));
         assert_eq!(of(Some("since=2026-01-10T06:50:30+01:00")), time);
         assert_eq!(of(Some("since=2026-01-10T06%3A50%3A30%2B01:00")), time);
         assert_eq!(of(Some("since=soon")), Err(InvalidSince));
@@ -126,13 +129,13 @@ mod tests {
         #[test]
         fn a_token_contains_its_position(log in any::<u64>(), seq in any::<u64>()) {
             let position = Fence { log: LogId(log), seq };
-            prop_assert_eq!(Since::parse(&PositionToken(position).to_string()), Some(Since::Position(position)));
+            prop_assert_eq!(ResumePosition::parse(&PositionToken(position).to_string()), Some(ResumePosition::Position(position)));
         }
 
         #[test]
         fn no_text_causes_a_panic(text in any::<String>()) {
-            let _ = Since::of_query(Some(&format!("since={text}")));
-            let _ = Since::parse(&text);
+            let _ = ResumePosition::of_query(Some(&format!("since={text}")));
+            let _ = ResumePosition::parse(&text);
         }
     }
 }

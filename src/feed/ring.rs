@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{event::Event, position::Since};
+use super::{event::Event, position::ResumePosition};
 use crate::{
     fence::{Fence, LogId},
     field::Timestamp,
@@ -149,16 +149,18 @@ impl EventRing {
     }
 
     /// Returns the position that `since` refers to, or `None` if events after it may be missing.
-    pub(super) fn find(&self, since: Since, now: Timestamp) -> Option<Fence> {
-        if let Since::Position(since) = since {
+    pub(super) fn find(&self, since: ResumePosition, now: Timestamp) -> Option<Fence> {
+        if let ResumePosition::Position(since) = since {
             return Some(since);
         }
         let position = self.position?;
         match since {
-            Since::Seq(seq) => (seq <= position.seq).then(|| self.position_of(seq)).flatten(),
-            Since::Time(time) if time > now => None,
-            Since::Time(time) => self.from(time.saturating_sub(SKEW)),
-            Since::Position(_) | Since::Foreign => None,
+            ResumePosition::Seq(seq) => {
+                (seq <= position.seq).then(|| self.position_of(seq)).flatten()
+            }
+            ResumePosition::Time(time) if time > now => None,
+            ResumePosition::Time(time) => self.from(time.saturating_sub(SKEW)),
+            ResumePosition::Position(_) | ResumePosition::Foreign => None,
         }
     }
 
@@ -405,11 +407,11 @@ mod tests {
     fn numbers_and_times_are_found_in_the_log_that_has_them() {
         let ring = continued();
         let find = |since| ring.find(since, at(100));
-        assert_eq!(find(Since::Seq(12)), Some(position(1, 12)));
-        assert_eq!(find(Since::Seq(15)), Some(position(1, 15)));
-        assert_eq!(find(Since::Seq(16)), Some(position(2, 16)));
-        assert_eq!(find(Since::Time(at(73))), Some(position(1, 13)));
-        assert_eq!(find(Since::Time(at(77))), Some(position(2, 17)));
+        assert_eq!(find(ResumePosition::Seq(12)), Some(position(1, 12)));
+        assert_eq!(find(ResumePosition::Seq(15)), Some(position(1, 15)));
+        assert_eq!(find(ResumePosition::Seq(16)), Some(position(2, 16)));
+        assert_eq!(find(ResumePosition::Time(at(73))), Some(position(1, 13)));
+        assert_eq!(find(ResumePosition::Time(at(77))), Some(position(2, 17)));
     }
 
     #[test]
@@ -474,15 +476,19 @@ mod tests {
         let ring = ring();
         let now = at(100);
         let find = |since| ring.find(since, now);
-        assert_eq!(find(Since::Seq(3)), Some(position(1, 3)));
-        assert_eq!(find(Since::Seq(15)), Some(position(1, 15)));
-        assert_eq!(find(Since::Seq(16)), None, "of another log");
-        assert_eq!(find(Since::Time(at(70))), None, "before anything is known");
-        assert_eq!(find(Since::Time(at(71))), Some(position(1, 11)));
-        assert_eq!(find(Since::Time(at(72))), Some(position(1, 11)), "what came just then counts");
-        assert_eq!(find(Since::Time(at(73))), Some(position(1, 13)));
-        assert_eq!(find(Since::Time(at(75))), Some(position(1, 15)));
-        assert_eq!(find(Since::Time(at(101))), None, "a clock that is ahead");
-        assert_eq!(find(Since::Foreign), None);
+        assert_eq!(find(ResumePosition::Seq(3)), Some(position(1, 3)));
+        assert_eq!(find(ResumePosition::Seq(15)), Some(position(1, 15)));
+        assert_eq!(find(ResumePosition::Seq(16)), None, "of another log");
+        assert_eq!(find(ResumePosition::Time(at(70))), None, "before anything is known");
+        assert_eq!(find(ResumePosition::Time(at(71))), Some(position(1, 11)));
+        assert_eq!(
+            find(ResumePosition::Time(at(72))),
+            Some(position(1, 11)),
+            "what came just then counts"
+        );
+        assert_eq!(find(ResumePosition::Time(at(73))), Some(position(1, 13)));
+        assert_eq!(find(ResumePosition::Time(at(75))), Some(position(1, 15)));
+        assert_eq!(find(ResumePosition::Time(at(101))), None, "a clock that is ahead");
+        assert_eq!(find(ResumePosition::Foreign), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     last_purges::LastPurge,
-    selector_index::{AttributeSet, attribute_set_of},
+    selector_index::{AttributeMask, attribute_set_of},
 };
 
 /// Number of buckets of an attribute set, 8 bytes each. Fewer buckets mean more false positives.
@@ -17,7 +17,7 @@ const BUCKETS: usize = 1 << 17;
 /// An attribute set takes 1 MiB once it has an evicted selector; all of them take 8 MiB.
 #[derive(Debug, Default)]
 pub(super) struct EvictedSelectors {
-    by_attribute_set: [Option<Box<[u64]>>; AttributeSet::COUNT],
+    by_attribute_set: [Option<Box<[u64]>>; AttributeMask::COUNT],
     count: u64,
 }
 

@@ -22,12 +22,12 @@ pub(super) enum SelectorKind {
 
 /// The set of attributes that a selector restricts, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AttributeSet(u8);
+pub(super) struct AttributeMask(u8);
 
 /// The set of responses with certain attribute values, or of all responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scope {
-    attribute_set: AttributeSet,
+    attribute_set: AttributeMask,
     hash: u64,
 }
 
@@ -35,11 +35,11 @@ pub(super) struct Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexedSelector {
     pub(super) kind: SelectorKind,
-    pub(super) attribute_set: AttributeSet,
+    pub(super) attribute_set: AttributeMask,
     pub(super) hash: u64,
 }
 
-impl AttributeSet {
+impl AttributeMask {
     pub(super) const COUNT: usize = 8;
 
     /// Returns the set of the attributes that have a value.
@@ -89,11 +89,11 @@ impl SelectorIndex {
             self.scanned.insert(hash, selector, version);
             return IndexedSelector {
                 kind: SelectorKind::Scanned,
-                attribute_set: AttributeSet(0),
+                attribute_set: AttributeMask(0),
                 hash,
             };
         };
-        let attribute_set = AttributeSet::of(attributes);
+        let attribute_set = AttributeMask::of(attributes);
         let scope = self.scope(attribute_set, attributes);
         let (kind, hash) = match main {
             Selector::Tag(tag) => (SelectorKind::Tag, self.tag(scope, tag)),
@@ -111,15 +111,15 @@ impl SelectorIndex {
         IndexedSelector { kind, attribute_set, hash }
     }
 
-    pub(super) const ALL: Scope = Scope { attribute_set: AttributeSet(0), hash: 0 };
+    pub(super) const ALL: Scope = Scope { attribute_set: AttributeMask(0), hash: 0 };
 
     /// Returns the scope of the responses that have these values for this attribute set.
     pub(super) fn scope(
         &self,
-        attribute_set: AttributeSet,
+        attribute_set: AttributeMask,
         attributes: ResponseAttributes<'_>,
     ) -> Scope {
-        if attribute_set == AttributeSet(0) {
+        if attribute_set == AttributeMask(0) {
             return Self::ALL;
         }
         Scope {
@@ -215,11 +215,13 @@ impl SelectorIndex {
 
 /// Position of the attribute set in a hash. Hash tables use the lowest and highest bits.
 const ATTRIBUTE_SET_SHIFT: u32 = 40;
-const ATTRIBUTE_SET_MASK: u64 = AttributeSet::COUNT as u64 - 1;
+const ATTRIBUTE_SET_MASK: u64 = AttributeMask::COUNT as u64 - 1;
 
 /// Returns the attribute set stored in a hash.
-pub(super) fn attribute_set_of(hash: u64) -> AttributeSet {
-    AttributeSet(u8::try_from(hash >> ATTRIBUTE_SET_SHIFT & ATTRIBUTE_SET_MASK).unwrap_or_default())
+pub(super) fn attribute_set_of(hash: u64) -> AttributeMask {
+    AttributeMask(
+        u8::try_from(hash >> ATTRIBUTE_SET_SHIFT & ATTRIBUTE_SET_MASK).unwrap_or_default(),
+    )
 }
 
 /// Splits a selector into one indexable term and attributes. Returns `None` if it has another form.

@@ -6,7 +6,7 @@ use super::{
     evicted::EvictedSelectors,
     last_purges::{LastPurge, LastPurges},
     pending::PendingPurges,
-    selector_index::{AttributeSet, IndexedSelector, SelectorIndex, SelectorKind},
+    selector_index::{AttributeMask, IndexedSelector, SelectorIndex, SelectorKind},
 };
 use crate::field::Timestamp;
 
@@ -36,7 +36,7 @@ pub struct PurgeTable {
 /// The table versions of the last changes, by kind.
 #[derive(Debug, Default)]
 struct LastChanges {
-    by_attribute_set: [ChangesByKind; AttributeSet::COUNT],
+    by_attribute_set: [ChangesByKind; AttributeMask::COUNT],
     /// The last change of a scanned selector.
     scanned: u64,
     /// The highest version of an evicted purge.
@@ -74,8 +74,8 @@ impl LastChanges {
         &self,
         since: u64,
         attributes: ResponseAttributes<'_>,
-    ) -> impl Iterator<Item = (AttributeSet, ChangesByKind)> {
-        AttributeSet::subsets(attributes).filter_map(move |attribute_set| {
+    ) -> impl Iterator<Item = (AttributeMask, ChangesByKind)> {
+        AttributeMask::subsets(attributes).filter_map(move |attribute_set| {
             let changes = self.by_attribute_set.get(attribute_set.index())?;
             (changes.any > since).then_some((attribute_set, *changes))
         })
@@ -276,7 +276,7 @@ impl PurgeTable {
     fn hashes_of<'a, 'b>(
         &self,
         candidate: &PurgeCandidate<'b, impl Iterator<Item = &'a str> + Clone>,
-        attribute_set: AttributeSet,
+        attribute_set: AttributeMask,
         changes: ChangesByKind,
         since: u64,
     ) -> impl Iterator<Item = u64> {

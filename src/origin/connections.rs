@@ -18,7 +18,7 @@ use super::{
     error::OriginError,
     http1::Http1Connection,
     http2::Http2Connection,
-    pool::{ConnectionNeeds, OpenOutcome, OriginPool, PendingOpen, PooledConnection},
+    pool::{ConnectionRequirements, OpenOutcome, OriginPool, PendingOpen, PooledConnection},
     settings::{OriginScheme, ServerUrl, Settings},
     tls::{ClientConfigs, OriginTlsError},
     waiters::PoolWaiter,
@@ -127,7 +127,7 @@ impl ServerConnections {
     /// Returns a connection for a request that begins `now`. Its age is `age` or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
         age: ConnectionAge,
         now: Instant,
     ) -> Result<(PooledConnection, ConnectionAge), OriginError> {
@@ -146,7 +146,7 @@ impl ServerConnections {
 
     async fn open_exclusive(
         self: &Arc<Self>,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
     ) -> Result<PooledConnection, OriginError> {
         match self.permit() {
             Some(permit) => self.connect(needs, permit).await,
@@ -158,7 +158,7 @@ impl ServerConnections {
     /// request if the connection limit is reached.
     async fn open(
         self: &Arc<Self>,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
     ) -> Result<PooledConnection, OriginError> {
         // Bounded: an origin that shuts down may send GOAWAY on each new connection.
         for _ in 0..MAX_ATTEMPTS {
@@ -197,7 +197,7 @@ impl ServerConnections {
 
     async fn open_shared(self: &Arc<Self>) -> Result<OpenOutcome, OriginError> {
         let Some(permit) = self.permit() else { return Ok(OpenOutcome::Full) };
-        let needs = ConnectionNeeds { http1_only: false, is_repeatable: true };
+        let needs = ConnectionRequirements { http1_only: false, is_repeatable: true };
         match self.connect(needs, permit).await? {
             PooledConnection::Http1(connection) => self.put(connection),
             PooledConnection::Http2(stream) => drop(stream),
@@ -215,7 +215,7 @@ impl ServerConnections {
     /// Waits until a connection or a permit to open one becomes free.
     async fn wait(
         self: &Arc<Self>,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
     ) -> Result<PooledConnection, OriginError> {
         let Some(queue_slot) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
         // An upgrade needs a connection of its own, so it queues with the requests of other
@@ -255,7 +255,7 @@ impl ServerConnections {
     /// Opens a connection. Puts it into the pool if requests can share it.
     async fn connect(
         self: &Arc<Self>,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
         permit: ConnectionPermit,
     ) -> Result<PooledConnection, OriginError> {
         let offer = if needs.http1_only { AlpnOffer::Http1 } else { AlpnOffer::Any };

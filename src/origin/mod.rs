@@ -37,6 +37,6 @@ pub use origin_request::OriginRequest;
 pub use request_body::RequestBody;
 pub(crate) use request_body::UploadProgress;
 pub use response_body::ResponseBody;
-pub(crate) use response_body::{CompletionProof, ReadAhead, ResponseBodyError};
+pub(crate) use response_body::{CompletionProof, ReadAheadOutcome, ResponseBodyError};
 pub(crate) use settings::HostHeader;
 pub use settings::{ConnectionLimits, ServerUrl, Settings};

@@ -41,7 +41,7 @@ pub(super) enum PooledConnection {
 
 /// Requirements of a request on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ConnectionNeeds {
+pub(super) struct ConnectionRequirements {
     /// Only HTTP/1.1 is acceptable.
     pub(super) http1_only: bool,
     /// The request may be repeated if the connection turns out to be dead.
@@ -98,7 +98,11 @@ impl OriginPool {
     }
 
     /// Returns a connection. `None` if none is ready, or other requests are queued for one.
-    pub(super) fn take(&self, needs: ConnectionNeeds, now: Instant) -> Option<PooledConnection> {
+    pub(super) fn take(
+        &self,
+        needs: ConnectionRequirements,
+        now: Instant,
+    ) -> Option<PooledConnection> {
         if self.waiters.count_on(self.shard_index()) > 0 {
             return None;
         }
@@ -109,7 +113,7 @@ impl OriginPool {
     /// the queue.
     pub(super) fn take_unqueued(
         &self,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
         now: Instant,
     ) -> Option<PooledConnection> {
         let mut ready = self.shard()?.ready.lock();
@@ -141,14 +145,14 @@ impl OriginPool {
     /// request that may not open a connection.
     pub(super) fn take_from_any(
         &self,
-        needs: ConnectionNeeds,
+        needs: ConnectionRequirements,
         now: Instant,
     ) -> Option<PooledConnection> {
         self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
     /// Returns a stream of any thread's connection.
-    pub(super) fn take_stream(&self, needs: ConnectionNeeds) -> Option<PooledConnection> {
+    pub(super) fn take_stream(&self, needs: ConnectionRequirements) -> Option<PooledConnection> {
         let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
         shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
     }
@@ -256,7 +260,7 @@ impl OriginPool {
 impl ReadyConnections {
     /// Reserves a stream on the first connection with a free one, so that later connections become
     /// idle first.
-    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<ReservedStream> {
+    fn reserve(&mut self, needs: ConnectionRequirements) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;
         }

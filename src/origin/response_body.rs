@@ -44,7 +44,7 @@ struct FramesAhead(VecDeque<Frame<Bytes>>);
 
 /// The result of reading a body ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadAhead {
+pub(crate) enum ReadAheadOutcome {
     /// The body was read to its end.
     Whole,
     /// The body is longer than the limit.
@@ -135,22 +135,22 @@ impl ResponseBody {
     }
 
     /// Reads ahead up to `limit` bytes. Later reads still return the whole body.
-    pub(crate) async fn read_ahead(&mut self, limit: usize) -> ReadAhead {
+    pub(crate) async fn read_ahead(&mut self, limit: usize) -> ReadAheadOutcome {
         while !self.is_source_ended() {
             if self.bytes_ahead().map(Bytes::len).sum::<usize>() > limit {
-                return ReadAhead::TooLong;
+                return ReadAheadOutcome::TooLong;
             }
             match poll_fn(|cx| self.poll_next(cx)).await {
                 Some(Ok(frame)) => self.ahead.get_or_insert_default().0.push_back(frame),
                 Some(Err(error)) => {
                     self.source = BodySource::Broken(Some(Box::new(error)));
-                    return ReadAhead::Failed;
+                    return ReadAheadOutcome::Failed;
                 }
                 None => break,
             }
         }
         let is_too_long = self.bytes_ahead().map(Bytes::len).sum::<usize>() > limit;
-        if is_too_long { ReadAhead::TooLong } else { ReadAhead::Whole }
+        if is_too_long { ReadAheadOutcome::TooLong } else { ReadAheadOutcome::Whole }
     }
 
     /// Returns the data that was read ahead.
@@ -355,8 +355,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_ahead_is_read_again() {
         let mut body = ResponseBody::from_bytes(Bytes::from_static(b"text"));
-        assert_eq!(body.read_ahead(3).await, ReadAhead::TooLong);
-        assert_eq!(body.read_ahead(4).await, ReadAhead::Whole);
+        assert_eq!(body.read_ahead(3).await, ReadAheadOutcome::TooLong);
+        assert_eq!(body.read_ahead(4).await, ReadAheadOutcome::Whole);
         assert_eq!(body.bytes_ahead().collect::<Vec<_>>(), ["text"]);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
         assert!(body.completion().is_none(), "nobody has read it yet");
@@ -372,7 +372,7 @@ mod tests {
         let mut body = ResponseBody::from_bytes(Bytes::new());
         body.source = BodySource::Broken(Some(error.into()));
         body.ahead.get_or_insert_default().0.push_back(Frame::data(Bytes::from_static(b"a")));
-        assert_eq!(body.read_ahead(10).await, ReadAhead::Failed);
+        assert_eq!(body.read_ahead(10).await, ReadAheadOutcome::Failed);
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "a");
         assert!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().is_err());

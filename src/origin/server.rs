@@ -12,7 +12,7 @@ use super::{
     http1, http2,
     origin_request::OriginRequest,
     outlier::OutlierDetector,
-    pool::{ConnectionNeeds, PooledConnection},
+    pool::{ConnectionRequirements, PooledConnection},
     reactor::yield_to_reactor,
     request_body::{BodyStart, RequestBody, UploadProgress},
     response_body::{BodySource, ResponseBody},
@@ -68,7 +68,7 @@ impl OriginServer {
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
         let is_idempotent = request.is_idempotent();
-        let needs = ConnectionNeeds {
+        let needs = ConnectionRequirements {
             http1_only: self.is_upgradable && request.fields.has_upgrade(),
             is_repeatable: is_idempotent,
         };

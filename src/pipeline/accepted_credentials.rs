@@ -25,7 +25,7 @@ use crate::{
     fence::FenceStamp,
     field::Timestamp,
     key::{CacheKey, digest::hex},
-    purge::{AppliedPurges, RevocableFact},
+    purge::{AppliedPurges, RevocableVerdict},
     user::PartitionMember,
 };
 
@@ -78,7 +78,7 @@ impl AcceptanceKey {
 
 struct Acceptance {
     at: Timestamp,
-    noted: RevocableFact,
+    noted: RevocableVerdict,
 }
 
 /// The credentials that the origin accepted, and the targets that it denied to credentials.
@@ -201,7 +201,7 @@ impl AcceptedCredentials {
             return None;
         }
         self.acceptances
-            .insert(scope, Arc::new(Acceptance { at, noted: RevocableFact::new(stamp) }));
+            .insert(scope, Arc::new(Acceptance { at, noted: RevocableVerdict::new(stamp) }));
         self.credentials.insert(scope.credential, ());
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }

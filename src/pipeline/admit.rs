@@ -8,7 +8,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
-    cacheability::StorageTerms,
+    cacheability::StoreDecision,
     collapse::FlightLeader,
     fetch_context::FetchContext,
     flight_result::{FlightResult, StreamingResponse, Variant},
@@ -31,7 +31,7 @@ pub(super) struct Admission<S> {
     /// The request, its key and its fence stamp.
     pub context: FetchContext<S>,
     /// The terms on which the response is stored.
-    pub terms: StorageTerms,
+    pub terms: StoreDecision,
     /// The memory reserved for the response's body.
     pub share: BudgetShare,
     /// The tags in its body, if that has been read.
@@ -110,7 +110,7 @@ pub(super) async fn admit<S: Store>(
 /// Adds the route's fields to the `Vary` of the head.
 async fn draft<S: Store>(
     context: &FetchContext<S>,
-    terms: &StorageTerms,
+    terms: &StoreDecision,
     status: StatusCode,
     head: &mut HeaderMap,
 ) -> (ResponseDraft, Option<(VarySelection, Variant)>) {
@@ -142,7 +142,7 @@ async fn draft<S: Store>(
 /// Stores a response that is already complete. Returns it if it can be looked up, else `None`.
 pub(super) async fn store_complete<S: Store>(
     context: &FetchContext<S>,
-    terms: &StorageTerms,
+    terms: &StoreDecision,
     (status, mut head): (StatusCode, HeaderMap),
     body: &CompleteBody,
 ) -> Option<Arc<StoredResponse>> {
@@ -163,7 +163,7 @@ async fn pump<S: Store>(
     (draft, selection, payload): (ResponseDraft, Option<VarySelection>, Payload),
     flight: Option<FlightLeader>,
 ) {
-    let guard = FailUnlessComplete(&tee);
+    let guard = TeeFailGuard(&tee);
     let Some(end) = read(&context, body, &tee, flight.as_ref()).await else { return };
     let kept = tee.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
     if let (Err(cause), None) = (&kept, tee.not_kept()) {
@@ -337,9 +337,9 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
 }
 
 /// Fails the readers of a body if the task that fills it ends early, so that none waits forever.
-pub(super) struct FailUnlessComplete<'a>(pub &'a TeeBody);
+pub(super) struct TeeFailGuard<'a>(pub &'a TeeBody);
 
-impl Drop for FailUnlessComplete<'_> {
+impl Drop for TeeFailGuard<'_> {
     fn drop(&mut self) {
         self.0.fail();
     }

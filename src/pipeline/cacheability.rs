@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The terms on which a cacheable response is stored.
-pub(super) struct StorageTerms {
+pub(super) struct StoreDecision {
     /// The response's age, and how long it may be used.
     pub freshness: Freshness,
     pub directives: ResponseDirectives,
@@ -64,7 +64,7 @@ impl CacheabilityCheck<'_> {
         directives: ResponseDirectives,
         (expected, limit): BodyLengths,
         times: FetchTimes,
-    ) -> Result<StorageTerms, (Reason, Option<PayloadError>)> {
+    ) -> Result<StoreDecision, (Reason, Option<PayloadError>)> {
         let refused = |reason| (reason, None);
         let freshness = self.storable((status, headers), &directives, times).map_err(refused)?;
         if self.varies_by_credentials(headers) {
@@ -78,7 +78,7 @@ impl CacheabilityCheck<'_> {
         }
         let payload = Payload::of(self.route, headers, expected);
         let payload = payload.map_err(|(reason, cause)| (reason, Some(cause)))?;
-        Ok(StorageTerms { freshness, directives, payload })
+        Ok(StoreDecision { freshness, directives, payload })
     }
 
     /// Returns the freshness of a response by the monotonic clock, or why it may not be stored.

@@ -13,7 +13,7 @@ use crate::{
     fence::{FenceStamp, OwnedResponseAttributes},
     key::CacheKey,
     policy::CacheResult,
-    purge::{AppliedPurges, ExpectedResponse},
+    purge::{AppliedPurges, IncompleteResponse},
     store::{FetchLease, LeaseResult},
     sync::Mutex,
 };
@@ -131,7 +131,7 @@ impl Flight {
             _ => None,
         };
         let (url, attributes) = (self.url.as_bytes(), self.attributes.as_attributes());
-        applied_purges.may_join(&self.stamp, &ExpectedResponse { url, attributes, tags }, started)
+        applied_purges.may_join(&self.stamp, &IncompleteResponse { url, attributes, tags }, started)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use ipnet::IpNet;
 
-use super::{content::RecentRequests, leaks::RouteWatch, verification::FiguresByRoute};
+use super::{content::RecentRequests, leaks::RouteSampler, verification::FiguresByRoute};
 use crate::{
     fence::OwnedResponseAttributes,
     forward::ViaIdentity,
@@ -29,7 +29,7 @@ pub(crate) struct ConfigSnapshot {
     /// Metric handles by route index.
     pub metrics: Arc<[RouteMetrics]>,
     /// The leak watches by route index; `None` for routes that are not watched for leaks.
-    pub watches: Arc<[Option<Arc<RouteWatch>>]>,
+    pub watches: Arc<[Option<Arc<RouteSampler>>]>,
     /// The figures of routes that are verified.
     pub figures: FiguresByRoute,
     /// The version of the namespace that responses are stored in.
@@ -119,14 +119,14 @@ impl ConfigSnapshot {
     }
 
     /// Returns the leak watch of a route; `None` if the route is not watched for leaks.
-    pub(super) fn watch(&self, index: usize) -> Option<&Arc<RouteWatch>> {
+    pub(super) fn watch(&self, index: usize) -> Option<&Arc<RouteSampler>> {
         self.watches.get(index)?.as_ref()
     }
 
     /// Returns the same configuration with new leak watches.
     pub(super) fn watched(self) -> Self {
         let watches =
-            self.routes.each().map(|route| route.is_watched().then(RouteWatch::new)).collect();
+            self.routes.each().map(|route| route.is_watched().then(RouteSampler::new)).collect();
         Self { watches, ..self }
     }
 

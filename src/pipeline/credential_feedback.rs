@@ -14,7 +14,7 @@ use super::{
     fetch_times::FetchTimes,
     invalidate,
     miss_plan::MissPlan,
-    receive::Lookup,
+    receive::LookupRequest,
     request_context::RequestContext,
     state::Pipeline,
 };
@@ -90,7 +90,7 @@ impl<S: Store> RequestContext<S> {
     /// Applies the verdict of a response to a safe request that was passed to the origin.
     pub(super) async fn apply_credential_verdict(
         &self,
-        lookup: Option<(&Lookup, &MissPlan)>,
+        lookup: Option<(&LookupRequest, &MissPlan)>,
         status: StatusCode,
         requested: RequestedAt,
     ) {

@@ -33,9 +33,9 @@ use crate::{
     origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, ForwardReason, Reason,
-        cache_status::{CACHE_STATUS, Collapsed, Handling, StoredStatus, X_API_CACHE},
+        cache_status::{CACHE_STATUS, Collapsed, ResponseSource, StoredStatus, X_API_CACHE},
         cors, downstream, tag,
-        validation::{self, Precondition, RangeOutcome},
+        validation::{self, PreconditionOutcome, RangeOutcome},
     },
     problem::Problem,
     route::Route,
@@ -91,8 +91,8 @@ impl CacheDecision {
 
     fn write(self, headers: &mut HeaderMap, ttl: Option<i64>) {
         let handling = match self.forward {
-            None => Handling::Hit,
-            Some(forward) => Handling::Forwarded {
+            None => ResponseSource::Hit,
+            Some(forward) => ResponseSource::Forwarded {
                 forward,
                 status: self.origin_status,
                 stored: self.stored,
@@ -396,7 +396,7 @@ impl Responder<'_> {
         reader: TeeReader,
     ) -> (StatusCode, BodyContent) {
         let precondition = self.evaluate_precondition(status, headers, self.received.steady);
-        if precondition == Precondition::NotModified {
+        if precondition == PreconditionOutcome::NotModified {
             let tag = headers.get(header::ETAG).cloned();
             self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
@@ -428,7 +428,7 @@ impl Responder<'_> {
         let stored = form.stored;
         let received = stored.freshness.received_at;
         let precondition = self.evaluate_precondition(stored.status, headers, received);
-        if precondition == Precondition::NotModified {
+        if precondition == PreconditionOutcome::NotModified {
             let tag = stored.fields().unpack(0).remove(header::ETAG);
             self.describe_not_modified(headers, tag);
             return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
@@ -461,13 +461,13 @@ impl Responder<'_> {
         status: StatusCode,
         headers: &mut HeaderMap,
         received_at: Timestamp,
-    ) -> Precondition {
+    ) -> PreconditionOutcome {
         if self.route().encodes()
             && status == StatusCode::OK
             && let Some(tag) = coded_tag::confirmed(self.headers, headers.get(header::ETAG))
         {
             headers.insert(header::ETAG, tag);
-            return Precondition::NotModified;
+            return PreconditionOutcome::NotModified;
         }
         validation::evaluate(self.headers, status, headers, received_at)
     }

@@ -83,15 +83,15 @@ impl Encodings {
     }
 
     /// Returns the queue in which large bodies wait to be encoded.
-    pub(super) fn turns(&self) -> EncodingTurns {
-        EncodingTurns(Arc::clone(&self.turns))
+    pub(super) fn turns(&self) -> EncodingQueue {
+        EncodingQueue(Arc::clone(&self.turns))
     }
 }
 
 /// The queue in which large bodies wait to be encoded.
-pub(super) struct EncodingTurns(Arc<Semaphore>);
+pub(super) struct EncodingQueue(Arc<Semaphore>);
 
-impl EncodingTurns {
+impl EncodingQueue {
     /// Waits for a turn, which lasts until the permit is dropped.
     pub(super) async fn next(self) -> Option<OwnedSemaphorePermit> {
         self.0.acquire_owned().await.ok()

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use super::{
     accepted_credentials::Recheck,
     admit::{self, Admission, TeedResponse},
-    cacheability::StorageTerms,
+    cacheability::StoreDecision,
     collapse::FlightLeader,
     credential_verdict::CredentialVerdict,
     credentials,
@@ -358,7 +358,7 @@ impl<S: Store> OriginFetch<S> {
             Err(reason) => (None, Err(reason)),
         };
         let is_fresh =
-            |it: &StorageTerms| it.freshness.is_reusable_unvalidated(times.received_steady);
+            |it: &StoreDecision| it.freshness.is_reusable_unvalidated(times.received_steady);
         if let Some(flight) = &flight
             && is_transient(response.status())
             && !verdict.as_ref().is_ok_and(is_fresh)
@@ -370,7 +370,7 @@ impl<S: Store> OriginFetch<S> {
         }
         let verdict = match (verdict, inspected) {
             (Ok(terms), Some((share, tags))) => {
-                Ok((StorageTerms { payload: Payload::Unused, ..terms }, share, tags))
+                Ok((StoreDecision { payload: Payload::Unused, ..terms }, share, tags))
             }
             (Ok(terms), None) => {
                 let share = Box::pin(self.reserve(&response)).await;

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 
 use super::{
-    cacheability::{CacheabilityCheck, StorageTerms},
+    cacheability::{CacheabilityCheck, StoreDecision},
     collapse::FlightLeader,
     config_snapshot::ConfigSnapshot,
     content::RequestContent,
@@ -33,7 +33,7 @@ use crate::{
     policy::{
         CacheRule, Credentials, Partition, Reason, RequestDirectives, ResponseDirectives, tag,
     },
-    purge::ExpectedResponse,
+    purge::IncompleteResponse,
     route::Route,
     store::Store,
     user::PartitionMember,
@@ -109,7 +109,7 @@ impl<S: Store> FetchContext<S> {
         &self,
         response: &Response<ResponseBody>,
         times: FetchTimes,
-    ) -> Result<StorageTerms, Reason> {
+    ) -> Result<StoreDecision, Reason> {
         let expected = response.body().size_hint().exact();
         self.cacheability_of((response.status(), response.headers()), expected, times)
     }
@@ -121,7 +121,7 @@ impl<S: Store> FetchContext<S> {
         head: (StatusCode, &HeaderMap),
         expected: Option<u64>,
         times: FetchTimes,
-    ) -> Result<StorageTerms, Reason> {
+    ) -> Result<StoreDecision, Reason> {
         let limit = self.max_body_bytes() as u64;
         let directives = ResponseDirectives::parse(head.1);
         let verdict = self.cacheability_check().decide(head, directives, (expected, limit), times);
@@ -202,7 +202,7 @@ impl<S: Store> FetchContext<S> {
         let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url().as_bytes());
         let attributes = self.attributes();
         let expected =
-            ExpectedResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
+            IncompleteResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
         applied_purges.judge_fetched(&self.stamp, &expected, tags) != PurgeVerdict::Dead
     }
 

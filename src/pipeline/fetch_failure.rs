@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
-    admit::{FailUnlessComplete, TeedResponse},
+    admit::{TeeFailGuard, TeedResponse},
     collapse::FlightLeader,
     fetch::{FetchOutcome, OriginFetch, OriginResponse},
     fetch_times::FetchTimes,
@@ -188,7 +188,7 @@ impl<S: Store> OriginFetch<S> {
 
 /// Moves the body of an error response to its readers.
 async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
-    let guard = FailUnlessComplete(&tee);
+    let guard = TeeFailGuard(&tee);
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return };

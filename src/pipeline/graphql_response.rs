@@ -11,7 +11,7 @@ use super::payload::{self, MAX_JSON, MediaKind, PayloadError, PayloadRequest, Ta
 use crate::{
     graphql::{CacheHints, has_errors},
     key::uri::PathReadings,
-    origin::{ReadAhead, ResponseBody},
+    origin::{ReadAheadOutcome, ResponseBody},
     parsing::ParseQueue,
     policy::{Reason, ResponseDirectives},
     route::Route,
@@ -40,9 +40,9 @@ async fn read_with<R: Send + 'static, E: From<PayloadError> + Send + 'static>(
     let expected = response.body().size_hint().exact();
     let coding = payload::readable(response.headers(), expected)?;
     match response.body_mut().read_ahead(MAX_JSON).await {
-        ReadAhead::Whole => {}
-        ReadAhead::TooLong => return Err(PayloadError::TooLong.into()),
-        ReadAhead::Failed => return Err(PayloadError::Malformed.into()),
+        ReadAheadOutcome::Whole => {}
+        ReadAheadOutcome::TooLong => return Err(PayloadError::TooLong.into()),
+        ReadAheadOutcome::Failed => return Err(PayloadError::Malformed.into()),
     }
     let chunks: Vec<_> = response.body().bytes_ahead().cloned().collect();
     let is_short = payload::is_short(coding, &chunks);

@@ -9,7 +9,7 @@ use super::{
     config_snapshot::ConfigSnapshot,
     credentials,
     lookup::{self, LookupCriteria, MemoryState},
-    receive::Lookup,
+    receive::LookupRequest,
     request_context::{RequestContext, evaluate_reuse},
     state::Pipeline,
 };
@@ -23,7 +23,7 @@ impl<S: Store> Pipeline<S> {
         config: &ConfigSnapshot,
         route: usize,
         headers: &HeaderMap,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         received: ReceivedAt,
     ) -> Result<Arc<StoredResponse>, MemoryState> {
         let index = route;
@@ -56,7 +56,7 @@ impl<S: Store> Pipeline<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Returns the fresh stored response to the request if it is in memory.
-    pub(super) fn fresh_in_memory(&self, lookup: &Lookup) -> Option<Arc<StoredResponse>> {
+    pub(super) fn fresh_in_memory(&self, lookup: &LookupRequest) -> Option<Arc<StoredResponse>> {
         let Self { pipeline, config, route, request, received, .. } = self;
         pipeline.fresh_in_memory(config, *route, &request.headers, lookup, *received).ok()
     }

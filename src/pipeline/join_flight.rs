@@ -10,7 +10,7 @@ use super::{
     flight_result::{FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse},
     lookup::MemoryState,
     miss_plan::{LookupOutcome, MissPlan, is_stale_on_error},
-    receive::Lookup,
+    receive::LookupRequest,
     request_context::RequestContext,
 };
 use crate::{
@@ -38,7 +38,11 @@ pub(super) enum FlightOutcome {
 impl<S: Store> RequestContext<S> {
     /// Joins the flight of this request, or leads one. After a failure, one follower leads again if
     /// that may help.
-    pub(super) async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
+    pub(super) async fn join_flight(
+        &self,
+        lookup: &LookupRequest,
+        mut plan: MissPlan,
+    ) -> FlightOutcome {
         let mut retry = Retry::Once;
         for left in (0..MAX_JOINS).rev() {
             let follower = match self.join_or_lead(lookup, &plan.key) {
@@ -105,7 +109,7 @@ impl<S: Store> RequestContext<S> {
 
     /// Returns the result of another request's fetch. If a stale response was served there instead
     /// of a failure, and this request does not allow that, returns the failure.
-    fn reuse_if_allowed(&self, lookup: &Lookup, reused: ReusedResponse) -> FetchOutcome {
+    fn reuse_if_allowed(&self, lookup: &LookupRequest, reused: ReusedResponse) -> FetchOutcome {
         let (now, stored) = (self.pipeline.clock.steady(), &reused.response);
         let outage = match reused.reason {
             Some(Reason::StaleIfError) => Outage::Error,
@@ -123,7 +127,7 @@ impl<S: Store> RequestContext<S> {
     /// otherwise the error response if it is shareable, otherwise the failure.
     fn after_failure(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         plan: &MissPlan,
         failure: FetchFailure,
     ) -> FetchOutcome {
@@ -143,14 +147,14 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    fn may_have_error(&self, lookup: &Lookup, response: &StreamingResponse) -> bool {
+    fn may_have_error(&self, lookup: &LookupRequest, response: &StreamingResponse) -> bool {
         let directives = ResponseDirectives::parse(&response.headers);
         self.is_answered_by(response)
             && credential_refusal(lookup.credentials, &directives).is_none()
     }
 
     /// Joins the flight of this key, or leads it.
-    pub(super) fn join_or_lead(&self, lookup: &Lookup, key: &CacheKey) -> FlightRole {
+    pub(super) fn join_or_lead(&self, lookup: &LookupRequest, key: &CacheKey) -> FlightRole {
         let attributes = self.config.attributes(self.route, lookup.member.as_deref());
         let applied_purges = self.pipeline.log.applied_purges();
         let shared = PlantedBug::CollapseWithoutPartition
@@ -163,7 +167,7 @@ impl<S: Store> RequestContext<S> {
 
     /// Returns whether this request must not get a shared response, or its token has expired while
     /// it waited.
-    fn is_withheld(&self, freshness: &Freshness, lookup: &Lookup) -> bool {
+    fn is_withheld(&self, freshness: &Freshness, lookup: &LookupRequest) -> bool {
         let has_ended = lookup.member.as_deref().is_some_and(|member| {
             member.expires.is_some_and(|end| end <= self.pipeline.clock.now())
         });

@@ -2,7 +2,7 @@
 
 use super::{
     accepted_credentials::Recheck, flight_result::Retry, hit_for_miss::HitForMissReason,
-    lookup::StoredMatch, receive::Lookup,
+    lookup::StoredMatch, receive::LookupRequest,
 };
 use crate::{
     key::CacheKey,
@@ -60,7 +60,7 @@ pub(super) struct MissPlan {
 
 impl MissPlan {
     /// Returns whether this request may join or lead a flight.
-    pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
+    pub(super) fn may_be_shared(&self, lookup: &LookupRequest, rule: &CacheRule) -> bool {
         let directives = &lookup.directives;
         !lookup.credentials.need_own_fetch(rule)
             && !directives.no_cache

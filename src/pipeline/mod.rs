@@ -143,7 +143,7 @@ use hit_responder::HitResponder;
 use join_flight::FlightOutcome;
 use lookup::MemoryState;
 use miss_plan::{LookupOutcome, MissPlan};
-use receive::{Lookup, RequestAction, pass_reason_on_miss};
+use receive::{LookupRequest, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
 use representation::{FormChoice, FormRequest};
 use request_context::RequestContext;
@@ -163,7 +163,7 @@ enum FastPath {
 struct HitToAudit {
     config: Arc<ConfigSnapshot>,
     route: usize,
-    lookup: Lookup,
+    lookup: LookupRequest,
     stored: Arc<StoredResponse>,
 }
 
@@ -366,7 +366,7 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Fetches regardless of what is stored, and stores the response.
-    async fn refetch(self, lookup: Lookup) -> Response<DeliveredBody> {
+    async fn refetch(self, lookup: LookupRequest) -> Response<DeliveredBody> {
         let decision = pass::decision(Reason::RuleBypass);
         let plan = MissPlan::of_bypass(lookup.target.clone());
         let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
@@ -375,7 +375,7 @@ impl<S: Store> ClientRequest<S> {
 
     async fn respond_from_cache(
         self,
-        lookup: Lookup,
+        lookup: LookupRequest,
         memory: MemoryState,
         body: RequestBody,
     ) -> Response<DeliveredBody> {
@@ -405,7 +405,7 @@ impl<S: Store> ClientRequest<S> {
     /// Fetches, alone or together with requests for the same response.
     async fn respond_to_miss(
         self,
-        lookup: Lookup,
+        lookup: LookupRequest,
         plan: MissPlan,
         body: RequestBody,
     ) -> Response<DeliveredBody> {
@@ -445,7 +445,7 @@ impl<S: Store> ClientRequest<S> {
     /// it.
     fn pass_decision(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         plan: &MissPlan,
         decision: CacheDecision,
     ) -> Option<CacheDecision> {
@@ -457,7 +457,7 @@ impl<S: Store> ClientRequest<S> {
 
     /// Returns whether only the origin can answer a request for a range of a stored response: a
     /// range of a `HEAD`, which is undefined (RFC 9110 §14.2), or one past the end.
-    fn is_range_for_origin(&self, lookup: &Lookup, stored: &StoredResponse) -> bool {
+    fn is_range_for_origin(&self, lookup: &LookupRequest, stored: &StoredResponse) -> bool {
         let Parts { method, headers, .. } = &*self.context.request;
         lookup.presence.has(FieldPresence::RANGE)
             && (*method == Method::HEAD || {
@@ -469,7 +469,7 @@ impl<S: Store> ClientRequest<S> {
 
     async fn lead(
         self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         plan: MissPlan,
         flight: FlightLeader,
         decision: CacheDecision,

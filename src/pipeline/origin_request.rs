@@ -11,7 +11,7 @@ use super::{
     ingress::{Ingress, IngressPeer},
     leaks::{HeldCredentials, ProbeRequest},
     miss_plan::MissPlan,
-    receive::Lookup,
+    receive::LookupRequest,
     request_context::RequestContext,
 };
 use crate::{
@@ -25,21 +25,29 @@ use crate::{
 
 impl<S: Store> RequestContext<S> {
     /// Builds the fetch for a request that no client waits for.
-    pub(super) fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+    pub(super) fn background_fetch(
+        &self,
+        lookup: &LookupRequest,
+        plan: MissPlan,
+    ) -> Box<OriginFetch<S>> {
         let mut fetch = self.origin_fetch(lookup, plan);
         fetch.requester = Requester::Background;
         fetch
     }
 
     /// Builds the fetch for this request.
-    pub(super) fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+    pub(super) fn origin_fetch(
+        &self,
+        lookup: &LookupRequest,
+        plan: MissPlan,
+    ) -> Box<OriginFetch<S>> {
         self.new_fetch(lookup, plan, (&self.request, lookup.directives))
     }
 
     /// Builds the fetch for a request with these directives.
     pub(super) fn new_fetch(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         plan: MissPlan,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> Box<OriginFetch<S>> {
@@ -69,7 +77,11 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Holds the credentials of this request, which has these fields.
-    pub(super) fn held_credentials(&self, lookup: &Lookup, request: &Parts) -> HeldCredentials {
+    pub(super) fn held_credentials(
+        &self,
+        lookup: &LookupRequest,
+        request: &Parts,
+    ) -> HeldCredentials {
         let peer = self.connection.peer.map(|peer| peer.ip().to_canonical());
         let inputs = IdentityInputs::of(request, peer, self.received.at);
         let stamp = self.pipeline.log.applied_purges().stamp();
@@ -80,7 +92,7 @@ impl<S: Store> RequestContext<S> {
     /// its fence stamp.
     pub(super) fn fetch_context(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         key: CacheKey,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> FetchContext<S> {

@@ -5,7 +5,8 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{
     body::DeliveredBody, client_request::ClientRequest, credentials, deliver::CacheDecision,
-    miss_plan::MissPlan, problems, receive::Lookup, request_context::RequestContext, send::send,
+    miss_plan::MissPlan, problems, receive::LookupRequest, request_context::RequestContext,
+    send::send,
 };
 use crate::{
     coding::coded_tag,
@@ -28,7 +29,7 @@ impl<S: Store> ClientRequest<S> {
         mut self,
         body: RequestBody,
         mut decision: CacheDecision,
-        lookup: Option<(&Lookup, &MissPlan)>,
+        lookup: Option<(&LookupRequest, &MissPlan)>,
     ) -> Response<DeliveredBody> {
         if self.context.is_unsafe() {
             return self.write(body, decision).await;

@@ -18,7 +18,9 @@ use crate::{
     graphql::UnpersistedRequest,
     key::{CacheKey, ResponseInspection, uri::PathReadings},
     policy::{Credentials, Partition, Reason, RequestDirectives},
-    route::{Agreement, ContentForm, NotKeyed, QuarantineState, Route, Selection, Verification},
+    route::{
+        ContentForm, NotKeyed, QuarantineState, ReadingAgreement, Route, Selection, Verification,
+    },
     server::Connection,
     user::PartitionMember,
 };
@@ -32,11 +34,11 @@ pub(super) enum RequestAction {
     /// Forward to the origin, without the cache.
     Pass(Reason),
     /// Look for a stored response.
-    Lookup(Lookup),
+    Lookup(LookupRequest),
     /// Fetch, and replace what is stored.
-    Refresh(Lookup),
+    Refresh(LookupRequest),
     /// Forward to the origin, and measure what the cache would do.
-    Shadow(Lookup),
+    Shadow(LookupRequest),
     /// Read the content, which is part of the key in this form, and plan again.
     ReadContent(ContentForm),
     /// Ask the client for the document that it has named by its hash.
@@ -59,7 +61,7 @@ impl RequestAction {
 }
 
 /// A request that the cache may answer.
-pub(super) struct Lookup {
+pub(super) struct LookupRequest {
     pub target: CacheKey,
     /// The content that the key has and the origin receives; `None` for a `GET`.
     pub content: Option<Arc<RequestContent>>,
@@ -156,7 +158,7 @@ pub(super) fn plan(
     if let Some(reason) = reason_of_quarantine(config, route, presence) {
         return (index, RequestAction::Pass(reason));
     }
-    if selection.agreement == Agreement::Split {
+    if selection.agreement == ReadingAgreement::Split {
         return (index, RequestAction::Pass(Reason::AmbiguousTarget));
     }
     let (index, route, query) = match on_graphql_route(config, (index, route), request) {
@@ -184,7 +186,7 @@ pub(super) fn plan(
     }
     let RequestIdentity { credentials, member, .. } = identity;
     let content = request.content.read().cloned();
-    let lookup = Lookup { target, content, directives, credentials, member, presence };
+    let lookup = LookupRequest { target, content, directives, credentials, member, presence };
     let is_shadow = route.verification == Verification::Shadow;
     if !bypasses {
         let action = if is_shadow { RequestAction::Shadow } else { RequestAction::Lookup };
@@ -215,7 +217,7 @@ fn on_graphql_content(
     let reads = |route: &Route| route.content.form(method, headers) == Ok(ContentForm::Graphql);
     let index = if reads(selection.route) {
         selection.index
-    } else if selection.agreement == Agreement::Split {
+    } else if selection.agreement == ReadingAgreement::Split {
         config.routes.index_among(method, &ingress.host, readings, reads)?
     } else {
         return None;
@@ -293,7 +295,7 @@ pub(super) fn identify(
 ///
 /// The origin must not see what made the request bypass, and the request could have led the flight
 /// of its key.
-fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &Lookup) -> bool {
+fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &LookupRequest) -> bool {
     let matched = route.bypass.matching_conditions(request.query, request.headers);
     matched.is_hidden_from_origin(&route.query)
         && *request.method == Method::GET
@@ -344,7 +346,7 @@ fn pass_reason(request: &ReceivedRequest<'_>, presence: FieldPresence) -> Option
 /// evaluate the client's condition.
 pub(super) fn pass_reason_on_miss(
     method: &Method,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     (is_shared, reason): (bool, Reason),
 ) -> Option<Reason> {
     if *method == Method::HEAD {

@@ -6,7 +6,7 @@ use http::{header, request::Parts};
 
 use super::{
     collapse::FlightRole, fetch::Requester, lookup::StoredMatch, miss_plan::MissPlan,
-    receive::Lookup, request_context::RequestContext, tee::DrainOutcome,
+    receive::LookupRequest, request_context::RequestContext, tee::DrainOutcome,
 };
 use crate::{
     field::presence::FieldPresence,
@@ -20,7 +20,7 @@ impl<S: Store> RequestContext<S> {
     ///
     /// Does nothing if a refresh is in progress, a backoff is in effect, or the origin fails and no
     /// probe is due. The refresh is Larder's own request, so the client's directives do not apply.
-    pub(super) fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
+    pub(super) fn refresh(&self, lookup: &LookupRequest, stored: &StoredMatch, reason: Reason) {
         let (pipeline, now) = (&self.pipeline, self.received.steady);
         let backoff = &pipeline.backoff;
         if backoff.is_backing_off(&stored.key, now)

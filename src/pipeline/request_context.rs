@@ -16,7 +16,7 @@ use super::{
     ingress::{Ingress, IngressPeer},
     lookup::{self, ForcedStaleness, LookupCriteria, MemoryState, StoredMatch, Tier, TierLookup},
     miss_plan::{LookupOutcome, MissPlan},
-    receive::Lookup,
+    receive::LookupRequest,
     received_request::ReceivedRequest,
     recent_targets::RepeatableRequest,
     state::Pipeline,
@@ -177,7 +177,11 @@ impl<S> RequestContext<S> {
 impl<S: Store> RequestContext<S> {
     /// Looks up the stored response. If the origin has not accepted the credentials recently, the
     /// origin is needed first, whatever is stored.
-    pub(super) async fn look_up(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
+    pub(super) async fn look_up(
+        &self,
+        lookup: &LookupRequest,
+        memory: MemoryState,
+    ) -> LookupOutcome {
         let Some(member) = lookup.member.as_deref() else {
             return self.look_up_in_tiers(lookup, memory).await;
         };
@@ -191,7 +195,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Returns what [`Self::look_up`] would return now, without joining or starting a recheck.
-    pub(super) async fn preview_lookup(&self, lookup: &Lookup) -> LookupOutcome {
+    pub(super) async fn preview_lookup(&self, lookup: &LookupRequest) -> LookupOutcome {
         let outcome = self.look_up_in_tiers(lookup, MemoryState::Unknown).await;
         let Some(member) = lookup.member.as_deref() else { return outcome };
         if self.is_accepted(member, lookup) {
@@ -204,7 +208,7 @@ impl<S: Store> RequestContext<S> {
     ///
     /// Waits for a recheck in progress, but not for long, because its response may take a minute or
     /// never end.
-    async fn recheck(&self, member: &PartitionMember, lookup: &Lookup) -> Option<Recheck> {
+    async fn recheck(&self, member: &PartitionMember, lookup: &LookupRequest) -> Option<Recheck> {
         let accepted = &self.pipeline.accepted;
         if accepted.is_denied(member, &lookup.target, self.received.steady) {
             return Some(Recheck::alone());
@@ -230,7 +234,7 @@ impl<S: Store> RequestContext<S> {
         None
     }
 
-    fn is_accepted(&self, member: &PartitionMember, lookup: &Lookup) -> bool {
+    fn is_accepted(&self, member: &PartitionMember, lookup: &LookupRequest) -> bool {
         let (config, received) = (&self.config, self.received);
         self.pipeline.is_accepted(config, config.route_name(self.route), (member, lookup), received)
     }
@@ -249,7 +253,7 @@ impl<S: Store> RequestContext<S> {
     ///
     /// Reads the shared tier if memory has no usable response, or only a stale one that is served
     /// because of an outage. Does not read it if the target is known not to be stored.
-    async fn look_up_in_tiers(&self, lookup: &Lookup, memory: MemoryState) -> LookupOutcome {
+    async fn look_up_in_tiers(&self, lookup: &LookupRequest, memory: MemoryState) -> LookupOutcome {
         let near = match memory {
             MemoryState::Absent => TierLookup::cold(&lookup.target),
             MemoryState::Unknown => self.find(Tier::Memory, lookup).await,
@@ -265,7 +269,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Returns the outcome for what a tier has: whether the stored response may be used.
-    fn evaluate(&self, lookup: &Lookup, found: TierLookup) -> LookupOutcome {
+    fn evaluate(&self, lookup: &LookupRequest, found: TierLookup) -> LookupOutcome {
         let stored = match found {
             TierLookup::Found(stored) => stored,
             TierLookup::Absent { key, forward, reason } => {
@@ -308,7 +312,7 @@ impl<S: Store> RequestContext<S> {
 
     fn miss_plan(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         (key, stored): (CacheKey, Option<StoredMatch>),
         forward: ForwardReason,
         reason: Reason,
@@ -322,7 +326,7 @@ impl<S: Store> RequestContext<S> {
     /// `None` if it is not, or if the client requires validation.
     fn stale_on_error_reason(
         &self,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         stored: &StoredMatch,
         reason: Reason,
     ) -> Option<Reason> {
@@ -337,7 +341,7 @@ impl<S: Store> RequestContext<S> {
         stale::stale_on_error(known, outage, &lookup.directives, self.rule(), now)
     }
 
-    async fn find(&self, tier: Tier, lookup: &Lookup) -> TierLookup {
+    async fn find(&self, tier: Tier, lookup: &LookupRequest) -> TierLookup {
         let criteria = LookupCriteria {
             vary: &self.config.route(self.route).vary,
             headers: &self.request.headers,
@@ -355,7 +359,7 @@ impl<S: Store> RequestContext<S> {
 
     /// Records a hit from the shared tier as a recent target: each hit if the response is now in
     /// memory, else one in 16.
-    pub(super) fn note_shared_hit(&self, stored: &StoredMatch, lookup: &Lookup) {
+    pub(super) fn note_shared_hit(&self, stored: &StoredMatch, lookup: &LookupRequest) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
@@ -392,7 +396,7 @@ fn forward_of(reason: Reason) -> ForwardReason {
 /// Returns how a stored response may be used for a request, apart from purges.
 pub(super) fn evaluate_reuse(
     stored: &StoredResponse,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     rule: &CacheRule,
     now: Timestamp,
 ) -> Reuse {

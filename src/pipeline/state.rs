@@ -18,7 +18,7 @@ use super::{
     encodings::Encodings,
     hit_for_miss::HitForMiss,
     leaks::{LeakDetector, NodeQuarantine},
-    receive::Lookup,
+    receive::LookupRequest,
     recent_clients::RecentClients,
     recent_failures::RecentFailures,
     recent_targets::RecentTargets,
@@ -245,7 +245,7 @@ impl<S> Pipeline<S> {
         &self,
         config: &ConfigSnapshot,
         route: &str,
-        (member, lookup): (&PartitionMember, &Lookup),
+        (member, lookup): (&PartitionMember, &LookupRequest),
         received: ReceivedAt,
     ) -> bool {
         let (scope, at) = (AcceptanceKey::of(member, route), (received.started, received.steady));

@@ -18,7 +18,7 @@ use super::{
     join_flight::FlightOutcome,
     lookup::MemoryState,
     miss_plan::{LookupOutcome, MissPlan},
-    receive::{self, Lookup, RequestAction},
+    receive::{self, LookupRequest, RequestAction},
     received_request::ReceivedRequest,
     recent_clients::scheme_of,
     refresh::with_other_credentials,
@@ -142,7 +142,7 @@ impl<S: Store> Warmer<S> {
         &self,
         client: ClientProfile,
         (target, content): (&str, Option<WarmContent>),
-    ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
+    ) -> Result<(RequestContext<S>, LookupRequest), WarmOutcome> {
         let received = ReceivedAt::now(&self.pipeline.clock);
         let ClientProfile { connection, host, headers } = client;
         let request = request(&host, headers, target).ok_or(WarmOutcome::Skipped("target"))?;
@@ -156,7 +156,7 @@ impl<S: Store> Warmer<S> {
         (mut request, content): (Parts, Option<Arc<RequestContent>>),
         connection: Arc<Connection>,
         received: ReceivedAt,
-    ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
+    ) -> Result<(RequestContext<S>, LookupRequest), WarmOutcome> {
         let presence = FieldPresence::of(&request.headers);
         let (config, route, action) = self.pipeline.config.with(|config| {
             let arrival = (&*connection, received.at);
@@ -307,7 +307,7 @@ fn is_error(status: StatusCode) -> bool {
 /// Fetches the response, or joins a flight in progress.
 async fn fetch_missing<S: Store>(
     context: &RequestContext<S>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     plan: MissPlan,
 ) -> FetchOutcome {
     if !plan.may_be_shared(lookup, context.rule()) {

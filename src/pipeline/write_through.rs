@@ -32,8 +32,8 @@ use crate::{
     key::uri::PathReadings,
     origin::ResponseBody,
     policy::{CacheResult, Credentials, Freshness, Partition, RequestDirectives, cache_status},
-    purge::{ExpectedResponse, PurgeReceipt},
-    route::{Agreement, QuarantineState, Verification},
+    purge::{IncompleteResponse, PurgeReceipt},
+    route::{QuarantineState, ReadingAgreement, Verification},
     store::Store,
 };
 
@@ -102,8 +102,11 @@ impl<S: Store> RequestContext<S> {
         let tags = (terms.payload == Payload::Unused)
             .then(|| context.tags(&mut response.headers().clone()));
         let attributes = context.attributes();
-        let expected =
-            ExpectedResponse { url, attributes: attributes.as_attributes(), tags: tags.as_deref() };
+        let expected = IncompleteResponse {
+            url,
+            attributes: attributes.as_attributes(),
+            tags: tags.as_deref(),
+        };
         let is_newest = applied_purges.may_join(&stamp, &expected, self.received.started);
         is_newest.then(|| {
             let result = CacheResult::Miss;
@@ -125,7 +128,7 @@ impl<S: Store> RequestContext<S> {
         let is_cached = route.rule.cache
             && route.quarantine == QuarantineState::Open
             && route.verification != Verification::Shadow
-            && selection.agreement == Agreement::Unanimous
+            && selection.agreement == ReadingAgreement::Unanimous
             && route.graphql.is_none();
         // The response belongs to the writer: its request had credentials that such a `GET` would
         // not send.
@@ -173,7 +176,7 @@ impl<S: Store> WriteThroughCandidate<S> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.admission.context.attributes();
         let context = &self.admission.context;
-        let expected = ExpectedResponse {
+        let expected = IncompleteResponse {
             url: context.url().as_bytes(),
             attributes: attributes.as_attributes(),
             tags: self.tags.as_deref(),

@@ -106,7 +106,7 @@ pub(crate) enum Collapsed {
 
 /// The source of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Handling {
+pub(crate) enum ResponseSource {
     /// From the store.
     Hit,
     /// From the origin.
@@ -126,7 +126,7 @@ pub(crate) enum Handling {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheStatus {
     /// The source of the response.
-    pub handling: Handling,
+    pub handling: ResponseSource,
     /// Remaining freshness in seconds, negative if stale; `None` if the response is not stored.
     pub ttl: Option<i64>,
     /// The reason why the result is not a plain hit.
@@ -139,8 +139,8 @@ impl CacheStatus {
         let mut text = MemberBuffer::new();
         text.extend_from_slice(b"larder");
         match self.handling {
-            Handling::Hit => text.extend_from_slice(b"; hit"),
-            Handling::Forwarded { forward, status, stored, collapsed } => {
+            ResponseSource::Hit => text.extend_from_slice(b"; hit"),
+            ResponseSource::Forwarded { forward, status, stored, collapsed } => {
                 text.extend_from_slice(b"; fwd=");
                 text.extend_from_slice(forward.as_str().as_bytes());
                 if let Some(status) = status {
@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
 
-    fn forwarded(forward: ForwardReason) -> Handling {
-        Handling::Forwarded {
+    fn forwarded(forward: ForwardReason) -> ResponseSource {
+        ResponseSource::Forwarded {
             forward,
             status: Some(StatusCode::OK),
             stored: StoredStatus::Yes,
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_hit_says_how_long_it_stays_fresh() {
-        let hit = |ttl| CacheStatus { handling: Handling::Hit, ttl: Some(ttl), detail: None };
+        let hit = |ttl| CacheStatus { handling: ResponseSource::Hit, ttl: Some(ttl), detail: None };
         assert_eq!(hit(41).header_value(), "larder; hit; ttl=41");
         let stale = CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..hit(-12) };
         assert_eq!(stale.header_value(), "larder; hit; ttl=-12; detail=stale-while-revalidate");
@@ -223,7 +223,7 @@ mod tests {
         let expected = "larder; fwd=uri-miss; fwd-status=200; stored; ttl=60; detail=cold";
         assert_eq!(status.header_value(), expected);
         let bypassed = CacheStatus {
-            handling: Handling::Forwarded {
+            handling: ResponseSource::Forwarded {
                 forward: ForwardReason::Bypass,
                 status: None,
                 stored: StoredStatus::No,

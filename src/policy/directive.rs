@@ -13,7 +13,7 @@ use super::surrogate;
 pub use delta_seconds::MAX_DELTA_SECONDS;
 pub(crate) use delta_seconds::delta_seconds;
 use member::{Argument, Directive};
-pub(crate) use member::{Restriction, restrictions};
+pub(crate) use member::{RestrictiveDirective, restrictions};
 
 /// The targeted field for CDN caches (RFC 9213 §3.1).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -164,10 +164,10 @@ impl ResponseDirectives {
         };
         for word in restrictions(text) {
             match word {
-                Restriction::NoStore => self.no_store = true,
-                Restriction::NoCache => self.no_cache = true,
-                Restriction::Private => self.private = true,
-                Restriction::Revalidate => self.proxy_revalidate = true,
+                RestrictiveDirective::NoStore => self.no_store = true,
+                RestrictiveDirective::NoCache => self.no_cache = true,
+                RestrictiveDirective::Private => self.private = true,
+                RestrictiveDirective::Revalidate => self.proxy_revalidate = true,
             }
         }
     }
@@ -263,7 +263,8 @@ fn has_type_of(name: &str, entry: &ListEntry) -> bool {
 /// Returns whether there is a `Pragma: no-cache` (§5.4).
 fn has_pragma(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::PRAGMA).iter();
-    lines.any(|line| restrictions(line.as_bytes()).any(|word| word == Restriction::NoCache))
+    lines
+        .any(|line| restrictions(line.as_bytes()).any(|word| word == RestrictiveDirective::NoCache))
 }
 
 /// The cache directives of a request (RFC 9111 §5.2.1). Invalid numbers are ignored.
@@ -307,8 +308,8 @@ impl RequestDirectives {
             _ => member,
         };
         for word in restrictions(text) {
-            self.no_cache |= word == Restriction::NoCache;
-            self.no_store |= word == Restriction::NoStore;
+            self.no_cache |= word == RestrictiveDirective::NoCache;
+            self.no_store |= word == RestrictiveDirective::NoStore;
         }
         if let Some(directive) = directive {
             self.set(&directive);

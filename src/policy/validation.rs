@@ -112,7 +112,7 @@ pub(crate) fn is_about_resource(status: StatusCode) -> bool {
 
 /// The response to a client's conditional request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Precondition {
+pub(crate) enum PreconditionOutcome {
     /// 304: the client's copy is current.
     NotModified,
     /// The response itself.
@@ -129,9 +129,9 @@ pub(crate) fn evaluate(
     status: StatusCode,
     stored: &HeaderMap,
     received_at: Timestamp,
-) -> Precondition {
+) -> PreconditionOutcome {
     if status != StatusCode::OK {
-        return Precondition::Full;
+        return PreconditionOutcome::Full;
     }
     let tag = entity_tag(stored);
     let current = match entity_tag::match_weakly(request, header::IF_NONE_MATCH, tag) {
@@ -139,7 +139,7 @@ pub(crate) fn evaluate(
         ListMatch::Differs => false,
         ListMatch::Absent => is_unmodified_since(request, stored, received_at),
     };
-    if current { Precondition::NotModified } else { Precondition::Full }
+    if current { PreconditionOutcome::NotModified } else { PreconditionOutcome::Full }
 }
 
 fn entity_tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {

@@ -67,7 +67,7 @@ pub struct AppliedPurges {
 
 /// A response that has not arrived completely yet.
 #[derive(Debug, Clone, Copy)]
-pub struct ExpectedResponse<'a> {
+pub struct IncompleteResponse<'a> {
     /// The normalised URL.
     pub url: &'a [u8],
     /// Attributes other than the URL and tags that selectors match.
@@ -78,13 +78,13 @@ pub struct ExpectedResponse<'a> {
 
 /// A statement of the origin that holds until a purge record revokes it.
 #[derive(Debug)]
-pub struct RevocableFact {
+pub struct RevocableVerdict {
     stamp: FenceStamp,
     /// The table version at which the fact last passed the check.
     checked: AtomicU64,
 }
 
-impl RevocableFact {
+impl RevocableVerdict {
     /// Creates a fact learned from a request with this stamp.
     pub fn new(stamp: FenceStamp) -> Self {
         Self { stamp, checked: AtomicU64::new(stamp.version) }
@@ -148,7 +148,7 @@ impl AppliedPurges {
     /// purged since the last check.
     pub fn still_holds(
         &self,
-        fact: &RevocableFact,
+        fact: &RevocableVerdict,
         started: Instant,
         digest: impl Fn() -> String,
     ) -> bool {
@@ -183,7 +183,7 @@ impl AppliedPurges {
     pub fn may_join(
         &self,
         stamp: &FenceStamp,
-        expected: &ExpectedResponse<'_>,
+        expected: &IncompleteResponse<'_>,
         started: Instant,
     ) -> bool {
         if !self.is_synced(started) && !self.is_recent(stamp.began, started) {
@@ -203,13 +203,13 @@ impl AppliedPurges {
     pub fn judge_fetched(
         &self,
         stamp: &FenceStamp,
-        expected: &ExpectedResponse<'_>,
+        expected: &IncompleteResponse<'_>,
         tags: &[String],
     ) -> PurgeVerdict {
         if self.version.load(Ordering::Acquire) == stamp.version {
             return PurgeVerdict::Alive;
         }
-        let &ExpectedResponse { url, attributes, .. } = expected;
+        let &IncompleteResponse { url, attributes, .. } = expected;
         let candidate = PurgeCandidate { url, tags: tags.iter().map(String::as_str), attributes };
         self.table.read().judge(stamp.fence, stamp.version, &candidate)
     }
@@ -218,7 +218,7 @@ impl AppliedPurges {
     ///
     /// If the tags are unknown, any purge of a tag may select the response. Also returns `false` if
     /// some of the records in between are no longer kept.
-    pub fn is_untouched(&self, since: Fence, own: u64, expected: &ExpectedResponse<'_>) -> bool {
+    pub fn is_untouched(&self, since: Fence, own: u64, expected: &IncompleteResponse<'_>) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
         let records = self.recent.between(since.log, since.seq, own);
         if self.fence().log != since.log || records.len() as u64 != between {
@@ -230,7 +230,7 @@ impl AppliedPurges {
         for record in &records {
             table.apply(record);
         }
-        let &ExpectedResponse { url, attributes, tags } = expected;
+        let &IncompleteResponse { url, attributes, tags } = expected;
         let Some(tags) = tags else { return !table.may_select(before, url, attributes) };
         let candidate = PurgeCandidate { url, tags: tags.iter().map(String::as_str), attributes };
         table.judge(since, before, &candidate) == PurgeVerdict::Alive
@@ -413,7 +413,7 @@ mod tests {
     use crate::fence::{LogId, PurgeMode, PurgeSource, Selector};
 
     const TTL: Duration = Duration::from_secs(1);
-    const EXPECTED: ExpectedResponse<'_> = ExpectedResponse {
+    const EXPECTED: IncompleteResponse<'_> = IncompleteResponse {
         url: b"host/",
         attributes: ResponseAttributes { user: None, route: None, version: None },
         tags: Some(&[]),
@@ -484,7 +484,7 @@ mod tests {
         let tags = ["y".to_owned()];
         let is_untouched = |url: &[u8], tags, own| {
             let expected =
-                ExpectedResponse { url, attributes: ResponseAttributes::default(), tags };
+                IncompleteResponse { url, attributes: ResponseAttributes::default(), tags };
             applied_purges.is_untouched(since, own, &expected)
         };
         assert!(is_untouched(b"host/a", Some(&tags), 6), "its own record is the next");
@@ -498,7 +498,7 @@ mod tests {
         assert!(!is_untouched(b"host/c", Some(&tags), 11), "not all of them are known here");
         assert!(!is_untouched(b"host/c", Some(&tags), 5), "it is no later one");
         let elsewhere = Fence { log: LogId(2), ..since };
-        let expected = ExpectedResponse { tags: Some(&tags), ..EXPECTED };
+        let expected = IncompleteResponse { tags: Some(&tags), ..EXPECTED };
         assert!(!applied_purges.is_untouched(elsewhere, 6, &expected), "another log");
     }
 

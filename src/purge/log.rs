@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    AckTimeout, AppliedPurges, DedupOutcome, LinkState, LogEvents, LogRetention, LogUnavailable,
-    NodeId, Propagation, PurgeReceipt, RedisLogSettings, SyncState, WatermarkRaise,
+    AckTimeout, AppliedPurges, DedupOutcome, LogEvents, LogRetention, LogUnavailable, NodeId,
+    Propagation, PurgeReceipt, RedisLogSettings, SyncState, TailState, WatermarkRaise,
     memory::{MemoryLeaderLease, MemoryLog},
     redis::{RedisLeaderLease, RedisLog},
 };
@@ -53,7 +53,7 @@ impl PurgeLog {
     pub fn in_memory() -> Self {
         let applied_purges = Arc::new(AppliedPurges::standalone());
         let backend = Backend::Memory(MemoryLog::begin(&applied_purges));
-        let sync_state = SyncState { fence: applied_purges.fence(), link: LinkState::Following };
+        let sync_state = SyncState { fence: applied_purges.fence(), link: TailState::Following };
         Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
@@ -65,7 +65,7 @@ impl PurgeLog {
         applied_purges: Arc<AppliedPurges>,
         runtime: &Handle,
     ) -> Self {
-        let sync_state = SyncState { fence: applied_purges.fence(), link: LinkState::Lagging };
+        let sync_state = SyncState { fence: applied_purges.fence(), link: TailState::Lagging };
         let sync_state = watch::Sender::new(sync_state);
         let redis = RedisLog::follow(log, Arc::clone(&applied_purges), sync_state.clone(), runtime);
         Self::of(applied_purges, sync_state, Backend::Redis(redis))
@@ -346,7 +346,7 @@ mod tests {
             log.append(Purge::boundary(), PurgeReceipt::DEFAULT_ACK_TIMEOUT).await.unwrap();
         assert!(sync_state.has_changed().unwrap());
         let now = *sync_state.borrow();
-        assert_eq!(now.link, LinkState::Following);
+        assert_eq!(now.link, TailState::Following);
         let fence = Fence { seq: receipt.seq, ..before.fence };
         assert!(now.has_reached(fence) && !before.has_reached(fence));
     }

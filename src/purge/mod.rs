@@ -15,8 +15,8 @@ mod sync_state;
 mod watermark;
 
 pub(crate) use ack_timeout::AckTimeout;
-pub(crate) use applied::RevocableFact;
-pub use applied::{AppliedPurges, ExpectedResponse, UnsyncedPolicy};
+pub(crate) use applied::RevocableVerdict;
+pub use applied::{AppliedPurges, IncompleteResponse, UnsyncedPolicy};
 pub(crate) use identifier::NodeId;
 pub(crate) use log::LeaderLease;
 pub use log::PurgeLog;
@@ -27,5 +27,5 @@ pub use redis::RedisLogSettings;
 #[cfg(fuzzing)]
 pub(crate) use redis::fuzzed;
 pub use retention::LogRetention;
-pub use sync_state::{LinkState, SyncState};
+pub use sync_state::{SyncState, TailState};
 pub use watermark::WatermarkRaise;

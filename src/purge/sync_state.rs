@@ -8,12 +8,12 @@ pub struct SyncState {
     /// The position of the last record applied.
     pub fence: Fence,
     /// Whether this node receives further records.
-    pub link: LinkState,
+    pub link: TailState,
 }
 
 /// Whether a node follows the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkState {
+pub enum TailState {
     /// Not connected, or not caught up yet.
     Lagging,
     /// All known records are applied, and new ones are received.

@@ -26,7 +26,7 @@ pub(crate) use content::{ContentForm, ContentRule, GraphqlMedia, NotKeyed};
 pub(crate) use graphql::{GraphqlRule, PurgeByResponse};
 pub(crate) use json_path::TagLimitExceeded;
 pub(crate) use pattern::{Mismatch, Params, Pattern};
-pub(crate) use select::{Agreement, RouteTable, Selection};
+pub(crate) use select::{ReadingAgreement, RouteTable, Selection};
 pub(crate) use tags::{PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
 pub(crate) use target::TargetTemplate;
 pub(crate) use verification::{ComparisonRule, SampleRate, Verification};

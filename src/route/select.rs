@@ -63,12 +63,12 @@ pub struct Selection<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
     /// Whether all readings of the path select this route.
-    pub agreement: Agreement,
+    pub agreement: ReadingAgreement,
 }
 
 /// Whether all readings of a path select the same route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agreement {
+pub enum ReadingAgreement {
     /// All readings select the same route, or one selects an uncached route, which then governs
     /// all.
     Unanimous,
@@ -114,21 +114,24 @@ impl RouteTable {
     pub fn select(&self, method: &Method, host: &str, path: &PathReadings<'_>) -> Selection<'_> {
         let first = self.first_match(method, host, (PathForm::Sent, path.sent()));
         if matches!(path, PathReadings::Loosest(_)) && !self.has_loosest_variant {
-            return self.selection(first, Agreement::Unanimous);
+            return self.selection(first, ReadingAgreement::Unanimous);
         }
         if !self.route(first).rule.cache {
-            return self.selection(first, Agreement::Unanimous);
+            return self.selection(first, ReadingAgreement::Unanimous);
         }
-        let mut agreement =
-            if path.are_fully_decoded() { Agreement::Unanimous } else { Agreement::Split };
+        let mut agreement = if path.are_fully_decoded() {
+            ReadingAgreement::Unanimous
+        } else {
+            ReadingAgreement::Split
+        };
         // The first reading is the path as sent.
         for (form, reading) in path.each().skip(1) {
             let found = self.first_match(method, host, (form, &reading));
             if !self.route(found).rule.cache {
-                return self.selection(found, Agreement::Unanimous);
+                return self.selection(found, ReadingAgreement::Unanimous);
             }
             if found != first {
-                agreement = Agreement::Split;
+                agreement = ReadingAgreement::Split;
             }
         }
         self.selection(first, agreement)
@@ -143,7 +146,7 @@ impl RouteTable {
         path: &PathReadings<'_>,
     ) -> Selection<'_> {
         let found = self.first_match(method, host, (PathForm::Loosest, &path.loosest()));
-        self.selection(found, Agreement::Unanimous)
+        self.selection(found, ReadingAgreement::Unanimous)
     }
 
     /// Returns the distinct routes under which responses for a target may be stored, by the loosest
@@ -216,7 +219,7 @@ impl RouteTable {
         found.unwrap_or(self.routes.len())
     }
 
-    fn selection(&self, index: usize, agreement: Agreement) -> Selection<'_> {
+    fn selection(&self, index: usize, agreement: ReadingAgreement) -> Selection<'_> {
         Selection { index, route: self.route(index), agreement }
     }
 
@@ -365,13 +368,13 @@ mod tests {
         routes[0].rule.cache = false;
         let table = RouteTable::new(routes, Route::unmatched(CacheRule::default()));
         for (path, name, agreement) in [
-            ("/api/stocks/AAPL", "/api/stocks/{symbol}", Agreement::Unanimous),
-            ("/api/stocks/a%20b", "/api/stocks/{symbol}", Agreement::Unanimous),
-            ("/api/stocks/a%2Fb", "/api/stocks/{symbol}", Agreement::Split),
-            ("/API/x", "unmatched", Agreement::Split),
-            ("/api/x/../stocks/a", "/api/**", Agreement::Split),
-            ("/x/%2e%2e/Account/me", "/account/**", Agreement::Unanimous),
-            ("/api/a%25252Fb", "/api/**", Agreement::Split),
+            ("/api/stocks/AAPL", "/api/stocks/{symbol}", ReadingAgreement::Unanimous),
+            ("/api/stocks/a%20b", "/api/stocks/{symbol}", ReadingAgreement::Unanimous),
+            ("/api/stocks/a%2Fb", "/api/stocks/{symbol}", ReadingAgreement::Split),
+            ("/API/x", "unmatched", ReadingAgreement::Split),
+            ("/api/x/../stocks/a", "/api/**", ReadingAgreement::Split),
+            ("/x/%2e%2e/Account/me", "/account/**", ReadingAgreement::Unanimous),
+            ("/api/a%25252Fb", "/api/**", ReadingAgreement::Split),
         ] {
             let selection = table.select(&Method::GET, "h", &PathReadings::of(path));
             assert_eq!((&*selection.route.name, selection.agreement), (name, agreement), "{path}");

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 
 /// The permission that an endpoint requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum RequiredPermission {
     /// No token required: health checks.
     Open,
     /// A token with `read`, or no token if none are configured.
@@ -18,7 +18,7 @@ pub(crate) enum Access {
 #[derive(Clone)]
 pub(crate) struct Token {
     secret: String,
-    granted: Vec<Access>,
+    granted: Vec<RequiredPermission>,
 }
 
 /// The tokens of the admin listener.
@@ -41,14 +41,14 @@ pub(crate) enum Authorization {
 }
 
 impl Token {
-    pub(crate) fn new(secret: impl Into<String>, granted: Vec<Access>) -> Self {
+    pub(crate) fn new(secret: impl Into<String>, granted: Vec<RequiredPermission>) -> Self {
         Self { secret: secret.into(), granted }
     }
 
     /// Creates a token with all permissions.
     #[cfg(test)]
     pub(crate) fn full_access(secret: impl Into<String>) -> Self {
-        Self::new(secret, vec![Access::Read, Access::Purge])
+        Self::new(secret, vec![RequiredPermission::Read, RequiredPermission::Purge])
     }
 }
 
@@ -61,8 +61,14 @@ impl Tokens {
     ///
     /// Compares the request's token with every configured token in constant time, also after a
     /// match.
-    pub(crate) fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
-        if access == Access::Open || (access == Access::Read && self.0.is_empty()) {
+    pub(crate) fn authorize(
+        &self,
+        access: RequiredPermission,
+        headers: &HeaderMap,
+    ) -> Authorization {
+        if access == RequiredPermission::Open
+            || (access == RequiredPermission::Read && self.0.is_empty())
+        {
             return Authorization::Granted;
         }
         if !self.any_grants(access) {
@@ -85,7 +91,7 @@ impl Tokens {
     }
 
     /// Returns true if a configured token has this permission.
-    pub(crate) fn any_grants(&self, access: Access) -> bool {
+    pub(crate) fn any_grants(&self, access: RequiredPermission) -> bool {
         self.0.iter().any(|token| token.granted.contains(&access))
     }
 }
@@ -119,29 +125,44 @@ mod tests {
         headers
     }
 
-    fn authorize(tokens: &Tokens, access: Access, token: &str) -> Authorization {
+    fn authorize(tokens: &Tokens, access: RequiredPermission, token: &str) -> Authorization {
         tokens.authorize(access, &headers(&[("authorization", token)]))
     }
 
     #[test]
     fn a_token_allows_exactly_its_permissions() {
-        let reader = Token::new("reader", vec![Access::Read]);
+        let reader = Token::new("reader", vec![RequiredPermission::Read]);
         let tokens = Tokens::new(vec![reader.clone(), Token::full_access("both")]);
-        assert_eq!(authorize(&tokens, Access::Purge, "Bearer both"), Authorization::Granted);
-        assert_eq!(authorize(&tokens, Access::Purge, "bearer  both"), Authorization::Granted);
-        assert_eq!(authorize(&tokens, Access::Read, "Bearer reader"), Authorization::Granted);
-        assert_eq!(authorize(&tokens, Access::Purge, "Bearer reader"), Authorization::Forbidden);
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Purge, "Bearer both"),
+            Authorization::Granted
+        );
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Purge, "bearer  both"),
+            Authorization::Granted
+        );
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Read, "Bearer reader"),
+            Authorization::Granted
+        );
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Purge, "Bearer reader"),
+            Authorization::Forbidden
+        );
         for unknown in ["Bearer other", "Bearer bot", "Bearer", "Basic both", "both"] {
             assert_eq!(
-                authorize(&tokens, Access::Purge, unknown),
+                authorize(&tokens, RequiredPermission::Purge, unknown),
                 Authorization::Unauthenticated,
                 "{unknown}"
             );
-            assert_eq!(authorize(&tokens, Access::Open, unknown), Authorization::Granted);
+            assert_eq!(
+                authorize(&tokens, RequiredPermission::Open, unknown),
+                Authorization::Granted
+            );
         }
         let reader_only = Tokens::new(vec![reader]);
         assert_eq!(
-            authorize(&reader_only, Access::Purge, "Bearer reader"),
+            authorize(&reader_only, RequiredPermission::Purge, "Bearer reader"),
             Authorization::Unconfigured
         );
     }
@@ -149,8 +170,9 @@ mod tests {
     #[test]
     fn the_token_may_be_in_the_field_of_fastlys_clients() {
         let tokens = Tokens::new(vec![Token::full_access("secret")]);
-        let authorize =
-            |lines: &[(&'static str, &str)]| tokens.authorize(Access::Purge, &headers(lines));
+        let authorize = |lines: &[(&'static str, &str)]| {
+            tokens.authorize(RequiredPermission::Purge, &headers(lines))
+        };
         assert_eq!(authorize(&[("fastly-key", "secret")]), Authorization::Granted);
         assert_eq!(authorize(&[("fastly-key", "secre")]), Authorization::Unauthenticated);
         let both = [("authorization", "Bearer other"), ("fastly-key", "secret")];
@@ -160,7 +182,13 @@ mod tests {
     #[test]
     fn without_tokens_reading_is_open_and_purging_forbidden() {
         let tokens = Tokens::default();
-        assert_eq!(authorize(&tokens, Access::Read, "Bearer x"), Authorization::Granted);
-        assert_eq!(authorize(&tokens, Access::Purge, "Bearer "), Authorization::Unconfigured);
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Read, "Bearer x"),
+            Authorization::Granted
+        );
+        assert_eq!(
+            authorize(&tokens, RequiredPermission::Purge, "Bearer "),
+            Authorization::Unconfigured
+        );
     }
 }

@@ -30,14 +30,14 @@ const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Users with a clear request in progress or within the last second.
 #[derive(Default)]
-pub(super) struct ClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
+pub(super) struct UserClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
 
 /// The time and receipt of a user's last purge, locked while one is in progress.
 #[derive(Default)]
 struct LastClear(tokio::sync::Mutex<Option<(Instant, PurgeReceipt)>>);
 
 /// A request to clear a user's responses, without the user.
-pub(super) struct ClearRequest<'a> {
+pub(super) struct UserClearRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) headers: &'a HeaderMap,
@@ -54,7 +54,7 @@ enum OriginCheck {
     Forbidden,
 }
 
-impl ClearRequest<'_> {
+impl UserClearRequest<'_> {
     /// Checks that the request was not forged by a page of another origin.
     ///
     /// Browsers attach cookies to forged requests, and a gateway may turn a cookie into a trusted
@@ -84,7 +84,7 @@ impl ClearRequest<'_> {
     pub(super) async fn respond(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
-        (throttle, purger): (&ClearThrottle, &Purger),
+        (throttle, purger): (&UserClearThrottle, &Purger),
     ) -> Response<Bytes> {
         let mut response = match *self.method {
             Method::POST => self.clear(user, throttle, purger).await,
@@ -98,7 +98,7 @@ impl ClearRequest<'_> {
     async fn clear(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
-        throttle: &ClearThrottle,
+        throttle: &UserClearThrottle,
         purger: &Purger,
     ) -> Response<Bytes> {
         let owner = match user.map(|user| user.owner.clone()) {
@@ -140,7 +140,7 @@ impl ClearRequest<'_> {
     }
 }
 
-impl ClearThrottle {
+impl UserClearThrottle {
     /// Purges all responses of an owner.
     ///
     /// Requests that arrive while another request waits share its purge, which begins after they
@@ -268,8 +268,8 @@ mod tests {
         let origins = [HeaderValue::from_static("https://app.test")];
         let uri = Uri::from_static(uri);
         let request =
-            ClearRequest { method: &method, uri: &uri, headers: &headers, origins: &origins };
-        (request.respond(user, (&ClearThrottle::default(), &purger)).await, log)
+            UserClearRequest { method: &method, uri: &uri, headers: &headers, origins: &origins };
+        (request.respond(user, (&UserClearThrottle::default(), &purger)).await, log)
     }
 
     #[tokio::test]
@@ -332,7 +332,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_user_purges_once_a_second_and_each_request_is_covered() {
         let (log, purger) = purger();
-        let (throttle, owner) = (ClearThrottle::default(), Arc::from("owner"));
+        let (throttle, owner) = (UserClearThrottle::default(), Arc::from("owner"));
         let begun = Instant::now();
         assert_eq!(throttle.clear(&owner, &purger).await.unwrap().seq, 1);
         let each = (0..50).map(|_| throttle.clear(&owner, &purger));

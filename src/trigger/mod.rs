@@ -26,7 +26,7 @@ mod task_context;
 mod tasks;
 pub(crate) mod webhook;
 
-pub(crate) use access::{Access, Authorization, Token, Tokens};
+pub(crate) use access::{Authorization, RequiredPermission, Token, Tokens};
 pub(crate) use access_record::AccessRecord;
 pub(crate) use fleet::{Fleet, Lease, LogFleet};
 pub(crate) use poll::{Poll, PollState, Polls};

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use ipnet::IpNet;
 
 use super::{
-    access::{Access, Authorization, Tokens},
+    access::{Authorization, RequiredPermission, Tokens},
     client,
     selector::{self, UrlNormalizer},
 };
@@ -44,7 +44,7 @@ pub(crate) struct PurgeAccess {
 impl PurgeAccess {
     /// Returns true if any client may purge. Otherwise `PURGE` requests are passed to the origin.
     pub(crate) fn is_enabled(&self) -> bool {
-        !self.networks.is_empty() || self.tokens.any_grants(Access::Purge)
+        !self.networks.is_empty() || self.tokens.any_grants(RequiredPermission::Purge)
     }
 
     /// Checks if a request from this peer may purge. The error is the response to send if it may
@@ -60,7 +60,7 @@ impl PurgeAccess {
         {
             return Ok(());
         }
-        match self.tokens.authorize(Access::Purge, headers) {
+        match self.tokens.authorize(RequiredPermission::Purge, headers) {
             Authorization::Granted => Ok(()),
             Authorization::Unauthenticated => {
                 Err(Box::new(with_bearer_challenge(token_required().into_response())))
@@ -183,7 +183,7 @@ mod tests {
         let purge_access = PurgeAccess {
             tokens: Tokens::new(vec![
                 Token::full_access("secret"),
-                Token::new("reader", vec![Access::Read]),
+                Token::new("reader", vec![RequiredPermission::Read]),
             ]),
             networks: vec!["10.0.0.0/8".parse().unwrap()],
             trusted_proxies: Vec::new(),

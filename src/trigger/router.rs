@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use super::{
     access_record::{AccessRecord, AccessReporter, StreamingBody},
     body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
-    clear::{self, ClearRequest, ClearThrottle},
+    clear::{self, UserClearRequest, UserClearThrottle},
     client,
     purge_method::{self, PURGE, PurgeAccess},
     purger::{Purger, json_response, receipt_response, unavailable_response},
@@ -70,7 +70,7 @@ struct LarderEndpoints {
     purger: Arc<Purger>,
     settings: ArcSwap<Settings>,
     body_budget: BodyBudget,
-    clear_throttle: ClearThrottle,
+    clear_throttle: UserClearThrottle,
     identify: Box<IdentifyFn>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     parsing: ParseQueue,
@@ -96,7 +96,7 @@ impl<H> EndpointRouter<H> {
     pub(crate) fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
         let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
         let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
-        let clear_throttle = ClearThrottle::default();
+        let clear_throttle = UserClearThrottle::default();
         let endpoints = LarderEndpoints {
             purger,
             settings,
@@ -238,7 +238,7 @@ impl LarderEndpoints {
         let (head, _body) = request.into_parts();
         let user = (self.identify)(&head.headers, connection.peer.map(|peer| peer.ip()));
         let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
-        let request = ClearRequest { method, uri, headers, origins };
+        let request = UserClearRequest { method, uri, headers, origins };
         request.respond(user, (&self.clear_throttle, &self.purger)).await
     }
 

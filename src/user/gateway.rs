@@ -11,7 +11,7 @@ use super::{
     error::IdentityError,
     member::{self, PartitionMember},
     settings::GatewayRules,
-    token_verifier::{MemberContext, single_value},
+    token_verifier::{PartitionInputs, single_value},
 };
 use crate::{
     field::{
@@ -121,7 +121,7 @@ impl Gateway {
         &self,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
-        context: MemberContext<'_>,
+        context: PartitionInputs<'_>,
     ) -> Result<Arc<VerifiedIdentity>, IdentityError> {
         if !self.is_trusted(peer) {
             return Err(IdentityError::NoUser);
@@ -189,7 +189,7 @@ impl GatewayIdentity<'_> {
     fn member(
         &self,
         partition: &Partition,
-        context: MemberContext<'_>,
+        context: PartitionInputs<'_>,
     ) -> Result<Arc<PartitionMember>, IdentityError> {
         let user = self.user.as_bytes();
         let part = match partition {

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::jwt::{
     algorithm::{JwsAlgorithm, KeyType},
-    json::{self, Object},
+    json::{self, JsonObject},
     key::VerificationKey,
 };
 
@@ -14,13 +14,13 @@ const MAX_KEYS: usize = 64;
 /// Parses a key set. Returns `None` if the text is not one. Keys that are unsupported, too weak, or
 /// not for signatures are skipped (RFC 7517 §5).
 pub(super) fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
-    let document = Object::parse(str::from_utf8(bytes).ok()?)?;
+    let document = JsonObject::parse(str::from_utf8(bytes).ok()?)?;
     let keys = json::list(document.get("keys")?)?;
     Some(keys.into_iter().filter_map(key).take(MAX_KEYS).collect())
 }
 
 fn key(raw: &str) -> Option<VerificationKey> {
-    let members = Object::parse(raw)?;
+    let members = JsonObject::parse(raw)?;
     let text = |name| members.get(name).and_then(json::string);
     let is_absent = |name| members.get(name).is_none();
     let is_for_signatures = is_absent("use") || text("use").as_deref() == Some("sig");

@@ -25,7 +25,7 @@ use crate::{
 };
 use credential_cache::VerifiedIdentity;
 use gateway::Gateway;
-use token_verifier::{MemberContext, TokenVerifier};
+use token_verifier::{PartitionInputs, TokenVerifier};
 
 pub(crate) use crate::origin::document_url::DocumentUrl;
 pub(crate) use error::IdentityError;
@@ -147,7 +147,7 @@ impl Authenticator {
         peer: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Arc<VerifiedIdentity>, IdentityError> {
-        let context = MemberContext { digests: &self.digests, partitions: &self.partitions };
+        let context = PartitionInputs { digests: &self.digests, partitions: &self.partitions };
         match &self.verifier {
             Verifier::None => Err(IdentityError::NoToken),
             Verifier::Token(tokens) => tokens.authenticate(headers, context, now),

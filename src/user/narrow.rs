@@ -3,7 +3,7 @@
 //! Tokens of one user with different scopes get different responses, so they share none. Equivalent
 //! spellings of a claim count as equal. Doubtful ones count as different, which only costs hits.
 
-use super::jwt::json::{self, Object};
+use super::jwt::json::{self, JsonObject};
 
 /// The claims that narrow an identity, unless the operator names others.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
@@ -44,7 +44,7 @@ enum ClaimSemantics {
 }
 
 /// Appends claims in a form that is equal only if the claims mean the same.
-pub(super) fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
+pub(super) fn write(claims: &JsonObject<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {
             push(out, b'n', name.as_bytes());
@@ -106,7 +106,7 @@ fn list(raw: &str, semantics: ClaimSemantics, depth: usize, out: &mut Vec<u8>) -
 }
 
 fn object(raw: &str, semantics: ClaimSemantics, depth: usize, out: &mut Vec<u8>) -> bool {
-    let Some(object) = Object::parse(raw) else { return false };
+    let Some(object) = JsonObject::parse(raw) else { return false };
     push(out, b'o', &object.iter().count().to_le_bytes());
     for (name, raw) in object.iter() {
         push(out, b'n', name.as_bytes());
@@ -137,7 +137,7 @@ mod tests {
     fn encode(claims: &str) -> Vec<u8> {
         let names = DEFAULT_CLAIMS.map(Box::from);
         let mut out = Vec::new();
-        write(&Object::parse(claims).unwrap(), &names, &mut out);
+        write(&JsonObject::parse(claims).unwrap(), &names, &mut out);
         out
     }
 

@@ -10,7 +10,7 @@ use super::{
     error::IdentityError,
     jwt::{
         self, Jwt,
-        json::{self, Object},
+        json::{self, JsonObject},
     },
     keys::{KeySet, TokenKeys},
     member::{self, PartitionMember},
@@ -39,7 +39,7 @@ pub(super) struct TokenVerifier {
 
 /// The digest key and the partitions that routes use, from which partition members are computed.
 #[derive(Clone, Copy)]
-pub(super) struct MemberContext<'a> {
+pub(super) struct PartitionInputs<'a> {
     pub(super) digests: &'a DigestKey,
     pub(super) partitions: &'a [Partition],
 }
@@ -72,7 +72,7 @@ impl TokenVerifier {
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
-        context: MemberContext<'_>,
+        context: PartitionInputs<'_>,
         now: Timestamp,
     ) -> Result<Arc<VerifiedIdentity>, IdentityError> {
         let credentials = self.credentials(headers)?;
@@ -141,7 +141,7 @@ impl TokenVerifier {
     fn verify(
         &self,
         token: &[u8],
-        (keys, context): (&KeySet, MemberContext<'_>),
+        (keys, context): (&KeySet, PartitionInputs<'_>),
         now: Timestamp,
     ) -> Result<VerifiedIdentity, IdentityError> {
         let token = Jwt::parse(token)?;
@@ -166,7 +166,7 @@ impl TokenVerifier {
     }
 
     /// Checks issuer and audience. Returns the issuer; empty if the token names none.
-    fn check_issuer_and_audience(&self, claims: &Object<'_>) -> Result<String, IdentityError> {
+    fn check_issuer_and_audience(&self, claims: &JsonObject<'_>) -> Result<String, IdentityError> {
         let issuer = match claims.get("iss") {
             Some(raw) => json::string(raw).ok_or(IdentityError::Claims)?,
             None => String::new(),
@@ -220,7 +220,7 @@ pub(super) fn single_value<'a>(
 
 /// The verified claims of a token.
 struct TokenIdentity<'a> {
-    claims: &'a Object<'a>,
+    claims: &'a JsonObject<'a>,
     issuer: &'a str,
     rules: &'a TokenRules,
     digests: &'a DigestKey,

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use larder::testing::{
     app::{Explainer, run_tests},
     cli::Cli,
-    config::{Config, Environment, Flags},
+    config::{CliOverrides, Config, Environment},
     field::identity,
     pipeline::explain::{ExplainRequest, ExplainRequestResponse},
     policy::{cache_status::CacheResult, credentials, reason::Reason},
@@ -162,7 +162,7 @@ fn every_example_is_a_valid_configuration() {
     let examples = files("examples", "toml");
     assert!(!examples.is_empty());
     for example in examples {
-        match Config::load(&example, &Flags::default()) {
+        match Config::load(&example, &CliOverrides::default()) {
             Ok(config) => assert!(config.warnings.problems.is_empty(), "{}", config.warnings),
             Err(error) => panic!("{error}"),
         }

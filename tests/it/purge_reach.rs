@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use larder::testing::{
     fence::{Fence, FenceStamp, LogId, ResponseAttributes},
-    purge::{ExpectedResponse, LogRetention},
+    purge::{IncompleteResponse, LogRetention},
     redis::Settings,
 };
 
@@ -108,7 +108,8 @@ async fn a_node_that_starts_after_thirty_thousand_writes_keeps_what_they_did_not
         let is_kept = |user: Option<&str>, url: &str, tag: &str| {
             let attributes = ResponseAttributes { user, ..ResponseAttributes::default() };
             let tags = [tag.to_owned()];
-            let expected = ExpectedResponse { url: url.as_bytes(), attributes, tags: Some(&tags) };
+            let expected =
+                IncompleteResponse { url: url.as_bytes(), attributes, tags: Some(&tags) };
             node.log.applied_purges().may_join(&stored, &expected, Instant::now())
         };
         let seventh = format!("{:032x}", 7);

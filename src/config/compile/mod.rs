@@ -25,7 +25,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     file::{AdminTable, ConfigFile, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
-    flags::Flags,
+    flags::CliOverrides,
     listen::{ListenAddress, listen_address},
     report::{ConfigReport, Finding},
     secret::Secret,
@@ -40,7 +40,7 @@ use crate::key::uri::Scheme;
 /// Compiles a file and a command line. Returns `None` if a required setting is missing.
 pub(super) fn compile(
     file: &ConfigFile,
-    flags: &Flags,
+    flags: &CliOverrides,
     source: &str,
     findings: &mut Vec<Finding>,
 ) -> Option<Config> {
@@ -88,7 +88,7 @@ pub(super) fn compile(
 
 fn listen(
     listen: Option<&Texts>,
-    flags: &Flags,
+    flags: &CliOverrides,
     problems: &mut Problems<'_>,
 ) -> Vec<ListenAddress> {
     let given = problems.each(listen, listen_address);
@@ -168,7 +168,7 @@ fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usiz
 
 fn admin(
     table: &AdminTable,
-    flags: &Flags,
+    flags: &CliOverrides,
     trusted: &[IpNet],
     problems: &mut Problems<'_>,
 ) -> AdminConfig {
@@ -246,7 +246,7 @@ fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secre
     Some(Secret::new(text.as_str()))
 }
 
-fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> LogConfig {
+fn log(table: &LogTable, flags: &CliOverrides, problems: &mut Problems<'_>) -> LogConfig {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let levels = levels.map(|word| (word, word.parse().unwrap_or(LevelFilter::INFO)));
     let formats = [

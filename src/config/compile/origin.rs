@@ -8,7 +8,7 @@ use super::problems::Problems;
 use crate::{
     config::{
         file::{Located, OriginTable, OriginTlsTable, Text},
-        flags::Flags,
+        flags::CliOverrides,
         report::Finding,
     },
     origin::{
@@ -20,7 +20,7 @@ use crate::{
 /// Compiles `[origin]`; `None` if there is no URL.
 pub(super) fn compile(
     table: Option<&Located<OriginTable>>,
-    flags: &Flags,
+    flags: &CliOverrides,
     problems: &mut Problems<'_>,
 ) -> Option<Settings> {
     let nothing = OriginTable::default();
@@ -49,7 +49,7 @@ pub(super) fn compile(
 
 fn urls(
     table: Option<&Located<OriginTable>>,
-    flags: &Flags,
+    flags: &CliOverrides,
     problems: &mut Problems<'_>,
 ) -> Vec<ServerUrl> {
     let texts = table.and_then(|table| table.urls.as_ref());

@@ -4,7 +4,7 @@ use super::problems::Problems;
 use crate::{
     config::{
         file::{Located, StoreTable, StoreTlsTable, Text},
-        flags::Flags,
+        flags::CliOverrides,
         report::Finding,
         secret::Secret,
         settings::StoreConfig,
@@ -17,7 +17,7 @@ use crate::{
 /// Compiles `[store]`.
 pub(super) fn compile(
     table: &StoreTable,
-    flags: &Flags,
+    flags: &CliOverrides,
     problems: &mut Problems<'_>,
 ) -> StoreConfig {
     let defaults = StoreConfig::default();
@@ -56,7 +56,7 @@ fn unsynced(table: &StoreTable, problems: &mut Problems<'_>) -> Option<UnsyncedP
 
 fn redis(
     table: &StoreTable,
-    flags: &Flags,
+    flags: &CliOverrides,
     problems: &mut Problems<'_>,
 ) -> Option<redis::Settings> {
     let written = table.redis.as_ref().and_then(|url| match redis::Settings::parse(url) {

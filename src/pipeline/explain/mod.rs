@@ -35,7 +35,7 @@ use super::{
     ingress::requested_host,
     invalidate,
     payload::PayloadError,
-    receive::{Lookup, RequestAction, pass_reason_on_miss},
+    receive::{LookupRequest, RequestAction, pass_reason_on_miss},
     request_context::RequestContext,
     state::Pipeline,
 };
@@ -170,7 +170,7 @@ fn explain(
 /// Returns why no response to this request can be stored; `None` if one can.
 fn refused(
     planned: &PlannedRequest<'_>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     snapshot: Option<&LookupSnapshot>,
 ) -> Option<NotStored> {
     if lookup.directives.only_if_cached {
@@ -254,7 +254,7 @@ fn answer(
 /// Returns the result for a request that consults the cache.
 fn with_lookup(
     planned: &PlannedRequest<'_>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
     evaluated: Option<&EvaluatedResponse>,
 ) -> ClientResult {
@@ -293,7 +293,7 @@ fn with_lookup(
 /// Returns what the client receives if the origin sends this response.
 fn origin_answers(
     planned: &PlannedRequest<'_>,
-    (lookup, reason): (&Lookup, Reason),
+    (lookup, reason): (&LookupRequest, Reason),
     (snapshot, evaluated): (Option<&LookupSnapshot>, &EvaluatedResponse),
 ) -> ClientResult {
     let stored = snapshot.and_then(LookupSnapshot::stored);

@@ -21,12 +21,12 @@ use crate::{
         credentials::{self, IdentityInputs, mask_credentials},
         graphql_request,
         ingress::Ingress,
-        receive::{self, Lookup, RequestAction},
+        receive::{self, LookupRequest, RequestAction},
         received_request::ReceivedRequest,
         request_context::RequestSafety,
     },
     policy::Reason,
-    route::{Agreement, Mismatch, Route},
+    route::{Mismatch, ReadingAgreement, Route},
     server::Connection,
 };
 
@@ -119,7 +119,7 @@ impl<'a> PlannedRequest<'a> {
 
     /// Returns the lookup if the cache is used, or would be used without shadow mode. Otherwise
     /// `None`.
-    pub(super) fn lookup(&self) -> Option<&Lookup> {
+    pub(super) fn lookup(&self) -> Option<&LookupRequest> {
         match &self.action {
             RequestAction::Lookup(lookup)
             | RequestAction::Refresh(lookup)
@@ -204,7 +204,7 @@ impl<'a> PlannedRequest<'a> {
             pattern: route.pattern.as_ref().map(ToString::to_string),
             before: earlier.filter_map(|route| no_match(route)).collect(),
             readings: self.several_readings(&ingress.host),
-            agree: agreement == Agreement::Unanimous,
+            agree: agreement == ReadingAgreement::Unanimous,
         }
     }
 

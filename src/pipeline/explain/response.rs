@@ -22,7 +22,7 @@ use crate::{
         graphql_response,
         ingress::requested_host,
         payload::{self, Payload, PayloadError},
-        receive::Lookup,
+        receive::LookupRequest,
         selecting_fields::selecting_set,
     },
     policy::{
@@ -52,7 +52,7 @@ impl EvaluatedResponse {
     /// Evaluates a response. `limit` is the maximum size of a stored body.
     pub(super) fn of(
         planned: &PlannedRequest<'_>,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         given: &ParsedResponse,
         (now, limit): (Timestamp, u64),
     ) -> Self {
@@ -83,7 +83,7 @@ impl EvaluatedResponse {
         selecting_set(config, route, &self.given.headers)
     }
 
-    pub(super) fn tags(&self, planned: &PlannedRequest<'_>, lookup: &Lookup) -> Vec<String> {
+    pub(super) fn tags(&self, planned: &PlannedRequest<'_>, lookup: &LookupRequest) -> Vec<String> {
         let mut tags = planned.matched_route().tags_of(
             &planned.readings(),
             planned.query(),
@@ -99,7 +99,7 @@ impl EvaluatedResponse {
     pub(super) fn found(
         &self,
         planned: &PlannedRequest<'_>,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         refused: Option<NotStored>,
     ) -> ExplainedResponse {
         let verdict = self.verdict();
@@ -209,7 +209,7 @@ fn head(given: &ParsedResponse, now: Timestamp) -> ResponseHead<'_> {
 /// Returns the freshness of a response by its head and length, or why it is not stored.
 fn verdict(
     planned: &PlannedRequest<'_>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     (given, directives): (&ParsedResponse, &ResponseDirectives),
     (now, limit): (Timestamp, u64),
 ) -> Result<Freshness, Reason> {
@@ -291,7 +291,7 @@ const fn by(directives: &ResponseDirectives) -> &'static str {
 /// Returns the selectors of the responses to a request.
 pub(super) fn selectors(
     planned: &PlannedRequest<'_>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     evaluated: Option<&EvaluatedResponse>,
 ) -> Selectors {
     let route = planned.matched_route();

@@ -12,7 +12,7 @@ use crate::{
     pipeline::{
         lookup::{ForcedStaleness, StoredMatch},
         miss_plan::LookupOutcome,
-        receive::Lookup,
+        receive::LookupRequest,
         state::Pipeline,
     },
     policy::{CacheResult, CacheRule, Reason},
@@ -58,7 +58,7 @@ impl LookupSnapshot {
     }
 
     /// Returns whether the request may join or lead a shared fetch.
-    pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
+    pub(super) fn may_be_shared(&self, lookup: &LookupRequest, rule: &CacheRule) -> bool {
         match &self.outcome {
             LookupOutcome::Miss(plan) => plan.may_be_shared(lookup, rule),
             LookupOutcome::Fresh(_) | LookupOutcome::Stale(..) => false,
@@ -70,7 +70,7 @@ impl<S: Store> Pipeline<S> {
     pub(super) fn stored(
         &self,
         planned: &PlannedRequest<'_>,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         snapshot: &LookupSnapshot,
     ) -> Option<ExplainedStored> {
         let user = lookup.member.as_deref().and_then(|member| member.user.as_deref());
@@ -107,7 +107,7 @@ impl<S: Store> Pipeline<S> {
     pub(super) fn purged_by(
         &self,
         planned: &PlannedRequest<'_>,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         snapshot: &LookupSnapshot,
     ) -> Option<ExplainedPurge> {
         let stored = snapshot.stored().map(|stored| &stored.response);

@@ -12,8 +12,8 @@ use http::HeaderMap;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    detector::Sweeper, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting,
-    watch::RouteWatch,
+    detector::SweepTask, probe::ProbeRequest, repeat::NotComparable, sightings::Sighting,
+    watch::RouteSampler,
 };
 use crate::{
     key::CacheKey,
@@ -58,7 +58,7 @@ impl<S: Store> Pipeline<S> {
             && payload::plain(headers, chunks).is_some_and(|body| request.names.stand_in(&body));
         let sighting = Sighting::new(Arc::clone(request), (hasher.finish(), is_named));
         let (previous, sweeper) = self.leaks.add_fetch(key.digest(), sighting);
-        if sweeper == Sweeper::IsNeeded {
+        if sweeper == SweepTask::IsNeeded {
             tokio::spawn(Arc::clone(self).sweep_fetches());
         }
         if let Some(previous) = previous
@@ -111,8 +111,8 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Returns whether `watch` is the current watch of the route.
-    fn is_watched_by(&self, route: usize, watch: &Arc<RouteWatch>) -> bool {
-        let is_same = |current: &Arc<RouteWatch>| Arc::ptr_eq(current, watch);
+    fn is_watched_by(&self, route: usize, watch: &Arc<RouteSampler>) -> bool {
+        let is_same = |current: &Arc<RouteSampler>| Arc::ptr_eq(current, watch);
         self.config.with(|config| config.watch(route).is_some_and(is_same))
     }
 

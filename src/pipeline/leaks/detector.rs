@@ -44,7 +44,7 @@ struct WaitingHit {
 
 /// Whether a task that removes old fetches has to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sweeper {
+pub(super) enum SweepTask {
     Runs,
     IsNeeded,
 }
@@ -66,10 +66,10 @@ impl LeakDetector {
         &self,
         key: u128,
         sighting: Sighting,
-    ) -> (Option<Arc<ProbeRequest>>, Sweeper) {
+    ) -> (Option<Arc<ProbeRequest>>, SweepTask) {
         let mut sightings = self.sightings.lock();
         let was_swept = std::mem::replace(&mut sightings.is_swept, true);
-        let sweeper = if was_swept { Sweeper::Runs } else { Sweeper::IsNeeded };
+        let sweeper = if was_swept { SweepTask::Runs } else { SweepTask::IsNeeded };
         (sightings.all.add(key, sighting), sweeper)
     }
 

@@ -7,9 +7,9 @@ use crate::{
     pipeline::{
         config_snapshot::ConfigSnapshot,
         credentials::{self, IdentityInputs},
-        receive::Lookup,
+        receive::LookupRequest,
     },
-    purge::{AppliedPurges, ExpectedResponse, RevocableFact},
+    purge::{AppliedPurges, IncompleteResponse, RevocableVerdict},
     user::PartitionMember,
 };
 
@@ -19,20 +19,20 @@ pub(in crate::pipeline) struct HeldCredentials {
     holder: Option<Arc<PartitionMember>>,
     stamp: FenceStamp,
     /// That they counted at the time of the stamp.
-    counted: RevocableFact,
+    counted: RevocableVerdict,
 }
 
 impl HeldCredentials {
     /// Holds the credentials of a request. `stamp` is that of the purge log at present.
     pub(in crate::pipeline) fn of(
         config: &ConfigSnapshot,
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         inputs: &IdentityInputs<'_>,
         stamp: FenceStamp,
     ) -> Self {
         let member = lookup.member.clone();
         let holder = member.or_else(|| credentials::holder(config, inputs));
-        Self { holder, stamp, counted: RevocableFact::new(stamp) }
+        Self { holder, stamp, counted: RevocableVerdict::new(stamp) }
     }
 
     /// Returns whether no logout, and no refusal by the origin, has ended the credentials since, on
@@ -43,7 +43,7 @@ impl HeldCredentials {
         // The logout of a gateway's user ends no credential, and purges what the user owns.
         let user = holder.owner.as_deref();
         let attributes = ResponseAttributes { user, ..ResponseAttributes::default() };
-        let owned = ExpectedResponse { url: b"", attributes, tags: None };
+        let owned = IncompleteResponse { url: b"", attributes, tags: None };
         applied_purges.still_holds(&self.counted, now, name)
             && applied_purges.judge_fetched(&self.stamp, &owned, &[]) == PurgeVerdict::Alive
     }

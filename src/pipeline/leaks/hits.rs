@@ -6,13 +6,13 @@ use tokio::time::sleep;
 
 use super::{detector::PAIR_WINDOW, probe::ProbeRequest};
 use crate::{
-    pipeline::{credentials, receive::Lookup, request_context::RequestContext},
+    pipeline::{credentials, receive::LookupRequest, request_context::RequestContext},
     store::Store,
 };
 
 impl<S: Store> RequestContext<S> {
     /// Counts a hit. A sampled hit waits for a second, or is compared with the one that waits.
-    pub(in crate::pipeline) fn note_hit_for_comparison(&self, lookup: &Lookup) {
+    pub(in crate::pipeline) fn note_hit_for_comparison(&self, lookup: &LookupRequest) {
         let (config, route) = (&self.config, self.route);
         let Some(watch) = config.watch(route) else { return };
         let target = lookup.target.digest();

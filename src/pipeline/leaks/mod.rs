@@ -24,4 +24,4 @@ pub(super) use held_credentials::HeldCredentials;
 pub(super) use node_quarantine::NodeQuarantine;
 pub(super) use probe::ProbeRequest;
 pub(crate) use quarantine::follow_quarantine;
-pub(super) use watch::RouteWatch;
+pub(super) use watch::RouteSampler;

@@ -15,7 +15,8 @@ use crate::{
     origin::OriginRequest,
     pipeline::{
         cacheability::CacheabilityCheck, config_snapshot::ConfigSnapshot, credentials,
-        fetch_times::FetchTimes, ingress::request_head, receive::Lookup, sensitive::shown_path,
+        fetch_times::FetchTimes, ingress::request_head, receive::LookupRequest,
+        sensitive::shown_path,
     },
     policy::{Credentials, RequestDirectives, ResponseDirectives, validation},
     purge::AppliedPurges,
@@ -48,7 +49,7 @@ impl ProbeRequest {
     /// credentials.
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
-        lookup: &Lookup,
+        lookup: &LookupRequest,
         origin_request: &OriginRequest,
         hold: impl FnOnce() -> HeldCredentials,
     ) -> Option<Arc<Self>> {

@@ -12,7 +12,7 @@ use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     leak::{ClearError, LeakEvidence, QuarantineTable, QuarantinedRoute},
     pipeline::state::Pipeline,
-    purge::{LinkState, LogEvent, LogUnavailable, PurgeReceipt, SyncState},
+    purge::{LogEvent, LogUnavailable, PurgeReceipt, SyncState, TailState},
     store::Store,
 };
 
@@ -156,9 +156,9 @@ pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     let mut sync_state = pipeline.log.sync_state();
     loop {
-        let was_following = sync_state.borrow().link == LinkState::Following;
+        let was_following = sync_state.borrow().link == TailState::Following;
         if pipeline.reconcile_quarantine().await == Err(LogUnavailable) {
-            let is_following = |now: &SyncState| !was_following && now.link == LinkState::Following;
+            let is_following = |now: &SyncState| !was_following && now.link == TailState::Following;
             let _following_or_due =
                 timeout(RETRY_INTERVAL, sync_state.wait_for(is_following)).await;
             continue;

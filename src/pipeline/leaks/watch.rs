@@ -28,7 +28,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The leak watch of one route under one configuration.
-pub(crate) struct RouteWatch {
+pub(crate) struct RouteSampler {
     /// Number of hits with credentials since the last sample.
     hits: AtomicU64,
     interval: AtomicU64,
@@ -56,7 +56,7 @@ impl Pace {
 }
 
 /// The comparison of a route that runs.
-pub(super) struct RunningComparison(Arc<RouteWatch>);
+pub(super) struct RunningComparison(Arc<RouteSampler>);
 
 impl Drop for RunningComparison {
     fn drop(&mut self) {
@@ -64,7 +64,7 @@ impl Drop for RunningComparison {
     }
 }
 
-impl RouteWatch {
+impl RouteSampler {
     pub(in crate::pipeline) fn new() -> Arc<Self> {
         Arc::new(Self {
             hits: AtomicU64::new(0),
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn one_hit_in_many_is_sampled_and_fewer_the_longer_nothing_is_found() {
-        let watch = RouteWatch::new();
+        let watch = RouteSampler::new();
         let sampled = |count: u64| (0..count).filter(|_| watch.samples(7)).count();
         assert_eq!((sampled(FIRST_INTERVAL - 1), sampled(1)), (0, 1));
         watch.stop_waiting();
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn while_a_hit_waits_those_on_its_target_are_sampled() {
-        let (watch, now) = (RouteWatch::new(), Instant::now());
+        let (watch, now) = (RouteSampler::new(), Instant::now());
         assert!(!watch.begin_waiting(7, now), "none is due");
         let sampled = (0..FIRST_INTERVAL).filter(|_| watch.samples(7)).count();
         assert_eq!(sampled, 1);
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_route_with_one_requester_costs_little() {
-        let (watch, now) = (RouteWatch::new(), Instant::now());
+        let (watch, now) = (RouteSampler::new(), Instant::now());
         let mut sampled = 0;
         for _ in 0..1_000_000 {
             if watch.samples(7) {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn comparisons_of_a_route_keep_a_distance() {
-        let (watch, now) = (RouteWatch::new(), Instant::now());
+        let (watch, now) = (RouteSampler::new(), Instant::now());
         let first = watch.begin_comparing(now);
         assert!(first.is_some() && watch.begin_comparing(now).is_none(), "one runs");
         drop(first);

@@ -18,7 +18,7 @@ use crate::{
     pipeline::{
         lookup::{ForcedStaleness, StoredMatch},
         miss_plan::MissPlan,
-        receive::Lookup,
+        receive::LookupRequest,
         request_context::RequestContext,
         send::send,
         sensitive::shown_path,
@@ -32,7 +32,7 @@ use crate::{
 /// A hit to audit.
 pub(in crate::pipeline) struct AuditedHit<S> {
     pub(in crate::pipeline) context: RequestContext<S>,
-    pub(in crate::pipeline) lookup: Lookup,
+    pub(in crate::pipeline) lookup: LookupRequest,
     pub(in crate::pipeline) stored: Arc<StoredResponse>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct RouteFigures {
     since: OnceLock<(Timestamp, Timestamp)>,
     /// Whether a reload has replaced the rule.
     is_replaced: AtomicBool,
-    counts: Mutex<Counts>,
+    counts: Mutex<RouteCounts>,
     route: Arc<str>,
     metrics: Arc<Metrics>,
 }
@@ -58,7 +58,7 @@ pub(super) enum VerificationMode {
 
 /// The counts of one route.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
+pub(super) struct RouteCounts {
     /// Number of requests, by the result that they would have had.
     pub(super) results: [u64; CacheResult::ALL.len()],
     /// Number of requests that would have shared the fetch of another request.
@@ -74,7 +74,7 @@ pub(super) struct Counts {
     /// Comparisons by the age of the stored response.
     pub(super) ages: [ComparedCount; AGE_BOUNDS.len() + 1],
     /// The greatest ages at which responses differed, and at which they were equal.
-    pub(super) oldest: OldestAges,
+    pub(super) oldest: MaxComparedAges,
     /// Comparisons of responses to requests that differ in each input.
     pub(super) inputs: [ComparedCount; RequestInput::ALL.len()],
     /// Comparisons of responses to requests that differ in no input.
@@ -85,7 +85,7 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct OldestAges {
+pub(super) struct MaxComparedAges {
     pub(super) different: Duration,
     pub(super) same: Duration,
 }
@@ -114,7 +114,7 @@ pub(super) struct DifferenceSample {
 
 /// What the cache would have done with a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WouldBe {
+pub(super) struct ShadowOutcome {
     pub(super) result: CacheResult,
     pub(super) reason: Option<Reason>,
     pub(super) is_collapsed: bool,
@@ -123,7 +123,7 @@ pub(super) struct WouldBe {
     pub(super) saved: Option<(u64, Duration)>,
 }
 
-impl WouldBe {
+impl ShadowOutcome {
     pub(super) fn new(result: CacheResult, reason: Option<Reason>) -> Self {
         Self { result, reason, is_collapsed: false, saved: None }
     }
@@ -236,12 +236,12 @@ impl RouteFigures {
         self.mode
     }
 
-    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+    pub(super) fn counts(&self) -> MutexGuard<'_, RouteCounts> {
         self.counts.lock()
     }
 
     /// Counts a request in shadow mode.
-    pub(super) fn note_request(&self, would_be: &WouldBe) {
+    pub(super) fn note_request(&self, would_be: &ShadowOutcome) {
         let metrics = &self.metrics.verification;
         metrics.requests.with_label_values(&[&*self.route, would_be.result.as_str()]).inc();
         if let Some((bytes, time)) = would_be.saved {
@@ -333,7 +333,7 @@ impl VerificationMode {
     }
 }
 
-impl Counts {
+impl RouteCounts {
     fn add(&mut self, record: ComparisonRecord) {
         let is_different = matches!(record.comparison, Comparison::Different(_));
         self.compared.add(is_different);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     figures::{
-        AGE_BOUNDS, ComparedCount, Counts, DifferenceSample, RouteFigures, VerificationMode,
+        AGE_BOUNDS, ComparedCount, DifferenceSample, RouteCounts, RouteFigures, VerificationMode,
     },
     inputs::{DifferingInputs, RequestInput},
 };
@@ -153,7 +153,7 @@ impl RouteReport {
     }
 }
 
-impl Counts {
+impl RouteCounts {
     fn results(&self) -> BTreeMap<&'static str, u64> {
         let all = CacheResult::ALL.iter().map(|result| result.as_str()).zip(self.results);
         all.filter(|(_, count)| *count > 0).collect()

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::{
     comparing::{compare, compare_without_body, has_same_tag, joined},
-    figures::{ComparisonRecord, RouteFigures, VerificationMode, WouldBe},
+    figures::{ComparisonRecord, RouteFigures, ShadowOutcome, VerificationMode},
     inputs::InputDigests,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     pipeline::{
         admit,
         body::DeliveredBody,
-        cacheability::StorageTerms,
+        cacheability::StoreDecision,
         client_request::ClientRequest,
         collapse::{FlightLeader, FlightRole},
         credentials,
@@ -33,7 +33,7 @@ use crate::{
         miss_plan::{LookupOutcome, MissPlan},
         observed_body::{BodyObserver, ObservedContent, ObservedEnd},
         pass,
-        receive::{Lookup, pass_reason_on_miss},
+        receive::{LookupRequest, pass_reason_on_miss},
         recent_failures::outage_of,
         request_context::RequestContext,
         send::send,
@@ -50,7 +50,7 @@ use crate::{
 struct ShadowRequest {
     /// The request in the shadow pipeline, without the credentials that its partition removes.
     context: RequestContext<MemoryStore>,
-    lookup: Lookup,
+    lookup: LookupRequest,
     outcome: LookupOutcome,
     flight: ShadowFlight,
     /// Whether the cache would store the response if the response can be stored.
@@ -79,14 +79,14 @@ struct LiveResponse {
     times: FetchTimes,
     /// The terms on which the response would be stored, or why not; `None` if the cache would not
     /// try.
-    terms: Option<Result<StorageTerms, Reason>>,
+    terms: Option<Result<StoreDecision, Reason>>,
 }
 
 impl<S: Store> ClientRequest<S> {
     /// Forwards a request as received, and counts what the cache would have done.
     pub(in crate::pipeline) async fn pass_in_shadow(
         self,
-        lookup: Lookup,
+        lookup: LookupRequest,
         body: RequestBody,
     ) -> Response<DeliveredBody> {
         let mut decision = pass::decision(Reason::Shadow);
@@ -121,14 +121,14 @@ impl<S: Store> ClientRequest<S> {
         let figures = figures.filter(|figures| figures.mode() == VerificationMode::Shadow);
         let Some(figures) = figures.filter(|_| !self.context.is_unsafe()) else { return };
         figures.begin((pipeline.clock.now(), pipeline.clock.steady()));
-        figures.note_request(&WouldBe::new(CacheResult::Bypass, Some(reason)));
+        figures.note_request(&ShadowOutcome::new(CacheResult::Bypass, Some(reason)));
     }
 }
 
 impl ShadowRequest {
     /// Looks the request up in the shadow store. Takes the fence stamp of what may be stored.
     /// Returns `None` on a route without figures.
-    async fn begin<S: Store>(real: &RequestContext<S>, lookup: Lookup) -> Option<Self> {
+    async fn begin<S: Store>(real: &RequestContext<S>, lookup: LookupRequest) -> Option<Self> {
         let (pipeline, config) = (&real.pipeline, &real.config);
         let figures = Arc::clone(config.figures.get(real.route)?);
         figures.begin((pipeline.clock.now(), pipeline.clock.steady()));
@@ -154,7 +154,7 @@ impl ShadowRequest {
             let is_expired =
                 matches!(&self.outcome, LookupOutcome::Miss(plan) if plan.stored.is_some());
             let result = if is_expired { CacheResult::Expired } else { CacheResult::Miss };
-            WouldBe::new(result, Some(Reason::OriginError))
+            ShadowOutcome::new(result, Some(Reason::OriginError))
         }));
         if self.would_serve().is_some() {
             self.figures.note_skipped(SkipReason::OriginError);
@@ -228,7 +228,7 @@ impl ShadowRequest {
     }
 
     /// Returns the result that the request would have had. `length` is the length of the live body.
-    fn would_be(&self, live: &LiveResponse, length: usize) -> WouldBe {
+    fn would_be(&self, live: &LiveResponse, length: usize) -> ShadowOutcome {
         let bytes = length as u64;
         if crate::policy::stale::is_error(live.status)
             && let Some(served) = self.served_while_failing((Outage::Error, Some(live.status)))
@@ -237,11 +237,11 @@ impl ShadowRequest {
         }
         match &self.outcome {
             LookupOutcome::Fresh(_) => {
-                WouldBe::new(CacheResult::Hit, None).saving(bytes, live.latency)
+                ShadowOutcome::new(CacheResult::Hit, None).saving(bytes, live.latency)
             }
             // The origin would be asked in the background.
             LookupOutcome::Stale(_, reason) => {
-                WouldBe::new(CacheResult::Stale, Some(*reason)).saving(0, live.latency)
+                ShadowOutcome::new(CacheResult::Stale, Some(*reason)).saving(0, live.latency)
             }
             LookupOutcome::Miss(plan) => {
                 let is_confirmed = |stored: &StoredResponse| {
@@ -252,7 +252,7 @@ impl ShadowRequest {
                     Some(stored) if is_confirmed(&stored.response) => CacheResult::Revalidated,
                     Some(_) => CacheResult::Expired,
                 };
-                let would_be = WouldBe::new(result, Some(plan.reason));
+                let would_be = ShadowOutcome::new(result, Some(plan.reason));
                 match (&self.flight, result) {
                     (ShadowFlight::Following, _) => {
                         would_be.saving(bytes, Duration::ZERO).collapsed()
@@ -266,18 +266,18 @@ impl ShadowRequest {
 
     /// Returns the result if a stored response would have been served instead of a failure, else
     /// `None`.
-    fn served_while_failing(&self, failed: (Outage, Option<StatusCode>)) -> Option<WouldBe> {
+    fn served_while_failing(&self, failed: (Outage, Option<StatusCode>)) -> Option<ShadowOutcome> {
         let stored = match &self.outcome {
-            LookupOutcome::Fresh(_) => return Some(WouldBe::new(CacheResult::Hit, None)),
+            LookupOutcome::Fresh(_) => return Some(ShadowOutcome::new(CacheResult::Hit, None)),
             LookupOutcome::Stale(_, reason) => {
-                return Some(WouldBe::new(CacheResult::Stale, Some(*reason)));
+                return Some(ShadowOutcome::new(CacheResult::Stale, Some(*reason)));
             }
             LookupOutcome::Miss(plan) => plan.stored.as_ref(),
         };
         let (pipeline, request) =
             (&self.context.pipeline, (&self.lookup.directives, self.context.rule()));
         let reused = pipeline.stale_on_error(stored, request, failed, pipeline.clock.steady())?;
-        Some(WouldBe::new(CacheResult::Stale, reused.reason))
+        Some(ShadowOutcome::new(CacheResult::Stale, reused.reason))
     }
 
     /// Compares the response that the cache would have served with the live one.
@@ -395,7 +395,7 @@ fn current(outcome: LookupOutcome, figures: &RouteFigures) -> LookupOutcome {
 /// Returns the flight that the cache would start or join, and whether it would store the response.
 fn plan(
     context: &RequestContext<MemoryStore>,
-    lookup: &Lookup,
+    lookup: &LookupRequest,
     outcome: &LookupOutcome,
 ) -> (ShadowFlight, bool) {
     let method = &context.request.method;

@@ -82,7 +82,7 @@ fn is_quotable(text: &[u8]) -> bool {
 
 /// A restrictive directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Restriction {
+pub(crate) enum RestrictiveDirective {
     /// `no-store`.
     NoStore,
     /// `no-cache`.
@@ -93,7 +93,7 @@ pub(crate) enum Restriction {
     Revalidate,
 }
 
-impl Restriction {
+impl RestrictiveDirective {
     /// Parses a word: in any case, with `-`, `_` or nothing between its parts.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
@@ -113,8 +113,8 @@ impl Restriction {
 
 /// Returns the restrictions in a text. Words are separated by anything but letters, digits, `-` and
 /// `_`.
-pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
-    words(text).filter_map(Restriction::of)
+pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = RestrictiveDirective> {
+    words(text).filter_map(RestrictiveDirective::of)
 }
 
 /// Returns whether a text contains the word `wanted`.
@@ -131,7 +131,7 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    fn found(text: &str) -> Vec<Restriction> {
+    fn found(text: &str) -> Vec<RestrictiveDirective> {
         restrictions(text.as_bytes()).collect()
     }
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn forbidding_words_are_found_between_any_separators() {
-        use Restriction::{NoCache, NoStore, Private, Revalidate};
+        use RestrictiveDirective::{NoCache, NoStore, Private, Revalidate};
         assert_eq!(found("no-store;private max-age=0"), [NoStore, Private]);
         assert_eq!(found("NO_CACHE\t'Private'=x"), [NoCache, Private]);
         assert_eq!(found("a=nostore"), [NoStore]);

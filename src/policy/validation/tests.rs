@@ -20,7 +20,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 fn answer(
     request: &[(&'static str, &'static str)],
     stored: &[(&'static str, &'static str)],
-) -> Precondition {
+) -> PreconditionOutcome {
     evaluate(&headers(request), StatusCode::OK, &headers(stored), RECEIVED)
 }
 
@@ -52,11 +52,11 @@ fn a_tag_made_by_larder_is_not_sent() {
 #[test]
 fn if_none_match_is_compared_weakly_and_comes_first() {
     let stored = [("etag", "\"a\""), ("last-modified", EARLIER), ("date", DATE)];
-    let not_modified = Precondition::NotModified;
+    let not_modified = PreconditionOutcome::NotModified;
     assert_eq!(answer(&[("if-none-match", "\"x\", W/\"a\"")], &stored), not_modified);
     assert_eq!(answer(&[("if-none-match", "*")], &stored), not_modified);
     let both = [("if-none-match", "\"x\""), ("if-modified-since", LATER)];
-    assert_eq!(answer(&both, &stored), Precondition::Full);
+    assert_eq!(answer(&both, &stored), PreconditionOutcome::Full);
     let both = [("if-none-match", "\"a\""), ("if-modified-since", "Thu, 01 Jan 1970 00:00:00 GMT")];
     assert_eq!(answer(&both, &stored), not_modified);
 }
@@ -65,14 +65,17 @@ fn if_none_match_is_compared_weakly_and_comes_first() {
 fn if_modified_since_falls_back_to_date_and_receipt() {
     let since = |date| [("if-modified-since", date)];
     let modified = [("last-modified", EARLIER), ("date", DATE)];
-    assert_eq!(answer(&since(EARLIER), &modified), Precondition::NotModified);
-    assert_eq!(answer(&since(LATER), &modified), Precondition::NotModified);
-    assert_eq!(answer(&since("Sun, 06 Nov 1994 07:59:59 GMT"), &modified), Precondition::Full);
-    assert_eq!(answer(&since(LATER), &[("date", DATE)]), Precondition::NotModified);
-    assert_eq!(answer(&since(EARLIER), &[("date", DATE)]), Precondition::Full);
-    assert_eq!(answer(&since(DATE), &[]), Precondition::NotModified);
-    assert_eq!(answer(&since("yesterday"), &modified), Precondition::Full);
-    assert_eq!(answer(&[], &modified), Precondition::Full);
+    assert_eq!(answer(&since(EARLIER), &modified), PreconditionOutcome::NotModified);
+    assert_eq!(answer(&since(LATER), &modified), PreconditionOutcome::NotModified);
+    assert_eq!(
+        answer(&since("Sun, 06 Nov 1994 07:59:59 GMT"), &modified),
+        PreconditionOutcome::Full
+    );
+    assert_eq!(answer(&since(LATER), &[("date", DATE)]), PreconditionOutcome::NotModified);
+    assert_eq!(answer(&since(EARLIER), &[("date", DATE)]), PreconditionOutcome::Full);
+    assert_eq!(answer(&since(DATE), &[]), PreconditionOutcome::NotModified);
+    assert_eq!(answer(&since("yesterday"), &modified), PreconditionOutcome::Full);
+    assert_eq!(answer(&[], &modified), PreconditionOutcome::Full);
 }
 
 #[test]
@@ -80,7 +83,7 @@ fn conditions_do_not_apply_to_errors() {
     let request = headers(&[("if-none-match", "*")]);
     let stored = headers(&[("etag", "\"a\"")]);
     let outcome = evaluate(&request, StatusCode::NOT_FOUND, &stored, RECEIVED);
-    assert_eq!(outcome, Precondition::Full);
+    assert_eq!(outcome, PreconditionOutcome::Full);
 }
 
 #[test]

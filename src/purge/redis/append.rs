@@ -6,7 +6,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::{
     membership::AppendedRecord,
-    reply::{self, AppendReply, Occurrence},
+    reply::{self, AppendReply, IdempotencyResult},
     session_error::SessionError,
     state::{APPEND_TIMEOUT, LogState},
 };
@@ -29,7 +29,7 @@ pub(super) async fn append(
     appender: &RedisClient,
     purge: &Purge,
     once: Option<String>,
-) -> Result<(AppendedRecord, Occurrence), LogUnavailable> {
+) -> Result<(AppendedRecord, IdempotencyResult), LogUnavailable> {
     let until_applied = async {
         let before = shared.applied_purges.fence().log;
         let entered = append_record(shared, appender, purge, once).await.map_err(|failure| {
@@ -93,7 +93,7 @@ pub(super) async fn append_record(
     appender: &RedisClient,
     purge: &Purge,
     once: Option<String>,
-) -> Result<(AppendedRecord, Occurrence), SessionError> {
+) -> Result<(AppendedRecord, IdempotencyResult), SessionError> {
     let known = shared.applied_purges.fence().seq;
     let record = [to_hex(random_id()), purge.to_json()];
     let keys = shared.keys.stream_and_nodes().into_iter().chain(once).collect();

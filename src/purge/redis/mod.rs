@@ -42,7 +42,7 @@ use self::{
     append::{append, await_acknowledgement},
     cursor::StreamCursor,
     fleet_values::{SetCondition, set},
-    reply::Occurrence,
+    reply::IdempotencyResult,
     session::run_session,
     session_error::SessionError,
     state::{APPEND_TIMEOUT, LogState},
@@ -102,8 +102,8 @@ impl RedisLog {
             append(&self.shared, &*self.shared.appender()?, purge, Some(key)).await?;
         let receipt = await_acknowledgement(&self.shared, &appended, deadlines).await?;
         Ok(match occurrence {
-            Occurrence::First => DedupOutcome::Appended(receipt),
-            Occurrence::Repeat => DedupOutcome::Duplicate(receipt),
+            IdempotencyResult::First => DedupOutcome::Appended(receipt),
+            IdempotencyResult::Repeat => DedupOutcome::Duplicate(receipt),
         })
     }
 

@@ -23,13 +23,13 @@ pub(super) struct ViewReply {
 /// The position of an appended or earlier record, with a snapshot of the membership.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
-    pub(super) occurrence: Occurrence,
+    pub(super) occurrence: IdempotencyResult,
     pub(super) snapshot: MembershipSnapshot,
 }
 
 /// Whether an idempotency key was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occurrence {
+pub(super) enum IdempotencyResult {
     First,
     Repeat,
 }
@@ -47,8 +47,11 @@ pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
 /// Parses the reply to `append.lua`.
 pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     let [log, seq, occurrence, age, nodes] = members(reply)? else { return None };
-    let occurrence =
-        if text(occurrence)? == "again" { Occurrence::Repeat } else { Occurrence::First };
+    let occurrence = if text(occurrence)? == "again" {
+        IdempotencyResult::Repeat
+    } else {
+        IdempotencyResult::First
+    };
     Some(AppendReply { fence: fence(log, seq)?, occurrence, snapshot: snapshot(age, nodes)? })
 }
 
@@ -236,7 +239,10 @@ mod tests {
         let [log, seq, first, age] = ["00000000000000aa", "12", "first", "0"].map(text);
         let reply = array(&[log, seq, first, age, array(&[])]);
         let AppendReply { fence, occurrence, snapshot } = append_reply(&reply).unwrap();
-        assert_eq!((fence, occurrence), (Fence { log: LogId(0xaa), seq: 12 }, Occurrence::First));
+        assert_eq!(
+            (fence, occurrence),
+            (Fence { log: LogId(0xaa), seq: 12 }, IdempotencyResult::First)
+        );
         assert_eq!(snapshot, MembershipSnapshot::default());
     }
 

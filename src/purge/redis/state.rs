@@ -22,7 +22,7 @@ use super::{
 use crate::{
     fence::{Fence, PendingPurgeId, Purge},
     purge::{
-        AppliedPurges, LinkState, LogRetention, LogUnavailable, NodeId, SyncState, WatermarkRaise,
+        AppliedPurges, LogRetention, LogUnavailable, NodeId, SyncState, TailState, WatermarkRaise,
         identifier::random_id,
     },
     redis::{RedisClient, RedisConnector, Script, ScriptCall},
@@ -145,7 +145,7 @@ impl LogState {
         let seq = self.applied_purges.fence().seq;
         tracing::info!(seq, node = %self.node, "following the purge log");
         self.appender.send_replace(Some(Arc::clone(appender)));
-        self.publish_sync_state(Some(LinkState::Following));
+        self.publish_sync_state(Some(TailState::Following));
     }
 
     /// Publishes the position after records were applied or the low watermark was raised.
@@ -153,7 +153,7 @@ impl LogState {
         self.publish_sync_state(None);
     }
 
-    fn publish_sync_state(&self, link: Option<LinkState>) {
+    fn publish_sync_state(&self, link: Option<TailState>) {
         let fence = self.applied_purges.fence();
         self.sync_state.send_if_modified(|sync_state| {
             let now = SyncState { fence, link: link.unwrap_or(sync_state.link) };
@@ -165,7 +165,7 @@ impl LogState {
     pub(super) fn disconnect(&self) -> bool {
         self.appender.send_replace(None);
         let followed = |sync_state: &mut SyncState| {
-            std::mem::replace(&mut sync_state.link, LinkState::Lagging) == LinkState::Following
+            std::mem::replace(&mut sync_state.link, TailState::Lagging) == TailState::Following
         };
         self.sync_state.send_if_modified(followed)
     }

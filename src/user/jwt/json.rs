@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 /// Parsers differ on duplicate names (RFC 8259 §4), so that two of them may see different users in
 /// one token. RFC 7519 §4 allows rejecting them.
 #[derive(Debug)]
-pub struct Object<'a>(BTreeMap<String, &'a RawValue>);
+pub struct JsonObject<'a>(BTreeMap<String, &'a RawValue>);
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Parses an object. Returns `None` if the text is anything else or repeats a name.
     pub fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
@@ -32,7 +32,7 @@ impl<'a> Object<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for Object<'de> {
+impl<'de> Deserialize<'de> for JsonObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor)
     }
@@ -41,20 +41,20 @@ impl<'de> Deserialize<'de> for Object<'de> {
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object<'de>;
+    type Value = JsonObject<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
         let mut members = BTreeMap::new();
         while let Some((name, value)) = map.next_entry()? {
             if members.insert(name, value).is_some() {
                 return Err(A::Error::custom("duplicate name"));
             }
         }
-        Ok(Object(members))
+        Ok(JsonObject(members))
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_object_keeps_its_values_as_written() {
-        let object = Object::parse(r#" {"a": 1.0 , "b":{"c":[ ]},"\u0064":"e"} "#).unwrap();
+        let object = JsonObject::parse(r#" {"a": 1.0 , "b":{"c":[ ]},"\u0064":"e"} "#).unwrap();
         let members: Vec<_> = object.iter().collect();
         assert_eq!(members, [("a", "1.0"), ("b", r#"{"c":[ ]}"#), ("d", r#""e""#)]);
         assert_eq!(object.get("absent"), None);
@@ -115,7 +115,7 @@ mod tests {
             r#"{"a":1,}"#,
             "\u{feff}{}",
         ] {
-            assert!(Object::parse(text).is_none(), "{text}");
+            assert!(JsonObject::parse(text).is_none(), "{text}");
         }
     }
 

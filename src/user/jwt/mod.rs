@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::error::IdentityError;
 use crate::field::Timestamp;
 use algorithm::JwsAlgorithm;
-use json::Object;
+use json::JsonObject;
 
 /// Maximum length of a token in bytes.
 pub(crate) const MAX_LENGTH: usize = 8 << 10;
@@ -62,9 +62,9 @@ impl<'a> Jwt<'a> {
     }
 
     /// Parses the claims as an object with distinct names. Trust them only after verification.
-    pub fn claims(&self) -> Result<Object<'_>, IdentityError> {
+    pub fn claims(&self) -> Result<JsonObject<'_>, IdentityError> {
         let text = str::from_utf8(&self.payload).map_err(|_| IdentityError::Claims)?;
-        Object::parse(text).ok_or(IdentityError::Claims)
+        JsonObject::parse(text).ok_or(IdentityError::Claims)
     }
 }
 
@@ -74,7 +74,7 @@ fn decode(part: &[u8]) -> Result<Vec<u8>, IdentityError> {
 
 fn read_header(bytes: &[u8]) -> Result<(JwsAlgorithm, Option<String>), IdentityError> {
     let text = str::from_utf8(bytes).map_err(|_| IdentityError::Form)?;
-    let header = Object::parse(text).ok_or(IdentityError::Form)?;
+    let header = JsonObject::parse(text).ok_or(IdentityError::Form)?;
     if UNSUPPORTED_PARAMETERS.iter().any(|name| header.get(name).is_some()) {
         return Err(IdentityError::Header);
     }
@@ -95,7 +95,7 @@ fn read_header(bytes: &[u8]) -> Result<(JwsAlgorithm, Option<String>), IdentityE
 /// Checks the times of a token, and that it is not bound to a key (`cnf`, RFC 7800). Returns its
 /// `exp`.
 pub(crate) fn check_times(
-    claims: &Object<'_>,
+    claims: &JsonObject<'_>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, IdentityError> {
     if claims.get("cnf").is_some() {

@@ -10,8 +10,8 @@ use std::{
 use larder::testing::{
     fence::{Fence, FenceStamp, Purge, PurgeMode, PurgeSource, ResponseAttributes, Selector},
     purge::{
-        AppliedPurges, ExpectedResponse, LinkState, LogRetention, PurgeLog, RedisLogSettings,
-        SyncState, UnsyncedPolicy, WatermarkRaise,
+        AppliedPurges, IncompleteResponse, LogRetention, PurgeLog, RedisLogSettings, SyncState,
+        TailState, UnsyncedPolicy, WatermarkRaise,
     },
     redis::{RedisConnector, Settings},
 };
@@ -62,11 +62,11 @@ impl LogNode {
     }
 
     pub(crate) async fn wait_until_following(&self) {
-        self.until(|sync_state| sync_state.link == LinkState::Following).await;
+        self.until(|sync_state| sync_state.link == TailState::Following).await;
     }
 
     pub(crate) async fn wait_until_lagging(&self) {
-        self.until(|sync_state| sync_state.link == LinkState::Lagging).await;
+        self.until(|sync_state| sync_state.link == TailState::Lagging).await;
     }
 
     pub(crate) async fn wait_for_seq(&self, seq: u64) {
@@ -105,7 +105,7 @@ impl LogNode {
 /// Returns true if a response with this stamp and tag may be served.
 pub(crate) fn may_use(applied_purges: &AppliedPurges, stamp: FenceStamp, tag: &str) -> bool {
     let tags = [tag.to_owned()];
-    let expected = ExpectedResponse {
+    let expected = IncompleteResponse {
         url: b"host/path",
         attributes: ResponseAttributes::default(),
         tags: Some(&tags),
