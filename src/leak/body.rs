@@ -22,7 +22,7 @@ const MAX_PLACES_BYTES: usize = 1 << 20;
 /// Maximum length of a member's name that is shown, in bytes.
 const MAX_NAME: usize = 32;
 
-/// The JSONPath of a whole body.
+/// The `JSONPath` of a whole body.
 const WHOLE: &str = "$";
 
 /// The digests of the parts of one body, by place.
