@@ -8,7 +8,7 @@ use super::{
     call::AdminCall, cloudflare, dialect::Dialect, explain, fastly, monitoring, purge, purges,
     quarantine, services::AdminServices,
 };
-use crate::{problem::Problem, trigger::Access};
+use crate::{problem::Problem, trigger::RequiredPermission};
 
 /// An endpoint of the admin API.
 pub(super) struct AdminEndpoint {
