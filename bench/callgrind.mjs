@@ -32,15 +32,17 @@ match = "/hit/**"
 ttl = "1h"
 
 [[route]]
+name = "stocks"
+match = "/items/stocks/{symbol}"
+ttl = "1h"
+`
+
+const CODED = `
+[[route]]
 name = "coded"
 match = "/coded/**"
 ttl = "1h"
 encode = ["br", "zstd", "gzip"]
-
-[[route]]
-name = "stocks"
-match = "/items/stocks/{symbol}"
-ttl = "1h"
 `
 
 /**
@@ -56,10 +58,10 @@ export async function instructions (binary, kinds, { path, keep } = {}) {
   return Object.fromEntries(kinds.map(kind => [kind, counted[kind]]))
 }
 
-/** Requests of one setting are sent to one process. */
+/** Requests of one setting are sent to one process. Only those for coded responses need a build that knows `encode`. */
 function settingOf (kind) {
-  const { isTrusted, isRedis } = requests[kind]
-  return isTrusted ? 'trusted' : isRedis ? 'redis' : 'memory'
+  const { isTrusted, isRedis, isCoded } = requests[kind]
+  return isTrusted ? 'trusted' : isRedis ? 'redis' : isCoded ? 'coded' : 'memory'
 }
 
 async function inOneProcess (binary, setting, kinds, { path, keep }) {
@@ -91,7 +93,7 @@ async function startCounted (binary, file, origin, setting, relay) {
     // A deadline earlier than all other timers of the thread would wake its event loop once more: that would depend on the moment.
     env: { _RJEM_MALLOC_CONF: ALLOCATOR },
     ...(relay && { redis: relay.url, memory: '0', store: 'timeout = "60s"' }),
-    extra: ROUTES
+    extra: setting === 'coded' ? ROUTES + CODED : ROUTES
   })
   const ready = async () => (await fetch(`${larder.admin}/readyz`)).text()
   if (relay) for (let text = ''; !text.includes('purge log: synced') || !text.includes('redis: up'); text = await ready()) await sleep(20)

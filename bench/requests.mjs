@@ -87,7 +87,7 @@ const accepting = { ...curl, 'Accept-Encoding': chromium['Accept-Encoding'] }
 export const requests = {
   plain: { path: '/hit/1k', fields: curl },
   accepting: { path: '/hit/1k', fields: accepting },
-  coded: { path: '/coded/1k', fields: accepting },
+  coded: { path: '/coded/1k', fields: accepting, isCoded: true },
   browser: { path: '/hit/1k', fields: browser, batch: 64 },
   user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined }, batch: 64 },
