@@ -244,8 +244,16 @@ impl Redis {
     }
 
     /// Returns a field of a section of `INFO`.
+    ///
+    /// Asks again on a new connection if the first is closed: a sentinel closes those of a server that
+    /// it promotes.
     pub(crate) async fn info(&self, section: &str, field: &str) -> String {
-        let text = self.command(&["INFO", section]).await.text();
+        let asked = async { self.connect().await?.command(&["INFO", section]).await };
+        let reply = match timeout(TIMEOUT, asked).await.expect("Redis does not reply") {
+            Some(reply) => reply,
+            None => self.command(&["INFO", section]).await,
+        };
+        let text = reply.text();
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
         let found = fields.find(|(name, _)| *name == field);
         found.unwrap_or_else(|| panic!("no {field} in\n{text}")).1.to_owned()
