@@ -46,11 +46,7 @@ if (!binary.includes('/@/larder.')) {
   process.exit(1)
 }
 
-const counted = await instructions(larder, kinds.map(kind => KINDS[kind].request))
-const figures = Object.fromEntries(kinds.map(kind => {
-  const { all, digest } = counted[KINDS[kind].request]
-  return [kind, { instructions: Math.round(all - digest), sha256: Math.round(digest) }]
-}))
+const figures = await count(kinds)
 const tools = toolsHere()
 const ledger = existsSync(FILE) ? JSON.parse(readFileSync(FILE, 'utf8')) : { tools, kinds: {} }
 if (given.write) {
@@ -58,10 +54,37 @@ if (given.write) {
   for (const kind of kinds) console.log(`${kind}: ${said(ledger.kinds[kind])} → ${said(figures[kind])}`)
   process.exit(0)
 }
+// What disturbs a count adds to it, so the smaller of two counts is the better one.
+const doubtful = kinds.filter(kind => change(kind) >= boundOf(kind))
+if (doubtful.length) {
+  for (const [kind, again] of Object.entries(await count(doubtful))) if (total(again) < total(figures[kind])) figures[kind] = again
+}
 const failures = kinds.filter(kind => !isWithin(kind)).length
 if (failures) explain()
 console.log(`${kinds.length - failures} passed, ${failures} failed`)
 process.exit(failures ? 1 : 0)
+
+async function count (kinds) {
+  const counted = await instructions(larder, kinds.map(kind => KINDS[kind].request))
+  return Object.fromEntries(kinds.map(kind => {
+    const { all, digest } = counted[KINDS[kind].request]
+    return [kind, { instructions: Math.round(all - digest), sha256: Math.round(digest) }]
+  }))
+}
+
+function total ({ instructions, sha256 }) {
+  return instructions + sha256
+}
+
+function boundOf (kind) {
+  return KINDS[kind].bound ?? BOUND
+}
+
+/** By how many percent a kind takes more than in the ledger. A kind that is not there is no doubtful one. */
+function change (kind) {
+  const before = ledger.kinds[kind]
+  return before ? 100 * (total(figures[kind]) / total(before) - 1) : -Infinity
+}
 
 /** Says how a kind compares with the ledger, and whether it is within its bound. */
 function isWithin (kind) {
@@ -70,11 +93,9 @@ function isWithin (kind) {
     console.log(`FAILED ${kind}: ${said(now)}, and not in the ledger`)
     return false
   }
-  const { bound = BOUND } = KINDS[kind]
-  const changes = ['instructions', 'sha256'].map(part => before[part] ? 100 * (now[part] / before[part] - 1) : now[part] && Infinity)
-  const largest = Math.max(...changes)
-  const verdict = largest >= bound ? 'FAILED' : Math.min(...changes) <= -bound ? 'better' : 'passed'
-  console.log(`${verdict} ${kind}: ${said(now)}; ${said(before)} in the ledger: ${changes[0] < 0 ? '' : '+'}${changes[0].toFixed(2)} %, bound ${bound} %`)
+  const [bound, more] = [boundOf(kind), change(kind)]
+  const verdict = more >= bound ? 'FAILED' : more <= -bound ? 'better' : 'passed'
+  console.log(`${verdict} ${kind}: ${said(now)}; ${said(before)} in the ledger: ${more < 0 ? '' : '+'}${more.toFixed(2)} %, bound ${bound} %`)
   if (verdict === 'better') console.log(`       keep what was won: node bench/ledger.mjs --kinds '${kind}' --write`)
   return verdict !== 'FAILED'
 }

@@ -190,7 +190,7 @@ async fn serve(
     };
     node.flush_log();
     if cut > 0 {
-        tracing::warn!(connections = cut, "some requests did not finish in time");
+        tracing::warn!(connections = cut, "closed connections with unfinished requests");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -78,11 +78,11 @@ pub struct EncodedEntry {
 pub enum DecodedHead {
     /// The complete entry.
     Entry(Entry),
-    /// A response with its content in chunks.
+    /// A response whose content is stored in separate chunks.
     Chunked(ChunkedResponse),
 }
 
-/// A response without its content.
+/// The head of a response whose content is stored in separate chunks, and where the chunks are.
 #[derive(Debug)]
 pub struct ChunkedResponse {
     head: EntryHead,

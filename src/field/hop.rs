@@ -11,8 +11,8 @@ use super::list;
 
 /// Removes hop-by-hop fields: `Connection`, the fields that it lists, and the standard ones.
 ///
-/// Keeps `Trailer`, because trailers are forwarded. Callers add upgrades, and `TE: trailers`
-/// towards the origin, again if they support them.
+/// Keeps `Trailer`, because trailers are forwarded. Callers restore `Upgrade`, and
+/// `TE: trailers` in requests to the origin, if they support them.
 pub(crate) fn remove(headers: &mut HeaderMap) {
     // Most messages have none of these, which one pass over the names shows.
     if !headers.keys().any(is_hop_by_hop) {

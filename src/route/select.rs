@@ -187,7 +187,8 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index))
     }
 
-    /// Returns the index of the first such route among those that the readings of a path select.
+    /// Returns the lowest index of a route that a reading of the path selects and that satisfies
+    /// `is_such`. Returns `None` if there is no such route.
     pub fn index_among(
         &self,
         method: &Method,

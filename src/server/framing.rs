@@ -145,7 +145,9 @@ impl FramingValidator {
         self.expects_head() && self.heads == 0 && self.head.bytes == 0
     }
 
-    /// Caches the field section of the whole plain head at the start of `bytes`, if one is due.
+    /// Remembers the field section of the head at the start of `bytes`, so that a head that repeats
+    /// it need not be validated again. Does nothing unless the head is complete, valid and without
+    /// a body.
     pub(super) fn learn_fields(&mut self, bytes: &[u8]) {
         const END: &[u8] = b"\r\n\r\n";
         if self.split_repeated(bytes).is_some() {

@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Maximum number of bytes that wait for one client under pressure.
+/// Maximum number of unread response bytes of one client when memory is short.
 const LIMIT: u64 = 8 << 20;
 
 /// Minimum number of accounts at which those without connections are removed.

@@ -141,7 +141,9 @@ impl RedisLog {
         self.shared.applied_purges.leave();
         let sign_off = sign_off(&self.shared, &appender);
         if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(_))) {
-            tracing::warn!("could not sign off: purges will wait until this node's lease ends");
+            tracing::warn!(
+                "could not leave the fleet: purges on other nodes wait until this node's lease expires"
+            );
         }
         self.shared.disconnect();
     }

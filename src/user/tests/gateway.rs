@@ -1,4 +1,4 @@
-//! Users that a gateway names.
+//! Tests of identities that a gateway asserts.
 
 use std::net::IpAddr;
 
