@@ -36,9 +36,9 @@ const CAPACITY: usize = 1 << 17;
 /// Maximum number of denied targets remembered, 48 bytes each.
 const DENIAL_CAPACITY: usize = 1 << 16;
 
-/// Maximum number of targets whose denials this node publishes for one credential. A credential
-/// that is denied more targets gets nothing from the store: each denial is a record of the purge
-/// log, and a client must not be able to fill the log.
+/// Maximum number of targets whose denials this node publishes for one credential in an hour
+/// ([`DENIAL_RETENTION`]). A credential that is denied more targets gets nothing from the store: each
+/// denial is a record of the purge log, and a client must not be able to fill the log.
 const MAX_DENIALS_PER_CREDENTIAL: u32 = 256;
 
 /// Stands for all targets of a credential in the name of a denial.
@@ -89,8 +89,8 @@ pub(super) struct AcceptedCredentials {
     /// The denials of targets to credentials, by [`denial_key`].
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
-    /// The number of targets that were denied to a credential.
-    denied_targets: Cache<u128, u32>,
+    /// The targets that were lately denied to a credential.
+    denied_targets: Cache<u128, DeniedTargets>,
     /// Credentials that were accepted on any route and not refused since.
     credentials: Cache<u128, ()>,
 }
@@ -101,6 +101,13 @@ struct Denial {
     /// When the denial began. Responses to earlier origin requests do not lift it.
     since: Timestamp,
     until: Timestamp,
+}
+
+/// How many targets were denied to a credential since a time by the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct DeniedTargets {
+    since: Timestamp,
+    count: u32,
 }
 
 impl Denial {
@@ -240,10 +247,13 @@ impl AcceptedCredentials {
         let is_new = !self.is_denied(member, target, now.1);
         let denial = Denial::until(member.expires, now);
         self.note_denial(denial_key(member.credential, target.digest()), denial);
-        let known = self.denied_targets.get(&member.credential).unwrap_or(0);
-        let count = known.saturating_add(u32::from(is_new));
-        self.denied_targets.insert(member.credential, count);
-        let is_within = count <= MAX_DENIALS_PER_CREDENTIAL;
+        let is_recent =
+            |denied: &DeniedTargets| now.1.saturating_since(denied.since) < DENIAL_RETENTION;
+        let known = self.denied_targets.get(&member.credential).filter(is_recent);
+        let mut denied = known.unwrap_or(DeniedTargets { since: now.1, count: 0 });
+        denied.count = denied.count.saturating_add(u32::from(is_new));
+        self.denied_targets.insert(member.credential, denied);
+        let is_within = denied.count <= MAX_DENIALS_PER_CREDENTIAL;
         let published = if is_within { target.digest() } else { EVERY_TARGET };
         let name = denial_key(member.credential, published);
         self.note_denial(name, denial);
@@ -355,11 +365,14 @@ mod tests {
             assert!(!here.is_denied(&member, &other, at(100).1), "{number}");
             there.apply_denial(&here.deny(&member, &target(number), at(100)).0, at(100));
         }
-        for node in [here, there] {
+        for node in [&here, &there] {
             assert!(node.is_denied(&member, &other, at(100).1));
             assert!(!node.deny(&member, &other, at(100)).1, "nothing more is published");
             assert!(!node.is_denied(&member, &target(u32::MAX - 1), at(3700).1));
         }
+        // Some identities never change.
+        here.deny(&member, &target(0), at(3700));
+        assert!(!here.is_denied(&member, &target(u32::MAX - 1), at(3701).1), "counted afresh");
     }
 
     #[test]
