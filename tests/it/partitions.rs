@@ -445,18 +445,23 @@ async fn the_refusal_of_one_token_is_not_the_answer_to_another() {
     .await;
 }
 
+/// An origin that denies a target to one token.
+async fn denying(target: &'static str, token: &str) -> ScriptedOrigin {
+    let denied = token.to_owned();
+    ScriptedOrigin::start(move |request| match request.header("authorization") {
+        Some(token) if request.target == target && token == denied => {
+            OriginResponse::status(403, "no")
+        }
+        _ => stamped(request),
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
     within(async {
         let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
-        let denied = zoe.clone();
-        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
-            Some(token) if request.target == "/a" && token == denied => {
-                OriginResponse::status(403, "no")
-            }
-            _ => stamped(request),
-        })
-        .await;
+        let origin = denying("/a", &zoe).await;
         let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
         let get = async |token: &str, target: &str| {
             let reply = proxy.get_with(target, &[("authorization", token)]).await;
@@ -476,14 +481,7 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
 async fn a_target_that_is_denied_on_one_node_is_denied_on_all_although_nothing_was_stored() {
     within(async {
         let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
-        let denied = zoe.clone();
-        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
-            Some(token) if request.target == "/a" && token == denied => {
-                OriginResponse::status(403, "no")
-            }
-            _ => stamped(request),
-        })
-        .await;
+        let origin = denying("/a", &zoe).await;
         let redis = Redis::start().await;
         let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("authenticated"));
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
