@@ -98,9 +98,11 @@ pub(super) struct AcceptedCredentials {
 /// A target that the origin denies to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// When the denial began. Responses to earlier origin requests do not lift it.
+    /// When the origin last denied it. Responses to earlier origin requests do not lift the denial.
     since: Timestamp,
     until: Timestamp,
+    /// Whether it is in the purge log, so that every node knows it.
+    is_published: bool,
 }
 
 /// How many targets were denied to a credential since a time by the monotonic clock.
@@ -115,7 +117,14 @@ impl Denial {
     /// the current time by the wall clock and by the monotonic clock.
     fn until(ends: Option<Timestamp>, (wall, steady): (Timestamp, Timestamp)) -> Self {
         let left = ends.map_or(DENIAL_RETENTION, |ends| ends.saturating_since(wall));
-        Self { since: steady, until: steady.saturating_add(left) }
+        Self { since: steady, until: steady.saturating_add(left), is_published: true }
+    }
+
+    /// Returns whether every node knows this denial, and it ends at most half a retention before
+    /// `renewed`. Then `renewed` need not be published.
+    fn covers(&self, renewed: &Self) -> bool {
+        let latest = self.until.saturating_add(DENIAL_RETENTION / 2);
+        self.is_published && self.until > renewed.since && renewed.until <= latest
     }
 }
 
@@ -237,28 +246,63 @@ impl AcceptedCredentials {
     /// Records that the origin denied a target to a member. The denial lasts until the credentials
     /// expire, else for an hour.
     ///
-    /// Returns the denial's name in the purge log, and whether this node did not know the denial.
+    /// Returns the name to publish in the purge log; `None` if other nodes know the denial, or if it
+    /// may not be published.
     pub(super) fn deny(
         &self,
         member: &PartitionMember,
         target: &CacheKey,
         now: (Timestamp, Timestamp),
-    ) -> (String, bool) {
-        let is_new = !self.is_denied(member, target, now.1);
-        let denial = Denial::until(member.expires, now);
-        self.note_denial(denial_key(member.credential, target.digest()), denial);
-        let is_recent =
-            |denied: &DeniedTargets| now.1.saturating_since(denied.since) < DENIAL_RETENTION;
-        let known = self.denied_targets.get(&member.credential).filter(is_recent);
-        let mut denied = known.unwrap_or(DeniedTargets { since: now.1, count: 0 });
-        denied.count = denied.count.saturating_add(u32::from(is_new));
-        self.denied_targets.insert(member.credential, denied);
-        let is_within = denied.count <= MAX_DENIALS_PER_CREDENTIAL;
-        let published = if is_within { target.digest() } else { EVERY_TARGET };
-        let name = denial_key(member.credential, published);
+        may_publish: bool,
+    ) -> Option<String> {
+        let hour_ends = now.0.saturating_add(DENIAL_RETENTION);
+        let of_all = member.expires.map_or(hour_ends, |end| end.min(hour_ends));
+        if self.is_covered(denial_key(member.credential, EVERY_TARGET), Some(of_all), now) {
+            return None;
+        }
+        let (target, ends) = if self.count_denied(member, target, now.1) {
+            (target.digest(), member.expires)
+        } else {
+            tracing::info!("a credential was denied many targets: it gets nothing from the cache");
+            (EVERY_TARGET, Some(of_all))
+        };
+        let name = denial_key(member.credential, target);
+        if self.is_covered(name, ends, now) {
+            return None;
+        }
+        let denial = Denial { is_published: may_publish, ..Denial::until(ends, now) };
         self.note_denial(name, denial);
-        let ends = member.expires.map_or_else(String::new, |end| format!(":{}", end.millis()));
-        (format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())), is_new)
+        let ends = ends.map_or_else(String::new, |end| format!(":{}", end.millis()));
+        may_publish.then(|| format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())))
+    }
+
+    /// Counts a target that is denied to a member now. Returns whether the member may have as many
+    /// denials.
+    fn count_denied(&self, member: &PartitionMember, target: &CacheKey, now: Timestamp) -> bool {
+        let is_recent =
+            |denied: &DeniedTargets| now.saturating_since(denied.since) < DENIAL_RETENTION;
+        let known = self.denied_targets.get(&member.credential).filter(is_recent);
+        let mut denied = known.unwrap_or(DeniedTargets { since: now, count: 0 });
+        denied.count = denied.count.saturating_add(u32::from(!self.is_denied(member, target, now)));
+        self.denied_targets.insert(member.credential, denied);
+        denied.count <= MAX_DENIALS_PER_CREDENTIAL
+    }
+
+    /// Returns whether a known denial covers a new one until `ends`, and then records that the origin
+    /// denied the target again.
+    fn is_covered(&self, name: u128, ends: Option<Timestamp>, now: (Timestamp, Timestamp)) -> bool {
+        let renewed = Denial::until(ends, now);
+        let known = self.denials.get(&name).filter(|known: &Denial| known.covers(&renewed));
+        if let Some(known) = known {
+            self.note_denial(name, Denial { since: renewed.since, ..known });
+        }
+        known.is_some()
+    }
+
+    /// Returns whether the origin accepted a member's credentials on any route, and has not refused
+    /// them since.
+    pub(super) fn knows(&self, member: &PartitionMember) -> bool {
+        self.credentials.get(&member.credential).is_some()
     }
 
     /// Records a denial from its name in the purge log. Ignores names of credentials.
@@ -343,15 +387,54 @@ mod tests {
         for (expires, end) in [(Some(10_000), 10_000), (Some(500), 500), (None, 100 + 3600)] {
             let (here, there, member) =
                 (AcceptedCredentials::new(), AcceptedCredentials::new(), member(expires));
-            let (name, is_new) = here.deny(&member, &target, at(100));
-            assert!(is_new);
-            assert_eq!(here.deny(&member, &target, at(100)), (name.clone(), false));
+            let name = here.deny(&member, &target, at(100), true).unwrap();
+            assert_eq!(here.deny(&member, &target, at(100), true), None, "published already");
             there.apply_denial(&name, at(100));
             for node in [&here, &there] {
                 assert!(node.is_denied(&member, &target, at(end - 1).1), "{name}");
                 assert!(!node.is_denied(&member, &target, at(end).1), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_denial_that_goes_on_is_published_again_before_other_nodes_forget_it() {
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        let (here, there, member) =
+            (AcceptedCredentials::new(), AcceptedCredentials::new(), member(None));
+        for (time, is_published) in [(100, true), (1000, false), (1900, false), (2000, true)] {
+            let name = here.deny(&member, &target, at(time), true);
+            assert_eq!(name.is_some(), is_published, "{time}");
+            name.map(|name| there.apply_denial(&name, at(time)));
+            let end = if time < 2000 { 3700 } else { 5600 };
+            for node in [&here, &there] {
+                assert!(node.is_denied(&member, &target, at(end - 1).1), "{time}");
+                assert!(!node.is_denied(&member, &target, at(end).1), "{time}: alike on all nodes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_denial_that_was_not_published_is_published_once_it_may_be() {
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        let (accepted, member) = (AcceptedCredentials::new(), member(None));
+        assert_eq!(accepted.deny(&member, &target, at(100), false), None);
+        assert!(accepted.is_denied(&member, &target, at(100).1));
+        assert!(accepted.deny(&member, &target, at(101), true).is_some());
+    }
+
+    #[test]
+    fn tokens_that_live_long_are_denied_all_targets_for_an_hour() {
+        let (accepted, member) = (AcceptedCredentials::new(), member(Some(1_000_000)));
+        let target =
+            |number: u32| OriginTarget::plain(Scheme::Http, "h", &format!("/{number}")).key();
+        for number in 0..=MAX_DENIALS_PER_CREDENTIAL {
+            accepted.deny(&member, &target(number), at(100), true);
+        }
+        let other = target(u32::MAX);
+        assert!(accepted.is_denied(&member, &other, at(3699).1));
+        assert!(!accepted.is_denied(&member, &other, at(3700).1));
+        assert!(accepted.is_denied(&member, &target(0), at(3700).1));
     }
 
     #[test]
@@ -363,15 +446,16 @@ mod tests {
         let other = target(u32::MAX);
         for number in 0..=MAX_DENIALS_PER_CREDENTIAL {
             assert!(!here.is_denied(&member, &other, at(100).1), "{number}");
-            there.apply_denial(&here.deny(&member, &target(number), at(100)).0, at(100));
+            let name = here.deny(&member, &target(number), at(100), true).unwrap();
+            there.apply_denial(&name, at(100));
         }
         for node in [&here, &there] {
             assert!(node.is_denied(&member, &other, at(100).1));
-            assert!(!node.deny(&member, &other, at(100)).1, "nothing more is published");
+            assert_eq!(node.deny(&member, &other, at(100), true), None, "all are denied");
             assert!(!node.is_denied(&member, &target(u32::MAX - 1), at(3700).1));
         }
         // Some identities never change.
-        here.deny(&member, &target(0), at(3700));
+        here.deny(&member, &target(0), at(3700), true);
         assert!(!here.is_denied(&member, &target(u32::MAX - 1), at(3701).1), "counted afresh");
     }
 
@@ -379,7 +463,7 @@ mod tests {
     fn a_denial_outlives_what_the_origin_was_asked_before() {
         let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
         let (accepted, member) = (AcceptedCredentials::new(), member(None));
-        accepted.deny(&member, &target, at(100));
+        accepted.deny(&member, &target, at(100), true);
         accepted.lift_denial(&member, &target, at(99).1);
         assert!(accepted.is_denied(&member, &target, at(101).1));
         accepted.lift_denial(&member, &target, at(101).1);

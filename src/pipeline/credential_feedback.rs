@@ -1,7 +1,7 @@
 //! Applies the verdicts of origin responses on credentials, on this node. Publishes changes to the
 //! fleet.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::StatusCode;
 
@@ -144,15 +144,38 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            let (denial, is_new) = accepted.deny(member, target, responded);
             // Another node may store a response to another member at any time. Strangers can invent
             // credentials that no issuer signs, and must not be able to fill the log.
-            if is_stored || (is_new && config.users.is_configured()) {
+            let may_publish = config.users.is_configured()
+                || (is_stored && Box::pin(is_accepted_anywhere(pipeline, used)).await);
+            if let Some(denial) = accepted.deny(member, target, responded, may_publish) {
                 Box::pin(publish_rate_limited(pipeline, denial)).await;
             }
         }
         CredentialVerdict::None => {}
     }
+}
+
+/// Returns whether the origin lately accepted a member's credentials in a request through this node,
+/// or through another one on the same route.
+async fn is_accepted_anywhere<S: Store>(
+    pipeline: &Arc<Pipeline<S>>,
+    used: &CredentialUse<'_>,
+) -> bool {
+    let CredentialUse { config, member, route, target, .. } = *used;
+    let (accepted, scope) = (&*pipeline.accepted, AcceptanceKey::of(member, route));
+    let applied_purges = pipeline.log.applied_purges();
+    let now = (Instant::now(), pipeline.clock.steady());
+    accepted.knows(member)
+        || (target.storage_placement() == StoragePlacement::Fleet
+            && fleet::adopt(
+                (accepted, &pipeline.store),
+                scope,
+                applied_purges,
+                now,
+                config.users.recheck(),
+            )
+            .await)
 }
 
 /// Publishes a refusal on a route without members. It ends the acceptance of the credentials on
