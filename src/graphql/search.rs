@@ -24,6 +24,8 @@ pub(crate) struct MutationSearch {
     requests: usize,
     /// The number of characters of the word that the last ones match.
     matched: usize,
+    /// The byte before the next one.
+    previous: u8,
     may_mutate: bool,
 }
 
@@ -83,6 +85,12 @@ impl MutationSearch {
     }
 
     fn add_byte(&mut self, byte: u8) {
+        // Some decoders read letters in longer forms, which RFC 3629 §3 forbids.
+        self.may_mutate |= matches!(
+            (self.previous, byte),
+            (_, 0xc0 | 0xc1) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f)
+        );
+        self.previous = byte;
         self.state = match (self.state, byte) {
             (SearchState::Structure, _) => self.structure(byte),
             (SearchState::String, b'\\') => SearchState::Escape,
@@ -270,5 +278,10 @@ mod tests {
         let wide: Vec<u8> =
             r#"{"query":"mutation{a}"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(!MutationSearch::is_query(&wide), "another encoding");
+        // `m` in two and three bytes, which some decoders read (RFC 3629 §3 forbids it).
+        for letter in [b"\xc1\xad".as_slice(), b"\xe0\x81\xad"] {
+            let json = [b"{\"query\":\"", letter, b"utation{a}\"}"].concat();
+            assert!(!MutationSearch::is_query(&json), "{letter:x?}");
+        }
     }
 }
