@@ -117,6 +117,10 @@ impl RequestClass {
     }
 }
 
+/// Maximum length of a batch with its documents, in bytes: many short hashes may stand for one long
+/// document.
+const MAX_BATCH: usize = 256 << 10;
+
 /// Classifies requests, with the documents that a route knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Classifier<'a> {
@@ -195,22 +199,27 @@ impl Classifier<'_> {
         if agrees { class.of_other_type() } else { RequestClass::unclear() }
     }
 
-    /// Returns requests by hash with their documents, which are known here; `None` if there are none.
+    /// Returns requests by hash with their documents, which are known here; `None` if there are none,
+    /// or if the batch would be longer than 256 KiB.
     ///
     /// An origin without persisted queries reads them, too.
     pub(crate) fn with_documents(&self, json: &str) -> Option<String> {
         if !json.starts_with('[') {
             return self.with_document(json);
         }
-        let requests = parsed::<Vec<&RawValue>>(json).ok()?;
-        let whole: Vec<_> = requests.iter().map(|it| self.with_document(it.get())).collect();
-        whole.iter().any(Option::is_some).then(|| {
-            let sent = requests.into_iter().map(|request| Cow::Borrowed(request.get()));
-            let whole = whole.into_iter().zip(sent);
-            let texts: Vec<Cow<'_, str>> =
-                whole.map(|(whole, sent)| whole.map_or(sent, Cow::Owned)).collect();
-            format!("[{}]", texts.join(","))
-        })
+        let (mut batch, mut has_any) = (String::from("["), false);
+        for request in parsed::<Vec<&RawValue>>(json).ok()? {
+            let whole = self.with_document(request.get());
+            has_any |= whole.is_some();
+            batch.push_str(whole.as_deref().unwrap_or(request.get()));
+            batch.push(',');
+            if batch.len() > MAX_BATCH {
+                return None;
+            }
+        }
+        batch.pop();
+        batch.push(']');
+        has_any.then_some(batch)
     }
 
     fn with_document(&self, json: &str) -> Option<String> {

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{JSON, echo, query, send, send_with, status, with_ttl};
+use super::{
+    JSON, echo,
+    persisted::{ask, by_hash, persisting},
+    query, send, send_with, status, with_ttl,
+};
 use crate::support::{proxy::Proxy, within};
 
 #[tokio::test]
@@ -82,6 +86,24 @@ async fn a_document_costs_little_however_it_is_made() {
             assert!(reply.status() == 200, "{reply:?}");
             // Parsing takes milliseconds; a path of quadratic cost takes minutes.
             assert!(took < Duration::from_secs(10), "{took:?}: {}", &document[..60]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_of_many_hashes_makes_no_large_request_of_one_document() {
+    within(async {
+        let origin = echo().await;
+        let proxy = Proxy::with(&origin.url(), &with_ttl());
+        let document = format!("{{a(s:\"{}\")}}", "x".repeat(50_000));
+        ask(&proxy, &persisting(&document)).await;
+        for (count, is_whole) in [(2, true), (400, false)] {
+            let batch = Value::from(vec![by_hash(&document); count]).to_string();
+            send(&proxy, &batch).await;
+            let length = origin.last().body.len();
+            assert_eq!(length > 50_000 * count, is_whole, "{count} hashes became {length} bytes");
+            assert!(is_whole || length == batch.len(), "as sent");
         }
     })
     .await;
