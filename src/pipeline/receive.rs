@@ -217,7 +217,8 @@ fn on_graphql_content(
     let reads = |route: &Route| route.content.form(method, headers) == Ok(ContentForm::Graphql);
     let index = if reads(selection.route) {
         selection.index
-    } else if selection.agreement == ReadingAgreement::Split {
+    } else if config.routes.any_reads_graphql() && !matches!(*method, Method::GET | Method::HEAD) {
+        // An uncached route that another reading selects does not make the request a write.
         config.routes.index_among(method, &ingress.host, readings, reads)?
     } else {
         return None;

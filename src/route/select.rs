@@ -32,6 +32,7 @@ pub struct RouteTable {
     loosest: RouteIndex,
     /// Whether any pattern differs in its loosest form.
     has_loosest_variant: bool,
+    has_graphql: bool,
 }
 
 /// Indexes of the routes for GraphQL operations, by the index of the original route and the
@@ -86,6 +87,7 @@ impl RouteTable {
             sent: RouteIndex::of(&routes, PathForm::Sent),
             loosest: RouteIndex::of(&routes, PathForm::Loosest),
             has_loosest_variant: routes.iter().any(has_loosest_variant),
+            has_graphql: routes.iter().any(|route| route.graphql.is_some()),
             by_operation: by_operation.into(),
             operations,
             routes: routes.into_iter().map(Arc::new).collect(),
@@ -99,6 +101,11 @@ impl RouteTable {
         let Some(operations) = self.operations.get(&index) else { return Some(index) };
         let listed = operation.and_then(|name| operations.get(name));
         listed.or_else(|| operations.get(GraphqlRule::OTHERS)).copied()
+    }
+
+    /// Returns whether any route caches GraphQL.
+    pub fn any_reads_graphql(&self) -> bool {
+        self.has_graphql
     }
 
     /// Returns whether any route encodes stored responses.

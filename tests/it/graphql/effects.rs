@@ -94,6 +94,7 @@ const WAYS_OUT: &[WayOut] = &[
     way("partition = \"user\"\nuser.header = X", &[], "no-identity"),
     way("shadow = true", &[], "shadow"),
     WayOut { target: "/graphql/", ..way("", &[], "method-not-cacheable") },
+    WayOut { target: "/graphql/", ..way(BESIDE_UNCACHED, &[], "method-not-cacheable") },
     WayOut { target: "/x/..%2fgraphql", ..way("", &[], "method-not-cacheable") },
     WayOut { target: "/graphql?operationName=B", ..way("", &[], "graphql-unclear") },
     WayOut { body: zipped, ..way("", &[("content-encoding", "gzip")], "graphql-unclear") },
@@ -110,6 +111,9 @@ const WAYS_OUT: &[WayOut] = &[
     with_type("application/graphql", bare, "body-not-json"),
     with_type("application/x-www-form-urlencoded", form, "body-not-json"),
 ];
+
+/// Another route for whatever is not the GraphQL route as written.
+const BESIDE_UNCACHED: &str = "[[route]]\nname = \"others\"\nmatch = \"/**\"\ncache = false";
 
 const fn way(
     rule: &'static str,
