@@ -13,8 +13,9 @@ use larder::testing::server::{
     ResponseBatch, Settings,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
 };
 
 use crate::support::{
@@ -458,19 +459,72 @@ async fn whoever_repeats_requests_and_reads_nothing_is_closed_and_counted() {
     .await;
 }
 
+/// A handler like [`Tell`] that counts the responses on the fast path.
+struct Counted(watch::Sender<usize>);
+
+impl Handler for Counted {
+    type Body = BoxBody;
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        _: &Arc<Connection>,
+    ) -> Response<BoxBody> {
+        reply(200, format!("usual {}", request.uri()))
+    }
+
+    fn immediate_responder(
+        self: &Arc<Self>,
+        _: HeaderMap,
+        _: &Arc<Connection>,
+    ) -> Option<Box<dyn ImmediateResponder>> {
+        Some(Box::new(CountedFast(Arc::clone(self))))
+    }
+}
+
+struct CountedFast(Arc<Counted>);
+
+impl ImmediateResponder for CountedFast {
+    fn respond(
+        &mut self,
+        request: &PlainRequest<'_>,
+        batch: &mut ResponseBatch,
+    ) -> Result<(), Declined> {
+        self.0.0.send_modify(|count| *count += 1);
+        TellFast.respond(request, batch)
+    }
+}
+
+/// Requests a long response again and again, each in a piece of its own, until the server no longer
+/// reads. Returns the number of responses.
+async fn fill(io: &mut (impl AsyncWrite + Unpin), count: &mut watch::Receiver<usize>) -> usize {
+    loop {
+        let before = *count.borrow();
+        io.write_all(get("/long").as_bytes()).await.unwrap();
+        let answered = count.wait_for(|count| *count > before);
+        if tokio::time::timeout(Duration::from_millis(500), answered).await.is_err() {
+            return before;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_shutdown_lets_whoever_repeats_requests_read_what_is_on_its_way() {
     within(async {
-        let server = TestServer::start(Tell, Settings::default());
+        let (sender, mut count) = watch::channel(0);
+        let server = TestServer::start(Counted(sender), Settings::default());
         let mut wire = Wire::connect(server.address).await;
         wire.exchange(get("/a")).await;
-        for _ in 0..60 {
-            wire.write(get("/long")).await;
-            tokio::task::yield_now().await;
-        }
+        let mut io = wire.into_io();
+        let answered = fill(&mut io, &mut count).await;
+        assert!(answered > 1, "more than one fits into the buffers");
+        io.write_all(get("/late").repeat(400).as_bytes()).await.unwrap();
         server.drain.leave();
         server.drain.start();
-        let received = wire.read_to_end().await;
+        let mut received = Vec::new();
+        io.read_to_end(&mut received).await.expect("no reset");
+        let received = String::from_utf8(received).unwrap();
+        assert_eq!(received.matches("fast ").count(), answered);
         let mut rest = &*received;
         while let Some((head, behind)) = rest.split_once("\r\n\r\n") {
             let length = header(head, "content-length").unwrap();
