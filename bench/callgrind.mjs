@@ -163,6 +163,7 @@ function dump (larder, file, keep) {
   if (!parts.length) throw new Error('callgrind wrote nothing')
   const threads = parts.map(part => ({ part, ...read(readFileSync(part, 'utf8')) }))
   const busiest = threads.reduce((busiest, each) => each.all > busiest.all ? each : busiest)
+  if (!threads.every(each => each.all >= 0) || !busiest.all) throw new Error('callgrind counted nothing')
   if (keep) {
     mkdirSync(dirname(keep), { recursive: true })
     copyFileSync(busiest.part, keep)
