@@ -74,7 +74,9 @@ impl<S: Store> HitResponder<S> {
             return Err(Declined::Request);
         }
         let mut headers = Cow::Borrowed(&self.headers);
-        if route.rule.partition == Partition::Everyone {
+        if route.rule.partition == Partition::Everyone
+            && credentials::may_be_present(config, self.presence)
+        {
             credentials::make_anonymous(config, route, headers.to_mut(), self.presence);
         }
         head.headers = &headers;
