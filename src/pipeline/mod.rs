@@ -150,7 +150,7 @@ use request_context::RequestContext;
 use verification::{AuditedHit, is_audited};
 
 /// The result of the synchronous part of handling a request.
-enum FastPath {
+enum FirstStep {
     /// A response.
     Hit(Response<DeliveredBody>),
     /// A response that is also audited.
@@ -198,7 +198,7 @@ impl<S: Store> Handler for Pipeline<S> {
                             else {
                                 let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
                                 let action = RequestAction::Lookup(lookup);
-                                return FastPath::Continue(config, route, action, memory);
+                                return FirstStep::Continue(config, route, action, memory);
                             };
                             let served = (lookup.presence, form);
                             let head = ReceivedRequest::of(&request);
@@ -206,30 +206,30 @@ impl<S: Store> Handler for Pipeline<S> {
                             if is_audited(config.route(route), request.method()) {
                                 let config = Arc::clone(config);
                                 let audited = HitToAudit { config, route, lookup, stored };
-                                FastPath::AuditedHit(hit, Box::new(audited))
+                                FirstStep::AuditedHit(hit, Box::new(audited))
                             } else {
-                                FastPath::Hit(hit)
+                                FirstStep::Hit(hit)
                             }
                         }
                         Err(memory) => {
                             let action = RequestAction::Lookup(lookup);
-                            FastPath::Continue(Arc::clone(config), route, action, memory)
+                            FirstStep::Continue(Arc::clone(config), route, action, memory)
                         }
                     }
                 }
                 action => {
-                    FastPath::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
+                    FirstStep::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
                 }
             }
         });
         let (config, route, action, memory) = match planned {
-            FastPath::Hit(hit) => return Either::Left(ready(hit)),
-            FastPath::AuditedHit(hit, audited) => {
+            FirstStep::Hit(hit) => return Either::Left(ready(hit)),
+            FirstStep::AuditedHit(hit, audited) => {
                 let (request, _no_body) = request.into_parts();
                 self.audit(*audited, received, Arc::clone(connection), request);
                 return Either::Left(ready(hit));
             }
-            FastPath::Continue(config, route, action, memory) => (config, route, action, memory),
+            FirstStep::Continue(config, route, action, memory) => (config, route, action, memory),
         };
         request_id::ensure_request_id(request.headers_mut());
         let accounting = RequestAccounting::begin(Arc::clone(&config), route, received, &request);
