@@ -243,7 +243,10 @@ impl Http1Io {
         let answered = self.framing.head_count().wrapping_sub(heads);
         self.activity.count_answered(answered);
         self.answered = self.answered.wrapping_add(answered);
-        self.send_batch(cx, batch)?;
+        let sent = self.send_batch(cx, batch);
+        // A long body must not stay in use until this thread's next batch.
+        batch.clear();
+        sent?;
         Poll::Ready(Ok(read))
     }
 
@@ -260,6 +263,7 @@ impl Http1Io {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
         };
+        self.reader.note_taken(written);
         if written < batch.bytes.len() + batch.body.len() {
             self.outgoing = OutgoingBytes::of_rest(batch, written);
             self.activity.set_sending(true);
@@ -380,22 +384,27 @@ impl AsyncWrite for Http1Io {
     /// hyper calls this when its own buffer is empty: between two responses, or before a final
     /// response. Only here can interim responses be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(answered) = self.activity.requests_answered() {
-            self.answered = answered;
-        }
         if self.outgoing.is_empty() {
             self.reader.rest();
         }
-        if self.channel.is_queued() && self.outgoing.is_empty() {
-            self.outgoing = self.channel.take().into();
-            if self.outgoing.is_empty() {
-                self.channel.mark_written();
+        loop {
+            if self.channel.is_queued() && self.outgoing.is_empty() {
+                self.outgoing = self.channel.take().into();
+                if self.outgoing.is_empty() {
+                    self.channel.mark_written();
+                }
             }
-        }
-        if !self.outgoing.is_empty() {
+            if self.outgoing.is_empty() {
+                break;
+            }
             ready!(self.poll_outgoing(cx))?;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // Until then hyper has not ended the message, after which it may close the connection.
+        if let Some(answered) = self.activity.requests_answered() {
+            self.answered = answered;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -405,6 +414,8 @@ impl AsyncWrite for Http1Io {
         if matches!(self.close, CloseState::Open) {
             // hyper does not know of responses that the client has not read yet.
             if !self.outgoing.is_empty() {
+                // Requests that were not read meanwhile would turn the close into a reset.
+                self.activity.linger_at_close();
                 ready!(self.poll_responses(cx))?;
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
