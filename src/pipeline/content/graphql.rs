@@ -84,10 +84,11 @@ fn graphql_form(
         (RequestClass::Query(_), Some(why)) => {
             (sent, KeyedForm::NotCanonical(why), RequestClass::Read(Uncached::Unclear))
         }
-        // Larder responds itself.
-        (class @ RequestClass::Unpersisted(_), _) => (sent, KeyedForm::Bytes, class),
-        (class, None) => (with_documents(rule, &sent).unwrap_or(sent), KeyedForm::Bytes, class),
-        (class, Some(_)) => (sent, KeyedForm::Bytes, class),
+        // Larder responds itself to a request that its client has to persist.
+        (class, None) if !matches!(class, RequestClass::Unpersisted(_)) => {
+            (with_documents(rule, &sent).unwrap_or(sent), KeyedForm::Bytes, class)
+        }
+        (class, _) => (sent, KeyedForm::Bytes, class),
     }
 }
 
