@@ -15,7 +15,7 @@ const WARM_UP = 128 // requests
 const TRIES = 3 * BATCHES
 // What jemalloc does from time to time by the clock, or after so many bytes.
 const ALLOCATOR = 'narenas:1,experimental_tcache_gc:false,tcache_gc_incr_bytes:1073741824,background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1'
-const BODY = 'x'.repeat(1024)
+const BODY = `{"data":"${'x'.repeat(1013)}"}`
 const ROUTES = `
 [user]
 jwt = { secret = "${SECRET}" }
@@ -45,6 +45,14 @@ ttl = "1h"
 encode = ["br", "zstd", "gzip"]
 `
 
+const GRAPHQL = `
+[[route]]
+name = "graphql"
+match = "/graphql"
+graphql = true
+ttl = "1h"
+`
+
 /**
  * What a request of each kind takes in a build of Larder, of `requests.mjs`: `{ all, digest, spread }` by kind. `digest` are the instructions
  * of SHA-256, which valgrind emulates without the processor's own instructions; `all` and `digest` are medians of the batches, `spread` is the difference of the
@@ -58,10 +66,10 @@ export async function instructions (binary, kinds, { path, keep } = {}) {
   return Object.fromEntries(kinds.map(kind => [kind, counted[kind]]))
 }
 
-/** Requests of one setting are sent to one process. Only those for coded responses need a build that knows `encode`. */
+/** Requests of one setting are sent to one process. Only those for coded responses and of GraphQL need a build that knows `encode` or `graphql`. */
 function settingOf (kind) {
-  const { isTrusted, isRedis, isCoded } = requests[kind]
-  return isTrusted ? 'trusted' : isRedis ? 'redis' : isCoded ? 'coded' : 'memory'
+  const { isTrusted, isRedis, isCoded, isGraphql } = requests[kind]
+  return isTrusted ? 'trusted' : isRedis ? 'redis' : isCoded ? 'coded' : isGraphql ? 'graphql' : 'memory'
 }
 
 async function inOneProcess (binary, setting, kinds, { path, keep }) {
@@ -93,7 +101,7 @@ async function startCounted (binary, file, origin, setting, relay) {
     // A deadline earlier than all other timers of the thread would wake its event loop once more: that would depend on the moment.
     env: { _RJEM_MALLOC_CONF: ALLOCATOR },
     ...(relay && { redis: relay.url, memory: '0', store: 'timeout = "60s"' }),
-    extra: setting === 'coded' ? ROUTES + CODED : ROUTES
+    extra: ROUTES + ({ coded: CODED, graphql: GRAPHQL }[setting] ?? '')
   })
   const ready = async () => (await fetch(`${larder.admin}/readyz`)).text()
   if (relay) for (let text = ''; !text.includes('purge log: synced') || !text.includes('redis: up'); text = await ready()) await sleep(20)
@@ -143,9 +151,11 @@ function within (head) {
   return /^date: .*/im.exec(head)?.[0] + /^age: .*/im.exec(head)?.[0]
 }
 
-function text ({ path, fields }, number) {
+function text ({ path, fields, content }, number) {
   const lines = Object.entries(fields).flatMap(([name, value]) => value === undefined ? [] : [`${name}: ${value}`])
-  return [`GET ${path.replace('{number}', `${100000 + number}`)} HTTP/1.1`, 'Host: api.test', ...lines, '', ''].join('\r\n')
+  if (content) lines.push(`Content-Length: ${Buffer.byteLength(content)}`)
+  const method = content ? 'POST' : 'GET'
+  return [`${method} ${path.replace('{number}', `${100000 + number}`)} HTTP/1.1`, 'Host: api.test', ...lines, '', content ?? ''].join('\r\n')
 }
 
 /** Fails if a response is of another kind than was to be counted. */

@@ -1,6 +1,6 @@
 // Requests as clients and the proxies in front of a server send them, for `callgrind.mjs`: a path and fields. If they are `isTrusted`, the peer is one
 // of `trusted_proxies`; if they are `isRedis`, the response is in Redis alone. They are hits, unless `does` says `not-modified`, `pass` or `store`;
-// `{number}` in a path differs in each request. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
+// `{number}` in a path differs in each request. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
 // None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
@@ -82,6 +82,11 @@ const proxied = {
   'X-Real-IP': '203.0.113.7'
 }
 
+// As clients write queries: 1 KiB with its variables.
+const fieldsOfQuery = Array.from({ length: 25 }, (_, number) => `      field${number}: metric(name: "m${number}") { value }`).join('\n')
+const query = `query sales($branch: ID!, $days: Int = 30) {\n  branch(id: $branch) {\n    __typename\n    id\n${fieldsOfQuery}\n  }\n}\n`
+const graphql = JSON.stringify({ operationName: 'sales', variables: { branch: '1' }, query }).padEnd(1024)
+
 const accepting = { ...curl, 'Accept-Encoding': chromium['Accept-Encoding'] }
 
 export const requests = {
@@ -94,6 +99,7 @@ export const requests = {
   capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser, batch: 64 },
   trusted: { path: '/hit/1k', fields: proxied, batch: 64, isTrusted: true },
   untrusted: { path: '/hit/1k', fields: proxied, batch: 64 },
+  graphql: { path: '/graphql', fields: { ...curl, 'Content-Type': 'application/json' }, content: graphql, isGraphql: true },
   redis: { path: '/items/redis', fields: curl, isRedis: true },
   'not-modified': { path: '/hit/1k', fields: { ...curl, 'If-None-Match': ETAG }, does: 'not-modified' },
   passed: { path: '/pass/1k', fields: curl, does: 'pass' },

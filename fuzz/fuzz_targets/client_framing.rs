@@ -23,7 +23,7 @@ use larder::testing::server::fuzzed;
 use libfuzzer_sys::fuzz_target;
 
 /// What a byte of the input stands for if it is no ASCII character.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 25] = [
     b"GET / HTTP/1.1\r\n",
     b"POST /a HTTP/1.1\r\n",
     b"GET http://b/c HTTP/1.1\r\n",
@@ -48,6 +48,7 @@ const WORDS: [&[u8]; 24] = [
     b"identity",
     b"HTTP/1.1",
     b"\0",
+    b"Content-Length: 5\r\n\r\nhello",
 ];
 
 fuzz_target!(|input: (u8, &[u8])| {
@@ -60,11 +61,16 @@ fuzz_target!(|input: (u8, &[u8])| {
     for is_eager in [false, true] {
         let fast = fuzzed::fast_requests(&bytes, usize::from(piece), is_eager);
         assert_eq!(fast.count, counted, "whoever takes the requests");
-        for (number, line) in fast.taken {
+        for (number, request) in fast.taken {
             assert!(heads.refused.is_none_or(|refused| number + 1 < refused));
-            let head = &bytes[heads.ranges[number].clone()];
-            let head = std::str::from_utf8(head).expect("plain");
-            assert!(head.starts_with(&format!("{line} HTTP/1.1\r\n")), "{line}: {head:?}");
+            let range = heads.ranges[number].clone();
+            let (head, behind) = (&bytes[range.clone()], &bytes[range.end..]);
+            let line = format!("{} HTTP/1.1\r\n", request.line);
+            assert!(head.starts_with(line.as_bytes()), "{line}: {head:?}");
+            let mut fields = [httparse::EMPTY_HEADER; 64];
+            let mut parsed = httparse::Request::new(&mut fields);
+            parsed.parse(head).expect("the fast path has taken it");
+            assert_eq!(body_of(parsed.headers, behind).as_deref(), Some(&*request.content));
         }
     }
 

@@ -1,28 +1,32 @@
 //! A hit as bytes: the response of `deliver::hit` in the form that hyper's server gives it.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, thread::LocalKey};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header};
 
 use super::{
     body::BodyContent,
     clock::ReceivedAt,
-    config_snapshot::ConfigSnapshot,
+    config_snapshot::{ConfigSnapshot, ServerTiming},
     deliver::{CacheDecision, Responder},
     finish,
-    head_cache::HeadCache,
+    head_cache::{HeadCache, HeadKey},
     received_request::ReceivedRequest,
     representation::Representation,
 };
 use crate::{
     field::presence::FieldPresence,
-    policy::CacheResult,
+    policy::{CacheResult, validation},
     server::{Declined, ResponseBatch, encode},
 };
 
+/// Encoded heads.
+type EncodedHeads = RefCell<HeadCache<Box<[u8]>>>;
+
 thread_local! {
-    static HEADS: RefCell<HeadCache<Box<[u8]>>> = RefCell::new(HeadCache::new());
+    static WHOLE: EncodedHeads = RefCell::new(HeadCache::new());
+    static NOT_MODIFIED: EncodedHeads = RefCell::new(HeadCache::new());
 }
 
 /// Appends a fresh stored response, and accounts for the request.
@@ -44,6 +48,8 @@ pub(super) fn append(
     let responder = Responder { config, route, received, method, headers };
     let (status, length) = if responder.sends_whole(presence) {
         append_whole(&responder, form, decision, batch)?
+    } else if lists_tag(&responder, form, presence) {
+        append_not_modified(&responder, form, decision, batch)?
     } else {
         append_selected(&responder, form, decision, batch)?
     };
@@ -60,24 +66,61 @@ fn append_whole(
     decision: CacheDecision,
     batch: &mut ResponseBatch,
 ) -> Result<(StatusCode, u64), Declined> {
-    let (key, status, body) = (responder.head_key(form), form.stored.status, form.body_bytes());
-    HEADS.with_borrow_mut(|heads| {
-        let bytes = batch.head();
+    let (status, body) = (form.stored.status, form.body_bytes());
+    append_head(&WHOLE, responder.head_key(form), batch.head(), |bytes| {
+        let headers = responder.make_head(&form.stored.fields(), form, decision);
+        encode::response_head(bytes, (responder.method, status), &headers, body.len())
+    })?;
+    batch.push_body(body, || form.body());
+    Ok((status, body.len() as u64))
+}
+
+/// Returns whether the client has the stored response by its tag. All such requests get the same
+/// `304`, unless the route chooses among codings.
+fn lists_tag(responder: &Responder<'_>, form: Representation<'_>, presence: FieldPresence) -> bool {
+    let is_same_for_all = responder.config.server_timing == ServerTiming::Off
+        && !responder.config.route(responder.route).encodes();
+    let is_listed =
+        |tag: &[u8]| validation::is_tag_listed(responder.headers, form.stored.status, tag);
+    presence.has(FieldPresence::CONDITION)
+        && is_same_for_all
+        && form.stored.fields().first(header::ETAG.as_str()).is_some_and(is_listed)
+}
+
+/// Appends a `304` with a head that stays the same for a second. Returns its status and the length of
+/// its body.
+fn append_not_modified(
+    responder: &Responder<'_>,
+    form: Representation<'_>,
+    decision: CacheDecision,
+    batch: &mut ResponseBatch,
+) -> Result<(StatusCode, u64), Declined> {
+    append_head(&NOT_MODIFIED, responder.head_key(form), batch.head(), |bytes| {
+        let (head, _no_body, _) = responder.select_stored(form, decision);
+        encode::response_head(bytes, (responder.method, head.status()), head.headers(), 0)
+    })?;
+    Ok((StatusCode::NOT_MODIFIED, 0))
+}
+
+/// Appends the cached head with this key, or encodes and caches it.
+fn append_head(
+    heads: &'static LocalKey<EncodedHeads>,
+    key: HeadKey,
+    bytes: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), encode::NotPlain>,
+) -> Result<(), Declined> {
+    heads.with_borrow_mut(|heads| {
         if let Some(head) = heads.find(&key) {
             bytes.extend_from_slice(head);
             return Ok(());
         }
-        let headers = responder.make_head(&form.stored.fields(), form, decision);
         let start = bytes.len();
-        encode::response_head(bytes, (responder.method, status), &headers, body.len())
-            .map_err(|encode::NotPlain| Declined::Request)?;
+        encode(bytes).map_err(|encode::NotPlain| Declined::Request)?;
         if let Some(head) = bytes.get(start..) {
             heads.insert(key, head.into());
         }
         Ok(())
-    })?;
-    batch.push_body(body, || form.body());
-    Ok((status, body.len() as u64))
+    })
 }
 
 /// Appends what a `HEAD`, a condition or a range selects of a response. Returns its status and the

@@ -6,12 +6,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, Version};
 
 use super::{
     clock::ReceivedAt,
     config_snapshot::{ConfigSnapshot, SnapshotId},
-    credentials, encoded_hit,
+    content::{ContentFields, RequestContent},
+    credentials, encoded_hit, plan_content,
     receive::{self, RequestAction},
     received_request::{ContentState, ReceivedRequest},
     representation::{self, FormChoice, FormRequest},
@@ -24,14 +26,21 @@ use crate::{
     store::Store,
 };
 
-/// Responds to requests of one connection with these fields.
+/// Responds to requests of one connection with the same fields.
 pub(super) struct HitResponder<S> {
     pipeline: Arc<Pipeline<S>>,
+    repeated: RepeatedFields,
+}
+
+/// The fields of requests, and what follows from them.
+struct RepeatedFields {
     connection: Arc<Connection>,
     /// The configuration under which the fields were sanitised.
     config: SnapshotId,
     headers: HeaderMap,
     presence: FieldPresence,
+    /// Findings in the fields; `None` if no request has had content.
+    content: Option<ContentFields>,
 }
 
 impl<S: Store> HitResponder<S> {
@@ -45,27 +54,28 @@ impl<S: Store> HitResponder<S> {
             .config
             .with(|config| (config.id, receive::sanitize_fields(config, &mut headers, connection)));
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
-        Self { pipeline, connection, config, headers, presence }
+        let repeated = RepeatedFields { connection, config, headers, presence, content: None };
+        Self { pipeline, repeated }
     }
+}
 
-    fn respond_under(
-        &self,
-        config: &ConfigSnapshot,
+impl RepeatedFields {
+    fn respond(
+        &mut self,
+        (pipeline, config): (&Pipeline<impl Store>, &ConfigSnapshot),
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
         if config.id != self.config {
             return Err(Declined::Outdated);
         }
-        let received = ReceivedAt::now(&self.pipeline.clock);
-        let mut head = ReceivedRequest {
-            method: request.method,
-            path: request.path,
-            query: request.query,
-            version: Version::HTTP_11,
-            headers: &self.headers,
-            content: ContentState::Absent,
+        let received = ReceivedAt::now(&pipeline.clock);
+        let content = match request.content {
+            Some(sent) => Some(self.read_content(config, request, sent, received)?),
+            None => None,
         };
+        let content = content.as_ref().map_or(ContentState::Absent, ContentState::Read);
+        let mut head = self.received(request, content);
         let arrival = (&*self.connection, received.at);
         let (index, action) = receive::plan(config, &head, self.presence, arrival);
         let route = config.route(index);
@@ -80,8 +90,7 @@ impl<S: Store> HitResponder<S> {
             credentials::make_anonymous(config, route, headers.to_mut(), self.presence);
         }
         head.headers = &headers;
-        let stored = self
-            .pipeline
+        let stored = pipeline
             .fresh_in_memory(config, index, &headers, &lookup, received)
             .map_err(|_| Declined::Request)?;
         let FormChoice::Ready(form) = representation::choose(
@@ -93,6 +102,41 @@ impl<S: Store> HitResponder<S> {
         };
         encoded_hit::append((config, index), received, &head, (lookup.presence, form), batch)
     }
+
+    /// Returns the content of a request as its route keys it, and describes it in the fields.
+    /// Declines requests whose content is no part of the key.
+    fn read_content(
+        &mut self,
+        config: &ConfigSnapshot,
+        request: &PlainRequest<'_>,
+        sent: &[u8],
+        received: ReceivedAt,
+    ) -> Result<Arc<RequestContent>, Declined> {
+        let length = sent.len() as u64;
+        if length > self.connection.body.bytes {
+            return Err(Declined::Request);
+        }
+        let head = self.received(request, ContentState::Unread(length));
+        let arrival = (&*self.connection, received.at);
+        let planned = receive::plan(config, &head, self.presence, arrival);
+        let (route, RequestAction::ReadContent(form)) = planned else {
+            return Err(Declined::Request);
+        };
+        let fields = self.content.get_or_insert_with(|| ContentFields::of(&self.headers));
+        let head = (request.method, request.query, &mut self.headers);
+        let sent = (Bytes::copy_from_slice(sent), None);
+        Ok(plan_content::interpret(config, (route, form), head, fields, sent))
+    }
+
+    fn received<'a>(
+        &'a self,
+        request: &PlainRequest<'a>,
+        content: ContentState<'a>,
+    ) -> ReceivedRequest<'a> {
+        let PlainRequest { method, path, query, .. } = *request;
+        let (version, headers) = (Version::HTTP_11, &self.headers);
+        ReceivedRequest { method, path, query, version, headers, content }
+    }
 }
 
 impl<S: Store> ImmediateResponder for HitResponder<S> {
@@ -101,6 +145,7 @@ impl<S: Store> ImmediateResponder for HitResponder<S> {
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
-        self.pipeline.config.with(|config| self.respond_under(config, request, batch))
+        let Self { pipeline, repeated } = self;
+        pipeline.config.with(|config| repeated.respond((pipeline, config), request, batch))
     }
 }

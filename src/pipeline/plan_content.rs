@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::{HeaderMap, Method};
 
 use super::{
     clock::ReceivedAt,
-    content::{self, ContentShare, RequestContent},
+    config_snapshot::ConfigSnapshot,
+    content::{self, ContentFields, ContentShare, RequestContent},
     credentials,
     receive::{self, RequestAction},
     received_request::ReceivedRequest,
@@ -36,15 +38,10 @@ impl<S> RequestContext<S> {
     ) -> (RequestAction, Arc<RequestContent>) {
         self.received = ReceivedAt::now(&self.pipeline.clock);
         let request = Arc::make_mut(&mut self.request);
-        let content = (sent, Some(share));
-        let content = if let Some(route) = self.config.graphql_route(self.route) {
-            let head = (&request.method, &request.uri, &mut request.headers);
-            let recent = self.config.recent_requests.as_deref();
-            content::interpret_graphql(route, recent, head, content)
-        } else {
-            let head = (&request.method, &mut request.headers);
-            RequestContent::interpret(form, head, content)
-        };
+        let fields = ContentFields::of(&request.headers);
+        let head = (&request.method, request.uri.query(), &mut request.headers);
+        let sent = (sent, Some(share));
+        let content = interpret(&self.config, (self.route, form), head, &fields, sent);
         if let Some(class) = &content.graphql {
             self.safety = RequestSafety::of_class(class);
         }
@@ -58,5 +55,23 @@ impl<S> RequestContext<S> {
         }
         self.route = route;
         (action, content)
+    }
+}
+
+/// Returns the content of a request as its route keys and forwards it. Adapts the fields that describe
+/// it.
+pub(super) fn interpret(
+    config: &ConfigSnapshot,
+    (route, form): (usize, ContentForm),
+    (method, query, headers): (&Method, Option<&str>, &mut HeaderMap),
+    fields: &ContentFields,
+    sent: (Bytes, Option<ContentShare>),
+) -> Arc<RequestContent> {
+    match config.graphql_route(route) {
+        Some(graphql) => {
+            let recent = config.recent_requests.as_deref();
+            content::interpret_graphql(graphql, recent, (method, query, headers), fields, sent)
+        }
+        None => RequestContent::interpret(form, (method, headers), fields, sent),
     }
 }

@@ -142,6 +142,14 @@ pub(crate) fn evaluate(
     if current { PreconditionOutcome::NotModified } else { PreconditionOutcome::Full }
 }
 
+/// Returns whether the `If-None-Match` of a `GET` or `HEAD` lists the tag of a stored response. Its
+/// other conditions do not matter then: [`evaluate`] returns the same for any request.
+pub(crate) fn is_tag_listed(request: &HeaderMap, status: StatusCode, tag: &[u8]) -> bool {
+    let tag = EntityTag::parse(tag);
+    status == StatusCode::OK
+        && entity_tag::match_weakly(request, header::IF_NONE_MATCH, tag) == ListMatch::Matches
+}
+
 fn entity_tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     headers.get(header::ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()))
 }

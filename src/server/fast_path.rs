@@ -57,10 +57,8 @@ impl FastPath {
     pub(super) fn is_on(&self, framing: &FramingValidator) -> bool {
         match self.mode {
             FastPathMode::Off => false,
-            FastPathMode::Repeated => framing.is_between_plain_heads(),
-            FastPathMode::Eager => {
-                framing.is_between_plain_heads() || framing.is_before_first_byte()
-            }
+            FastPathMode::Repeated => framing.is_between_requests(),
+            FastPathMode::Eager => framing.is_between_requests() || framing.is_before_first_byte(),
         }
     }
 
@@ -80,8 +78,8 @@ impl FastPath {
             if self.mode == FastPathMode::Eager {
                 framing.learn_fields(bytes);
             }
-            let Some((line, rest)) = framing.split_repeated(bytes) else { break };
-            let Some(request) = PlainRequest::parse(line) else { break };
+            let Some((request, rest)) = framing.split_repeated(bytes) else { break };
+            let Some(request) = PlainRequest::parse(request) else { break };
             let Some(responder) = self.responder(framing.repeated_fields()) else { break };
             let start = batch.length();
             let Err(declined) = responder.respond(&request, batch) else {
@@ -126,8 +124,8 @@ impl FastPath {
     }
 }
 
-/// Parses the field section of a plain request as hyper does, and checks it. `None` if it concerns
-/// more than one request.
+/// Parses the field section of a request as hyper does, and checks it. `None` if it concerns more
+/// than one request, or its framing needs more than `Content-Length`.
 fn parse(section: &[u8]) -> Option<HeaderMap> {
     let block = Bytes::copy_from_slice(section);
     let mut lines = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -155,12 +153,11 @@ fn parse(section: &[u8]) -> Option<HeaderMap> {
     Some(request.into_parts().0.headers)
 }
 
-/// Returns whether a field leaves the connection and the framing alone.
+/// Returns whether a field leaves the connection alone, and the framing but for its length.
 fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
     match *name {
         header::CONNECTION => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
-        header::CONTENT_LENGTH
-        | header::TRANSFER_ENCODING
+        header::TRANSFER_ENCODING
         | header::EXPECT
         | header::UPGRADE
         | header::TE
@@ -226,6 +223,7 @@ mod tests {
             |text: &str| parse(format!("{text}\r\n").as_bytes()).map(|fields| fields.len());
         assert_eq!(fields("Host: a\r\nA: b\r\nA: c\r\n"), Some(3));
         assert_eq!(fields("Host: a\r\nConnection: Keep-Alive\r\n"), Some(2));
+        assert_eq!(fields("Host: a\r\nContent-Length: 1\r\n"), Some(2));
         for section in [
             "",
             "A: b\r\n",
@@ -233,7 +231,7 @@ mod tests {
             "Host: a/b\r\n",
             "Host: a\r\nConnection: close\r\n",
             "Host: a\r\nConnection: keep-alive, x\r\n",
-            "Host: a\r\nContent-Length: 0\r\n",
+            "Host: a\r\nTransfer-Encoding: chunked\r\n",
             "Host: a\r\nExpect: 100-continue\r\n",
             "Host: a\r\nUpgrade: h2c\r\n",
             "Host: a\r\nTE: trailers\r\n",

@@ -5,7 +5,7 @@
 //! neighbours may disagree about the start of the next one (request smuggling). So this validator
 //! reads the same bytes.
 
-use std::io::BufRead;
+use std::{io::BufRead, ops::Range};
 
 use super::{
     message_length::{ChunkState, content_length},
@@ -29,13 +29,9 @@ const MAX_REPEATED_BYTES: usize = 2048;
 pub(super) struct FramingValidator {
     limits: HeadLimits,
     state: FramingState,
-    /// The field section of the last valid request without a body, with the empty line. The next
-    /// request mostly repeats it, and then needs no validation.
-    repeated_fields: Vec<u8>,
-    /// Counts the sections that were cached, wrapping.
-    section: u32,
-    /// Whether the bytes so far end with a valid head without a body.
-    ends_with_plain_head: bool,
+    repeated: RepeatedSection,
+    /// Whether the bytes so far end with a valid request that is not chunked.
+    ends_with_request: bool,
     head: HeadScan,
     line: Vec<u8>,
     heads: u32,
@@ -49,6 +45,29 @@ enum FramingState {
     Chunked(ChunkState),
     /// Ignores everything that follows: after a refused request, a lost boundary, or in a tunnel.
     Off,
+}
+
+/// The field section of the last valid request that is not chunked, with the empty line. Empty if
+/// there was none.
+///
+/// The next request mostly repeats it, apart from the value of `Content-Length`. It then needs no
+/// validation.
+#[derive(Debug, Default)]
+struct RepeatedSection {
+    bytes: Vec<u8>,
+    /// The position of the value of `Content-Length`.
+    length: Option<Range<usize>>,
+    /// The number of sections before this one, wrapping.
+    number: u32,
+}
+
+/// A request that repeats the cached field section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RepeatedRequest<'b> {
+    /// The request line without its CRLF.
+    pub(super) line: &'b [u8],
+    /// The content; `None` if the fields give no length.
+    pub(super) content: Option<&'b [u8]>,
 }
 
 /// Findings about the current head.
@@ -66,9 +85,8 @@ impl FramingValidator {
         Self {
             limits,
             state: FramingState::Head,
-            repeated_fields: Vec::new(),
-            section: 0,
-            ends_with_plain_head: false,
+            repeated: RepeatedSection::default(),
+            ends_with_request: false,
             head: HeadScan::default(),
             line: Vec::new(),
             heads: 0,
@@ -79,7 +97,7 @@ impl FramingValidator {
     /// Feeds the next bytes of the connection.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            self.ends_with_plain_head = false;
+            self.ends_with_request = false;
             bytes = match self.state {
                 FramingState::Head if self.head.lines == 0 && self.line.is_empty() => {
                     self.feed_repeated(bytes)
@@ -112,32 +130,45 @@ impl FramingValidator {
         self.state == FramingState::Head && self.head.bytes > 0
     }
 
-    /// Returns whether a head is due, and the last message was a valid head without a body. Then no
-    /// reader of the same bytes waits for the rest of a message.
-    pub(super) fn is_between_plain_heads(&self) -> bool {
-        self.ends_with_plain_head && self.expects_head()
+    /// Returns whether a head is due, and the last request was a valid one that is not chunked. Then
+    /// no reader of the same bytes waits for the rest of it.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.ends_with_request && self.expects_head()
     }
 
     /// Returns the cached field section and its number; empty if there is none.
     pub(super) fn repeated_fields(&self) -> (&[u8], u32) {
-        (&self.repeated_fields, self.section)
+        (&self.repeated.bytes, self.repeated.number)
+    }
+
+    /// Splits off a complete request whose fields repeat the cached ones, if a head is due: the
+    /// request, and what follows it. Counts nothing.
+    pub(super) fn split_repeated<'b>(
+        &self,
+        bytes: &'b [u8],
+    ) -> Option<(RepeatedRequest<'b>, &'b [u8])> {
+        let (line, length, rest) = self.split_repeated_head(bytes)?;
+        let Some(length) = length else {
+            return Some((RepeatedRequest { line, content: None }, rest));
+        };
+        let (content, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        Some((RepeatedRequest { line, content: Some(content) }, rest))
     }
 
     /// Splits off a head whose fields repeat the cached ones, if a head is due: its request line
-    /// without the CRLF, and what follows it. Counts nothing.
-    pub(super) fn split_repeated<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+    /// without the CRLF, its `Content-Length`, and what follows the head.
+    fn split_repeated_head<'b>(
+        &self,
+        bytes: &'b [u8],
+    ) -> Option<(&'b [u8], Option<u64>, &'b [u8])> {
         let mut fields = bytes;
         let taken = fields.skip_until(b'\n').unwrap_or(0);
-        if self.repeated_fields.is_empty() {
-            return None;
-        }
-        let rest = fields.strip_prefix(&*self.repeated_fields)?;
+        let (length, rest) = self.repeated.strip_from(fields)?;
         let line = bytes.get(..taken)?.strip_suffix(b"\r\n")?;
-        let is_within =
-            taken.saturating_add(self.repeated_fields.len()) <= self.limits.header_bytes;
+        let is_within = bytes.len() - rest.len() <= self.limits.header_bytes;
         let is_right =
             !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#');
-        (is_within && is_right).then_some((line, rest))
+        (is_within && is_right).then_some((line, length, rest))
     }
 
     /// Returns whether nothing was fed yet.
@@ -146,43 +177,50 @@ impl FramingValidator {
     }
 
     /// Remembers the field section of the head at the start of `bytes`, so that a head that repeats
-    /// it need not be validated again. Does nothing unless the head is complete, valid and without
-    /// a body.
+    /// it need not be validated again. Does nothing unless the head is complete and valid, and not
+    /// that of a chunked request.
     pub(super) fn learn_fields(&mut self, bytes: &[u8]) {
         const END: &[u8] = b"\r\n\r\n";
-        if self.split_repeated(bytes).is_some() {
+        if self.split_repeated_head(bytes).is_some() {
             return;
         }
         let end = bytes.windows(END.len()).position(|part| part == END);
         let head = end.and_then(|end| bytes.get(..end + END.len())).unwrap_or_default();
         let mut alone = Self::new(self.limits);
         alone.feed(head);
-        if alone.heads == 1 && !alone.repeated_fields.is_empty() {
-            self.repeated_fields = alone.repeated_fields;
-            self.section = self.section.wrapping_add(1);
+        if alone.heads == 1 && !alone.repeated.bytes.is_empty() {
+            let number = self.repeated.number.wrapping_add(1);
+            self.repeated = RepeatedSection { number, ..alone.repeated };
         }
     }
 
-    /// Counts a head that [`Self::split_repeated`] has split off.
+    /// Counts a request that [`Self::split_repeated`] has split off.
     pub(super) fn count_repeated(&mut self) {
         self.heads = self.heads.wrapping_add(1);
-        self.ends_with_plain_head = true;
+        self.ends_with_request = true;
     }
 
     /// Stops validating: the connection becomes a tunnel.
     pub(super) fn stop(&mut self) {
         self.state = FramingState::Off;
-        self.ends_with_plain_head = false;
+        self.ends_with_request = false;
         self.line = Vec::new();
     }
 
     /// Takes a whole head if its fields repeat the last ones; otherwise only its first line.
     fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let Some((_line, rest)) = self.split_repeated(bytes) else {
+        let Some((_line, length, rest)) = self.split_repeated_head(bytes) else {
             return self.feed_first(bytes);
         };
-        self.count_repeated();
+        self.begin_request(length.unwrap_or(0));
         rest
+    }
+
+    /// Counts a valid head of a request that is not chunked.
+    fn begin_request(&mut self, length: u64) {
+        self.heads = self.heads.wrapping_add(1);
+        self.ends_with_request = length == 0;
+        self.state = if length == 0 { FramingState::Head } else { FramingState::Body(length) };
     }
 
     /// Takes the first line of a head. Takes the others as well if all are there, to cache them.
@@ -196,12 +234,11 @@ impl FramingValidator {
         while self.state == FramingState::Head && self.heads == heads && !rest.is_empty() {
             rest = self.feed_head(rest);
         }
-        let is_plain = self.state == FramingState::Head && self.heads != heads;
+        let is_counted =
+            self.heads != heads && matches!(self.state, FramingState::Head | FramingState::Body(_));
         let section = fields.get(..fields.len().saturating_sub(rest.len())).unwrap_or_default();
-        if is_plain && section.len() <= MAX_REPEATED_BYTES {
-            self.repeated_fields.clear();
-            self.repeated_fields.extend_from_slice(section);
-            self.section = self.section.wrapping_add(1);
+        if is_counted && section.len() <= MAX_REPEATED_BYTES {
+            self.repeated.replace_by(section);
         }
         rest
     }
@@ -264,18 +301,14 @@ impl FramingValidator {
 
     fn end_head(&mut self) {
         let head = std::mem::take(&mut self.head);
-        self.heads = self.heads.wrapping_add(1);
+        self.begin_request(head.length.unwrap_or(0));
         if let Some(refusal) = head.refusal {
             self.refused = Some((self.heads, refusal));
             self.stop();
-            return;
+        } else if head.chunked {
+            self.state = FramingState::Chunked(ChunkState::FirstDigit);
+            self.ends_with_request = false;
         }
-        self.state = match head.length {
-            _ if head.chunked => FramingState::Chunked(ChunkState::FirstDigit),
-            Some(length) if length > 0 => FramingState::Body(length),
-            _ => FramingState::Head,
-        };
-        self.ends_with_plain_head = self.state == FramingState::Head;
     }
 
     /// Refuses whatever follows a malformed chunked body. hyper rejects most of these bodies, but
@@ -288,6 +321,7 @@ impl FramingValidator {
     fn feed_body<'b>(&mut self, left: u64, bytes: &'b [u8]) -> &'b [u8] {
         let (left, rest) = skip(left, bytes);
         self.state = if left == 0 { FramingState::Head } else { FramingState::Body(left) };
+        self.ends_with_request = left == 0;
         rest
     }
 
@@ -309,6 +343,39 @@ impl FramingValidator {
             }
         };
         rest
+    }
+}
+
+impl RepeatedSection {
+    /// Replaces it by the section of a valid request that is not chunked.
+    fn replace_by(&mut self, section: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(section);
+        self.number = self.number.wrapping_add(1);
+        let mut start = 0;
+        self.length = section.split_inclusive(|byte| *byte == b'\n').find_map(|line| {
+            let before = start;
+            start += line.len();
+            let value = value_of(line.strip_suffix(b"\r\n")?, b"content-length")?;
+            let first = before + line.iter().position(u8::is_ascii_digit)?;
+            Some(first..first + value.len())
+        });
+    }
+
+    /// Returns the `Content-Length` of these fields, and what follows them, if they begin with this
+    /// section.
+    fn strip_from<'b>(&self, fields: &'b [u8]) -> Option<(Option<u64>, &'b [u8])> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let Some(length) = &self.length else {
+            return Some((None, fields.strip_prefix(&*self.bytes)?));
+        };
+        let rest = fields.strip_prefix(self.bytes.get(..length.start)?)?;
+        let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        let (digits, rest) = rest.split_at_checked(digits)?;
+        let rest = rest.strip_prefix(self.bytes.get(length.end..)?)?;
+        Some((Some(content_length(digits)?), rest))
     }
 }
 
@@ -515,9 +582,9 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_between_plain_heads_right_behind_one_only() {
+    fn a_connection_is_between_requests_right_behind_one_only() {
         const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nxy";
         for (bytes, expected) in [
             ("", false),
             (HEAD, true),
@@ -525,8 +592,13 @@ mod tests {
             (&format!("{HEAD}\r\n"), false),
             (&format!("{HEAD}G"), false),
             (&format!("{HEAD}\r"), false),
-            (POST, false),
-            (&format!("{HEAD}{POST}"), false),
+            (POST, true),
+            (&POST[..POST.len() - 1], false),
+            (&POST[..POST.len() - 2], false),
+            (&POST.repeat(2), true),
+            (&POST.repeat(2)[..2 * POST.len() - 1], false),
+            (&format!("{POST}\r\n"), false),
+            (&format!("{HEAD}{POST}"), true),
             (&format!("{HEAD}{POST}{HEAD}"), true),
             (&format!("\r\n{HEAD}"), true),
             ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", false),
@@ -534,12 +606,12 @@ mod tests {
         ] {
             let mut whole = framing();
             whole.feed(bytes.as_bytes());
-            assert_eq!(whole.is_between_plain_heads(), expected, "{bytes:?}");
+            assert_eq!(whole.is_between_requests(), expected, "{bytes:?}");
             let mut dribbled = framing();
             for byte in bytes.as_bytes() {
                 dribbled.feed(std::slice::from_ref(byte));
             }
-            assert_eq!(dribbled.is_between_plain_heads(), expected, "{bytes:?}, byte by byte");
+            assert_eq!(dribbled.is_between_requests(), expected, "{bytes:?}, byte by byte");
         }
     }
 
@@ -548,7 +620,8 @@ mod tests {
         let mut framing = framing();
         framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let next = b"GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET";
-        assert_eq!(framing.split_repeated(next), Some((&b"GET /b HTTP/1.1"[..], &b"GET"[..])));
+        let request = RepeatedRequest { line: b"GET /b HTTP/1.1", content: None };
+        assert_eq!(framing.split_repeated(next), Some((request, &b"GET"[..])));
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(100));
         for other in [
             "",
@@ -563,6 +636,34 @@ mod tests {
             assert_eq!(framing.split_repeated(other.as_bytes()), None, "{other:?}");
         }
         assert_eq!(framing.head_count(), 1, "splitting counts nothing");
+    }
+
+    #[test]
+    fn a_request_is_split_off_once_its_content_is_complete() {
+        let mut framing = framing();
+        framing.feed(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab");
+        let next = b"POST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\ncdPOST";
+        let request = RepeatedRequest { line: b"POST /b HTTP/1.1", content: Some(b"cd") };
+        assert_eq!(framing.split_repeated(next), Some((request, &b"POST"[..])));
+        for missing in 5..9 {
+            assert_eq!(framing.split_repeated(&next[..next.len() - missing]), None, "{missing}");
+        }
+        let longer = b"POST /b HTTP/1.1\r\nContent-Length: 12\r\n\r\n123456789012POST";
+        let request = RepeatedRequest { line: b"POST /b HTTP/1.1", content: Some(b"123456789012") };
+        assert_eq!(framing.split_repeated(longer), Some((request, &b"POST"[..])));
+        for length in ["", "+1", "1 ", "1x", "1\r\nContent-Length: 1", "99999999999999999999"] {
+            let other = format!("POST /b HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx");
+            assert_eq!(framing.split_repeated(other.as_bytes()), None, "{length}");
+        }
+        framing.feed(&next[..next.len() - 6]);
+        assert_eq!((framing.head_count(), framing.expects_head()), (2, false));
+        framing.feed(b"cdPOST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+        let next = b"POST /c HTTP/1.1\r\nContent-Length: 0\r\n\r\nPOST";
+        let request = RepeatedRequest { line: b"POST /c HTTP/1.1", content: Some(b"") };
+        assert_eq!(framing.split_repeated(next), Some((request, &b"POST"[..])));
+        framing.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+        let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!((framing.split_repeated(chunked), framing.head_count()), (None, 4));
     }
 
     #[test]

@@ -52,16 +52,24 @@ pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
 /// The requests that the fast path takes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FastRequests {
-    /// Each with its number among all heads, from 0, as `METHOD path?query`.
-    pub taken: Vec<(usize, String)>,
+    /// Each with its number among all heads, from 0.
+    pub taken: Vec<(usize, FastRequest)>,
     /// The number of heads, and the refused one.
     pub count: (usize, Option<usize>),
+}
+
+/// A request that the fast path takes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FastRequest {
+    /// `METHOD path?query`.
+    pub line: String,
+    pub content: Vec<u8>,
 }
 
 /// Returns the requests that the fast path takes of the bytes of one connection, fed in pieces of
 /// this size. Every third one is declined. The rest goes to the validator, as if hyper had it.
 pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests {
-    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::<Mutex<Vec<FastRequest>>>::default();
     let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::Repeated };
     let recorded = Arc::clone(&seen);
     let make =
@@ -73,15 +81,16 @@ pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests
         if fast_path.is_on(&framing) {
             let before = framing.head_count() as usize;
             rest = fast_path.respond(&mut framing, piece, &mut ResponseBatch::default());
-            let lines = seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
-            taken.extend((before..).zip(lines));
+            let requests =
+                seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
+            taken.extend((before..).zip(requests));
         }
         framing.feed(rest);
     }
     FastRequests { taken, count: (framing.head_count() as usize, refused(&framing)) }
 }
 
-struct Recorder(Arc<Mutex<Vec<String>>>, usize);
+struct Recorder(Arc<Mutex<Vec<FastRequest>>>, usize);
 
 impl ImmediateResponder for Recorder {
     fn respond(
@@ -93,10 +102,11 @@ impl ImmediateResponder for Recorder {
         if self.1.is_multiple_of(3) {
             return Err(Declined::Request);
         }
-        let PlainRequest { method, path, query } = request;
+        let PlainRequest { method, path, query, content } = request;
         let query = query.map_or(String::new(), |query| format!("?{query}"));
+        let line = format!("{method} {path}{query}");
         if let Ok(mut seen) = self.0.lock() {
-            seen.push(format!("{method} {path}{query}"));
+            seen.push(FastRequest { line, content: content.unwrap_or_default().to_vec() });
         }
         batch.head().push(b'x');
         Ok(())

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::Method;
 
+use super::framing::RepeatedRequest;
+
 /// Longer bodies are sent from where they are; shorter ones are copied behind their head.
 const MAX_COPIED_BODY: usize = 8 * 1024;
 
@@ -34,24 +36,32 @@ pub enum Declined {
     Outdated,
 }
 
-/// A `GET` or `HEAD` without a body, with a target in origin form, in HTTP/1.1.
+/// A `GET` or `HEAD` without a body, or a `POST` or `QUERY` with all of its content, with a target in
+/// origin form, in HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainRequest<'a> {
-    /// `GET` or `HEAD`.
+    /// `GET`, `HEAD`, `POST` or `QUERY`.
     pub method: &'a Method,
     /// The path, which starts with `/`.
     pub path: &'a str,
     /// The query, without its `?`.
     pub query: Option<&'a str>,
+    /// The content of a `POST` or `QUERY`, at least one byte.
+    pub content: Option<&'a [u8]>,
 }
 
 impl<'a> PlainRequest<'a> {
-    /// Parses a request line without its CRLF. `None` unless it is plain: a target with characters
+    /// Parses the request line of a request. `None` unless it is plain: a target with characters
     /// that parsers may read differently is not.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        let (method, rest) = match line {
-            [b'G', b'E', b'T', b' ', rest @ ..] => (&Method::GET, rest),
-            [b'H', b'E', b'A', b'D', b' ', rest @ ..] => (&Method::HEAD, rest),
+    pub(super) fn parse(request: RepeatedRequest<'a>) -> Option<Self> {
+        let RepeatedRequest { line, content } = request;
+        let (method, rest) = match (line, content) {
+            ([b'G', b'E', b'T', b' ', rest @ ..], None) => (&Method::GET, rest),
+            ([b'H', b'E', b'A', b'D', b' ', rest @ ..], None) => (&Method::HEAD, rest),
+            ([b'P', b'O', b'S', b'T', b' ', rest @ ..], Some([_, ..])) => (&Method::POST, rest),
+            ([b'Q', b'U', b'E', b'R', b'Y', b' ', rest @ ..], Some([_, ..])) => {
+                (&Method::QUERY, rest)
+            }
             _ => return None,
         };
         let target = rest.strip_suffix(b" HTTP/1.1")?;
@@ -71,7 +81,7 @@ impl<'a> PlainRequest<'a> {
             Some(query) => Some(std::str::from_utf8(query).ok()?),
             None => None,
         };
-        Some(Self { method, path: std::str::from_utf8(path).ok()?, query })
+        Some(Self { method, path: std::str::from_utf8(path).ok()?, query, content })
     }
 }
 
@@ -161,8 +171,17 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Option<(&str, &str, Option<&str>)> {
-        let PlainRequest { method, path, query } = PlainRequest::parse(line.as_bytes())?;
-        Some((method.as_str(), path, query))
+        parsed_with(line, None)
+    }
+
+    fn parsed_with<'a>(
+        line: &'a str,
+        content: Option<&'a [u8]>,
+    ) -> Option<(&'a str, &'a str, Option<&'a str>)> {
+        let request = RepeatedRequest { line: line.as_bytes(), content };
+        let request = PlainRequest::parse(request)?;
+        assert_eq!(request.content, content);
+        Some((request.method.as_str(), request.path, request.query))
     }
 
     #[test]
@@ -188,9 +207,23 @@ mod tests {
             "GET /a\t HTTP/1.1",
             "get / HTTP/1.1",
             "POST / HTTP/1.1",
+            "QUERY / HTTP/1.1",
             "GET / http/1.1",
         ] {
             assert_eq!(parsed(line), None, "{line:?}");
+        }
+        for method in ["POST", "QUERY"] {
+            let line = format!("{method} /a?b HTTP/1.1");
+            assert_eq!(parsed_with(&line, Some(b"c")), Some((method, "/a", Some("b"))));
+        }
+        for (line, content) in [
+            ("POST / HTTP/1.1", ""),
+            ("GET / HTTP/1.1", ""),
+            ("GET / HTTP/1.1", "a"),
+            ("PUT / HTTP/1.1", "a"),
+            ("POSTS / HTTP/1.1", "a"),
+        ] {
+            assert_eq!(parsed_with(line, Some(content.as_bytes())), None, "{line:?} {content:?}");
         }
     }
 
@@ -198,7 +231,8 @@ mod tests {
         #[test]
         fn a_target_is_read_as_hyper_reads_it(target in "/[ -~]{0,40}") {
             let line = format!("GET {target} HTTP/1.1");
-            if let Some(request) = PlainRequest::parse(line.as_bytes()) {
+            let request = RepeatedRequest { line: line.as_bytes(), content: None };
+            if let Some(request) = PlainRequest::parse(request) {
                 let uri = Uri::from_maybe_shared(Bytes::from(target.clone())).unwrap();
                 prop_assert_eq!(uri.authority(), None);
                 prop_assert_eq!((uri.path(), uri.query()), (request.path, request.query));

@@ -64,7 +64,10 @@ impl ImmediateResponder for TellFast {
         }
         let body = match request.path {
             "/long" => format!("fast {}", "x".repeat(LONG)),
-            path => format!("fast {path}"),
+            path => {
+                let sent = String::from_utf8_lossy(request.content.unwrap_or_default());
+                format!("fast {path} {sent}").trim_end().to_owned()
+            }
         };
         let length = format!("content-length: {}\r\n\r\n", body.len());
         batch.head().extend_from_slice(length.as_bytes());
@@ -124,6 +127,8 @@ fn origin_reply(path: &str, sent: &str) -> String {
                 .to_owned();
         }
         "/passed" => ("200 OK", "Cache-Control: no-store\r\n", text(30)),
+        "/graphql" => ("200 OK", "Content-Type: application/json\r\n", "{\"data\":1}".to_owned()),
+        "/search" => ("200 OK", "Content-Type: application/json\r\n", format!("[{sent}]")),
         _ => return format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{sent}", sent.len()),
     };
     let length = match status {
@@ -185,6 +190,21 @@ const FIELDS: [&str; 29] = [
     "Origin: https://a.test\r\n",
 ];
 
+/// Paths of requests with content, which the routes of some tests key.
+const PATHS_WITH_CONTENT: [&str; 4] = ["/graphql", "/graphql", "/search", "/other"];
+
+/// Contents, some of which servers read as the same, or do not read.
+const CONTENTS: [&str; 8] = [
+    "{\"query\":\"{a}\"}",
+    "{\"query\":\"{a}\"}",
+    "{\"query\":\"{b}\"}",
+    "{\"query\":\"{ a }\",\"variables\":{}}",
+    "{\"query\":\"mutation {a}\"}",
+    "{\"query\":\"{__schema{types{name}}}\"}",
+    "[1, 2]",
+    "GET /fresh HTTP/1.1\r\nHost: api.test\r\n\r\n",
+];
+
 /// Whole messages that no plain request is like.
 const ODD: [&str; 12] = [
     "\r\n",
@@ -223,6 +243,18 @@ fn conversation(random: &mut Random) -> (Vec<u8>, Vec<usize>) {
         }
         if random.one_in(4) {
             fields = *random.pick::<&str>(&FIELDS);
+        }
+        if random.one_in(3) {
+            let (path, content) = (random.pick(&PATHS_WITH_CONTENT), random.pick(&CONTENTS));
+            let method = if random.one_in(5) { "QUERY" } else { "POST" };
+            let length = content.len();
+            write!(
+                text,
+                "{method} {path} HTTP/1.1\r\nHost: api.test\r\nContent-Type: application/json\r\n\
+                 Content-Length: {length}\r\n{fields}\r\n{content}"
+            )
+            .unwrap();
+            continue;
         }
         let method = if random.one_in(5) { "HEAD" } else { "GET" };
         let (path, suffix) = (random.pick(&PATHS), random.pick(&SUFFIXES));
@@ -347,6 +379,8 @@ async fn routes_change_nothing_about_that() {
     let toml = "server_timing = false\n\
         [[route]]\nname = \"public\"\nmatch = \"/fresh\"\npartition = \"everyone\"\nttl = \"1m\"\n\
         [[route]]\nname = \"coded\"\nmatch = \"/long\"\nttl = \"1m\"\nencode = [\"gzip\"]\n\
+        [[route]]\nname = \"graphql\"\nmatch = \"/graphql\"\ngraphql = true\nttl = \"1m\"\n\
+        [[route]]\nname = \"search\"\nmatch = \"/search\"\nkey = \"json-body\"\nttl = \"1m\"\n\
         [[route]]\nname = \"private\"\nmatch = \"/modified\"\nttl = \"1m\"\npartition = \"user\"\n\
         [[route]]\nname = \"audited\"\nmatch = \"/cors\"\nttl = \"1m\"\nclient_cache = \"no-cache\"\n";
     within_seconds(120, compare(FastPathMode::Eager, toml, 2000..2100)).await;
@@ -392,6 +426,10 @@ async fn requests_that_repeat_the_fields_before_them_take_the_fast_path() {
             (get("/b"), "fast /b"),
             (get("/c?d"), "fast /c"),
             (request_with_body("POST", "/d", &[], "body"), "usual /d"),
+            (request_with_body("POST", "/d", &[], "else"), "fast /d else"),
+            (request_with_body("QUERY", "/d", &[], "body"), "fast /d body"),
+            (request_with_body("PUT", "/d", &[], "body"), "usual /d"),
+            (request_with_body("POST", "/d", &[], "longer"), "fast /d longer"),
             (get("/e"), "usual /e"),
             (get("/f"), "fast /f"),
             (other.clone(), "usual /g"),
@@ -425,6 +463,18 @@ async fn pipelined_requests_get_their_responses_in_order_whatever_way_they_take(
         wire.write(second).await;
         wire.read_reply().await;
         assert_eq!(wire.exchange(get("/5")).await.body, "fast /5");
+        let post = request_with_body("POST", "/6", &[], "GET /");
+        assert_eq!(wire.exchange(&post).await.body, "usual /6");
+        wire.write(post.repeat(2)).await;
+        for _ in 0..2 {
+            assert_eq!(wire.read_reply().await.body, "fast /6 GET /");
+        }
+        // Content that arrives later is hyper's with its head.
+        let (first, second) = post.split_at(post.len() - 2);
+        wire.write(first).await;
+        wire.write(second).await;
+        wire.read_reply().await;
+        assert_eq!(wire.exchange(&post).await.body, "fast /6 GET /");
     })
     .await;
 }

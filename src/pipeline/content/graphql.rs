@@ -3,19 +3,18 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, Method, header};
 
 use super::{
     budget::ContentShare,
     read::MAX_BYTES,
     recent_requests::{RecentRequests, RequestParts},
     request_content::RequestContent,
-    rewrite::{KeyedForm, WhyAsSent, describe, has_charset, is_coded, is_utf8, why_as_sent},
+    rewrite::{ContentFields, KeyedForm, WhyAsSent, describe, has_charset, is_coded, is_utf8},
 };
 use crate::{
     field::list,
     graphql::{RequestClass, Uncached},
-    key::describes_content,
     parsing::canonical,
     pipeline::gzip::{is_gzip, unzipped_within},
     route::{GraphqlMedia, GraphqlRule},
@@ -31,13 +30,13 @@ pub(in crate::pipeline) type GraphqlRoute<'a> = (usize, &'a GraphqlRule);
 pub(in crate::pipeline) fn interpret_graphql(
     (route, rule): GraphqlRoute<'_>,
     recent: Option<&RecentRequests>,
-    (method, uri, headers): (&Method, &Uri, &mut HeaderMap),
+    (method, query, headers): (&Method, Option<&str>, &mut HeaderMap),
+    fields: &ContentFields,
     (sent, share): (Bytes, Option<ContentShare>),
 ) -> Arc<RequestContent> {
-    let why = why_as_sent(headers);
-    let content_type = only_content_type(headers).filter(|_| why.is_none());
-    let query = uri.query();
-    let parts = content_type.as_ref().map(|content_type| RequestParts {
+    let why = fields.why_as_sent;
+    let content_type = fields.only_type.as_ref().filter(|_| why.is_none());
+    let parts = content_type.map(|content_type| RequestParts {
         route,
         method: method.as_str(),
         query,
@@ -59,14 +58,6 @@ pub(in crate::pipeline) fn interpret_graphql(
         recent.insert(&parts, content.without_share());
     }
     content
-}
-
-/// Returns `Content-Type` if it is the only field that describes the content, else `None`.
-fn only_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-    let describing = headers.keys().filter(|name| describes_content(name)).count();
-    (describing == 1).then(|| line.clone())
 }
 
 /// Returns the content as it is forwarded, its form, and the resulting class.

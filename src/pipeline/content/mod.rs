@@ -19,4 +19,5 @@ pub(super) use interned::InternedContent;
 pub(super) use read::{MAX_BYTES, ReadOutcome, read};
 pub(crate) use recent_requests::RecentRequests;
 pub(super) use request_content::RequestContent;
+pub(super) use rewrite::ContentFields;
 pub(super) use search::SharedSearch;

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, request::Parts};
 
 use super::{
     budget::ContentShare,
-    rewrite::{KeyedForm, describe, keyed_form},
+    rewrite::{ContentFields, KeyedForm, describe, keyed_form},
 };
 use crate::{
     graphql::RequestClass, key::ContentDigest, purge::planted::PlantedBug, route::ContentForm,
@@ -75,12 +75,13 @@ impl RequestContent {
     pub(in crate::pipeline) fn interpret(
         form: ContentForm,
         (method, headers): (&Method, &mut HeaderMap),
+        fields: &ContentFields,
         (sent, share): (Bytes, Option<ContentShare>),
     ) -> Arc<Self> {
         if PlantedBug::ContentAsSent.is_planted() {
-            return Self::as_sent(form, (method, headers), (sent, share));
+            return Self::as_sent(form, (method, headers), fields, (sent, share));
         }
-        let (bytes, form) = keyed_form(form, headers, sent);
+        let (bytes, form) = keyed_form(form, fields, sent);
         describe(headers, bytes.len());
         Self::new((method, headers), (bytes, form), share)
     }
@@ -102,9 +103,10 @@ impl RequestContent {
     fn as_sent(
         form: ContentForm,
         (method, headers): (&Method, &mut HeaderMap),
+        fields: &ContentFields,
         (sent, share): (Bytes, Option<ContentShare>),
     ) -> Arc<Self> {
-        let (canonical, form) = keyed_form(form, headers, sent.clone());
+        let (canonical, form) = keyed_form(form, fields, sent.clone());
         describe(headers, sent.len());
         let digest = ContentDigest::of(headers, &canonical);
         let method = method.clone();

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     field::list,
+    key::describes_content,
     parsing::{NotCanonical, canonical},
     route::ContentForm,
 };
@@ -33,6 +34,21 @@ pub(in crate::pipeline) enum WhyAsSent {
     Signed,
     /// JSON parsers reject the content, or may read it differently.
     Json(NotCanonical),
+}
+
+/// What the header fields of a request say about its content.
+#[derive(Debug)]
+pub(in crate::pipeline) struct ContentFields {
+    /// Why they forbid changes to the content; `None` if they do not.
+    pub(super) why_as_sent: Option<WhyAsSent>,
+    /// `Content-Type`, if it is the only field that describes the content.
+    pub(super) only_type: Option<HeaderValue>,
+}
+
+impl ContentFields {
+    pub(in crate::pipeline) fn of(headers: &HeaderMap) -> Self {
+        Self { why_as_sent: why_as_sent(headers), only_type: only_content_type(headers) }
+    }
 }
 
 impl KeyedForm {
@@ -66,13 +82,13 @@ impl WhyAsSent {
 /// Returns content in the form in which it is keyed and forwarded, and which form that is.
 pub(in crate::pipeline) fn keyed_form(
     form: ContentForm,
-    headers: &HeaderMap,
+    fields: &ContentFields,
     sent: Bytes,
 ) -> (Bytes, KeyedForm) {
     if form != ContentForm::Json {
         return (sent, KeyedForm::Bytes);
     }
-    match why_as_sent(headers) {
+    match fields.why_as_sent {
         Some(why) => (sent, KeyedForm::NotCanonical(why)),
         None => match canonical(&sent) {
             Ok(text) => (text.into(), KeyedForm::Canonical),
@@ -81,8 +97,16 @@ pub(in crate::pipeline) fn keyed_form(
     }
 }
 
+/// Returns `Content-Type` if it is the only field that describes the content, else `None`.
+fn only_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let describing = headers.keys().filter(|name| describes_content(name)).count();
+    (describing == 1).then(|| line.clone())
+}
+
 /// Returns why the header fields of a request forbid changes to its content; `None` if they do not.
-pub(super) fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
+fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
     if is_coded(headers) {
         return Some(WhyAsSent::Coded);
     }
@@ -146,7 +170,7 @@ mod tests {
         let field = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
-        let headers = fields.iter().map(field).collect();
+        let headers = ContentFields::of(&fields.iter().map(field).collect());
         keyed_form(ContentForm::Json, &headers, Bytes::from_static(content.as_bytes()))
     }
 
@@ -183,7 +207,8 @@ mod tests {
             assert_eq!(form(fields, content), as_sent, "{fields:?}");
         }
         let sent = Bytes::from_static(b"{ }");
-        let as_said = keyed_form(ContentForm::Bytes, &HeaderMap::new(), sent.clone());
+        let fields = ContentFields::of(&HeaderMap::new());
+        let as_said = keyed_form(ContentForm::Bytes, &fields, sent.clone());
         assert_eq!(as_said, (sent, KeyedForm::Bytes));
     }
 

@@ -17,10 +17,11 @@ use crate::{
     key::uri::{PathForm, PathReadings, purge_url::CREDENTIAL_MARK},
     pipeline::{
         config_snapshot::ConfigSnapshot,
-        content::{self, RequestContent},
+        content::ContentFields,
         credentials::{self, IdentityInputs, mask_credentials},
         graphql_request,
         ingress::Ingress,
+        plan_content,
         receive::{self, LookupRequest, RequestAction},
         received_request::ReceivedRequest,
         request_context::RequestSafety,
@@ -72,14 +73,10 @@ impl<'a> PlannedRequest<'a> {
         }
         if let RequestAction::ReadContent(form) = action {
             let (method, uri) = (request.method().clone(), request.uri().clone());
-            let (headers, sent) = (request.headers_mut(), (parsed.content.clone(), None));
-            let content = match config.graphql_route(route) {
-                Some(graphql) => {
-                    let head = (&method, &uri, headers);
-                    content::interpret_graphql(graphql, None, head, sent)
-                }
-                None => RequestContent::interpret(form, (&method, headers), sent),
-            };
+            let fields = ContentFields::of(request.headers());
+            let head = (&method, uri.query(), request.headers_mut());
+            let sent = (parsed.content.clone(), None);
+            let content = plan_content::interpret(config, (route, form), head, &fields, sent);
             let head = ReceivedRequest::of(&request).with_content(&content);
             if let Some(class) = &content.graphql {
                 safety = RequestSafety::of_class(class);

@@ -191,7 +191,8 @@ impl BatchingConnection {
         A: Future<Output = Result<T, fred::error::Error>>,
     {
         let session = self.shared.session().await?;
-        let result = self.shared.with_deadline(command((***session).clone())).await;
+        let reply = Box::pin(command((***session).clone()));
+        let result = self.shared.with_deadline(reply).await;
         self.shared.record(&result);
         result
     }
@@ -297,7 +298,8 @@ impl ConnectionShared {
 
     async fn send_batch(self: &Arc<Self>, session: fred::clients::Client, batch: Vec<PendingGet>) {
         let keys: Vec<Bytes> = batch.iter().map(|get| get.key.clone()).collect();
-        let values = self.with_deadline(session.mget::<Vec<Option<Bytes>>, _>(keys)).await;
+        let reply = Box::pin(session.mget::<Vec<Option<Bytes>>, _>(keys));
+        let values = self.with_deadline(reply).await;
         self.record(&values);
         let mut values = values.map(Vec::into_iter);
         for get in batch {
@@ -309,7 +311,8 @@ impl ConnectionShared {
         }
     }
 
-    /// Awaits a reply until the deadline.
+    /// Awaits a reply until the deadline. The futures of the Redis client take kilobytes, so `reply`
+    /// is boxed by callers for which moving it counts.
     ///
     /// An overloaded thread may notice a timeout although the reply has arrived. So after the
     /// deadline, it first processes pending input.
