@@ -58,8 +58,8 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Maximum number of mutations of one request whose effects are read. Each takes a walk through the
-/// response.
+/// Maximum number of mutations of one request whose effects are read. Reading each effect takes a
+/// pass over the response.
 const MAX_MUTATIONS: usize = 32;
 
 /// The path of a request, its query and its user.
@@ -107,7 +107,7 @@ fn changed(
 ) -> Option<Vec<String>> {
     let rule = route.graphql.as_deref()?;
     if operation.name.is_none() && !rule.purge_by_operation.is_empty() {
-        // The operation may be one of those listed.
+        // The unnamed operation may be one that the route lists.
         return None;
     }
     if let Some(templates) =
