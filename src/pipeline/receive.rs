@@ -218,7 +218,7 @@ fn on_graphql_content(
     let index = if reads(selection.route) {
         selection.index
     } else if config.routes.any_reads_graphql() && !matches!(*method, Method::GET | Method::HEAD) {
-        // A route without a cache that another reading selects does not make the request a write.
+        // An uncached route that another reading selects does not make the request a write.
         config.routes.index_among(method, &ingress.host, readings, reads)?
     } else {
         return None;

@@ -77,8 +77,8 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Compares two requests in the background, unless one of the requesters has logged out, their
-    /// route is compared or was a short time ago, too many comparisons run, or the origin is busy.
+    /// Compares two requests in the background, unless one of the requesters has logged out, the
+    /// route is or was recently compared, too many comparisons run, or the origin is busy.
     pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) -> ComparisonStart {
         let [first, _] = &pair;
         let Some(watch) = first.config.watch(first.route) else { return ComparisonStart::NotNow };
@@ -98,7 +98,7 @@ impl<S: Store> Pipeline<S> {
             pipeline.count_comparison(&pair, verdict.as_ref());
             let [first, _] = &pair;
             match verdict {
-                // Only if the configuration has not changed since, and with it the route.
+                // Quarantines only if no reload has changed the route since the comparison began.
                 Ok(Verdict::Leak(evidence)) if pipeline.is_watched_by(first.route, &watch) => {
                     let name = first.config.route_name(first.route);
                     pipeline.quarantine(name, (&evidence, &first.shown_path()));

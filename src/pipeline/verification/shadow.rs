@@ -53,7 +53,7 @@ struct ShadowRequest {
     lookup: LookupRequest,
     outcome: LookupOutcome,
     flight: ShadowFlight,
-    /// Whether the cache would store the response if the response can be stored.
+    /// Whether the cache would store the response if the response is cacheable.
     is_storing: bool,
     fetch: FetchContext<MemoryStore>,
     figures: Arc<RouteFigures>,
@@ -62,7 +62,7 @@ struct ShadowRequest {
 
 /// The role of a request in the flight that the cache would start.
 enum ShadowFlight {
-    /// The request would fetch, on behalf of all that join until this is dropped.
+    /// The request would fetch, on behalf of all requests that join until this is dropped.
     Leading { _flight: FlightLeader },
     /// The request would share the fetch of another request.
     Following,
@@ -126,7 +126,7 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl ShadowRequest {
-    /// Looks the request up in the shadow store. Takes the fence stamp of what may be stored.
+    /// Looks the request up in the shadow store. Takes the fence stamp for a response to store.
     /// Returns `None` on a route without figures.
     async fn begin<S: Store>(real: &RequestContext<S>, lookup: LookupRequest) -> Option<Self> {
         let (pipeline, config) = (&real.pipeline, &real.config);
