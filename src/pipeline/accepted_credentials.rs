@@ -232,7 +232,7 @@ impl AcceptedCredentials {
         self.credentials.remove(&member.credential).is_some()
     }
 
-    /// Joins the running recheck of credentials, or starts one.
+    /// Joins the recheck of credentials that is running, or starts a recheck.
     pub(super) fn join_recheck(self: &Arc<Self>, scope: AcceptanceKey) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
@@ -263,7 +263,7 @@ impl AcceptedCredentials {
         let (target, ends) = if self.count_denied(member, target, now.1) {
             (target.digest(), member.expires)
         } else {
-            tracing::info!("a credential was denied many targets: it gets nothing from the cache");
+            tracing::info!("a credential was denied too many targets: bypassing the cache for it");
             (EVERY_TARGET, Some(of_all))
         };
         let name = denial_key(member.credential, target);

@@ -336,7 +336,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 
-/// Fails the readers of a body if the task that fills it ends early, so that none waits forever.
+/// Fails the readers of a body if the task that fills it ends early, so that no reader hangs.
 pub(super) struct TeeFailGuard<'a>(pub &'a TeeBody);
 
 impl Drop for TeeFailGuard<'_> {

@@ -14,7 +14,7 @@ use crate::{
 /// Maximum number of keys remembered, 40 bytes each.
 const CAPACITY: usize = 16_384;
 
-/// Maximum backoff, whatever the origin requests.
+/// Maximum backoff, regardless of the `Retry-After`.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 
 /// How long the next refresh is postponed after a refreshed response could not be stored.

@@ -132,7 +132,7 @@ impl CacheabilityCheck<'_> {
     }
 
     /// Returns whether members of a shared partition may get different responses for their
-    /// credentials. `false` in the partition of one user.
+    /// credentials. Always `false` in the partition of one user.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {

@@ -148,7 +148,7 @@ impl ConfigSnapshot {
         Some((index, self.route(index).graphql.as_deref()?))
     }
 
-    /// Returns all routes in order, with the one for unmatched requests at the end.
+    /// Returns all routes in order, with the route for unmatched requests at the end.
     pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.routes().iter().chain([self.routes.unmatched()]).map(AsRef::as_ref)
     }

@@ -44,7 +44,7 @@ impl<'a> IdentityInputs<'a> {
     }
 }
 
-/// The requester's credentials and partition, as far as the route needs them.
+/// The requester's credentials and partition, to the extent that the route needs them.
 #[derive(Debug, Clone)]
 pub(super) struct RequestIdentity {
     /// Credentials that are not part of the partition, but restrict caching.

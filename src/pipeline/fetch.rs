@@ -545,7 +545,7 @@ enum SharedTierResult {
 pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
-    /// Whether the response confirms the stored one.
+    /// Whether the response confirms the stored response.
     is_validation: bool,
 }
 

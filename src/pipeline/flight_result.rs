@@ -65,7 +65,7 @@ pub(super) enum FailureCause {
 pub(super) enum Retry {
     /// One follower retries.
     Once,
-    /// Nobody retries.
+    /// No follower retries.
     No,
 }
 

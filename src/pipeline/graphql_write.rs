@@ -121,7 +121,7 @@ fn changed(
     let entities = Entities::of(response);
     match rule.purge_by_response {
         PurgeByResponse::Nothing => Some(Vec::new()),
-        // If a response has types but no objects, the types are those of results that wrap others.
+        // If a response has types but no objects, the types belong to results that wrap objects.
         _ if entities.objects.is_empty() => None,
         PurgeByResponse::Objects => Some(entities.object_tags().collect()),
         PurgeByResponse::Types => {

@@ -27,7 +27,7 @@ pub(super) struct HeadKey {
 
 /// Heads of frequent hits in one form, for the current second.
 ///
-/// Building a head costs several times as much as copying one. Values that belong to one thread
+/// Building a head costs several times as much as copying a head. Values that belong to one thread
 /// have no reference count on a shared cache line.
 pub(super) struct HeadCache<T> {
     slots: Vec<Option<(HeadKey, T)>>,

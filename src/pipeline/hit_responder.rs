@@ -1,5 +1,5 @@
-//! Responds to hits at once: requests that repeat one header section, and find a fresh response in
-//! memory.
+//! Responds immediately to hits: requests that repeat one header section and find a fresh response
+//! in memory.
 //!
 //! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
 //! plain hit is declined before it has an effect.

@@ -49,7 +49,7 @@ pub(super) enum PurgeOutcome {
     NotNeeded,
     /// The purge is in the log, and takes effect as any appended purge does.
     Appended(PurgeReceipt),
-    /// The purge applies on this node, and is sent to others as soon as possible.
+    /// The purge applies on this node, and is sent to the other nodes as soon as possible.
     LocalOnly,
 }
 

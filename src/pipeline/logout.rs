@@ -45,7 +45,7 @@ fn credential_selector(member: &PartitionMember) -> Selector {
 }
 
 /// Returns a member for each combination of the credentials. If there are many credentials, returns
-/// one member for all together and one for each.
+/// one member for all credentials together and one for each credential.
 fn logins(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
     let pieces = credentials::login_credentials(config, inputs);
     let count = pieces.len();

@@ -92,8 +92,8 @@ impl LookupCriteria<'_> {
                 .is_some_and(|language| vary::ties_with_earlier_language(self.headers, language))
     }
 
-    /// Returns whether the selecting fields include those of the route. Responses stored before a
-    /// reload may lack some.
+    /// Returns whether the selecting fields include the route's fields. Responses stored before a
+    /// reload may lack some of them.
     fn is_covered_by(&self, set: &VarySet) -> bool {
         self.vary.headers.iter().all(|name| set.contains(name))
     }
@@ -241,7 +241,7 @@ async fn by_language<S: Store>(
     let Some(known) = known else { return latest };
     let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
     let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
-    // Another response may have taken the place of the one that was fetched for these preferences.
+    // Another response may have replaced the response that was fetched for these preferences.
     let is_favourite = |found: &KeyedResponse| {
         found.1.fields().first("content-language").is_some_and(|it| *it == *favourite)
     };

@@ -150,7 +150,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Returns the request as a `GET`, whatever the client's method.
+/// Returns the request as a `GET`, regardless of the client's method.
 fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     if request.method == Method::GET {
         return Arc::clone(request);

@@ -173,7 +173,7 @@ pub(super) struct PayloadRequest<'a> {
     pub config: &'a Arc<ConfigSnapshot>,
     pub route: usize,
     pub request: &'a Arc<Parts>,
-    /// The user to whom the response belongs; `None` if there is none.
+    /// The user to whom the response belongs; `None` if it belongs to no user.
     pub user: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! Rate limit for purges that clients can trigger at will: one a second for each subject.
+//! Rate limit for purges that clients can trigger at will: one purge a second for each subject.
 //!
 //! A write without a response purges like a success, and a refused credential is published to all
 //! nodes. Clients can cause such purges by disconnecting or by repeating requests, and must not
@@ -44,7 +44,7 @@ pub(super) enum PurgeSlot {
     /// The purge is written at this time. The caller then calls [`PurgeRate::begin_window`] and
     /// writes it.
     At(Instant),
-    /// The purge is merged into one that is already scheduled.
+    /// The purge is merged into a purge that is already scheduled.
     Merged,
 }
 

@@ -109,8 +109,8 @@ impl RecentFailures {
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
-    /// Returns whether a background fetch may start now. During an outage, only one may start per
-    /// probe interval.
+    /// Returns whether a background fetch may start now. During an outage, only one fetch may start
+    /// per probe interval.
     pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();

@@ -91,7 +91,7 @@ impl RequestSafety {
         (!is_read && is_write) || route.is_logout(method)
     }
 
-    /// Returns the mutations in a GraphQL request, as far as they are known.
+    /// Returns the mutations in a GraphQL request; empty if they are not known.
     pub(super) fn written(&self) -> &[WrittenOperation] {
         match self {
             Self::Write(written) => written,

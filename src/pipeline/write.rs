@@ -51,7 +51,7 @@ enum WriteResult {
 struct WriteTask<S> {
     context: RequestContext<S>,
     start: WriteStart,
-    /// The progress of the request's body; `None` if it has none.
+    /// The progress of the request's body; `None` if the request has no body.
     upload: Option<Arc<UploadProgress>>,
     _running: WriteGuard,
 }

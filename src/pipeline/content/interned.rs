@@ -12,7 +12,7 @@ use crate::key::ContentDigest;
 
 /// The content of waiting requests, by digest.
 ///
-/// A thousand requests with the same content take the memory of one.
+/// A thousand requests with the same content take the memory of one request.
 #[derive(Debug, Default)]
 pub(crate) struct InternedContent(Mutex<KnownContent>);
 

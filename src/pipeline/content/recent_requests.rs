@@ -1,4 +1,4 @@
-//! A cache of recently read GraphQL requests, so that repeated ones with the same bytes are not
+//! A cache of recently read GraphQL requests, so that repeated requests with the same bytes are not
 //! read again.
 
 use std::{hash::Hash, sync::Arc};

@@ -26,8 +26,7 @@ pub struct Explanation {
     /// The stored response; `None` if nothing is stored, or without a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<ExplainedStored>,
-    /// The last purge that selects the response; `None` if there is none, or without a running
-    /// node.
+    /// The last purge that selects the response; `None` without such a purge or a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged: Option<ExplainedPurge>,
     /// How the given response is handled; `None` if none was given or the cache is not used.

@@ -68,7 +68,7 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Removes fetches that have waited too long. Returns when none are left.
+    /// Removes fetches that have waited too long. Returns when no fetches are left.
     async fn sweep_fetches(self: Arc<Self>) {
         let mut are_any_left = true;
         while are_any_left {
@@ -146,8 +146,8 @@ impl<S: Store> Pipeline<S> {
         Ok(Verdict::Volatile)
     }
 
-    /// Adds a response to the comparison. A long one is read on another thread, so that it delays
-    /// no other request.
+    /// Adds a response to the comparison. A long response is read on another thread, so that it
+    /// delays no other request.
     async fn add_response(
         &self,
         mut comparison: RequesterComparison,

@@ -19,7 +19,7 @@ use crate::{
 /// The name of the shared value in Redis.
 const VALUE: &str = "quarantine";
 
-/// Interval at which a node compares its state with the shared one.
+/// Interval at which a node compares its state with the shared state.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Maximum time between two attempts to read the shared state while it cannot be read.
@@ -85,7 +85,7 @@ impl<S: Store> Pipeline<S> {
         Ok(receipt)
     }
 
-    /// Merges this node's state and the shared one, in both directions.
+    /// Merges this node's state and the shared state, in both directions.
     async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
         let shared = self.log.fleet_value(VALUE).await?;
         let read = shared.map_or_else(

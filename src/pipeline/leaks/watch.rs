@@ -32,7 +32,7 @@ pub(crate) struct RouteSampler {
     /// Number of hits with credentials since the last sample.
     hits: AtomicU64,
     interval: AtomicU64,
-    /// A part of the digest of the target on which a sampled hit waits; 0 if none waits.
+    /// A part of the digest of the target on which a sampled hit waits; 0 if no hit waits.
     waiting_for: AtomicU64,
     pace: Mutex<Pace>,
 }

@@ -77,8 +77,8 @@ struct LiveResponse {
     /// The time until the response's head arrived.
     latency: Duration,
     times: FetchTimes,
-    /// The terms on which the response would be stored, or why not; `None` if the cache would not
-    /// try.
+    /// The terms on which the response would be stored, or why it would not be; `None` if the cache
+    /// would not try to store it.
     terms: Option<Result<StoreDecision, Reason>>,
 }
 
@@ -193,7 +193,7 @@ impl ShadowRequest {
     }
 
     /// Counts the request, compares the response that the cache would have served, and stores the
-    /// one that it would have stored.
+    /// response that the cache would have stored.
     async fn settle(self, live: LiveResponse, end: ObservedEnd) {
         self.figures.note_request(&self.would_be(&live, end.length));
         match &self.flight {
@@ -217,7 +217,7 @@ impl ShadowRequest {
     }
 
     /// Returns the stored response that the cache would have served without the origin; `None` if
-    /// there is none.
+    /// the cache would have needed the origin.
     fn would_serve(&self) -> Option<&Arc<StoredResponse>> {
         match &self.outcome {
             LookupOutcome::Fresh(stored) | LookupOutcome::Stale(stored, _) => {
