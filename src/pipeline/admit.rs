@@ -105,7 +105,7 @@ pub(super) async fn admit<S: Store>(
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
-/// Drafts the stored response from its head, and adds it to the variants of its target.
+/// Drafts the response to store from its head, and adds the draft to the variants of its target.
 ///
 /// Adds the route's fields to the `Vary` of the head.
 async fn draft<S: Store>(
@@ -117,7 +117,7 @@ async fn draft<S: Store>(
     let (key, variant) = match selecting_fields(context, head).await {
         Some((selection, values)) => {
             let key = context.target.variant(&values);
-            // Before publishing, since followers that want another variant look up what selects it.
+            // Before publishing, since followers that want another variant look it up in the index.
             list_variant(context, &selection, &key).await;
             let set = selection.set.clone();
             (key, Some((selection, (set, values))))
@@ -152,7 +152,7 @@ pub(super) async fn store_complete<S: Store>(
     (put == PutOutcome::Stored).then_some(response)
 }
 
-/// Moves the body from the origin to its readers. Stores it once it is complete.
+/// Moves the body from the origin to its readers. Stores the body once it is complete.
 ///
 /// The entry is stored before the last byte is delivered, so that a client that has read the
 /// response finds it stored. Slow tag extraction does not delay the readers.

@@ -1,4 +1,4 @@
-//! Coded forms of stored responses: each is made once, by the first request for it.
+//! Coded forms of stored responses. Each form is encoded once, for the first request that gets it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -57,7 +57,7 @@ impl<S: Store> Pipeline<S> {
         };
         let key = CacheKey::from_text(stored.key_text());
         let encoding = Encoding { key, content: stored.forms.content(), coding };
-        // Forms are kept in memory only. Other responses would be encoded for each request.
+        // Only a response in memory can keep its form, so no other response is encoded.
         let known = self.response_in_memory(&encoding)?;
         if let Some(form) = known.forms.get(coding) {
             leader.publish(form);

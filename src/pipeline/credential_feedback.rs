@@ -178,8 +178,8 @@ async fn is_accepted_anywhere<S: Store>(
             .await)
 }
 
-/// Publishes a refusal on a route without members. It ends the acceptance of the credentials on
-/// routes with members.
+/// Publishes a refusal on a route without members. The refusal ends the acceptance of the
+/// credentials on routes with members.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     (config, inputs): (&ConfigSnapshot, &IdentityInputs<'_>),

@@ -305,7 +305,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// Returns the head of a hit on a complete response. It stays the same for a second.
+    /// Returns the head of a hit on a complete response. The head stays the same for a second.
     fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
         HEADS.with_borrow_mut(|heads| {
             let key = self.head_key(form);
@@ -454,8 +454,8 @@ impl Responder<'_> {
         }
     }
 
-    /// Evaluates the client's conditions. If it has a current copy in another coding that it accepts,
-    /// the `304` carries the tag of that copy.
+    /// Evaluates the client's conditions. If the client has a current copy in another coding that
+    /// it accepts, the `304` carries the tag of that copy.
     fn evaluate_precondition(
         &self,
         status: StatusCode,

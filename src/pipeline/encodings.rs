@@ -27,7 +27,7 @@ const MAX_ENCODINGS: usize = 64;
 /// The encodings in progress, by content and coding.
 pub(super) struct Encodings {
     listed: Listed,
-    /// Large bodies are encoded one at a time, so that requests keep the other cores.
+    /// Large bodies are encoded one at a time, so that other requests can use the remaining cores.
     turns: Arc<Semaphore>,
 }
 

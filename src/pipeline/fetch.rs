@@ -55,7 +55,7 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it, without conditions. Sending takes it out.
+    /// The request as the origin receives it, without conditions; empty once it has been sent.
     pub origin_request: OriginRequest,
     /// The recheck of the credentials, if there is one. It ends when the response arrives.
     pub recheck: Option<Recheck>,
@@ -168,7 +168,7 @@ impl<S: Store> OriginFetch<S> {
             match result {
                 LeaseResult::Stored => match self.find_in_shared_tier().await {
                     SharedTierResult::Reused(reused) => return ClaimResult::Reused(reused),
-                    // The other node stored another variant: claim this one.
+                    // The other node stored another variant: claim the requested variant.
                     SharedTierResult::Missing(key)
                         if key != self.context.key && self.stored.is_none() =>
                     {
@@ -414,7 +414,7 @@ impl<S: Store> OriginFetch<S> {
         (inspected.map(|tags| Some((share, tags))), response)
     }
 
-    /// Reserves memory for the body. Background requests wait for it.
+    /// Reserves memory for the body. Background requests wait until there is memory.
     async fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
         match self.requester {
             Requester::Client => self.context.reserve(response),

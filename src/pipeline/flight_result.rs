@@ -38,7 +38,7 @@ pub(super) enum FlightResult {
 #[derive(Clone)]
 pub(super) struct FetchFailure {
     pub cause: FailureCause,
-    /// How the origin failed. It decides whether a stale response may be served.
+    /// How the origin failed, which decides whether a stale response may be served.
     pub outage: Outage,
     /// The error response, if it may be shared.
     pub response: Option<Arc<StreamingResponse>>,

@@ -38,8 +38,8 @@ use crate::{
 const ACKNOWLEDGE_TIMEOUT: AckTimeout =
     AckTimeout { live: Duration::from_millis(500), lost: Duration::from_millis(25) };
 
-/// How long the response to a write waits for the log itself. It is short, so that clients hardly
-/// notice if Redis hangs.
+/// How long the response to a write waits for the log itself. The time is short, so that clients
+/// hardly notice if Redis hangs.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// The outcome of a write's purge.
@@ -156,8 +156,8 @@ fn urls(
     selectors
 }
 
-/// Returns the selector of all responses of a route, or only of the writing user's if the route
-/// separates users.
+/// Returns the selector of all responses of a route. If the route separates users, it selects only
+/// the writing user's responses.
 fn all_of_route(config: &ConfigSnapshot, route: &Route, inputs: &IdentityInputs<'_>) -> Selector {
     let of_route = Selector::Route(Box::from(&*route.name));
     match credentials::owner(config, route, inputs).filter(|_| !route.writes_for_everyone) {

@@ -57,7 +57,7 @@ pub(super) enum ForcedStaleness {
 /// The criteria of a lookup in addition to the key.
 #[derive(Clone, Copy)]
 pub(super) struct LookupCriteria<'a> {
-    /// What the route adds to `Vary`.
+    /// The fields and cookies that the route adds to `Vary`.
     pub vary: &'a AddedVary,
     pub headers: &'a HeaderMap,
     /// Which fields are present.

@@ -245,7 +245,7 @@ fn reason_of_quarantine(
 }
 
 /// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the
-/// given route if it is not GraphQL. Fails with what to do instead.
+/// given route if it is not GraphQL. Fails with the action to take instead.
 fn on_graphql_route<'a>(
     config: &'a ConfigSnapshot,
     (index, route): (usize, &'a Route),

@@ -183,7 +183,7 @@ impl Representation<'_> {
         self.coded.map_or_else(|| self.stored.body(), |coded| coded.bytes.clone())
     }
 
-    /// Returns the body, without a reference to it.
+    /// Returns the body as borrowed bytes.
     pub(super) fn body_bytes(&self) -> &[u8] {
         self.coded.map_or_else(|| self.stored.body_bytes(), |coded| &coded.bytes)
     }

@@ -1,8 +1,8 @@
 //! Write-through: stores the response to a write as the response to a `GET` of the same target.
 //!
-//! Concurrent writes make this unsafe. Another write may reach the origin after this one, and its
-//! purge may be made before this write's response arrives. No later record would then show that
-//! this representation is old, because its fence is after both writes.
+//! Concurrent writes make write-through unsafe. Another write may reach the origin after this one,
+//! and its purge may be made before this write's response arrives. No later record would then show
+//! that this representation is old, because its fence is after both writes.
 //!
 //! The response is therefore stored only if the write's own purge is the *only* record since the
 //! origin request that may select it. Records before the response are looked up in the purge table,

@@ -60,8 +60,8 @@ impl LeakDetector {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    /// Adds a fetch. Returns the request of the previous fetch if it differs and has to be
-    /// compared, and whether [`Self::sweep`] has to be called once a second from now on.
+    /// Adds a fetch. Returns the request of the previous fetch if their responses differ and have
+    /// to be compared, and whether [`Self::sweep`] has to be called once a second from now on.
     pub(super) fn add_fetch(
         &self,
         key: u128,

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 const FIRST_INTERVAL: u64 = 64;
 const MAX_DOUBLINGS: u32 = 10;
 
-/// Maximum number of doublings after samples waited in vain. It is below [`MAX_DOUBLINGS`], since
-/// the route may get more requesters.
+/// Maximum number of doublings after samples waited in vain. Smaller than [`MAX_DOUBLINGS`],
+/// because a second requester may appear.
 const MAX_DOUBLINGS_ALONE: u32 = 6;
 
 /// Number of hits by the same requester after which a sample stops waiting.
@@ -97,7 +97,7 @@ impl RouteSampler {
         true
     }
 
-    /// Ends the wait.
+    /// Ends the wait for another requester, and starts to count hits again.
     pub(super) fn stop_waiting(&self) {
         self.reset(&mut self.pace.lock());
     }

@@ -134,7 +134,7 @@ impl ShadowOutcome {
         Self { saved: Some((bytes, time)), ..self }
     }
 
-    /// Returns the same result for a request that would have shared the fetch of another.
+    /// Returns the same result for a request that would have shared the fetch of another request.
     pub(super) fn collapsed(self) -> Self {
         Self { is_collapsed: true, ..self }
     }

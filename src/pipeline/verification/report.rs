@@ -67,7 +67,7 @@ struct RouteReport {
     advice: Vec<String>,
 }
 
-/// What the cache would have saved the origin.
+/// The bytes and the time that the cache would have saved.
 #[derive(Debug, Clone, Serialize)]
 struct Saved {
     requests: u64,
