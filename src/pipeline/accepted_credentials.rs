@@ -1,10 +1,10 @@
 //! Accepted credentials: the credentials that the origin recently accepted, by route.
 //!
 //! A stored response behind a login is served only to credentials that the origin itself accepted:
-//! it responded with a 2xx to a safe request on the same route, within the last `recheck`. Like a
-//! stored response, an acceptance is kept with the fence stamp taken before the origin request. A
-//! logout, or a `401` seen by any node, ends it through a record of the purge log. An origin
-//! response that was in flight before that record cannot restore it.
+//! the origin responded with a 2xx to a safe request on the same route, within the last `recheck`.
+//! Like a stored response, an acceptance has the fence stamp taken before the origin request. A
+//! logout, or a `401` seen by any node, ends the acceptance through a record of the purge log. An
+//! origin response that was in flight before that record cannot restore the acceptance.
 
 pub(super) mod fleet;
 
@@ -29,8 +29,8 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Maximum number of acceptances remembered, about 150 bytes each. A dropped one costs an origin
-/// request.
+/// Maximum number of acceptances remembered, about 150 bytes each. A dropped acceptance costs an
+/// origin request.
 const CAPACITY: usize = 1 << 17;
 
 /// Maximum number of denied targets remembered, 48 bytes each.
@@ -41,13 +41,13 @@ const DENIAL_CAPACITY: usize = 1 << 16;
 /// denial is a record of the purge log, and a client must not be able to fill the log.
 const MAX_DENIALS_PER_CREDENTIAL: u32 = 256;
 
-/// Stands for all targets of a credential in the name of a denial.
+/// The target in the name of a denial that stands for all targets of a credential.
 const EVERY_TARGET: u128 = 0;
 
 /// How long a denial is remembered for credentials that do not expire.
 const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
-/// The key of an acceptance: credentials, the partition of which they are a member, and the route.
+/// The key of an acceptance: the credentials, their partition and the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AcceptanceKey {
     credential: u128,
@@ -84,28 +84,28 @@ struct Acceptance {
 /// The credentials that the origin accepted, and the targets that it denied to credentials.
 pub(super) struct AcceptedCredentials {
     acceptances: Cache<AcceptanceKey, Arc<Acceptance>>,
-    /// Credentials that the origin is checking. Other requests with them wait.
+    /// The credentials that the origin is checking. Other requests with these credentials wait.
     rechecks: Mutex<HashMap<AcceptanceKey, watch::Receiver<()>>>,
     /// The denials of targets to credentials, by [`denial_key`].
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
-    /// The targets that were lately denied to a credential.
+    /// The number of recently denied targets, by credential.
     denied_targets: Cache<u128, DeniedTargets>,
-    /// Credentials that were accepted on any route and not refused since.
+    /// The credentials that were accepted on any route and not refused since.
     credentials: Cache<u128, ()>,
 }
 
-/// A target that the origin denies to a credential. Both times are by the monotonic clock.
+/// The denial of a target to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// When the origin last denied it. Responses to earlier origin requests do not lift the denial.
+    /// When the origin last denied the target. Responses to earlier requests keep the denial.
     since: Timestamp,
     until: Timestamp,
-    /// Whether it is in the purge log, so that every node knows it.
+    /// Whether the denial is in the purge log, through which every node receives it.
     is_published: bool,
 }
 
-/// How many targets were denied to a credential since a time by the monotonic clock.
+/// The number of targets denied to a credential since a time by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct DeniedTargets {
     since: Timestamp,
@@ -120,8 +120,8 @@ impl Denial {
         Self { since: steady, until: steady.saturating_add(left), is_published: true }
     }
 
-    /// Returns whether every node knows this denial, and it ends at most half a retention before
-    /// `renewed`. Then `renewed` need not be published.
+    /// Returns whether this denial is published and ends at most half a retention before `renewed`.
+    /// Then `renewed` need not be published.
     fn covers(&self, renewed: &Self) -> bool {
         let latest = self.until.saturating_add(DENIAL_RETENTION / 2);
         self.is_published && self.until > renewed.since && renewed.until <= latest
@@ -136,7 +136,7 @@ pub(super) enum RecheckRole {
     Follower(watch::Receiver<()>),
 }
 
-/// The right to recheck credentials. Waiting requests continue when it is dropped.
+/// The permit to recheck credentials. When it is dropped, requests that wait for it continue.
 pub(super) struct RecheckLeader {
     accepted: Arc<AcceptedCredentials>,
     scope: AcceptanceKey,
@@ -159,7 +159,7 @@ impl Recheck {
         Self(Some(leader))
     }
 
-    /// Creates a recheck for one request.
+    /// Creates a recheck for which no other request waits.
     pub(super) fn alone() -> Self {
         Self(None)
     }
@@ -205,7 +205,7 @@ impl AcceptedCredentials {
     /// Records that the origin accepted credentials in a request sent at `at` (monotonic clock)
     /// under `stamp`.
     ///
-    /// Returns the time since the previous acceptance; `None` if a later one is recorded.
+    /// Returns the time since the previous acceptance; `None` if a later acceptance is recorded.
     pub(super) fn accept(
         &self,
         scope: AcceptanceKey,
@@ -232,7 +232,7 @@ impl AcceptedCredentials {
         self.credentials.remove(&member.credential).is_some()
     }
 
-    /// Joins the running recheck of credentials, or starts one.
+    /// Joins the recheck of credentials that is running, or starts a recheck.
     pub(super) fn join_recheck(self: &Arc<Self>, scope: AcceptanceKey) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
@@ -244,10 +244,10 @@ impl AcceptedCredentials {
     }
 
     /// Records that the origin denied a target to a member. The denial lasts until the credentials
-    /// expire, else for an hour.
+    /// expire, or for an hour if they do not expire.
     ///
-    /// Returns the name to publish in the purge log; `None` if other nodes know the denial, or if it
-    /// may not be published.
+    /// Returns the name to publish in the purge log; `None` if the name is already published or
+    /// must not be published.
     pub(super) fn deny(
         &self,
         member: &PartitionMember,
@@ -263,7 +263,7 @@ impl AcceptedCredentials {
         let (target, ends) = if self.count_denied(member, target, now.1) {
             (target.digest(), member.expires)
         } else {
-            tracing::info!("a credential was denied many targets: it gets nothing from the cache");
+            tracing::info!("a credential was denied too many targets: bypassing the cache for it");
             (EVERY_TARGET, Some(of_all))
         };
         let name = denial_key(member.credential, target);
@@ -276,8 +276,8 @@ impl AcceptedCredentials {
         may_publish.then(|| format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())))
     }
 
-    /// Counts a target that is denied to a member now. Returns whether the member may have as many
-    /// denials.
+    /// Counts a target that the origin denies to a member now. Returns whether the member's denials
+    /// are still within the limit.
     fn count_denied(&self, member: &PartitionMember, target: &CacheKey, now: Timestamp) -> bool {
         let is_recent =
             |denied: &DeniedTargets| now.saturating_since(denied.since) < DENIAL_RETENTION;
@@ -288,8 +288,8 @@ impl AcceptedCredentials {
         denied.count <= MAX_DENIALS_PER_CREDENTIAL
     }
 
-    /// Returns whether a known denial covers a new one until `ends`, and then records that the origin
-    /// denied the target again.
+    /// Returns whether a recorded denial covers a new denial until `ends`. If so, renews the time
+    /// of the recorded denial.
     fn is_covered(&self, name: u128, ends: Option<Timestamp>, now: (Timestamp, Timestamp)) -> bool {
         let renewed = Denial::until(ends, now);
         let known = self.denials.get(&name).filter(|known: &Denial| known.covers(&renewed));
@@ -320,7 +320,7 @@ impl AcceptedCredentials {
         self.has_denials.store(true, Ordering::Release);
     }
 
-    /// Removes a denial if the origin accepted these credentials in a request sent after it.
+    /// Removes a denial if the origin accepted the credentials in a request sent after the denial.
     pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// A time by both clocks.
+    /// Returns a time by the wall clock and by the monotonic clock.
     fn at(seconds: u64) -> (Timestamp, Timestamp) {
         (Timestamp::from_seconds(seconds), Timestamp::from_seconds(seconds))
     }
@@ -456,7 +456,7 @@ mod tests {
             assert_eq!(node.deny(&member, &other, at(100), true), None, "all are denied");
             assert!(!node.is_denied(&member, &target(u32::MAX - 1), at(3700).1));
         }
-        // Some identities never change.
+        // Some credentials do not expire.
         here.deny(&member, &target(0), at(3700), true);
         assert!(!here.is_denied(&member, &target(u32::MAX - 1), at(3701).1), "counted afresh");
     }

@@ -34,7 +34,7 @@ pub(super) struct Admission<S> {
     pub terms: StoreDecision,
     /// The memory reserved for the response's body.
     pub share: BudgetShare,
-    /// The tags in its body, if that has been read.
+    /// The tags in the response's body; empty if the body has not been read.
     pub tags: Vec<String>,
     /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
@@ -42,7 +42,7 @@ pub(super) struct Admission<S> {
 
 /// A response that is being stored, as one requester receives it.
 pub(super) struct TeedResponse {
-    /// The part that all readers share.
+    /// The parts of the response that all readers share.
     pub streaming: Arc<StreamingResponse>,
     /// The complete header section, including fields for this requester only.
     pub headers: HeaderMap,
@@ -105,7 +105,7 @@ pub(super) async fn admit<S: Store>(
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
-/// Drafts the stored response from its head, and adds it to the variants of its target.
+/// Drafts the response to store from its head, and adds the draft to the variants of its target.
 ///
 /// Adds the route's fields to the `Vary` of the head.
 async fn draft<S: Store>(
@@ -117,7 +117,7 @@ async fn draft<S: Store>(
     let (key, variant) = match selecting_fields(context, head).await {
         Some((selection, values)) => {
             let key = context.target.variant(&values);
-            // Before publishing, since followers that want another variant look up what selects it.
+            // Before publishing, since followers that want another variant look it up in the index.
             list_variant(context, &selection, &key).await;
             let set = selection.set.clone();
             (key, Some((selection, (set, values))))
@@ -139,7 +139,7 @@ async fn draft<S: Store>(
     (draft, variant)
 }
 
-/// Stores a response that is already complete. Returns it if it can be looked up, else `None`.
+/// Stores a complete response. Returns the stored response; `None` if no lookup can find it.
 pub(super) async fn store_complete<S: Store>(
     context: &FetchContext<S>,
     terms: &StoreDecision,
@@ -152,7 +152,7 @@ pub(super) async fn store_complete<S: Store>(
     (put == PutOutcome::Stored).then_some(response)
 }
 
-/// Moves the body from the origin to its readers. Stores it once it is complete.
+/// Moves the body from the origin to its readers. Stores the body once it is complete.
 ///
 /// The entry is stored before the last byte is delivered, so that a client that has read the
 /// response finds it stored. Slow tag extraction does not delay the readers.
@@ -198,8 +198,8 @@ async fn pump<S: Store>(
 }
 
 impl<S: Store> FetchContext<S> {
-    /// Returns whether a body of this length may be stored. An announced length was checked before
-    /// the first byte.
+    /// Returns whether a body of this length may be stored. A body with an announced length may,
+    /// because the length was checked before the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
         let may = tee.has_known_length()
             || length <= SMALL_BODY
@@ -326,7 +326,7 @@ async fn list_variant<S: Store>(
     }
 }
 
-/// Adds tags from the body to those from the head. Fails if there are then too many.
+/// Adds tags from the body to the tags from the head. Fails if the response then has too many tags.
 fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadError> {
     if !further.is_empty() {
         tags.extend(further);
@@ -336,7 +336,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 
-/// Fails the readers of a body if the task that fills it ends early, so that none waits forever.
+/// Fails the readers of a body if the task that fills it ends early, so that no reader hangs.
 pub(super) struct TeeFailGuard<'a>(pub &'a TeeBody);
 
 impl Drop for TeeFailGuard<'_> {
@@ -347,8 +347,8 @@ impl Drop for TeeFailGuard<'_> {
 
 /// Returns the selecting fields of a response and the request's values for them.
 ///
-/// The fields are those in the response's `Vary` and the route's `vary`. If there are none, they
-/// are those that other responses of the target recently named.
+/// Uses the fields in the response's `Vary` and the route's `vary`. If there are none, uses the
+/// fields by which recent responses of the target vary; `None` if the target has no variants.
 async fn selecting_fields<S: Store>(
     context: &FetchContext<S>,
     response: &HeaderMap,
@@ -380,7 +380,7 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
     Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
-/// Returns the fields that currently select among the variants of a target; `None` if it has none.
+/// Returns the fields that currently select among a target's variants; `None` without variants.
 async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySelection> {
     let store = &context.pipeline.store;
     let known = match store.peek(&context.target) {

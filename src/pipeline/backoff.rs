@@ -14,14 +14,14 @@ use crate::{
 /// Maximum number of keys remembered, 40 bytes each.
 const CAPACITY: usize = 16_384;
 
-/// Maximum backoff, whatever the origin requests.
+/// Maximum backoff, regardless of the `Retry-After`.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 
-/// How long the next refresh is postponed if one could not be stored.
+/// How long the next refresh is postponed after a refreshed response could not be stored.
 const POSTPONED: Duration = Duration::from_secs(10);
 
-/// Keys that are not refreshed for a while: after `Retry-After` on an error, or after a refresh
-/// that could not be stored.
+/// Keys that are not refreshed for a while: after an error with `Retry-After`, or after a refreshed
+/// response that could not be stored.
 pub(super) struct Backoff {
     until: Cache<u128, Timestamp>,
     postponed: Cache<u128, Timestamp>,
@@ -41,7 +41,7 @@ impl Backoff {
         }
     }
 
-    /// Records that a refresh could not be stored, because it was too large or there was no memory.
+    /// Records that a refreshed response could not be stored: it was too large, or memory was full.
     pub(super) fn postpone(&self, key: &CacheKey, now: Timestamp) {
         self.postponed.insert(key.digest(), now.saturating_add(POSTPONED));
     }

@@ -30,7 +30,7 @@ pub(crate) struct DeliveredBody {
 
 /// The source of a body.
 ///
-/// Large variants are boxed, because every response moves one through several functions.
+/// Large variants are boxed, because every response is moved through several functions.
 pub(crate) enum BodyContent {
     Empty,
     /// A complete body.
@@ -88,9 +88,9 @@ impl DeliveredBody {
             BodyContent::Range(part) => {
                 Pin::new(part).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
-            // Drops the cause. Otherwise hyper would reset the client's stream with the code of the
-            // origin's reset, and some codes say that the request was not processed (RFC 9113
-            // §8.7).
+            // Drops the error's cause. Otherwise hyper would reset the client's stream with the
+            // code of the origin's reset, and some codes say that the request was not processed
+            // (RFC 9113 §8.7).
             BodyContent::Origin(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| TruncatedBody.into())))

@@ -56,8 +56,8 @@ pub(super) struct CacheabilityCheck<'a> {
 pub(super) type BodyLengths = (Option<u64>, u64);
 
 impl CacheabilityCheck<'_> {
-    /// Returns the terms on which a response is stored, or why it is not. A refusal because of the
-    /// body includes its cause.
+    /// Returns the terms on which a response is stored, or why it is not stored. If the body is the
+    /// reason, the refusal includes the error.
     pub(super) fn decide(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -132,7 +132,7 @@ impl CacheabilityCheck<'_> {
     }
 
     /// Returns whether members of a shared partition may get different responses for their
-    /// credentials. `false` in the partition of one user.
+    /// credentials. Always `false` in the partition of one user.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {

@@ -1,4 +1,4 @@
-//! Clocks, from which the pure modules get the current time.
+//! The clocks of a node: those of the system, or those that a test sets.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Coded forms of stored responses: each is made once, by the first request for it.
+//! Coded forms of stored responses. Each form is encoded once, for the first request that gets it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,7 +30,7 @@ impl<S: Store> RequestContext<S> {
     /// Returns the coded form in which this request gets a stored response; `None` if it gets the
     /// response as it is stored.
     ///
-    /// The first request for a form makes it, and others wait a moment for it.
+    /// The first request for a form encodes it, and other requests wait briefly for the result.
     pub(super) async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
         let route = self.config.route(self.route);
         let request = FormRequest::of(route, &self.request.headers, self.presence);
@@ -57,7 +57,7 @@ impl<S: Store> Pipeline<S> {
         };
         let key = CacheKey::from_text(stored.key_text());
         let encoding = Encoding { key, content: stored.forms.content(), coding };
-        // Forms live in memory only: those of a response that is not there would be made each time.
+        // Only a response in memory can keep its form, so no other response is encoded.
         let known = self.response_in_memory(&encoding)?;
         if let Some(form) = known.forms.get(coding) {
             leader.publish(form);
@@ -71,8 +71,8 @@ impl<S: Store> Pipeline<S> {
         follower.form().await
     }
 
-    /// Makes the form of a large body in its turn. Until then it keeps no body in memory: a response
-    /// that is evicted or replaced meanwhile is not encoded.
+    /// Waits for a turn, then encodes a large body. Keeps no body in memory while it waits: a
+    /// response that is evicted or replaced meanwhile is not encoded.
     async fn make_form_in_turn(self: Arc<Self>, encoding: Encoding, leader: EncodingLeader) {
         let Some(turn) = self.encodings.turns().next().await else { return };
         let Some(known) = self.response_in_memory(&encoding) else { return };
@@ -94,7 +94,7 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Stores a form, and gives it to all that wait.
+    /// Stores a form, and publishes it to all waiting requests.
     fn keep_form(
         &self,
         encoding: &Encoding,
@@ -116,7 +116,7 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
-/// A form to make, and the response in memory of which it is made.
+/// The form to make: the stored response, by its key and content, and the coding.
 struct Encoding {
     key: CacheKey,
     content: ContentId,
@@ -125,7 +125,7 @@ struct Encoding {
 
 /// The result of an encoding.
 struct EncodedForm {
-    /// The form, if it is smaller.
+    /// The coded form; `None` if it is not smaller than the stored body.
     form: CodedForm,
     took: Duration,
 }

@@ -40,7 +40,7 @@ struct Flight {
 
 /// The role of a request in a flight.
 pub(super) enum FlightRole {
-    /// The request fetches, on behalf of all that join.
+    /// The request fetches, on behalf of all requests that join.
     Leader(FlightLeader),
     /// Another request is fetching; this one waits for the result.
     Follower(FlightFollower),
@@ -48,8 +48,8 @@ pub(super) enum FlightRole {
 
 /// The leader of a flight.
 ///
-/// If it is dropped without [`FlightLeader::publish`], followers fetch for themselves. So a leader
-/// that fails blocks no request, neither on this node nor on others.
+/// If it is dropped without [`FlightLeader::publish`], followers fetch for themselves. A failing
+/// leader therefore blocks no request, neither on this node nor on others.
 pub(super) struct FlightLeader {
     shards: Arc<[FlightShard]>,
     keys: Vec<u128>,
@@ -73,7 +73,7 @@ impl Flights {
     ///
     /// A request that arrived at `started` does not join a flight whose response a purge may have
     /// selected since the flight began. It leads a new flight, which later requests join. Earlier
-    /// followers keep waiting for the old one.
+    /// followers keep waiting for the old flight.
     pub(super) fn join(
         &self,
         key: &CacheKey,
@@ -215,7 +215,7 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// Waits for the result of the fetch. Returns `None` if the leader was dropped without one.
+    /// Waits for the result of the fetch. Returns `None` if the leader was dropped before it.
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

@@ -30,7 +30,7 @@ pub(crate) struct ConfigSnapshot {
     pub metrics: Arc<[RouteMetrics]>,
     /// The leak watches by route index; `None` for routes that are not watched for leaks.
     pub watches: Arc<[Option<Arc<RouteSampler>>]>,
-    /// The figures of routes that are verified.
+    /// The verification figures, by route.
     pub figures: FiguresByRoute,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
@@ -38,7 +38,7 @@ pub(crate) struct ConfigSnapshot {
     /// This proxy's name in `Via`.
     pub identity: ViaIdentity,
     pub hosts: ServedHosts,
-    /// Which `Host` requests to the origin have.
+    /// The `Host` of requests to the origin.
     pub host: HostHeader,
     /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
@@ -46,7 +46,7 @@ pub(crate) struct ConfigSnapshot {
     pub credentials: CredentialRules,
     /// How credentials are digested into keys.
     pub digests: CredentialDigester,
-    /// Authenticates users.
+    /// The authenticator, which identifies users.
     pub users: Arc<Authenticator>,
     /// The access log, if enabled.
     pub access_log: Option<Arc<AccessLog>>,
@@ -130,7 +130,7 @@ impl ConfigSnapshot {
         Self { watches, ..self }
     }
 
-    /// Returns the same configuration with its figures, which continue those of the previous one.
+    /// Returns the same configuration with verification figures, which continue `previous`.
     pub(super) fn measured(self, previous: &FiguresByRoute, metrics: &Arc<Metrics>) -> Self {
         let figures = FiguresByRoute::following(previous, &self.routes, metrics);
         Self { figures, ..self }
@@ -148,7 +148,7 @@ impl ConfigSnapshot {
         Some((index, self.route(index).graphql.as_deref()?))
     }
 
-    /// Returns all routes in order, with the one for unmatched requests at the end.
+    /// Returns all routes in order, with the route for unmatched requests at the end.
     pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.routes().iter().chain([self.routes.unmatched()]).map(AsRef::as_ref)
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use super::config_snapshot::{ConfigSnapshot, SnapshotId};
 use crate::{policy::credentials::CookieFindings, route::Route};
 
-/// Number of `Cookie` values that each thread remembers, and maximum length of each: 2 MiB at most.
+/// Number of `Cookie` values that each thread remembers. Takes at most 2 MiB with [`MAX_LENGTH`].
 const SLOTS: usize = 1024;
 const MAX_LENGTH: usize = 2048;
 
@@ -38,8 +38,8 @@ pub(super) fn classify(
             cached(config, line, || config.credentials.inspect_cookies(headers, named))
         }
         (_, None) => config.credentials.inspect_cookies(headers, named),
-        // HTTP/1.1 allows only one line: of several, servers take the first or the last, or join
-        // them.
+        // HTTP/1.1 allows only one line. Given several, some servers take the first, some the last,
+        // and some join them.
         (_, Some(_)) => CookieFindings::AMBIGUOUS,
     }
 }

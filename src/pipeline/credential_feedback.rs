@@ -144,8 +144,8 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            // Another node may store a response to another member at any time. Strangers can invent
-            // credentials that no issuer signs, and must not be able to fill the log.
+            // Another node may store a response to another member at any time. Clients can invent
+            // credentials that no issuer signed, and must not be able to fill the log.
             let may_publish = config.users.is_configured()
                 || (is_stored && Box::pin(is_accepted_anywhere(pipeline, used)).await);
             if let Some(denial) = accepted.deny(member, target, responded, may_publish) {
@@ -156,8 +156,8 @@ async fn record_verdict<S: Store>(
     }
 }
 
-/// Returns whether the origin lately accepted a member's credentials in a request through this node,
-/// or through another one on the same route.
+/// Returns whether the origin recently accepted a member's credentials in a request through this
+/// node, or in a request on the same route through another node.
 async fn is_accepted_anywhere<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     used: &CredentialUse<'_>,
@@ -178,8 +178,8 @@ async fn is_accepted_anywhere<S: Store>(
             .await)
 }
 
-/// Publishes a refusal on a route without members. It ends the acceptance of the credentials on
-/// routes with members.
+/// Publishes a refusal on a route without members. The refusal ends the acceptance of the
+/// credentials on routes with members.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     (config, inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
@@ -195,7 +195,7 @@ async fn record_refusal_without_member<S: Store>(
 /// Publishes that the origin refused a member's credentials, on any route.
 ///
 /// If the credentials were accepted since the previous refusal, publishes at once. Otherwise
-/// publishes with a rate limit, and only if nobody can invent such credentials.
+/// publishes with a rate limit, and only if clients cannot invent such credentials.
 async fn publish_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     config: &ConfigSnapshot,
@@ -210,7 +210,7 @@ async fn publish_refusal<S: Store>(
     }
 }
 
-/// Publishes a refusal with a rate limit. None is dropped, because another node may have accepted
+/// Publishes a refusal with a rate limit. Drops no refusal, because another node may have accepted
 /// the credential meanwhile.
 async fn publish_rate_limited<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     let used = (None, vec![Selector::Credential(name.into())]);

@@ -9,7 +9,7 @@ pub(super) enum CredentialVerdict {
     Accepted,
     /// The origin refuses the credentials.
     Refused,
-    /// The origin denies the credentials this target.
+    /// The origin denies this target to the credentials.
     Denied,
     /// The response says nothing about the credentials.
     None,

@@ -44,7 +44,7 @@ impl<'a> IdentityInputs<'a> {
     }
 }
 
-/// The requester's credentials and partition, as far as the route needs them.
+/// The requester's credentials and partition, to the extent that the route needs them.
 #[derive(Debug, Clone)]
 pub(super) struct RequestIdentity {
     /// Credentials that are not part of the partition, but restrict caching.
@@ -95,8 +95,8 @@ impl RequestIdentity {
         })
     }
 
-    /// Identifies a requester of a public resource. Only credentials in the query count; all others
-    /// are [removed](make_anonymous).
+    /// Identifies a requester of a public resource by the credentials in the query. All other
+    /// credentials are [removed](make_anonymous).
     fn anyone(
         config: &ConfigSnapshot,
         route: &Route,
@@ -191,8 +191,8 @@ impl RequestIdentity {
         }
     }
 
-    /// Returns the key of a target for this requester. It includes cookies that select what is
-    /// shown.
+    /// Returns the key of a target for this requester. The key includes the cookies that select the
+    /// content.
     pub(super) fn key<'a>(
         &'a self,
         (config, route): (&ConfigSnapshot, &Route),
@@ -216,7 +216,7 @@ impl RequestIdentity {
     }
 }
 
-/// Credentials that must not accompany the one that proves the identity.
+/// The kinds of credentials that must not accompany a verified identity.
 const SECOND: Credentials = Credentials::AUTHORIZATION
     .with(Credentials::FIELD)
     .with(Credentials::SESSION_COOKIE)
@@ -244,8 +244,8 @@ fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Partiti
     member_of_login(config, login_credentials(config, inputs))
 }
 
-/// Returns the credentials that a login issues. Without any, returns the keys and tokens in the
-/// query.
+/// Returns the request's credentials that a login issues. If there are none, returns the keys and
+/// tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'a>,
@@ -301,8 +301,8 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Encodes the pairs in a canonical order. Each text follows its length, so that no two lists
-/// collide. Lines of one field keep their order, because servers take the first or the last.
+/// Encodes the pairs in a canonical order. The length precedes each name and value, so that no two
+/// lists collide. Lines of one field keep their order, because servers take the first or the last.
 pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
@@ -313,8 +313,8 @@ pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Returns the user on whose behalf a request writes, whatever the route's partition is. `None` for
-/// an anonymous request.
+/// Returns the user for whom a request writes, regardless of the route's partition. `None` for an
+/// anonymous request.
 pub(super) fn writer(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'_>,
@@ -326,7 +326,7 @@ pub(super) fn writer(
     may_be_present(config, inputs.presence).then(|| Arc::new(login_member(config, inputs)))
 }
 
-/// Returns the member whose credentials a request has, whatever the route's partition is.
+/// Returns the member whose credentials a request has, regardless of the route's partition.
 pub(super) fn holder(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'_>,
@@ -339,13 +339,13 @@ pub(super) fn holder(
 const WITH_LOGIN: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
-/// Returns whether a request with these fields may have credentials, which identify its requester.
+/// Returns whether a request with these fields may have credentials that identify its requester.
 pub(super) fn may_be_present(config: &ConfigSnapshot, presence: FieldPresence) -> bool {
     presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty()
 }
 
-/// Returns the owner whose responses a write on this route invalidates. `None` if the route does
-/// not separate users or the user is unknown: then the write invalidates responses of all.
+/// Returns the owner whose responses a write on this route invalidates; `None` for all users,
+/// because the route does not separate users or the user is unknown.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
@@ -392,8 +392,8 @@ pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether the route's partition depends on this field, so that it satisfies a `Vary` on
-/// it.
+/// Returns whether the route's partition already separates responses by this field, so that a
+/// `Vary` on the field needs no variants.
 pub(super) fn is_partitioned_by(
     config: &ConfigSnapshot,
     route: &Route,
@@ -439,8 +439,8 @@ fn unambiguous_cookies(
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
 
-/// Returns the credentials in a query. A credential that reaches the origin but is not in the key
-/// counts like one in a field.
+/// Returns the kinds of credentials in a query. A credential that reaches the origin but is not in
+/// the key counts like a credential in a header field.
 fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
     let found = rules.credentials_in_query(query);
     if !found.has(Credentials::PARAMETER) || rule.forwarding == QueryForwarding::Kept {
@@ -453,7 +453,7 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
 }
 
 /// Replaces each credential in a query with a digest, or with a fixed mark if there is no `key`.
-/// Returns `None` if the query has none.
+/// Returns `None` if the query has no credentials.
 pub(super) fn mask_credentials(
     query: &str,
     rules: &CredentialRules,

@@ -52,19 +52,19 @@ const ADDED: usize = 7;
 pub(super) struct CacheDecision {
     /// The value of `X-API-Cache`.
     pub result: CacheResult,
-    /// Why the request was forwarded, if it was.
+    /// Why the request was forwarded; `None` if it was not forwarded.
     pub forward: Option<ForwardReason>,
-    /// The origin's status.
+    /// The origin's status; `None` if the origin did not respond or was not asked.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
     pub stored: StoredStatus,
-    /// Whether the request shared another's fetch.
+    /// Whether the request shared the fetch of another request.
     pub collapsed: Collapsed,
     pub reason: Option<Reason>,
 }
 
 impl CacheDecision {
-    /// A request that was forwarded.
+    /// Creates the decision for a request that was forwarded.
     pub(super) fn forwarded(
         result: CacheResult,
         forward: ForwardReason,
@@ -73,14 +73,14 @@ impl CacheDecision {
         Self { forward: Some(forward), ..Self::hit(result, reason) }
     }
 
-    /// A request answered from the store.
+    /// Creates the decision for a request that is answered from the store.
     pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
         let (stored, collapsed) = (StoredStatus::No, Collapsed::No);
         Self { result, forward, origin_status, stored, collapsed, reason }
     }
 
-    /// Marks the request as collapsed.
+    /// Returns the decision, marked as collapsed.
     pub(super) fn collapsed(self) -> Self {
         Self { collapsed: Collapsed::Yes, ..self }
     }
@@ -113,7 +113,7 @@ thread_local! {
     static HEADS: RefCell<HeadCache<HeaderMap>> = RefCell::new(HeadCache::new());
 }
 
-/// Returns the value of `Cache-Status`. Values without a TTL are few, and are formatted once.
+/// Returns the value of `Cache-Status`. Values without a TTL are few, so threads remember them.
 fn cached_value(status: CacheStatus) -> HeaderValue {
     if status.ttl.is_some() {
         return status.header_value();
@@ -148,7 +148,7 @@ pub(super) fn hit(
     head.map(|()| DeliveredBody::already_accounted(content))
 }
 
-/// The request that is responded to.
+/// A request, for which the methods build the response.
 pub(super) struct Responder<'a> {
     pub config: &'a ConfigSnapshot,
     pub route: usize,
@@ -182,11 +182,11 @@ impl Responder<'_> {
         head.map(|()| DeliveredBody::new(content, accounting))
     }
 
-    /// Responds with a response that is still being stored; `headers` are those that this client
-    /// may see.
+    /// Responds with a response that is still being stored; `headers` are the fields that this
+    /// client may see.
     ///
-    /// Sends no body if the client has the representation or wants only the head, and a part of it
-    /// for a range.
+    /// Sends no body if the client has the representation or requested only the head. Sends a part
+    /// of the body for a range.
     pub(super) fn streaming(
         &self,
         streaming: &StreamingResponse,
@@ -305,7 +305,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// Returns the head of a hit on a complete response. It stays the same for a second.
+    /// Returns the head of a hit on a complete response. The head stays the same for a second.
     fn hit_head(&self, form: Representation<'_>, decision: CacheDecision) -> HeaderMap {
         HEADS.with_borrow_mut(|heads| {
             let key = self.head_key(form);
@@ -321,7 +321,7 @@ impl Responder<'_> {
         })
     }
 
-    /// Returns what the head of a hit on a complete response depends on.
+    /// Returns the key under which the head of a hit on a complete response is cached.
     pub(super) fn head_key(&self, form: Representation<'_>) -> HeadKey {
         let (stored, now) = (form.stored, self.received.steady);
         HeadKey {
@@ -349,14 +349,14 @@ impl Responder<'_> {
     }
 
     /// Returns whether a fresh stored response is sent as a whole, with a head that other requests
-    /// get as well.
+    /// also get.
     pub(super) fn sends_whole(&self, presence: FieldPresence) -> bool {
         !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
             && *self.method != Method::HEAD
             && self.config.server_timing == ServerTiming::Off
     }
 
-    /// Selects what to send of a fresh stored response. Mostly that is all of it, with a cached head.
+    /// Selects what to send of a fresh stored response: usually all of it, with a cached head.
     fn select_fresh(
         &self,
         (presence, form): (FieldPresence, Representation<'_>),
@@ -454,8 +454,8 @@ impl Responder<'_> {
         }
     }
 
-    /// Evaluates the client's conditions. If it has a current copy in another coding that it accepts,
-    /// the `304` carries the tag of that copy.
+    /// Evaluates the client's conditions. If the client has a current copy in another coding that
+    /// it accepts, the `304` carries the tag of that copy.
     fn evaluate_precondition(
         &self,
         status: StatusCode,
@@ -472,10 +472,10 @@ impl Responder<'_> {
         validation::evaluate(self.headers, status, headers, received_at)
     }
 
-    /// Turns a header section into that of a `304`. `tag` is that of the response as stored.
+    /// Turns a header section into that of a `304`. `tag` is the entity tag of the stored response.
     ///
-    /// A date does not say which form of the body the client has. Its `304` carries the weak tag that
-    /// all forms share, or none if the stored response has none.
+    /// A client that sends a date does not say which form of the body it has. Its `304` carries the
+    /// weak tag that all forms share, or no tag if the stored response has no tag.
     fn describe_not_modified(&self, headers: &mut HeaderMap, tag: Option<HeaderValue>) {
         validation::retain_for_not_modified(headers);
         if !self.route().encodes()

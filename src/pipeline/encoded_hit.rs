@@ -29,10 +29,10 @@ thread_local! {
     static NOT_MODIFIED: EncodedHeads = RefCell::new(HeadCache::new());
 }
 
-/// Appends a fresh stored response, and accounts for the request.
+/// Appends a fresh stored response to the batch, and accounts for the request.
 ///
 /// # Errors
-/// If only hyper can encode it. The request has then had no effect.
+/// Fails if only hyper can encode the response. The request has then had no effect.
 pub(super) fn append(
     (config, route): (&ConfigSnapshot, usize),
     received: ReceivedAt,
@@ -58,8 +58,8 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Appends a complete response with a head that stays the same for a second. Returns its status and
-/// the length of its body.
+/// Appends a complete response, with a head that stays the same for a second. Returns the status
+/// and the length of the body.
 fn append_whole(
     responder: &Responder<'_>,
     form: Representation<'_>,
@@ -123,8 +123,8 @@ fn append_head(
     })
 }
 
-/// Appends what a `HEAD`, a condition or a range selects of a response. Returns its status and the
-/// length of its body.
+/// Appends the part of a response that a `HEAD`, a condition or a range selects. Returns the status
+/// and the length of the body.
 fn append_selected(
     responder: &Responder<'_>,
     form: Representation<'_>,

@@ -17,8 +17,8 @@ use crate::{
     entry::{CodedBody, ContentId},
 };
 
-/// How long requests wait for a coded form, counted from the first request for it. Then they get
-/// the response as stored. Sufficient for 1 MiB on an idle core.
+/// How long requests wait for a coded form, counted from the first request for it. After this time
+/// they get the response as stored. Sufficient for 1 MiB on an idle core.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Maximum number of encodings that are in progress or wait for their turn.
@@ -27,7 +27,7 @@ const MAX_ENCODINGS: usize = 64;
 /// The encodings in progress, by content and coding.
 pub(super) struct Encodings {
     listed: Listed,
-    /// Large bodies are encoded one at a time, so that requests keep the other cores.
+    /// Large bodies are encoded one at a time, so that other requests can use the remaining cores.
     turns: Arc<Semaphore>,
 }
 
@@ -40,11 +40,11 @@ pub(super) type CodedForm = Option<Arc<CodedBody>>;
 
 /// The role of a request in an encoding.
 pub(super) enum EncodingRole {
-    /// The request encodes, on behalf of all that join.
+    /// The request encodes, on behalf of all requests that join.
     Leader(EncodingLeader),
     /// Another request is encoding; this one waits for the result.
     Follower(EncodingFollower),
-    /// There are too many encodings.
+    /// The request does not encode and does not wait, because there are too many encodings.
     Rejected,
 }
 
@@ -117,7 +117,7 @@ impl Drop for EncodingLeader {
 }
 
 impl EncodingFollower {
-    /// Waits for the form. Returns `None` if there is none, or not in time.
+    /// Waits for the form. Returns `None` if the leader publishes no form, or not in time.
     pub(super) async fn form(mut self) -> CodedForm {
         let published = self.result.wait_for(Option::is_some);
         timeout_at((self.began + TIMEOUT).into(), published).await.ok()?.ok()?.clone()

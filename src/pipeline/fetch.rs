@@ -1,4 +1,4 @@
-//! Fetches responses from the origin for the cache, with a conditional request if one is stored.
+//! Fetches responses from the origin for the cache. Sends a condition if a response is stored.
 
 use std::{
     sync::Arc,
@@ -44,10 +44,10 @@ use crate::{
     store::{FetchClaim, LeaseResult, OriginFailure, Store},
 };
 
-/// How long a background response waits for memory. Then it is fetched without being stored.
+/// How long a background fetch waits for memory. After this time its response is not stored.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of other nodes' fetches for which this node waits in vain.
+/// Maximum number of other nodes' fetches that one fetch awaits in vain.
 const MAX_CLAIMS: usize = 3;
 
 /// A request to the origin whose response may be stored. Boxed, because it moves through many
@@ -55,9 +55,9 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it, without conditions. It is taken when it is sent.
+    /// The request as the origin receives it, without conditions; empty once it has been sent.
     pub origin_request: OriginRequest,
-    /// The recheck of the credentials, if there is one. It ends with the response.
+    /// The recheck of the credentials, if there is one. It ends when the response arrives.
     pub recheck: Option<Recheck>,
     /// The stored response, if any. The request validates it, and it is the fallback if the origin
     /// fails.
@@ -92,7 +92,7 @@ pub(super) enum FetchOutcome {
 }
 
 impl FetchOutcome {
-    /// Publishes the outcome to the followers of a flight.
+    /// Publishes the outcome to the followers of a flight, and returns the outcome.
     pub(super) fn published(self, flight: Option<&FlightLeader>) -> Self {
         if let Some(flight) = flight {
             flight.publish(match &self {
@@ -168,7 +168,7 @@ impl<S: Store> OriginFetch<S> {
             match result {
                 LeaseResult::Stored => match self.find_in_shared_tier().await {
                     SharedTierResult::Reused(reused) => return ClaimResult::Reused(reused),
-                    // The other node stored another variant: claim this one.
+                    // The other node stored another variant: claim the requested variant.
                     SharedTierResult::Missing(key)
                         if key != self.context.key && self.stored.is_none() =>
                     {
@@ -194,8 +194,8 @@ impl<S: Store> OriginFetch<S> {
         ClaimResult::Fetch
     }
 
-    /// Returns whether this node retries after another node's fetch failed. This node may reach the
-    /// origin by another network path.
+    /// Returns whether this node retries after another node's fetch failed, since this node may
+    /// reach the origin by another network path.
     fn may_retry_after(&mut self, failure: OriginFailure) -> bool {
         let is_first = std::mem::replace(&mut self.retry, Retry::No) == Retry::Once;
         is_first && failure.retry_after.is_none()
@@ -233,7 +233,7 @@ impl<S: Store> OriginFetch<S> {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
-    /// Sends the request, with a condition if a response is stored.
+    /// Sends the request, with a condition if there is a stored response to validate.
     ///
     /// Sends the request again without the condition if the `304` is about another representation
     /// (RFC 9111 §4.3.4), or depends on more fields.
@@ -255,7 +255,7 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Sends the first request, which is conditional, or the other one if that result is unusable.
+    /// Sends the conditional request. If its response is unusable, sends the unconditional request.
     async fn validate(
         &self,
         [mut conditional, mut unconditional]: [OriginRequest; 2],
@@ -268,7 +268,7 @@ impl<S: Store> OriginFetch<S> {
                 Ok(OriginResponse { is_validation: true, ..origin_response })
             }
             StatusCode::NOT_MODIFIED => self.send(&mut unconditional).await,
-            // The origin supports conditions of `GET` and `HEAD` only.
+            // Some origins support conditions for `GET` and `HEAD` only.
             StatusCode::PRECONDITION_FAILED if self.context.content.is_some() => {
                 self.send(&mut unconditional).await
             }
@@ -277,7 +277,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Returns whether a `304` confirms the stored response: it is about the same representation,
-    /// which no other fields select.
+    /// and names no further selecting fields.
     fn confirms_stored(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
         if self.context.cacheability_check().varies_by_credentials(update) {
             return false;
@@ -291,9 +291,9 @@ impl<S: Store> OriginFetch<S> {
         validation::confirms(stored, update) && named.is_within(&known)
     }
 
-    /// Returns the fields to validate with, and who assigned their tag. `None` for responses of a
-    /// previous version, and for those to a `POST`, where a condition that does not hold is a `412`
-    /// error (RFC 9110 §13.1.2).
+    /// Returns the stored fields to validate with, and who assigned their entity tag. `None` for
+    /// responses of a previous namespace version, and for responses to a `POST`, where a false
+    /// condition yields a `412` (RFC 9110 §13.1.2).
     fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
         if self.context.content.as_ref().is_some_and(|content| content.method == Method::POST) {
             return None;
@@ -414,7 +414,7 @@ impl<S: Store> OriginFetch<S> {
         (inspected.map(|tags| Some((share, tags))), response)
     }
 
-    /// Reserves memory for the body. Background requests wait for it.
+    /// Reserves memory for the body. Background requests wait until there is memory.
     async fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
         match self.requester {
             Requester::Client => self.context.reserve(response),
@@ -498,8 +498,8 @@ impl<S: Store> OriginFetch<S> {
             }
             self.context.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
         } else if let Some(flight) = flight {
-            // The response says nothing about the target. So the target stays stored and can be
-            // collapsed.
+            // The response says nothing about the target, so the stored response stays and requests
+            // still collapse.
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
@@ -537,7 +537,7 @@ enum ClaimResult {
 enum SharedTierResult {
     /// A response that answers the request.
     Reused(ReusedResponse),
-    /// There is no such response. Contains the key to fetch.
+    /// No usable response. Contains the key to fetch under.
     Missing(CacheKey),
 }
 
@@ -545,7 +545,7 @@ enum SharedTierResult {
 pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
-    /// Whether the response confirms the stored one.
+    /// Whether the response confirms the stored response.
     is_validation: bool,
 }
 

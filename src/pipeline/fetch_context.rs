@@ -39,7 +39,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// The data about an origin request that its response needs: request, route, key and fence stamp.
+/// The data about a fetch that its response needs: request, route, key and fence stamp.
 pub(super) struct FetchContext<S> {
     pub pipeline: Arc<Pipeline<S>>,
     pub config: Arc<ConfigSnapshot>,
@@ -48,7 +48,7 @@ pub(super) struct FetchContext<S> {
     pub request: Arc<Parts>,
     /// The content that the origin receives; `None` for a `GET`.
     pub content: Option<Arc<RequestContent>>,
-    /// See [`Self::url`].
+    /// The URL, once [`Self::url`] has computed it.
     pub known_url: OnceLock<Box<str>>,
     /// The request's `Cache-Control`.
     pub directives: RequestDirectives,
@@ -56,7 +56,7 @@ pub(super) struct FetchContext<S> {
     /// The requesting member of the route's partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     pub target: CacheKey,
-    /// The key of the flight: of the target, or of the requested variant.
+    /// The key of the flight: the target's key, or the requested variant's.
     pub key: CacheKey,
     /// The fence stamp taken before the origin request.
     pub stamp: FenceStamp,
@@ -64,8 +64,8 @@ pub(super) struct FetchContext<S> {
     pub requested_at: Timestamp,
     /// How the request reached this node.
     pub ingress_peer: IngressPeer,
-    /// The request as the leak detector repeats it; `None` unless it identifies its requester on a
-    /// watched route.
+    /// The request as the leak detector repeats it; `None` if the route is not watched or the
+    /// request does not identify its requester.
     pub probe: Option<Arc<ProbeRequest>>,
 }
 
@@ -88,13 +88,13 @@ impl<S: Store> FetchContext<S> {
         self.config.attributes(self.route, self.member.as_deref())
     }
 
-    /// Returns the user to whom the response belongs, for its tags; `None` if there is none.
+    /// Returns the user to whom the response belongs, for its tags; `None` if it has no owner.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.rule().partition == Partition::User;
         self.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// Returns what the tags in a response depend on.
+    /// Returns the parts of the request on which the tags in a response depend.
     pub(super) fn payload_request(&self) -> PayloadRequest<'_> {
         PayloadRequest {
             config: &self.config,
@@ -133,7 +133,7 @@ impl<S: Store> FetchContext<S> {
         })
     }
 
-    /// Reserves memory for the body, without waiting. Fails if there is none.
+    /// Reserves memory for the body, without waiting. Fails if the budget is exhausted.
     pub(super) fn reserve(&self, response: &Response<ResponseBody>) -> Result<BudgetShare, Reason> {
         let expected = response.body().size_hint().exact();
         let is_large = expected.is_some_and(|bytes| bytes > tee::SMALL_BODY as u64);
@@ -208,7 +208,7 @@ impl<S: Store> FetchContext<S> {
 
     /// Returns whether the request could have led a shared flight. Only such a request may remove
     /// stored responses or postpone their refresh, since an error such as a rate limit may concern
-    /// one client.
+    /// only one client.
     pub(super) fn is_representative(&self) -> bool {
         self.credential_class() == CredentialClass::Anonymous && !self.directives.no_store
     }
@@ -242,7 +242,7 @@ impl<S: Store> FetchContext<S> {
         self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
     }
 
-    /// Returns the tags of a response, from its route and its head. Removes those in the head.
+    /// Returns a response's tags, from its route and head. Removes the tag fields from the head.
     pub(super) fn tags(&self, headers: &mut HeaderMap) -> Vec<String> {
         let (route, query) = (self.matched_route(), self.request.uri.query());
         let readings = PathReadings::of(self.request.uri.path());

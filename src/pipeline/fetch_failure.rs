@@ -53,7 +53,7 @@ impl<S> Pipeline<S> {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Records whether the fetch of this key failed. `took` is how long it took.
+    /// Records whether the fetch of this key failed. `took` is how long the fetch took.
     pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
         let recent_failures = &self.context.pipeline.recent_failures;
         let outage = match sent {
@@ -112,8 +112,8 @@ impl<S: Store> OriginFetch<S> {
         self.context.pipeline.stale_on_error(stored, request, failed, now)
     }
 
-    /// Publishes a transient error to followers: the response if they may share it, else its
-    /// status.
+    /// Publishes a transient error to followers: the response if they may share it, otherwise only
+    /// the status.
     pub(super) fn share_error(
         self,
         (response, times): (Response<ResponseBody>, FetchTimes),
@@ -210,7 +210,7 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
 /// Returns whether one follower retries before all of them receive the error response.
 ///
 /// The leader's request may have caused the error: by a field that crashes the origin, or by its
-/// client's share of a rate limit. A `Retry-After` is respected.
+/// client's share of a rate limit. Except after a `429`, a `Retry-After` forbids the retry.
 fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
     let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
     let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;

@@ -38,7 +38,7 @@ pub(super) enum FlightResult {
 #[derive(Clone)]
 pub(super) struct FetchFailure {
     pub cause: FailureCause,
-    /// How the origin failed. It decides whether a stale response may be served.
+    /// How the origin failed, which decides whether a stale response may be served.
     pub outage: Outage,
     /// The error response, if it may be shared.
     pub response: Option<Arc<StreamingResponse>>,
@@ -65,7 +65,7 @@ pub(super) enum FailureCause {
 pub(super) enum Retry {
     /// One follower retries.
     Once,
-    /// Nobody retries.
+    /// No follower retries.
     No,
 }
 
@@ -91,7 +91,7 @@ impl FetchFailure {
     pub(super) fn for_other_nodes(&self) -> OriginFailure {
         let is_disconnected = self.outage == Outage::Disconnected;
         let (status, retry_after) = match &self.cause {
-            // Other nodes may have connections to spare.
+            // Other nodes may have free connections.
             FailureCause::Error(error) => (problems::origin_error(error).status, None),
             FailureCause::Response { status, retry_after, .. } => (*status, *retry_after),
         };
@@ -113,9 +113,9 @@ pub(super) struct StreamingResponse {
     /// The header section as stored, without fields for one client only.
     pub headers: HeaderMap,
     pub freshness: Freshness,
-    /// Whether the response is stored, as far as this is known before its body ends.
+    /// Whether the response is stored, as far as its head shows.
     pub stored: Stores,
-    /// The purge tags; `None` as long as some have to be read from the body.
+    /// The purge tags; `None` until all of them have been read from the body.
     pub tags: Option<Box<[String]>>,
     pub tee: Arc<TeeBody>,
     /// The selecting fields and the request's values for them; `None` if the response is not a
@@ -125,7 +125,7 @@ pub(super) struct StreamingResponse {
     pub by_cookies: bool,
     /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
-    /// Why the response is not stored, if it is only shared.
+    /// Why the response is not stored; `None` if it is stored, not only shared.
     pub refusal: Option<Reason>,
 }
 
@@ -138,7 +138,7 @@ pub(super) struct ReusedResponse {
     pub response: Arc<StoredResponse>,
     /// `Revalidated` or `Stale`.
     pub result: CacheResult,
-    /// Why the response is used although it is stale.
+    /// Why the response is served although it is stale; `None` if it is fresh.
     pub reason: Option<Reason>,
     /// The origin's status, if it responded.
     pub origin_status: Option<StatusCode>,
@@ -159,7 +159,7 @@ impl StreamingResponse {
     }
 }
 
-/// Returns whether the request has an earlier language with the same preference as this one.
+/// Returns whether the request prefers an earlier language as much as this language.
 fn is_in_other_language(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> bool {
     set.contains(&header::ACCEPT_LANGUAGE) && vary::ties_with_earlier_language(headers, language)
 }
@@ -184,7 +184,7 @@ impl ReusedResponse {
         Self { response, result, reason, origin_status, collapsed }
     }
 
-    /// Returns whether the response is stored under exactly this key, not under the key of a
+    /// Returns whether the response is stored under exactly this key, and not under the key of a
     /// variant.
     pub(super) fn is_stored_at(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()

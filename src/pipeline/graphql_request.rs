@@ -11,11 +11,11 @@ use crate::{
     route::{Route, RouteTable, Verification},
 };
 
-/// Maximum length of a URL query that is sent in another form than the client's, in bytes. Many
-/// servers do not accept longer ones.
+/// Maximum length of a rewritten URL query, in bytes, unless the client's own query is as long.
+/// Many servers do not accept longer queries.
 const MAX_QUERY: usize = 8 << 10;
 
-/// The route and the query of a request that the cache may answer.
+/// The plan for a GraphQL request that the cache may answer: its route and its query.
 pub(super) struct GraphqlPlan<'a> {
     /// The index of the route with the operation's lifetime.
     pub index: usize,
@@ -24,15 +24,15 @@ pub(super) struct GraphqlPlan<'a> {
     pub query: Option<String>,
 }
 
-/// Why there is no such plan.
+/// Why the cache may not answer a GraphQL request.
 pub(super) enum NoGraphqlPlan {
-    /// The request passes.
+    /// The request passes to the origin, for this reason.
     Pass(Reason),
-    /// Its client is asked for the document.
+    /// The client is asked for the document.
     Unpersisted(UnpersistedRequest),
 }
 
-/// Returns the request if its client is asked for its document. Shadow mode only watches.
+/// Returns the request if its client is asked for its document; always `None` in shadow mode.
 pub(super) fn unpersisted(route: &Route, class: &RequestClass) -> Option<UnpersistedRequest> {
     match class {
         RequestClass::Unpersisted(request) if route.verification != Verification::Shadow => {
@@ -63,8 +63,8 @@ pub(super) fn class_of<'a>(
     }
 }
 
-/// Returns the plan for a request of this class, or why there is none. `index` is the route that the
-/// head of the request selects.
+/// Returns the plan for a request of this class, or why the cache may not answer it. `index` is the
+/// route that the request's head selects.
 pub(super) fn plan<'a>(
     routes: &'a RouteTable,
     (index, class): (usize, &RequestClass),
@@ -90,7 +90,7 @@ pub(super) fn plan<'a>(
     Ok(GraphqlPlan { index, route: routes.route(index), query: by_url })
 }
 
-/// Returns the reason for a request that passes.
+/// Returns the reason to report for a request that passes because of this cause.
 const fn reason(cause: Uncached) -> Reason {
     match cause {
         Uncached::Mutation => Reason::GraphqlMutation,

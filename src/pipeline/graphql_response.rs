@@ -17,9 +17,9 @@ use crate::{
     route::Route,
 };
 
-/// Reads the JSON of a GraphQL response. The body can still be read from its start.
+/// Reads the JSON of a GraphQL response. The body can still be read again from its start.
 ///
-/// Servers write such a response in one piece once it is complete. So the client does not wait
+/// GraphQL servers write a response in one piece once it is complete, so the client does not wait
 /// longer.
 pub(super) async fn read(
     parsing: &ParseQueue,
@@ -28,7 +28,7 @@ pub(super) async fn read(
     read_with(parsing, response, Ok).await
 }
 
-/// Reads the same, and returns what `evaluate` makes of it. That runs elsewhere for long documents.
+/// Reads the JSON and returns the result of `evaluate`, which for long JSON runs on another thread.
 async fn read_with<R: Send + 'static, E: From<PayloadError> + Send + 'static>(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -67,7 +67,7 @@ pub(super) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, Paylo
     payload::parsed(&json)?.ok_or(PayloadError::Malformed)
 }
 
-/// Why the response to a query is not stored, as far as its JSON says.
+/// Why the JSON of a response to a query forbids storing the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotStorable {
     pub reason: Reason,
@@ -85,8 +85,8 @@ impl From<PayloadError> for NotStorable {
     }
 }
 
-/// Returns the tags of the response to a query, or why its JSON forbids storing it. What the JSON
-/// says about caching becomes part of the head.
+/// Returns the tags of the response to a query, or why its JSON forbids storing it. Copies the
+/// caching hints in the JSON to the head.
 pub(super) async fn inspect(
     parsing: &ParseQueue,
     request: &PayloadRequest<'_>,
@@ -105,7 +105,7 @@ pub(super) async fn inspect(
     Ok(tags)
 }
 
-/// Returns the tags in the JSON of a response, or why it forbids storing the response.
+/// Returns the tags in the JSON of a response, or why the JSON forbids storing the response.
 pub(super) fn tags_in(
     route: &Route,
     request: TaggedRequest<'_>,
@@ -118,14 +118,14 @@ pub(super) fn tags_in(
     Ok(payload::tags_in(route, request, MediaKind::Graphql, document)?)
 }
 
-/// Makes what the JSON of a response says about caching part of its head, if it may be stored.
+/// Copies the caching hints in the JSON of a response to its head, unless the JSON has errors.
 pub(super) fn apply_hints(document: &Value, headers: &mut HeaderMap) {
     if !has_errors(document) {
         apply(CacheHints::of(document), headers);
     }
 }
 
-/// Adds the hints of a response to its `Cache-Control`. A lifetime in the head wins.
+/// Adds caching hints to the `Cache-Control` of a response. A lifetime in the head has precedence.
 fn apply(hints: CacheHints, headers: &mut HeaderMap) {
     let directives = ResponseDirectives::parse(headers);
     let is_silent = directives.max_age.is_none()

@@ -58,8 +58,8 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Maximum number of mutations of one request whose effects are read. Each takes a walk through the
-/// response.
+/// Maximum number of mutations of one request whose effects are read. Reading each effect takes a
+/// pass over the response.
 const MAX_MUTATIONS: usize = 32;
 
 /// The path of a request, its query and its user.
@@ -107,7 +107,7 @@ fn changed(
 ) -> Option<Vec<String>> {
     let rule = route.graphql.as_deref()?;
     if operation.name.is_none() && !rule.purge_by_operation.is_empty() {
-        // The operation may be one of those listed.
+        // The unnamed operation may be one that the route lists.
         return None;
     }
     if let Some(templates) =
@@ -121,7 +121,7 @@ fn changed(
     let entities = Entities::of(response);
     match rule.purge_by_response {
         PurgeByResponse::Nothing => Some(Vec::new()),
-        // If a response has types but no objects, the types are those of results that wrap others.
+        // If a response has types but no objects, the types belong to results that wrap objects.
         _ if entities.objects.is_empty() => None,
         PurgeByResponse::Objects => Some(entities.object_tags().collect()),
         PurgeByResponse::Types => {

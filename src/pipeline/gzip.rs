@@ -7,7 +7,7 @@ use flate2::bufread::MultiGzDecoder;
 /// Why content is not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotUnzipped {
-    /// It has more bytes than the limit.
+    /// The decoded content is longer than the limit.
     TooLong,
     Malformed,
 }

@@ -5,17 +5,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::config_snapshot::SnapshotId;
 use crate::{coding::ContentCoding, entry::ResponseId};
 
-/// Number of heads that each thread keeps. Personal responses take slots of their own.
+/// Number of heads that each thread keeps. Every personal response takes a slot of its own.
 const SLOTS: usize = 1024;
 
-/// The most bytes that the heads of a cache take, so that long ones do not add up.
+/// Maximum number of bytes that the heads of one cache take in total.
 const MAX_BYTES: usize = 2 << 20;
 
-/// What a head depends on. Equal keys have equal heads.
+/// The key of a cached head: everything on which the head depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadKey {
     pub response: ResponseId,
-    /// The coding of its body, unless it is sent as stored.
+    /// The coding of the body; `None` if the body is sent as stored.
     pub coding: Option<ContentCoding>,
     /// The configuration, and the route in it.
     pub route: (SnapshotId, usize),
@@ -27,7 +27,7 @@ pub(super) struct HeadKey {
 
 /// Heads of frequent hits in one form, for the current second.
 ///
-/// Building a head costs several times as much as copying one. Values that belong to one thread
+/// Building a head costs several times as much as copying a head. Values that belong to one thread
 /// have no reference count on a shared cache line.
 pub(super) struct HeadCache<T> {
     slots: Vec<Option<(HeadKey, T)>>,
@@ -38,13 +38,13 @@ pub(super) struct HeadCache<T> {
 
 /// A head in the form in which it is cached.
 pub(super) trait CachedHead {
-    /// Returns the bytes that it takes in memory, approximately.
+    /// Returns the approximate size of the head in memory, in bytes.
     fn size(&self) -> usize;
 }
 
 impl CachedHead for HeaderMap {
     fn size(&self) -> usize {
-        /// The entry of a field in the map, and the reference count of its value.
+        /// Size of a field's entry in the map and of its value's reference count, in bytes.
         const OVERHEAD: usize = 144;
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             name.as_str().len() + value.len() + OVERHEAD
@@ -60,7 +60,7 @@ impl CachedHead for Box<[u8]> {
 }
 
 impl HeadKey {
-    /// Returns the slot. The forms of one response take different ones.
+    /// Returns the slot for this key. Forms of one response have different slots.
     fn slot(&self) -> usize {
         let form = self.coding.map_or(0, |coding| coding.index() + 1);
         self.response.number().wrapping_add(form * (SLOTS / 4)) % SLOTS
@@ -80,8 +80,8 @@ impl<T: CachedHead> HeadCache<T> {
         }
     }
 
-    /// Caches a head, which must share nothing with the stored response: it would keep an evicted
-    /// body in memory.
+    /// Caches a head. The head must share no memory with the stored response, because it would keep
+    /// an evicted body in memory.
     pub(super) fn insert(&mut self, key: HeadKey, head: T) {
         self.bytes += head.size();
         self.replace(key.slot(), Some((key, head)));

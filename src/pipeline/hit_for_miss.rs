@@ -14,8 +14,8 @@ use crate::{
 /// Maximum number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. It is short, since requests do not collapse meanwhile. A wrong
-/// entry costs nothing else.
+/// How long a target is remembered. The time is short, since requests do not collapse meanwhile. A
+/// wrong entry costs nothing else.
 const RETENTION: Duration = Duration::from_secs(30);
 
 /// Why a target is hit-for-miss.
@@ -27,7 +27,7 @@ pub(super) enum HitForMissReason {
     Unstored,
 }
 
-/// The class of a request. Each class is remembered separately.
+/// The class of a request by its credentials. Each class is remembered separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
     /// The request has no credentials: it gets the same response as any client.

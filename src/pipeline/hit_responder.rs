@@ -1,8 +1,8 @@
-//! Responds to hits at once: requests that repeat one header section, and find a fresh response in
-//! memory.
+//! Responds immediately to hits: requests that repeat one header section and find a fresh response
+//! in memory.
 //!
-//! Each decision is made by the same functions as in `Pipeline::handle`. Whatever is not a plain
-//! hit is declined before it has an effect.
+//! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
+//! plain hit is declined before it has an effect.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     store::Store,
 };
 
-/// Responds to requests of one connection with the same fields.
+/// Responds to the requests of one connection that have these header fields.
 pub(super) struct HitResponder<S> {
     pipeline: Arc<Pipeline<S>>,
     repeated: RepeatedFields,

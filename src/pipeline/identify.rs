@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl<S> Pipeline<S> {
-    /// Returns the user whose identity a request proves, or why it proves none.
+    /// Returns the user whose identity a request proves, or why it proves no identity.
     ///
     /// A credential that a logout or a `401` has ended counts again once the origin has accepted it
     /// on a route that separates users.
@@ -37,7 +37,7 @@ impl<S> Pipeline<S> {
         })
     }
 
-    /// Returns whether the origin has accepted the credential since it was last ended.
+    /// Returns whether the origin has accepted the credential since its last logout or `401`.
     fn is_accepted_since(&self, config: &ConfigSnapshot, member: &PartitionMember) -> bool {
         let routes = config.routes.each();
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);

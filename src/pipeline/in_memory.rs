@@ -16,8 +16,8 @@ use super::{
 use crate::{entry::StoredResponse, policy::Reuse, store::Store};
 
 impl<S: Store> Pipeline<S> {
-    /// Returns the fresh stored response to a request if it is in memory, otherwise what was
-    /// seen there. The only effects are marks of use.
+    /// Returns the fresh stored response to a request if it is in memory, otherwise what the lookup
+    /// found. Has no effect except that it marks entries as used.
     pub(super) fn fresh_in_memory(
         &self,
         config: &ConfigSnapshot,

@@ -104,8 +104,8 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// Replaces credentials in the query of a key with digests. If only this process can compute a
-/// digest, responses under it stay in this node's memory.
+/// Replaces credentials in the query of a key with digests. If only this process can compute the
+/// digests, responses under the key stay in this node's memory.
 fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
     match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
@@ -150,7 +150,7 @@ pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Returns a request as the policy sees it.
+/// Returns the head of a request for the functions of `policy`.
 pub(super) fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = requested_host(&request.headers);

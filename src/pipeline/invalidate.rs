@@ -38,8 +38,8 @@ use crate::{
 const ACKNOWLEDGE_TIMEOUT: AckTimeout =
     AckTimeout { live: Duration::from_millis(500), lost: Duration::from_millis(25) };
 
-/// How long the response to a write waits for the log itself. It is short, so that clients hardly
-/// notice if Redis hangs.
+/// How long the response to a write waits for the log itself. The time is short, so that clients
+/// hardly notice if Redis hangs.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// The outcome of a write's purge.
@@ -49,20 +49,20 @@ pub(super) enum PurgeOutcome {
     NotNeeded,
     /// The purge is in the log, and takes effect as any appended purge does.
     Appended(PurgeReceipt),
-    /// The purge applies on this node, and is sent to others as soon as possible.
+    /// The purge applies on this node, and is sent to the other nodes as soon as possible.
     LocalOnly,
 }
 
 /// Returns what an unsafe request invalidates (RFC 9111 §4.4).
 ///
-/// - Its own target, `Location` and `Content-Location`, if they are on this host and cacheable, and
-///   the route's requests change something.
+/// - The request's target, `Location` and `Content-Location`, if they are on this host and
+///   cacheable, and the route's writes invalidate responses.
 /// - The groups that the response names (RFC 9875).
-/// - If the request succeeded, the tags that its route names. Includes the routes that other
+/// - If the request succeeded, the tags that its route names. This includes the routes that other
 ///   readings of its path select.
 ///
-/// On a GraphQL route, `effect` says what a mutation has changed. If that is unknown, all responses
-/// of the route are invalidated. Otherwise the request's own target is not, since all operations
+/// On a GraphQL route, `effect` says what a mutation has changed. If `effect` is unknown, all
+/// responses of the route are invalidated. The request's own target is not, since all operations
 /// share it.
 ///
 /// On routes that separate users, targets are invalidated only for the writing user. A logout
@@ -93,7 +93,7 @@ pub(super) fn selectors(
             } else if route.writes_invalidate && effect.is_none_or(|it| it.is_unknown) {
                 selectors.push(all_of_route(config, route, inputs));
             }
-            // Whatever page the logout redirects to, since most pages redirect to the login.
+            // A logout counts whatever page it redirects to, since most redirect to the login page.
             if route.is_logout(request.method) {
                 selectors.extend(logout::selectors(config, inputs));
             }
@@ -122,7 +122,7 @@ fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
 }
 
 /// Returns the selectors of a target, one for each route that stores responses for it. Without
-/// `inputs`, they select the responses of all users.
+/// `inputs`, the selectors select the responses of all users.
 fn urls(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
@@ -156,8 +156,8 @@ fn urls(
     selectors
 }
 
-/// Returns the selector of all responses of a route. If the route separates users, only those of
-/// the writing user.
+/// Returns the selector of all responses of a route. If the route separates users, it selects only
+/// the writing user's responses.
 fn all_of_route(config: &ConfigSnapshot, route: &Route, inputs: &IdentityInputs<'_>) -> Selector {
     let of_route = Selector::Route(Box::from(&*route.name));
     match credentials::owner(config, route, inputs).filter(|_| !route.writes_for_everyone) {
@@ -246,7 +246,7 @@ async fn wait_for_log(
 /// Purges like [`purge`] or [`append`], at most once a second for each subject.
 ///
 /// Later purges within the second are merged into one at its end, even if the node stops. Returns
-/// when the purge is made.
+/// the time of the purge.
 pub(super) async fn purge_rate_limited<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     subject: PurgeSubject,
@@ -296,7 +296,7 @@ pub(super) fn count_merged<S>(pipeline: &Pipeline<S>) {
     pipeline.metrics.purging.writes.with_label_values(&["merged"]).inc();
 }
 
-/// Appends a purge. If that fails, it applies on this node and waits for the log.
+/// Appends a purge. If the log is unavailable, applies the purge on this node and appends it later.
 async fn append_or_record(
     log: Arc<PurgeLog>,
     purge: Purge,

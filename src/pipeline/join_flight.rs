@@ -22,12 +22,12 @@ use crate::{
     store::Store,
 };
 
-/// Maximum number of flights that a request joins if each brings another variant.
+/// Maximum number of flights that a request joins if each yields another variant.
 const MAX_JOINS: usize = 3;
 
 /// The outcome of joining a flight.
 pub(super) enum FlightOutcome {
-    /// This request fetches, on behalf of all that join.
+    /// This request fetches, on behalf of all requests that join.
     Leader(MissPlan, FlightLeader),
     /// This request cannot use the result, and fetches for itself.
     NotShared(MissPlan),
@@ -107,8 +107,8 @@ impl<S: Store> RequestContext<S> {
         FlightOutcome::NotShared(plan)
     }
 
-    /// Returns the result of another request's fetch. If a stale response was served there instead
-    /// of a failure, and this request does not allow that, returns the failure.
+    /// Returns the result of another request's fetch. If that is a stale response served because
+    /// the origin failed, and this request does not allow stale responses, returns the failure.
     fn reuse_if_allowed(&self, lookup: &LookupRequest, reused: ReusedResponse) -> FetchOutcome {
         let (now, stored) = (self.pipeline.clock.steady(), &reused.response);
         let outage = match reused.reason {

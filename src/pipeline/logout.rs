@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{fence::Selector, user::PartitionMember};
 
-/// Maximum number of credentials of which every combination is ended. Each doubles the number of
-/// selectors.
+/// Maximum number of credentials for which a logout ends every combination. Each credential doubles
+/// the number of selectors.
 const MAX_COMBINED: usize = 4;
 
 /// Returns the selectors of what a logout ends: all responses of the user, and the acceptance of
-/// the credentials. If a token names no user, only the latter.
+/// the credentials. If a token names no user, only the acceptance ends.
 ///
 /// Exact credentials count as a set. A browser may send more of them with a logout than with other
 /// requests (such as a cookie limited to the logout's path), so every combination is ended.
@@ -45,7 +45,7 @@ fn credential_selector(member: &PartitionMember) -> Selector {
 }
 
 /// Returns a member for each combination of the credentials. If there are many credentials, returns
-/// one member for all together and one for each.
+/// one member for all credentials together and one for each credential.
 fn logins(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
     let pieces = credentials::login_credentials(config, inputs);
     let count = pieces.len();

@@ -25,7 +25,7 @@ pub(super) enum TierLookup {
     Found(StoredMatch),
     /// No usable response.
     Absent {
-        /// The key to fetch under: the target's, or that of the requested variant.
+        /// The key to fetch under: the target's key, or the requested variant's.
         key: CacheKey,
         /// Whether the target is missing, or only the variant.
         forward: ForwardReason,
@@ -36,28 +36,28 @@ pub(super) enum TierLookup {
 /// A stored response that no hard purge selects.
 #[derive(Clone)]
 pub(super) struct StoredMatch {
-    /// The key it is stored under: the target's, or the variant's.
+    /// The key under which the response is stored: the target's, or the variant's.
     pub key: CacheKey,
     pub response: Arc<StoredResponse>,
-    /// Whether it is stale regardless of its freshness.
+    /// Whether the response is stale regardless of its freshness.
     pub forced_staleness: ForcedStaleness,
 }
 
 /// Why a stored response is stale regardless of its freshness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForcedStaleness {
-    /// It is not.
+    /// Only its freshness decides whether the response is stale.
     None,
-    /// A soft purge selects it.
+    /// A soft purge selects the response.
     SoftPurged,
-    /// It belongs to the previous version of the namespace.
+    /// The response belongs to the previous version of the namespace.
     PreviousVersion,
 }
 
-/// The criteria of a lookup, besides the key.
+/// The criteria of a lookup in addition to the key.
 #[derive(Clone, Copy)]
 pub(super) struct LookupCriteria<'a> {
-    /// What the route adds to `Vary`.
+    /// The fields and cookies that the route adds to `Vary`.
     pub vary: &'a AddedVary,
     pub headers: &'a HeaderMap,
     /// Which fields are present.
@@ -82,8 +82,8 @@ impl LookupCriteria<'_> {
         lines.all(|(_, line)| coding::accepts(self.headers, Some(line)))
     }
 
-    /// Returns whether a stored response is in the language that the origin would choose, if its
-    /// target varies by language.
+    /// Returns whether a stored response is in the language that the origin would choose; always
+    /// `true` if the target does not vary by language.
     fn is_answered_in_language(&self, set: &VarySet, response: &StoredResponse) -> bool {
         !set.contains(&header::ACCEPT_LANGUAGE)
             || !response
@@ -92,8 +92,8 @@ impl LookupCriteria<'_> {
                 .is_some_and(|language| vary::ties_with_earlier_language(self.headers, language))
     }
 
-    /// Returns whether the selecting fields include those of the route. Responses stored before a
-    /// reload may lack some.
+    /// Returns whether the selecting fields include the route's fields. Responses stored before a
+    /// reload may lack some of them.
     fn is_covered_by(&self, set: &VarySet) -> bool {
         self.vary.headers.iter().all(|name| set.contains(name))
     }
@@ -103,7 +103,7 @@ impl LookupCriteria<'_> {
     }
 }
 
-/// Where to look.
+/// The tier of the store in which to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tier {
     /// This node's memory.
@@ -112,10 +112,10 @@ pub(super) enum Tier {
     Shared,
 }
 
-/// What a request already knows of this node's memory.
+/// What an earlier lookup for a request found in this node's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemoryState {
-    /// Nothing is stored under the key of its target.
+    /// Nothing is stored under the key of the request's target.
     Absent,
     /// A usable response may be found.
     Unknown,
@@ -171,8 +171,8 @@ fn later_of(known: Option<KeyedResponse>, found: KeyedResponse) -> KeyedResponse
     }
 }
 
-/// Returns the response under a variant's key. If it was fetched with another `Accept-Encoding`,
-/// its coding has to be acceptable; otherwise the origin chose it.
+/// Returns the response under a variant's key. Checks its coding only if the target does not vary
+/// by `Accept-Encoding`; otherwise the origin chose the coding for this value of the field.
 async fn find_variant<S: Store>(
     from: (&S, Tier),
     key: CacheKey,
@@ -202,7 +202,7 @@ async fn find_acceptable<S: Store>(
 }
 
 /// Returns a response fetched by a client that accepts more codings, if this request accepts the
-/// one that was chosen.
+/// coding that the origin chose.
 async fn find_by_wider_coding<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
@@ -241,7 +241,7 @@ async fn by_language<S: Store>(
     let Some(known) = known else { return latest };
     let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
     let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
-    // Another response may have taken the place of the one that was fetched for these preferences.
+    // Another response may have replaced the response that was fetched for these preferences.
     let is_favourite = |found: &KeyedResponse| {
         found.1.fields().first("content-language").is_some_and(|it| *it == *favourite)
     };
@@ -288,8 +288,8 @@ fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
     TierLookup::Absent { key, forward, reason }
 }
 
-/// Returns the stored response in memory that no purge selects. Looks only under the request's own
-/// values; [`find`] looks further.
+/// Returns the stored response in memory if no purge selects it, otherwise what the lookup found.
+/// Looks only under the request's own values; [`find`] looks further.
 pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,

@@ -21,7 +21,7 @@ pub(super) enum LookupOutcome {
 
 impl LookupOutcome {
     /// Returns whether the shared tier may have a better response. An outage at this node may not
-    /// affect others.
+    /// affect other nodes.
     pub(super) fn may_be_better_in_shared_tier(&self) -> bool {
         match self {
             Self::Fresh(_) => false,
@@ -50,9 +50,9 @@ pub(super) struct MissPlan {
     /// The reason in `Cache-Status`.
     pub forward: ForwardReason,
     pub reason: Reason,
-    /// Why responses under the key recently could not be shared, if so.
+    /// Why responses under the key recently could not be shared; `None` if they could.
     pub hit_for_miss: Option<HitForMissReason>,
-    /// The recheck of credentials, if the origin has not accepted them recently.
+    /// The recheck of credentials; `None` if the origin has accepted the credentials recently.
     pub recheck: Option<Recheck>,
     /// Whether a follower may retry if the fetch fails.
     pub retry: Retry,
@@ -80,7 +80,7 @@ impl MissPlan {
         Self { key, stored, forward, reason, hit_for_miss, recheck, retry }
     }
 
-    /// Plans a fetch that bypasses the cache, whatever is stored under this key.
+    /// Plans a fetch that bypasses the cache, regardless of what is stored under this key.
     pub(super) fn of_bypass(key: CacheKey) -> Self {
         Self::new(key, None, ForwardReason::Bypass, Reason::RuleBypass)
     }

@@ -16,8 +16,8 @@
 //!                                                      └─ alone ───► fetch ─► admit ─► deliver
 //! ```
 //!
-//! Hits of repeated requests on HTTP/1.1 take the way from `receive` to `finish` in `hit_responder`,
-//! through the same functions, without hyper.
+//! For repeated requests on HTTP/1.1, `hit_responder` takes the steps from `receive` to `finish` of
+//! a hit, through the same functions, without hyper.
 //!
 //! Each step decides with pure functions of `policy`, `key` and `route`. Only `lookup`, `fetch`,
 //! `pass` and `admit` wait for I/O.
@@ -149,17 +149,17 @@ use representation::{FormChoice, FormRequest};
 use request_context::RequestContext;
 use verification::{AuditedHit, is_audited};
 
-/// The result of the synchronous part of handling a request.
+/// The result of the first, synchronous step of handling a request.
 enum FirstStep {
-    /// A response.
+    /// A response from memory.
     Hit(Response<DeliveredBody>),
-    /// A response that is also audited.
+    /// A response from memory, and the data to audit it.
     AuditedHit(Response<DeliveredBody>, Box<HitToAudit>),
     /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
 }
 
-/// A hit that is audited, and what it takes.
+/// A hit to audit, with the data that the audit needs.
 struct HitToAudit {
     config: Arc<ConfigSnapshot>,
     route: usize,
@@ -287,7 +287,7 @@ impl<S: Store> ClientRequest<S> {
         self.act(action, memory, body)
     }
 
-    /// Boxes each path separately, so that a request carries only the state of its own.
+    /// Boxes each path separately, so that a request carries only the state of its own path.
     fn act(
         self,
         action: RequestAction,
@@ -296,7 +296,7 @@ impl<S: Store> ClientRequest<S> {
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
-            // Planned with its content, a request needs it no more.
+            // The second plan has the content, so it does not ask for the content.
             RequestAction::ReadContent(_) => {
                 let decision = pass::decision(Reason::MethodNotCacheable);
                 self.pass(body, decision, None).boxed()
@@ -328,7 +328,7 @@ impl<S: Store> ClientRequest<S> {
         let share = self.context.content_share();
         let received = match content::read(body, self.context.connection.body, share).await {
             ReadOutcome::Whole(content, share) => (content, share),
-            // Passed, it would count as a mutation and purge: a lack of memory would empty the cache.
+            // If passed, it would purge like a mutation: a lack of memory would empty the cache.
             ReadOutcome::Passed(_, reason @ Reason::BodyKeyBudget)
                 if form == ContentForm::Graphql =>
             {
@@ -351,13 +351,13 @@ impl<S: Store> ClientRequest<S> {
                 if let Some(stored) = self.context.fresh_in_memory(lookup) {
                     return self.respond_fresh(lookup.presence, &stored).await;
                 }
-                // It may wait for the origin, and others with it.
+                // Requests that wait for the origin share one copy of equal content.
                 let content = self.context.pipeline.interned_content.intern(content);
                 let body = content.bytes.clone();
                 lookup.content = Some(content);
                 body
             }
-            // Clients do not notice that the route is only measured.
+            // In shadow mode, the origin receives the content as the client sent it.
             RequestAction::Shadow(_) => sent.take().unwrap_or_default(),
             _ => content.bytes.clone(),
         };
@@ -456,7 +456,7 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Returns whether only the origin can answer a request for a range of a stored response: a
-    /// range of a `HEAD`, which is undefined (RFC 9110 §14.2), or one past the end.
+    /// range of a `HEAD`, which is undefined (RFC 9110 §14.2), or a range past the end.
     fn is_range_for_origin(&self, lookup: &LookupRequest, stored: &StoredResponse) -> bool {
         let Parts { method, headers, .. } = &*self.context.request;
         lookup.presence.has(FieldPresence::RANGE)

@@ -62,7 +62,7 @@ fn produce(tee: Arc<TeeBody>, end: BodyEnd) -> JoinHandle<()> {
     })
 }
 
-/// Reads up to `most` chunks. Returns their lengths and whether the body was truncated.
+/// Reads up to `most` chunks. Returns their lengths, and whether the body was truncated.
 async fn read(mut reader: TeeReader, most: usize) -> (Vec<usize>, bool) {
     let mut lengths = Vec::new();
     while lengths.len() < most {

@@ -17,8 +17,8 @@ use crate::{
 
 /// A response body that streams to its client. An observer gets a copy once the body has ended.
 ///
-/// The copy shares memory with the client's data. It is given up beyond a limit or the budget,
-/// which does not affect the client.
+/// The copy shares memory with the client's data. It is dropped if it exceeds a limit or the
+/// budget, which does not affect the client.
 pub(crate) struct ObservedBody {
     body: ResponseBody,
     observer: Option<BodyObserver>,

@@ -76,7 +76,7 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Holds the credentials of this request, which has these fields.
+    /// Returns the credentials of this request, to check later whether a logout ended them.
     pub(super) fn held_credentials(
         &self,
         lookup: &LookupRequest,
@@ -88,8 +88,8 @@ impl<S: Store> RequestContext<S> {
         HeldCredentials::of(&self.config, lookup, &inputs, stamp)
     }
 
-    /// Returns what the response to a request with these directives is judged and stored by. Takes
-    /// its fence stamp.
+    /// Returns the context that judges and stores the response to a request with these directives.
+    /// Takes the fence stamp.
     pub(super) fn fetch_context(
         &self,
         lookup: &LookupRequest,
@@ -115,8 +115,8 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Builds the origin request without a body. Its target is that of the key, or the received one
-    /// if the cache is bypassed.
+    /// Builds the origin request without a body. Its target is the key's target, or the received
+    /// target if the cache is bypassed.
     pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> OriginRequest {
         self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target), |_| false)
     }
@@ -150,7 +150,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Returns the request as a `GET`, whatever the client's method.
+/// Returns the request as a `GET`, regardless of the client's method.
 fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     if request.method == Method::GET {
         return Arc::clone(request);
@@ -160,7 +160,7 @@ fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     Arc::new(request)
 }
 
-/// Returns the target to send. It stays valid when parameters are removed.
+/// Returns the target to send. Falls back to the target as received if the URI would be invalid.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if PlantedBug::NormalisedTarget.is_planted() {
         return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();

@@ -23,8 +23,8 @@ use crate::{
 impl<S: Store> ClientRequest<S> {
     /// Forwards a request to the origin and returns its response, streaming both bodies.
     ///
-    /// A request that the cache could have answered is sent with the target of its key; others are
-    /// sent as received.
+    /// A request that the cache could have answered is sent with the target of its key. Other
+    /// requests are sent as received.
     pub(super) async fn pass(
         mut self,
         body: RequestBody,
@@ -88,8 +88,8 @@ impl<S: Store> RequestContext<S> {
         self.config.route(self.route).encodes()
     }
 
-    /// Replaces the tag of a `304` with that of the client's coded copy. After a date, which does not
-    /// say what the client has, weakens the tag.
+    /// Replaces the tag of a `304` with that of the client's coded copy. After a condition with a
+    /// date, which does not identify the copy, weakens the tag.
     pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
         if response.status() != StatusCode::NOT_MODIFIED || !self.has_coded_tags() {
             return;
@@ -105,7 +105,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Queues the requests that the route's `on_success` warms. If the client asked to wait, waits
-    /// for a limited time and returns a summary of their outcomes. Otherwise returns `None`.
+    /// for a limited time and returns a summary of the outcomes; otherwise returns `None`.
     pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
         let Self { pipeline, config, route, request, connection, .. } = self;
         let wanted = warm::requests_on_success(config.route(*route), request, status, connection);

@@ -23,8 +23,8 @@ use crate::{
 /// memory.
 pub(super) const MAX_JSON: usize = 1 << 20;
 
-/// Maximum length of a body that is read inline, in bytes. Longer ones are read on another thread,
-/// after clients have received them.
+/// Maximum length of a body that is read inline, in bytes. Longer bodies are read on another
+/// thread, after clients have received them.
 const INLINE_BYTES: usize = 16 << 10;
 
 /// Whether the body of a response is read.
@@ -173,7 +173,7 @@ pub(super) struct PayloadRequest<'a> {
     pub config: &'a Arc<ConfigSnapshot>,
     pub route: usize,
     pub request: &'a Arc<Parts>,
-    /// The user to whom the response belongs; `None` if there is none.
+    /// The user to whom the response belongs; `None` if it belongs to no user.
     pub user: Option<&'a str>,
 }
 
@@ -249,7 +249,7 @@ pub(super) fn tags(
     tags_in(route, request, kind, &document)
 }
 
-/// The path of a request as it is read, its query and its user.
+/// The path readings of a request, its query and its user.
 pub(super) type TaggedRequest<'a> = (&'a PathReadings<'a>, (Option<&'a str>, Option<&'a str>));
 
 /// Returns the tags in a document for a request, or why the response may not be stored.

@@ -1,14 +1,14 @@
-//! The response to a GraphQL request by a hash whose document is not known here.
+//! The response to a GraphQL request that names its document by a hash unknown to this node.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 
 use crate::graphql::UnpersistedRequest;
 
-/// Returns the response that makes a client send the document, as servers send it.
+/// Returns the response that makes a client send the document, in the form that servers use.
 ///
-/// Scripts of other origins may read it: it says nothing about anybody. Whether they may ask for data
-/// is up to the origin, which gets what they send next.
+/// Scripts of other web origins may read the response, since it contains no user data. The origin
+/// server decides whether they may read the response to their next request.
 pub(super) fn response(asked: UnpersistedRequest, request: &HeaderMap) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(asked.response()));
     let headers = response.headers_mut();

@@ -8,10 +8,10 @@ use crate::{
 };
 
 /// Returns the problem document if the origin did not respond: `504` if it timed out, `503` if it
-/// has no free connection, otherwise `502`. Describes the client's own body instead if that was the
-/// cause.
+/// has no free connection, otherwise `502`. If the client's own body was the cause, describes the
+/// body instead.
 ///
-/// It contains no address and no internal cause, which are in the log.
+/// The document contains no address and no internal cause. Both are in the log.
 pub(super) fn origin_error(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return upload_failure(*failure);
@@ -32,8 +32,8 @@ pub(super) fn origin_error(error: &OriginError) -> Problem {
 /// `Retry-After` if all connections to the origin are in use.
 const BUSY_SECONDS: u32 = 1;
 
-/// Returns the problem document for a follower whose leader received an error that may not be
-/// shared.
+/// Returns the problem document for a follower of a fetch that ended with an error response which
+/// must not be shared.
 pub(super) fn shared_origin_error(status: StatusCode, retry_after: Option<u32>) -> Problem {
     let detail = "The API behind this proxy failed. Try again later.";
     Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }

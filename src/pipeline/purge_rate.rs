@@ -1,8 +1,8 @@
-//! Rate limit for purges that clients can trigger at will: one a second for each subject.
+//! Rate limit for purges that clients can trigger at will: one purge a second for each subject.
 //!
 //! A write without a response purges like a success, and a refused credential is published to all
-//! nodes. Clients can cause both by disconnecting or by repeating a request, and must not be able
-//! to fill the purge log. Purges within the second are merged into one at its end. None is dropped.
+//! nodes. Clients can cause such purges by disconnecting or by repeating requests, and must not
+//! fill the purge log. Purges within the second are merged into one at its end; none is dropped.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::fence::Selector;
 /// Minimum time between two purges of one subject.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Maximum number of subjects remembered. Purges of further ones are not limited.
+/// Maximum number of subjects remembered. Purges of further subjects are not limited.
 const SUBJECTS: usize = 4096;
 
 /// The subject of a purge: its selectors, and the client's address if clients are limited
@@ -30,7 +30,7 @@ pub(super) struct PurgeRate {
     windows: Mutex<HashMap<PurgeSubject, RateWindow>>,
 }
 
-/// The second after a purge.
+/// The period of one second after a purge.
 struct RateWindow {
     ends: Instant,
     /// Whether another purge follows at the end of the window.
@@ -44,7 +44,7 @@ pub(super) enum PurgeSlot {
     /// The purge is written at this time. The caller then calls [`PurgeRate::begin_window`] and
     /// writes it.
     At(Instant),
-    /// The purge is merged into one that is already scheduled.
+    /// The purge is merged into a purge that is already scheduled.
     Merged,
 }
 

@@ -27,9 +27,9 @@ use crate::{
 
 /// The action for a request.
 pub(super) enum RequestAction {
-    /// A loop: the request has already passed through this node.
+    /// Respond that the request is in a loop: it has already passed through this node.
     Loop,
-    /// The requested host is not served.
+    /// Respond that the requested host is not served.
     Misdirected,
     /// Forward to the origin, without the cache.
     Pass(Reason),
@@ -46,7 +46,7 @@ pub(super) enum RequestAction {
 }
 
 impl RequestAction {
-    /// Returns why the cache has no part in the request, if it has none.
+    /// Returns why the request does not consult the cache; `None` if it consults the cache.
     pub(super) fn bypass_reason(&self) -> Option<Reason> {
         match self {
             Self::Loop => Some(Reason::Loop),
@@ -63,13 +63,13 @@ impl RequestAction {
 /// A request that the cache may answer.
 pub(super) struct LookupRequest {
     pub target: CacheKey,
-    /// The content that the key has and the origin receives; `None` for a `GET`.
+    /// The content that is part of the key and that the origin receives; `None` for a `GET`.
     pub content: Option<Arc<RequestContent>>,
-    /// The request's `Cache-Control`, as far as the route permits it.
+    /// The request's `Cache-Control`, without the directives that the route does not permit.
     pub directives: RequestDirectives,
-    /// The request's credentials, besides those in the target and in the partition.
+    /// The request's credentials, except those in the target and in the partition.
     pub credentials: Credentials,
-    /// The requesting member of the route's partition, if it has members.
+    /// The requesting member of the route's partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     /// Which fields are present.
     pub presence: FieldPresence,
@@ -77,9 +77,9 @@ pub(super) struct LookupRequest {
 
 /// Removes fields that the client must not set, and returns which fields remain.
 ///
-/// Removes what `Connection` lists, gateway and forwarding fields from untrusted peers, and names
-/// that origins may confuse with others. Runs before any other code sees the request. Costs one pass over the
-/// names of most requests.
+/// Removes the fields that `Connection` lists, gateway and forwarding fields from untrusted peers,
+/// and names that origins may confuse with others. Runs before any other code sees the request. For
+/// most requests, costs one pass over the names.
 pub(super) fn sanitize_fields(
     config: &ConfigSnapshot,
     headers: &mut HeaderMap,
@@ -132,7 +132,7 @@ pub(super) fn plan(
     if presence.has(FieldPresence::VIA) && forward::is_loop(headers, &config.identity) {
         return (index, RequestAction::Loop);
     }
-    // With an override field, a request is a write whatever its content says.
+    // With an override field, a request is a write, regardless of its content.
     if !presence.has(FieldPresence::OVERRIDE)
         && let Some(read) = on_graphql_content(config, &selection, request, (&ingress, &readings))
     {
@@ -142,7 +142,7 @@ pub(super) fn plan(
         Ok(form) => form,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };
-    // A route for a `GET` alone leaves `QUERY` out. Writes there invalidate no `QUERY` either.
+    // A route for `GET` alone does not answer `QUERY`. Its writes invalidate no `QUERY` either.
     if *request.method == Method::QUERY
         && !config.routes.answers_query(index, &ingress.host, &readings)
     {
@@ -198,11 +198,11 @@ pub(super) fn plan(
     }
 }
 
-/// Returns the action for the content of a GraphQL request, before any other decision: the request
-/// may be a read or a write, whatever else there is about it. `None` if other decisions follow.
+/// Returns the action for a GraphQL request that depends only on its content: the request may be a
+/// read or a write, regardless of its other parts. `None` if later decisions choose the action.
 ///
-/// Returns the index of the route that reads the content, which may be that of another reading of the
-/// path.
+/// Includes the index of the route that reads the content. Another reading of the path may select
+/// that route.
 fn on_graphql_content(
     config: &ConfigSnapshot,
     selection: &Selection<'_>,
@@ -245,7 +245,7 @@ fn reason_of_quarantine(
 }
 
 /// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the
-/// given route on other routes. An error says what to do instead.
+/// given route if it is not GraphQL. Fails with the action to take instead.
 fn on_graphql_route<'a>(
     config: &'a ConfigSnapshot,
     (index, route): (usize, &'a Route),
@@ -272,7 +272,7 @@ fn read_content(form: ContentForm, content: ContentState<'_>, bypasses: bool) ->
 }
 
 /// Identifies the requester and returns the key of the target, or why the cache is bypassed. The
-/// key is that of a `GET`, unless there is content.
+/// key is that of a `GET` if there is no content.
 pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
@@ -294,8 +294,8 @@ pub(super) fn identify(
 
 /// Returns whether the response to a bypassing request can replace the stored one.
 ///
-/// The origin must not see what made the request bypass, and the request could have led the flight
-/// of its key.
+/// This requires that the origin does not see the condition that made the request bypass, and that
+/// the request could have led the flight of its key.
 fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &LookupRequest) -> bool {
     let matched = route.bypass.matching_conditions(request.query, request.headers);
     matched.is_hidden_from_origin(&route.query)
@@ -305,7 +305,7 @@ fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &LookupRequ
 }
 
 /// Returns the form in which the content of a request is part of the key; `None` for a `GET` or
-/// `HEAD`, which has none. Otherwise returns why responses to such requests are not stored.
+/// `HEAD` without content. Otherwise returns why the response is not stored.
 fn form_of_content(
     route: &Route,
     request: &ReceivedRequest<'_>,
@@ -334,14 +334,14 @@ fn pass_reason(request: &ReceivedRequest<'_>, presence: FieldPresence) -> Option
     if presence.has(FieldPresence::ORIGIN_CONDITION) {
         return Some(Reason::Precondition);
     }
-    // HTTP gives the others no meaning with `POST`, but the origin may.
+    // Conditions and ranges have no meaning with `POST` in HTTP, but may have one for the origin.
     let is_odd = *request.method == Method::POST
         && presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE));
     is_odd.then_some(Reason::Precondition)
 }
 
-/// Returns the reason to report if a request passes because nothing is stored; `None` if it is
-/// fetched for the cache.
+/// Returns the reason to report if a request passes because nothing is stored; `None` if the
+/// request is fetched for the cache.
 ///
 /// The response to a request that shares no fetch is for its client only, so the origin may
 /// evaluate the client's condition.

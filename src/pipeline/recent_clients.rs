@@ -73,7 +73,7 @@ impl RecentClients {
     }
 
     /// Returns the clients for which to warm a target of this host, the most frequent first.
-    /// Without a host, uses the busiest one. Empty if no host is known.
+    /// Without a host, uses the busiest host. Returns none if no host is known.
     pub(super) fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
         let hosts = self.0.lock();
         let Some(wanted) = host else {
@@ -157,8 +157,8 @@ fn selecting(headers: &HeaderMap) -> HeaderMap {
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Returns whether warm-up requests always repeat this field. Many origins list it in `Vary` only
-/// if it made a difference.
+/// Returns whether warm-up requests always repeat this field. Many origins list the field in `Vary`
+/// only if it made a difference.
 pub(super) fn is_sent_again(name: &HeaderName) -> bool {
     *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
 }

@@ -17,18 +17,18 @@ const CAPACITY: usize = 16_384;
 /// Minimum time between two probes, and between a failure and the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a failure is remembered without a probe, in addition to the time that the fetch took. A
-/// probe may take as long.
+/// How long a failure is remembered without a probe, in addition to the duration of the fetch,
+/// because a probe may take as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
-/// Minimum time of an error status that is remembered. Faster ones are cheap enough for each
-/// request to try again.
+/// Minimum duration of a fetch whose error status is remembered. After a faster error, each request
+/// tries again, which is cheap.
 const SLOW_ERROR: Duration = Duration::from_millis(250);
 
 /// Keys whose fetches failed recently, and whether the whole origin fails.
 pub(super) struct RecentFailures {
     origin: Mutex<Option<FailedFetch>>,
-    /// Whether `origin` is set. It avoids a lock.
+    /// Whether `origin` is set, to be read without a lock.
     is_origin_failing: AtomicBool,
     keys: Cache<u128, FailedFetch>,
 }
@@ -109,8 +109,8 @@ impl RecentFailures {
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
-    /// Returns whether a background fetch may start now. During an outage, only one may start per
-    /// probe interval.
+    /// Returns whether a background fetch may start now. During an outage, only one fetch may start
+    /// per probe interval.
     pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();

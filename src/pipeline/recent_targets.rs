@@ -34,7 +34,7 @@ const VARIANTS: usize = 16;
 /// Maximum size of one request's fields, and of its URL and tags together, in bytes.
 const MAX_BYTES: usize = 4096;
 
-/// The requests whose responses were stored. They are returned with recently used ones first.
+/// The requests whose responses were stored, with recently used ones first.
 ///
 /// A request is recorded when its response is fetched. A hit only marks the stored response, once.
 /// Unmarked requests are evicted first (the clock algorithm), so that targets requested once do not
@@ -56,7 +56,7 @@ struct RecentTarget {
     url: Box<[u8]>,
     tags: Box<[Box<str>]>,
     attributes: OwnedResponseAttributes,
-    /// The stored response, which the store owns.
+    /// The stored response. Only the store keeps it in memory.
     response: Weak<StoredResponse>,
     is_recently_used: bool,
 }
@@ -77,7 +77,7 @@ pub(super) struct RepeatableRequest<'a> {
 struct SelectingCookies<'a> {
     /// The cookies that the route names.
     named: &'a [Box<str>],
-    /// The rules that find other selecting cookies; `None` if the route uses none.
+    /// The rules that find further selecting cookies; `None` if the route uses no such rules.
     rules: Option<&'a CredentialRules>,
 }
 
@@ -92,7 +92,7 @@ impl SelectingCookies<'_> {
 
 impl RecentTargets {
     /// Records a request whose response is stored under this key. Ignores personal and sensitive
-    /// ones.
+    /// requests.
     pub(super) fn note(
         &self,
         repeatable: &RepeatableRequest<'_>,
@@ -131,7 +131,7 @@ impl RecentTargets {
     }
 
     /// Returns the recent clients of a target on this host, one for each variant. Recently used
-    /// ones come first.
+    /// variants come first.
     pub(super) fn clients_of(&self, host: &str, target: &str) -> Vec<ClientProfile> {
         let mut ring = self.0.lock();
         let targets = ring.targets.iter_mut().filter_map(|recent| {
@@ -219,8 +219,8 @@ impl RecentTarget {
 /// Returns a request that fetches the same response again. `None` if the response is personal, or
 /// if the method is not `GET` and the key has no content.
 ///
-/// It has the fields about the target and the content, those that selected the response, and those
-/// that may select the next one.
+/// The request has the fields that describe the target and the content, those by which the response
+/// varies, and those that are always repeated.
 fn repeated_request(
     (request, content): (&Parts, Option<&RequestContent>),
     IngressPeer { peer, secure }: IngressPeer,

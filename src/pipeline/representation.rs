@@ -69,12 +69,12 @@ impl FormRefusal {
 pub(super) struct FormRequest<'a> {
     pub headers: &'a HeaderMap,
     pub presence: FieldPresence,
-    /// The codings that it accepts. Not read on a route that does not encode.
+    /// The codings that the request accepts. Not read on a route that does not encode.
     pub accepted: AcceptedCodings,
 }
 
 impl<'a> FormRequest<'a> {
-    /// Describes a request to a route.
+    /// Returns the parts of a request to this route.
     #[inline]
     pub(super) fn of(route: &Route, headers: &'a HeaderMap, presence: FieldPresence) -> Self {
         let is_encoded = route.encodes() && presence.has(FieldPresence::ACCEPT_ENCODING);
@@ -183,7 +183,7 @@ impl Representation<'_> {
         self.coded.map_or_else(|| self.stored.body(), |coded| coded.bytes.clone())
     }
 
-    /// Returns the body, without a reference to it.
+    /// Returns the body as borrowed bytes.
     pub(super) fn body_bytes(&self) -> &[u8] {
         self.coded.map_or_else(|| self.stored.body_bytes(), |coded| &coded.bytes)
     }

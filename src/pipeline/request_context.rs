@@ -54,13 +54,13 @@ pub(super) struct RequestContext<S> {
 /// Whether a request may change something at the origin.
 #[derive(Debug, Clone)]
 pub(super) enum RequestSafety {
-    /// The method decides.
+    /// The method decides whether the request is a write.
     ByMethod,
     /// The request is a read, according to its route or its GraphQL document.
     Read,
-    /// The request is a write, according to its GraphQL document: these mutations.
+    /// The request is a write with these mutations, according to its GraphQL document.
     Write(Arc<[WrittenOperation]>),
-    /// It is a write, unless the search in its content finds that it is none.
+    /// The request is a write, unless the search in its content finds no mutation.
     Searched(SharedSearch),
 }
 
@@ -68,7 +68,7 @@ impl RequestSafety {
     /// Returns the safety of a request according to its route.
     pub(super) fn of(route: &Route, (method, headers): (&Method, &HeaderMap)) -> Self {
         match route.content.form(method, headers) {
-            // The content decides.
+            // The GraphQL content decides, or the method if the content is not part of the key.
             Ok(ContentForm::Graphql) | Err(_) => Self::ByMethod,
             Ok(ContentForm::Json | ContentForm::Bytes) => Self::Read,
         }
@@ -91,7 +91,7 @@ impl RequestSafety {
         (!is_read && is_write) || route.is_logout(method)
     }
 
-    /// Returns the mutations in a GraphQL request, as far as they are known.
+    /// Returns the mutations in a GraphQL request; empty if they are not known.
     pub(super) fn written(&self) -> &[WrittenOperation] {
         match self {
             Self::Write(written) => written,
@@ -111,7 +111,7 @@ impl RequestSafety {
 }
 
 impl<S> RequestContext<S> {
-    /// Creates the context of a request, which is as safe as its route says.
+    /// Creates the context of a request. Its safety is that of the route and the method.
     pub(super) fn new(
         pipeline: &Arc<Pipeline<S>>,
         (config, route): (&Arc<ConfigSnapshot>, usize),
@@ -123,7 +123,7 @@ impl<S> RequestContext<S> {
         Self { pipeline, config, route, received, connection, request, presence, safety }
     }
 
-    /// Returns the same context, with what is known of the request.
+    /// Returns the same context with this safety.
     pub(super) fn with_safety(self, safety: RequestSafety) -> Self {
         Self { safety, ..self }
     }
@@ -147,8 +147,8 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Notes what a request asks for that passes without being read, if it is GraphQL: by its URL, or
-    /// by its content, which is searched as it is sent.
+    /// Determines the safety of a GraphQL request that passes: by its URL, or by a search in its
+    /// content. Returns the body, which is searched as it is sent.
     pub(super) fn note_graphql(&mut self, reason: Reason, body: RequestBody) -> RequestBody {
         let request = ReceivedRequest::of_parts(&self.request, None);
         let route = self.config.route(self.route);
@@ -176,7 +176,7 @@ impl<S> RequestContext<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Looks up the stored response. If the origin has not accepted the credentials recently, the
-    /// origin is needed first, whatever is stored.
+    /// outcome is a miss, regardless of what is stored.
     pub(super) async fn look_up(
         &self,
         lookup: &LookupRequest,
@@ -204,7 +204,7 @@ impl<S: Store> RequestContext<S> {
         outcome.with_recheck(Recheck::alone())
     }
 
-    /// Returns the recheck that this request has to do; `None` if the credentials are accepted.
+    /// Returns the recheck that this request has to make; `None` if the credentials are accepted.
     ///
     /// Waits for a recheck in progress, but not for long, because its response may take a minute or
     /// never end.
@@ -268,7 +268,7 @@ impl<S: Store> RequestContext<S> {
         self.evaluate(lookup, far)
     }
 
-    /// Returns the outcome for what a tier has: whether the stored response may be used.
+    /// Returns the lookup outcome for the result of one tier.
     fn evaluate(&self, lookup: &LookupRequest, found: TierLookup) -> LookupOutcome {
         let stored = match found {
             TierLookup::Found(stored) => stored,
@@ -323,7 +323,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Returns why a stale response is served without a fetch, during a backoff or an outage.
-    /// `None` if it is not, or if the client requires validation.
+    /// `None` if a fetch is needed, or if the client requires validation.
     fn stale_on_error_reason(
         &self,
         lookup: &LookupRequest,
@@ -358,7 +358,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Records a hit from the shared tier as a recent target: each hit if the response is now in
-    /// memory, else one in 16.
+    /// memory, otherwise one hit in 16.
     pub(super) fn note_shared_hit(&self, stored: &StoredMatch, lookup: &LookupRequest) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;

@@ -219,7 +219,7 @@ impl<S: Store> ClientRequest<S> {
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
     }
 
-    /// Responds to a GraphQL request by a hash, so that its client sends the document.
+    /// Responds to a GraphQL request that names its document by a hash: asks for the document.
     pub(super) fn ask_for_document(self, asked: UnpersistedRequest) -> Response<DeliveredBody> {
         let response = persisted_query::response(asked, &self.context.request.headers);
         let decision = pass::decision(Reason::GraphqlUnknownDocument);
@@ -235,8 +235,8 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Returns whether the outcome is a successful response that is stored. If the origin checks hosts,
-/// a request for an invented host has none.
+/// Returns whether the outcome is a successful response that is stored. A request for an invented
+/// host has no such outcome if the origin checks hosts.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

@@ -19,8 +19,8 @@ pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
-/// Returns the fields that select among the responses of a route: those in this response's `Vary`
-/// and in the route's `vary`. Fields that make up the route's partition are left out.
+/// Returns the fields that select among the responses of a route: the fields in this response's
+/// `Vary` and in the route's `vary`, except those that make up the route's partition.
 pub(super) fn selecting_set(
     config: &ConfigSnapshot,
     route: &Route,

@@ -52,7 +52,7 @@ pub(super) fn write_selector(config: &ConfigSnapshot, route: &Route, url: Box<st
     }
 }
 
-/// Returns what an operator's purge of this URL selects: the URL, or its tag if there is one.
+/// Returns what an operator's purge of this URL selects: the URL, or its tag if it has a tag.
 pub(super) fn operator_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
     // A path without a host stands for all hosts, so it has no tag.
     let tag = if url.starts_with('/') { None } else { tag(config, route, &url) };

@@ -15,7 +15,7 @@ use super::config_snapshot::ConfigSnapshot;
 /// A configuration snapshot that can be replaced while it is read.
 ///
 /// Each thread keeps the snapshot that it read last. A read costs one load of a version that
-/// changes only on reload, and touches no reference count shared with other cores.
+/// changes only on reload. It touches no reference count shared with other cores.
 pub(super) struct SnapshotCell {
     config: ArcSwap<ConfigSnapshot>,
     /// The version of the snapshot, unique among all snapshots of all pipelines in the process.

@@ -146,7 +146,7 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Replaces the configuration. Requests in progress keep the old one. The cache is kept.
+    /// Replaces the configuration for new requests, and keeps the cache.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
         let quarantine = self.quarantine.lock();
         let figures = self.config.with(|config| config.figures.clone());

@@ -65,7 +65,7 @@ struct TeeInner {
 }
 
 struct ReaderState {
-    /// The number of chunks that the reader has read. Once the body is stored, the number of bytes.
+    /// The number of chunks that the reader has read; the number of bytes once the body is stored.
     position: usize,
     waker: Option<Waker>,
     /// Whether the reader was cut off because it stalled others for too long.
@@ -80,7 +80,7 @@ enum TeeMode {
     Window(Option<NotKeptReason>),
 }
 
-/// Why a body is not retained for the store.
+/// Why a body is no longer retained for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotKeptReason {
     /// The body exceeds the maximum size.
@@ -149,8 +149,8 @@ impl TeeBody {
         Some(TeeReader { tee: Arc::clone(self), slot })
     }
 
-    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe, since the chunk is
-    /// added first.
+    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe, because it adds
+    /// the chunk before it waits.
     pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
         self.add(chunk);
         self.capacity().await
@@ -232,7 +232,7 @@ impl TeeBody {
         wake_all(wakers);
     }
 
-    /// Adds a chunk. [`Self::capacity`] waits until the next one may follow.
+    /// Adds a chunk. Before the next chunk, call [`Self::capacity`].
     pub(super) fn add(&self, chunk: Bytes) {
         let mut shared = self.shared.lock();
         shared.held += chunk.len();

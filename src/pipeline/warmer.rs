@@ -42,8 +42,8 @@ use crate::{
 /// Fetches requests from the warm-up queue through a pipeline.
 pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
-    /// Targets whose responses to credentials were not stored, by key digest, with the time and the
-    /// reason of the last attempt.
+    /// Targets of requests with credentials whose responses were not stored, by key digest, with
+    /// the time and the reason of the last attempt.
     not_stored: Cache<u128, (Timestamp, &'static str)>,
 }
 
@@ -63,7 +63,7 @@ impl<S: Store> Warmer<S> {
     }
 
     /// Returns the requests for a target: one for each recent client or, if there are none, for
-    /// each client group of its host. Empty if no host is known.
+    /// each client group of its host. Returns none if no host is known.
     fn requests_of_recent(
         &self,
         (host, headers): (Option<&WarmHost>, &HeaderMap),
@@ -198,7 +198,7 @@ impl<S: Store> Warmer<S> {
         if !lookup.credentials.need_own_fetch(context.rule()) {
             return outcome(fetch_missing(&context, &lookup, plan).await).await;
         }
-        // Every login warms the same targets, so those that cannot be shared are not repeated.
+        // Each login warms the same targets, so targets with unstored responses are not repeated.
         let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
         if let Some(reason) = self.why_not_stored(key, now) {
             return WarmOutcome::Skipped(reason);
@@ -244,8 +244,8 @@ fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     clients
 }
 
-/// Warms the responses that purges with `warm` select, as long as the purge log exists. Run this
-/// once.
+/// Warms the responses that purges with `warm` select, as long as the purge log exists. Must run
+/// only once.
 pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {

@@ -37,7 +37,7 @@ use crate::{
     store::Store,
 };
 
-/// The result of a write.
+/// The result of a write, as its client receives it.
 enum WriteResult {
     /// A response only for its client.
     Passed(Response<ResponseBody>),
@@ -51,7 +51,7 @@ enum WriteResult {
 struct WriteTask<S> {
     context: RequestContext<S>,
     start: WriteStart,
-    /// The progress of the request's body; `None` if it has none.
+    /// The progress of the request's body; `None` if the request has no body.
     upload: Option<Arc<UploadProgress>>,
     _running: WriteGuard,
 }
@@ -167,7 +167,7 @@ impl<S: Store> WriteTask<S> {
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
         let selectors = self.context.invalidated_by(&outcome, effect.as_ref());
         let purged = invalidate::purge(&self.context.pipeline, selectors).await;
-        // After the purge, since that would select the warmed responses too.
+        // After the purge, which would otherwise select the warmed responses too.
         let warmed = Box::pin(self.context.warm(status)).await;
         if let Some(candidate) = candidate.and_then(|candidate| candidate.confirmed_by(&purged)) {
             return WriteResult::Stored(candidate.admit(response).await);

@@ -1,8 +1,8 @@
 //! Write-through: stores the response to a write as the response to a `GET` of the same target.
 //!
-//! Concurrent writes make this unsafe. Another write may reach the origin after this one, and be
-//! purged for before this write's response arrives. No later record would then show that this
-//! representation is old, because its fence is after both.
+//! Concurrent writes make write-through unsafe. Another write may reach the origin after this one,
+//! and its purge may be made before this write's response arrives. No later record would then show
+//! that this representation is old, because its fence is after both writes.
 //!
 //! The response is therefore stored only if the write's own purge is the *only* record since the
 //! origin request that may select it. Records before the response are looked up in the purge table,
@@ -115,8 +115,8 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Returns the fetch that a `GET` of this target would have made; `None` if the cache would not
-    /// answer it.
+    /// Returns the context that a `GET` of this target would have been fetched in; `None` if the
+    /// cache would not answer the `GET`.
     fn as_get(&self, stamp: FenceStamp, requested_at: Timestamp) -> Option<FetchContext<S>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
@@ -130,8 +130,8 @@ impl<S: Store> RequestContext<S> {
             && route.verification != Verification::Shadow
             && selection.agreement == ReadingAgreement::Unanimous
             && route.graphql.is_none();
-        // The response belongs to the writer: its request had credentials that such a `GET` would
-        // not send.
+        // The response belongs to the writer: the write had credentials that such a `GET` would not
+        // send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
@@ -170,8 +170,8 @@ impl<S: Store> WriteThroughCandidate<S> {
         WriteThroughResponse { status, headers, reader, freshness, kept }
     }
 
-    /// Returns the candidate if its own purge is the only one since the origin request that may
-    /// select it, else `None`.
+    /// Returns the candidate if the write's own purge is the only one since the origin request that
+    /// may select the response, otherwise `None`.
     pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.admission.context.attributes();

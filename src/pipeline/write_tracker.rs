@@ -9,7 +9,7 @@ use tokio::{
 
 use super::purge_rate::PurgeRate;
 
-/// Maximum number of writes that continue after their clients have disconnected. Further ones are
+/// Maximum number of writes that continue after their clients have disconnected. Further writes are
 /// cancelled with an unknown outcome.
 const ORPHANS: usize = 1024;
 
@@ -17,7 +17,7 @@ const ORPHANS: usize = 1024;
 const LAST_PURGES: Duration = Duration::from_secs(1);
 
 pub(super) struct WriteTracker {
-    /// Limits purges for unknown outcomes.
+    /// The rate limit for purges after unknown outcomes.
     pub rate: PurgeRate,
     running: watch::Sender<usize>,
     cut: watch::Sender<bool>,
@@ -42,7 +42,7 @@ impl WriteTracker {
         WriteGuard(Arc::clone(self))
     }
 
-    /// Returns a permit for a write whose client has disconnected; `None` if too many have one.
+    /// Returns a permit for a write whose client has disconnected; `None` if all permits are taken.
     pub(super) fn keep_orphan(&self) -> Option<SemaphorePermit<'_>> {
         self.orphans.try_acquire().ok()
     }

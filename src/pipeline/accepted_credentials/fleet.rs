@@ -22,8 +22,8 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Prefix of the keys of acceptances. No target's key has it, since methods have at most seven
-/// letters.
+/// Prefix of the keys of acceptances. No target's key has this prefix, because methods have at most
+/// seven letters.
 const KEY: &[u8] = b"\x08accepted";
 
 fn key(scope: AcceptanceKey) -> CacheKey {

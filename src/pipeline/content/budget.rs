@@ -12,7 +12,7 @@ const TOTAL_BYTES: usize = 16 << 20;
 /// Maximum number of bytes for one client, so that no client uses up the budget.
 const BYTES_PER_CLIENT: usize = 2 << 20;
 
-/// The memory for request content that is being read, or kept until its response is known.
+/// The memory for request content, which is held until the response to the request is known.
 #[derive(Debug, Default)]
 pub(crate) struct ContentBudget(Mutex<ContentUsage>);
 
@@ -37,7 +37,7 @@ pub(crate) struct BudgetExhausted;
 
 impl ContentBudget {
     /// Returns an empty share for a client. `None` stands for a trusted proxy in front of many
-    /// clients: then only the total is limited.
+    /// clients, for which only the total is limited.
     pub(crate) fn share(self: &Arc<Self>, client: Option<IpAddr>) -> ContentShare {
         ContentShare { budget: Arc::clone(self), client: client.map(client_network), bytes: 0 }
     }

@@ -23,8 +23,8 @@ use crate::{
 /// A GraphQL route: its index, and how it reads requests.
 pub(in crate::pipeline) type GraphqlRoute<'a> = (usize, &'a GraphqlRule);
 
-/// Returns the content of a GraphQL request as keyed and forwarded. Adapts the fields that describe
-/// it. Only queries are rewritten.
+/// Returns the content of a GraphQL request as keyed and forwarded. Adapts the header fields that
+/// describe the content. Rewrites only queries.
 ///
 /// A query that was recently read with the same bytes costs only a lookup.
 pub(in crate::pipeline) fn interpret_graphql(
@@ -75,7 +75,7 @@ fn graphql_form(
         (RequestClass::Query(_), Some(why)) => {
             (sent, KeyedForm::NotCanonical(why), RequestClass::Read(Uncached::Unclear))
         }
-        // Larder responds itself to a request that its client has to persist.
+        // Larder itself responds to a request whose client has to send the document.
         (class, None) if !matches!(class, RequestClass::Unpersisted(_)) => {
             (with_documents(rule, &sent).unwrap_or(sent), KeyedForm::Bytes, class)
         }
@@ -83,7 +83,7 @@ fn graphql_form(
     }
 }
 
-/// Returns a request by hash with its document, if it is known here.
+/// Returns a request by hash with its document added; `None` if this node lacks the document.
 fn with_documents(rule: &GraphqlRule, sent: &[u8]) -> Option<Bytes> {
     let is_by_hash = sent.windows(PERSISTED.len()).any(|part| part == PERSISTED);
     let text = canonical(sent).ok().filter(|_| is_by_hash)?;
@@ -94,8 +94,8 @@ fn with_documents(rule: &GraphqlRule, sent: &[u8]) -> Option<Bytes> {
 /// The extension that holds the hash of a document.
 const PERSISTED: &[u8] = b"persistedQuery";
 
-/// Returns the class of a GraphQL request with this content. Whatever servers read differently may be
-/// a write, unless it surely is none.
+/// Returns the class of a GraphQL request with this content. Content that servers may read
+/// differently counts as a write, unless it surely has no mutation.
 pub(in crate::pipeline) fn class_of(
     rule: &GraphqlRule,
     (query, headers): (Option<&str>, &HeaderMap),
@@ -117,8 +117,8 @@ pub(in crate::pipeline) fn class_of(
     }
 }
 
-/// Returns content as all servers read it; `None` if its coding or its character encoding is not
-/// known.
+/// Returns content as all servers read it; `None` if its content coding or its character encoding
+/// is unknown.
 fn readable<'a>(headers: &HeaderMap, sent: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     let plain =
         if is_coded(headers) { unzipped(headers, sent)?.into() } else { Cow::Borrowed(sent) };
@@ -130,7 +130,7 @@ fn readable<'a>(headers: &HeaderMap, sent: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     is_known.then_some(plain)
 }
 
-/// Encodings in which ASCII is ASCII.
+/// The character encodings, other than UTF-8, in which ASCII characters have their usual bytes.
 const ASCII_CHARSETS: [&[u8]; 3] =
     [b"charset=us-ascii", b"charset=iso-8859-", b"charset=windows-125"];
 

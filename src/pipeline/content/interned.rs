@@ -12,23 +12,22 @@ use crate::key::ContentDigest;
 
 /// The content of waiting requests, by digest.
 ///
-/// A thousand requests with the same content take the memory of one.
+/// A thousand requests with the same content take the memory of one request.
 #[derive(Debug, Default)]
 pub(crate) struct InternedContent(Mutex<KnownContent>);
 
 #[derive(Debug, Default)]
 struct KnownContent {
     by_digest: HashMap<ContentDigest, Weak<RequestContent>>,
-    /// Number of entries at which those of ended requests are removed.
+    /// Number of entries at which the entries of ended requests are removed.
     prune_at: usize,
 }
 
-/// Minimum number of entries at which those of ended requests are removed.
+/// Minimum number of entries at which the entries of ended requests are removed.
 const MIN_PRUNED: usize = 64;
 
 impl InternedContent {
-    /// Returns the copy of this content that other requests hold, or the given one if there is
-    /// none.
+    /// Returns the equal content that other requests hold; the given content if there is none.
     pub(crate) fn intern(&self, content: Arc<RequestContent>) -> Arc<RequestContent> {
         let mut known = self.0.lock();
         let other = known.by_digest.get(&content.digest).and_then(Weak::upgrade);

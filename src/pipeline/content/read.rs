@@ -11,7 +11,7 @@ use crate::{
     server::{BodyLimits, Incoming, LimitedBody},
 };
 
-/// Maximum length of content that becomes part of a key, in bytes. Requests with more are passed.
+/// Maximum length of content that becomes part of a key, in bytes. Requests with more content pass.
 pub(in crate::pipeline) const MAX_BYTES: usize = 64 << 10;
 
 /// The outcome of reading the content of a request.
@@ -27,8 +27,8 @@ pub(in crate::pipeline) enum ReadOutcome {
 
 /// Reads the content of a request up to [`MAX_BYTES`].
 ///
-/// `limits` applies to the content's size and pauses. `share` limits what the client's requests
-/// take together.
+/// `limits` applies to the content's size and pauses. `share` limits the memory that the client's
+/// requests take together.
 pub(in crate::pipeline) async fn read(
     body: Incoming,
     limits: BodyLimits,

@@ -1,4 +1,4 @@
-//! A cache of recently read GraphQL requests, so that repeated ones with the same bytes are not
+//! A cache of recently read GraphQL requests, so that repeated requests with the same bytes are not
 //! read again.
 
 use std::{hash::Hash, sync::Arc};
@@ -7,14 +7,14 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 
 use super::request_content::RequestContent;
 
-/// Maximum number of bytes that the requests take.
+/// Maximum number of bytes that the cached requests take.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// Approximate size of a request in addition to its texts, in bytes.
 const REQUEST_BYTES: usize = 512;
 
-/// Number of copies of the content that are kept: as forwarded, and as variables and extensions of
-/// its class.
+/// Number of copies of the content that the cache holds: as forwarded, and as variables and
+/// extensions of its class.
 const CONTENT_COPIES: usize = 2;
 
 /// The contents of GraphQL requests, by the request parts that they were read from. Bounded in

@@ -123,7 +123,7 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
         && !list::members(headers, header::CONTENT_ENCODING).all(is_identity)
 }
 
-/// Returns whether `Content-Type` names no character encoding but such.
+/// Returns whether `is_such` accepts each character encoding that `Content-Type` names.
 pub(super) fn has_charset(headers: &HeaderMap, is_such: impl Fn(&[u8]) -> bool) -> bool {
     let Some(line) = headers.get(header::CONTENT_TYPE) else { return true };
     let parameters = line.as_bytes().split(|byte| *byte == b';').skip(1);
@@ -131,7 +131,7 @@ pub(super) fn has_charset(headers: &HeaderMap, is_such: impl Fn(&[u8]) -> bool) 
     pairs.all(|pair| !pair.starts_with(b"charset") || is_such(&pair))
 }
 
-/// Returns whether a parameter in lower case names UTF-8.
+/// Returns whether a `Content-Type` parameter, in lower case, names UTF-8.
 pub(super) fn is_utf8(parameter: &[u8]) -> bool {
     matches!(parameter, b"charset=utf-8" | b"charset=\"utf-8\"" | b"charset=utf8")
 }

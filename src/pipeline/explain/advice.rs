@@ -2,7 +2,7 @@
 
 use crate::{policy::Reason, user::Authenticator};
 
-/// Returns what an operator can do about a reason; `None` if nothing.
+/// Returns what an operator can do about a reason; `None` if there is nothing to do.
 pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'static str> {
     Some(match reason {
         Reason::NoIdentity if !users.is_configured() => {

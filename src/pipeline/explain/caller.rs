@@ -1,4 +1,4 @@
-//! Explains the credentials of a request and its partition.
+//! Explains the credentials of a request and the partition that it belongs to.
 
 use http::{HeaderName, header};
 

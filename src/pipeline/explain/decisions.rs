@@ -52,7 +52,7 @@ impl PlannedRequest<'_> {
         steps.map(order).filter_map(|index| Some((index, STEPS.get(index)?)))
     }
 
-    /// Returns whether the route reads requests of this method by their body.
+    /// Returns whether the body of requests with this method can be part of the key.
     fn is_by_body(&self) -> bool {
         let (method, headers) = (self.request.method(), self.request.headers());
         self.matched_route().content.form(method, headers) != Err(NotKeyed::Method)

@@ -23,19 +23,19 @@ pub struct Explanation {
     pub outcome: ExplainedOutcome,
     /// How the request to the origin differs from the client's.
     pub origin: ExplainedOrigin,
-    /// The stored response, only on a running node.
+    /// The stored response; `None` if nothing is stored, or without a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<ExplainedStored>,
-    /// The last purge that selects the response, only on a running node.
+    /// The last purge that selects the response; `None` without such a purge or a running node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged: Option<ExplainedPurge>,
-    /// How the given response is handled.
+    /// How the given response is handled; `None` if none was given or the cache is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<ExplainedResponse>,
     /// What the request invalidates if it is a successful write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub invalidates: Vec<String>,
-    /// The selectors that purge the response.
+    /// The selectors that purge the response; `None` if the cache is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selectors: Option<Selectors>,
     pub answer: ClientResult,

@@ -63,7 +63,7 @@ pub(crate) fn offline(
     Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
-/// Returns the default host for URLs without one: the first configured host, or `localhost`.
+/// Returns the host for URLs without a host: the first configured host, or `localhost`.
 fn usual_host(config: &ConfigSnapshot) -> &str {
     let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
@@ -72,8 +72,8 @@ fn usual_host(config: &ConfigSnapshot) -> &str {
 impl<S: Store> Pipeline<S> {
     /// Explains a request on this node, including the response stored for it.
     ///
-    /// Reads from Redis if memory has no answer. Contacts no origin, and changes no request
-    /// metrics.
+    /// Reads from Redis if memory has no usable response. Contacts no origin, and changes no
+    /// request metrics.
     ///
     /// # Errors
     /// Fails if the input is not a valid request or response.
@@ -374,7 +374,7 @@ fn effect(
     Some(graphql_write::effect_of(route, target, (planned.safety.written(), (status, document))))
 }
 
-/// Formats a selector without the user's name. Returns `None` if nothing is left.
+/// Formats a selector without the user's name. Returns `None` if nothing of it is left.
 fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),

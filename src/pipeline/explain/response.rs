@@ -194,7 +194,7 @@ impl EvaluatedResponse {
     }
 }
 
-/// Why a response is not stored, whatever the response is.
+/// Why no response to a request is stored, regardless of its content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotStored {
     pub(super) reason: Reason,

@@ -68,7 +68,7 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Removes fetches that have waited too long. Returns when none are left.
+    /// Removes fetches that have waited too long. Returns when no fetches are left.
     async fn sweep_fetches(self: Arc<Self>) {
         let mut are_any_left = true;
         while are_any_left {
@@ -77,8 +77,8 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Compares two requests in the background, unless one of the requesters has logged out, their
-    /// route is compared or was a short time ago, too many comparisons run, or the origin is busy.
+    /// Compares two requests in the background, unless one of the requesters has logged out, the
+    /// route is or was recently compared, too many comparisons run, or the origin is busy.
     pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) -> ComparisonStart {
         let [first, _] = &pair;
         let Some(watch) = first.config.watch(first.route) else { return ComparisonStart::NotNow };
@@ -98,7 +98,7 @@ impl<S: Store> Pipeline<S> {
             pipeline.count_comparison(&pair, verdict.as_ref());
             let [first, _] = &pair;
             match verdict {
-                // Only if the configuration has not changed since, and with it the route.
+                // Quarantines only if no reload has changed the route since the comparison began.
                 Ok(Verdict::Leak(evidence)) if pipeline.is_watched_by(first.route, &watch) => {
                     let name = first.config.route_name(first.route);
                     pipeline.quarantine(name, (&evidence, &first.shown_path()));
@@ -146,8 +146,8 @@ impl<S: Store> Pipeline<S> {
         Ok(Verdict::Volatile)
     }
 
-    /// Adds a response to the comparison. A long one is read on another thread, so that it delays
-    /// no other request.
+    /// Adds a response to the comparison. A long response is read on another thread, so that it
+    /// delays no other request.
     async fn add_response(
         &self,
         mut comparison: RequesterComparison,

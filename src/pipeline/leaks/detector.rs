@@ -17,7 +17,7 @@ use super::{
 /// How long a sampled hit waits for a hit by another requester.
 pub(super) const PAIR_WINDOW: Duration = Duration::from_secs(1);
 
-/// Comparisons at a time, each of another route: a slow route does not hold up the others.
+/// Maximum number of concurrent comparisons, each of another route. A slow route delays no other.
 const MAX_COMPARISONS: usize = 4;
 
 /// The requests of a node that may be compared, on all routes.
@@ -25,14 +25,14 @@ pub(in crate::pipeline) struct LeakDetector {
     sightings: Mutex<SweptSightings>,
     /// The sampled hit of each route, by name.
     waiting: Mutex<HashMap<Box<str>, WaitingHit>>,
-    /// The right to compare.
+    /// The permits for comparisons.
     turns: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct SweptSightings {
     all: Sightings,
-    /// Whether a task removes old fetches.
+    /// Whether a task that removes old fetches is running.
     is_swept: bool,
 }
 
@@ -55,13 +55,13 @@ impl LeakDetector {
         Self { sightings: Mutex::default(), waiting: Mutex::default(), turns }
     }
 
-    /// Returns the right to compare; `None` while too many comparisons run.
+    /// Returns a permit to compare; `None` while too many comparisons run.
     pub(super) fn take_turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    /// Adds a fetch. Returns the request of the previous fetch if it differs and has to be
-    /// compared, and whether [`Self::sweep`] has to be called once a second from now on.
+    /// Adds a fetch. Returns the request of the previous fetch if their responses differ and have
+    /// to be compared, and whether [`Self::sweep`] has to be called once a second from now on.
     pub(super) fn add_fetch(
         &self,
         key: u128,
@@ -73,7 +73,7 @@ impl LeakDetector {
         (sightings.all.add(key, sighting), sweeper)
     }
 
-    /// Notes that the fetches of a key are compared, so that the next ones are not for a while.
+    /// Records that the fetches of a key are compared, which pauses further comparisons of the key.
     pub(super) fn pause(&self, key: u128, now: Instant) {
         self.sightings.lock().all.pause(key, now);
     }
@@ -91,8 +91,8 @@ impl LeakDetector {
         self.waiting.lock().insert(route, WaitingHit { target, request, since: now });
     }
 
-    /// Takes the waiting hit of a route if it is for the same target and comparable, else returns
-    /// `None`.
+    /// Removes and returns the waiting hit of a route if it is for the same target and comparable,
+    /// otherwise returns `None`.
     pub(super) fn take_match(
         &self,
         target: u128,

@@ -1,4 +1,4 @@
-//! The credentials of a request that is kept: after a logout it must not be repeated.
+//! The credentials of a kept request, which must not be repeated after a logout.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,15 +15,15 @@ use crate::{
 
 /// The credentials of a request, as of the time when it arrived.
 pub(in crate::pipeline) struct HeldCredentials {
-    /// None if they name nobody that a logout could name.
+    /// The member that the credentials identify; `None` if no logout could name such a member.
     holder: Option<Arc<PartitionMember>>,
     stamp: FenceStamp,
-    /// That they counted at the time of the stamp.
+    /// The verdict that the credentials were valid at the time of the stamp.
     counted: RevocableVerdict,
 }
 
 impl HeldCredentials {
-    /// Holds the credentials of a request. `stamp` is that of the purge log at present.
+    /// Keeps the credentials of a request. `stamp` is the current stamp of the purge log.
     pub(in crate::pipeline) fn of(
         config: &ConfigSnapshot,
         lookup: &LookupRequest,
@@ -36,7 +36,7 @@ impl HeldCredentials {
     }
 
     /// Returns whether no logout, and no refusal by the origin, has ended the credentials since, on
-    /// any node. False while this node does not follow the purge log.
+    /// any node. Returns `false` while this node does not follow the purge log.
     pub(super) fn still_count(&self, applied_purges: &AppliedPurges) -> bool {
         let Some(holder) = &self.holder else { return true };
         let (now, name) = (Instant::now(), || holder.credential_name());

@@ -1,4 +1,4 @@
-//! Sampled hits: one in many hits waits for a hit by another requester on the same target.
+//! Sampled hits: a few hits wait for a hit by another requester on the same target.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<S: Store> RequestContext<S> {
-    /// Counts a hit. A sampled hit waits for a second, or is compared with the one that waits.
+    /// Counts a hit. Compares a sampled hit with the waiting hit, or lets it wait for one second.
     pub(in crate::pipeline) fn note_hit_for_comparison(&self, lookup: &LookupRequest) {
         let (config, route) = (&self.config, self.route);
         let Some(watch) = config.watch(route) else { return };

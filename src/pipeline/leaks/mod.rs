@@ -1,9 +1,9 @@
 //! The leak detector: watches shared routes. If the responses to two requesters may differ, it
 //! sends their requests to the origin again.
 //!
-//! It sends nothing to the origin as long as fetches for different requesters bring the same
-//! response. If two fetches differ, or a sampled hit is followed by a hit of another requester, the
-//! two requests are repeated alternately
+//! The detector sends nothing to the origin as long as fetches for different requesters yield the
+//! same response. If two fetches differ, or a sampled hit is followed by a hit of another
+//! requester, it repeats the two requests alternately
 //! ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with credentials are kept
 //! in memory only, and for seconds. They are not repeated after a logout.
 

@@ -1,4 +1,4 @@
-//! What a node knows of the quarantine of its fleet.
+//! The quarantined routes of the fleet, as known to one node.
 
 use crate::{
     leak::QuarantineTable,
@@ -14,7 +14,7 @@ pub(in crate::pipeline) struct NodeQuarantine {
 }
 
 impl NodeQuarantine {
-    /// Returns what is known when a node starts. A standalone node has no state to read.
+    /// Returns the state at the start of a node. A standalone node has no fleet state to read.
     pub(in crate::pipeline) fn of(log: &PurgeLog) -> Self {
         Self { table: QuarantineTable::default(), is_complete: log.node().is_none() }
     }

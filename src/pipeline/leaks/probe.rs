@@ -27,14 +27,14 @@ use crate::{
 /// Maximum size of the header fields of a request that is kept, in bytes.
 const MAX_FIELDS: usize = 8 << 10;
 
-/// A request of one requester, as the origin receives it.
+/// A request of one requester, which can be sent to the origin again.
 pub(in crate::pipeline) struct ProbeRequest {
     pub(super) config: Arc<ConfigSnapshot>,
     pub(super) route: usize,
     /// A keyed digest of the requester's credentials.
     pub(super) requester: [u8; 16],
     pub(super) names: RequesterNames,
-    /// The client's request.
+    /// The request as the client sent it.
     pub(super) request: Arc<Parts>,
     credentials: Credentials,
     member: Option<Arc<PartitionMember>>,
@@ -45,8 +45,8 @@ pub(in crate::pipeline) struct ProbeRequest {
 
 impl ProbeRequest {
     /// Keeps a request of a client, if it identifies its requester on a watched route and asks for
-    /// a whole response. `origin_request` is how the origin receives it; `hold` holds its
-    /// credentials.
+    /// a whole response, otherwise returns `None`. `origin_request` is the request as sent to the
+    /// origin; `hold` returns its credentials.
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
         lookup: &LookupRequest,
@@ -78,7 +78,7 @@ impl ProbeRequest {
         }))
     }
 
-    /// Returns whether two requests have different requesters, but do not differ otherwise.
+    /// Returns whether two requests differ in their requesters only.
     pub(super) fn is_comparable_with(&self, other: &Self) -> bool {
         self.requester != other.requester
             && self.route == other.route
@@ -90,7 +90,7 @@ impl ProbeRequest {
             )
     }
 
-    /// Returns whether the request may be repeated on behalf of its requester: not after a logout.
+    /// Returns whether the request may be repeated: no logout has ended its credentials.
     pub(super) fn may_be_repeated(&self, applied_purges: &AppliedPurges) -> bool {
         self.held.still_count(applied_purges)
     }
@@ -106,8 +106,8 @@ impl ProbeRequest {
 
     /// Returns the request to send, which asks for the whole response without a content coding.
     ///
-    /// It has the fields of `pattern`, except those that may identify the requester. So compared
-    /// requests differ in nothing but the requester: neither in a trace nor in an address or a
+    /// Takes all fields from `pattern`, except those that may identify the requester. Compared
+    /// requests therefore differ only in the requester, and not in a trace, an address or a
     /// browser.
     pub(super) fn to_send(&self, pattern: &Self) -> OriginRequest {
         let mut headers = HeaderMap::new();

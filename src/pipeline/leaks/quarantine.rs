@@ -1,8 +1,8 @@
 //! Quarantine of routes: until an operator clears it, nothing is stored or served from the store.
 //!
-//! The state is one value in the purge log's Redis, which every node merges with its own. A record
-//! of the log would be trimmed. Records of the log announce each change, and purge what is stored
-//! for the route.
+//! The state is one value in the purge log's Redis, which every node merges with its own state. It
+//! is not a record of the log, because records are trimmed. Records announce each change, and purge
+//! what is stored for the route.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
 /// The name of the shared value in Redis.
 const VALUE: &str = "quarantine";
 
-/// Interval at which a node compares its state with the shared one.
+/// Interval at which a node compares its state with the shared state.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The longest time between two attempts while the shared state cannot be read.
+/// Maximum time between two attempts to read the shared state while it cannot be read.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<S: Store> Pipeline<S> {
@@ -85,7 +85,7 @@ impl<S: Store> Pipeline<S> {
         Ok(receipt)
     }
 
-    /// Merges this node's state and the shared one, in both directions.
+    /// Merges this node's state and the shared state, in both directions.
     async fn reconcile_quarantine(&self) -> Result<(), LogUnavailable> {
         let shared = self.log.fleet_value(VALUE).await?;
         let read = shared.map_or_else(
@@ -93,7 +93,7 @@ impl<S: Store> Pipeline<S> {
             |json| QuarantineTable::from_json(&json),
         );
         let Some(known) = read else {
-            // A value of another version is left alone. What it quarantines is not known.
+            // A value of another version stays unchanged, because this node cannot read it.
             tracing::warn!("the fleet's quarantine has an unknown format");
             return Ok(());
         };

@@ -23,7 +23,7 @@ pub(super) struct ProbeResponse {
     pub(super) status: StatusCode,
     /// The decoded body.
     pub(super) body: Bytes,
-    /// Whether the response could have been stored.
+    /// Whether the cache could have stored the response.
     pub(super) is_storable: bool,
     headers: HeaderMap,
 }
@@ -33,7 +33,7 @@ pub(super) struct ProbeResponse {
 pub(super) struct NotComparable;
 
 impl ProbeRequest {
-    /// Repeats the request, with the other fields of `pattern`, unless a logout has ended its
+    /// Repeats the request, with the other fields of `pattern`. Fails if a logout has ended the
     /// credentials.
     pub(super) async fn repeat<S: Store>(
         &self,

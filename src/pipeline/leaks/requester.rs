@@ -38,9 +38,9 @@ const CONTENT_FIELDS: [&str; 12] = [
 const MOBILE: &[u8] = b"Mobi";
 
 /// Returns a keyed digest of everything that may identify the requester, and the requester's names.
-/// `None` if nothing does.
+/// `None` if nothing identifies the requester.
 ///
-/// Includes what the operator lists as harmless, since the list may be wrong.
+/// Includes cookies that the operator lists as harmless, since the list may be wrong.
 pub(super) fn requester_of(
     (config, route): (&ConfigSnapshot, &Route),
     headers: &HeaderMap,

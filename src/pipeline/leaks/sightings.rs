@@ -11,8 +11,8 @@ use super::probe::ProbeRequest;
 /// Maximum number of keys remembered.
 const CAPACITY: usize = 256;
 
-/// How long a fetch waits for a fetch by another requester with the same key. Longer if the
-/// response contains a name of its requester.
+/// How long a fetch waits for a fetch by another requester with the same key. [`KEPT_IF_NAMED`]
+/// applies if the response contains a name of its requester.
 const KEPT: Duration = Duration::from_secs(10);
 const KEPT_IF_NAMED: Duration = Duration::from_mins(1);
 
@@ -26,9 +26,9 @@ pub(super) struct Sightings {
     by_key: HashMap<u128, Sighting>,
 }
 
-/// A fetch, as far as the detector needs it.
+/// The data about a fetch that the detector needs.
 pub(super) struct Sighting {
-    /// The request; `None` once it has waited long enough and only the pause still counts.
+    /// The request; `None` once it has waited long enough and only the pause of the key is needed.
     request: Option<Arc<ProbeRequest>>,
     /// A digest of the body as received.
     pub(super) body: u64,
@@ -59,7 +59,7 @@ impl Sighting {
 
 impl Sightings {
     /// Adds a fetch. Returns the previous fetch with this key if it was for another requester and
-    /// got another body. `None` if the key was compared a short time ago.
+    /// got another body. Returns `None` if the key was compared recently.
     pub(super) fn add(&mut self, key: u128, mut sighting: Sighting) -> Option<Arc<ProbeRequest>> {
         let now = sighting.at;
         let mut previous = None;

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 const FIRST_INTERVAL: u64 = 64;
 const MAX_DOUBLINGS: u32 = 10;
 
-/// Maximum number of doublings while samples wait in vain, since the route may have only one
-/// requester.
+/// Maximum number of doublings after samples waited in vain. Smaller than [`MAX_DOUBLINGS`],
+/// because a second requester may appear.
 const MAX_DOUBLINGS_ALONE: u32 = 6;
 
 /// Number of hits by the same requester after which a sample stops waiting.
@@ -32,7 +32,7 @@ pub(crate) struct RouteSampler {
     /// Number of hits with credentials since the last sample.
     hits: AtomicU64,
     interval: AtomicU64,
-    /// A part of the digest of the target on which a sampled hit waits; 0 if none waits.
+    /// A part of the digest of the target on which a sampled hit waits; 0 if no hit waits.
     waiting_for: AtomicU64,
     pace: Mutex<Pace>,
 }
@@ -55,7 +55,7 @@ impl Pace {
     }
 }
 
-/// The comparison of a route that runs.
+/// A running comparison of a route. It ends when dropped.
 pub(super) struct RunningComparison(Arc<RouteSampler>);
 
 impl Drop for RunningComparison {
@@ -85,7 +85,7 @@ impl RouteSampler {
     }
 
     /// Begins to wait for another requester of this target. Returns `false` if a hit already waits,
-    /// none is due, or the route was compared a short time ago.
+    /// no sample is due, or the route was compared recently.
     pub(super) fn begin_waiting(&self, target: u128, now: Instant) -> bool {
         let mut pace = self.pace.lock();
         let is_due = self.hits.load(Relaxed) >= self.interval.load(Relaxed);
@@ -97,12 +97,12 @@ impl RouteSampler {
         true
     }
 
-    /// Ends the wait.
+    /// Ends the wait for another requester, and starts to count hits again.
     pub(super) fn stop_waiting(&self) {
         self.reset(&mut self.pace.lock());
     }
 
-    /// Ends the wait that began at this time, if it has not ended, and doubles the interval.
+    /// Ends the wait that began at this time, and doubles the interval; no effect if it has ended.
     pub(super) fn stop_waiting_since(&self, since: Instant) {
         let mut pace = self.pace.lock();
         if pace.waiting_since == Some(since) {
@@ -129,8 +129,8 @@ impl RouteSampler {
         self.waiting_for.store(0, Relaxed);
     }
 
-    /// Begins a comparison of the route, which ends when this is dropped. Returns `None` if one
-    /// runs, or ended a short time ago.
+    /// Begins a comparison of the route, which ends when the returned value is dropped. Returns
+    /// `None` if one is running, or ended recently.
     pub(super) fn begin_comparing(self: &Arc<Self>, now: Instant) -> Option<RunningComparison> {
         let mut pace = self.pace.lock();
         if pace.is_comparing || pace.is_paused(now) {
@@ -148,7 +148,7 @@ impl RouteSampler {
         pace.paused_until = Some(now + pause);
     }
 
-    /// Doubles the interval, up to this many times.
+    /// Doubles the interval, unless it has already doubled `limit` times.
     fn slow_down(&self, pace: &mut Pace, limit: u32) {
         if pace.doublings < limit {
             pace.doublings += 1;

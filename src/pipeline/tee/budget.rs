@@ -9,7 +9,7 @@ use crate::sync::{AtomicU64, Ordering::Relaxed, with_timeout};
 /// Maximum length of a small body, in bytes. Small bodies have their own pool.
 pub(crate) const SMALL_BODY: usize = 64 << 10;
 
-/// The pool of small bodies is the budget divided by this number.
+/// The divisor of the budget that yields the size of the pool of small bodies.
 const SMALL_PART: u64 = 4;
 
 /// The number of bytes that all bodies that are being stored may take together.

@@ -36,7 +36,7 @@ pub(in crate::pipeline) struct AuditedHit<S> {
     pub(in crate::pipeline) stored: Arc<StoredResponse>,
 }
 
-/// Returns whether a hit is audited: it is a `GET`, and drawn at the route's rate.
+/// Returns whether a hit is audited: it is a `GET`, and is sampled at the route's rate.
 pub(in crate::pipeline) fn is_audited(route: &Route, method: &Method) -> bool {
     let Some(rate) = route.verification.audit() else { return false };
     *method == Method::GET && rate.draws(fastrand::u32(..))
@@ -97,7 +97,7 @@ impl<S: Store> AuditedHit<S> {
         compare(pipeline, &self.stored, live, ignore).await
     }
 
-    /// Returns the stored response as a lookup finds it.
+    /// Returns the stored response in the form that a lookup returns.
     fn stored_match(&self) -> StoredMatch {
         let (key, response) = (self.lookup.target.clone(), Arc::clone(&self.stored));
         StoredMatch { key, response, forced_staleness: ForcedStaleness::None }
@@ -113,8 +113,8 @@ impl<S: Store> AuditedHit<S> {
         request
     }
 
-    /// Returns whether a purge has selected the response since the hit. Then the client was served
-    /// what was right at that time.
+    /// Returns whether a purge has selected the response since the hit. If so, the response was
+    /// right at the time of the hit.
     fn is_purged_since(&self) -> bool {
         let applied_purges = self.context.pipeline.log.applied_purges();
         applied_purges.judge(&self.stored, Instant::now()) != PurgeVerdict::Alive

@@ -23,8 +23,8 @@ const INLINE_BYTES: usize = 16 << 10;
 /// The head of a live response.
 pub(super) type LiveHead<'a> = (StatusCode, &'a HeaderMap);
 
-/// Compares the heads of two responses if the live one has no body to compare: after `HEAD`, a
-/// range, a `304` or an error. Returns `None` if it has one.
+/// Compares the heads of two responses if the live response has no body to compare: after `HEAD`, a
+/// range, a `304` or an error. Returns `None` if it has a body to compare.
 pub(super) fn compare_without_body(
     stored: &StoredResponse,
     (status, headers): LiveHead<'_>,
@@ -78,8 +78,8 @@ pub(super) async fn compare<S>(
     compare_pair(pair, ignore, (&pipeline.verification_slots, &pipeline.parsing)).await
 }
 
-/// Compares two responses. Long documents are parsed elsewhere, as are bodies with a content
-/// coding: nothing says how long they are without it.
+/// Compares two responses. Parses long documents on another thread, and also bodies with a content
+/// coding, because their decoded length is unknown.
 async fn compare_pair(
     (stored, live): (ComparedResponse, ComparedResponse),
     ignore: &Arc<[JsonPath]>,
@@ -110,7 +110,7 @@ impl ComparedResponse {
     }
 }
 
-/// Joins the chunks of a body. Copies unless there is only one.
+/// Joins the chunks of a body. Copies only if there are several chunks.
 pub(super) fn joined(chunks: &[Bytes]) -> Bytes {
     match chunks {
         [] => Bytes::new(),

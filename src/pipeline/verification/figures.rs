@@ -24,15 +24,15 @@ use crate::{
 /// Upper bounds of the age groups, in seconds. One more group holds greater ages.
 pub(super) const AGE_BOUNDS: [u64; 10] = [1, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400];
 
-/// Differences that are kept as samples, by kind. Of further kinds the rarest are only counted.
+/// Maximum number of samples, one for each kind of difference. Further rare kinds are only counted.
 const MAX_SAMPLES: usize = 10;
 
-/// The figures of one route, under all configurations that leave it as it is.
+/// The figures of one route. They continue after a reload that does not change the route.
 pub(crate) struct RouteFigures {
     mode: VerificationMode,
     /// A digest of the route's configuration.
     fingerprint: u64,
-    /// When counting began, by the wall clock and by the monotonic clock; none before the first
+    /// When counting began, by the wall clock and by the monotonic clock; unset before the first
     /// request.
     since: OnceLock<(Timestamp, Timestamp)>,
     /// Whether a reload has replaced the rule.
@@ -42,10 +42,10 @@ pub(crate) struct RouteFigures {
     metrics: Arc<Metrics>,
 }
 
-/// The figures of the routes of one configuration, by index; none for routes that are not verified.
+/// The figures of routes, by index; `None` for routes that are not verified.
 ///
-/// A request counts where its own configuration says, so one that a reload overtakes does not count
-/// for the new rule.
+/// A request counts in the figures of its own configuration. A request from before a reload
+/// therefore does not count for the new rule.
 #[derive(Clone, Default)]
 pub(crate) struct FiguresByRoute(Arc<[Option<Arc<RouteFigures>>]>);
 
@@ -71,16 +71,16 @@ pub(super) struct RouteCounts {
     pub(super) saved_time: Duration,
     pub(super) compared: ComparedCount,
     pub(super) skipped: BTreeMap<&'static str, u64>,
-    /// Comparisons by the age of the stored response.
+    /// The comparisons, grouped by the age of the stored response.
     pub(super) ages: [ComparedCount; AGE_BOUNDS.len() + 1],
     /// The greatest ages at which responses differed, and at which they were equal.
     pub(super) oldest: MaxComparedAges,
-    /// Comparisons of responses to requests that differ in each input.
+    /// For each input, the comparisons of responses to requests that differ in it.
     pub(super) inputs: [ComparedCount; RequestInput::ALL.len()],
-    /// Comparisons of responses to requests that differ in no input.
+    /// The comparisons of responses to requests that differ in no input.
     pub(super) alike: ComparedCount,
     pub(super) samples: Vec<DifferenceSample>,
-    /// Differing responses that are in no sample any more.
+    /// Number of differing responses whose samples were dropped.
     pub(super) unsampled: u64,
 }
 
@@ -134,7 +134,7 @@ impl ShadowOutcome {
         Self { saved: Some((bytes, time)), ..self }
     }
 
-    /// Returns the same result for a request that would have shared the fetch of another.
+    /// Returns the same result for a request that would have shared the fetch of another request.
     pub(super) fn collapsed(self) -> Self {
         Self { is_collapsed: true, ..self }
     }
@@ -152,14 +152,14 @@ pub(super) struct ComparisonRecord {
 }
 
 impl FiguresByRoute {
-    /// Returns the figures for these routes, in the order of their indexes. Those of a route that
-    /// `previous` has with the same configuration continue; the others are marked as replaced.
+    /// Returns the figures for these routes, in the order of their indexes. Continues the figures
+    /// of unchanged routes from `previous`, and marks the other figures there as replaced.
     pub(in crate::pipeline) fn following<'a>(
         previous: &Self,
         routes: &'a RouteTable,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        // The routes of GraphQL operations share a name, and the figures.
+        // The routes of GraphQL operations have the same name, and therefore the same figures.
         let mut fingerprints: HashMap<&str, DefaultHasher> = HashMap::new();
         for route in routes.each() {
             format!("{route:?}").hash(fingerprints.entry(&route.name).or_default());
@@ -188,7 +188,7 @@ impl FiguresByRoute {
         self.0.iter().flatten()
     }
 
-    /// Returns the figures of a route; `None` if it is not verified.
+    /// Returns the figures of a route; `None` if the route is not verified.
     pub(in crate::pipeline) fn get(&self, index: usize) -> Option<&Arc<RouteFigures>> {
         self.0.get(index)?.as_ref()
     }
@@ -211,7 +211,7 @@ impl RouteFigures {
         }
     }
 
-    /// Begins to count, unless it has begun. `now` is the time by the wall clock and by the
+    /// Begins to count, unless counting has begun. `now` is the time by the wall clock and by the
     /// monotonic clock.
     pub(super) fn begin(&self, now: (Timestamp, Timestamp)) {
         self.since.get_or_init(|| now);
@@ -227,7 +227,7 @@ impl RouteFigures {
         self.since.get().is_none_or(|(_, steady)| requested_at < *steady)
     }
 
-    /// Returns whether a reload has replaced the rule. What it would store, the new rule may not find.
+    /// Returns whether a reload has replaced the rule. The new rule may not find its responses.
     pub(super) fn is_replaced(&self) -> bool {
         self.is_replaced.load(Relaxed)
     }
@@ -315,7 +315,7 @@ impl RouteFigures {
 }
 
 impl VerificationMode {
-    /// Returns how a route is verified; `None` if it is not.
+    /// Returns how a route is verified; `None` if the route is not verified.
     fn of(verification: Verification) -> Option<Self> {
         match verification {
             Verification::Shadow => Some(Self::Shadow),
@@ -377,8 +377,8 @@ impl RouteCounts {
         self.samples.push(DifferenceSample { differences, inputs, count, first, last, age, path });
     }
 
-    /// Drops the rarest sample if there are too many, so that kinds which a client makes up do not
-    /// keep out those that matter.
+    /// Drops the rarest sample if there are too many. Kinds of differences that a client invents
+    /// therefore do not displace frequent kinds.
     fn make_room_for_sample(&mut self) {
         if self.samples.len() < MAX_SAMPLES {
             return;
@@ -397,7 +397,7 @@ impl ComparedCount {
         self.different += u64::from(is_different);
     }
 
-    /// Returns these counts without those of a part.
+    /// Returns these counts minus the counts of `part`.
     pub(super) fn without(self, part: Self) -> Self {
         Self {
             total: self.total.saturating_sub(part.total),

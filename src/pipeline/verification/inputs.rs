@@ -90,26 +90,26 @@ fn is_per_request(name: &str) -> bool {
         || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// The inputs of the requests that responses in shadow mode were stored for, by response.
+/// The inputs of the request for which each response in shadow mode was stored.
 #[derive(Default)]
 pub(in crate::pipeline) struct RememberedInputs(OnceLock<Cache<usize, InputDigests>>);
 
-/// Stored responses whose inputs are remembered, at 72 bytes each.
+/// Maximum number of stored responses whose inputs are remembered, at 72 bytes each.
 const CAPACITY: usize = 16_384;
 
 impl RememberedInputs {
-    /// Remembers the inputs of the request that a response was stored for.
+    /// Remembers the inputs of the request for which a response was stored.
     pub(super) fn note(&self, response: ResponseId, inputs: InputDigests) {
         self.0.get_or_init(|| Cache::new(CAPACITY)).insert(response.number(), inputs);
     }
 
-    /// Returns the inputs of the request that a response was stored for, if they are remembered.
+    /// Returns the inputs of the request for which a response was stored, if they are remembered.
     pub(super) fn of(&self, response: ResponseId) -> Option<InputDigests> {
         self.0.get()?.get(&response.number())
     }
 }
 
-/// Digests of the inputs of one request. They compare within this process only.
+/// Digests of the inputs of one request. Only digests of one process are comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InputDigests([u64; RequestInput::ALL.len()]);
 

@@ -3,7 +3,7 @@
 //!
 //! In *shadow mode*, clients always get the origin's response. A second pipeline with its own store
 //! makes the decisions that the cache would make. Each response that it would have served is
-//! compared with the one that the client gets. An *audit* compares a share of the hits in the
+//! compared with the response that the client gets. An *audit* compares a share of the hits in the
 //! background.
 
 mod audit;

@@ -31,7 +31,7 @@ struct RouteReport {
     since: Option<String>,
     /// Number of requests in shadow mode, or of audited hits.
     requests: u64,
-    /// Number of requests by the `X-API-Cache` that they would have had. Only in shadow mode.
+    /// Number of requests in shadow mode, by the `X-API-Cache` that they would have had.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     results: BTreeMap<&'static str, u64>,
     /// The share of hits and collapsed requests among the requests that consult the cache.
@@ -67,7 +67,7 @@ struct RouteReport {
     advice: Vec<String>,
 }
 
-/// What the cache would have saved the origin.
+/// The bytes and the time that the cache would have saved.
 #[derive(Debug, Clone, Serialize)]
 struct Saved {
     requests: u64,
@@ -81,8 +81,8 @@ struct Compared {
     wrong: u64,
 }
 
-/// Comparisons of stored responses of one range of ages: up to `until` seconds, and older than the
-/// group before.
+/// Comparisons of stored responses in one range of ages: up to `until` seconds, and older than the
+/// previous group.
 #[derive(Debug, Clone, Serialize)]
 struct AgeGroup {
     /// The upper bound in seconds; `None` for the last group.
@@ -244,9 +244,9 @@ impl RouteCounts {
         Vec::new()
     }
 
-    /// Returns the first input that explains the differing responses. An input does so if no
-    /// responses to requests with the same input differ, and either there are many of those or
-    /// almost all others differ.
+    /// Returns the first input that explains the differing responses. An input does so if only
+    /// requests that differ in the input get differing responses, and either many requests have the
+    /// same input or almost all that differ in it get differing responses.
     fn suspect(&self) -> Option<RequestInput> {
         const MANY: u64 = 10;
         let is_suspect = |with: ComparedCount| {

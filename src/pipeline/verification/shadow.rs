@@ -53,7 +53,7 @@ struct ShadowRequest {
     lookup: LookupRequest,
     outcome: LookupOutcome,
     flight: ShadowFlight,
-    /// Whether the cache would store the response if the response can be stored.
+    /// Whether the cache would store the response if the response is cacheable.
     is_storing: bool,
     fetch: FetchContext<MemoryStore>,
     figures: Arc<RouteFigures>,
@@ -62,7 +62,7 @@ struct ShadowRequest {
 
 /// The role of a request in the flight that the cache would start.
 enum ShadowFlight {
-    /// The request would fetch, on behalf of all that join until this is dropped.
+    /// The request would fetch, on behalf of all requests that join until this is dropped.
     Leading { _flight: FlightLeader },
     /// The request would share the fetch of another request.
     Following,
@@ -77,8 +77,8 @@ struct LiveResponse {
     /// The time until the response's head arrived.
     latency: Duration,
     times: FetchTimes,
-    /// The terms on which the response would be stored, or why not; `None` if the cache would not
-    /// try.
+    /// The terms on which the response would be stored, or why it would not be; `None` if the cache
+    /// would not try to store it.
     terms: Option<Result<StoreDecision, Reason>>,
 }
 
@@ -126,7 +126,7 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl ShadowRequest {
-    /// Looks the request up in the shadow store. Takes the fence stamp of what may be stored.
+    /// Looks the request up in the shadow store. Takes the fence stamp for a response to store.
     /// Returns `None` on a route without figures.
     async fn begin<S: Store>(real: &RequestContext<S>, lookup: LookupRequest) -> Option<Self> {
         let (pipeline, config) = (&real.pipeline, &real.config);
@@ -193,7 +193,7 @@ impl ShadowRequest {
     }
 
     /// Counts the request, compares the response that the cache would have served, and stores the
-    /// one that it would have stored.
+    /// response that the cache would have stored.
     async fn settle(self, live: LiveResponse, end: ObservedEnd) {
         self.figures.note_request(&self.would_be(&live, end.length));
         match &self.flight {
@@ -217,7 +217,7 @@ impl ShadowRequest {
     }
 
     /// Returns the stored response that the cache would have served without the origin; `None` if
-    /// there is none.
+    /// the cache would have needed the origin.
     fn would_serve(&self) -> Option<&Arc<StoredResponse>> {
         match &self.outcome {
             LookupOutcome::Fresh(stored) | LookupOutcome::Stale(stored, _) => {

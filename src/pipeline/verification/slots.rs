@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// loaded even more.
 const MAX_AUDITS: usize = 4;
 
-/// Maximum number of long documents that wait to be compared. Further ones are skipped, so that
-/// documents of live routes do not wait behind them.
+/// Maximum number of long documents that wait to be compared. Further documents are skipped, so
+/// that documents of live routes do not wait for long.
 const MAX_DOCUMENTS: usize = 4;
 
 /// The slots for audits and long comparisons on this node.
