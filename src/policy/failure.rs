@@ -36,8 +36,8 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
 ///
 /// `leader` holds the credentials of the leader's request. Without sharing, a failing origin would
 /// receive all waiting requests at once. But a response is not public just because it is an error.
-/// A response that sets cookies, forbids reuse, or may depend on the client or its address is given
-/// to its own client only (RFC 9111 §3, §5.2.2).
+/// A response that sets cookies, forbids reuse, or may depend on the client or its address is sent
+/// to the leader's client only (RFC 9111 §3, §5.2.2).
 pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

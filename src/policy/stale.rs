@@ -10,7 +10,7 @@ use super::{
     CacheRule, ClientCacheControl, Freshness, Reason, RequestDirectives, freshness::Constraints,
 };
 
-/// The kind of an origin failure, as far as stale responses depend on it.
+/// The kind of an origin failure. It determines which stale responses may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outage {
     /// A timeout or an error status.
@@ -93,8 +93,8 @@ fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &Cach
 /// Returns the reason for serving a stored response after a failed fetch, or `None` if it must not
 /// be served.
 ///
-/// A status is a failure if [`is_error`] holds. A stored error is not served, since newer errors
-/// are passed on; nor is a response that has [ended](Freshness::has_ended). A request's own
+/// A status is a failure if [`is_error`] holds. A stored error is not served, since the client gets
+/// the newer error; nor is a response that has [ended](Freshness::has_ended). A request's own
 /// `stale-if-error` extends the window if the rule honours request directives.
 pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
@@ -142,7 +142,7 @@ pub(crate) fn revokes_stored(status: StatusCode) -> bool {
 /// Returns the freshness of a revoked response: stale, and usable only after validation.
 ///
 /// Keeps the windows, so that stores retain the response as long as older copies. Its time of
-/// receipt is later than theirs by any node's clock.
+/// receipt is later than that of older copies by any node's clock.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));

@@ -119,7 +119,7 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
     }
 }
 
-/// The reason why no rule may keep responses with a status.
+/// The reason why no rule may give a lifetime to responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TtlRefusal {
     /// Responses with the status are never stored.
@@ -148,13 +148,13 @@ fn directives_allow(
         return Err(Reason::Private);
     }
     if directives.must_understand {
-        // `must-understand` overrides a `no-store` for caches that do not understand the status.
+        // `must-understand` overrides `no-store`, which is meant for caches without the former.
         return if is_understood(status) { Ok(()) } else { Err(Reason::MustUnderstand) };
     }
     if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
 }
 
-/// Returns whether a status is a final one of RFC 9110, whose caching rules are implemented.
+/// Returns whether a status is a final status of RFC 9110. Larder implements their caching rules.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -167,7 +167,7 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    // An invalid field name means that not only fields select the response.
+    // An invalid field name in `Vary` has the effect of `*`.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
     let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
     if list::members(response.headers, header::VARY).any(is_unkeyed) {

@@ -58,7 +58,7 @@ pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
 enum TargetDevice {
     Any,
     Larder,
-    /// Another device, by its token.
+    /// Another device, named by its token.
     Others,
     /// The text after `;` is not a device: perhaps another directive, as in `no-store; max-age=0`.
     Unclear,

@@ -49,7 +49,7 @@ fn groups(headers: &HeaderMap) -> Vec<String> {
 
 /// Removes all tag fields except `Cache-Groups` from a response.
 pub(crate) fn strip(response: &mut HeaderMap) {
-    // Most responses have no tag fields, which one pass over the names shows.
+    // Most responses have no tag fields; one pass over the names detects this.
     if !response.keys().any(is_stripped) {
         return;
     }
@@ -60,8 +60,8 @@ pub(crate) fn strip(response: &mut HeaderMap) {
 
 /// Returns whether all tags in the fields can be stored.
 ///
-/// They cannot if there are too many, one is too long, or a field is not text. The response is then
-/// not stored, since a purge of a lost tag would miss it.
+/// Tags cannot be stored if there are too many, one is too long, or a field is not text. The
+/// response is then not stored, since a purge of a lost tag would miss it.
 pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
     if !has_any(headers) {
         return true;

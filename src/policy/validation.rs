@@ -63,7 +63,7 @@ pub(crate) fn make_conditional(
 
 /// Removes conditions and `Range` from a request, so that its response can be stored.
 pub(crate) fn make_unconditional(request: &mut HeaderMap) {
-    // Most requests have no conditions, which one pass over the names shows.
+    // Most requests have no conditions; one pass over the names detects this.
     if !request.keys().any(is_condition) {
         return;
     }
@@ -101,8 +101,8 @@ pub(crate) fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
 /// Returns whether a response with this status is about the resource, and replaces stored
 /// responses.
 ///
-/// Other statuses are about one request or the moment. An error on a refresh (`406` for an odd
-/// `Accept`, `429`, `503`) does not affect other requests.
+/// Other statuses concern one request or a temporary condition. An error on a refresh (`406` for an
+/// odd `Accept`, `429`, `503`) does not affect other requests.
 pub(crate) fn is_about_resource(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
