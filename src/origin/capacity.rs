@@ -17,7 +17,7 @@ pub(super) struct ConnectionLimiter {
     rejected: AtomicU64,
 }
 
-/// Permission for one connection; returned when dropped.
+/// A permit for one connection; released when dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
@@ -29,7 +29,7 @@ pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 /// Load of the connections to an origin's servers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionStats {
-    /// Number of connections, including idle ones, without tunnels.
+    /// Number of connections, including idle ones, but not tunnels.
     pub connections: usize,
     /// Number of requests queued for a connection.
     pub pending: usize,
