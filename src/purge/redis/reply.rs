@@ -14,13 +14,13 @@ use crate::{
     purge::{NodeId, identifier::from_hex},
 };
 
-/// A view of the stream, and a snapshot of the membership if the lease was granted.
+/// The reply to `view.lua`: the stream, and the membership if the lease was granted.
 pub(super) struct ViewReply {
     pub(super) view: StreamView,
     pub(super) lease: Option<MembershipSnapshot>,
 }
 
-/// The position of an appended or earlier record, with a snapshot of the membership.
+/// The reply to `append.lua`: a new or earlier position, and a snapshot of the membership.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
     pub(super) occurrence: IdempotencyResult,
@@ -69,7 +69,7 @@ fn snapshot(age: &Value, nodes: &Value) -> Option<MembershipSnapshot> {
     Some(MembershipSnapshot { age, nodes })
 }
 
-/// Parses a row of the membership. Returns `None` if Larder did not write it.
+/// Parses a row of the membership. Returns `None` if Larder did not write the row.
 fn member_row(node: &[Value]) -> Option<MemberRow> {
     let [node, left, ttl, status, log, seq] = node else { return None };
     let ttl: u64 = text(ttl)?.parse().ok()?;
@@ -88,17 +88,17 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
     Some(Fence { log: LogId(from_hex(&text(log)?)?), seq: text(seq)?.parse().ok()? })
 }
 
-/// Maximum accepted time that a node serves without a lease: a day, in milliseconds.
+/// Maximum accepted time for which a node serves without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// Parses the reply to `XREAD` of one stream. After a timeout there are no entries.
+/// Parses the reply to `XREAD` of one stream. After a timeout, returns no entries.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
         Value::Map(streams) => streams.values().next()?,
         streams => match members(streams)? {
             [] => return Some(Vec::new()),
-            // RESP2: a list with a pair of name and entries; in some versions the pair itself.
+            // RESP2: a list with one pair of name and entries; in some versions, only the pair.
             [Value::Array(pair)] => pair.get(1)?,
             [_name, entries] => entries,
             _ => return None,
@@ -135,7 +135,7 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// Returns a copy of the value's text, because the value keeps the client's read buffer in memory.
+/// Returns a copy of the value's text: the value itself keeps the client's read buffer in memory.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(snapshot, MembershipSnapshot::default());
     }
 
-    /// Any reply of this depth: wrong types, nils, error texts, huge numbers, invalid UTF-8.
+    /// Returns any reply of this depth: wrong types, nils, errors, huge numbers, invalid UTF-8.
     fn any_value() -> impl Strategy<Value = Value> {
         let texts = prop_oneof![
             Just("00000000000000aa".to_owned()),
