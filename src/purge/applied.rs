@@ -144,8 +144,8 @@ impl AppliedPurges {
     /// Returns whether a fact about a credential still holds: no later record has revoked it. On a
     /// node that is not synced, only recent facts hold.
     ///
-    /// `started` is the time of the request. Costs two comparisons and no lock, unless something was
-    /// purged since the last check.
+    /// `started` is the time of the request. Costs two comparisons and no lock if no purge was
+    /// applied since the last check.
     pub fn still_holds(
         &self,
         fact: &RevocableVerdict,
@@ -264,8 +264,7 @@ impl AppliedPurges {
         self.synced_until.store(SIGNED_OFF, Ordering::Release);
     }
 
-    /// Returns how long an unsynced node may use a response after its origin request; zero if
-    /// unlimited.
+    /// Returns how long after a request an unsynced node may use its response; zero if unlimited.
     pub fn unsynced_ttl(&self) -> Duration {
         match self.unsynced_policy {
             UnsyncedPolicy::Bounded(ttl) => ttl,
@@ -393,7 +392,8 @@ impl AppliedPurges {
         verdict
     }
 
-    /// Returns whether an unsynced node may use a response requested at `began` for this request.
+    /// Returns whether an unsynced node may use a response requested at `began` at the time
+    /// `started`.
     fn is_recent(&self, began: u64, started: Instant) -> bool {
         match self.unsynced_policy {
             UnsyncedPolicy::Serve => true,

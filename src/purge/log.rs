@@ -57,7 +57,7 @@ impl PurgeLog {
         Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
-    /// Connects to a log in Redis. Tasks on `runtime` follow the log until `Self` is dropped.
+    /// Connects to a log in Redis. Tasks on `runtime` follow the log until the log is dropped.
     ///
     /// Redis need not be reachable yet.
     pub fn in_redis(
@@ -141,9 +141,8 @@ impl PurgeLog {
 
     /// Applies a purge on this node immediately, and appends the purge when the log is reachable.
     ///
-    /// Used for writes through the proxy, which cannot be undone. Pending purges are in memory
-    /// only, and lost if the process ends. If there are too many, one purge of everything replaces
-    /// them.
+    /// Used for writes through the proxy, which cannot be undone. Pending purges are lost if the
+    /// process ends. If there are too many, one purge of everything replaces them.
     pub fn append_eventually(&self, purge: Purge) {
         match &self.backend {
             Backend::Memory(memory) => {
