@@ -43,7 +43,7 @@ impl ConnectionLimiter {
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// Returns a permit, or `None` if none is free.
+    /// Returns a permit, or `None` if no permit is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(ConnectionPermit { _permit: Some(permit) })

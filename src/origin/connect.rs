@@ -134,7 +134,7 @@ impl TlsConnectors {
 }
 
 /// Tries the addresses in turn, and returns the first connection. Each address gets a head start
-/// before the next one is tried in parallel.
+/// before the next address is tried in parallel.
 async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
     let mut remaining = resolver.addresses().await?.into_iter();
     let mut attempts = FuturesUnordered::new();

@@ -53,7 +53,7 @@ pub enum OriginError {
         /// The violated rule.
         reason: String,
     },
-    /// All allowed connections are in use, and none became free in time.
+    /// All allowed connections are in use, and no connection became free in time.
     #[error("all {limit} connections to {server} are in use (origin.max_connections)")]
     Overloaded {
         /// The server.

@@ -66,7 +66,7 @@ impl OutlierDetector {
         until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
-    /// Returns whether the last health check passed; `true` if there was none.
+    /// Returns whether the last health check passed; `true` before the first check.
     pub(super) fn is_healthy(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Healthy as u8
     }

@@ -201,7 +201,7 @@ impl OriginPool {
         Some(opening.get_or_insert_with(|| begin(self.shard_index())).clone())
     }
 
-    /// Clears a shard's connection attempt, so that the next one can start.
+    /// Clears a shard's connection attempt, so that the next attempt can start.
     pub(super) fn end_opening(&self, shard: usize) {
         if let Some(shard) = self.shards.get(shard) {
             *shard.opening.lock() = None;

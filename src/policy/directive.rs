@@ -1,4 +1,4 @@
-//! Cache directives of requests and responses (RFC 9111 §5.2), and targeted ones (RFC 9213).
+//! Cache directives of requests and responses (RFC 9111 §5.2), also in targeted fields (RFC 9213).
 
 mod delta_seconds;
 mod member;

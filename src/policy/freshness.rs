@@ -173,8 +173,8 @@ impl Freshness {
         left.min(usable).div_euclid(1000)
     }
 
-    /// Returns whether the response may answer other requests without validation. Collapsed
-    /// requests share only such responses.
+    /// Returns whether the response may answer other requests without validation. If not, collapsed
+    /// requests do not share it.
     pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }

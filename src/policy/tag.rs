@@ -21,7 +21,7 @@ pub(crate) const MAX_COUNT: usize = 1000;
 /// Maximum length of a tag in bytes, as in Fastly; RFC 9875 requires 32.
 pub(crate) const MAX_LENGTH: usize = 1024;
 
-/// Removes the tag fields from a response and returns their tags in order, without empty ones.
+/// Removes the tag fields from a response, and returns their tags in order, without empty tags.
 ///
 /// Clients do not see tags, except for `Cache-Groups`, which stays. Each group gives two tags: its
 /// name, for purges by name, and its name with the host, for invalidation by responses of the same
@@ -75,7 +75,7 @@ pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
         && SPACED.iter().chain(&LISTED).all(is_text)
 }
 
-/// Returns the tags in the fields of a response or purge request, in order, without empty ones.
+/// Returns the tags in the fields of a response or purge request, in order, without empty tags.
 ///
 /// Tags are compared byte by byte, even if the field's vendor ignores case. A `Cache-Groups` that
 /// is not a list of strings is ignored.

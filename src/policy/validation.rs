@@ -38,7 +38,7 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Turns a request into one that validates a stored response (§4.3.1).
+/// Makes a request validate a stored response (§4.3.1).
 ///
 /// The client's conditions and `Range` are always removed, so that the response is a 304 about the
 /// stored response or a complete replacement. An entity tag made by Larder is not sent.
@@ -178,10 +178,10 @@ const CONTENT_FIELDS: [HeaderName; 6] = [
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// Returns the stored fields updated with those of a 304 (§3.2).
+/// Returns the stored fields, updated with the fields of a 304 (§3.2).
 ///
-/// Fields that the 304 lacks stay, and new ones are added, except for fields that are never stored
-/// or that describe the stored content. `Age` is that of the 304: compute the new
+/// Fields that the 304 lacks stay, and new fields are added, except fields that are never stored or
+/// that describe the stored content. `Age` is that of the 304: compute the new
 /// [`Freshness`](super::Freshness) from the result, then keep its
 /// [`stored_fields`](super::stored_fields::stored_fields). A 304 without `Date` gets its time of
 /// receipt.

@@ -25,7 +25,7 @@ use crate::{
 /// The purge log of a node.
 ///
 /// A standalone node keeps its log in memory. The nodes of a fleet share a log in Redis, and each
-/// node applies the records of the others.
+/// node applies the records of the other nodes.
 pub struct PurgeLog {
     applied_purges: Arc<AppliedPurges>,
     sync_state: watch::Sender<SyncState>,

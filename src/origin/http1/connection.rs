@@ -53,8 +53,7 @@ impl Http1Connection {
         self.stream.is_idle()
     }
 
-    /// Completes at the time `until`. Creates the timer, with the duration `limit`, if there is
-    /// none.
+    /// Completes at the time `until`. Creates a missing timer with the duration `limit`.
     pub(super) fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,

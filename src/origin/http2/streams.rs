@@ -71,7 +71,7 @@ impl Streams {
 }
 
 impl StreamPermit {
-    /// Retires the connection: no further streams are opened, and open ones continue.
+    /// Retires the connection: no further streams are opened, and open streams continue.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
     }

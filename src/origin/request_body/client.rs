@@ -104,7 +104,7 @@ impl ClientBody {
         &self.upload
     }
 
-    /// Returns a handle that starts at the first byte and replaces all others. `None` if the
+    /// Returns a handle that starts at the first byte and replaces all other handles. `None` if the
     /// beginning is no longer buffered.
     pub(super) fn replay(&self) -> Option<Self> {
         let mut shared = self.shared.lock();

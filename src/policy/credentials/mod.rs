@@ -67,7 +67,7 @@ impl Credentials {
     }
 
     /// Returns whether the request is personal: credentials outside its key identify the client. A
-    /// personal request neither leads nor joins a shared fetch, and is not repeated for others.
+    /// personal request has a fetch of its own, which is not repeated for other requests.
     pub const fn are_personal(self) -> bool {
         self.has(Self::PERSONAL)
     }

@@ -1,4 +1,4 @@
-//! The operator's lists of credentials, which extend and narrow the built-in ones.
+//! The operator's lists of credentials, which extend and narrow the built-in lists.
 
 use http::{HeaderMap, HeaderName, header};
 

@@ -1,5 +1,5 @@
 //! Limits the share of each identity in the memory store, so that no user evicts the responses of
-//! others.
+//! other users.
 
 use std::collections::HashMap;
 
