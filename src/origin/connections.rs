@@ -176,8 +176,8 @@ impl ServerConnections {
         self.open_exclusive(needs).await
     }
 
-    /// Returns the connection attempt that all requests of this thread share. The attempt runs in
-    /// its own task, so that it survives the request that started it.
+    /// Returns the connection attempt that all requests of this thread share; starts one if needed.
+    /// The attempt runs in its own task, so that it survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
             let connections = Arc::clone(self);

@@ -8,7 +8,7 @@ use crate::field::RequestFields;
 /// A request to an origin.
 #[derive(Default)]
 pub struct OriginRequest {
-    /// The method.
+    /// The request method.
     pub method: Method,
     /// A path and query, or `*`.
     pub target: Uri,

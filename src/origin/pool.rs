@@ -43,7 +43,7 @@ pub(super) enum PooledConnection {
 pub(super) struct ConnectionRequirements {
     /// Whether the connection must speak HTTP/1.1.
     pub(super) http1_only: bool,
-    /// The request may be sent again if the connection turns out to be dead.
+    /// Whether the request may be sent again if the connection turns out to be dead.
     pub(super) is_repeatable: bool,
 }
 
@@ -150,7 +150,7 @@ impl OriginPool {
         self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
-    /// Returns a stream of a shared connection, whichever thread opened the connection.
+    /// Returns a stream of a shared connection of any thread; `None` if no stream is free.
     pub(super) fn take_stream(&self, needs: ConnectionRequirements) -> Option<PooledConnection> {
         let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
         shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
@@ -257,8 +257,8 @@ impl OriginPool {
 }
 
 impl ReadyConnections {
-    /// Reserves a stream on the first connection with a free stream, so that later connections
-    /// become idle and can be closed.
+    /// Reserves a stream on the first connection with a free stream, if any, so that later
+    /// connections become idle and can be closed.
     fn reserve(&mut self, needs: ConnectionRequirements) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;

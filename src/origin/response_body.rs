@@ -26,8 +26,8 @@ pub struct ResponseBody {
     source: BodySource,
     /// The resources held until the end of the body; then `None`. Boxed, to keep responses small.
     receiving: Option<Box<BodyReceiver>>,
-    /// Frames that were read ahead, in order. They are returned before further frames of the
-    /// source.
+    /// Frames that were read ahead, in order. These frames are returned before further frames of
+    /// the source.
     ahead: Option<Box<FramesAhead>>,
 }
 
@@ -301,7 +301,7 @@ struct ReadTimeout {
     limit: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The last poll for I/O before the read times out.
+    /// The last poll for I/O before the read times out, once started.
     final_poll: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 

@@ -112,11 +112,11 @@ pub struct HealthCheck {
 /// TLS towards servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginTls {
-    /// Certificate authorities (PEM) trusted instead of the system's.
+    /// Certificate authorities (PEM) to trust; `None` trusts the system's.
     pub ca: Option<PathBuf>,
-    /// A certificate chain (PEM) to authenticate with; needs `key`.
+    /// A certificate chain (PEM) to authenticate with, if any; needs `key`.
     pub cert: Option<PathBuf>,
-    /// The private key of `cert` (PEM).
+    /// The private key of `cert` (PEM), if any.
     pub key: Option<PathBuf>,
     /// The name that the server's certificate must have; `None` for the host in the URL.
     pub server_name: Option<String>,

@@ -129,7 +129,7 @@ pub(crate) struct CacheStatus {
     pub handling: ResponseSource,
     /// Remaining freshness in seconds, negative if stale; `None` if the response is not stored.
     pub ttl: Option<i64>,
-    /// The reason why the result is not a plain hit.
+    /// The reason why the result is not a plain hit; `None` for a plain hit.
     pub detail: Option<Reason>,
 }
 

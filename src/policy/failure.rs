@@ -23,7 +23,7 @@ pub(crate) enum FailureSharing {
 
 /// Returns whether a status shows a temporary failure of the origin or a server in front of it.
 ///
-/// 429 is included, since it is about the rate of requests. Excludes 501, 505, 506, 510 and 511,
+/// 429 is included, since it concerns the rate of requests. Excludes 501, 505, 506, 510 and 511,
 /// which depend on the method, version, fields or network of one request.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {

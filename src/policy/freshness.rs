@@ -80,7 +80,7 @@ impl Constraints {
     }
 }
 
-/// Maximum time by which a time of receipt may be ahead of this node's clock.
+/// Maximum difference by which a time of receipt may be ahead of this node's clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The source of a lifetime.
@@ -100,8 +100,8 @@ impl Freshness {
     /// Computes the freshness of a response at the time of receipt.
     ///
     /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's lifetime counts
-    /// from receipt, whatever the age of the response. It applies only to the statuses that the
-    /// rule names: a `ttl` on a route does not keep errors.
+    /// from receipt, whatever the age of the response. The rule's lifetime applies only to the
+    /// statuses that the rule names: a `ttl` on a route does not keep errors.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,

@@ -100,7 +100,7 @@ impl Ttl {
         Self::SUCCESSES.map(|status| (status, time)).into_iter().collect()
     }
 
-    /// Returns the lifetime of responses with a status.
+    /// Returns the lifetime of responses with a status, if listed.
     pub fn for_status(&self, status: StatusCode) -> Option<Duration> {
         self.0.get(&status).copied()
     }
@@ -110,7 +110,7 @@ impl Ttl {
         self.0.is_empty()
     }
 
-    /// Returns the lifetime that [`SUCCESSES`](Self::SUCCESSES), and no other statuses, share.
+    /// Returns the lifetime if [`SUCCESSES`](Self::SUCCESSES), and no other statuses, share it.
     pub fn successes_only(&self) -> Option<Duration> {
         let time = self.for_status(StatusCode::OK)?;
         (*self == Self::for_successes(time)).then_some(time)

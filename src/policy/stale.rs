@@ -127,8 +127,8 @@ pub(crate) fn stale_on_error(
     (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
-/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 does, since it is about
-/// the rate of requests, not the resource (RFC 6585 §4).
+/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 is a failure, since it
+/// concerns the rate of requests, not the resource (RFC 6585 §4).
 pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
@@ -141,8 +141,8 @@ pub(crate) fn revokes_stored(status: StatusCode) -> bool {
 
 /// Returns the freshness of a revoked response: stale, and usable only after validation.
 ///
-/// Keeps the windows, so that stores retain the response as long as older copies. Its time of
-/// receipt is later than that of older copies by any node's clock.
+/// Keeps the windows, so that stores retain the response as long as older copies. By any node's
+/// clock, it is received later than older copies.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));

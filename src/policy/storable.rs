@@ -84,7 +84,7 @@ fn may_set_cookies(
         || is_fresh_by_origin(response, directives, freshness)
 }
 
-/// Returns whether the response is fresh by a lifetime from the origin. Such a response may be
+/// Returns whether the origin's own lifetime makes the response fresh. If so, the response may be
 /// stored although it sets a cookie (RFC 9111 §7.3). A lifetime from a rule is not enough.
 fn is_fresh_by_origin(
     response: &ResponseHead<'_>,
@@ -95,8 +95,8 @@ fn is_fresh_by_origin(
     lifetime > freshness.initial_age
 }
 
-/// Rejects statuses that apply to one request only. They depend on fields that are not part of the
-/// key, or their specification forbids storing (RFC 6585).
+/// Rejects statuses that apply to one request only. Such responses depend on fields that are not
+/// part of the key, or must not be stored (RFC 6585).
 fn status_allows(status: StatusCode) -> Result<(), Reason> {
     match status.as_u16() {
         206 => Err(Reason::Range),
@@ -181,8 +181,8 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
 
 /// Returns whether a field carries the client's address to the origin.
 ///
-/// The address is part of no key. Larder takes it from the connection, so the field as the client
-/// sent it does not select the response.
+/// Keys do not contain the address. Larder takes it from the connection, so the field that the
+/// client sent does not select the response.
 pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }

@@ -23,7 +23,7 @@ pub(crate) const MAX_LENGTH: usize = 1024;
 
 /// Removes the tag fields from a response, and returns their tags in order, without empty tags.
 ///
-/// Clients do not see tags, except for `Cache-Groups`, which stays. Each group gives two tags: its
+/// Clients do not see tags, except for `Cache-Groups`, which stays. Each group adds two tags: its
 /// name, for purges by name, and its name with the host, for invalidation by responses of the same
 /// host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {

@@ -181,7 +181,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// Returns the stored fields, updated with the fields of a 304 (§3.2).
 ///
 /// Fields that the 304 lacks stay, and new fields are added, except fields that are never stored or
-/// that describe the stored content. `Age` is that of the 304: compute the new
+/// that describe the stored content. `Age` is taken from the 304: compute the new
 /// [`Freshness`](super::Freshness) from the result, then keep its
 /// [`stored_fields`](super::stored_fields::stored_fields). A 304 without `Date` gets its time of
 /// receipt.
@@ -204,8 +204,8 @@ pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Times
     fresh
 }
 
-/// Fields about the stored content, which a 304 does not update. `Vary` is one of them, since many
-/// frameworks send a shorter one with a 304 than with the content. A 304 with a longer `Vary`
+/// Fields about the stored content, which a 304 does not update. `Vary` is included, since many
+/// frameworks send a shorter `Vary` with a 304 than with the content. A 304 with a longer `Vary`
 /// updates nothing.
 const DESCRIBES_STORED: [HeaderName; 6] = [
     header::VARY,

@@ -57,7 +57,7 @@ enum BufferedEvent {
 
 /// A subscription to the applied records, which returns each record once and in order.
 ///
-/// It has no buffer of its own, so that a slow subscriber costs no memory.
+/// A subscription has no buffer of its own, so that a slow subscriber costs no memory.
 #[derive(Debug)]
 pub struct LogEvents {
     recent: Arc<RecentRecords>,
@@ -72,8 +72,8 @@ pub struct LogEvents {
 pub enum LogEvent {
     /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// Both apply to this log and to logs that continue it without a gap. The event is the first,
-    /// and is repeated if records were lost or the subscriber was too slow.
+    /// Position and time apply to this log and to logs that continue it without a gap. The event is
+    /// the first, and is repeated if records were lost or the subscriber was too slow.
     Begin {
         /// The position directly before the next record.
         fence: Fence,
@@ -96,7 +96,7 @@ impl Default for RecentRecords {
 }
 
 impl RecentRecords {
-    /// Marks a point before which records may be missing.
+    /// Adds a point before which records may be missing.
     pub(super) fn begin(&self, fence: Fence) {
         let at = Timestamp::from(SystemTime::now()).saturating_add(SKEW);
         self.take(BufferedEvent::Begin { fence, at });

@@ -27,7 +27,7 @@ use super::{
     stream::{Protocol, Stream, Transport},
 };
 
-/// Delay after a failure to accept. It doubles with each further failure, up to the maximum.
+/// Delay after a failure to accept. The delay doubles with each further failure, up to the maximum.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 

@@ -18,7 +18,7 @@ pub struct Connection {
     pub interim: InterimSender,
     /// The limits of the connection's request bodies, see [`super::LimitedBody`].
     pub body: BodyLimits,
-    /// Forwarding headers that describe the client. They are created for the first forwarded
+    /// Forwarding headers that describe the client. The headers are created for the first forwarded
     /// request.
     pub forwarded: OnceLock<ForwardedHeaders>,
     /// The requested host, cached from the connection's first request.

@@ -157,7 +157,7 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Accepted connections inherit this option. It detects vanished clients, even in a tunnel.
+        // Accepted connections inherit this option, which detects vanished clients even in tunnels.
         socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

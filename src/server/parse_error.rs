@@ -9,7 +9,7 @@ use crate::problem::Problem;
 const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
 const BAD_REQUEST: &[u8] = b" 400 Bad Request\r\n";
 
-/// A length greater than that of hyper's bare responses.
+/// A length in bytes that hyper's bare responses never reach.
 const MAX_RESPONSE_BYTES: usize = 128;
 
 /// Returns the response to send instead of these bytes; `None` if they are not hyper's bare

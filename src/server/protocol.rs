@@ -141,8 +141,8 @@ impl<H: Handler> ListenerContext<H> {
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
         let activity = Arc::clone(&service.activity);
-        // Sends a GOAWAY that allows all streams, then one that names the last accepted stream (RFC
-        // 9113 §6.8).
+        // Sends a GOAWAY that allows all streams, then a GOAWAY that names the last accepted stream
+        // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
         let end =
             self.watch(connection, (close, DrainPhase::Leaving), &activity, drain_guard).await;
@@ -154,8 +154,8 @@ impl<H: Handler> ListenerContext<H> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection until it ends. Closes it when the drain reaches `phase` or a timer
-    /// fires.
+    /// Polls the connection until it ends. Closes the connection when the drain reaches `phase` or
+    /// a timer fires.
     async fn watch<C>(
         &self,
         connection: C,

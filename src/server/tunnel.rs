@@ -28,8 +28,8 @@ pub struct TunnelLimiter {
     idle_timeout: Duration,
 }
 
-/// A connection that is a tunnel, or becomes one. Until dropped, the value counts as an open
-/// connection and as an open tunnel.
+/// A connection that is a tunnel or is becoming a tunnel. Until dropped, the value counts as an
+/// open connection and as an open tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
     _open_connection: Option<Arc<OpenConnection>>,
@@ -41,7 +41,7 @@ pub struct Tunnel {
 pub enum TunnelEnd {
     /// Both directions have ended.
     Closed,
-    /// No bytes passed for the idle timeout.
+    /// No bytes passed during the idle timeout.
     Idle,
 }
 

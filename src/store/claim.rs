@@ -31,7 +31,7 @@ pub(crate) struct OriginFailure {
     /// The status for clients: the origin's, or the status of Larder's own response if there is
     /// none.
     pub status: StatusCode,
-    /// The origin's `Retry-After`, in seconds.
+    /// The origin's `Retry-After`, in seconds, if sent.
     pub retry_after: Option<u32>,
     /// Whether every connection failed before a response began.
     pub is_disconnected: bool,

@@ -24,13 +24,13 @@ use crate::{
 
 /// A store of responses.
 ///
-/// A store may drop any entry at any time. It compares the full text of a key, so it never returns
-/// another key's entry. It does not check freshness. Failures count as misses, and appear in the
+/// A store may drop any entry at any time. It compares the full text of keys, so it never returns
+/// the entry of another key. Freshness is not checked. Failures count as misses, and appear in the
 /// store's metrics.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Returns the entry under this key from the memory tier, without waiting.
     ///
-    /// This is the hot path. After `None`, [`Store::get`] may still find an entry.
+    /// This method is the hot path. If it returns `None`, [`Store::get`] may still find an entry.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
 
     /// Returns the entry under this key, from the fleet's shared tier if there is one.

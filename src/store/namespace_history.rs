@@ -19,7 +19,7 @@ pub(crate) struct NamespaceVersion {
 pub(crate) struct NamespaceHistory {
     /// The record to store; `None` if this node must not change it.
     pub to_record: Option<NamespaceVersion>,
-    /// The previous version, and the end of the time in which its responses may be served stale.
+    /// The previous version, and the time until which its responses may be served stale, if any.
     pub previous: Option<(String, Timestamp)>,
 }
 

@@ -51,7 +51,7 @@ impl TieredStore {
 
     /// Changes the longest time for which any route serves stale responses.
     ///
-    /// This time is part of the TTL of later writes to Redis.
+    /// The time is part of the TTL of later writes to Redis.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
             redis.set_stale_for(stale_for);
@@ -212,7 +212,7 @@ mod tests {
     async fn what_is_removed_while_it_is_kept_is_not_kept() {
         let key = CacheKey::from_text(b"/a");
         let found = || Entry::Variants(Arc::new(VariantIndex::new(&key)));
-        // The cases: no removal, one before the copy, one right after the copy.
+        // The cases: no removal, a removal before the copy, a removal right after it.
         for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
             let memory = MemoryStore::new(1 << 20, 1 << 20);
             let looks = Cell::new(0);

@@ -99,7 +99,7 @@ impl Tokens {
 /// The field in which Fastly's clients send their token.
 const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
-/// Returns the token in `Authorization: Bearer`, or else in `Fastly-Key`.
+/// Returns the token in `Authorization: Bearer`, else in `Fastly-Key`, else `None`.
 fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer_token(headers).or_else(|| Some(headers.get(FASTLY_KEY)?.as_bytes().trim_ascii()))
 }

@@ -68,7 +68,7 @@ pub(super) fn address(
 }
 
 /// Returns the client that a trusted peer names in `X-Forwarded-For` or `Forwarded`; `None` if the
-/// two differ.
+/// fields differ.
 fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let chain = |name: HeaderName, read: fn(&[u8]) -> Option<IpAddr>| {
         headers.contains_key(&name).then(|| {
@@ -113,7 +113,7 @@ fn hint(name: &HeaderName) -> Option<ProxyHint> {
     }
 }
 
-/// Parses an address without a port, as in `X-Forwarded-For`.
+/// Parses an address without a port, as in `X-Forwarded-For`; `None` if invalid.
 fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     text.parse().ok().map(|address: IpAddr| address.to_canonical())

@@ -47,8 +47,8 @@ pub(crate) struct EndpointRouter<H> {
     on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
-/// Responds to requests for additional endpoints. Receives the request and the addresses of peer
-/// and client, if known. Returns `None` if the path is not one of the endpoints.
+/// A function that responds to requests for additional endpoints. Receives the request and the
+/// addresses of peer and client, if known. Returns `None` for other paths.
 pub(crate) type ExtraEndpoints = Box<
     dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
         + Send
@@ -76,7 +76,7 @@ struct LarderEndpoints {
     parsing: ParseQueue,
 }
 
-/// The dependencies of a router.
+/// The services that a router uses.
 pub(crate) struct RouterDependencies {
     pub purger: Arc<Purger>,
     /// Additional endpoints, which are tried first.

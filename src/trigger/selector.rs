@@ -45,17 +45,17 @@ pub(crate) enum SelectorError {
     NoWildcard,
 }
 
-/// Returns the selectors of a URL.
+/// A function that returns the selectors of a URL.
 ///
 /// The selectors are the URL's normal forms in cache keys, `host/path?query`: one for each form
 /// that a route uses to store its responses. On a sensitive route, the form is the substitute in
 /// the key.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 
-/// Returns the owner digests of a user's stored responses, by issuer and claim.
+/// A function that returns the owner digests of a user's stored responses, by issuer and claim.
 ///
-/// An owner digest is a keyed digest of issuer and claim. Without an issuer, returns one digest for
-/// each configured issuer.
+/// An owner digest is a keyed digest of issuer and claim. Without an issuer, there is one digest
+/// for each configured issuer.
 pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// Resolves selectors under the current configuration.

@@ -21,7 +21,7 @@ pub(in crate::origin) struct Http1Connection {
     pub(super) received: BytesMut,
     /// An empty buffer for the next head, see [`Self::keep`].
     pub(super) buffer: Vec<u8>,
-    /// The timer for the response. It is reset only when it fires, to save resets.
+    /// The timer for the response, once created. It is reset only when it fires, to save resets.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
     /// How long the origin keeps the idle connection open, minus a margin; `None` if unknown.
@@ -42,7 +42,7 @@ impl Http1Connection {
         }
     }
 
-    /// Like [`Self::is_idle`], but always makes a system call.
+    /// Returns the same as [`Self::is_idle`], but always makes a system call.
     pub(in crate::origin) fn is_open_and_empty(&self) -> bool {
         self.received.is_empty() && self.stream.is_open_and_empty()
     }

@@ -30,7 +30,7 @@ struct CachedLine {
     /// The name as received.
     written: Box<[u8]>,
     name: HeaderName,
-    /// The last value, if values of this field are usually repeated.
+    /// The last value; `None` if the values of this field are rarely repeated.
     value: Option<HeaderValue>,
     /// Number of times the value was repeated in a row.
     repeats: u8,

@@ -36,7 +36,7 @@ pub(super) struct RequestWriter {
     state: SendState,
 }
 
-/// How the end of the body is marked.
+/// The way in which the end of the body is marked.
 enum RequestFraming {
     /// The end is marked by `Content-Length`. Holds the number of bytes left.
     Plain(u64),

@@ -5,7 +5,7 @@ use http_body::Body;
 
 use crate::origin::{origin_request::OriginRequest, request_body::RequestBody};
 
-/// How the end of a request's body is marked.
+/// The way in which the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestLength {
     Absent,

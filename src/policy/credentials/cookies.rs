@@ -33,7 +33,7 @@ pub enum CookieKind {
     Selecting,
     /// Has no influence on responses: analytics, consent.
     Harmless,
-    /// A cookie that is in no list and has no telling name.
+    /// A cookie that is in no list, and has a name that reveals nothing.
     Unknown,
 }
 
@@ -113,8 +113,8 @@ impl CredentialRules {
         findings
     }
 
-    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. They are part of
-    /// the key if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
+    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. The key contains
+    /// them if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
     pub fn selecting_cookies<'a>(
         &self,
         request: &'a HeaderMap,

@@ -74,7 +74,7 @@ impl CredentialRules {
 /// Length to which names are cut before they are compared. All listed names are shorter.
 const MAX_NAME_LENGTH: usize = 32;
 
-/// Looks up a name, written without separators, in the built-in lists.
+/// Looks up a name, written without separators, in the built-in lists; `None` if not listed.
 fn classify(name: &[u8]) -> Option<ParameterKind> {
     if SIGNATURE_PARAMETERS.has(name) {
         Some(ParameterKind::Signature)

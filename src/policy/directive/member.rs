@@ -9,7 +9,7 @@
 pub(crate) struct Directive<'a> {
     /// Name as sent, in upper or lower case.
     pub(crate) name: &'a [u8],
-    /// Argument after `=`.
+    /// Argument after `=`, if there is one.
     pub(crate) argument: Option<Argument<'a>>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) enum RestrictiveDirective {
 }
 
 impl RestrictiveDirective {
-    /// Parses a word: in any case, with `-`, `_` or nothing between its parts.
+    /// Parses a word in any case, with `-`, `_` or nothing between its parts; else `None`.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
             let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));

@@ -28,7 +28,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::purge) struct RedisLeaderLease {
     until: watch::Receiver<Option<Instant>>,
-    /// Ends the renewal in the background when dropped.
+    /// When dropped, ends the renewal in the background.
     _end: oneshot::Sender<()>,
 }
 

@@ -151,7 +151,7 @@ impl Membership {
         self.peers.get_mut(&node).is_some_and(|peer| peer.advance_to(position))
     }
 
-    /// Returns which nodes have applied a record. This node must have applied it.
+    /// Returns which nodes have applied a record. This node must have applied the record.
     pub(super) fn ack_status(&self, appended: &AppendedRecord, now: Instant) -> AckStatus {
         let known = || self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         let applied = known().filter(|(_, peer)| peer.has_applied(appended.fence)).count();

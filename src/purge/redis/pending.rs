@@ -47,8 +47,8 @@ impl PendingQueue {
         self.queued.drain(..).flat_map(|queued| queued.ids).collect()
     }
 
-    /// Removes and returns the first purge, merged with the following purges that fit into one
-    /// record.
+    /// Removes and returns the first purge, if any, merged with the following purges that fit into
+    /// one record.
     pub(super) fn take(&mut self) -> Option<QueuedPurge> {
         let mut taken = self.queued.pop_front()?;
         self.in_flight = 1;

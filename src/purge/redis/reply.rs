@@ -34,7 +34,7 @@ pub(super) enum IdempotencyResult {
     Repeat,
 }
 
-/// Parses the reply to `view.lua`.
+/// Parses the reply to `view.lua`; `None` if malformed.
 pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     let [run, first, last, own, granted, age, nodes] = members(reply)? else { return None };
     let run = text(run)?.into();
@@ -44,7 +44,7 @@ pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     Some(ViewReply { view, lease })
 }
 
-/// Parses the reply to `append.lua`.
+/// Parses the reply to `append.lua`; `None` if malformed.
 pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     let [log, seq, occurrence, age, nodes] = members(reply)? else { return None };
     let occurrence = if text(occurrence)? == "again" {
@@ -55,7 +55,7 @@ pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     Some(AppendReply { fence: fence(log, seq)?, occurrence, snapshot: snapshot(age, nodes)? })
 }
 
-/// Parses a position report: a node and its position.
+/// Parses a position report: a node and its position. `None` if malformed.
 pub(super) fn position_report(message: &Value) -> Option<(NodeId, Fence)> {
     let message = text(message)?;
     let [node, log, seq] = message.split(' ').collect::<Vec<_>>().try_into().ok()?;
@@ -91,7 +91,7 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
 /// Maximum accepted time for which a node serves without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// Parses the reply to `XREAD` of one stream. After a timeout, returns no entries.
+/// Parses the reply to `XREAD` of one stream; `None` if malformed. Empty after a timeout.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
@@ -107,7 +107,7 @@ pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(stream)?.iter().map(entry).collect()
 }
 
-/// Parses the reply to `read.lua`.
+/// Parses the reply to `read.lua`; `None` if malformed.
 pub(super) fn read_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(reply)?.iter().map(entry).collect()
 }
@@ -135,7 +135,7 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// Returns a copy of the value's text: the value itself keeps the client's read buffer in memory.
+/// Copies the value's text, if it is text: the value would keep the client's read buffer in memory.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),

@@ -113,7 +113,7 @@ async fn acquire(
 /// The attempts to acquire one lease.
 #[derive(Default)]
 struct AcquireAttempts {
-    /// Whether an attempt timed out. It may have acquired the lease.
+    /// Whether an attempt timed out. Such an attempt may have acquired the lease.
     had_timeout: bool,
 }
 

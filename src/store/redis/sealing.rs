@@ -86,8 +86,8 @@ impl StoreInner {
 
     /// Decrypts the value at an entry's key, if it is encrypted.
     ///
-    /// A plain value that should be encrypted was written without the secret, by this fleet or by
-    /// an attacker. It is rejected.
+    /// Rejects a plain value that should be encrypted: it was written without the secret, by this
+    /// fleet or by an attacker.
     fn unseal_head<'h>(
         &self,
         context: SealContext,
@@ -122,7 +122,7 @@ pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedHead> {
 
 /// Decrypts encrypted chunks of a response, and returns the entry; `None` if they are invalid.
 ///
-/// This is slow: it verifies and decompresses megabytes.
+/// The function is slow, since it verifies and decompresses megabytes.
 pub(super) fn assemble(
     sealing_keys: Option<&SealingKeys>,
     digest: u128,

@@ -34,7 +34,7 @@ struct Poller<F: Fleet, A> {
     cell: Arc<PollCell>,
     context: TaskContext<F>,
     lease: Option<F::Lease>,
-    /// The entity tag of the response that contained the known version.
+    /// The entity tag of the response that contained the known version, if it had one.
     tag: Option<HeaderValue>,
     failures: u32,
     /// Whether a poll ended without a known version. If so, the first version counts as a change,
@@ -173,7 +173,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         tokio::time::sleep_until(end).await;
     }
 
-    /// Returns the time until the next delayed purge that this node, as the leader, has to run.
+    /// Returns the time until the next delayed purge; `None` without one, or on other nodes.
     fn until_due(&self) -> Option<Duration> {
         self.lease.as_ref().filter(|lease| lease.is_held())?;
         self.cell.record()?.until_due((self.context.now)())

@@ -15,7 +15,7 @@ pub(crate) struct PollState {
     pub name: Box<str>,
     /// The version, if one has been found.
     pub version: Option<Box<str>>,
-    /// The time at which the version was first seen.
+    /// The time at which the version was first seen, if one has been found.
     pub changed_at: Option<Timestamp>,
 }
 

@@ -138,7 +138,7 @@ mod tests {
         read.unwrap().unwrap()
     }
 
-    /// A task in the list of a Druid Overlord.
+    /// Returns a task in the list of a Druid Overlord.
     fn task(id: &str, kind: &str, created: &str, status: &str) -> String {
         format!(
             r#"{{"id": "{id}", "groupId": "load", "type": "{kind}", "createdTime": "{created}",

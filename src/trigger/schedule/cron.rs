@@ -154,7 +154,7 @@ impl fmt::Display for CronExpression {
     }
 }
 
-/// Looks up a time zone in the system's database, or else in the built-in one.
+/// Looks up a time zone in the system's database, else in the built-in one, else returns `None`.
 pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
     let zone = jiff::tz::db().get(name).or_else(|_| TimeZoneDatabase::bundled().get(name)).ok()?;
     zone.iana_name().is_some().then_some(zone)

@@ -19,7 +19,7 @@ const LIMITS: (usize, usize) = (10_000, 1 << 20);
 /// The mapping rules of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventMapping {
-    /// The location of the event name.
+    /// The location of the event name, if rules depend on it.
     pub event: Option<ValueLocation>,
     /// The rules. All matching rules apply.
     pub rules: Box<[MappingRule]>,
@@ -195,7 +195,7 @@ fn size((tag, owner): &TagAndOwner) -> usize {
     tag.as_ref().map_or(0, String::len) + owner.as_ref().map_or(0, |owner| owner.len())
 }
 
-/// Compares two values. Numbers are equal by value, not by notation.
+/// Returns whether two values are equal. Numbers are compared by value, not by notation.
 fn is_same(one: &Value, other: &Value) -> bool {
     one == other || one.as_f64().is_some_and(|number| Some(number) == other.as_f64())
 }

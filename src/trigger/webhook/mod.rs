@@ -1,7 +1,7 @@
 //! Webhooks: `POST /_larder/webhooks/{name}` purges responses after an external event.
 //!
-//! `signature` verifies a delivery, and `mapping` maps it to purges; both are pure. A body is
-//! parsed only after its signature has been verified.
+//! `signature` verifies a delivery, and `mapping` maps it to purges; both modules are pure. A body
+//! is parsed only after its signature has been verified.
 
 pub(crate) mod mapping;
 pub(crate) mod signature;
