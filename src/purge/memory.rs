@@ -36,7 +36,7 @@ pub(super) struct MemoryLeaderLease {
 }
 
 impl MemoryLog {
-    /// Creates a log with a random id, since stored responses do not outlive the process.
+    /// Creates an empty log with a random id. Stored responses do not outlive the process either.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
         applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {

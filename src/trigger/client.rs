@@ -40,10 +40,10 @@ enum ProxyHint {
 /// Returns the client address of a request, or `None` if it is uncertain.
 ///
 /// - From an untrusted peer: the peer's address. `None` if any field shows that a proxy forwarded
-/// the request: permissions of the proxy's address do not apply to its clients.
+///   the request: permissions of the proxy's address do not apply to its clients.
 /// - From a trusted peer: the last untrusted address in `X-Forwarded-For` or `Forwarded`. `None` if
-/// both are missing, if one of them is unreadable, or if any field names another client. A proxy
-/// that names no client, or lets clients name themselves, gives no permissions.
+///   both are missing, if one of them is unreadable, or if any field names another client. A proxy
+///   that names no client, or lets clients name themselves, gives no permissions.
 pub(super) fn address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
