@@ -1,4 +1,4 @@
-//! A failed attempt to get a response from one server, and whether the request may be sent again.
+//! Failed attempts to get a response from one server, and whether to send the request again.
 
 use super::{
     connections::ConnectionAge,
@@ -20,14 +20,14 @@ pub(super) enum ReplayState {
     /// The origin stated that it has not processed the request. The whole request can be sent
     /// again.
     Unprocessed,
-    /// Some of the request was sent. The whole request can be sent again.
+    /// At least part of the request was sent. The whole request can be sent again.
     Replayable,
     /// The body of the request can no longer be sent again.
     Lost,
 }
 
 impl AttemptFailure {
-    /// Returns whether another server may get the request. `is_allowed` states whether the
+    /// Returns whether the request may be sent to another server. `is_allowed` states whether the
     /// request's method permits a retry.
     pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
@@ -38,8 +38,8 @@ impl AttemptFailure {
         }
     }
 
-    /// Returns whether the same server should get the request again: its connection was dead, or
-    /// the server rejected it unprocessed.
+    /// Returns whether to send the request to the same server again: the connection was dead, or
+    /// the server rejected the request unprocessed.
     pub(super) fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.replay {

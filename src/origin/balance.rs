@@ -25,7 +25,7 @@ pub struct Origin {
     tasks: health::BackgroundTasks,
 }
 
-/// Why an origin cannot be set up.
+/// The reason why an origin cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("an origin needs at least one URL")]
@@ -57,7 +57,7 @@ impl Origin {
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
-    /// Like [`Self::exchange`], with any kind of request.
+    /// Sends a request of any convertible type with [`Self::exchange`].
     pub async fn send(
         &self,
         request: impl Into<OriginRequest>,
@@ -66,16 +66,16 @@ impl Origin {
         self.exchange(&mut request.into(), interim).await
     }
 
-    /// Sends a request and returns the head of the final response; the body streams.
+    /// Sends a request and returns the final response once its head has arrived; the body streams.
     ///
-    /// The target is a path and query, or `*`. 1xx responses are sent to `interim`, except 100,
-    /// which releases the client's body.
+    /// The request's target is a path and query, or `*`. 1xx responses are sent to `interim`,
+    /// except 100, which starts the upload of the client's body.
     ///
     /// If nothing of a request was sent, it is retried on other servers, up to `retries` times.
     /// Otherwise it is retried only if its method is safe and it has no streamed body. Dropping the
     /// future cancels the request.
     ///
-    /// Borrows the request, because each async function that takes one by value carries it twice.
+    /// Borrows the request: an async function that takes a request by value stores it twice.
     pub(crate) async fn exchange(
         &self,
         request: &mut OriginRequest,
@@ -112,13 +112,13 @@ impl Origin {
     }
 
     /// Stops the background tasks and closes idle connections. Requests in flight continue, and new
-    /// ones may still be sent.
+    /// requests are still possible.
     pub fn retire(&self) {
         self.tasks.stop();
         self.servers.iter().for_each(|server| server.connections.pool.clear());
     }
 
-    /// Returns the number of servers, and the number of those that receive requests now.
+    /// Returns the number of all servers, and of the servers that receive requests now.
     pub fn servers(&self) -> (usize, usize) {
         let now = outlier::now();
         let available = self.servers.iter().filter(|server| {
@@ -133,8 +133,8 @@ impl Origin {
         loads.fold(ConnectionStats::default(), |sum, load| sum + load)
     }
 
-    /// Picks two servers at random and returns the less busy one. Ejected servers are used only if
-    /// there are no others.
+    /// Picks two servers at random and returns the less busy one. Ejected servers are picked only
+    /// if every healthy server is ejected.
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)
@@ -165,7 +165,7 @@ impl Origin {
         Ok(last_resort)
     }
 
-    /// Returns whether health checks could connect to none of the servers.
+    /// Returns whether the last health checks failed to connect to every server.
     fn are_all_disconnected(&self) -> bool {
         self.servers.iter().all(|server| server.outlier_detector.is_disconnected())
     }

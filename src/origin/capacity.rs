@@ -17,7 +17,7 @@ pub(super) struct ConnectionLimiter {
     rejected: AtomicU64,
 }
 
-/// Permission for one connection; returned when dropped.
+/// A permit for one connection; released when dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
@@ -29,7 +29,7 @@ pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 /// Load of the connections to an origin's servers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionStats {
-    /// Number of connections, including idle ones, without tunnels.
+    /// Number of connections, including idle ones, but not tunnels.
     pub connections: usize,
     /// Number of requests queued for a connection.
     pub pending: usize,
@@ -43,7 +43,7 @@ impl ConnectionLimiter {
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// Returns a permit, or `None` if none is free.
+    /// Returns a permit, or `None` if no permit is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(ConnectionPermit { _permit: Some(permit) })

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
-/// Head start of an address before the next one is tried as well (RFC 8305 §5).
+/// Head start of an address before the next address is tried as well (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The address of a server, and the settings to connect to it.
@@ -37,13 +37,13 @@ enum Destination {
 }
 
 struct TlsConnectors {
-    /// Offers every configured protocol by ALPN.
+    /// The connector that offers every configured protocol by ALPN.
     any: TlsConnector,
     http1: TlsConnector,
     name: ServerName<'static>,
 }
 
-/// The protocols that a new connection may speak.
+/// The protocols offered for a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AlpnOffer {
     /// Any protocol that the settings allow.
@@ -134,7 +134,7 @@ impl TlsConnectors {
 }
 
 /// Tries the addresses in turn, and returns the first connection. Each address gets a head start
-/// before the next is tried as well.
+/// before the next address is tried in parallel.
 async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
     let mut remaining = resolver.addresses().await?.into_iter();
     let mut attempts = FuturesUnordered::new();

@@ -27,7 +27,7 @@ use crate::server::stream::Protocol;
 
 /// Maximum number of attempts at one server, and of waits for a shared connection.
 ///
-/// A server that closes each connection after a number of requests rejects many of them at once,
+/// A server that closes each connection after a number of requests can reject the same request
 /// several times in a row.
 pub(super) const MAX_ATTEMPTS: usize = 10;
 
@@ -38,12 +38,12 @@ pub(super) struct ServerConnections {
     connector: ServerConnector,
     /// Maximum size of a response head, in bytes.
     pub(super) header_bytes: u32,
-    /// Whether connections are known to use HTTP/1.1, so that none can be shared.
+    /// Whether connections are known to use HTTP/1.1, so that requests cannot share them.
     is_http1: AtomicBool,
     in_flight: AtomicUsize,
 }
 
-/// Whether a request's connection was used before.
+/// The kind of a request's connection: reused or new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionAge {
     Reused,
@@ -52,7 +52,7 @@ pub(super) enum ConnectionAge {
     Exclusive,
 }
 
-/// Counts a request as in flight until it is dropped.
+/// Counts one request as in flight until this guard is dropped.
 pub(super) struct InFlightGuard(Arc<ServerConnections>);
 
 impl InFlightGuard {
@@ -68,8 +68,8 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Guards a connection attempt for the requests of a shard. Dropping it, also by a panic, lets the
-/// next attempt begin.
+/// Guards a connection attempt for the requests of a shard. Dropping the guard, even in a panic,
+/// lets the next attempt begin.
 struct Opener {
     connections: Arc<ServerConnections>,
     shard: usize,
@@ -124,7 +124,7 @@ impl ServerConnections {
         self.in_flight.load(Relaxed)
     }
 
-    /// Returns a connection for a request that begins `now`. Its age is `age` or newer.
+    /// Returns a connection for a request that begins `now`. `age` is the oldest acceptable kind.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionRequirements,
@@ -136,7 +136,7 @@ impl ServerConnections {
         {
             return Ok((connection, ConnectionAge::Reused));
         }
-        // Boxed, so that not every request in flight carries the state that only a few need.
+        // Boxed, since only a few requests need this state.
         let connection = match age {
             ConnectionAge::Reused | ConnectionAge::New => Box::pin(self.open(needs)).await?,
             ConnectionAge::Exclusive => Box::pin(self.open_exclusive(needs)).await?,
@@ -160,7 +160,7 @@ impl ServerConnections {
         self: &Arc<Self>,
         needs: ConnectionRequirements,
     ) -> Result<PooledConnection, OriginError> {
-        // Bounded: an origin that shuts down may send GOAWAY on each new connection.
+        // The loop is bounded: an origin that shuts down may send GOAWAY on each new connection.
         for _ in 0..MAX_ATTEMPTS {
             if needs.http1_only || self.is_http1.load(Relaxed) {
                 break;
@@ -176,8 +176,8 @@ impl ServerConnections {
         self.open_exclusive(needs).await
     }
 
-    /// Returns the connection attempt that all requests of this thread share. It runs in its own
-    /// task, so that it survives the request that started it.
+    /// Returns the connection attempt that all requests of this thread share; starts one if needed.
+    /// The attempt runs in its own task, so that it survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
             let connections = Arc::clone(self);
@@ -212,16 +212,15 @@ impl ServerConnections {
         permit.or_else(|| self.pool.evict_idle().then(|| self.capacity.try_acquire())?)
     }
 
-    /// Waits until a connection or a permit to open one becomes free.
+    /// Queues the request until a connection, or a permit to open a connection, becomes free.
     async fn wait(
         self: &Arc<Self>,
         needs: ConnectionRequirements,
     ) -> Result<PooledConnection, OriginError> {
         let Some(queue_slot) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
-        // An upgrade needs a connection of its own, so it queues with the requests of other
-        // threads.
+        // An upgrade needs a new connection, so it waits for a permit only.
         let waiter = if needs.http1_only { None } else { self.pool.wait() };
-        // A connection that became free before the request queued was not offered to it.
+        // A connection that became free before the request was queued has not been offered to it.
         if let Some(connection) = self.pool.take_stream(needs) {
             return Ok(connection);
         }
@@ -252,7 +251,7 @@ impl ServerConnections {
         OriginError::Overloaded { server: self.name(), limit: self.capacity.limits.connections }
     }
 
-    /// Opens a connection. Puts it into the pool if requests can share it.
+    /// Opens a connection. Puts it into the pool if several requests can share it.
     async fn connect(
         self: &Arc<Self>,
         needs: ConnectionRequirements,

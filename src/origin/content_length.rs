@@ -4,8 +4,8 @@ use http::{HeaderMap, header};
 
 use crate::server::message_length::content_length;
 
-/// Returns the length that a response declares. Merges repeated `Content-Length` fields; removes
-/// them if they disagree.
+/// Returns the length that a response declares, if any. Merges repeated `Content-Length` fields, or
+/// removes them if they disagree.
 pub(super) fn normalize(headers: &mut HeaderMap) -> Option<u64> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let first = lines.next()?;

@@ -18,14 +18,14 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a document could not be fetched. `Display` is for the log.
+/// The reason why a document could not be fetched. `Display` is for the log.
 #[derive(Debug, Error)]
 pub(crate) enum DocumentError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     #[error("the response took too long")]
     TimedOut,
-    /// The status is not a success, or is a 206. Redirects are not followed.
+    /// The status is neither a success nor a `304`, or it is `206`. Redirects are not followed.
     #[error("unexpected status {0}")]
     Status(StatusCode),
     #[error("the response is larger than 1 MiB")]
@@ -54,8 +54,8 @@ impl DocumentClient {
         Ok(Self { origin: Origin::new(&settings)?, url: url.clone(), timeout: limit })
     }
 
-    /// Sends a `GET` with these additional fields. Returns a success with its whole body, or a
-    /// `304`.
+    /// Sends a `GET` with these additional fields. Returns a successful response with its whole
+    /// body, or a `304`.
     pub(crate) async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
         timeout(self.timeout, self.exchange(fields)).await.map_err(|_| DocumentError::TimedOut)?
     }
@@ -80,7 +80,7 @@ impl DocumentClient {
         *headers = fields;
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
-        // Caches on the way have to revalidate.
+        // Makes caches on the path revalidate the document.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Some(authorization) = &self.url.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());

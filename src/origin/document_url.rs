@@ -12,7 +12,7 @@ use super::{ServerUrl, settings::InvalidEndpoint};
 pub struct DocumentUrl {
     pub server: ServerUrl,
     pub target: Uri,
-    /// The Basic credentials from the URL's user; `None` if it has none. Never displayed.
+    /// The Basic credentials from the URL; `None` if the URL has none. Never displayed.
     pub authorization: Option<HeaderValue>,
 }
 
@@ -21,8 +21,8 @@ pub struct DocumentUrl {
 pub struct InvalidDocumentUrl;
 
 impl DocumentUrl {
-    /// Parses an `http` or `https` URL. A user and password in it become Basic credentials (RFC
-    /// 7617).
+    /// Parses an `http` or `https` URL. A user and password in the URL become Basic credentials
+    /// (RFC 7617).
     pub fn parse(text: &str) -> Result<Self, InvalidDocumentUrl> {
         let url = Url::parse(text).map_err(|_| InvalidDocumentUrl)?;
         let host = url.host_str().ok_or(InvalidDocumentUrl)?;

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use crate::server::ClientBodyError;
 
-/// Why an origin gave no response. `Display` is for the log, not for the client.
+/// The reason why an origin gave no response. `Display` is for the log, not for the client.
 ///
 /// Requests that wait for the same connection attempt share its error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum OriginError {
         /// The violated rule.
         reason: String,
     },
-    /// All allowed connections are in use, and none became free in time.
+    /// All allowed connections are in use, and no connection became free in time.
     #[error("all {limit} connections to {server} are in use (origin.max_connections)")]
     Overloaded {
         /// The server.
@@ -86,7 +86,7 @@ pub struct SendFailure {
 pub enum RequestDelivery {
     /// No byte of the request was sent, so nothing can have changed.
     Unsent,
-    /// Some of the request was sent, so it may have had an effect.
+    /// At least part of the request was sent, so it may have had an effect.
     Possible,
 }
 
@@ -98,7 +98,7 @@ impl RequestDelivery {
     }
 }
 
-/// Why a client's request body could not be read.
+/// The reason why a client's request body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {
     /// The body is larger than allowed: status 413.
@@ -144,8 +144,7 @@ impl OriginError {
         matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
     }
 
-    /// Returns whether no server could be connected to, as opposed to a connection without a
-    /// response.
+    /// Returns whether connecting failed, as opposed to a connection without a response.
     pub fn is_unreachable(&self) -> bool {
         use OriginError::{Connect, ConnectTimeout, NoHealthyServer, Tls};
         matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | NoHealthyServer)

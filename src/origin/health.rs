@@ -27,7 +27,7 @@ impl Drop for BackgroundTasks {
     }
 }
 
-/// Starts the background tasks on the current runtime. Starts none outside a runtime.
+/// Starts the background tasks on the current runtime; without a runtime, starts no tasks.
 pub(super) fn start(
     servers: &[Arc<OriginServer>],
     health: Option<&(&settings::HealthCheck, Uri)>,

@@ -8,20 +8,20 @@ use crate::field::RequestFields;
 /// A request to an origin.
 #[derive(Default)]
 pub struct OriginRequest {
-    /// The method.
+    /// The request method.
     pub method: Method,
     /// A path and query, or `*`.
     pub target: Uri,
     /// The fields, without those that frame the body.
     pub fields: RequestFields,
-    /// The body, as far as it was not sent.
+    /// The body, or the part of it that was not sent.
     pub body: RequestBody,
-    /// Whether it only reads, although its method is not safe.
+    /// Whether the request only reads, although its method is not safe.
     pub is_read: bool,
 }
 
 impl OriginRequest {
-    /// Returns the same request, if its body is in memory.
+    /// Returns a copy of the request, or `None` if its body is streamed from the client.
     pub(crate) fn again(&self) -> Option<Self> {
         let body = match &self.body {
             RequestBody::Empty => RequestBody::Empty,

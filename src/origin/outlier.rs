@@ -19,7 +19,7 @@ const MAX_EJECTION: Duration = Duration::from_mins(1);
 pub(super) struct OutlierDetector {
     failures: AtomicU32,
     ejected_until: AtomicU64,
-    /// The last [`CheckResult`]; healthy until the first check.
+    /// The last [`CheckResult`]; `Healthy` until the first check.
     health: AtomicU8,
 }
 
@@ -42,7 +42,7 @@ impl OutlierDetector {
         }
     }
 
-    /// Records a failure. Several in a row eject the server for a while, longer each time.
+    /// Records a failure. Consecutive failures eject the server; each further failure for longer.
     pub(super) fn record_failure(&self, now: u64) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= CONSECUTIVE_FAILURES {
@@ -50,13 +50,13 @@ impl OutlierDetector {
         }
     }
 
-    /// Returns whether the server is not ejected.
+    /// Returns whether the server is not ejected, or its ejection has expired.
     pub(super) fn is_available(&self, now: u64) -> bool {
         self.ejected_until.load(Relaxed) <= now
     }
 
-    /// Returns whether a request may be sent. After an ejection, admits one request at a time
-    /// (half-open).
+    /// Returns whether a request may be sent to the server. After an ejection, admits only one
+    /// request per ejection time (half-open).
     pub(super) fn try_admit(&self, now: u64) -> bool {
         let until = self.ejected_until.load(Relaxed);
         if until == 0 {
@@ -66,12 +66,12 @@ impl OutlierDetector {
         until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
-    /// Returns whether the last health check passed; `true` if there was none.
+    /// Returns whether the last health check passed; `true` before the first check.
     pub(super) fn is_healthy(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Healthy as u8
     }
 
-    /// Returns whether the last health check could not connect.
+    /// Returns whether the last health check failed to connect.
     pub(super) fn is_disconnected(&self) -> bool {
         self.health.load(Relaxed) == CheckResult::Disconnected as u8
     }

@@ -1,5 +1,4 @@
-//! A server's connections that are ready for a request, sharded by thread so that no core waits for
-//! another.
+//! A server's connections that are ready for a request, sharded by thread to avoid contention.
 
 use std::{
     sync::{
@@ -27,8 +26,8 @@ const MAX_IDLE_PER_THREAD: usize = 512;
 /// announces its own timeout. Common servers close idle connections silently after 5 seconds.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(4);
 
-/// While requests of other threads are queued, one in this many free connections is closed so that
-/// they can open one.
+/// While requests of other threads are queued, every n-th free connection is closed, so that these
+/// requests can open connections.
 const CEDE_INTERVAL: usize = 4;
 
 /// A connection reserved for a request.
@@ -42,9 +41,9 @@ pub(super) enum PooledConnection {
 /// Requirements of a request on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionRequirements {
-    /// Only HTTP/1.1 is acceptable.
+    /// Whether the connection must speak HTTP/1.1.
     pub(super) http1_only: bool,
-    /// The request may be repeated if the connection turns out to be dead.
+    /// Whether the request may be sent again if the connection turns out to be dead.
     pub(super) is_repeatable: bool,
 }
 
@@ -54,7 +53,7 @@ pub(super) type PendingOpen = Shared<BoxFuture<'static, Result<OpenOutcome, Orig
 /// The result of a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenOutcome {
-    /// The pool has one more connection.
+    /// A connection was opened and put into the pool.
     Connection,
     /// The connection limit is reached.
     Full,
@@ -62,7 +61,7 @@ pub(super) enum OpenOutcome {
 
 /// The connections to one server that are ready for a request.
 ///
-/// A connection belongs to the runtime that opened it, and a thread takes only connections that it
+/// A connection belongs to the runtime that opened it, and a thread uses only connections that it
 /// has put into the pool. With one runtime per core, a request never crosses cores.
 pub(super) struct OriginPool {
     shards: Box<[PoolShard]>,
@@ -97,7 +96,7 @@ impl OriginPool {
         Self { shards, waiters, keep_alive }
     }
 
-    /// Returns a connection. `None` if none is ready, or other requests are queued for one.
+    /// Returns a connection; `None` if no connection is ready, or other requests are queued.
     pub(super) fn take(
         &self,
         needs: ConnectionRequirements,
@@ -109,8 +108,8 @@ impl OriginPool {
         self.take_unqueued(needs, now)
     }
 
-    /// Returns a stream of a shared connection, or the most recently used open connection. Ignores
-    /// the queue.
+    /// Returns a stream of a shared connection, or the most recently used open connection, even if
+    /// other requests are queued.
     pub(super) fn take_unqueued(
         &self,
         needs: ConnectionRequirements,
@@ -141,8 +140,8 @@ impl OriginPool {
         None
     }
 
-    /// Like [`Self::take_unqueued`], but also takes a stream of another thread's connection. For a
-    /// request that may not open a connection.
+    /// Like [`Self::take_unqueued`], but also takes a stream of another thread's connection. Used
+    /// by queued requests, which may not open a connection.
     pub(super) fn take_from_any(
         &self,
         needs: ConnectionRequirements,
@@ -151,7 +150,7 @@ impl OriginPool {
         self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
-    /// Returns a stream of any thread's connection.
+    /// Returns a stream of a shared connection of any thread; `None` if no stream is free.
     pub(super) fn take_stream(&self, needs: ConnectionRequirements) -> Option<PooledConnection> {
         let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
         shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
@@ -163,8 +162,8 @@ impl OriginPool {
         let Some(shard) = self.shard() else { return };
         let here = self.waiters.count_on(self.shard_index());
         let mut ready = shard.ready.lock();
-        // Read under the lock, because a request that has just queued looks for idle connections
-        // under it.
+        // Read under the lock, which a request that has just queued takes to look for idle
+        // connections.
         let pending = capacity.pending();
         if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % CEDE_INTERVAL == 0) {
             return;
@@ -178,7 +177,7 @@ impl OriginPool {
         }
     }
 
-    /// Adds a shared HTTP/2 connection. Returns its first stream.
+    /// Adds a shared HTTP/2 connection. Returns its first stream, if one is free.
     pub(super) fn share(&self, connection: Http2Connection) -> Option<ReservedStream> {
         let shard = self.shard()?;
         let first = connection.reserve();
@@ -196,21 +195,21 @@ impl OriginPool {
         Arc::clone(&self.waiters)
     }
 
-    /// Returns the connection attempt of this thread. Starts one if there is none.
+    /// Returns the connection attempt of this thread's shard. Starts an attempt if there is none.
     pub(super) fn opening(&self, begin: impl FnOnce(usize) -> PendingOpen) -> Option<PendingOpen> {
         let mut opening = self.shard()?.opening.lock();
         Some(opening.get_or_insert_with(|| begin(self.shard_index())).clone())
     }
 
-    /// Clears a shard's connection attempt, so that the next one can start.
+    /// Clears a shard's connection attempt, so that the next attempt can start.
     pub(super) fn end_opening(&self, shard: usize) {
         if let Some(shard) = self.shards.get(shard) {
             *shard.opening.lock() = None;
         }
     }
 
-    /// Closes the longest idle connection of the first shard that has one. Returns whether one was
-    /// closed.
+    /// Closes the longest idle connection of the first shard that has an idle one. Returns `false`
+    /// if no connection is idle.
     pub(super) fn evict_idle(&self) -> bool {
         self.shards.iter().any(|shard| {
             let mut ready = shard.ready.lock();
@@ -258,8 +257,8 @@ impl OriginPool {
 }
 
 impl ReadyConnections {
-    /// Reserves a stream on the first connection with a free one, so that later connections become
-    /// idle first.
+    /// Reserves a stream on the first connection with a free stream, if any, so that later
+    /// connections become idle and can be closed.
     fn reserve(&mut self, needs: ConnectionRequirements) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;

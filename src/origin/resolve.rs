@@ -1,6 +1,6 @@
 //! Resolves a server's name and caches the addresses. Dead addresses are tried last.
 //!
-//! It uses the system's resolver, so that the hosts file and the system's settings apply. This
+//! Lookups use the system's resolver, so that the hosts file and the system's settings apply. The
 //! resolver reports no TTL; `origin.dns_refresh` is used instead.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::lookup_host, time::Instant};
 
-/// How long a failed address stays behind the others in the order of attempts.
+/// How long a failed address is tried after all other addresses.
 const FAILURE_MEMORY: Duration = Duration::from_mins(1);
 
 /// Maximum number of addresses used per name.
@@ -45,8 +45,8 @@ impl DnsResolver {
 
     /// Returns the addresses in the order to try; at least one.
     ///
-    /// Waits for a lookup only if there was none before, or all addresses failed. Otherwise a
-    /// background task refreshes old addresses.
+    /// Waits for a lookup only if no addresses are cached, or all of them have failed. Otherwise,
+    /// old addresses are refreshed in a background task.
     pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.port).into()]);
@@ -85,8 +85,8 @@ impl DnsResolver {
         }
     }
 
-    /// Returns the cached addresses, and whether the caller should refresh them. `None` if a lookup
-    /// is needed.
+    /// Returns the cached addresses, or `None` if a lookup is needed; and whether the caller should
+    /// refresh the addresses.
     fn cached(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
         let mut cache = self.cache.lock();
         let Some(at) = cache.at else { return (None, false) };
@@ -120,7 +120,7 @@ impl DnsResolver {
     }
 }
 
-/// Returns the addresses in the resolver's order, with those that failed recently last.
+/// Returns the addresses in the resolver's order, but recently failed addresses last.
 fn by_preference(
     addresses: &[SocketAddr],
     failed: &[(SocketAddr, Instant)],

@@ -24,21 +24,21 @@ use crate::field::hop;
 /// or fails, the connection is closed.
 pub struct ResponseBody {
     source: BodySource,
-    /// `None` if the body has ended. Boxed, since a response moves through many functions.
+    /// The resources held until the end of the body; then `None`. Boxed, to keep responses small.
     receiving: Option<Box<BodyReceiver>>,
-    /// Frames that were read ahead, in order. They are returned before further frames of the
-    /// source.
+    /// Frames that were read ahead, in order. These frames are returned before further frames of
+    /// the source.
     ahead: Option<Box<FramesAhead>>,
 }
 
 /// Resources that a body holds until its end.
 struct BodyReceiver {
     guard: ResponseGuard,
-    /// `None` if the body may pause without limit.
+    /// The limit for pauses; `None` if the body may pause without limit.
     read_timeout: Option<ReadTimeout>,
 }
 
-/// Frames that were read ahead. It is boxed, since most bodies have none.
+/// Frames that were read ahead. The type is boxed, since most bodies have no such frames.
 #[derive(Debug, Default)]
 struct FramesAhead(VecDeque<Frame<Bytes>>);
 
@@ -86,7 +86,7 @@ pub(super) enum BodySource {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a response body ended early. `Display` is for the log, not for the client.
+/// The reason why a response body ended early. `Display` is for the log, not for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
     /// No byte arrived during `origin.idle_timeout`.
@@ -115,7 +115,7 @@ impl ResponseBody {
         body
     }
 
-    /// Returns the whole body if it is in memory, otherwise the body as it is.
+    /// Returns the bytes of the body if all are in memory, else the unchanged body as an error.
     pub(crate) fn into_whole(self) -> Result<Bytes, Self> {
         match self {
             Self { source: BodySource::Whole(bytes), ahead: None, .. } => Ok(bytes),
@@ -128,7 +128,7 @@ impl ResponseBody {
         if let BodySource::Upgraded(upgraded) = &mut self.source { upgraded.take() } else { None }
     }
 
-    /// Returns proof that the body was read to its end; `None` before that, or if it failed.
+    /// Returns proof that the body was read to its end without a failure, else `None`.
     pub fn completion(&self) -> Option<CompletionProof> {
         (!self.has_frames_ahead() && matches!(self.source, BodySource::Ended))
             .then_some(CompletionProof(()))
@@ -162,7 +162,7 @@ impl ResponseBody {
         self.ahead.as_ref().is_some_and(|frames| !frames.0.is_empty())
     }
 
-    /// Releases the connection once the body has ended.
+    /// Releases the connection if the body has ended.
     fn release_at_end(&mut self) {
         if !self.is_source_ended() {
             return;
@@ -296,12 +296,12 @@ impl ResponseBody {
 
 /// The maximum pause between two reads of a body.
 ///
-/// Bodies that never make their reader wait need no timer. A timer is reset only when it fires.
+/// The timer is created when a read first has to wait, and is reset only when it fires.
 struct ReadTimeout {
     limit: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The last poll for I/O before the timeout counts.
+    /// The last poll for I/O before the read times out, once started.
     final_poll: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
@@ -316,7 +316,7 @@ impl ReadTimeout {
         self.final_poll = None;
     }
 
-    /// Completes when no data has arrived for the limit.
+    /// Completes when no data has arrived for the time `limit`.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let limit = self.limit;

@@ -17,14 +17,14 @@ pub(super) struct ResponseGuard {
     pub(super) stream: Option<StreamGuard>,
 }
 
-/// A stream of an HTTP/2 connection. Dropping it before the response ends aborts the upload too.
+/// A stream of an HTTP/2 connection. Dropping the guard before the response ends aborts the upload.
 pub(super) struct StreamGuard {
     pub(super) upload_task: Option<UploadTask>,
     pub(super) _permit: Arc<StreamPermit>,
 }
 
 impl ResponseGuard {
-    /// Ends the response. An HTTP/1.1 connection is returned to the pool.
+    /// Ends the response. Returns an HTTP/1.1 connection to the pool.
     pub(super) fn release(mut self, connection: Option<Box<Http1Connection>>) {
         if let Some(upload_task) = self.stream.as_mut().and_then(|stream| stream.upload_task.take())
         {

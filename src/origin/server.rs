@@ -28,7 +28,7 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct OriginServer {
     pub(super) connections: Arc<ServerConnections>,
     pub(super) outlier_detector: OutlierDetector,
-    /// The `Host` for requests without one.
+    /// The `Host` of requests that have no `Host` field.
     default_host: HeaderValue,
     scheme: Scheme,
     /// Whether connections to the server can be upgraded to other protocols.
@@ -58,8 +58,8 @@ impl OriginServer {
         })
     }
 
-    /// Sends the request. Repeats it on another connection if a reused one was dead, or if the
-    /// server rejected it unprocessed.
+    /// Sends the request. Repeats the request on another connection if a reused connection was
+    /// dead, or if the server rejected the request unprocessed.
     ///
     /// After a failure, `request` still has its whole body if it can be sent again.
     pub(super) async fn exchange(
@@ -92,8 +92,8 @@ impl OriginServer {
                 return Err(AttemptFailure { delivery, ..failed });
             }
             age = match failed.replay {
-                // The request was rejected twice, together with many others. So it has to be the
-                // first on a new connection.
+                // The request was rejected twice, probably by connections that were closing. So it
+                // must be the first on a new connection.
                 ReplayState::Unprocessed if attempt > 0 => ConnectionAge::Exclusive,
                 ReplayState::Unprocessed => ConnectionAge::Reused,
                 // Other idle connections are likely to be as dead as this one.
@@ -163,7 +163,7 @@ impl OriginServer {
         Err(AttemptFailure { error, delivery, replay })
     }
 
-    /// Returns the failure of a request whose body cannot be sent again.
+    /// Returns the failure for a request with a body that cannot be sent again.
     fn body_lost(&self) -> AttemptFailure {
         let error =
             self.connections.closed(io::Error::other("the request body cannot be sent again"));
@@ -251,8 +251,8 @@ impl OriginServer {
         }
     }
 
-    /// Converts the failure of a stream into that of an attempt, and determines whether the request
-    /// can be sent again.
+    /// Converts the failure of a stream into the failure of an attempt, and determines whether the
+    /// request can be sent again.
     fn http2_failure(&self, failure: Http2Failure, body: &RequestBody) -> AttemptFailure {
         let is_unprocessed =
             matches!(&failure, Http2Failure::Stream(error) if http2::is_unprocessed(error));
@@ -280,7 +280,7 @@ impl OriginServer {
         AttemptFailure { error, delivery, replay }
     }
 
-    /// Returns how long the body of this response may pause; `None` without limit.
+    /// Returns how long the body of this response may pause; `None` if there is no limit.
     fn body_timeout(&self, head: &Parts) -> Option<Duration> {
         (!is_event_stream(head)).then_some(self.idle_timeout)
     }
@@ -308,7 +308,7 @@ impl OriginServer {
     }
 }
 
-/// Why there was no response on a stream.
+/// The reason why a stream gave no response.
 enum Http2Failure {
     TimedOut,
     Stream(h2::Error),

@@ -29,7 +29,7 @@ pub struct Settings {
     pub dns_refresh: Duration,
     /// Maximum number of other servers to try if one fails before the response begins.
     pub retries: u32,
-    /// Active health checks; `None` for none.
+    /// Active health checks; `None` disables health checks.
     pub health: Option<HealthCheck>,
     /// TLS towards `https` servers.
     pub tls: OriginTls,
@@ -58,7 +58,7 @@ impl Settings {
     }
 }
 
-/// Which `Host` requests to the origin have.
+/// The `Host` field of requests to the origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum HostHeader {
     /// The client's `Host`, in canonical form.
@@ -71,8 +71,8 @@ pub enum HostHeader {
 }
 
 impl HostHeader {
-    /// Returns the `Host` to send if the client requested `requested`. Empty if each server gets
-    /// its own.
+    /// Returns the `Host` to send if the client requested `requested`. Returns an empty string if
+    /// each server's own host is sent.
     pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
         match self {
             Self::Preserve => requested,
@@ -85,9 +85,9 @@ impl HostHeader {
 /// Limits on the connections to one server, and on the requests queued for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Maximum number of connections. Includes idle ones, but no tunnels.
+    /// Maximum number of connections, including idle connections, but not tunnels.
     pub connections: usize,
-    /// Maximum number of queued requests. Further ones fail at once.
+    /// Maximum number of queued requests. Further requests fail immediately.
     pub pending: usize,
     /// Maximum time that a request is queued.
     pub pending_timeout: Duration,
@@ -99,8 +99,8 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Active health checks: each server is requested for a path periodically. Statuses below 400 mean
-/// healthy.
+/// Active health checks: a path is requested from each server periodically. A server that responds
+/// with a status below 400 is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The path, with query.
@@ -112,13 +112,13 @@ pub struct HealthCheck {
 /// TLS towards servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginTls {
-    /// Certificate authorities (PEM) trusted instead of the system's.
+    /// Certificate authorities (PEM) to trust; `None` trusts the system's.
     pub ca: Option<PathBuf>,
-    /// A certificate chain (PEM) to authenticate with; needs `key`.
+    /// A certificate chain (PEM) to authenticate with, if any; needs `key`.
     pub cert: Option<PathBuf>,
-    /// The private key of `cert` (PEM).
+    /// The private key of `cert` (PEM), if any.
     pub key: Option<PathBuf>,
-    /// The name that the server's certificate must have, if it is not the host.
+    /// The name that the server's certificate must have; `None` for the host in the URL.
     pub server_name: Option<String>,
 }
 
@@ -181,7 +181,7 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// Why a text is not a server's URL.
+/// The reason why a text is not a server's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// The text is not a URL with a host.

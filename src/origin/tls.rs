@@ -7,7 +7,7 @@ use rustls::{ClientConfig, pki_types::InvalidDnsNameError};
 use super::settings::OriginTls;
 use crate::tls::{self, PemFiles, TlsError};
 
-/// Why TLS towards an origin cannot be set up.
+/// The reason why TLS towards an origin cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginTlsError {
     /// A certificate or a key is missing or cannot be used.
@@ -19,9 +19,9 @@ pub enum OriginTlsError {
 
 /// TLS settings with the configured trust and identity, by the offered protocols.
 pub(super) struct ClientConfigs {
-    /// ALPN `h2` and `http/1.1`.
+    /// The settings that offer `h2` and `http/1.1` by ALPN.
     pub(super) any: Arc<ClientConfig>,
-    /// ALPN `http/1.1`.
+    /// The settings that offer only `http/1.1` by ALPN.
     pub(super) http1: Arc<ClientConfig>,
 }
 

@@ -8,8 +8,8 @@ use crate::server::{Tunnel, stream::Stream};
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
 ///
-/// It no longer counts as a connection to the origin. The server's limit on tunnels applies
-/// instead.
+/// The connection no longer counts as a connection to the origin. The limit on the tunnels of
+/// Larder's server applies instead.
 pub struct UpgradedConnection {
     stream: Stream,
 }

@@ -30,7 +30,7 @@ impl Waiters {
         Self { shards, all: AtomicUsize::new(0), next: AtomicUsize::new(0) }
     }
 
-    /// Returns the number of queued requests of a shard.
+    /// Returns the number of requests queued on a shard.
     pub(super) fn count_on(&self, shard: usize) -> usize {
         self.shards.get(shard).map_or(0, |shard| shard.waiting.load(Relaxed))
     }
@@ -43,14 +43,13 @@ impl Waiters {
         Some(PoolWaiter { waiters: self, shard })
     }
 
-    /// Wakes a request of this shard, because a connection has become free. Other shards cannot use
-    /// it.
+    /// Wakes a request of this shard, because an HTTP/1.1 connection of this shard has become free.
     pub(super) fn note_connection(&self, shard: usize) {
         self.notify(shard);
     }
 
-    /// Wakes a request, because a stream has become free. All threads can use it, so they take
-    /// turns.
+    /// Wakes a request, because a stream has become free. All threads can use the stream, so the
+    /// shards take turns.
     pub(super) fn note_stream(&self) {
         if self.all.load(Relaxed) == 0 {
             return;
@@ -66,7 +65,7 @@ impl Waiters {
         self.shards.iter().for_each(|shard| shard.freed.notify_waiters());
     }
 
-    /// Wakes one request of a shard. Returns whether a request was queued there.
+    /// Wakes one request of a shard. Returns `false` if no request is queued there.
     fn notify(&self, shard: usize) -> bool {
         let shard = self.shards.get(shard).filter(|shard| shard.waiting.load(Relaxed) > 0);
         shard.map(|shard| shard.freed.notify_one()).is_some()

@@ -29,7 +29,7 @@ pub enum CacheResult {
 }
 
 impl CacheResult {
-    /// All values.
+    /// All cache results.
     pub const ALL: &'static [Self] =
         &[Self::Hit, Self::Miss, Self::Expired, Self::Revalidated, Self::Stale, Self::Bypass];
 
@@ -60,16 +60,16 @@ pub(crate) enum ForwardReason {
     Method,
     /// No response is stored for the target.
     UriMiss,
-    /// Responses are stored for the target, but none that this request selects.
+    /// Responses are stored for the target, but this request selects none of them.
     VaryMiss,
-    /// Directives of the request require the origin.
+    /// Cache directives in the request require the origin.
     Request,
     /// The stored response is stale.
     Stale,
 }
 
 impl ForwardReason {
-    /// Returns the token of RFC 9211.
+    /// Returns the value of the `fwd` parameter (RFC 9211 §2.2).
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
@@ -95,7 +95,7 @@ pub(crate) enum StoredStatus {
     No,
 }
 
-/// Whether a request shared the fetch of another.
+/// Whether a request shared the fetch of another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collapsed {
     /// The request shared the fetch of another request.
@@ -129,7 +129,7 @@ pub(crate) struct CacheStatus {
     pub handling: ResponseSource,
     /// Remaining freshness in seconds, negative if stale; `None` if the response is not stored.
     pub ttl: Option<i64>,
-    /// The reason why the result is not a plain hit.
+    /// The reason why the result is not a plain hit; `None` for a plain hit.
     pub detail: Option<Reason>,
 }
 
@@ -167,7 +167,7 @@ impl CacheStatus {
     }
 }
 
-/// A stack buffer that is large enough for any member.
+/// A buffer on the stack, large enough for a `Cache-Status` member.
 type MemberBuffer = SmallVec<[u8; 128]>;
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).

@@ -1,4 +1,4 @@
-//! Which response fields scripts of other origins may read (Fetch, "CORS protocol").
+//! Response fields that scripts of other origins may read (Fetch, "CORS protocol").
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -13,15 +13,16 @@ const EXPOSED: [(HeaderName, &str); 4] = [
     (LARDER_WARM, "X-Larder-Warm"),
 ];
 
-/// The value of `Access-Control-Expose-Headers` for responses that expose no fields themselves.
+/// The value of `Access-Control-Expose-Headers` for responses without this field.
 const DEFAULT_EXPOSED: HeaderValue = HeaderValue::from_static("X-API-Cache, Cache-Status, Age");
 
 /// Adds the cache fields to `Access-Control-Expose-Headers`.
 ///
 /// Changes only responses that scripts of other origins may read (`Access-Control-Allow-Origin`).
-/// Fields that the origin exposes stay. Nothing is added to `*`, unless the response allows
-/// credentials: then `*` is a name like any other (Fetch, "CORS-exposed header-name list"). All
-/// other responses cost one lookup. If the origin exposes no fields, the call does not allocate.
+/// Keeps the fields that the origin exposes, and adds nothing to `*`. If the response allows
+/// credentials, `*` is an ordinary name (Fetch, "CORS-exposed header-name list"). Responses without
+/// `Access-Control-Allow-Origin` cost one lookup. Does not allocate if the origin exposes no
+/// fields.
 pub(crate) fn expose_headers(headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;

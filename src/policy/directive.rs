@@ -1,4 +1,4 @@
-//! Cache directives of requests and responses (RFC 9111 §5.2), and targeted ones (RFC 9213).
+//! Cache directives of requests and responses (RFC 9111 §5.2), also in targeted fields (RFC 9213).
 
 mod delta_seconds;
 mod member;
@@ -80,7 +80,7 @@ impl ResponseDirectives {
     /// still count.
     pub fn parse(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        // Most responses have neither, which one pass over the names shows.
+        // Most responses have no targeted field; one pass over the names detects this.
         if !response.keys().any(is_targeted) {
             directives.read_cache_control(response);
             return directives;
@@ -231,7 +231,7 @@ impl ResponseDirectives {
     }
 }
 
-/// Returns whether a field has directives for certain caches.
+/// Returns whether a field is targeted: its directives are for certain caches only.
 fn is_targeted(name: &HeaderName) -> bool {
     *name == CDN_CACHE_CONTROL || *name == surrogate::SURROGATE_CONTROL
 }
@@ -240,7 +240,7 @@ fn is_named(name: &[u8], wanted: &str) -> bool {
     name.eq_ignore_ascii_case(wanted.as_bytes())
 }
 
-/// Returns whether each known directive has a value of its type (RFC 9213 §2.1).
+/// Returns whether each known directive has a value of the right type (RFC 9213 §2.1).
 fn is_well_typed(dictionary: &Dictionary) -> bool {
     dictionary.iter().all(|(key, entry)| has_type_of(key.as_str(), entry))
 }
@@ -260,7 +260,7 @@ fn has_type_of(name: &str, entry: &ListEntry) -> bool {
     }
 }
 
-/// Returns whether there is a `Pragma: no-cache` (§5.4).
+/// Returns whether the fields include `Pragma: no-cache` (§5.4).
 fn has_pragma(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::PRAGMA).iter();
     lines
@@ -288,7 +288,7 @@ pub struct RequestDirectives {
 
 impl RequestDirectives {
     /// Parses the directives of a request. Call once per message. Costs two lookups if the request
-    /// has none. `no-store` and `no-cache` count in any spelling and with any separators.
+    /// has no directives. `no-store` and `no-cache` count in any spelling and with any separators.
     pub fn parse(request: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if !request.contains_key(header::CACHE_CONTROL) {

@@ -23,7 +23,7 @@ pub(crate) enum FailureSharing {
 
 /// Returns whether a status shows a temporary failure of the origin or a server in front of it.
 ///
-/// 429 is included, since it is about the rate of requests. Excludes 501, 505, 506, 510 and 511,
+/// 429 is included, since it concerns the rate of requests. Excludes 501, 505, 506, 510 and 511,
 /// which depend on the method, version, fields or network of one request.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {
@@ -36,8 +36,8 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
 ///
 /// `leader` holds the credentials of the leader's request. Without sharing, a failing origin would
 /// receive all waiting requests at once. But a response is not public just because it is an error.
-/// A response that sets cookies, forbids reuse, or may depend on the client or its address is given
-/// to its own client only (RFC 9111 §3, §5.2.2).
+/// A response that sets cookies, forbids reuse, or may depend on the client or its address is sent
+/// to the leader's client only (RFC 9111 §3, §5.2.2).
 pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

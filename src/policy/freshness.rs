@@ -11,8 +11,8 @@ use super::{
     directive::{DirectiveSource, MAX_DELTA_SECONDS, delta_seconds},
 };
 
-/// The freshness of a stored response, computed on receipt. The fields are stable: the hand-written
-/// format of entries contains them.
+/// The freshness of a stored response, computed on receipt. Do not change the fields: the format of
+/// stored entries contains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     /// Time of receipt.
@@ -28,7 +28,7 @@ pub struct Freshness {
     /// Time after receipt during which the response may be used, fresh or stale. `None` means no
     /// limit. The time counts from `received_at`, so that all nodes agree.
     pub usable_for: Option<Duration>,
-    /// Further limits and permissions.
+    /// Limits and permissions from the response's directives.
     pub constraints: Constraints,
 }
 
@@ -43,9 +43,9 @@ impl Constraints {
     pub const MUST_REVALIDATE: Self = Self(1 << 1);
     /// `proxy-revalidate`: never served stale.
     pub const PROXY_REVALIDATE: Self = Self(1 << 2);
-    /// `s-maxage` set the lifetime: not served stale without a window from the origin (§5.2.2.10).
+    /// `s-maxage` set the lifetime: served stale only within a window of the origin (§5.2.2.10).
     pub const S_MAXAGE: Self = Self(1 << 3);
-    /// `immutable`: a reload does not revalidate it while it is fresh (RFC 8246).
+    /// `immutable`: a reload does not revalidate the response while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
     /// The origin gave an explicit lifetime, possibly zero.
     pub const EXPLICIT: Self = Self(1 << 5);
@@ -64,7 +64,7 @@ impl Constraints {
         Self(bits)
     }
 
-    /// Returns whether one of `these` is in the set.
+    /// Returns whether the set contains at least one of `these`.
     pub const fn has_any(self, these: Self) -> bool {
         self.0 & these.0 != 0
     }
@@ -80,7 +80,7 @@ impl Constraints {
     }
 }
 
-/// How far a time of receipt may lie in the future, by this node's clock.
+/// Maximum difference by which a time of receipt may be ahead of this node's clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// The source of a lifetime.
@@ -100,8 +100,8 @@ impl Freshness {
     /// Computes the freshness of a response at the time of receipt.
     ///
     /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's lifetime counts
-    /// from receipt, whatever the age of the response. It applies only to the statuses that the
-    /// rule names: a `ttl` on a route does not keep errors.
+    /// from receipt, whatever the age of the response. The rule's lifetime applies only to the
+    /// statuses that the rule names: a `ttl` on a route does not keep errors.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -173,16 +173,16 @@ impl Freshness {
         left.min(usable).div_euclid(1000)
     }
 
-    /// Returns whether the response may answer other requests without validation. Collapsed
-    /// requests share only such responses.
+    /// Returns whether the response may answer other requests without validation. If not, collapsed
+    /// requests do not share it.
     pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
     /// Returns whether the response is fresh: young enough, and not ended.
     ///
-    /// A time of receipt in the future is from a clock that was ahead. Such a response is not
-    /// fresh, since it would stay fresh too long.
+    /// A response whose time of receipt is in the future is not fresh: another clock was ahead, and
+    /// the response would stay fresh too long.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.has_ended(now)
     }
@@ -197,7 +197,7 @@ impl Freshness {
     }
 }
 
-/// Chooses between the origin's lifetime and the rule's. Returns `None` if there is neither.
+/// Chooses between the origin's lifetime and the rule's. Returns `None` if neither exists.
 fn choose_lifetime(
     origin: Option<Duration>,
     rule: Option<Duration>,
@@ -240,7 +240,7 @@ fn constraints(
         .with_if(directives.shareable, Constraints::SHAREABLE)
 }
 
-/// Returns the explicit lifetime from the origin (§4.2.1).
+/// Returns the explicit lifetime from the origin (§4.2.1); `None` if the origin gives none.
 ///
 /// `Expires` counts from `Date`, or from receipt if `Date` is missing or invalid. An invalid
 /// `Expires` counts as past. If there is a targeted field, `Expires` is ignored.
@@ -264,7 +264,7 @@ pub(crate) fn origin_lifetime(
 const MAX_HEURISTIC_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Returns a tenth of the time between `Last-Modified` and `Date` (§4.2.2), in whole seconds and at
-/// most a day. Only for heuristically cacheable statuses or `public` responses.
+/// most a day. `None` if `Last-Modified` is missing, or neither the status nor `public` allows it.
 fn heuristic_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,

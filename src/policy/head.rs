@@ -8,7 +8,7 @@ use crate::field::Timestamp;
 /// A request without its content.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
-    /// Method.
+    /// The request method.
     pub method: &'a Method,
     /// Requested host and optional port.
     pub authority: &'a str,
@@ -23,7 +23,7 @@ pub struct RequestHead<'a> {
 /// A final response from the origin, without its content.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'a> {
-    /// Status.
+    /// The status code.
     pub status: StatusCode,
     /// All fields, including `Age` and `Set-Cookie`.
     pub headers: &'a HeaderMap,

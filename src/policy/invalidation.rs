@@ -18,7 +18,7 @@ pub(crate) enum UnsafeRequestOutcome<'a> {
     Unknown,
 }
 
-/// Returns whether a request may invalidate stored responses. True for unknown methods too, and if
+/// Returns whether a request may invalidate stored responses. Also true for unknown methods, and if
 /// an override field may replace the method (`X-HTTP-Method-Override`).
 pub(crate) fn is_unsafe(method: &Method, presence: FieldPresence) -> bool {
     is_unsafe_method(method) || presence.has(FieldPresence::OVERRIDE)
@@ -106,8 +106,8 @@ pub(crate) fn invalidated_targets(
     targets
 }
 
-/// Returns path and query of a URI reference in a response if it is on the request's host. Default
-/// ports count as absent. The scheme is ignored, since gateways often change it.
+/// Returns path and query of a URI reference in a response; `None` if it is on another host.
+/// Default ports count as absent. The scheme is ignored, since gateways often change it.
 pub(crate) fn resolve_same_origin(
     request: &RequestHead<'_>,
     reference: &HeaderValue,

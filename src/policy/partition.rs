@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 /// The set of clients that share the stored responses of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Partition {
-    /// Clients without credentials; others as far as RFC 9111 §3.5 allows.
+    /// Clients without credentials, and other clients if RFC 9111 §3.5 allows it.
     #[default]
     None,
     /// All clients. Credentials are not forwarded to the origin.

@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use super::Partition;
 
-/// A route's caching rule, merged with `[defaults]` and its tier. The default rule is a correct RFC
-/// 9111 shared cache and no more.
+/// A route's caching rule, merged with `[defaults]` and its tier. The default rule describes a
+/// plain shared cache of RFC 9111.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheRule {
     /// Whether responses are looked up and stored.
@@ -20,7 +20,7 @@ pub struct CacheRule {
     pub ttl: Ttl,
     /// Precedence between `ttl` and the origin's own freshness.
     pub ttl_from: TtlFrom,
-    /// Overrides the origin's `stale-while-revalidate` (RFC 5861 §3).
+    /// Overrides the origin's `stale-while-revalidate` (RFC 5861 §3) unless `None`.
     pub stale_while_revalidate: Option<Duration>,
     /// Default for origins that send no `stale-if-error` (RFC 5861 §4). Zero disables stale
     /// responses on failure, even if the origin allows them.
@@ -58,8 +58,8 @@ impl CacheRule {
             .max(self.effective_stale_if_disconnected())
     }
 
-    /// Returns how long a stale response may be served while the origin is unreachable. Headers of
-    /// the response may forbid it.
+    /// Returns how long a stale response may be served while the origin is unreachable. The
+    /// response's headers may still forbid stale use.
     pub fn effective_stale_if_disconnected(&self) -> Duration {
         if self.disables_stale_on_error() { Duration::ZERO } else { self.stale_if_disconnected }
     }
@@ -86,7 +86,7 @@ impl Default for CacheRule {
     }
 }
 
-/// Lifetimes by status. A status that is not listed has none.
+/// Lifetimes by status. A status that is not listed has no lifetime.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ttl(BTreeMap<StatusCode, Duration>);
 
@@ -100,7 +100,7 @@ impl Ttl {
         Self::SUCCESSES.map(|status| (status, time)).into_iter().collect()
     }
 
-    /// Returns the lifetime of responses with a status.
+    /// Returns the lifetime of responses with a status, if listed.
     pub fn for_status(&self, status: StatusCode) -> Option<Duration> {
         self.0.get(&status).copied()
     }
@@ -110,7 +110,7 @@ impl Ttl {
         self.0.is_empty()
     }
 
-    /// Returns the lifetime of [`SUCCESSES`](Self::SUCCESSES) if no other status is listed.
+    /// Returns the lifetime if [`SUCCESSES`](Self::SUCCESSES), and no other statuses, share it.
     pub fn successes_only(&self) -> Option<Duration> {
         let time = self.for_status(StatusCode::OK)?;
         (*self == Self::for_successes(time)).then_some(time)
@@ -129,7 +129,7 @@ impl Ttl {
 }
 
 impl FromIterator<(StatusCode, Duration)> for Ttl {
-    /// If a status is repeated, the last one counts.
+    /// Collects lifetimes by status. If a status is repeated, its last lifetime counts.
     fn from_iter<I: IntoIterator<Item = (StatusCode, Duration)>>(statuses: I) -> Self {
         Self(statuses.into_iter().collect())
     }

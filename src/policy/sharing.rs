@@ -6,7 +6,7 @@ impl Freshness {
     /// Returns the reason for not sharing the response with these credentials, if there is one.
     ///
     /// `Authorization` requires `public`, `s-maxage` or `must-revalidate` (RFC 9111 §3.5). Other
-    /// fields and session cookies require one of the first two. An unknown cookie, or a signature
+    /// fields and session cookies require `public` or `s-maxage`. An unknown cookie, or a signature
     /// in the query, requires freshness from the origin itself, or a response that is validated
     /// before each use.
     pub fn sharing_refusal(&self, credentials: Credentials) -> Option<Reason> {

@@ -10,7 +10,7 @@ use super::{
     CacheRule, ClientCacheControl, Freshness, Reason, RequestDirectives, freshness::Constraints,
 };
 
-/// The kind of an origin failure, as far as stale responses depend on it.
+/// The kind of an origin failure. It determines which stale responses may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outage {
     /// A timeout or an error status.
@@ -93,8 +93,8 @@ fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &Cach
 /// Returns the reason for serving a stored response after a failed fetch, or `None` if it must not
 /// be served.
 ///
-/// A status is a failure if [`is_error`] holds. A stored error is not served, since newer errors
-/// are passed on; nor is a response that has [ended](Freshness::has_ended). A request's own
+/// A status is a failure if [`is_error`] holds. A stored error is not served, since the client gets
+/// the newer error; nor is a response that has [ended](Freshness::has_ended). A request's own
 /// `stale-if-error` extends the window if the rule honours request directives.
 pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
@@ -127,8 +127,8 @@ pub(crate) fn stale_on_error(
     (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
-/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 does, since it is about
-/// the rate of requests, not the resource (RFC 6585 §4).
+/// Returns whether a status counts as an origin failure (RFC 5861 §4). 429 is a failure, since it
+/// concerns the rate of requests, not the resource (RFC 6585 §4).
 pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
@@ -141,8 +141,8 @@ pub(crate) fn revokes_stored(status: StatusCode) -> bool {
 
 /// Returns the freshness of a revoked response: stale, and usable only after validation.
 ///
-/// Keeps the windows, so that stores retain the response as long as older copies. Its time of
-/// receipt is later than theirs by any node's clock.
+/// Keeps the windows, so that stores retain the response as long as older copies. By any node's
+/// clock, it is received later than older copies.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));

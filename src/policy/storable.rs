@@ -84,7 +84,7 @@ fn may_set_cookies(
         || is_fresh_by_origin(response, directives, freshness)
 }
 
-/// Returns whether the response is fresh by a lifetime from the origin. Such a response may be
+/// Returns whether the origin's own lifetime makes the response fresh. If so, the response may be
 /// stored although it sets a cookie (RFC 9111 §7.3). A lifetime from a rule is not enough.
 fn is_fresh_by_origin(
     response: &ResponseHead<'_>,
@@ -95,8 +95,8 @@ fn is_fresh_by_origin(
     lifetime > freshness.initial_age
 }
 
-/// Rejects statuses that apply to one request only. They depend on fields that are not part of the
-/// key, or their specification forbids storing (RFC 6585).
+/// Rejects statuses that apply to one request only. Such responses depend on fields that are not
+/// part of the key, or must not be stored (RFC 6585).
 fn status_allows(status: StatusCode) -> Result<(), Reason> {
     match status.as_u16() {
         206 => Err(Reason::Range),
@@ -119,7 +119,7 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
     }
 }
 
-/// The reason why no rule may keep responses with a status.
+/// The reason why no rule may give a lifetime to responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TtlRefusal {
     /// Responses with the status are never stored.
@@ -148,13 +148,13 @@ fn directives_allow(
         return Err(Reason::Private);
     }
     if directives.must_understand {
-        // `must-understand` overrides a `no-store` for caches that do not understand the status.
+        // `must-understand` overrides `no-store`, which is meant for caches without the former.
         return if is_understood(status) { Ok(()) } else { Err(Reason::MustUnderstand) };
     }
     if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
 }
 
-/// Returns whether a status is a final one of RFC 9110, whose caching rules are implemented.
+/// Returns whether a status is a final status of RFC 9110. Larder implements their caching rules.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -167,7 +167,7 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    // An invalid field name means that not only fields select the response.
+    // An invalid field name in `Vary` has the effect of `*`.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
     let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
     if list::members(response.headers, header::VARY).any(is_unkeyed) {
@@ -181,8 +181,8 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
 
 /// Returns whether a field carries the client's address to the origin.
 ///
-/// The address is part of no key. Larder takes it from the connection, so the field as the client
-/// sent it does not select the response.
+/// Keys do not contain the address. Larder takes it from the connection, so the field that the
+/// client sent does not select the response.
 pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }

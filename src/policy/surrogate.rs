@@ -24,7 +24,7 @@ pub(super) enum SurrogateDirective {
 /// The parts of `Surrogate-Control` that concern this cache.
 #[derive(Debug, Default)]
 pub(super) struct SurrogateControl<'a> {
-    /// The well-formed directive that applies. If there is none, `Cache-Control` decides.
+    /// The well-formed directive that applies. If `None`, `Cache-Control` decides.
     pub(super) directive: Option<SurrogateDirective>,
     /// The members for this cache, well-formed or not; their restrictions apply.
     pub(super) applicable: SmallVec<[&'a [u8]; 2]>,
@@ -58,7 +58,7 @@ pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
 enum TargetDevice {
     Any,
     Larder,
-    /// Another device, by its token.
+    /// Another device, named by its token.
     Others,
     /// The text after `;` is not a device: perhaps another directive, as in `no-store; max-age=0`.
     Unclear,
@@ -84,7 +84,7 @@ impl TargetDevice {
 const DIRECTIVES: [&[u8]; 6] =
     [b"public", b"max-age", b"s-maxage", b"immutable", b"no-transform", b"must-understand"];
 
-/// Returns `NoStore` if either directive is that, else the first one.
+/// Returns `NoStore` if one of the directives is `NoStore`, else the first directive.
 fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> SurrogateDirective {
     match (known, next) {
         (_, SurrogateDirective::NoStore) | (None, _) => next,

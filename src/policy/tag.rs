@@ -21,9 +21,9 @@ pub(crate) const MAX_COUNT: usize = 1000;
 /// Maximum length of a tag in bytes, as in Fastly; RFC 9875 requires 32.
 pub(crate) const MAX_LENGTH: usize = 1024;
 
-/// Removes the tag fields from a response and returns their tags in order, without empty ones.
+/// Removes the tag fields from a response, and returns their tags in order, without empty tags.
 ///
-/// Clients do not see tags, except for `Cache-Groups`, which stays. Each group gives two tags: its
+/// Clients do not see tags, except for `Cache-Groups`, which stays. Each group adds two tags: its
 /// name, for purges by name, and its name with the host, for invalidation by responses of the same
 /// host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
@@ -49,7 +49,7 @@ fn groups(headers: &HeaderMap) -> Vec<String> {
 
 /// Removes all tag fields except `Cache-Groups` from a response.
 pub(crate) fn strip(response: &mut HeaderMap) {
-    // Most responses have no tag fields, which one pass over the names shows.
+    // Most responses have no tag fields; one pass over the names detects this.
     if !response.keys().any(is_stripped) {
         return;
     }
@@ -60,8 +60,8 @@ pub(crate) fn strip(response: &mut HeaderMap) {
 
 /// Returns whether all tags in the fields can be stored.
 ///
-/// They cannot if there are too many, one is too long, or a field is not text. The response is then
-/// not stored, since a purge of a lost tag would miss it.
+/// Tags cannot be stored if there are too many, one is too long, or a field is not text. The
+/// response is then not stored, since a purge of a lost tag would miss it.
 pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
     if !has_any(headers) {
         return true;
@@ -75,7 +75,7 @@ pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
         && SPACED.iter().chain(&LISTED).all(is_text)
 }
 
-/// Returns the tags in the fields of a response or purge request, in order, without empty ones.
+/// Returns the tags in the fields of a response or purge request, in order, without empty tags.
 ///
 /// Tags are compared byte by byte, even if the field's vendor ignores case. A `Cache-Groups` that
 /// is not a list of strings is ignored.

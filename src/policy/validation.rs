@@ -38,7 +38,7 @@ const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Turns a request into one that validates a stored response (§4.3.1).
+/// Makes a request validate a stored response (§4.3.1).
 ///
 /// The client's conditions and `Range` are always removed, so that the response is a 304 about the
 /// stored response or a complete replacement. An entity tag made by Larder is not sent.
@@ -63,7 +63,7 @@ pub(crate) fn make_conditional(
 
 /// Removes conditions and `Range` from a request, so that its response can be stored.
 pub(crate) fn make_unconditional(request: &mut HeaderMap) {
-    // Most requests have no conditions, which one pass over the names shows.
+    // Most requests have no conditions; one pass over the names detects this.
     if !request.keys().any(is_condition) {
         return;
     }
@@ -101,8 +101,8 @@ pub(crate) fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
 /// Returns whether a response with this status is about the resource, and replaces stored
 /// responses.
 ///
-/// Other statuses are about one request or the moment. An error on a refresh (`406` for an odd
-/// `Accept`, `429`, `503`) does not affect other requests.
+/// Other statuses concern one request or a temporary condition. An error on a refresh (`406` for an
+/// odd `Accept`, `429`, `503`) does not affect other requests.
 pub(crate) fn is_about_resource(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -186,10 +186,10 @@ const CONTENT_FIELDS: [HeaderName; 6] = [
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// Returns the stored fields updated with those of a 304 (§3.2).
+/// Returns the stored fields, updated with the fields of a 304 (§3.2).
 ///
-/// Fields that the 304 lacks stay, and new ones are added, except for fields that are never stored
-/// or that describe the stored content. `Age` is that of the 304: compute the new
+/// Fields that the 304 lacks stay, and new fields are added, except fields that are never stored or
+/// that describe the stored content. `Age` is taken from the 304: compute the new
 /// [`Freshness`](super::Freshness) from the result, then keep its
 /// [`stored_fields`](super::stored_fields::stored_fields). A 304 without `Date` gets its time of
 /// receipt.
@@ -212,8 +212,8 @@ pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Times
     fresh
 }
 
-/// Fields about the stored content, which a 304 does not update. `Vary` is one of them, since many
-/// frameworks send a shorter one with a 304 than with the content. A 304 with a longer `Vary`
+/// Fields about the stored content, which a 304 does not update. `Vary` is included, since many
+/// frameworks send a shorter `Vary` with a 304 than with the content. A 304 with a longer `Vary`
 /// updates nothing.
 const DESCRIBES_STORED: [HeaderName; 6] = [
     header::VARY,

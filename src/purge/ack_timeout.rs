@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// How long an append waits for other nodes to apply its purge.
+/// The maximum time that an append waits for other nodes to apply its purge.
 #[derive(Debug, Clone, Copy)]
 pub struct AckTimeout {
-    /// Limit for nodes with a lease, which apply the purge within moments or lose the lease.
+    /// Limit for nodes with a lease. They apply the purge within moments, or lose the lease.
     pub live: Duration,
-    /// Limit for unreachable nodes, which stop using older responses after a bounded time.
+    /// Limit for unreachable nodes. They stop using older responses after a bounded time.
     pub lost: Duration,
 }
 
@@ -18,7 +18,7 @@ impl From<Duration> for AckTimeout {
 }
 
 impl AckTimeout {
-    /// Upper bound of both timeouts.
+    /// Maximum of both timeouts.
     const MAX: Duration = Duration::from_hours(24);
 
     pub(super) fn deadlines(self, now: Instant) -> AckDeadlines {
@@ -35,7 +35,7 @@ pub(super) struct AckDeadlines {
 }
 
 impl AckDeadlines {
-    /// Returns the deadline for live nodes if `awaits_live`, else the one for lost nodes.
+    /// Returns the deadline for live nodes if `awaits_live`, else the deadline for lost nodes.
     pub(super) fn select(self, awaits_live: bool) -> Instant {
         if awaits_live { self.live } else { self.lost }
     }

@@ -23,20 +23,20 @@ use crate::{
     purge::planted::PlantedBug,
 };
 
-/// Maximum number of selectors tracked exactly, 50 to 110 bytes each. Older selectors share
-/// buckets.
+/// Maximum number of selectors that are tracked exactly, at 50 to 110 bytes each. Older selectors
+/// share buckets.
 const MAX_SELECTORS: usize = 1 << 18;
 
-/// Time after which an unsynced node serves nothing. Other nodes then drop the node from the
+/// Time after which an unsynced node serves nothing. Other nodes then remove the node from the
 /// membership.
 pub(super) const NODE_EXPIRY: Duration = Duration::from_mins(10);
 
-/// Sentinel for `synced_until`: no lease yet, so no other node waits for this one.
+/// Sentinel for `synced_until`: the node has had no lease yet, so no other node waits for it.
 const NEVER_LEASED: u64 = 0;
 /// Sentinel for `synced_until`: the node has signed off, so no other node waits for it.
 const SIGNED_OFF: u64 = 1;
 
-/// What a node may serve while it does not follow the log.
+/// The responses that a node may serve while it does not follow the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnsyncedPolicy {
     /// Only responses requested from the origin within this time; nothing after ten minutes.
@@ -50,14 +50,14 @@ pub enum UnsyncedPolicy {
 /// A stored response remembers the table version at which it last passed the check. Until the next
 /// purge, a check costs two comparisons and no lock.
 pub struct AppliedPurges {
-    /// A copy of the table's version that is readable without the lock.
+    /// A copy of the table's version that can be read without the lock.
     version: AtomicU64,
-    /// The end of the lease in the unit of [`millis`], or a sentinel.
+    /// The end of the lease as returned by [`millis`], or a sentinel.
     synced_until: AtomicU64,
     table: RwLock<PurgeTable>,
     unsynced_policy: UnsyncedPolicy,
     applied: AtomicU64,
-    /// When this node began to follow the log, in milliseconds of the system clock.
+    /// The time at which this node began to follow the log, in milliseconds of the system clock.
     begun: AtomicU64,
     /// Number of low watermark raises, by cause.
     raises: [AtomicU64; WatermarkRaise::ALL.len()],
@@ -65,18 +65,18 @@ pub struct AppliedPurges {
     propagations: PropagationTracker,
 }
 
-/// A response that has not arrived completely yet.
+/// A response that is still being fetched.
 #[derive(Debug, Clone, Copy)]
 pub struct IncompleteResponse<'a> {
     /// The normalised URL.
     pub url: &'a [u8],
-    /// Attributes other than the URL and tags that selectors match.
+    /// The attributes that selectors match, other than the URL and the tags.
     pub attributes: ResponseAttributes<'a>,
     /// The tags; `None` if they are not known yet.
     pub tags: Option<&'a [String]>,
 }
 
-/// A statement of the origin that holds until a purge record revokes it.
+/// A fact about a credential, learned from the origin; a purge record may revoke it.
 #[derive(Debug)]
 pub struct RevocableVerdict {
     stamp: FenceStamp,
@@ -141,11 +141,11 @@ impl AppliedPurges {
         self.look_up(response, started)
     }
 
-    /// Returns whether no later record has revoked a fact about a credential. A node that is not
-    /// synced trusts only recent facts.
+    /// Returns whether a fact about a credential still holds: no later record has revoked it. On a
+    /// node that is not synced, only recent facts hold.
     ///
-    /// `started` is the time of the request. Costs two comparisons and no lock, unless something was
-    /// purged since the last check.
+    /// `started` is the time of the request. Costs two comparisons and no lock if no purge was
+    /// applied since the last check.
     pub fn still_holds(
         &self,
         fact: &RevocableVerdict,
@@ -198,8 +198,7 @@ impl AppliedPurges {
         !self.table.read().may_select(stamp.version, expected.url, expected.attributes)
     }
 
-    /// Returns whether a fetched response with these tags is alive after the purges since its
-    /// stamp.
+    /// Returns whether a fetched response with these tags has survived the purges since its stamp.
     pub fn judge_fetched(
         &self,
         stamp: &FenceStamp,
@@ -217,7 +216,7 @@ impl AppliedPurges {
     /// Returns whether no record between the positions `since` and `own` may select this response.
     ///
     /// If the tags are unknown, any purge of a tag may select the response. Also returns `false` if
-    /// some of the records in between are no longer kept.
+    /// some of these records are no longer kept.
     pub fn is_untouched(&self, since: Fence, own: u64, expected: &IncompleteResponse<'_>) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
         let records = self.recent.between(since.log, since.seq, own);
@@ -241,14 +240,14 @@ impl AppliedPurges {
         self.table.read().fence()
     }
 
-    /// Returns whether this node has every record acknowledged before `started`.
+    /// Returns whether this node has applied every record acknowledged before `started`.
     #[inline]
     pub fn is_synced(&self, started: Instant) -> bool {
         let until = self.synced_until.load(Ordering::Acquire);
         until == u64::MAX || millis(started) < until || PlantedBug::IgnoredLease.is_planted()
     }
 
-    /// Extends the lease from `requested_at`. Call this once every record known at that time is
+    /// Extends the lease from `requested_at`. Called once every record known at that time is
     /// applied.
     ///
     /// Later purges wait for this node until the lease ends.
@@ -265,7 +264,7 @@ impl AppliedPurges {
         self.synced_until.store(SIGNED_OFF, Ordering::Release);
     }
 
-    /// Returns how long after the origin request an unsynced node may still use the response.
+    /// Returns how long after a request an unsynced node may use its response; zero if unlimited.
     pub fn unsynced_ttl(&self) -> Duration {
         match self.unsynced_policy {
             UnsyncedPolicy::Bounded(ttl) => ttl,
@@ -273,11 +272,11 @@ impl AppliedPurges {
         }
     }
 
-    /// Starts following a log at this position. Responses with an older fence or another log are
-    /// invalid.
+    /// Starts following a log at this position. Responses with an older fence, or with a fence of
+    /// another log, are invalid.
     ///
-    /// `raise` is the cause, if stored responses may become invalid. Subscribers see no gap if the
-    /// sequence numbers continue under a new log id.
+    /// `raise` is the cause if stored responses may become invalid, else `None`. For subscribers,
+    /// there is no gap if the sequence numbers continue under a new log id.
     pub fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         let before = self.change(|table| {
             let before = table.fence();
@@ -315,7 +314,7 @@ impl AppliedPurges {
         self.change(|table| table.apply_pending(purge))
     }
 
-    /// Removes a pending purge. Call this once its record is applied.
+    /// Removes a pending purge. Called once its record is applied.
     pub fn remove_pending(&self, pending: PendingPurgeId) {
         self.change(|table| table.remove_pending(pending));
     }
@@ -324,7 +323,7 @@ impl AppliedPurges {
         &self.recent
     }
 
-    /// Returns the propagation of a record, or `None` if it is not among the last 1,000.
+    /// Returns the propagation of a record, or `None` if the record is not among the last 1,000.
     pub(super) fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.propagations.find(seq)
     }
@@ -334,7 +333,7 @@ impl AppliedPurges {
         self.propagations.node_reached(node, place, SystemTime::now().into());
     }
 
-    /// Records that the purge at this position was acknowledged to its sender.
+    /// Records that the purge at this position has been acknowledged to its sender.
     pub(super) fn mark_acknowledged(&self, place: Fence) {
         self.propagations.record_acknowledged(place, SystemTime::now().into());
     }
@@ -346,7 +345,7 @@ impl AppliedPurges {
         now.saturating_since(low_watermark_at.map_or(begun, |at| at.min(begun)))
     }
 
-    /// Returns the number of selectors tracked exactly, and of selectors evicted so far.
+    /// Returns the number of selectors tracked exactly, and the number evicted so far.
     pub fn selectors(&self) -> (usize, u64) {
         let table = self.table.read();
         (table.len(), table.evicted())
@@ -393,7 +392,8 @@ impl AppliedPurges {
         verdict
     }
 
-    /// Returns whether an unsynced node may use a response requested at `began`.
+    /// Returns whether an unsynced node may use a response requested at `began` at the time
+    /// `started`.
     fn is_recent(&self, began: u64, started: Instant) -> bool {
         match self.unsynced_policy {
             UnsyncedPolicy::Serve => true,

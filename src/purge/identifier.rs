@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The id of a node, drawn when its process starts.
+/// The random id of a node, chosen when its process starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
@@ -24,7 +24,7 @@ pub(super) fn to_hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// Parses 16 hexadecimal digits.
+/// Parses 16 hexadecimal digits; `None` for any other text.
 pub(super) fn from_hex(text: &str) -> Option<u64> {
     (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }

@@ -25,7 +25,7 @@ use crate::{
 /// The purge log of a node.
 ///
 /// A standalone node keeps its log in memory. The nodes of a fleet share a log in Redis, and each
-/// node applies the records of the others.
+/// node applies the records of the other nodes.
 pub struct PurgeLog {
     applied_purges: Arc<AppliedPurges>,
     sync_state: watch::Sender<SyncState>,
@@ -57,7 +57,7 @@ impl PurgeLog {
         Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
-    /// Connects to a log in Redis. Tasks on `runtime` follow the log until the value is dropped.
+    /// Connects to a log in Redis. Tasks on `runtime` follow the log until the log is dropped.
     ///
     /// Redis need not be reachable yet.
     pub fn in_redis(
@@ -91,9 +91,9 @@ impl PurgeLog {
 
     /// Appends a purge, and waits up to `ack_timeout` until no node serves the purged responses.
     ///
-    /// The receipt states whether some node may still serve them. On success this node has applied
-    /// the purge. Fails at once if the node does not follow the log, and after two seconds if Redis
-    /// does not respond.
+    /// The receipt states whether a node may still serve them. On success, this node has applied
+    /// the purge. Fails immediately if this node does not follow the log, and after two seconds if
+    /// Redis does not respond.
     pub async fn append(
         &self,
         purge: Purge,
@@ -113,14 +113,14 @@ impl PurgeLog {
     ) -> Result<PurgeReceipt, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(self.append_in_memory(memory, purge)),
-            // Boxed: rarely used, and its state would enlarge the future of every caller.
+            // Boxed, because its state would enlarge the future of every caller.
             Backend::Redis(redis) => Box::pin(redis.append(&purge, ack_timeout, on_appended)).await,
         }
     }
 
-    /// Like [`append`](Self::append), unless any node used this key in the last 24 hours.
+    /// Like [`append`](Self::append), unless a node used this key in the last 24 hours.
     ///
-    /// For a used key, waits for the acknowledgement of the earlier purge and appends nothing.
+    /// If a node used it, appends nothing, and waits for the acknowledgement of the earlier purge.
     pub async fn append_deduplicated(
         &self,
         purge: Purge,
@@ -139,10 +139,10 @@ impl PurgeLog {
         }
     }
 
-    /// Applies a purge on this node at once, and appends it when the log is reachable.
+    /// Applies a purge on this node immediately, and appends the purge when the log is reachable.
     ///
-    /// Used for writes through the proxy, which cannot be undone. Pending purges are kept in memory
-    /// and lost if the process ends. If there are too many, one purge of everything replaces them.
+    /// Used for writes through the proxy, which cannot be undone. Pending purges are lost if the
+    /// process ends. If there are too many, one purge of everything replaces them.
     pub fn append_eventually(&self, purge: Purge) {
         match &self.backend {
             Backend::Memory(memory) => {
@@ -152,9 +152,9 @@ impl PurgeLog {
         }
     }
 
-    /// Stops serving stored responses and signs off, so that other nodes do not wait for this one.
+    /// Stops serving stored responses and signs off, so that other nodes do not wait for this node.
     ///
-    /// Call this after the last request. Takes at most three seconds.
+    /// Called after the last request. Takes at most three seconds.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = &self.backend {
             Box::pin(redis.leave()).await;
@@ -170,19 +170,19 @@ impl PurgeLog {
 
     // ── Applied records ──
 
-    /// Returns the records that this node applied last, at most 4,096, latest first.
+    /// Returns the records that this node applied last: at most 4,096, latest first.
     ///
     /// Includes records found in the log at startup.
     pub fn recent_records(&self) -> Vec<Arc<PurgeRecord>> {
         self.applied_purges.recent_records().list()
     }
 
-    /// Returns the propagation of a record, or `None` if it is not among the last 1,000.
+    /// Returns the propagation of a record, or `None` if the record is not among the last 1,000.
     pub fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.applied_purges.propagation(seq)
     }
 
-    /// Returns the sequence number of the oldest [recent record](Self::recent_records).
+    /// Returns the sequence number of the oldest [recent record](Self::recent_records), if any.
     pub fn oldest_seq(&self) -> Option<u64> {
         self.applied_purges.recent_records().oldest_seq()
     }
@@ -194,9 +194,9 @@ impl PurgeLog {
 
     // ── Coordination of the fleet ──
 
-    /// Returns whether this is the fleet's first call with this key within this time.
+    /// Returns whether this is the fleet's first call with this key within the time `within`.
     ///
-    /// A call that fails may have used the key.
+    /// A failed call may have used the key.
     pub async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.dedup(key, within)),
@@ -213,7 +213,7 @@ impl PurgeLog {
         .map(LeaderLease))
     }
 
-    /// Returns the last value that a node of the fleet stored under this name.
+    /// Returns the last value that a node of the fleet stored under this name, if any.
     pub async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.fleet_value(name)),
@@ -266,8 +266,8 @@ impl PurgeLog {
         }
     }
 
-    /// Returns the number of other nodes with a lease, and of those that vanished without signing
-    /// off.
+    /// Returns the number of other nodes with a lease, and the number of other nodes that vanished
+    /// without signing off.
     fn peer_counts(&self) -> (usize, usize) {
         match &self.backend {
             Backend::Memory(_) => (0, 0),
@@ -275,7 +275,7 @@ impl PurgeLog {
         }
     }
 
-    /// Returns the number of purges applied here that are not in the log yet.
+    /// Returns the number of purges that this node has applied, but not appended to the log yet.
     fn pending(&self) -> usize {
         match &self.backend {
             Backend::Memory(_) => 0,

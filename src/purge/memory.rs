@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use super::{AppliedPurges, DedupOutcome, PurgeReceipt, identifier::random_id};
 use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
-/// Maximum number of keys. At the limit, expired keys are dropped; if that is not enough, all keys.
+/// Maximum number of keys. At the limit, expired keys are removed; if none has expired, all keys.
 const MAX_KEYS: usize = 100_000;
 /// How long an idempotency key is remembered.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
-/// The last sequence number, and the state that a fleet would keep in Redis.
+/// The log's last sequence number, and the state that a fleet would keep in Redis.
 pub(super) struct MemoryLog {
     last: Mutex<u64>,
     appended: ExpiringKeys<u64>,
@@ -28,7 +28,7 @@ pub(super) struct MemoryLog {
 /// A map of results, each kept until it expires.
 struct ExpiringKeys<T>(Mutex<HashMap<Box<str>, (Instant, T)>>);
 
-/// A leader lease within this process.
+/// A leader lease of a standalone node, exclusive within its process.
 #[derive(Debug)]
 pub(super) struct MemoryLeaderLease {
     name: Box<str>,
@@ -36,7 +36,7 @@ pub(super) struct MemoryLeaderLease {
 }
 
 impl MemoryLog {
-    /// Creates a log with a random id. Like the log, stored responses do not outlive the process.
+    /// Creates an empty log with a random id. Stored responses do not outlive the process either.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
         applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {

@@ -2,7 +2,7 @@
 //!
 //! The tests are the purge checker and the randomised requests of `tests/it/sharing` and
 //! `tests/it/request_content`. In builds with the feature `planted-bugs`, `LARDER_PLANTED`
-//! activates one bug; other builds contain none.
+//! activates one bug; other builds contain no such bugs.
 
 use std::sync::LazyLock;
 
@@ -16,11 +16,11 @@ pub enum PlantedBug {
     LateFence,
     /// A node serves stored responses after its lease has ended.
     IgnoredLease,
-    /// A new log does not invalidate responses stored under the previous one.
+    /// A new log does not invalidate responses stored under the previous log.
     KeptLowWatermark,
-    /// The origin receives the normalised target instead of the one requested.
+    /// The origin receives the normalised target instead of the requested target.
     NormalisedTarget,
-    /// The origin receives a body as sent, while the key has its canonical form.
+    /// The origin receives a body as sent, while the key contains the body's canonical form.
     ContentAsSent,
     /// The cache key omits the partition.
     KeyWithoutPartition,

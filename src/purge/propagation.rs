@@ -1,4 +1,4 @@
-//! When each node applied a record, as far as this node knows.
+//! The times at which each node applied a record, as known to this node.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,7 +10,7 @@ use crate::{
     field::Timestamp,
 };
 
-/// Number of recent records that are tracked.
+/// Maximum number of recent records that are tracked.
 const MAX_RECORDS: usize = 1000;
 
 /// Maximum number of other nodes tracked for a record.
@@ -19,13 +19,13 @@ const MAX_NODES: usize = 256;
 /// The progress of one record through the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
-    /// When this node applied the record.
+    /// The time at which this node applied the record.
     pub applied: Timestamp,
-    /// When this node learned that each other node had applied the record.
+    /// The times at which this node learned that other nodes had applied the record.
     ///
-    /// Other nodes report at once if this node appended the record, else within a second.
+    /// Other nodes report immediately if this node appended the record, else within a second.
     pub others: Vec<(NodeId, Timestamp)>,
-    /// When this node acknowledged the record; `None` if another node appended it.
+    /// The time at which this node acknowledged the record; `None` if it has not.
     pub acknowledged: Option<Timestamp>,
 }
 
@@ -51,7 +51,7 @@ impl PropagationTracker {
         if known.propagations.back().is_some_and(|(last, _)| *last >= at.seq) {
             return;
         }
-        // Other nodes may have applied the record before this one.
+        // Other nodes may have applied the record before this node.
         let others = known.node_positions.iter().filter(|(_, position)| **position >= at.seq);
         let others = others.map(|(node, _)| (*node, now)).collect();
         let propagation = Propagation { applied: now, others, acknowledged: None };
@@ -72,7 +72,7 @@ impl PropagationTracker {
         }
         for (seq, propagation) in known.propagations.iter_mut().rev() {
             if propagation.others.iter().any(|(known, _)| *known == node) {
-                // When this record was marked, all earlier ones were too.
+                // When this record was marked, all earlier records were marked too.
                 return;
             }
             if *seq <= position.seq && propagation.others.len() < MAX_NODES {

@@ -11,7 +11,7 @@ pub struct PurgeReceipt {
     pub seq: u64,
     /// Number of nodes that have applied the record, including this one.
     pub applied: u32,
-    /// Number of known nodes that have not signed off. A node that vanished counts for ten minutes.
+    /// Number of known nodes that have not signed off; a vanished node is known for ten minutes.
     pub total: u32,
     /// Nodes that may still use the purged responses.
     pub missing: Vec<NodeId>,
@@ -24,8 +24,8 @@ pub struct PurgeReceipt {
 pub enum Acknowledgement {
     /// No node uses a response that was requested from the origin before the purge.
     Given,
-    /// A node may still use such a response: one listed in the receipt, or an unknown one in the
-    /// first three seconds of a log.
+    /// A node may still use a response requested before the purge: a node listed in the receipt, or
+    /// an unknown node in the first three seconds of a log.
     Pending,
 }
 
@@ -34,11 +34,11 @@ pub enum Acknowledgement {
 pub enum DedupOutcome {
     /// The key is new, and the purge was appended.
     Appended(PurgeReceipt),
-    /// The key was used before, and nothing was appended. The receipt is that of the first purge.
+    /// The key was used before, and nothing was appended. Contains the receipt of the first purge.
     Duplicate(PurgeReceipt),
 }
 
-/// The log is unreachable or did not respond in time.
+/// The error if the log is unreachable or did not respond in time.
 ///
 /// The purge may or may not be in the log. Callers should retry: purging twice is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,7 @@ impl PurgeReceipt {
 }
 
 impl DedupOutcome {
-    /// Returns the receipt.
+    /// Returns the receipt of the new or the first purge.
     pub fn into_receipt(self) -> PurgeReceipt {
         match self {
             Self::Appended(receipt) | Self::Duplicate(receipt) => receipt,

@@ -17,7 +17,7 @@ use crate::{
 /// Maximum number of records kept.
 const MAX_RECORDS: usize = 4096;
 
-/// Maximum size of the records as JSON. The last record is always kept.
+/// Maximum total size of the records as JSON, in bytes. The last record is always kept.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Assumed maximum skew between the clocks of the log and of this node.
@@ -43,7 +43,7 @@ struct RecordBuffer {
 
 #[derive(Debug)]
 enum BufferedEvent {
-    /// Records may be missing before this point.
+    /// A point before which records may be missing.
     Begin {
         fence: Fence,
         at: Timestamp,
@@ -55,9 +55,9 @@ enum BufferedEvent {
     },
 }
 
-/// A subscription to the applied records, each once and in order.
+/// A subscription to the applied records, which returns each record once and in order.
 ///
-/// It buffers nothing, so that a slow subscriber costs no memory.
+/// A subscription has no buffer of its own, so that a slow subscriber costs no memory.
 #[derive(Debug)]
 pub struct LogEvents {
     recent: Arc<RecentRecords>,
@@ -72,10 +72,10 @@ pub struct LogEvents {
 pub enum LogEvent {
     /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// Both apply to this log and to logs that continue it without a gap. The event comes first,
-    /// and again if records may be missing because they were lost or the subscriber was too slow.
+    /// Position and time apply to this log and to logs that continue it without a gap. The event is
+    /// the first, and is repeated if records were lost or the subscriber was too slow.
     Begin {
-        /// The position before the first record that follows.
+        /// The position directly before the next record.
         fence: Fence,
         /// A time after which no appended record is missing.
         at: Timestamp,
@@ -96,13 +96,13 @@ impl Default for RecentRecords {
 }
 
 impl RecentRecords {
-    /// Marks a point before which records may be missing.
+    /// Adds a point before which records may be missing.
     pub(super) fn begin(&self, fence: Fence) {
         let at = Timestamp::from(SystemTime::now()).saturating_add(SKEW);
         self.take(BufferedEvent::Begin { fence, at });
     }
 
-    /// Adds the next record of this log.
+    /// Adds the next record of the log with this id.
     pub(super) fn push(&self, log: LogId, record: &PurgeRecord) {
         let size = record.purge.to_json().len();
         self.take(BufferedEvent::Record { log, size, record: Arc::new(record.clone()) });
@@ -138,12 +138,12 @@ impl RecentRecords {
         between
     }
 
-    /// Returns the sequence number of the oldest record kept.
+    /// Returns the sequence number of the oldest record kept, if any.
     pub(super) fn oldest_seq(&self) -> Option<u64> {
         self.kept.lock().items.iter().find_map(BufferedEvent::record).map(|record| record.seq)
     }
 
-    /// Subscribes to the records kept and to all further ones.
+    /// Subscribes to the records kept and to all further records.
     pub(super) fn subscribe(self: &Arc<Self>) -> LogEvents {
         let (count, passed) = (self.count.subscribe(), self.kept.lock().evicted);
         LogEvents { recent: Arc::clone(self), count, passed, has_begun: false }
@@ -151,7 +151,7 @@ impl RecentRecords {
 }
 
 impl RecordBuffer {
-    /// Adds an event, evicts the oldest ones over the limits, and returns the number pushed so far.
+    /// Adds an event, and evicts the oldest beyond the limits. Returns the number of events so far.
     fn take(&mut self, item: BufferedEvent) -> u64 {
         self.bytes += item.size();
         self.items.push_back(item);
@@ -195,12 +195,12 @@ impl LogEvents {
             if let Some(event) = self.try_next() {
                 return event;
             }
-            // The sender lives as long as `self.recent`.
+            // Never fails: the sender exists as long as `self.recent`.
             let _told = self.count.changed().await;
         }
     }
 
-    /// Returns the next event, or `None` if there is none yet.
+    /// Returns the next event, or `None` if there is no further event yet.
     pub fn try_next(&mut self) -> Option<LogEvent> {
         let kept = self.recent.kept.lock();
         if self.passed < kept.evicted {
@@ -254,7 +254,7 @@ mod tests {
         recent.list().iter().map(|record| record.seq).collect()
     }
 
-    /// Drains the subscription: sequence numbers, and whether each is a beginning.
+    /// Drains the subscription. Returns sequence numbers, and whether each belongs to a `Begin`.
     fn drain(records: &mut LogEvents) -> Vec<(u64, bool)> {
         std::iter::from_fn(|| records.try_next())
             .map(|event| match event {

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Which records stay in Redis. Responses stored before the oldest record are invalid.
+/// Limits of the records kept in Redis. Responses stored before the oldest record are invalid.
 ///
 /// A record with two selectors takes about 300 bytes in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRetention {
-    /// Approximate number of records kept regardless of age.
+    /// Approximate number of records that are kept regardless of their age.
     pub min_records: u64,
     /// Approximate maximum number of records.
     pub max_records: u64,
-    /// Age up to which further records are kept: the longest time that a response may be used.
+    /// Age up to which further records are kept: the longest time for which a response may be used.
     pub lifetime: Duration,
 }
 
@@ -22,11 +22,11 @@ impl LogRetention {
         Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
-    /// Minimum lifetime. Origins may set longer lifetimes than any route; a day covers the usual
-    /// ones.
+    /// Minimum lifetime. Origins may set longer lifetimes than any route; a day covers usual
+    /// lifetimes.
     const DAY: Duration = Duration::from_hours(24);
 
-    /// Allowance for origin requests of nodes that have not applied a record yet.
+    /// Additional lifetime, for origin requests of nodes that have not applied a record yet.
     const SLACK: Duration = Duration::from_mins(10);
 }
 

@@ -1,22 +1,22 @@
-//! How far a node has caught up with the log.
+//! The progress of a node in applying the log.
 
 use crate::fence::Fence;
 
-/// How far a node has caught up with the log.
+/// The progress of a node in applying the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncState {
     /// The position of the last record applied.
     pub fence: Fence,
-    /// Whether this node receives further records.
+    /// Whether this node follows the log.
     pub link: TailState,
 }
 
 /// Whether a node follows the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TailState {
-    /// Not connected, or not caught up yet.
+    /// The node is not connected, or has not applied all known records yet.
     Lagging,
-    /// All known records are applied, and new ones are received.
+    /// The node has applied all known records, and receives new records.
     Following,
 }
 

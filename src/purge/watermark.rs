@@ -1,9 +1,9 @@
 //! Causes of a low watermark raise.
 
-/// Why all responses stored earlier are invalid: this node may have missed purges of them.
+/// The reason why all responses stored earlier are invalid: this node may have missed purges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatermarkRaise {
-    /// The log was gone: flushed, evicted, or never there.
+    /// The log was missing: flushed, evicted, or not created yet.
     Empty,
     /// The Redis server restarted or failed over, so its last records may be missing.
     Restart,
@@ -11,7 +11,7 @@ pub enum WatermarkRaise {
     Foreign,
     /// Records were trimmed before this node had applied them.
     Gap,
-    /// The purge table is full.
+    /// The purge table was full.
     Capacity,
 }
 

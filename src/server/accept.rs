@@ -27,15 +27,15 @@ use super::{
     stream::{Protocol, Stream, Transport},
 };
 
-/// Delay after a failure to accept. It doubles with each further failure, up to the maximum.
+/// Delay after a failure to accept. The delay doubles with each further failure, up to the maximum.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Maximum time for a rejected client to read its response, and for a new connection to stay silent
 /// once the drain has begun.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
-/// Maximum number of rejected connections that still read their response. Further ones are closed
-/// at once.
+/// Maximum number of rejected connections that still read their response. Further connections are
+/// closed immediately.
 const MAX_REJECTIONS: usize = 64;
 
 /// Accepts clients on the current runtime until the drain begins. `handler` responds to their
@@ -51,13 +51,13 @@ pub async fn serve<H: Handler>(
     settings: Arc<Settings>,
     drain: Drain,
 ) -> io::Result<()> {
-    // Dropped after the listener, when the socket is closed and its file removed.
+    // Dropped after `listener`: the socket is then closed and its file removed.
     let _listener_guard = drain.register_listener();
     let listener = listener;
     let socket = AsyncListener::new(&listener.socket)?;
     let tls = match &listener.socket {
         BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
-        // Unix sockets do not leave the machine.
+        // Unix sockets need no TLS, since their data does not leave the machine.
         BoundSocket::Unix(..) => None,
     };
     let acceptor = Arc::new(Acceptor {
@@ -98,7 +98,7 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// A client's stream, and its address if it has one.
+/// A client's stream and address; on Unix sockets, the address is `None`.
 type AcceptedStream = (Transport, Option<SocketAddr>);
 
 /// Accepts a client from the socket's queue. Fails with `WouldBlock` if the queue is empty.
@@ -192,7 +192,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Responds with 503, but not over TLS or if too many clients are being rejected.
+    /// Responds with 503, unless too many clients are being rejected.
     fn reject(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(open_connection) =
             self.context.counters.acquire_for_rejection(limit.saturating_add(MAX_REJECTIONS))
@@ -206,7 +206,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Determines the protocol, by the TLS handshake or from the first bytes.
+    /// Determines the protocol from the TLS handshake or the client's first bytes.
     async fn negotiate(
         &self,
         transport: Transport,
@@ -248,7 +248,7 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-/// Completes after the drain has begun and a grace period has passed without data from the client.
+/// Completes when the grace period has passed after the beginning of the drain.
 async fn grace_after_drain(drain_guard: &DrainGuard) {
     poll_fn(|_| {
         if drain_guard.has_reached(DrainPhase::Draining) { Poll::Ready(()) } else { Poll::Pending }

@@ -13,8 +13,8 @@ use super::{refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
 
 /// Counters of one connection: written by its I/O and its service, read by its timer.
 ///
-/// On HTTP/1.1 all three run in one task, so relaxed loads and stores suffice. On HTTP/2 requests
-/// begin in the connection's task and end in their own.
+/// On HTTP/1.1, I/O, service and timer run in one task, so relaxed loads and stores suffice. On
+/// HTTP/2, requests begin in the connection's task and end in their own tasks.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionActivity {
     protocol: Protocol,
@@ -27,9 +27,9 @@ pub(super) struct ConnectionActivity {
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
-    /// Bytes of large request heads in progress.
+    /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
-    /// Bytes of responses queued on the connection. HTTP/2 only.
+    /// Number of response bytes queued on an HTTP/2 connection.
     pub(super) queued: QueuedBytes,
 }
 
@@ -38,7 +38,7 @@ impl ConnectionActivity {
         Self { protocol, ..Self::default() }
     }
 
-    /// Records how many heads the framing validator has seen, and which one it refused.
+    /// Records how many heads the framing validator has seen, and which head it refused.
     pub(super) fn set_heads(&self, heads: u32, refused: Option<(u32, RequestRefusal)>) {
         if let Some((head, refusal)) = refused {
             self.refused.store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
@@ -46,12 +46,12 @@ impl ConnectionActivity {
         self.heads.store(heads, Relaxed);
     }
 
-    /// Records the number of an incomplete head; zero for none.
+    /// Records the number of an incomplete head; zero if no head is incomplete.
     pub(super) fn set_unfinished_head(&self, number: u32) {
         self.unfinished_head.store(number, Relaxed);
     }
 
-    /// Returns why the framing validator refused the connection's `number`-th request.
+    /// Returns the reason why the connection's `number`-th request is refused; `None` if it is not.
     pub(super) fn refusal(&self, number: u32) -> Option<RequestRefusal> {
         let refused = self.refused.load(Relaxed);
         if refused >> 8 == u64::from(number) {
@@ -61,7 +61,7 @@ impl ConnectionActivity {
         (!was_followed).then_some(RequestRefusal::Framing)
     }
 
-    /// Returns why the request after the last one cannot be handled.
+    /// Returns the reason why the next request on this connection cannot be handled.
     pub(super) fn refusal_of_next_request(&self) -> RequestRefusal {
         let next = self.requests.load(Relaxed).wrapping_add(1);
         self.refusal(next).unwrap_or(RequestRefusal::Framing)
@@ -93,17 +93,17 @@ impl ConnectionActivity {
         }
     }
 
-    /// Counts requests that were responded to without hyper. Only between two others, on HTTP/1.1.
+    /// Counts requests responded to without hyper (HTTP/1.1). Called while no request is active.
     pub(super) fn count_answered(&self, requests: u32) {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(requests), Relaxed);
     }
 
-    /// Records whether responses without hyper wait for the client. The connection is not idle then.
+    /// Records whether responses of the fast path are being sent: the connection is not idle then.
     pub(super) fn set_sending(&self, is_sending: bool) {
         self.sending.store(is_sending, Relaxed);
     }
 
-    /// Returns the number of requests so far; `None` while one is in progress.
+    /// Returns the number of requests so far; `None` while a request is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
     }
@@ -116,19 +116,19 @@ impl ConnectionActivity {
         self.tunnel.load(Relaxed)
     }
 
-    /// Makes the close read what the client is still sending. Otherwise the reset would destroy the
-    /// response (RFC 9112 §9.6).
+    /// Makes the close read the data that the client is still sending. Unread data would cause a
+    /// reset, which destroys the response (RFC 9112 §9.6).
     pub(super) fn linger_at_close(&self) {
         self.linger.store(true, Relaxed);
     }
 
-    /// Returns whether unread bytes are expected at the close.
+    /// Returns whether the close has to read data that the client is still sending.
     pub(super) fn should_linger(&self) -> bool {
         self.linger.load(Relaxed)
     }
 
-    /// Makes the connection close with a reset. Only its close marks the end of the response that
-    /// failed, and a clean one would make it complete (RFC 9112 §8).
+    /// Makes the connection close with a reset. The failed response ends with the connection, so a
+    /// clean close would make it look complete (RFC 9112 §8).
     pub(super) fn reset_at_close(&self) {
         self.reset.store(true, Relaxed);
     }
@@ -138,8 +138,8 @@ impl ConnectionActivity {
         self.reset.load(Relaxed)
     }
 
-    /// Returns the number of the head that is incomplete or due. The first one is due from the
-    /// start.
+    /// Returns the number of the head that is incomplete or due, if any. The first head is due from
+    /// the start.
     fn awaited_head(&self) -> Option<u32> {
         match self.unfinished_head.load(Relaxed) {
             0 if self.requests.load(Relaxed) == 0 => Some(FIRST_HEAD),
@@ -148,32 +148,32 @@ impl ConnectionActivity {
         }
     }
 
-    /// Returns the number of requests so far if none is in progress: it distinguishes one idle period
-    /// from the next.
+    /// Returns a number that identifies the current idle period (the number of requests so far), or
+    /// `None` if the connection is not idle.
     fn idle_period(&self) -> Option<u32> {
         let is_idle = self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed);
         is_idle.then(|| self.requests.load(Relaxed))
     }
 }
 
-/// Why a connection has to close.
+/// The reason why a connection has to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
     /// A head was not completed in time.
     Header,
-    /// No request for the idle timeout.
+    /// No request arrived during the idle timeout.
     Idle,
 }
 
 /// Detects idle connections with one timer that is reset only when it fires.
 ///
-/// An idle period is noticed at one tick and ends the connection a few ticks later. So requests
-/// never read a clock.
+/// The timer notices an idle period at one tick and ends the connection a few ticks later, so that
+/// requests need not read a clock.
 pub(super) struct IdleTimer {
     sleep: Pin<Box<Sleep>>,
     header_timeout: Duration,
     tick: Duration,
-    /// The incomplete head that the timer runs for.
+    /// The number of the incomplete head that the timer limits; `None` if it limits an idle period.
     head: Option<u32>,
     idle_period: Option<u32>,
     ticks: u32,
@@ -183,7 +183,7 @@ pub(super) struct IdleTimer {
 
 const FIRST_HEAD: u32 = 1;
 
-/// Ticks in an idle timeout.
+/// Number of ticks in an idle timeout.
 const TICKS: u32 = 4;
 
 impl IdleTimer {
@@ -210,7 +210,7 @@ impl IdleTimer {
             self.head = head;
             self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
-        // A running timer wakes this task by itself: polling it again would only cost time.
+        // A running timer wakes this task without another poll, which would only cost time.
         if self.is_set && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
@@ -234,7 +234,7 @@ impl IdleTimer {
             self.ticks = 0;
         }
         self.ticks += 1;
-        // The tick that noticed the period came after its beginning, so it does not count.
+        // The tick that noticed the idle period does not count: the period began before it.
         (idle_period.is_some() && self.ticks > TICKS).then_some(TimeoutKind::Idle)
     }
 

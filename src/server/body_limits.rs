@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 pub struct BodyLimits {
     /// Maximum length of the body in bytes.
     pub bytes: u64,
-    /// Maximum wait for the next bytes.
+    /// Maximum time to wait for the next bytes.
     pub idle_timeout: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Default for BodyLimits {
     }
 }
 
-/// Why a request body ended early.
+/// The reason why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientBodyError {
     /// The body is larger than allowed: status 413.
@@ -42,8 +42,8 @@ pub enum ClientBodyError {
 
 /// A body that fails if it exceeds its limits.
 ///
-/// The server itself refuses a `Content-Length` above the limit. Bodies without one are only
-/// limited here.
+/// The server refuses requests with a `Content-Length` above the limit. Bodies without
+/// `Content-Length` are limited only here.
 pub struct LimitedBody<B> {
     body: B,
     left: u64,

@@ -1,4 +1,4 @@
-//! A client connection, as handlers see it.
+//! The properties of a client connection that handlers can use.
 
 use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
@@ -18,12 +18,12 @@ pub struct Connection {
     pub interim: InterimSender,
     /// The limits of the connection's request bodies, see [`super::LimitedBody`].
     pub body: BodyLimits,
-    /// Forwarding headers that describe the client. They are created for the first forwarded
+    /// Forwarding headers that describe the client. The headers are created for the first forwarded
     /// request.
     pub forwarded: OnceLock<ForwardedHeaders>,
-    /// The host of the connection's first request.
+    /// The requested host, cached from the connection's first request.
     pub host: OnceLock<RequestedHost>,
-    /// Permits to turn the connection into a tunnel.
+    /// Limits the number of tunnels; gives permits to turn the connection into a tunnel.
     pub tunnels: TunnelLimiter,
 }
 
@@ -37,8 +37,8 @@ pub struct RequestedHost {
 }
 
 impl Connection {
-    /// Returns the canonical form of this `Host`, from the cache or from `find`. Caches the first
-    /// result.
+    /// Returns the canonical form of this `Host`, from the cache or from `find`. Caches the
+    /// connection's first host.
     pub fn canonical_host<'a>(
         &'a self,
         given: &'a HeaderValue,
@@ -59,11 +59,11 @@ impl Connection {
     }
 }
 
-/// Fields that describe a client to origins. They are the same for all requests on a connection
-/// that name the same host.
+/// Fields that describe a client to origins. All requests with the same host on a connection share
+/// these fields.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
-    /// The host that they name, in canonical form.
+    /// The requested host, in canonical form.
     pub host: Box<str>,
     pub fields: RequestFields,
 }

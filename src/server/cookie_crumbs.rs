@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-/// Joins several `Cookie` fields into one with `"; "`. Leaves a single field as it is.
+/// Joins several `Cookie` fields into one with `"; "`. Leaves a single field unchanged.
 ///
 /// Empty fields are left out, because some parsers stop at an empty pair.
 ///
-/// Only for HTTP/2, whose clients split the field for compression. Over HTTP/1.1 the fields stay as
-/// they were sent. In an HTTP/2 header list each field counts 32 extra bytes, so the joined field
+/// Used only for HTTP/2, whose clients split the field for compression. Over HTTP/1.1, the fields
+/// stay unchanged. In an HTTP/2 header list each field counts 32 extra bytes, so the joined field
 /// is smaller and every size limit still holds.
 pub(super) fn join(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
@@ -23,7 +23,7 @@ pub(super) fn join(headers: &mut HeaderMap) {
         joined.extend_from_slice(crumb.as_bytes());
         is_sensitive |= crumb.is_sensitive();
     }
-    // Valid values that are joined by visible characters are a valid value.
+    // Joining valid values by visible characters gives a valid value.
     if let Ok(mut cookie) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         cookie.set_sensitive(is_sensitive);
         headers.insert(header::COOKIE, cookie);

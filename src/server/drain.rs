@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 #[repr(u8)]
 pub(crate) enum DrainPhase {
     /// Clients should connect elsewhere. New connections are still accepted, but each HTTP/1.1
-    /// response is the last one of its connection, and HTTP/2 connections get a GOAWAY.
+    /// response closes its connection, and HTTP/2 connections get a GOAWAY.
     Leaving = 1,
     /// Listeners are closed. Requests in flight may finish.
     Draining,
@@ -87,17 +87,16 @@ impl Drain {
         self.state.open.lock().connections.len()
     }
 
-    /// Counts a listener until the guard is dropped.
+    /// Counts a listener as open until the guard is dropped.
     pub(super) fn register_listener(&self) -> ListenerGuard {
         self.state.listeners.fetch_add(1, Ordering::Relaxed);
         ListenerGuard(Arc::clone(&self.state))
     }
 
-    /// Waits until no listener and no connection is open, but not longer than `deadline`. Returns
-    /// the number of open connections.
+    /// Waits until no listener and no connection is open, but at most for the time `deadline`.
+    /// Returns the number of connections still open.
     ///
-    /// Upgraded connections (WebSocket) count as open: they get the same time as requests in
-    /// flight.
+    /// Upgraded connections (WebSocket) count as open, and get the same time as requests in flight.
     pub async fn finished(&self, deadline: Duration) -> usize {
         let emptied = async {
             loop {
@@ -113,7 +112,7 @@ impl Drain {
         self.open()
     }
 
-    /// Counts a connection until the guard is dropped; phase changes wake its task.
+    /// Counts a connection as open until the guard is dropped; phase changes wake its task.
     pub(super) fn register(&self, waker: &Waker) -> DrainGuard {
         let mut open = self.state.open.lock();
         let id = open.next;
@@ -123,7 +122,7 @@ impl Drain {
     }
 }
 
-/// Counts an open listener until it is dropped.
+/// Counts a listener as open until this guard is dropped.
 pub(super) struct ListenerGuard(Arc<DrainState>);
 
 impl Drop for ListenerGuard {

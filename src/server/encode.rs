@@ -3,18 +3,18 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-/// A response whose framing only hyper can encode.
+/// The error for a response whose framing only hyper can encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotPlain;
 
 /// Appends the head of a response to a request in HTTP/1.1, as hyper's server encodes it. The
 /// connection stays open.
 ///
-/// `length` is that of the body that follows; 0 if none does.
+/// `length` is the length of the body that follows the head; 0 without a body.
 ///
 /// # Errors
-/// If the head has fields that concern the framing or the connection, apart from one length.
-/// Appends nothing then.
+/// Fails, and appends nothing, if the head has fields that concern the framing or the connection,
+/// other than one `Content-Length`.
 pub(crate) fn response_head(
     bytes: &mut Vec<u8>,
     (method, status): (&Method, StatusCode),
@@ -30,7 +30,7 @@ pub(crate) fn response_head(
     for (name, value) in headers {
         match *name {
             header::CONTENT_LENGTH if has_length => return Err(undo(bytes, start)),
-            // Dropped, like hyper does: there is no body that it describes.
+            // Omitted, as hyper does, since there is no body.
             header::CONTENT_LENGTH if length == 0 && *method != Method::HEAD => continue,
             header::CONTENT_LENGTH => has_length = true,
             header::CONNECTION | header::TRANSFER_ENCODING | header::TRAILER => {
@@ -56,7 +56,7 @@ fn undo(bytes: &mut Vec<u8>, start: usize) -> NotPlain {
     NotPlain
 }
 
-/// Returns the bytes of a whole response, which is the last one of its connection.
+/// Returns the bytes of a whole response with `Connection: close`.
 pub(super) fn closing_response(response: &Response<Bytes>) -> Vec<u8> {
     let mut bytes = Vec::new();
     push_status_line(&mut bytes, response.status(), "");
@@ -74,7 +74,7 @@ pub(super) fn interim_response(bytes: &mut Vec<u8>, status: StatusCode, headers:
     push_fields(bytes, headers);
 }
 
-/// Appends a status line. An unknown status has `unknown` as its reason.
+/// Appends a status line. `unknown` is the reason phrase of an unknown status.
 fn push_status_line(bytes: &mut Vec<u8>, status: StatusCode, unknown: &str) {
     let reason = status.canonical_reason().unwrap_or(unknown);
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {

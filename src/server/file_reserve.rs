@@ -1,5 +1,5 @@
 //! File descriptors reserved for one listener, so that it can still accept clients when the process
-//! has no others left.
+//! has no descriptors left.
 
 use std::{fs::File, path::Path};
 
@@ -16,12 +16,12 @@ impl FileReserve {
         reserve
     }
 
-    /// Closes a reserved descriptor. Returns `false` if none is left.
+    /// Closes a reserved descriptor. Returns `false` if no reserved descriptor is left.
     pub(super) fn release_one(&mut self) -> bool {
         self.held.pop().is_some()
     }
 
-    /// Reopens released descriptors, until the process has no more.
+    /// Reopens released descriptors, until the reserve is full or opening fails.
     pub(super) fn refill(&mut self) {
         while self.held.len() < self.size {
             let Ok(file) = File::open(Path::new("/dev/null")) else { return };

@@ -7,8 +7,8 @@ use http::{HeaderMap, Request, Response};
 
 use super::{connection::Connection, immediate::ImmediateResponder, incoming::Incoming};
 
-/// Responds to requests. The pipeline does so on the public listener, the route table on the admin
-/// listener.
+/// Responds to requests. The pipeline handles requests on the public listener, the route table on
+/// the admin listener.
 pub trait Handler: Send + Sync + 'static {
     /// The body of the handler's responses.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
@@ -24,7 +24,7 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// Returns a responder for the requests of a connection that repeat this header section. Called
-    /// when a section repeats. `None` if the handler responds to none of them at once.
+    /// when a section repeats. `None` if the handler cannot respond to these requests immediately.
     fn immediate_responder(
         self: &Arc<Self>,
         _fields: HeaderMap,

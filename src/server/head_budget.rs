@@ -1,8 +1,8 @@
 //! Limits the memory of large request heads in progress.
 //!
 //! HPACK (RFC 7541) expands a few bytes on the wire to kilobytes, and one HTTP/2 connection has
-//! many requests in progress. Small heads are not counted, because the limits on connections and
-//! streams bound their number.
+//! many requests in progress. Small heads are not counted: the limits on connections and streams
+//! bound their number.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use super::{ListenerCounters, activity::ConnectionActivity};
 
-/// Maximum size of a small head, in bytes. Larger ones are counted.
+/// Maximum size of a small head, in bytes. Larger heads are counted.
 const LARGE_HEAD_BYTES: usize = 4 << 10;
 
 /// Maximum total size of large heads on one connection, in bytes. A single head may exceed it.
@@ -19,7 +19,7 @@ const MAX_BYTES_PER_CONNECTION: usize = 256 << 10;
 /// Maximum total size of large heads on all connections, in bytes.
 const MAX_TOTAL_BYTES: usize = 16 << 20;
 
-/// A reservation of memory for a large head. It is released when dropped.
+/// A reservation of memory for a large head; released when dropped.
 pub(super) struct HeadReservation {
     counters: Arc<ListenerCounters>,
     activity: Arc<ConnectionActivity>,
@@ -31,7 +31,7 @@ pub(super) struct HeadReservation {
 pub(super) struct OverBudget;
 
 impl HeadReservation {
-    /// Reserves memory for a large head. Returns `None` for a small one.
+    /// Reserves memory for a large head. Returns `None` for a small head.
     pub(super) fn acquire(
         headers: &HeaderMap,
         counters: &Arc<ListenerCounters>,

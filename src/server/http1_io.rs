@@ -28,15 +28,15 @@ use super::{
     stream::Stream,
 };
 
-/// How long, and for how many bytes, a closing connection is still read.
+/// Maximum time for which a closing connection is still read, up to [`LINGER_BYTES`] bytes.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Slices of this total length are joined before they are written. Copying a small response is
-/// cheaper than a vectored write.
+/// Maximum total length of slices that are joined before they are written. Copying a small response
+/// is cheaper than a vectored write.
 const COALESCE_BYTES: usize = 8 * 1024;
 
-/// After this many reads whose requests were all responded to, other connections get their turn.
+/// Maximum number of reads that the fast path serves before other connections get their turn.
 const MAX_BATCHES: usize = 8;
 
 thread_local! {
@@ -51,9 +51,9 @@ pub(super) struct Http1Io {
     fast_path: FastPath,
     activity: Arc<ConnectionActivity>,
     channel: Arc<InterimChannel>,
-    /// Held until the stream is closed, also after it has left HTTP.
+    /// Counts the connection as open until the stream is closed, even if it becomes a tunnel.
     drain_guard: Arc<DrainGuard>,
-    /// Bytes of Larder's own being written: no bytes of hyper's may come between them.
+    /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
     reader: Http1Reader,
     /// The number of requests whose responses have been written completely.
@@ -61,7 +61,7 @@ pub(super) struct Http1Io {
     close: CloseState,
 }
 
-/// Bytes to write, and a body behind them.
+/// Bytes to write, and a body to write after them.
 #[derive(Default)]
 struct OutgoingBytes {
     bytes: Bytes,
@@ -73,7 +73,7 @@ impl OutgoingBytes {
         self.bytes.is_empty() && self.body.is_empty()
     }
 
-    /// Returns what is left of a batch of which this many bytes were written.
+    /// Returns the rest of a batch after its first `written` bytes.
     fn of_rest(batch: &ResponseBatch, mut written: usize) -> Self {
         let rest = batch.bytes.get(written..).unwrap_or_default();
         written = written.saturating_sub(batch.bytes.len());
@@ -139,7 +139,7 @@ impl Http1Io {
         }
     }
 
-    /// Records the result of writing to the client, or fails if the client does not read.
+    /// Records the result of a write to the client. Fails if the client does not read.
     fn judge_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -160,8 +160,8 @@ impl Http1Io {
         }
     }
 
-    /// Returns a replacement if these bytes are hyper's own error response. hyper writes one
-    /// outside a tunnel, after all responses so far. A body may contain the same bytes.
+    /// Returns a replacement for hyper's own error response, which hyper writes outside a tunnel,
+    /// after all responses so far; else `None`. A body may contain the same bytes.
     fn parse_error_response(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let response = parse_error::replacement_for(bytes)?;
         let is_hyper_response = self.activity.requests_answered() == Some(self.answered);
@@ -186,8 +186,8 @@ impl Http1Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Returns whether hyper waits for a head, and nothing of any earlier request is on its way in
-    /// either direction: its bytes may then be responded to here.
+    /// Returns whether hyper waits for a head, all earlier requests were read, and their responses
+    /// written. The next request may then be responded to here.
     fn is_between_requests(&self) -> bool {
         self.fast_path.is_on(&self.framing)
             && self.activity.requests_answered() == Some(self.answered)
@@ -199,7 +199,7 @@ impl Http1Io {
             && !self.drain_guard.has_reached(DrainPhase::Leaving)
     }
 
-    /// Responds to repeated requests as they arrive, until one is for hyper.
+    /// Responds to repeated requests as they arrive, until a request needs hyper.
     ///
     /// Reads nothing while the client does not read its responses.
     fn poll_read_between(
@@ -223,8 +223,8 @@ impl Http1Io {
         Poll::Pending
     }
 
-    /// Reads once, and sends the responses to the requests at the start. The rest goes to `buf`.
-    /// Returns the number of bytes read.
+    /// Reads once, and sends responses to the first requests if possible. Puts the other bytes into
+    /// `buf`. Returns the number of bytes read.
     fn poll_read_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -244,13 +244,13 @@ impl Http1Io {
         self.activity.count_answered(answered);
         self.answered = self.answered.wrapping_add(answered);
         let sent = self.send_batch(cx, batch);
-        // A long body must not stay in use until this thread's next batch.
+        // Frees the body now, not at this thread's next batch.
         batch.clear();
         sent?;
         Poll::Ready(Ok(read))
     }
 
-    /// Sends as much of a batch as the stream takes. The rest becomes outgoing.
+    /// Sends as much of a batch as the stream accepts. Keeps the rest in `outgoing`.
     fn send_batch(&mut self, cx: &mut Context<'_>, batch: &ResponseBatch) -> io::Result<()> {
         let mut stream = Pin::new(&mut self.stream);
         let written = if batch.body.is_empty() {
@@ -272,7 +272,7 @@ impl Http1Io {
         Ok(())
     }
 
-    /// Sends what is outgoing. Under TLS, written bytes may still wait in their record.
+    /// Sends the outgoing bytes, and flushes the stream: under TLS, a record may still be buffered.
     fn poll_responses(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
@@ -280,7 +280,7 @@ impl Http1Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Reads what the client is still sending, until the client closes or a limit is reached.
+    /// Reads data that the client still sends, until the client closes or a limit is reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let CloseState::Lingering { until, left } = &mut self.close else {
             return Poll::Ready(());
@@ -381,8 +381,8 @@ impl AsyncWrite for Http1Io {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls this when its own buffer is empty: between two responses, or before a final
-    /// response. Only here can interim responses be written.
+    /// Writes interim responses too. hyper calls this when its own buffer is empty: between two
+    /// responses, or before a final response. Only then may interim responses be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.outgoing.is_empty() {
             self.reader.rest();
@@ -400,7 +400,7 @@ impl AsyncWrite for Http1Io {
             ready!(self.poll_outgoing(cx))?;
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        // Until then hyper has not ended the message, after which it may close the connection.
+        // hyper ends the message only after this flush, and may then close the connection.
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;
         }
@@ -412,9 +412,9 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(()));
         }
         if matches!(self.close, CloseState::Open) {
-            // hyper does not know of responses that the client has not read yet.
+            // hyper does not wait for responses that were sent without it.
             if !self.outgoing.is_empty() {
-                // Requests that were not read meanwhile would turn the close into a reset.
+                // Requests that are still unread would turn the close into a reset.
                 self.activity.linger_at_close();
                 ready!(self.poll_responses(cx))?;
             }

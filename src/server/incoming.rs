@@ -12,7 +12,7 @@ use hyper::body;
 
 use super::stream::Protocol;
 
-/// A body from hyper that fails unless its own end was received.
+/// A body from hyper that fails if its end was not received.
 ///
 /// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1), but hyper also ends it without an error
 /// if the stream or the connection ends with `NO_ERROR`. An HTTP/1.1 body ends with its last chunk,
@@ -22,7 +22,7 @@ pub struct Incoming {
     protocol: Protocol,
 }
 
-/// Why a received body is not complete.
+/// The reason why a received body is not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {
     /// The connection or the stream failed, or the data is not HTTP.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::encode;
 
-/// Maximum number of queued bytes. Further interim responses of the request are dropped.
+/// Maximum number of queued bytes. Further interim responses to the request are dropped.
 const QUEUE_BYTES: usize = 64 * 1024;
 
 /// Sends 1xx responses before the final response, if the protocol allows it (HTTP/1.1).
@@ -41,7 +41,7 @@ impl InterimSender {
         Self { channel, request: Some(self.request.unwrap_or(open)) }
     }
 
-    /// Returns whether a response sent now may reach the client.
+    /// Returns whether an interim response sent now may reach the client.
     pub fn is_open(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| {
             let open = channel.open();
@@ -77,7 +77,7 @@ impl fmt::Debug for InterimSender {
 
 const CLOSED: u32 = 0;
 
-/// The queue between the senders and the connection's I/O.
+/// The queue of interim responses between their senders and the connection's I/O.
 ///
 /// The service opens and closes the queue for each request, and the I/O empties it, all in the same
 /// task. So a queued response can only be written before the final response of its request.
@@ -97,7 +97,7 @@ struct InterimQueue {
 }
 
 impl InterimChannel {
-    /// Sets the task to wake when something is queued.
+    /// Sets the task to wake when a response is queued.
     pub(super) fn set_connection(&self, waker: &Waker) {
         let _ = self.connection.set(waker.clone());
     }
@@ -112,12 +112,12 @@ impl InterimChannel {
         self.open.store(CLOSED, Ordering::Release);
     }
 
-    /// Returns whether anything is queued. This is the only cost of an unused channel.
+    /// Returns whether a response is queued. An unused channel costs only this check.
     pub(super) fn is_queued(&self) -> bool {
         self.is_queued.load(Ordering::Relaxed)
     }
 
-    /// Takes the bytes to write. Returns no bytes if their request is over.
+    /// Removes and returns the queued bytes. Returns no bytes if their request has ended.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut queue = self.queue.lock();
         if queue.request != self.open() {
@@ -126,7 +126,7 @@ impl InterimChannel {
         std::mem::take(&mut queue.bytes)
     }
 
-    /// Records that the taken bytes have been written, or never will be.
+    /// Records that the bytes returned by [`Self::take`] are written, or will not be written.
     pub(super) fn mark_written(&self) {
         let is_empty = {
             let queue = self.queue.lock();
@@ -141,7 +141,7 @@ impl InterimChannel {
         }
     }
 
-    /// Closes the queue for good, because the connection is closed.
+    /// Closes the queue and discards its bytes, because the connection is closed.
     pub(super) fn abandon(&self) {
         self.close();
         self.queue.lock().bytes.clear();

@@ -88,7 +88,7 @@ pub struct ListenerCounters {
     pub stalled: AtomicU64,
     /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
-    /// Sizes of the responses that wait for their client, by client.
+    /// Total size of the responses that wait for their client, by client.
     pub(super) unread: UnreadAccounts,
     refused_requests: [AtomicU64; RequestRefusal::ALL.len()],
 }
@@ -107,7 +107,7 @@ impl ListenerCounters {
         }
     }
 
-    /// Counts a response that the client did not read.
+    /// Counts a response that was aborted because the client did not read it.
     pub(super) fn count_stalled(&self) {
         self.stalled.fetch_add(1, Relaxed);
     }
@@ -131,7 +131,7 @@ impl ListenerCounters {
     }
 }
 
-/// Counts a connection as open until dropped.
+/// Counts a connection as open until this guard is dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection(Arc<ListenerCounters>);
 
@@ -157,7 +157,7 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Accepted connections inherit this option. It detects vanished clients, even in a tunnel.
+        // Accepted connections inherit this option, which detects vanished clients even in tunnels.
         socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -167,7 +167,7 @@ impl Listener {
 
     /// Binds a Unix socket with these permissions.
     ///
-    /// Replaces a stale socket file. Fails if a process listens on it, or if the file is no socket.
+    /// Replaces a stale socket file. Fails if a process listens on the file, or if it is no socket.
     pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -180,7 +180,7 @@ impl Listener {
         Ok(Self::new(BoundSocket::Unix(socket.into(), Arc::new(file))))
     }
 
-    /// Returns the listener with these counters, so that it shares their limit on connections.
+    /// Replaces the counters. Listeners with the same counters share one limit on connections.
     #[must_use]
     pub fn sharing(self, counters: &Arc<ListenerCounters>) -> Self {
         Self { counters: Arc::clone(counters), ..self }
@@ -205,7 +205,7 @@ impl Listener {
         }
     }
 
-    /// Returns the counters of this listener and all that share them.
+    /// Returns the counters, which other listeners may share.
     pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.counters
     }
@@ -245,19 +245,18 @@ impl Drop for SocketFile {
     }
 }
 
-/// Returns device and inode of a file.
+/// Returns the device and inode of a file.
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Removes a socket file that no process listens on. Leaves other files alone, so that binding
-/// fails.
+/// Removes a socket file that no process listens on. Keeps any other file, so that binding fails.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => {}
         _ => return Ok(()),
     }
-    // Not blocking, because a listener with a full queue would make the call wait.
+    // The socket does not block: `connect` would wait for a listener with a full queue.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&socket2::SockAddr::unix(path)?) {

@@ -1,6 +1,6 @@
 //! The length of a message body: `Content-Length` and the chunked coding (RFC 9112 §6, §7.1).
 
-/// Parses a `Content-Length`, which must be a plain decimal number.
+/// Parses a `Content-Length`. Returns `None` if it is not a plain decimal number.
 pub(crate) fn content_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -35,8 +35,8 @@ impl ChunkState {
         if left == 0 { Self::DataCr } else { Self::Data(left) }
     }
 
-    /// Returns the state after one byte outside of chunk data. The state `End` stays, because the
-    /// message is over.
+    /// Returns the state after one byte outside of chunk data. The state `End` does not change: the
+    /// message has ended.
     ///
     /// # Errors
     /// Returns the reason if the byte is not allowed.

@@ -9,14 +9,13 @@ use crate::problem::Problem;
 const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
 const BAD_REQUEST: &[u8] = b" 400 Bad Request\r\n";
 
-/// A length above that of any such response from hyper.
+/// A length in bytes that hyper's bare responses never reach.
 const MAX_RESPONSE_BYTES: usize = 128;
 
 /// Returns the response to send instead of these bytes; `None` if they are not hyper's bare
 /// response.
 ///
-/// Responses of handlers have more fields. Nearly all calls return after they have checked one
-/// byte.
+/// Responses from handlers have more fields. Nearly all calls return after a check of one byte.
 pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.get(9) != Some(&b'4') || !is_bare(bytes) {
         return None;

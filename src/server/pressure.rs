@@ -1,12 +1,12 @@
-//! A flag that says that memory or origin connections are scarce.
+//! A flag that is set while memory or origin connections are scarce.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-/// A shared flag, set while memory or origin connections are scarce. Then clients that do not read
-/// lose their responses sooner.
+/// A shared flag, set while memory or origin connections are scarce. While it is set, the responses
+/// to clients that do not read are dropped sooner.
 #[derive(Debug, Clone, Default)]
 pub struct Pressure(Arc<AtomicBool>);
 

@@ -32,19 +32,19 @@ use super::{
     validate::ValidatedHost,
 };
 
-/// hyper panics below this size.
+/// Minimum size of hyper's buffer, in bytes. hyper panics if the size is smaller.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// Up to this many header lines, hyper does not allocate.
+/// Maximum number of header lines for which hyper does not allocate.
 const INLINE_HEADERS: usize = 100;
 
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// Bytes that one stream may queue beyond what its client has read.
+/// Maximum number of bytes that one stream may queue before its client reads them.
 const SEND_BUFFER: usize = 32 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Shared by all connections of a listener.
+/// The state that all connections of a listener share.
 pub(super) struct ListenerContext<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<Settings>,
@@ -141,8 +141,8 @@ impl<H: Handler> ListenerContext<H> {
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
         let activity = Arc::clone(&service.activity);
-        // First a GOAWAY that allows all streams, then one for those that arrived meanwhile (RFC
-        // 9113 §6.8).
+        // Sends a GOAWAY that allows all streams, then a GOAWAY that names the last accepted stream
+        // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
         let end =
             self.watch(connection, (close, DrainPhase::Leaving), &activity, drain_guard).await;
@@ -154,8 +154,8 @@ impl<H: Handler> ListenerContext<H> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection until it ends. Closes it when the drain reaches `phase` or a timer
-    /// fires.
+    /// Polls the connection until it ends. Closes the connection when the drain reaches `phase` or
+    /// a timer fires.
     async fn watch<C>(
         &self,
         connection: C,
@@ -171,7 +171,7 @@ impl<H: Handler> ListenerContext<H> {
         let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
             loop {
-                // Bytes read ahead may be a request, which the first poll has to serve.
+                // Bytes read ahead may contain a request, which the first poll has to serve.
                 if is_begun && !is_closing && drain_guard.has_reached(phase) {
                     is_closing = true;
                     close(connection.as_mut());
@@ -197,8 +197,8 @@ impl<H: Handler> ListenerContext<H> {
     }
 }
 
-/// hyper's limits are twice Larder's, so that requests above Larder's limits still get a problem
-/// document.
+/// Configures hyper's HTTP/1. Its buffer limit is twice Larder's limit on heads, so that larger
+/// heads still get a problem document.
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -212,7 +212,7 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
     builder
 }
 
-/// hyper's own limits against rapid resets (CVE-2023-44487) apply.
+/// Configures hyper's HTTP/2. hyper's own limits against rapid resets (CVE-2023-44487) apply.
 fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// Why the server refuses a request before it reaches a handler.
+/// The reason why the server refuses a request before it reaches a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RequestRefusal {
@@ -109,7 +109,7 @@ impl RequestRefusal {
         }
     }
 
-    /// Returns the reason with this number, or `None`. The inverse of `self as u8`.
+    /// Returns the reason with this number, or `None`; the inverse of `self as u8`.
     pub(super) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }

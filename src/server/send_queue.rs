@@ -1,9 +1,9 @@
 //! Accounts for response data queued on an HTTP/2 connection.
 //!
-//! Each stream's task watches whether its client reads (`server/stall.rs`), but ends once the end
-//! of the response is queued. Data that the client does not read after that stays in memory as long
-//! as the connection is open. So the end of a response is queued only behind a limited number of
-//! bytes. Otherwise it waits until the response's data has been sent.
+//! Each stream's task checks whether its client reads (`server/stall.rs`), but stops once the end
+//! of the response is queued. Data that the client has not read by then stays in memory while the
+//! connection is open. So the end of a response is queued only if the queue is short, or once the
+//! response's data has been sent.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
 /// Minimum size of a chunk that is counted. The limits on connections and streams bound the number
-/// of smaller ones.
+/// of smaller chunks.
 const MIN_COUNTED_BYTES: usize = 1 << 10;
 
 /// Maximum number of bytes of ended responses in the queue of one connection.
@@ -33,7 +33,7 @@ pub(super) struct QueuedChunks {
 /// The number of queued bytes of all streams of one connection.
 pub(super) type QueuedBytes = Arc<AtomicUsize>;
 
-/// A queued chunk. It is dropped once it is sent, or its stream is reset.
+/// A queued chunk. It is dropped when it has been sent, or when its stream is reset.
 struct QueuedChunk {
     bytes: Bytes,
     stream: Arc<QueuedChunks>,
@@ -41,8 +41,8 @@ struct QueuedChunk {
 }
 
 impl QueuedChunks {
-    /// Counts a chunk that is about to be queued. The returned bytes hold the count until they are
-    /// dropped.
+    /// Counts a chunk that is about to be queued. The chunk counts as queued until the returned
+    /// bytes are dropped.
     pub(super) fn queue(self: &Arc<Self>, bytes: Bytes, all: &QueuedBytes) -> Bytes {
         if bytes.len() < MIN_COUNTED_BYTES {
             return bytes;

@@ -49,8 +49,8 @@ pub(super) struct RequestGuard<H> {
 }
 
 impl<H> RequestGuard<H> {
-    /// Records that the response failed. In HTTP/1.0 only a reset of the connection can signal
-    /// that.
+    /// Records that the response failed. In HTTP/1.0, only a reset of the connection can signal the
+    /// failure.
     fn abort(&self) {
         if self.version < Version::HTTP_11 {
             self.service.activity.reset_at_close();
@@ -65,8 +65,8 @@ impl<H> Drop for RequestGuard<H> {
 }
 
 impl<H: Handler> Service<H> {
-    /// Handles a request. Must be called in the order of arrival, because this call counts the
-    /// request, not the first poll of the future.
+    /// Handles a request. Must be called in the order of arrival: the call itself counts the
+    /// request, before the future is first polled.
     ///
     /// Moves the request as little as possible, since every hit passes through here.
     pub(super) fn call(
@@ -86,7 +86,7 @@ impl<H: Handler> Service<H> {
             let request = request.map(|body| Incoming::new(body, version));
             let mut response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
-                // The final response must not overtake the interim ones.
+                // The final response must not overtake interim responses.
                 if channel.is_queued() {
                     channel.flushed().await;
                 }
@@ -130,13 +130,13 @@ impl<H: Handler> Service<H> {
         Ok(head)
     }
 
-    /// Makes the checks that the framing validator makes for HTTP/1.1.
+    /// Makes the checks for HTTP/2 that the framing validator makes for HTTP/1.1.
     fn validate_http2(
         &self,
         request: &mut Request<body::Incoming>,
     ) -> Result<Option<HeadReservation>, RequestRefusal> {
         cookie_crumbs::join(request.headers_mut());
-        // The framing validator checks this for HTTP/1.1.
+        // For HTTP/1.1, the framing validator checks the number of lines.
         if request.headers().len() > self.settings.header_count {
             return Err(RequestRefusal::HeaderTooLarge);
         }
@@ -145,7 +145,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// Records that the head of a response is ready, and the minimum length of its body. Returns
-    /// `None` if the stream is not watched. Only HTTP/2 streams are.
+    /// `None` over HTTP/1.1, which has no streams.
     fn paced_stream(&self, length: u64) -> Option<Box<PacedStream>> {
         let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
         progress.note_head(length);
@@ -172,12 +172,12 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// Size of the chunks that are passed to HTTP/2, in bytes. The client has to read most of one
-/// before it gets the next, so a response holds little memory in its connection's queue.
+/// Size of the chunks that are passed to HTTP/2, in bytes. The client has to read most of a chunk
+/// before the next chunk is queued, so a response occupies little memory in the queue.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Removes and returns the next chunk. The last one is copied: it may be queued after the response
-/// is gone, and would keep the whole response in memory.
+/// Removes and returns the next chunk. The last chunk is copied: it may be queued longer than the
+/// response exists, and would keep the whole response in memory.
 fn next_chunk(rest: &mut Bytes) -> Bytes {
     if rest.len() > CHUNK_BYTES {
         return rest.split_to(CHUNK_BYTES);
@@ -188,7 +188,7 @@ fn next_chunk(rest: &mut Bytes) -> Bytes {
 /// The current data of a response that is sent in chunks, and its progress.
 pub(super) struct PacedStream {
     progress: Arc<StreamProgress>,
-    /// The rest of the current data.
+    /// The part of the current data that was not sent yet.
     rest: Bytes,
 }
 

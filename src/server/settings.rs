@@ -15,13 +15,13 @@ pub struct Settings {
     /// Maximum number of open connections of all listeners that share counters. Further clients get
     /// a 503.
     pub connections: usize,
-    /// Maximum size of a request's head, or of an HTTP/2 header list, in bytes. Above it: 431.
+    /// Maximum size of a request's head, or of an HTTP/2 header list, in bytes; beyond it, 431.
     pub header_bytes: usize,
-    /// Maximum number of a request's header lines. Above it: 431.
+    /// Maximum number of header lines in a request; beyond it, 431.
     pub header_count: usize,
-    /// Maximum length of an HTTP/1.1 request line in bytes. Above it: 414.
+    /// Maximum length of an HTTP/1.1 request line, in bytes; beyond it, 414.
     pub target_bytes: usize,
-    /// Maximum length of a request body in bytes. Above it: 413. `u64::MAX` means no limit.
+    /// Maximum length of a request body, in bytes; beyond it, 413. `u64::MAX` means no limit.
     pub body_bytes: u64,
     /// Maximum pause in a request body.
     pub body_timeout: Duration,
@@ -34,23 +34,23 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Maximum number of open tunnels (WebSocket and other upgrades). Above it: 503.
+    /// Maximum number of open tunnels (WebSocket and other upgrades); beyond it, 503.
     pub tunnels: usize,
     /// Time after which a tunnel without traffic is closed (up to a quarter more).
     pub tunnel_idle_timeout: Duration,
-    /// Whether memory or origin connections are scarce.
+    /// The flag that is set while memory or origin connections are scarce.
     pub pressure: Pressure,
     /// Number of file descriptors reserved for this listener, so that it can still accept clients
-    /// when the process has no others left.
+    /// when the process has no descriptors left.
     pub reserved_files: usize,
-    /// When repeated requests are responded to without hyper.
+    /// The mode of the fast path: when repeated requests are responded to without hyper.
     pub fast_path: FastPathMode,
-    /// Called with each request that the server refuses.
+    /// A function that is called with each request that the server refuses, if set.
     pub on_refusal: Option<RefusalObserver>,
 }
 
 impl Settings {
-    /// Reports a refused request to the observer.
+    /// Reports a refused request to the observer, if there is one.
     pub(super) fn report_refusal(&self, refused: &RefusedRequest<'_>) {
         if let Some(observer) = &self.on_refusal {
             observer(refused);

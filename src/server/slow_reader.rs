@@ -1,9 +1,9 @@
 //! Detects clients that do not read their responses, or read them slowly.
 //!
-//! A response that waits for its client keeps its body in memory. Without pressure a client may take
-//! as long as it likes, if it takes something within each idle timeout. Under pressure it has three
-//! seconds, and what waits for it beyond its limit (`server/unread.rs`) is dropped as far as it reads
-//! slowly.
+//! A response that waits for its client keeps its body in memory. Without pressure, a client may
+//! take as long as it likes if it reads something within each idle timeout. Under pressure, the
+//! timeout is three seconds; and if the responses that wait for a client exceed its limit
+//! (`server/unread.rs`), those that it reads slowly are dropped.
 
 use std::{
     future::Future as _,
@@ -27,17 +27,17 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The timeout while memory or origin connections are scarce.
 const PRESSURE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client that takes less of a response within a tick reads it slowly.
+/// A client that reads fewer bytes of a response in a tick reads the response slowly.
 pub(super) const SLOW_BYTES: u64 = 256 << 10;
 
-/// How long a response may wait for its client.
+/// The limits on how long, and how much, responses may wait for one client.
 #[derive(Clone)]
 pub(super) struct SlowReaderPolicy {
     /// The timeout without pressure.
     pub(super) idle_timeout: Duration,
     pub(super) pressure: Pressure,
     pub(super) counters: Arc<ListenerCounters>,
-    /// Responses that wait for the same client.
+    /// The account of the responses that wait for the same client.
     pub(super) unread: UnreadAccount,
 }
 
@@ -60,36 +60,36 @@ impl SlowReaderPolicy {
         if is_high { self.idle_timeout.min(PRESSURE_TIMEOUT) } else { self.idle_timeout }
     }
 
-    /// Returns whether responses that their client reads slowly are dropped now.
+    /// Returns whether responses that the client reads slowly are dropped now.
     fn exceeds_limit(&self) -> bool {
         self.pressure.is_high() && self.unread.is_over_limit()
     }
 }
 
-/// How far a client has read a response.
+/// The progress of a client in reading a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReadProgress {
-    /// A number that changes whenever the client has read something.
+    /// A number that changes whenever the client has read data.
     pub(super) step: u64,
-    /// Whether the client has taken any of the body.
+    /// Whether the client has read any part of the body.
     pub(super) is_begun: bool,
-    /// Bytes of the body that the client has taken.
+    /// Number of bytes of the body that the client has read.
     pub(super) taken: u64,
-    /// Bytes of the body that wait for the client, as far as they are known.
+    /// Number of bytes of the body known to wait for the client.
     pub(super) left: u64,
 }
 
-/// Detects that one response waits too long for its client.
+/// Detects whether a response waits too long for its client.
 ///
-/// Costs a timer for each response that waits, and nothing for those that do not.
+/// Only responses that wait for their client need a timer.
 pub(super) struct SlowReaderDetector {
     policy: SlowReaderPolicy,
     step: u64,
     /// The time of the last progress.
     since: Instant,
-    /// What the client had taken at the last tick.
+    /// Number of bytes that the client had read at the last tick.
     taken: u64,
-    /// Counts the response while its client reads it slowly.
+    /// Counts the response as waiting while the client reads it slowly.
     waiting: Option<UnreadResponse>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -99,7 +99,7 @@ impl SlowReaderDetector {
         Self { policy, step: 0, since: Instant::now(), taken: 0, waiting: None, timer: None }
     }
 
-    /// Records that the response does not wait for its client.
+    /// Records that the response does not wait for its client, and stops the timer.
     pub(super) fn rest(&mut self, step: u64) {
         (self.timer, self.waiting) = (None, None);
         self.step = step;
@@ -158,12 +158,12 @@ impl SlowReaderDetector {
     }
 }
 
-/// The client of an HTTP/1.1 connection, as a reader of its responses.
+/// Checks how fast the client of an HTTP/1.1 connection reads its responses.
 pub(super) struct Http1Reader {
     settings: Arc<Settings>,
     counters: Arc<ListenerCounters>,
     client: Option<IpAddr>,
-    /// Exists from the first blocked write of a response until all is written.
+    /// The blocked response: `Some` from its first blocked write until all is written.
     waiting: Option<Box<BlockedResponse>>,
 }
 
@@ -193,7 +193,7 @@ impl Http1Reader {
         self.waiting = None;
     }
 
-    /// Checks a write that is blocked while `left` bytes wait. Completes if the client has to be
+    /// Checks a blocked write with `left` bytes to write. Completes if the client has to be
     /// disconnected.
     pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<()> {
         let waiting = self.waiting.get_or_insert_with(|| {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     impl Reader {
-        /// A response of 6 MiB of which the client has taken nothing.
+        /// Creates a response of 6 MiB that the client has not begun to read.
         fn new(policy: &SlowReaderPolicy) -> Self {
             let progress = ReadProgress { step: 1, is_begun: false, taken: 0, left: 6 << 20 };
             Self { detector: SlowReaderDetector::new(policy.clone()), progress }

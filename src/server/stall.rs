@@ -1,8 +1,8 @@
 //! Resets HTTP/2 streams if their client does not read the response.
 //!
-//! On HTTP/1.1 such a client blocks its connection (`server/http1_io.rs`). On HTTP/2 other streams
-//! continue, so each stream has to be watched. With a window of 0 a client could keep a response in
-//! memory for as long as it likes.
+//! On HTTP/1.1, a client that does not read blocks its connection (`server/http1_io.rs`). On
+//! HTTP/2, other streams continue, so each stream has to be checked. With a window of 0, a client
+//! could otherwise keep a response in memory for any time.
 
 use std::{
     future::Future,
@@ -27,14 +27,14 @@ tokio::task_local! {
 
 /// Progress of a response on one HTTP/2 stream.
 ///
-/// `state` is twice the number of pieces given to the protocol. It is odd while the client has to
-/// read before the body is polled again.
+/// `state` is twice the number of pieces given to the protocol. `state` is odd while the client has
+/// to read before the body is polled again.
 #[derive(Debug, Default)]
 pub(super) struct StreamProgress {
     state: AtomicU64,
-    /// Bytes of the body that were given to the protocol.
+    /// Number of bytes of the body that were given to the protocol.
     sent: AtomicU64,
-    /// Bytes of the body that were not given to the protocol yet, as far as its length is known.
+    /// Number of bytes of the body that are known to follow.
     left: AtomicU64,
     /// The queued chunks of the response.
     pub(super) chunks: Arc<QueuedChunks>,
@@ -43,7 +43,7 @@ pub(super) struct StreamProgress {
 const WAITS_FOR_CLIENT: u64 = 1;
 
 impl StreamProgress {
-    /// Returns the progress of the current task's stream.
+    /// Returns the progress of the current task's stream; `None` outside the task of a stream.
     pub(super) fn current() -> Option<Arc<Self>> {
         STREAM.try_with(Arc::clone).ok()
     }
@@ -66,7 +66,7 @@ impl StreamProgress {
         self.state.store(self.state.load(Relaxed) & !WAITS_FOR_CLIENT, Relaxed);
     }
 
-    /// Checks whether the stream waits too long for its client.
+    /// Completes if the stream has waited too long for its client.
     fn poll_stalled(&self, cx: &mut Context<'_>, detector: &mut SlowReaderDetector) -> Poll<()> {
         let state = self.state.load(Relaxed);
         if state & WAITS_FOR_CLIENT == 0 {
@@ -78,7 +78,7 @@ impl StreamProgress {
     }
 }
 
-/// Spawns the tasks of a connection's streams.
+/// Spawns the tasks of a connection's streams, and checks that the clients read.
 #[derive(Clone)]
 pub(super) struct StreamExecutor(pub(super) SlowReaderPolicy);
 
@@ -95,8 +95,8 @@ where
 }
 
 pin_project_lite::pin_project! {
-    /// The task of a stream. Dropping it early resets the stream with CANCEL, and frees its queued
-    /// chunks.
+    /// The task of a stream. Dropping the task early resets the stream with CANCEL, and frees its
+    /// queued chunks.
     struct StreamTask<F> {
         #[pin]
         future: Option<TaskLocalFuture<Arc<StreamProgress>, F>>,

@@ -50,7 +50,7 @@ impl From<Transport> for Stream {
 }
 
 impl Stream {
-    /// Returns the protocol negotiated by TLS; HTTP/1.1 if there was none.
+    /// Returns the protocol that TLS negotiated; HTTP/1.1 without TLS or ALPN.
     pub(crate) fn agreed_protocol(&self) -> Protocol {
         match &self.transport {
             Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -80,8 +80,8 @@ impl Stream {
         }
     }
 
-    /// Reads possible request heads, at most `room` bytes and a few kilobytes, with the cheapest
-    /// system call. Passes them to `take`, and returns their number, 0 at the end.
+    /// Reads bytes that may contain request heads with the cheapest system call: at most `room`,
+    /// and a few kilobytes. Passes them to `take`, and returns their number; 0 at the end.
     pub(super) fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,8 +96,8 @@ impl Stream {
         }
     }
 
-    /// Receives available bytes of a response's head and what follows. Returns their number; 0 at
-    /// the end of the stream.
+    /// Appends available bytes, usually of a response's head, to `received`. Returns their number;
+    /// 0 at the end of the stream.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,

@@ -42,8 +42,8 @@ pub(super) fn poll_send(
     }
 }
 
-/// Returns whether the socket is open and has no data, according to the last readiness event.
-/// Consumes nothing.
+/// Returns whether the socket is open and has no data, according to the last readiness event. Reads
+/// no data.
 pub(super) fn is_idle(stream: &TcpStream) -> bool {
     let peek = || {
         let mut byte = [0];
@@ -54,7 +54,7 @@ pub(super) fn is_idle(stream: &TcpStream) -> bool {
 }
 
 /// Returns whether the socket is open and has no data. Always makes a system call, so it also
-/// detects a close that was not reported yet.
+/// detects a close that has not been reported yet.
 pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
     let mut byte = [0];
     let peeked = recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
@@ -64,8 +64,8 @@ pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
 /// Receives up to `room` bytes, but not more than [`HEAD_BYTES`], and passes them to `take`.
 /// Returns their number.
 ///
-/// A short read means that the socket is empty. Then the readiness is cleared, as tokio does, which
-/// saves a call that would only return `WouldBlock`.
+/// A short read means that the socket is empty. Like tokio, the function then clears the readiness,
+/// to save a call that would return `WouldBlock`.
 pub(super) fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,

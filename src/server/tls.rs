@@ -12,12 +12,12 @@ use rustls::{
 
 use crate::tls::{self, TlsError};
 
-/// Why certificates cannot be used.
+/// The reason why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     #[error(transparent)]
     File(#[from] TlsError),
-    /// The key's type is unknown, or it does not belong to the certificate.
+    /// The key's type is unknown, or the key does not belong to the certificate.
     #[error("the certificate and its key cannot be used: {0}")]
     Key(#[from] rustls::Error),
 }
@@ -34,7 +34,7 @@ impl Certificates {
         Ok(Arc::new(Self { current }))
     }
 
-    /// Replaces the certificate for later handshakes. Keeps the current one on an error.
+    /// Replaces the certificate for later handshakes. Keeps the current certificate on an error.
     pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read(chain, key)?));
         Ok(())

@@ -18,7 +18,7 @@ use super::{ListenerCounters, Settings, listener::OpenConnection};
 /// Number of checks on a tunnel during one idle timeout.
 const TICKS: u32 = 4;
 
-/// Limits the number of tunnels. Each connection has its own handle.
+/// A handle for one connection to the limit on the number of tunnels.
 #[derive(Debug, Default)]
 pub struct TunnelLimiter {
     /// The guard that counts the connection as open.
@@ -28,8 +28,8 @@ pub struct TunnelLimiter {
     idle_timeout: Duration,
 }
 
-/// A connection that is or becomes a tunnel. Until dropped, it counts as an open connection and as
-/// a tunnel.
+/// A connection that is a tunnel or is becoming a tunnel. Until dropped, the value counts as an
+/// open connection and as an open tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
     _open_connection: Option<Arc<OpenConnection>>,
@@ -41,7 +41,7 @@ pub struct Tunnel {
 pub enum TunnelEnd {
     /// Both directions have ended.
     Closed,
-    /// No bytes passed for the idle timeout.
+    /// No bytes passed during the idle timeout.
     Idle,
 }
 
@@ -81,10 +81,10 @@ impl Drop for Tunnel {
 }
 
 impl Tunnel {
-    /// Relays bytes in both directions, until both have ended or the idle timeout has passed (up to
-    /// a quarter more).
+    /// Relays bytes in both directions, until both directions have ended or the idle timeout has
+    /// passed (up to a quarter more).
     ///
-    /// The end of one direction is forwarded at once. The other direction continues.
+    /// The end of one direction is forwarded immediately. The other direction continues.
     pub async fn relay<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -107,7 +107,7 @@ impl Tunnel {
 struct TunnelActivity(AtomicU64);
 
 impl TunnelActivity {
-    /// Waits until the tunnel has been idle for this long.
+    /// Waits until the tunnel has been idle for the idle timeout (up to a quarter more).
     async fn wait_idle(&self, idle_timeout: Duration) {
         let tick = (idle_timeout / TICKS).max(Duration::from_millis(1));
         let (mut seen, mut ticks) = (self.0.load(Relaxed), 0);

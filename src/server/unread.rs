@@ -1,4 +1,4 @@
-//! Accounts for HTTP/2 responses that wait for their client, by client address.
+//! Accounts for responses that wait for their client, by client address.
 //!
 //! With many connections, a client can hold the memory of many responses. So there is one account
 //! for each client, not for each connection.
@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 /// Maximum number of unread response bytes of one client when memory is short.
 const LIMIT: u64 = 8 << 20;
 
-/// Minimum number of accounts at which those without connections are removed.
+/// Minimum number of accounts at which unused accounts are removed.
 const FIRST_SWEEP: usize = 64;
 
-/// The accounts of all clients with HTTP/2 connections, by address.
+/// The accounts of all clients, by address.
 #[derive(Debug, Default)]
 pub(super) struct UnreadAccounts(Mutex<AccountTable>);
 
@@ -30,11 +30,11 @@ struct AccountTable {
     sweep_at: usize,
 }
 
-/// The number of bytes that wait for one client. All its connections share the account.
+/// The number of response bytes that wait for one client. All its connections share the account.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnreadAccount(Arc<AtomicU64>);
 
-/// A response that waits for its client. It is counted until dropped.
+/// A response that waits for its client; counted until dropped.
 #[derive(Debug)]
 pub(super) struct UnreadResponse {
     account: UnreadAccount,
@@ -79,8 +79,8 @@ impl Drop for UnreadResponse {
     }
 }
 
-/// Returns one address for all addresses of a client: for IPv6, the first 64 bits (RFC 6177 has
-/// providers assign no less).
+/// Returns one address for all addresses of a client. For IPv6, these are the addresses with the
+/// same first 64 bits, since providers assign at least such a network (RFC 6177).
 pub(crate) fn client_network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {

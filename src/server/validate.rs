@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::refusal::RequestRefusal;
 
-/// The first valid host of a connection. It is cached, since most other requests name the same
-/// host.
+/// The first valid host of a connection. It is cached, since most requests on a connection name the
+/// same host.
 #[derive(Debug, Default)]
 pub(super) struct ValidatedHost(OnceLock<HeaderValue>);
 
@@ -19,7 +19,7 @@ impl ValidatedHost {
             return true;
         }
         let is_valid = is_host(host);
-        // A copy: the value itself would keep its whole read buffer in memory.
+        // Cached as a copy: the value itself would keep its whole read buffer in memory.
         if is_valid
             && known.is_none()
             && let Ok(copy) = HeaderValue::from_bytes(host)
@@ -29,7 +29,7 @@ impl ValidatedHost {
         is_valid
     }
 
-    /// Returns the host as a field value. Fails if it is invalid.
+    /// Returns the host as a field value. Fails if the host is invalid.
     fn value(&self, host: &[u8]) -> Result<HeaderValue, RequestRefusal> {
         if !self.is_host(host) {
             return Err(RequestRefusal::Host);
@@ -44,7 +44,7 @@ impl ValidatedHost {
 /// Checks and normalises the target and the host. Afterwards the target is in origin form, and the
 /// host is in `Host`.
 ///
-/// The authority of an absolute-form target, or `:authority`, wins over `Host` (RFC 9112 §3.2.2).
+/// The authority of an absolute-form target, or `:authority`, replaces `Host` (RFC 9112 §3.2.2).
 pub(super) fn validate<B>(
     request: &mut Request<B>,
     known: &ValidatedHost,

@@ -1,4 +1,4 @@
-//! Fleet-wide request collapsing: one node fetches what several nodes miss.
+//! Fleet-wide request collapsing: if several nodes miss the same key, one node fetches it.
 
 use http::StatusCode;
 use tokio::sync::oneshot;
@@ -9,7 +9,7 @@ pub(crate) enum FetchClaim {
     /// This node fetches. Other nodes wait until the lease ends.
     Lead(FetchLease),
     Follow(RemoteFetch),
-    /// There is no other node, or coordination is unavailable: fetch without a lease.
+    /// The node is alone, or coordination is unavailable: fetch without a lease.
     Uncoordinated,
 }
 
@@ -18,20 +18,20 @@ pub(crate) enum FetchClaim {
 pub(crate) enum LeaseResult {
     /// The response is in the store.
     Stored,
-    /// The response is for one client only: each request fetches its own.
+    /// The response is for one client only: each request sends a fetch of its own.
     NotShareable,
     Failed(OriginFailure),
-    /// The fetching node died or gave up: another node may take over.
+    /// The fetching node died or gave up: another node may fetch instead.
     Abandoned,
 }
 
 /// A failure of the origin, as reported to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OriginFailure {
-    /// The status for clients: the origin's, or that of Larder's own response if the origin sent
+    /// The status for clients: the origin's, or the status of Larder's own response if there is
     /// none.
     pub status: StatusCode,
-    /// The origin's `Retry-After`, in seconds.
+    /// The origin's `Retry-After`, in seconds, if sent.
     pub retry_after: Option<u32>,
     /// Whether every connection failed before a response began.
     pub is_disconnected: bool,
@@ -54,20 +54,20 @@ impl FetchLease {
         (Self(sender), receiver)
     }
 
-    /// Ends the lease. Other nodes receive the result after earlier puts have reached the store.
+    /// Ends the lease. Earlier puts reach the store before other nodes receive the result.
     pub(crate) fn release(self, result: LeaseResult) {
         let _nobody_listens = self.0.send(result);
     }
 }
 
 impl RemoteFetch {
-    /// Returns the sender of another node's result, and the handle to await it.
+    /// Returns the sender for another node's result, and the handle that awaits the result.
     pub(crate) fn new() -> (oneshot::Sender<LeaseResult>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(receiver))
     }
 
-    /// Waits for the result. The wait is bounded, because a lease expires unless it is renewed.
+    /// Waits for the result. The wait is bounded, because a lease expires if it is not renewed.
     pub(crate) async fn result(self) -> LeaseResult {
         self.0.await.unwrap_or(LeaseResult::Abandoned)
     }

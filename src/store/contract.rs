@@ -58,7 +58,7 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     }
 }
 
-/// A change is visible at once, and also after `flush`, which completes deferred work.
+/// Tests that a change is visible immediately, and after `flush`, which completes deferred work.
 async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     let (one, two) = (key("/one"), key("/two"));
     assert!(store.get(&one).await.is_none(), "an empty store has nothing");
@@ -82,7 +82,7 @@ async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
 
     keeps_variants(&store, &flush).await;
 
-    // As after a collision: the entry belongs to another key with this digest.
+    // As after a collision of digests: the entry belongs to another key.
     store.put(&one, response(&two, b"other")).await;
     flush(&store).await;
     assert!(store.get(&one).await.is_none(), "the full text is compared");
@@ -95,7 +95,7 @@ async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
 }
 
-/// The selecting fields that a response received at this time named.
+/// Returns the selecting fields of a response received at the time `seen`.
 fn selection(name: &'static str, seen: u64) -> VarySelection {
     let set = [HeaderName::from_static(name)].into_iter().collect();
     VarySelection {
@@ -117,7 +117,7 @@ async fn variants_of<S: Store>(store: &S, target: &CacheKey) -> Vec<u128> {
     }
 }
 
-/// Concurrently added variants are all present. Late responses and those without `Vary` hide none.
+/// Tests that no added variant is lost, and that a late response replaces no newer response.
 async fn keeps_variants<S: Store>(store: &S, flush: &impl AsyncFn(&S)) {
     let target = key("/varied");
     let all: Vec<u128> = (1..=20).collect();
@@ -179,7 +179,7 @@ async fn the_memory_store_keeps_the_contract() {
     keeps_the_contract(MemoryStore::new(64 << 20, 1 << 20), async |_: &MemoryStore| ()).await;
 }
 
-/// A tiered store with a running Redis server.
+/// Returns a tiered store with a running Redis server.
 async fn over(server: &Server, memory: Option<MemoryStore>) -> TieredStore {
     let redis = redis::start(redis::settings(&server.url()));
     redis::until("up", || redis.health() == super::redis::RedisHealth::Up).await;

@@ -24,26 +24,26 @@ use crate::{
 
 /// A store of responses.
 ///
-/// A store may drop any entry at any time. It compares the full text of a key, so it never returns
-/// another key's entry. It does not check freshness. Failures are misses, and the store counts them
-/// in its metrics.
+/// A store may drop any entry at any time. It compares the full text of keys, so it never returns
+/// the entry of another key. Freshness is not checked. Failures count as misses, and appear in the
+/// store's metrics.
 pub(crate) trait Store: Send + Sync + 'static {
-    /// Returns the entry under this key from the tier that responds without waiting.
+    /// Returns the entry under this key from the memory tier, without waiting.
     ///
-    /// This is the hot path. After `None`, [`Store::get`] may still find an entry.
+    /// This method is the hot path. If it returns `None`, [`Store::get`] may still find an entry.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
 
-    /// Returns the entry under this key from the tier that the fleet shares.
+    /// Returns the entry under this key, from the fleet's shared tier if there is one.
     ///
-    /// The entry may be newer than that of [`Store::peek`], unless there is only one tier.
+    /// With two tiers, the entry may be newer than the entry that [`Store::peek`] returns.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
-    /// Returns whether the fleet shares a tier that may hold this key.
+    /// Returns whether there is a shared tier that may contain this key.
     ///
-    /// If not, [`Store::get`] returns the entry of [`Store::peek`].
+    /// If `false`, [`Store::get`] returns the same entry as [`Store::peek`].
     fn is_shared(&self, key: &CacheKey) -> bool;
 
-    /// Stores an entry, unless the stored one [supersedes](Entry::is_superseded_by) it.
+    /// Stores an entry, unless the stored entry [supersedes](Entry::is_superseded_by) it.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = PutOutcome> + Send;
 
     /// Adds a variant to the index under its target's key, atomically.
@@ -66,8 +66,8 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Adds a coded form to the response under this key, in the tier of [`Store::peek`].
     ///
-    /// Does nothing if the tier now has different content. If the response would become too large,
-    /// excludes the coding instead.
+    /// Does nothing if the tier now has different content. If the form would make the response too
+    /// large, excludes the coding instead.
     fn add_form(&self, _key: &CacheKey, _content: ContentId, _form: Arc<CodedBody>) {}
 
     /// Claims the fetch of a key that is in no tier, so that only one node fetches it.
@@ -81,7 +81,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns whether evicted large responses that clients still read exceed their memory limit.
     ///
-    /// If so, storing another large response would evict more responses that clients still read.
+    /// If `true`, storing another large response could evict more responses in use by clients.
     fn is_over_pinned_limit(&self) -> bool {
         false
     }
@@ -91,8 +91,8 @@ pub(crate) trait Store: Send + Sync + 'static {
 pub(crate) enum PutOutcome {
     /// The entry can be looked up.
     Stored,
-    /// The stored entry supersedes the new one and stays.
+    /// The stored entry supersedes the new entry and stays.
     Superseded,
-    /// The entry exceeds the store's limit. Nothing is stored under the key now.
+    /// The entry exceeds the store's limit. No entry is stored under the key now.
     TooLarge,
 }

@@ -10,7 +10,7 @@ use crate::field::Timestamp;
 /// Converts an instant to a timestamp that advances with the monotonic clock.
 ///
 /// Timestamps start from the system time at the first call. Ages are computed from these
-/// timestamps, so setting the system clock makes no response older or younger.
+/// timestamps, so setting the system clock does not change the age of a response.
 pub(crate) fn timestamp(instant: Instant) -> Timestamp {
     static START: LazyLock<(Instant, Timestamp)> =
         LazyLock::new(|| (Instant::now(), SystemTime::now().into()));

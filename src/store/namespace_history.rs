@@ -6,7 +6,7 @@ use crate::field::Timestamp;
 
 /// The fleet's record of the current namespace version, its start, and the previous version.
 ///
-/// Its text is `version millis previous`; the last part may be absent. No version contains spaces.
+/// Formatted as `version millis previous`; the last part is optional. No version contains spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceVersion {
     version: String,
@@ -14,12 +14,12 @@ pub(crate) struct NamespaceVersion {
     previous: Option<String>,
 }
 
-/// What the fleet's record means for a starting node.
+/// The consequences of the fleet's record for a starting node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceHistory {
     /// The record to store; `None` if this node must not change it.
     pub to_record: Option<NamespaceVersion>,
-    /// The previous version, whose responses may still be served stale, and until when.
+    /// The previous version, and the time until which its responses may be served stale, if any.
     pub previous: Option<(String, Timestamp)>,
 }
 
@@ -79,7 +79,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_mins(5);
 
-    /// The new record, and the previous version to read, `seconds` after the epoch.
+    /// Returns the new record, and the previous version to read, `seconds` after the epoch.
     fn at(seconds: u64, known: Option<&str>, version: &str) -> (Option<String>, Option<String>) {
         let now = Timestamp::from_seconds(seconds);
         let NamespaceHistory { to_record, previous } =

@@ -16,8 +16,8 @@ use crate::{
 
 /// A store of two optional tiers: memory and Redis.
 ///
-/// Entries are put into memory at once and into Redis soon after. Entries read from Redis are
-/// copied to memory, unless memory has a newer one. If Redis is down, only memory is used.
+/// Entries are put into memory immediately and into Redis soon after. Entries read from Redis are
+/// copied to memory, unless memory has a newer entry. If Redis is down, only memory is used.
 pub(crate) struct TieredStore {
     memory: Option<MemoryStore>,
     redis: Option<RedisStore>,
@@ -33,7 +33,7 @@ impl TieredStore {
         self.memory.as_ref().map(MemoryStore::usage).unwrap_or_default()
     }
 
-    /// Returns the bytes of large responses evicted from memory that clients still read.
+    /// Returns the total size of large evicted responses that clients still read, in bytes.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
     }
@@ -51,21 +51,21 @@ impl TieredStore {
 
     /// Changes the longest time for which any route serves stale responses.
     ///
-    /// This time is part of the TTL of later writes to Redis.
+    /// The time is part of the TTL of later writes to Redis.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
             redis.set_stale_for(stale_for);
         }
     }
 
-    /// Waits until Redis has executed or refused all writes so far.
+    /// Waits until Redis has executed or refused all writes queued so far.
     pub(crate) async fn flush(&self) {
         if let Some(redis) = &self.redis {
             redis.flush().await;
         }
     }
 
-    /// Returns the health of Redis as a line for people, such as `redis: up`.
+    /// Returns the health of Redis as a line of text, such as `redis: up`; `None` without Redis.
     pub(crate) fn health_line(&self) -> Option<String> {
         self.health().map(|health| format!("redis: {health}"))
     }
@@ -91,7 +91,7 @@ impl Store for TieredStore {
             }),
             None => match self.peek(key) {
                 Some(known) => Some(known),
-                // Not copied to memory: an entry of another version must not be served as fresh.
+                // Not copied to memory: another version's entry must not be served as fresh.
                 None => redis.get_previous(key).await,
             },
         }
@@ -153,7 +153,7 @@ impl Store for TieredStore {
 
     async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         match self.redis_for(key) {
-            // Boxed, because only misses get here.
+            // Boxed, because only misses claim a fetch.
             Some(redis) => Box::pin(redis.claim_fetch(key)).await,
             None => FetchClaim::Uncoordinated,
         }
@@ -161,7 +161,7 @@ impl Store for TieredStore {
 
     async fn remove(&self, key: &CacheKey) {
         // Mark the removal first. A concurrent read may copy the entry to memory after its removal
-        // there; `promote` then sees the mark.
+        // from memory; `promote` then finds the mark.
         if let Some(redis) = self.redis_for(key) {
             redis.remove(key.digest());
         }
@@ -183,8 +183,8 @@ impl Store for TieredStore {
 
 /// Copies an entry from Redis to memory, unless `was_removed` since the read began.
 ///
-/// A concurrent removal may concern this entry. So the function stores the entry, checks again, and
-/// removes it if there was a removal.
+/// A concurrent removal may concern this entry. So the function stores the entry, calls
+/// `was_removed` again, and removes the entry if so.
 fn promote(
     memory: &MemoryStore,
     key: &CacheKey,
@@ -212,7 +212,7 @@ mod tests {
     async fn what_is_removed_while_it_is_kept_is_not_kept() {
         let key = CacheKey::from_text(b"/a");
         let found = || Entry::Variants(Arc::new(VariantIndex::new(&key)));
-        // Removals: none, before the copy, right after it.
+        // The cases: no removal, a removal before the copy, a removal right after it.
         for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
             let memory = MemoryStore::new(1 << 20, 1 << 20);
             let looks = Cell::new(0);

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, header};
 /// The permission that an endpoint requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequiredPermission {
-    /// No token required: health checks.
+    /// No token is required, as for health checks.
     Open,
-    /// A token with `read`, or no token if none are configured.
+    /// A token with `read`; no token if no tokens are configured.
     Read,
     /// A token with `purge`.
     Purge,
@@ -23,8 +23,8 @@ pub(crate) struct Token {
 
 /// The tokens of the admin listener.
 ///
-/// Without tokens, every client may read and none may purge. By default the listener is bound to
-/// loopback.
+/// Without configured tokens, every client may read and no client may purge. By default, the
+/// listener is bound to loopback.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens(Vec<Token>);
 
@@ -57,9 +57,9 @@ impl Tokens {
         Self(tokens)
     }
 
-    /// Checks if a request with these fields has the permission `access`.
+    /// Checks whether a request with these fields has the permission `access`.
     ///
-    /// Compares the request's token with every configured token in constant time, also after a
+    /// Compares the request's token with all configured tokens in constant time, even after a
     /// match.
     pub(crate) fn authorize(
         &self,
@@ -90,7 +90,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Returns true if a configured token has this permission.
+    /// Returns whether at least one configured token has this permission.
     pub(crate) fn any_grants(&self, access: RequiredPermission) -> bool {
         self.0.iter().any(|token| token.granted.contains(&access))
     }
@@ -99,12 +99,12 @@ impl Tokens {
 /// The field in which Fastly's clients send their token.
 const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
-/// Returns the token in `Authorization: Bearer`, or else in `Fastly-Key`.
+/// Returns the token in `Authorization: Bearer`, else in `Fastly-Key`, else `None`.
 fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer_token(headers).or_else(|| Some(headers.get(FASTLY_KEY)?.as_bytes().trim_ascii()))
 }
 
-/// Returns the token in `Authorization: Bearer`.
+/// Returns the token in `Authorization: Bearer`, if any.
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7)?;

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
 use super::{clear, purge_method::PURGE, webhook::PATH_PREFIX};
 
-/// A body produced while it is sent.
+/// A response body that is produced while it is sent.
 pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The status logged if the client disconnects before there is a response, as in nginx.
@@ -30,15 +30,15 @@ pub(crate) struct AccessRecord {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
-    /// When the head of the request was complete.
+    /// The time at which the head of the request was complete.
     pub started: Instant,
     pub status: StatusCode,
-    /// Body bytes sent.
+    /// Number of bytes of the response body that were sent.
     pub bytes: u64,
 }
 
 impl AccessRecord {
-    /// Returns the value of `Host`.
+    /// Returns the request's `Host`; empty if it has none.
     pub(crate) fn host(&self) -> &str {
         let host = self.headers.get(header::HOST);
         host.and_then(|host| host.to_str().ok()).unwrap_or_default()
@@ -70,14 +70,14 @@ impl AccessReporter {
         Self { record, observer }
     }
 
-    /// Records the status and size of a response with a complete body. The report follows at once.
+    /// Records the status and size of a response with a complete body. The record is then reported.
     pub(super) fn finish(mut self, response: Response<Bytes>) -> Response<Bytes> {
         self.record.status = response.status();
         self.record.bytes = response.body().len() as u64;
         response
     }
 
-    /// Records the status of a streaming response. The report follows when the body is dropped.
+    /// Records the status of a streaming response. The record is reported when the body is dropped.
     pub(super) fn finish_with_body(
         mut self,
         response: Response<StreamingBody>,

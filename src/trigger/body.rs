@@ -1,4 +1,4 @@
-//! Reads request bodies for Larder's own endpoints. Each body has a limit, and all share a budget.
+//! Reads request bodies for Larder's own endpoints, with a limit for each body and a total budget.
 
 use std::{collections::HashMap, iter, net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -33,8 +33,8 @@ const BYTES_PER_CLIENT: usize = 2 * MAX_BODY_BYTES;
 
 /// A byte budget for all bodies held at the same time.
 ///
-/// Callers whose authentication depends on the body, such as senders with a signature, share a part
-/// of the budget. In that part, each webhook and each client has a quota, so that endless bodies
+/// Callers that are authenticated only by the body, such as senders with a signature, share a part
+/// of the budget. In this part, each webhook and each client has a quota, so that endless bodies
 /// cannot block other senders.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BodyBudget {
@@ -54,7 +54,7 @@ enum Quota {
     Client(IpAddr),
 }
 
-/// The sender of a body.
+/// The sender of a body: authenticated or not.
 #[derive(Debug, Clone)]
 pub(crate) enum EndpointCaller<'a> {
     /// A caller that is authenticated by the request's fields.

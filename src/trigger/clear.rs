@@ -19,24 +19,24 @@ use crate::{
 /// The path of the endpoint.
 pub(super) const PATH: &str = "/_larder/clear";
 
-/// The minimum interval between two purges of a user. Requests in between share one purge.
+/// The minimum interval between two purges of a user. Requests during the interval share one purge.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Finished entries are removed once this many users are tracked.
+/// The number of tracked users at which finished entries are removed.
 const MAX_TRACKED_USERS: usize = 1024;
 
 /// Field name of `X-Requested-With`. Forms cannot send it; pages of other origins need a preflight.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// Users with a clear request in progress or within the last second.
+/// The users with a clear request that is in progress or less than a second old.
 #[derive(Default)]
 pub(super) struct UserClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
 
-/// The time and receipt of a user's last purge, locked while one is in progress.
+/// The time and receipt of a user's last purge, locked while a purge is in progress.
 #[derive(Default)]
 struct LastClear(tokio::sync::Mutex<Option<(Instant, PurgeReceipt)>>);
 
-/// A request to clear a user's responses, without the user.
+/// A request to clear a user's responses. Does not contain the user.
 pub(super) struct UserClearRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
@@ -48,9 +48,9 @@ pub(super) struct UserClearRequest<'a> {
 /// The result of the check against cross-site request forgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginCheck {
-    /// The request comes from the same host or an allowed origin, or not from a page.
+    /// The request was sent by a page of the same host or an allowed origin, or by no page.
     Allowed,
-    /// The request comes from another origin, or its origin is unknown.
+    /// The request was sent by a page of another origin, or its origin is unknown.
     Forbidden,
 }
 
@@ -58,7 +58,7 @@ impl UserClearRequest<'_> {
     /// Checks that the request was not forged by a page of another origin.
     ///
     /// Browsers attach cookies to forged requests, and a gateway may turn a cookie into a trusted
-    /// field. Browsers never attach `Authorization` by themselves.
+    /// field. Browsers never attach `Authorization` without a page's script.
     fn check_origin(&self) -> OriginCheck {
         let is_own = match self.headers.get(header::ORIGIN) {
             Some(origin) => self.is_same_host(origin) || self.origins.contains(origin),
@@ -80,7 +80,7 @@ impl UserClearRequest<'_> {
         self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "site_data=cache"))
     }
 
-    /// Responds to a request from `user`, or from an unidentified user, with the reason.
+    /// Responds to a request of `user`, which is an error if the user could not be identified.
     pub(super) async fn respond(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
@@ -143,8 +143,8 @@ impl UserClearRequest<'_> {
 impl UserClearThrottle {
     /// Purges all responses of an owner.
     ///
-    /// Requests that arrive while another request waits share its purge, which begins after they
-    /// have arrived.
+    /// Requests that arrive while an earlier request waits share its purge, which begins after
+    /// their arrival.
     async fn clear(
         &self,
         owner: &Arc<str>,
@@ -175,7 +175,7 @@ impl UserClearThrottle {
 }
 
 impl LastClear {
-    /// Returns true while a request uses the entry, or its [`MIN_INTERVAL`] has not elapsed.
+    /// Returns whether a request uses the entry, or its [`MIN_INTERVAL`] has not elapsed.
     fn is_running(&self, now: Instant) -> bool {
         match self.0.try_lock() {
             Ok(last) => last.as_ref().is_some_and(|(started, _)| now < *started + MIN_INTERVAL),

@@ -28,7 +28,7 @@ const ADDRESS_SUFFIXES: [&str; 12] = [
     "external-address",
 ];
 
-/// What a field reveals about the path of a request.
+/// A hint in a request field that the request passed through a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProxyHint {
     /// The field holds the address of a client, and some servers trust it.
@@ -40,10 +40,10 @@ enum ProxyHint {
 /// Returns the client address of a request, or `None` if it is uncertain.
 ///
 /// - From an untrusted peer: the peer's address. `None` if any field shows that a proxy forwarded
-///   the request, because the rights of a proxy's address do not extend to the clients behind it.
+///   the request: permissions of the proxy's address do not apply to its clients.
 /// - From a trusted peer: the last untrusted address in `X-Forwarded-For` or `Forwarded`. `None` if
 ///   both are missing, if one of them is unreadable, or if any field names another client. A proxy
-///   that names no client, or lets clients name themselves, gives no rights.
+///   that names no client, or lets clients name themselves, gives no permissions.
 pub(super) fn address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
@@ -68,7 +68,7 @@ pub(super) fn address(
 }
 
 /// Returns the client that a trusted peer names in `X-Forwarded-For` or `Forwarded`; `None` if the
-/// two differ.
+/// fields differ.
 fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let chain = |name: HeaderName, read: fn(&[u8]) -> Option<IpAddr>| {
         headers.contains_key(&name).then(|| {
@@ -83,8 +83,8 @@ fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -
     }
 }
 
-/// Returns the last hop that is not trusted, or the first hop if all are trusted. `None` if this or
-/// a later hop has no address.
+/// Returns the address of the last hop that is not trusted, or of the first hop if all are trusted.
+/// `None` if that hop or a later hop has no address.
 fn first_untrusted(
     hops: &[Option<IpAddr>],
     is_trusted: &impl Fn(IpAddr) -> bool,
@@ -99,8 +99,8 @@ fn first_untrusted(
     client
 }
 
-/// Returns what a field reveals, by its name; `None` for most fields. `_` counts as `-`, because
-/// CGI variables do not distinguish them.
+/// Returns the hint in a field's name; `None` for most fields. `_` counts as `-`, because CGI
+/// variables do not distinguish them.
 fn hint(name: &HeaderName) -> Option<ProxyHint> {
     let name = name.as_str().replace('_', "-");
     let is_address = ADDRESS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
@@ -113,7 +113,7 @@ fn hint(name: &HeaderName) -> Option<ProxyHint> {
     }
 }
 
-/// Parses an address without a port, as in `X-Forwarded-For`.
+/// Parses an address without a port, as in `X-Forwarded-For`; `None` if invalid.
 fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
@@ -121,8 +121,8 @@ fn parse_ip(text: &[u8]) -> Option<IpAddr> {
 
 /// Parses the `for` parameter of a `Forwarded` element (RFC 7239 §4), without its port.
 ///
-/// `None` if the element does not have exactly one `for`, if it is obfuscated, or if the element
-/// has an escape.
+/// `None` if the element does not have exactly one `for`, if the value is obfuscated, or if the
+/// element has an escape.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let element = std::str::from_utf8(element).ok().filter(|element| !element.contains('\\'))?;
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));

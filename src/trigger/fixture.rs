@@ -98,7 +98,7 @@ impl Fleet for FakeNode {
     }
 }
 
-/// A clock that follows tokio's and can be moved ahead of it.
+/// A clock that follows tokio's clock and can be moved ahead of it.
 pub(super) struct ManualClock {
     base: Timestamp,
     began: Instant,
@@ -118,7 +118,7 @@ impl ManualClock {
         self.base.saturating_add(self.began.elapsed() + ahead)
     }
 
-    /// Advances the clock but no timers, as happens while a machine is suspended.
+    /// Advances the clock without the timers, as if the machine had been suspended.
     pub(super) fn jump(&self, by: Duration) {
         self.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap(), Relaxed);
     }

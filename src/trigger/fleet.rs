@@ -11,30 +11,30 @@ use crate::{
 
 /// The nodes that share one purge log.
 pub(crate) trait Fleet: Send + Sync + 'static {
-    /// A lease that one node at a time holds.
+    /// A lease that only one node holds at a time.
     type Lease: Lease;
 
     /// Appends a purge, and returns once this node has applied it.
     fn purge(&self, purge: Purge) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 
-    /// Appends a purge unless any node appended one with this key in the last 24 hours.
+    /// Appends a purge unless a node appended a purge with this key in the last 24 hours.
     fn purge_deduplicated(
         &self,
         purge: Purge,
         key: &str,
     ) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 
-    /// Returns true if no node has used this key within this time.
+    /// Uses a key. Returns `true` if no node has used the key within the time `within`.
     fn dedup(
         &self,
         key: &str,
         within: Duration,
     ) -> impl Future<Output = Result<bool, LogUnavailable>> + Send;
 
-    /// Acquires the lease of this name. `None` if another node holds it or Redis is unreachable.
+    /// Acquires the lease of this name; `None` if another node holds it or Redis is unreachable.
     fn acquire_lease(&self, name: &str) -> impl Future<Output = Option<Self::Lease>> + Send;
 
-    /// Returns the last value that a node stored under this name.
+    /// Returns the last value that a node stored under this name, if any.
     fn value(
         &self,
         name: &str,

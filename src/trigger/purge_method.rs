@@ -35,20 +35,20 @@ const FASTLY_SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
 pub(crate) struct PurgeAccess {
     /// The tokens of the admin listener.
     pub tokens: Tokens,
-    /// Networks whose clients need no token.
+    /// The networks from which clients need no token.
     pub networks: Vec<IpNet>,
     /// Proxies whose `X-Forwarded-For` and `Forwarded` are trusted.
     pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PurgeAccess {
-    /// Returns true if any client may purge. Otherwise `PURGE` requests are passed to the origin.
+    /// Returns whether any client may purge. If `false`, `PURGE` requests are passed to the origin.
     pub(crate) fn is_enabled(&self) -> bool {
         !self.networks.is_empty() || self.tokens.any_grants(RequiredPermission::Purge)
     }
 
-    /// Checks if a request from this peer may purge. The error is the response to send if it may
-    /// not.
+    /// Checks whether a request from this peer may purge. If not, returns the response to send as
+    /// the error.
     pub(crate) fn authorize(
         &self,
         peer: Option<IpAddr>,
@@ -75,7 +75,7 @@ impl PurgeAccess {
     }
 }
 
-/// The problem document for a missing or invalid token. Send it through [`with_bearer_challenge`].
+/// The problem document for a missing or invalid token, for use with [`with_bearer_challenge`].
 pub(crate) fn token_required() -> Problem {
     let detail = "Send `Authorization: Bearer` with an admin token that has this permission.";
     Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)

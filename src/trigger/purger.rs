@@ -42,7 +42,7 @@ impl Purger {
         result
     }
 
-    /// Appends a purge unless any node appended one with this key in the last 24 hours.
+    /// Appends a purge unless a node appended a purge with this key in the last 24 hours.
     pub(crate) async fn purge_deduplicated(
         &self,
         purge: Purge,
@@ -60,8 +60,8 @@ impl Purger {
         result
     }
 
-    /// Appends a purge, unless it was already sent with the same `id`. Without an id, always
-    /// appends.
+    /// Appends a purge, unless the same purge was already sent with this `id`. Without an id,
+    /// always appends the purge.
     pub(crate) async fn purge_with_id(
         &self,
         purge: Purge,
@@ -76,7 +76,7 @@ impl Purger {
         }
     }
 
-    /// Purges, at most once for each `id`, and returns the response to the caller.
+    /// Runs a purge at most once for each `id`, and returns the response to the caller.
     pub(crate) async fn purge_and_respond(
         &self,
         purge: Purge,
@@ -122,7 +122,7 @@ impl Purger {
     }
 }
 
-/// Returns a digest of the sender's id and of all that the purge selects.
+/// Returns a digest of the sender's id and of the whole purge.
 ///
 /// Different purges with the same id get different keys.
 fn dedup_key(id: &str, purge: &Purge) -> String {
@@ -156,7 +156,7 @@ struct NodeCounts {
 
 /// Returns the receipt of a purge as a response.
 ///
-/// A duplicate gets the receipt of the first purge, so that senders stop repeating it.
+/// A duplicate purge gets the receipt of the first, so that senders stop repeating the purge.
 pub(crate) fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
     let (receipt, duplicate) = match once {
         DedupOutcome::Appended(receipt) => (receipt, None),

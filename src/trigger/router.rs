@@ -31,7 +31,7 @@ use crate::{
 /// The path prefix of Larder's own endpoints on the public listener.
 const ENDPOINT_PREFIX: &str = "/_larder/";
 
-/// The size up to which deliveries are parsed on the connection's own thread.
+/// The maximum size of deliveries that are parsed on the connection's own thread, in bytes.
 const INLINE_BYTES: usize = 4 << 10;
 
 /// The time limit for a large delivery to be queued and parsed.
@@ -39,7 +39,7 @@ const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handles webhooks and `PURGE`, and passes all other requests unchanged to `H`.
 ///
-/// For other requests, this costs a check of the method and of the second byte of the path.
+/// All other requests cost a check of the method and of the second byte of the path.
 pub(crate) struct EndpointRouter<H> {
     handler: Arc<H>,
     endpoints: Arc<LarderEndpoints>,
@@ -47,8 +47,8 @@ pub(crate) struct EndpointRouter<H> {
     on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
-/// Responds to requests for additional endpoints. Receives the request and the addresses of peer
-/// and client, if known. Returns `None` if the path is not one of the endpoints.
+/// A function that responds to requests for additional endpoints. Receives the request and the
+/// addresses of peer and client, if known. Returns `None` for other paths.
 pub(crate) type ExtraEndpoints = Box<
     dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
         + Send
@@ -76,18 +76,18 @@ struct LarderEndpoints {
     parsing: ParseQueue,
 }
 
-/// The dependencies of a router.
+/// The services that a router uses.
 pub(crate) struct RouterDependencies {
     pub purger: Arc<Purger>,
-    /// Additional endpoints.
+    /// Additional endpoints, which are tried first.
     pub extra: ExtraEndpoints,
-    /// Identifies the user of a request.
+    /// A function that identifies the user of a request.
     pub identify: Box<IdentifyFn>,
     /// The clock for checking signatures.
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// The queue for parsing large documents.
     pub parsing: ParseQueue,
-    /// Called for each request to Larder's own endpoints, when its response has ended.
+    /// A function that is called after each response to a request to Larder's own endpoints.
     pub on_response: Box<dyn Fn(&AccessRecord) + Send + Sync>,
 }
 
@@ -158,7 +158,7 @@ where
     }
 }
 
-/// Declines requests for Larder's own endpoints, and passes all others.
+/// Declines requests for Larder's own endpoints, and passes other requests to `responder`.
 struct PassedResponder {
     endpoints: Arc<LarderEndpoints>,
     responder: Box<dyn ImmediateResponder>,
@@ -185,7 +185,7 @@ impl LarderEndpoints {
             || (method.as_str() == PURGE && self.settings.load().purge_access.is_enabled())
     }
 
-    /// Returns the addresses of the peer and of the client.
+    /// Returns the addresses of the peer and of the client; `None` if unknown or uncertain.
     fn addresses(&self, headers: &HeaderMap, connection: &Connection) -> [Option<IpAddr>; 2] {
         let peer = connection.peer.map(|peer| peer.ip().to_canonical());
         let settings = self.settings.load();
@@ -313,9 +313,9 @@ impl LarderEndpoints {
         planned.ok().flatten().unwrap_or(Err(DeliveryError::Busy))
     }
 
-    /// Purges what a delivery selects, and builds the response.
+    /// Runs the purges of a delivery, and builds the response.
     ///
-    /// The id of a failed purge is not remembered, so that the sender can deliver it again.
+    /// If a purge fails, the delivery's id is not kept, so that the sender can repeat the delivery.
     async fn deliver(&self, name: &str, mapped: MappedPurges, id: Option<&str>) -> Response<Bytes> {
         let unfilled = u64::try_from(mapped.unfilled).unwrap_or(u64::MAX);
         let metrics = &self.purger.metrics().purging;
@@ -353,7 +353,7 @@ impl LarderEndpoints {
     }
 }
 
-/// Returns the value of `Host`. The server has rejected requests with several.
+/// Returns the value of `Host`. The server has rejected requests with several `Host` fields.
 fn host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }

@@ -17,8 +17,8 @@ const MAX_URL_BYTES: usize = 8 << 10;
 /// The length limit of a pattern, in bytes. Patterns are matched against URLs one by one.
 const MAX_PATTERN_BYTES: usize = 1 << 10;
 
-/// Characters that no request carries unencoded. Other ASCII characters are left alone, because
-/// encoding them would change the URL.
+/// Characters that never occur unencoded in requests. Other ASCII characters are not encoded,
+/// because that would change the URL.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
 /// The reasons why a selector is invalid.
@@ -26,7 +26,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add
 pub(crate) enum SelectorError {
     #[error("it is empty")]
     Empty,
-    /// The text is longer than any tag or URL of a response.
+    /// The text is longer than tags or URLs of responses may be.
     #[error("it is longer than any stored tag or URL")]
     TooLong,
     /// The text has a control character.
@@ -45,24 +45,24 @@ pub(crate) enum SelectorError {
     NoWildcard,
 }
 
-/// Returns the selectors of a URL.
+/// A function that returns the selectors of a URL.
 ///
-/// The selectors are the URL's normal forms as in keys, `host/path?query`: one for each form under
-/// which routes store its responses. On a sensitive route, the form is the substitute that the key
-/// stores.
+/// The selectors are the URL's normal forms in cache keys, `host/path?query`: one for each form
+/// that a route uses to store its responses. On a sensitive route, the form is the substitute in
+/// the key.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 
-/// Returns the owner digests of a user's stored responses, by issuer and claim.
+/// A function that returns the owner digests of a user's stored responses, by issuer and claim.
 ///
-/// An owner digest is a keyed digest of issuer and claim. Without an issuer, returns one for each
-/// configured issuer.
+/// An owner digest is a keyed digest of issuer and claim. Without an issuer, there is one digest
+/// for each configured issuer.
 pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// Resolves selectors under the current configuration.
 pub(crate) struct SelectorResolver {
-    /// Normalizes URLs.
+    /// The function that normalizes URLs.
     pub normalize: Box<UrlNormalizer>,
-    /// Maps users to owner digests.
+    /// The function that maps users to owner digests.
     pub owners: Box<OwnerLookup>,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
         return Err(SelectorError::NoWildcard);
     }
     if text.starts_with('*') {
-        // A leading wildcard may match host and path, so there is no host to normalize.
+        // A leading wildcard may match host and path, so no host is known that could be normalized.
         let text = percent_encoded(text);
         let path = text.find('/').unwrap_or(text.len());
         let (before, path) = text.split_at(path);
@@ -127,7 +127,7 @@ pub(crate) fn user(
     Ok(owners(issuer, text).iter().map(|owner| Selector::User((**owner).into())).collect())
 }
 
-/// Parses a route name, which selects all responses stored under it.
+/// Parses a route name, which selects all responses stored on this route.
 pub(crate) fn route(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Route(text.into()))
@@ -169,7 +169,7 @@ fn validate(text: &str, longest: usize) -> Result<(), SelectorError> {
     if text.contains(char::is_control) { Err(SelectorError::Control) } else { Ok(()) }
 }
 
-/// Percent-encodes spaces and non-ASCII characters, as requests carry them.
+/// Percent-encodes spaces and non-ASCII characters, as in requests.
 fn percent_encoded(text: &str) -> Cow<'_, str> {
     percent_encoding::utf8_percent_encode(text, ENCODED).into()
 }
@@ -177,9 +177,9 @@ fn percent_encoded(text: &str) -> Cow<'_, str> {
 /// A URL in parts.
 struct UrlParts<'a> {
     scheme: Scheme,
-    /// Empty for all hosts.
+    /// The host; empty for all hosts.
     host: &'a str,
-    /// Path, query and fragment.
+    /// The path, query and fragment.
     rest: &'a str,
 }
 

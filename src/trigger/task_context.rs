@@ -1,13 +1,13 @@
-//! The dependencies of schedules and polls.
+//! The services that schedules and polls use.
 
 use std::sync::Arc;
 
 use crate::{field::Timestamp, telemetry::Metrics, warm::WarmQueue};
 
-/// Returns the wall-clock time.
+/// A function that returns the wall-clock time.
 pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The dependencies of schedules and polls.
+/// The services of a node that schedules and polls use.
 pub(crate) struct TaskContext<F> {
     /// The fleet and its purge log.
     pub fleet: Arc<F>,

@@ -14,7 +14,7 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts all schedules and polls on the current runtime. If one cannot be set up, none runs.
+    /// Starts all schedules and polls on the current runtime, or none if one cannot be set up.
     pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],
@@ -53,7 +53,7 @@ mod tests {
         warm::{Budget, WarmQueue},
     };
 
-    /// Returns a node without a fleet, its log, and a clock that follows tokio's.
+    /// Returns a node without a fleet, and its log. The node's clock follows tokio's clock.
     fn single_node() -> (TaskContext<LogFleet>, Arc<PurgeLog>) {
         let (log, metrics) = (Arc::new(PurgeLog::in_memory()), Metrics::new());
         let resolver = SelectorResolver {

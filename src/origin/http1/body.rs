@@ -28,7 +28,7 @@ use crate::{
 const MAX_READ_BYTES: usize = 64 * 1024;
 /// Buffer space reserved for one read if the remaining length is unknown, in bytes.
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
-/// Minimum free buffer space before a read, in bytes. If there is less, the buffer grows.
+/// Minimum free buffer space before a read, in bytes. If less is free, the buffer grows.
 const MIN_READ_BYTES: usize = 2 * 1024;
 
 /// The content of a response, which follows its head.
@@ -49,12 +49,12 @@ pub(in crate::origin) struct Http1Body {
     persists: bool,
 }
 
-/// Where the remaining bytes are read from.
+/// The connection, or its half, from which the remaining bytes are read.
 enum ReadSource {
     /// A connection whose request has been sent completely.
     Connection(Box<Http1Connection>),
     /// The read half of a connection that is still sending the request. The connection is not
-    /// reused. `ended` tells the sender that the response has ended.
+    /// reused. `ended` stops the sender when the response has ended.
     ReadHalf {
         read: ReadHalf<Stream>,
         ended: Option<oneshot::Sender<()>>,
@@ -70,7 +70,7 @@ enum BodyFraming {
     Done,
 }
 
-/// Why a response body failed.
+/// The reason why a response body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
@@ -81,7 +81,7 @@ pub(in crate::origin) enum Http1BodyError {
 }
 
 impl Http1Body {
-    /// Returns the content that follows a head. `rest` is the part that was received with the head;
+    /// Returns the content that follows a head. `rest` holds the bytes received with the head;
     /// `unsent` is the unsent part of the request.
     pub(super) fn begin(
         connection: Box<Http1Connection>,
@@ -175,7 +175,7 @@ impl Http1Body {
         }
     }
 
-    /// Returns the next part of the body in the received bytes; `None` if more must be received.
+    /// Returns the next part of the body in the received bytes; `None` if more bytes are needed.
     fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
         match &mut self.framing {
             BodyFraming::Done => Ok(Some(DecodedPart::End)),
@@ -230,7 +230,7 @@ async fn send_rest(
     let mut sending = pin!(std::future::poll_fn(|cx| outgoing.poll(&mut wire, cx)));
     let is_over = tokio::select! {
         _ = &mut sending => return,
-        // Closed without a message if the response is dropped early.
+        // The channel closes without a message if the response is dropped early.
         end = end => end.is_ok(),
     };
     if is_over {

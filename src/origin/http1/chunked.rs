@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::response;
 use crate::server::message_length::ChunkState;
 
-/// Maximum size of the chunk extensions in one body, in bytes. They are ignored.
+/// Maximum size of all chunk extensions in a body, in bytes. Extensions are ignored.
 const EXTENSION_BYTES: usize = 16 * 1024;
 /// Maximum size of a trailer section, in bytes.
 const TRAILER_BYTES: usize = 16 * 1024;
@@ -28,7 +28,7 @@ pub(super) enum DecodedPart {
 }
 
 impl ChunkedDecoder {
-    /// Returns the next part of the body; `None` if more must be received.
+    /// Returns the next part of the body; `None` if more bytes are needed.
     pub(super) fn next(
         &mut self,
         received: &mut BytesMut,

@@ -21,11 +21,10 @@ pub(in crate::origin) struct Http1Connection {
     pub(super) received: BytesMut,
     /// An empty buffer for the next head, see [`Self::keep`].
     pub(super) buffer: Vec<u8>,
-    /// The timer for the response. It is reset only when it fires, which is cheaper.
+    /// The timer for the response, once created. It is reset only when it fires, to save resets.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
-    /// How long the origin keeps the idle connection open, minus a margin; `None` if it did not
-    /// say.
+    /// How long the origin keeps the idle connection open, minus a margin; `None` if unknown.
     pub(in crate::origin) idle_limit: Option<Duration>,
 }
 
@@ -35,7 +34,7 @@ impl Http1Connection {
         Self { stream, received, buffer, timer: None, permit, idle_limit: None }
     }
 
-    /// Keeps a buffer for the head of the next request, unless it is large.
+    /// Keeps a buffer for the head of the next request, unless the buffer is large.
     pub(super) fn keep(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() <= KEPT_BYTES {
             buffer.clear();
@@ -43,7 +42,7 @@ impl Http1Connection {
         }
     }
 
-    /// Like [`Self::is_idle`], but always makes a system call.
+    /// Returns the same as [`Self::is_idle`], but always makes a system call.
     pub(in crate::origin) fn is_open_and_empty(&self) -> bool {
         self.received.is_empty() && self.stream.is_open_and_empty()
     }
@@ -54,7 +53,7 @@ impl Http1Connection {
         self.stream.is_idle()
     }
 
-    /// Completes at the time `until`. `limit` is the duration of a new timer.
+    /// Completes at the time `until`. Creates a missing timer with the duration `limit`.
     pub(super) fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,

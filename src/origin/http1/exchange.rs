@@ -30,7 +30,7 @@ use crate::{
 /// The error for a head that exceeds the limit.
 const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
 
-/// Why an exchange brought no response.
+/// The reason why an exchange gave no response.
 #[derive(Debug)]
 pub(in crate::origin) enum ExchangeError {
     Closed(io::Error),
@@ -48,7 +48,7 @@ pub(in crate::origin) struct ExchangeResponse {
 
 /// Parameters of an exchange.
 pub(in crate::origin) struct ExchangeOptions<'a> {
-    /// The `Host` of a request without one.
+    /// The `Host` of requests that have no `Host` field.
     pub(in crate::origin) default_host: &'a HeaderValue,
     pub(in crate::origin) since: Instant,
     /// Maximum time from the request's last byte to the head of the response.
@@ -91,7 +91,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Returns whether the origin may have received some of the request.
+    /// Returns whether the origin may have received part of the request.
     pub(in crate::origin) fn delivery(&self) -> RequestDelivery {
         if self.outgoing.has_been_sent() {
             RequestDelivery::Possible
@@ -100,7 +100,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends the request and waits for the head of the final response.
+    /// Sends the request. Completes with the head of the final response.
     pub(in crate::origin) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,7 +114,7 @@ impl<'a> Exchange<'a> {
                 Err(SendError::Io(error)) if !self.outgoing.has_been_sent() => {
                     return Poll::Ready(Err(ExchangeError::Closed(error)));
                 }
-                // An origin that rejects a request early may have responded with the reason.
+                // An origin that rejects a request early may have sent a response nevertheless.
                 Err(SendError::Io(_)) | Ok(()) => {}
             }
         }
@@ -130,7 +130,7 @@ impl<'a> Exchange<'a> {
         let ReceivedHead { parts, length, persists, idle_limit, rest, .. } = head;
         self.connection.idle_limit = idle_limit;
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A tunnel may stay open for days, so it returns its connection permit.
+            // A tunnel may stay open for days, so its connection permit is released.
             let Http1Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
@@ -201,8 +201,8 @@ impl<'a> Exchange<'a> {
         None
     }
 
-    /// Completes when the origin has not responded to a whole request for too long. Time spent
-    /// waiting for the client's upload does not count.
+    /// Completes if the origin has not responded within the timeout after the whole request. Time
+    /// spent waiting for the client's upload does not count.
     fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.options.first_byte_timeout;
         loop {

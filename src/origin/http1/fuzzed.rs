@@ -15,7 +15,7 @@ pub struct ParsedHead {
     pub status: StatusCode,
     /// The head's fields, except those that only concern framing.
     pub headers: HeaderMap,
-    /// Where the response's body ends.
+    /// The way in which the end of the response's body is marked.
     pub length: ResponseLength,
     /// Whether another response may follow on the connection.
     pub persists: bool,
@@ -23,7 +23,7 @@ pub struct ParsedHead {
     pub bytes: usize,
 }
 
-/// Parses the head at the beginning of these bytes. Returns `None` if it is incomplete.
+/// Parses the head at the beginning of these bytes. Returns `None` if the head is incomplete.
 ///
 /// # Errors
 /// Returns the reason if the head is invalid.
@@ -51,7 +51,7 @@ pub struct Decoded {
     pub bytes: usize,
 }
 
-/// Decodes a body that arrives in these parts. Returns `None` if it does not end.
+/// Decodes a body that arrives in these parts. Returns `None` if the body does not end.
 ///
 /// # Errors
 /// Returns the reason if the body is invalid.

@@ -1,5 +1,5 @@
 //! Each thread caches the fields of the last response. The next response usually has the same names
-//! in the same order, and many of the same values. Those need no validation and no lookup.
+//! in the same order, and many of the same values, which need no validation and no lookup.
 
 use std::cell::RefCell;
 
@@ -9,8 +9,8 @@ use httparse::Header;
 
 use crate::field::common;
 
-/// Maximum number of cached lines, and maximum length of a cached name or value: at most 10 KiB per
-/// thread.
+/// Maximum number of cached lines. With the maximum length of names and values, a thread caches at
+/// most 10 KiB.
 const MAX_CACHED_LINES: usize = 32;
 const MAX_CACHED_BYTES: usize = 128;
 
@@ -30,7 +30,7 @@ struct CachedLine {
     /// The name as received.
     written: Box<[u8]>,
     name: HeaderName,
-    /// The last value, if the field is usually repeated.
+    /// The last value; `None` if the values of this field are rarely repeated.
     value: Option<HeaderValue>,
     /// Number of times the value was repeated in a row.
     repeats: u8,
@@ -86,7 +86,7 @@ impl HeaderBlockCache {
 }
 
 impl CachedLine {
-    /// Returns the field in a line that has the same name as the cached one.
+    /// Returns the field in a line whose name equals the cached name.
     fn next(&mut self, line: &Header<'_>, head: &Bytes) -> Result<HeaderField, &'static str> {
         let Some(last) = &mut self.value else {
             return Ok((self.name.clone(), value(line, head)?));
@@ -95,7 +95,7 @@ impl CachedLine {
             let value = value(line, head)?;
             self.repeats = 0;
             if value.len() <= MAX_CACHED_BYTES {
-                // Copied, so that it does not keep the whole head in memory.
+                // A copy, since a slice would keep the whole head in memory.
                 *last = HeaderValue::from_bytes(line.value).map_err(|_| MALFORMED)?;
             }
             return Ok((self.name.clone(), value));

@@ -9,10 +9,10 @@ pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Margin for a request that is in transit while the origin closes the connection.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Returns the `timeout` of a `Keep-Alive` field minus a margin; `None` without such a field. Node,
-/// Apache and others send it.
+/// Returns the `timeout` of a `Keep-Alive` field minus a margin; `None` without this field or
+/// parameter. Node and Apache send it.
 ///
-/// A time of two seconds or less is halved.
+/// The margin is one second, but at most half of the `timeout`.
 pub(super) fn idle_limit(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(KEEP_ALIVE)?;
     let seconds = value.as_bytes().split(|byte| *byte == b',').find_map(timeout)?;

@@ -17,8 +17,8 @@ use crate::origin::{
     request_body::{RequestBody, RequestBodyError, announced_trailers},
 };
 
-/// Up to this size, parts of a body are copied into the buffer and written together with pending
-/// bytes.
+/// Maximum size, in bytes, of body parts that are copied into the buffer of pending bytes and
+/// written together with them.
 const JOINED_BYTES: usize = 8 * 1024;
 
 /// The unsent part of a request.
@@ -30,15 +30,15 @@ pub(super) struct RequestWriter {
     start: usize,
     /// The body data to write next.
     data: Bytes,
-    /// Trailer fields that may be sent.
+    /// Trailer fields that may be sent, since the request announced them.
     announced: Vec<HeaderName>,
     is_sent: bool,
     state: SendState,
 }
 
-/// How the end of the body is marked.
+/// The way in which the end of the body is marked.
 enum RequestFraming {
-    /// By `Content-Length`. Holds the number of bytes left.
+    /// The end is marked by `Content-Length`. Holds the number of bytes left.
     Plain(u64),
     FirstChunk,
     NextChunk,
@@ -53,7 +53,7 @@ enum SendState {
     Sent,
 }
 
-/// Why a request could not be sent completely.
+/// The reason why a request could not be sent completely.
 pub(super) enum SendError {
     Body(RequestBodyError),
     Io(io::Error),
@@ -86,7 +86,7 @@ impl RequestWriter {
         self.is_sent
     }
 
-    /// Returns the buffer, if the whole request has been sent.
+    /// Returns the buffer if the whole request has been sent, else `None`.
     pub(super) fn take_buffer(&mut self) -> Option<Vec<u8>> {
         (self.state == SendState::Sent).then(|| std::mem::take(&mut self.written))
     }
@@ -112,7 +112,7 @@ impl RequestWriter {
         }
     }
 
-    /// Takes frames from the body that can be written together with pending bytes.
+    /// Reads frames of the body that can be written together with the pending bytes.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
         while self.state == SendState::Sending
             && self.data.is_empty()
@@ -150,7 +150,7 @@ impl RequestWriter {
         } else {
             self.data = data;
         }
-        // If possible without a copy, the end of the body goes out with this write.
+        // If the data was copied, the end of the body is written together with it.
         if self.data.is_empty() && self.body.is_end_stream() { self.finish(None) } else { Ok(()) }
     }
 

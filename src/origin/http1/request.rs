@@ -5,7 +5,7 @@ use http_body::Body;
 
 use crate::origin::{origin_request::OriginRequest, request_body::RequestBody};
 
-/// How the end of a request's body is marked.
+/// The way in which the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestLength {
     Absent,
@@ -25,8 +25,8 @@ impl RequestLength {
 /// Buffer size for the parts of a head other than its target and its fields, in bytes.
 const ROOM: usize = 128;
 
-/// Writes the head of a request. Its framing fields follow from `length`, not from the request's
-/// own fields.
+/// Writes the head of a request. The framing fields are derived from `length`, not from the
+/// request's own fields.
 pub(super) fn write_head(
     head: &mut Vec<u8>,
     request: &OriginRequest,

@@ -24,19 +24,19 @@ pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 1
 /// Spare capacity for fields that are added to a response on its way to the client.
 const SPARE_FIELDS: usize = 6;
 
-/// A head, and the bytes received after it.
+/// The head of a response, and the bytes received after the head.
 pub(in crate::origin) struct ReceivedHead {
     pub(super) parts: Parts,
     pub(super) length: ResponseLength,
     /// Whether the connection can be reused.
     pub(super) persists: bool,
-    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    /// How long the origin keeps the idle connection open, minus a margin; `None` if unknown.
     pub(super) idle_limit: Option<Duration>,
     pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }
 
-/// Where a body ends.
+/// The way in which the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "fuzz targets name it"))]
 pub enum ResponseLength {
@@ -90,7 +90,7 @@ struct FramingFields {
     connection: ConnectionOptions,
 }
 
-/// The options in `Connection`.
+/// The options `close` and `keep-alive` of a `Connection` field.
 #[derive(Clone, Copy, Default)]
 struct ConnectionOptions {
     close: bool,
@@ -98,7 +98,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Parses a line. Returns whether it has options other than `close` and `keep-alive`.
+    /// Parses a line. Returns whether the line has options other than `close` and `keep-alive`.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -142,7 +142,7 @@ fn head(
                 }
                 header::TRANSFER_ENCODING => framing.has_coding = true,
                 _ if name == KEEP_ALIVE => framing.has_keep_alive = true,
-                // These options concern this connection only, and are handled here.
+                // `close` and `keep-alive` concern this connection only, and are handled here.
                 header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}
             }

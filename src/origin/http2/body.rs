@@ -21,7 +21,7 @@ enum ReadState {
     Done,
 }
 
-/// Why a response body failed.
+/// The reason why a response body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http2BodyError {
     #[error(transparent)]
@@ -71,10 +71,10 @@ impl Http2Body {
         })
     }
 
-    /// Subtracts data from the remaining length, and reopens the flow-control window by its size.
+    /// Subtracts the data's size from the remaining length, and releases flow-control capacity.
     fn take(&mut self, data: &Bytes) {
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-        // Fails only if the stream is over.
+        // Fails only if the stream has ended.
         let _no_more_comes = self.stream.flow_control().release_capacity(data.len());
     }
 }

@@ -19,14 +19,14 @@ use crate::{
     server::stream::Stream,
 };
 
-/// Bytes of one response that may be buffered ahead of its reader.
+/// Maximum number of bytes of a response that are buffered before they are read.
 const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// Flow-control window of a connection. It is the maximum (RFC 9113 §6.9.1), so that unread
-/// responses do not block others on their connection.
+/// Flow-control window of a connection. The window is the maximum (RFC 9113 §6.9.1), so that an
+/// unread response does not block other responses.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// A shared connection. It closes once all handles are dropped and its streams have ended.
+/// A shared connection. It closes once all its handles are dropped and all its streams have ended.
 #[derive(Clone)]
 pub(in crate::origin) struct Http2Connection {
     sender: client::SendRequest<Bytes>,
@@ -82,7 +82,7 @@ impl Http2Connection {
         Some(ReservedStream { sender: self.sender.clone(), permit })
     }
 
-    /// Returns whether the connection has had no stream for this long.
+    /// Returns whether the connection has had no open stream for this time.
     pub(in crate::origin) fn is_idle_for(&self, time: Duration) -> bool {
         self.streams.is_idle_for(time)
     }

@@ -1,4 +1,4 @@
-//! The task that drives a connection.
+//! The task that reads and writes the frames of a connection.
 
 use std::{
     pin::Pin,
@@ -77,8 +77,8 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Completes when a ping was not answered in time. Only connections with open streams are
-    /// pinged. Also completes if an abandoned connection does not end, since the origin may have
+    /// Completes when a ping was not answered in time. Only connections with open streams send
+    /// pings. Also completes if an abandoned connection does not end, since the origin may have
     /// stopped reading.
     fn poll_dead(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };

@@ -76,7 +76,7 @@ impl Exchange {
         self.permit.retire_connection();
     }
 
-    /// Returns the response that begins with this head, and the guards that belong to it.
+    /// Returns the response that begins with this head, and the guards to keep until its end.
     pub(in crate::origin) fn into_response(
         self,
         response: Response<RecvStream>,
@@ -88,7 +88,7 @@ impl Exchange {
 }
 
 impl UploadTask {
-    /// Sends the available data at once, and the rest in a task. Returns `None` if all was sent.
+    /// Sends the available data, and spawns a task for the rest; `None` if there is no rest.
     fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());
@@ -98,7 +98,7 @@ impl UploadTask {
         Some(Self { task: tokio::spawn(sending).abort_handle() })
     }
 
-    /// Lets the upload continue for a while after the end of the response.
+    /// Lets the upload continue for at most `UPLOAD_GRACE` after the end of the response.
     pub(in crate::origin) fn finish_in_background(self) {
         if self.task.is_finished() {
             return;
@@ -116,17 +116,17 @@ impl Drop for UploadTask {
     }
 }
 
-/// A body and the stream to send it on.
+/// A request's body, and the stream to send it on.
 struct BodyWriter {
     body: RequestBody,
     stream: SendStream<Bytes>,
-    /// Trailer fields that may be sent.
+    /// Trailer fields that may be sent, since the request announced them.
     announced: Vec<HeaderName>,
     /// Counts the stream as open until its sending half is closed too.
     _permit: Arc<StreamPermit>,
 }
 
-/// Why a request body was not sent completely.
+/// The reason why a request body was not sent completely.
 enum BodySendError {
     Body(RequestBodyError),
     /// The origin reset the stream, or the connection is closed.
@@ -135,7 +135,7 @@ enum BodySendError {
 
 impl BodyWriter {
     /// Sends the whole body. Resets the stream if reading the body fails, so that the origin does
-    /// not mistake a part for the whole.
+    /// not take a part for the whole body.
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         if let Err(BodySendError::Body(error)) = sent {
@@ -149,7 +149,7 @@ impl BodyWriter {
             if self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(BodySendError::Origin));
             }
-            // Reserves at least one byte, so that the body is read only if some of it can be sent.
+            // Reserves at least one byte, so that the body is read only if data can be sent.
             self.stream.reserve_capacity(1);
             if self.stream.capacity() == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {
@@ -180,7 +180,7 @@ impl BodyWriter {
     }
 }
 
-/// Returns the announced trailer fields.
+/// Returns the trailer fields that were announced; the others are not sent.
 fn announced_only(trailers: &HeaderMap, announced: &[HeaderName]) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(trailers.len());
     for (name, value) in trailers {

@@ -5,7 +5,7 @@ use http_body::Body as _;
 
 use crate::origin::{origin_request::OriginRequest, request_body::RequestBody};
 
-/// Fields that are not sent: they belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become
+/// Fields that are not sent, since they concern an HTTP/1.1 connection (RFC 9113 §8.2.2) or become
 /// pseudo-header fields.
 const OMITTED: [HeaderName; 8] = [
     header::HOST,
@@ -18,7 +18,7 @@ const OMITTED: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Returns the head as sent, with `:authority` instead of `Host`, and the actual length of the
+/// Returns the head to send, with `:authority` instead of `Host`, and the actual length of the
 /// body.
 pub(in crate::origin) fn head(
     request: &OriginRequest,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::origin::waiters::Waiters;
 
-/// The number and limit of a connection's streams.
+/// The number of a connection's open streams, and its limit.
 pub(super) struct Streams {
     open: AtomicUsize,
     /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
@@ -21,11 +21,11 @@ pub(super) struct Streams {
     idle_since: Mutex<Instant>,
     /// Whether the origin has refused a stream. New streams are opened on another connection.
     is_retired: AtomicBool,
-    /// Requests to which free streams are offered.
+    /// The queued requests, to which free streams are offered.
     waiters: Arc<Waiters>,
 }
 
-/// Permission for one stream.
+/// A permit for one stream; released when dropped.
 pub(in crate::origin) struct StreamPermit {
     streams: Arc<Streams>,
 }
@@ -60,7 +60,7 @@ impl Streams {
         self.open.load(Relaxed) > 0
     }
 
-    /// Returns whether no stream has been open for this long.
+    /// Returns whether no stream has been open for this time.
     pub(super) fn is_idle_for(&self, time: Duration) -> bool {
         !self.is_busy() && self.idle_since.lock().elapsed() >= time
     }
@@ -71,7 +71,7 @@ impl Streams {
 }
 
 impl StreamPermit {
-    /// Retires the connection: no further streams are opened, and open ones continue.
+    /// Retires the connection: no further streams are opened, and open streams continue.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
     }

@@ -37,12 +37,12 @@ impl RequestBody {
         Self::Client(Box::new(ClientBody::new(LimitedBody::new(body, limits))))
     }
 
-    /// Wraps the client's body after its first bytes have been read. Those bytes are sent first.
+    /// Wraps the rest of the client's body after the bytes in `read`, which are sent first.
     pub(crate) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
         Self::Client(Box::new(ClientBody::resumed(read, rest)))
     }
 
-    /// Shows each part of a client's body to `observer` once, as it is read.
+    /// Calls `observer` once for each part of a client's body, as the part is read.
     pub(crate) fn observed(self, observer: UploadObserver) -> Self {
         if let Self::Client(client) = &self {
             client.observe(observer);
@@ -58,8 +58,8 @@ impl RequestBody {
         }
     }
 
-    /// Records that some of the request was written over HTTP/1.1. The origin may process the
-    /// request from then on.
+    /// Records that part of the request was written over HTTP/1.1. From now on, the origin may
+    /// process the request.
     pub(in crate::origin) fn note_sent(&self) {
         if let Self::Client(client) = self {
             client.upload().note_sent();
@@ -67,8 +67,8 @@ impl RequestBody {
         }
     }
 
-    /// Returns the same body from its beginning, which replaces all earlier handles. `None` if the
-    /// beginning is no longer buffered.
+    /// Returns a new handle that starts at the first byte and replaces all earlier handles. `None`
+    /// if the beginning is no longer buffered.
     pub(in crate::origin) fn replay(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),

@@ -1,4 +1,4 @@
-//! A client's body on its way to the origin. The body can be replayed while its beginning is
+//! A client's body that is sent to the origin. The body can be replayed while its beginning is
 //! buffered.
 
 use std::{
@@ -32,7 +32,7 @@ pub struct ClientBody {
     continue_timeout: Option<Pin<Box<Sleep>>>,
 }
 
-/// Sees each part of a body as it is read.
+/// A function that is called with each part of a body as the part is read.
 pub(crate) type UploadObserver = Box<dyn FnMut(&[u8]) + Send>;
 
 struct SharedBody {
@@ -55,7 +55,7 @@ enum BufferedFrame {
     Trailers(HeaderMap),
 }
 
-/// Why a request body ended early.
+/// The reason why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
     #[error(transparent)]
@@ -75,8 +75,8 @@ impl ClientBody {
         Self::of(SharedBody::new(body))
     }
 
-    /// Creates a body that begins with bytes that have been read already. Since these are in memory
-    /// anyway, they can be replayed until more are read.
+    /// Creates a body that begins with bytes that have been read already. The body can be replayed
+    /// until more bytes are read.
     pub(super) fn resumed(read: Bytes, rest: LimitedBody<Incoming>) -> Self {
         let mut shared = SharedBody::new(rest);
         shared.buffered_bytes = read.len();
@@ -89,7 +89,7 @@ impl ClientBody {
         Self { shared, attempt: 0, upload, continue_timeout: None }
     }
 
-    /// Shows what has been read to `observer`, and each further part as it is read.
+    /// Calls `observer` with the buffered data, and with each further part as it is read.
     pub(super) fn observe(&self, mut observer: UploadObserver) {
         let mut shared = self.shared.lock();
         for part in &shared.buffer {
@@ -104,7 +104,7 @@ impl ClientBody {
         &self.upload
     }
 
-    /// Returns a handle that starts at the first byte and replaces all others. `None` if the
+    /// Returns a handle that starts at the first byte and replaces all other handles. `None` if the
     /// beginning is no longer buffered.
     pub(super) fn replay(&self) -> Option<Self> {
         let mut shared = self.shared.lock();
@@ -267,8 +267,8 @@ impl From<BufferedFrame> for Frame<Bytes> {
     }
 }
 
-/// Removes trailer fields that only a head or a proxy may set, about the request, its connection or
-/// its identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
+/// Removes trailer fields that only a head or a proxy may set: fields about the request, its
+/// connection or its identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
 fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

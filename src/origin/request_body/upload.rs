@@ -16,11 +16,11 @@ use crate::{
     server::ClientBodyError,
 };
 
-/// When the upload of a client's body starts.
+/// The time at which the upload of a client's body starts.
 #[derive(Clone, Copy)]
 pub(in crate::origin) enum BodyStart {
     Immediate,
-    /// The upload starts after the origin's 100, at the latest after this time (RFC 9110 §10.1.1).
+    /// The upload starts on the origin's 100, or after this time without it (RFC 9110 §10.1.1).
     AfterContinue(Duration),
 }
 
@@ -31,7 +31,7 @@ const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
-/// The error if the origin's response ended before it requested the body.
+/// The error if the origin's response ended without a request for the body.
 pub(super) struct BodyNotRequested;
 
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl UploadProgress {
         self.state.load(Relaxed) == FINISHED
     }
 
-    /// Returns whether an origin may have received some of the request.
+    /// Returns whether an origin may have received part of the request.
     pub fn delivery(&self) -> RequestDelivery {
         if self.is_sent.load(Relaxed) { RequestDelivery::Possible } else { RequestDelivery::Unsent }
     }
@@ -74,7 +74,7 @@ impl UploadProgress {
     }
 
     /// Completes when the body may be sent. Fails if the origin does not want the body; pending
-    /// while it is held back.
+    /// while the body is held back.
     pub(super) fn poll_gate(&self, cx: &mut Context<'_>) -> Poll<Result<(), BodyNotRequested>> {
         if self.gate.load(Relaxed) == HELD {
             self.waker.register(cx.waker());
@@ -126,7 +126,7 @@ impl UploadProgress {
         }
     }
 
-    /// Returns a number that changes with each frame that is sent.
+    /// Returns a number that changes with each frame that is read or sent.
     pub(in crate::origin) fn progress(&self) -> u32 {
         self.progress.load(Relaxed)
     }
@@ -136,7 +136,7 @@ impl UploadProgress {
         self.state.load(Relaxed) == WAITING_FOR_CLIENT
     }
 
-    /// Returns why reading from the client failed; `None` if it did not.
+    /// Returns the reason why reading from the client failed; `None` if it has not failed.
     pub(in crate::origin) fn failure(&self) -> Option<UploadFailure> {
         self.failure.get().copied()
     }

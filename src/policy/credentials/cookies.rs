@@ -15,8 +15,8 @@ use crate::field::{
     name::{folded, is_same},
 };
 
-/// Maximum number of cookies per request, without harmless ones, that are checked for repeated
-/// names. A request with more is ambiguous. Browsers send fewer than 200 in total.
+/// Maximum number of a request's cookies, not counting harmless ones, that are checked for repeated
+/// names. A request with more cookies is ambiguous. Browsers send fewer than 200 in total.
 const MAX_COOKIES: usize = 128;
 
 /// Cookies in the form `name=value`.
@@ -27,13 +27,13 @@ pub(crate) type CookiePairs<'a> = SmallVec<[&'a [u8]; 4]>;
 pub enum CookieKind {
     /// Identifies a user or a session.
     Session,
-    /// Carries the token from which the identity is taken.
+    /// Carries the token that proves the client's identity.
     Token,
     /// Selects content, such as a language or a currency.
     Selecting,
     /// Has no influence on responses: analytics, consent.
     Harmless,
-    /// Not in any list.
+    /// A cookie that is in no list, and has a name that reveals nothing.
     Unknown,
 }
 
@@ -47,7 +47,7 @@ impl CookieFindings {
     const SELECTING: Self = Self(1 << 2);
     const VARIED: Self = Self(1 << 3);
     const LOOSE: Self = Self(1 << 4);
-    /// Servers may parse the cookies differently, on any route.
+    /// Servers may parse the cookies differently, whatever the route varies by.
     pub const AMBIGUOUS: Self = Self(1 << 5);
     const TOKEN: Self = Self(1 << 6);
 
@@ -60,13 +60,13 @@ impl CookieFindings {
     }
 
     /// Returns whether a difference between cookie parsers could change the response. `has_ttl`
-    /// tells whether the route has a `ttl`, in which case selecting cookies matter too.
+    /// states whether the route has a `ttl`: selecting cookies then matter too.
     pub fn are_ambiguous(self, has_ttl: bool) -> bool {
         let is_relevant = self.has(Self::VARIED) || (has_ttl && self.has(Self::SELECTING));
         self.has(Self::AMBIGUOUS) || (is_relevant && self.has(Self::LOOSE))
     }
 
-    /// Returns whether there are selecting cookies that the route does not vary by.
+    /// Returns whether the request has selecting cookies that the route does not vary by.
     pub fn has_selecting(self) -> bool {
         self.has(Self::SELECTING)
     }
@@ -113,8 +113,8 @@ impl CredentialRules {
         findings
     }
 
-    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. They are part of
-    /// the key if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
+    /// Returns the selecting cookies of a request, unchanged and sorted by bytes. The key contains
+    /// them if a `ttl` makes the response fresh. Excludes cookies that the route varies by.
     pub fn selecting_cookies<'a>(
         &self,
         request: &'a HeaderMap,
@@ -138,8 +138,8 @@ impl CredentialRules {
         pairs
     }
 
-    /// Returns the purpose of a cookie, or `None` if the route varies by it. A cookie that the
-    /// operator lists as a session stays one.
+    /// Returns the purpose of a cookie, or `None` if the route varies by it. A cookie in the
+    /// operator's list of sessions is always a session.
     pub fn kind_on_route(&self, name: &[u8], vary_cookies: &[Box<str>]) -> Option<CookieKind> {
         let is_varied = vary_cookies.iter().any(|known| is_same(known.as_bytes(), name));
         let is_session = || self.session_cookies.has(without_prefix(name));
@@ -149,7 +149,7 @@ impl CredentialRules {
     /// Returns the purpose of a cookie by its name.
     ///
     /// The operator's lists come first, then the built-in lists, then a guess by parts of the name.
-    /// Within each, sessions come before selecting cookies, and these before harmless ones.
+    /// Within each, sessions take precedence over selecting cookies, and both over harmless ones.
     pub fn cookie_kind(&self, name: &[u8]) -> CookieKind {
         if self.token_cookie.as_ref().is_some_and(|token| is_same(token.as_bytes(), name)) {
             return CookieKind::Token;

@@ -1,7 +1,7 @@
 //! Built-in lists of names: cookies and query parameters.
 //!
 //! Names are compared in a normalised form: without case, with `_`, `-` and `.` equal. `*` matches
-//! any characters. Each list is sorted by this form.
+//! any characters. Each list is sorted by the normalised form.
 
 use crate::field::name::{PatternSet, WordSet};
 
@@ -94,7 +94,7 @@ pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "yandexuid",
 ]);
 
-/// Name parts that make an unlisted cookie a session cookie. They protect users if the origin
+/// Name parts that make an unlisted cookie a session cookie. The parts protect users if the origin
 /// forgot `private`. A false match costs hits, not privacy.
 #[rustfmt::skip]
 pub const SESSION_PARTS: [&str; 18] = [

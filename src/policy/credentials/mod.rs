@@ -28,8 +28,8 @@ impl Credentials {
     pub const NONE: Self = Self(0);
     /// `Authorization` (RFC 9111 §3.5).
     pub const AUTHORIZATION: Self = Self(1);
-    /// Another field named like a key, a token, a user or a session, or a query parameter with such
-    /// a name that is not part of the key.
+    /// A field or a query parameter outside the key, other than `Authorization`, that is named like
+    /// a key, a token, a user or a session.
     pub const FIELD: Self = Self(1 << 1);
     /// A session cookie, recognised by a list or by parts of its name.
     pub const SESSION_COOKIE: Self = Self(1 << 2);
@@ -67,7 +67,7 @@ impl Credentials {
     }
 
     /// Returns whether the request is personal: credentials outside its key identify the client. A
-    /// personal request neither leads nor joins a shared fetch, and is not repeated for others.
+    /// personal request has a fetch of its own, which is not repeated for other requests.
     pub const fn are_personal(self) -> bool {
         self.has(Self::PERSONAL)
     }

@@ -56,7 +56,7 @@ impl CredentialRules {
         })
     }
 
-    /// Returns the kind of credential that a parameter of this name, as sent, carries. Names are
+    /// Returns the kind of credential in a parameter with this name as sent, else `None`. Names are
     /// compared exactly, apart from case and word separators: `pageToken` is not `token`.
     pub fn parameter_kind(&self, name: &str) -> Option<ParameterKind> {
         let name = decode(name);
@@ -71,10 +71,10 @@ impl CredentialRules {
     }
 }
 
-/// Maximum length of a compared name. Longer than all listed names, so a cut name matches none.
+/// Length to which names are cut before they are compared. All listed names are shorter.
 const MAX_NAME_LENGTH: usize = 32;
 
-/// Looks up a name without separators in the built-in lists.
+/// Looks up a name, written without separators, in the built-in lists; `None` if not listed.
 fn classify(name: &[u8]) -> Option<ParameterKind> {
     if SIGNATURE_PARAMETERS.has(name) {
         Some(ParameterKind::Signature)

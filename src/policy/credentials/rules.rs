@@ -1,4 +1,4 @@
-//! The operator's lists of credentials, which extend and narrow the built-in ones.
+//! The operator's lists of credentials, which extend and narrow the built-in lists.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -24,7 +24,7 @@ pub struct CredentialRules {
     pub harmless_cookies: NameList,
     /// Cookies that select content.
     pub selecting_cookies: NameList,
-    /// The cookie that carries the identity's token.
+    /// The cookie that carries the token of a client's identity, if the operator names one.
     pub token_cookie: Option<Box<str>>,
 }
 
@@ -39,7 +39,7 @@ pub struct InvalidNamePattern;
 
 impl NameList {
     /// Checks a name pattern. Accepts visible characters that are allowed in names. Rejects a
-    /// pattern of stars alone, since it would disable a protection as a whole.
+    /// pattern of stars alone, since it would match every name.
     pub fn check(pattern: &str) -> Result<(), InvalidNamePattern> {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\&?".contains(&byte);
         let says_something = pattern.bytes().any(|byte| byte.is_ascii_alphanumeric());
@@ -72,7 +72,7 @@ impl CredentialRules {
     /// `is_known` accepts.
     ///
     /// A tenant field is no credential if it is in `vary_headers`, the fields that the route varies
-    /// by. Most requests cost nothing: `presence` shows that no field can match.
+    /// by. Most requests need no search, since `presence` shows that no field can match.
     pub fn credentials_in_fields(
         &self,
         request: &HeaderMap,
@@ -94,7 +94,7 @@ impl CredentialRules {
     }
 
     /// Returns whether a field other than `Authorization` and `Cookie` is a credential. A tenant
-    /// field in `vary_headers` is not.
+    /// field in `vary_headers` is not a credential.
     pub fn is_credential(&self, name: &HeaderName, vary_headers: &[HeaderName]) -> bool {
         match self.field_kind(name.as_str()) {
             Some(IdentityFieldKind::Credential) => true,
@@ -103,8 +103,8 @@ impl CredentialRules {
         }
     }
 
-    /// Returns the kind of an identity field; `None` for `Authorization`, `Cookie` and any other
-    /// field. The operator's lists come first. A name in both lists counts as a credential.
+    /// Returns the kind of an identity field; `None` for `Authorization`, `Cookie` and all harmless
+    /// fields. The operator's lists come first; a name in both of them is a credential.
     pub fn field_kind(&self, name: &str) -> Option<IdentityFieldKind> {
         if matches!(name, "authorization" | "cookie") {
             return None;

@@ -7,9 +7,9 @@
 /// A well-formed directive: `token`, `token=token` or `token="quoted-string"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Directive<'a> {
-    /// Name, in any case.
+    /// Name as sent, in upper or lower case.
     pub(crate) name: &'a [u8],
-    /// Argument after `=`.
+    /// Argument after `=`, if there is one.
     pub(crate) argument: Option<Argument<'a>>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Argument<'a> {
 }
 
 impl<'a> Argument<'a> {
-    /// Returns the bytes of either form.
+    /// Returns the bytes of the token or of the quoted string's content.
     pub(crate) const fn text(self) -> &'a [u8] {
         match self {
             Self::Token(text) | Self::Quoted(text) => text,
@@ -94,7 +94,7 @@ pub(crate) enum RestrictiveDirective {
 }
 
 impl RestrictiveDirective {
-    /// Parses a word: in any case, with `-`, `_` or nothing between its parts.
+    /// Parses a word in any case, with `-`, `_` or nothing between its parts; else `None`.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
             let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));
@@ -111,8 +111,7 @@ impl RestrictiveDirective {
     }
 }
 
-/// Returns the restrictions in a text. Words are separated by anything but letters, digits, `-` and
-/// `_`.
+/// Returns the restrictions in a text. A word consists of letters, digits, `-` and `_`.
 pub(crate) fn restrictions(text: &[u8]) -> impl Iterator<Item = RestrictiveDirective> {
     words(text).filter_map(RestrictiveDirective::of)
 }

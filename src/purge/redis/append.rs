@@ -20,7 +20,7 @@ use crate::{
     redis::RedisClient,
 };
 
-/// How long an idempotency key is remembered: a day.
+/// How long an idempotency key is remembered: a day, in milliseconds.
 const DEDUP_WINDOW_MS: u64 = 86_400_000;
 
 /// Appends a purge, and waits until this node has applied its record.
@@ -37,7 +37,7 @@ pub(super) async fn append(
             LogUnavailable
         })?;
         let (AppendedRecord { fence, .. }, _) = entered;
-        // If the log has been replaced, the purge was lost with the old one.
+        // If the log has been replaced, the purge was lost with the old log.
         let has_gone_on = |log| log != fence.log && log != before;
         let mut sync_state = shared.sync_state.subscribe();
         let decided = sync_state.wait_for(|sync_state| {
@@ -51,9 +51,9 @@ pub(super) async fn append(
     timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
 }
 
-/// Waits until no node serves the purged responses, or until the deadline.
+/// Waits until no node can serve the purged responses, or until the deadline.
 ///
-/// The wait needs no further call to Redis: a node relies on a renewed lease only after it has
+/// The wait needs no further call to Redis, since a node uses a renewed lease only after it has
 /// applied the record.
 pub(super) async fn await_acknowledgement(
     shared: &LogState,
@@ -86,8 +86,8 @@ pub(super) async fn await_acknowledgement(
     }
 }
 
-/// Appends a purge, unless its idempotency key `once` was used before. Returns the position of the
-/// new or the earlier record.
+/// Appends a purge, unless its idempotency key `once` was used before. Returns the new or the
+/// earlier record.
 pub(super) async fn append_record(
     shared: &LogState,
     appender: &RedisClient,
@@ -105,7 +105,7 @@ pub(super) async fn append_record(
     Ok((record, entered.occurrence))
 }
 
-/// Starts a new log, unless a log exists that may continue and is not `doubted`.
+/// Starts a new log, unless a log exists that may continue and is not the `doubted` log.
 pub(super) async fn start_new_log(
     shared: &LogState,
     appender: &RedisClient,

@@ -1,8 +1,8 @@
 //! Detects nodes that did not move to the log that continues the previous one.
 //!
-//! Redis may restart without its last records. A node that has applied such a record finds it
-//! missing, and appends a loss record before it goes on. Once every node of the old log has moved
-//! to the new one, no acknowledged purge is lost. If a node does not move, the records that it had
+//! Redis may restart without its last records. A node that has applied a lost record finds it
+//! missing, and appends a loss record before it continues. Once every node of the old log has moved
+//! to the new log, no acknowledged purge is lost. If a node does not move, the records that it had
 //! applied are unknown.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use super::membership::{MemberRow, MemberStatus, MembershipSnapshot};
 use crate::{fence::LogId, purge::NodeId};
 
-/// Time that a node has to move to the continuing log.
+/// Maximum time for a node to move to the continuing log.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tracks which nodes of the previous log have moved to the current one.
@@ -22,7 +22,7 @@ pub(super) struct ContinuityTracker {
     log: LogId,
     /// Nodes with a lease in the last snapshot.
     present: BTreeSet<NodeId>,
-    /// Nodes of the previous log that have not appeared in the current one yet.
+    /// Nodes of the previous log that have not appeared in the current log yet.
     missing: BTreeSet<NodeId>,
     until: Option<Instant>,
 }
@@ -73,7 +73,7 @@ mod tests {
 
     const OWN: NodeId = NodeId(0);
 
-    /// A node with a lease that follows this log.
+    /// Returns a node with a lease that follows this log.
     fn row(node: u64, log: u64) -> MemberRow {
         let position = Fence { log: LogId(log), seq: 1 };
         let (ttl, status) = (Duration::ZERO, MemberStatus::Active);
@@ -84,7 +84,7 @@ mod tests {
         MembershipSnapshot { nodes: nodes.to_vec(), ..MembershipSnapshot::default() }
     }
 
-    /// Nodes 0, 1 and 2 in log 1, at the time when log 2 begins.
+    /// Returns a tracker with nodes 0, 1 and 2 in log 1, and the time at which log 2 begins.
     fn moved() -> (ContinuityTracker, Instant) {
         let (mut continuity, now) = (ContinuityTracker::default(), Instant::now());
         let before = snapshot(&[row(0, 1), row(1, 1), row(2, 1)]);

@@ -14,7 +14,7 @@ use crate::{
 pub(super) enum StreamCursor {
     /// The node has neither applied a record nor stored a response yet.
     New,
-    /// Everything up to this position is applied.
+    /// The node has applied everything up to this position.
     At(StreamPosition),
     /// An unreadable entry was found, so records may have been missed.
     Lost,
@@ -27,11 +27,11 @@ pub(super) struct StreamView {
     pub(super) run: Box<str>,
     pub(super) first: ViewedEntry,
     pub(super) last: ViewedEntry,
-    /// The entry at the node's own position.
+    /// The entry at the position of this node.
     pub(super) own: ViewedEntry,
 }
 
-/// An entry at one place of the stream.
+/// An entry at one position of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ViewedEntry {
     Missing,
@@ -40,18 +40,18 @@ pub(super) enum ViewedEntry {
     Known(StreamPosition),
 }
 
-/// How a node proceeds after a view of the stream.
+/// The decision of a node after a view of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SyncDecision {
-    /// Continue from the current position, at least to this sequence number.
+    /// Continue from the current position. The node is synced once it reaches this sequence number.
     Continue(u64),
-    /// Follow the log from `position`, at least to `until`. Older fences are invalid.
+    /// Follow the log from `position`. The node is synced at `until`. Older fences are invalid.
     Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
-    /// Start a new log, because the current log (the given one, if any) must not continue.
+    /// Start a new log, because the current log (this one, if any) must not continue.
     StartNewLog(Option<LogId>),
 }
 
-/// How a node handles the next entry.
+/// The way in which a node handles the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryAction {
     Skip,
@@ -74,7 +74,7 @@ impl StreamCursor {
         }
     }
 
-    /// Returns the id of the last entry applied.
+    /// Returns the stream id of the last entry applied.
     pub(super) fn id(&self) -> String {
         match self {
             Self::At(position) => format!("{}-0", position.fence.seq),

@@ -18,7 +18,7 @@ const VALUE_TTL: Duration = Duration::from_hours(24 * 90);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SetCondition {
     Always,
-    /// Only if the key does not exist.
+    /// Set the value only if the key does not exist.
     IfAbsent,
 }
 

@@ -1,37 +1,37 @@
-//! Names of the log's keys. They share one hash slot, because scripts use several at once.
+//! Names of the log's keys. The keys share one hash slot, because scripts use several of them.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::purge::NodeId;
 
-/// The names of all keys with one prefix.
+/// The names of all keys of a log.
 #[derive(Debug)]
 pub(super) struct LogKeys {
     pub(super) log: String,
     pub(super) nodes: String,
-    /// Prefix of all other keys.
+    /// Prefix of all keys other than the stream's.
     base: String,
 }
 
 impl LogKeys {
     pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:log");
-        // The hash tag, in braces, selects the slot. Without a hash tag, the whole key selects it.
+        // The hash tag, in braces, selects the slot. Without a hash tag, the whole key does.
         let base = if has_hash_tag(&log) { log.clone() } else { format!("{{{log}}}") };
         Self { nodes: format!("{base}:nodes"), log, base }
     }
 
-    /// Returns the keys used by every script.
+    /// Returns the keys that every script uses: the stream, and the hash of the nodes.
     pub(super) fn stream_and_nodes(&self) -> Vec<String> {
         vec![self.log.clone(), self.nodes.clone()]
     }
 
-    /// Returns the channel on which a node receives the position reports of others.
+    /// Returns the channel on which a node receives the position reports of other nodes.
     pub(super) fn channel(&self, node: NodeId) -> String {
         format!("{}:node:{node}", self.base)
     }
 
-    /// Returns the key for a name of any length: it contains a digest of the name.
+    /// Returns the key for a name of any length. The key contains a digest of the name.
     pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
         let digest = digest(&SHA256, name.as_bytes());
         let digest = const_hex::encode(digest.as_ref().get(..16).unwrap_or_default());

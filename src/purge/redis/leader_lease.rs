@@ -20,7 +20,7 @@ use crate::purge::{
     identifier::{random_id, to_hex},
 };
 
-/// Time until the lease of an unreachable node ends.
+/// Duration of a lease, after which the lease of an unreachable node ends.
 const LEASE: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::purge) struct RedisLeaderLease {
     until: watch::Receiver<Option<Instant>>,
-    /// Ends the renewal when dropped.
+    /// When dropped, ends the renewal in the background.
     _end: oneshot::Sender<()>,
 }
 
@@ -86,7 +86,7 @@ impl LeaseRenewer {
         }
     }
 
-    /// Extends the lease, or releases it if `by` is zero. Returns whether this node still held it.
+    /// Extends the lease, or releases it if `by` is zero. Returns whether this node held the lease.
     async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
         let appender = self.shared.appender()?;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];

@@ -1,8 +1,8 @@
 //! Tracks the leases and positions of the other nodes, and decides when a purge is acknowledged.
 //!
-//! Redis reports the *remaining* time of a lease. The time counts from the arrival of the reply, so
-//! that this node never considers a lease ended before its holder does. Clocks of different nodes
-//! are never compared.
+//! Redis reports the *remaining* time of a lease. This node counts the time from the arrival of the
+//! reply, so that it never considers a lease ended before the holder does. Clocks of different
+//! nodes are never compared.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +28,14 @@ pub(super) struct Membership {
 struct Peer {
     /// Latest possible end of the node's lease.
     until: Instant,
-    /// How long the node serves a fetched response without a lease.
+    /// The time for which the node serves a fetched response without a lease.
     ttl: Duration,
     status: MemberStatus,
-    /// The last record that the node is known to have applied.
+    /// The position of the last record that the node is known to have applied.
     position: Fence,
 }
 
-/// Whether a node is still part of the fleet.
+/// Whether a node is active or has left the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberStatus {
     Active,
@@ -66,24 +66,24 @@ pub(super) struct MemberRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AppendedRecord {
     pub(super) fence: Fence,
-    /// A time at which the record was certainly in the log.
+    /// A time at which the record was already in the log.
     pub(super) at: Instant,
-    /// Until when unknown nodes may use the purged responses; `None` if the log is old enough to
-    /// know all nodes.
+    /// The time until which unknown nodes may use the purged responses; `None` if the log is so old
+    /// that all nodes are known.
     pub(super) unknown_nodes_until: Option<Instant>,
 }
 
-/// Which nodes have applied a record, and when to check again.
+/// The receipt of a record so far, and the time of the next check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AckStatus {
     pub(super) receipt: PurgeReceipt,
     pub(super) recheck_at: Option<Instant>,
-    /// Whether a node with a lease has not applied the record yet. It usually does so within
-    /// moments.
+    /// Whether a node with a lease has not applied the record yet. A node with a lease usually
+    /// applies a record within moments.
     pub(super) awaits_live: bool,
 }
 
-/// A node to add to Redis, which may have lost it.
+/// A node to add to Redis again, which may have lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RestoredMember {
     pub(super) node: NodeId,
@@ -93,8 +93,8 @@ pub(super) struct RestoredMember {
 }
 
 impl AppendedRecord {
-    /// Creates a record that Redis confirmed at `answered`. `ttl` is how long nodes serve responses
-    /// without a lease.
+    /// Creates a record whose append Redis confirmed at `answered`. `ttl` is the time for which
+    /// nodes serve responses without a lease.
     pub(super) fn new(
         fence: Fence,
         answered: Instant,
@@ -112,7 +112,7 @@ impl Peer {
         self.status == MemberStatus::Active && now < self.until + NODE_EXPIRY
     }
 
-    /// Returns until when the node may serve the purged responses, or `None` if it may not.
+    /// Returns the time until which the node may serve the purged responses, else `None`.
     fn may_serve_until(&self, appended: &AppendedRecord, now: Instant) -> Option<Instant> {
         if self.has_applied(appended.fence) {
             return None;
@@ -128,8 +128,8 @@ impl Peer {
 }
 
 impl Membership {
-    /// Updates the nodes from a snapshot received at `answered`. Nodes missing from the snapshot
-    /// stay.
+    /// Updates the nodes from a snapshot received at `answered`. Keeps nodes that are missing from
+    /// the snapshot.
     pub(super) fn update(&mut self, snapshot: &MembershipSnapshot, answered: Instant, own: NodeId) {
         for row in snapshot.nodes.iter().filter(|row| row.node != own) {
             let until = offset(answered, row.left) + SLACK;
@@ -151,7 +151,7 @@ impl Membership {
         self.peers.get_mut(&node).is_some_and(|peer| peer.advance_to(position))
     }
 
-    /// Returns which nodes have applied a record. This node must have applied it.
+    /// Returns which nodes have applied a record. This node must have applied the record.
     pub(super) fn ack_status(&self, appended: &AppendedRecord, now: Instant) -> AckStatus {
         let known = || self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         let applied = known().filter(|(_, peer)| peer.has_applied(appended.fence)).count();
@@ -176,7 +176,7 @@ impl Membership {
         AckStatus { receipt, recheck_at, awaits_live }
     }
 
-    /// Returns the nodes to add to a Redis that may have lost them.
+    /// Returns the nodes to add to Redis again, which may have lost them.
     pub(super) fn to_restore(&self, now: Instant) -> Vec<RestoredMember> {
         let known = self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         known
@@ -189,7 +189,7 @@ impl Membership {
             .collect()
     }
 
-    /// Returns the number of nodes with a lease, and of those that vanished without signing off.
+    /// Returns the number of nodes with a lease, and the number that vanished without signing off.
     pub(super) fn count(&self, now: Instant) -> (usize, usize) {
         let known = || self.peers.values().filter(|peer| peer.is_known(now));
         let live = known().filter(|peer| now < peer.until).count();
@@ -198,8 +198,8 @@ impl Membership {
 }
 
 impl Peer {
-    /// Moves to a later position, and returns whether it was later. The order of two logs is
-    /// unknown, so another log counts as later.
+    /// Moves to a position if it is later, and returns whether it was. The order of two logs is
+    /// unknown, so a position in another log counts as later.
     fn advance_to(&mut self, position: Fence) -> bool {
         let is_further = position.log != self.position.log || position.seq > self.position.seq;
         let is_news = is_further && position.log != LogId::default();
@@ -218,7 +218,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the instant this many milliseconds later, or earlier if negative.
+/// Returns the instant that is `by` milliseconds later; earlier if `by` is negative.
 fn offset(instant: Instant, by: i64) -> Instant {
     let distance = Duration::from_millis(by.unsigned_abs());
     let offset = if by < 0 { instant.checked_sub(distance) } else { instant.checked_add(distance) };

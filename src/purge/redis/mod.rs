@@ -1,10 +1,10 @@
 //! The purge log of a fleet: a Redis Stream that every node appends to and follows.
 //!
-//! Entries have the ids `seq-0`, with `seq` increasing by one. Each entry carries the id of its
-//! log, the run id of the server, and a nonce. From these a node decides, once a second and on each
-//! new connection, whether the stream continues the records that it has applied. If that is
-//! uncertain, it raises the low watermark. Each time it also renews its lease in a hash of all
-//! nodes. `docs/purge-log.md` describes the protocol.
+//! Entries have the ids `seq-0`, with `seq` increasing by one. Each entry contains the id of its
+//! log, the run id of the server, and a nonce. Once a second and on each new connection, a node
+//! uses these values to decide whether the stream continues the records that it has applied. If
+//! that is uncertain, the node raises the low watermark. Each time, it also renews its lease in a
+//! hash of all nodes. `docs/purge-log.md` describes the protocol.
 
 mod append;
 mod continuity;
@@ -127,10 +127,10 @@ impl RedisLog {
         self.shared.membership.lock().count(Instant::now())
     }
 
-    /// Appends pending purges if Redis responds, stops serving stored responses, and signs off.
-    /// Each step has a timeout of a second.
+    /// Appends pending purges if Redis responds, stops serving stored responses, and signs off from
+    /// the fleet. Each step has a timeout of a second.
     pub(super) async fn leave(&self) {
-        // Between two sessions there is no appender for a moment.
+        // Between two sessions, there is briefly no connection for appends.
         let Ok(appender) = timeout(SIGN_OFF_TIMEOUT, wait_for_appender(&self.shared)).await else {
             return self.shared.applied_purges.leave();
         };
@@ -189,7 +189,7 @@ async fn sign_off(shared: &LogState, appender: &RedisClient) -> Result<Value, Se
     shared.run(appender, &shared.scripts.leave, call, APPEND_TIMEOUT).await
 }
 
-/// Follows the log for the lifetime of the node, in consecutive sessions.
+/// Follows the log for the lifetime of the node, in one session after another.
 async fn tail(shared: Arc<LogState>) {
     let (min, max) = RETRY_DELAY;
     let (mut pause, mut last_failure) = (min, String::new());

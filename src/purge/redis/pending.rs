@@ -17,7 +17,7 @@ pub(super) struct PendingQueue {
     in_flight: usize,
 }
 
-/// A pending purge, or several merged into one.
+/// A pending purge, or several purges merged into one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedPurge {
     pub(super) purge: Purge,
@@ -47,8 +47,8 @@ impl PendingQueue {
         self.queued.drain(..).flat_map(|queued| queued.ids).collect()
     }
 
-    /// Removes and returns the first purge, merged with the next ones that fit into the same
-    /// record.
+    /// Removes and returns the first purge, if any, merged with the following purges that fit into
+    /// one record.
     pub(super) fn take(&mut self) -> Option<QueuedPurge> {
         let mut taken = self.queued.pop_front()?;
         self.in_flight = 1;
@@ -62,12 +62,12 @@ impl PendingQueue {
         Some(taken)
     }
 
-    /// Marks the purge from the last [`Self::take`] as appended.
+    /// Records that the purge from the last [`Self::take`] has been appended.
     pub(super) fn done(&mut self) {
         self.in_flight = 0;
     }
 
-    /// Puts a purge back at the front of the queue, because it could not be appended.
+    /// Puts a purge that could not be appended back at the front of the queue.
     pub(super) fn put_back(&mut self, queued: QueuedPurge) {
         self.in_flight = 0;
         self.selectors += queued.purge.selectors.len();
@@ -82,7 +82,7 @@ fn can_merge(one: &Purge, next: &Purge) -> bool {
     is_mergeable && one.selectors.len() + next.selectors.len() <= MAX_SELECTORS_PER_RECORD
 }
 
-/// Returns the purge of everything that replaces the pending purges if there are too many.
+/// Returns a purge of everything, which replaces the pending purges if there are too many.
 pub(super) fn purge_everything() -> Purge {
     let reason = "too many pending purges";
     Purge {
@@ -119,7 +119,7 @@ mod tests {
         purge(&tags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Queues these purges. Returns the queue and their ids.
+    /// Queues these purges. Returns the queue and the purges' ids.
     fn queue_of(purges: &[Purge]) -> (PendingQueue, Vec<PendingPurgeId>) {
         let (mut pending, mut table) = (PendingQueue::default(), PurgeTable::new(10));
         let ids: Vec<_> = purges.iter().map(|purge| table.apply_pending(purge)).collect();

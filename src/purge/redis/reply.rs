@@ -14,13 +14,13 @@ use crate::{
     purge::{NodeId, identifier::from_hex},
 };
 
-/// A view of the stream, and a snapshot of the membership if the lease was granted.
+/// The reply to `view.lua`: the stream, and the membership if the lease was granted.
 pub(super) struct ViewReply {
     pub(super) view: StreamView,
     pub(super) lease: Option<MembershipSnapshot>,
 }
 
-/// The position of an appended or earlier record, with a snapshot of the membership.
+/// The reply to `append.lua`: a new or earlier position, and a snapshot of the membership.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
     pub(super) occurrence: IdempotencyResult,
@@ -34,7 +34,7 @@ pub(super) enum IdempotencyResult {
     Repeat,
 }
 
-/// Parses the reply to `view.lua`.
+/// Parses the reply to `view.lua`; `None` if malformed.
 pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     let [run, first, last, own, granted, age, nodes] = members(reply)? else { return None };
     let run = text(run)?.into();
@@ -44,7 +44,7 @@ pub(super) fn view_reply(reply: &Value) -> Option<ViewReply> {
     Some(ViewReply { view, lease })
 }
 
-/// Parses the reply to `append.lua`.
+/// Parses the reply to `append.lua`; `None` if malformed.
 pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     let [log, seq, occurrence, age, nodes] = members(reply)? else { return None };
     let occurrence = if text(occurrence)? == "again" {
@@ -55,7 +55,7 @@ pub(super) fn append_reply(reply: &Value) -> Option<AppendReply> {
     Some(AppendReply { fence: fence(log, seq)?, occurrence, snapshot: snapshot(age, nodes)? })
 }
 
-/// Parses a position report: a node and its position.
+/// Parses a position report: a node and its position. `None` if malformed.
 pub(super) fn position_report(message: &Value) -> Option<(NodeId, Fence)> {
     let message = text(message)?;
     let [node, log, seq] = message.split(' ').collect::<Vec<_>>().try_into().ok()?;
@@ -69,7 +69,7 @@ fn snapshot(age: &Value, nodes: &Value) -> Option<MembershipSnapshot> {
     Some(MembershipSnapshot { age, nodes })
 }
 
-/// Parses a row of the membership. Returns `None` if Larder did not write it.
+/// Parses a row of the membership. Returns `None` if Larder did not write the row.
 fn member_row(node: &[Value]) -> Option<MemberRow> {
     let [node, left, ttl, status, log, seq] = node else { return None };
     let ttl: u64 = text(ttl)?.parse().ok()?;
@@ -88,17 +88,17 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
     Some(Fence { log: LogId(from_hex(&text(log)?)?), seq: text(seq)?.parse().ok()? })
 }
 
-/// Maximum accepted time that a node serves without a lease: a day, in milliseconds.
+/// Maximum accepted time for which a node serves without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// Parses the reply to `XREAD` of one stream. After a timeout there are no entries.
+/// Parses the reply to `XREAD` of one stream; `None` if malformed. Empty after a timeout.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
         Value::Map(streams) => streams.values().next()?,
         streams => match members(streams)? {
             [] => return Some(Vec::new()),
-            // RESP2: a list with a pair of name and entries; in some versions the pair itself.
+            // RESP2: a list with one pair of name and entries; in some versions, only the pair.
             [Value::Array(pair)] => pair.get(1)?,
             [_name, entries] => entries,
             _ => return None,
@@ -107,7 +107,7 @@ pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(stream)?.iter().map(entry).collect()
 }
 
-/// Parses the reply to `read.lua`.
+/// Parses the reply to `read.lua`; `None` if malformed.
 pub(super) fn read_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     members(reply)?.iter().map(entry).collect()
 }
@@ -135,7 +135,7 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// Returns a copy of the value's text, because the value keeps the client's read buffer in memory.
+/// Copies the value's text, if it is text: the value would keep the client's read buffer in memory.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(snapshot, MembershipSnapshot::default());
     }
 
-    /// Any reply of this depth: wrong types, nils, error texts, huge numbers, invalid UTF-8.
+    /// Returns any reply of this depth: wrong types, nils, errors, huge numbers, invalid UTF-8.
     fn any_value() -> impl Strategy<Value = Value> {
         let texts = prop_oneof![
             Just("00000000000000aa".to_owned()),

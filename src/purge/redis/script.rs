@@ -1,4 +1,4 @@
-//! The Lua scripts of the log. Each also takes a deadline, see [`Script::run`].
+//! The Lua scripts of the log. Each script also takes a deadline, see [`Script::run`].
 
 use crate::redis::Script;
 

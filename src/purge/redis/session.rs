@@ -29,18 +29,18 @@ use crate::{
     redis::{RedisClient, RedisClientKind},
 };
 
-/// How long one `XREAD` blocks.
+/// Maximum time for which one `XREAD` blocks.
 const BLOCK_TIME: Duration = Duration::from_millis(500);
 /// Interval between two views of the stream.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of entries of one blocking `XREAD`; each may take 1 MiB.
+/// Maximum number of entries of one blocking `XREAD`; each entry may take 1 MiB.
 const MAX_BLOCKING_ENTRIES: u64 = 16;
-/// Bytes of records read at a time during catch-up.
+/// Number of bytes of records that are read at a time during catch-up.
 const BATCH_BYTES: usize = 1 << 20;
-/// Maximum number of new logs started in a row.
+/// Maximum number of new logs that a session starts in a row.
 const MAX_NEW_LOGS: u32 = 3;
 
-/// The position to reach before the renewed lease takes effect.
+/// The position that a node has to reach before its renewed lease takes effect.
 struct CatchUpGoal {
     requested_at: Instant,
     seq: u64,
@@ -48,7 +48,7 @@ struct CatchUpGoal {
     lease: Option<MembershipSnapshot>,
 }
 
-/// Runs a session until it fails, and advances `cursor` with each record applied.
+/// Runs a session until the session fails, and advances `cursor` with each record applied.
 pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) -> SessionError {
     let (tail, appender) = match open(shared).await {
         Ok(connections) => connections,
@@ -150,7 +150,7 @@ async fn follow(
     }
 }
 
-/// Compares the cursor with the stream until both agree. Renews the lease each time.
+/// Compares the cursor with the stream until the stream continues it. Renews the lease each time.
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,
@@ -159,8 +159,8 @@ async fn reconcile(
 ) -> Result<CatchUpGoal, SessionError> {
     let mut is_loss_appended = false;
     for _ in 0..MAX_NEW_LOGS {
-        // Taken before the request, so that the lease ends on this node before other nodes consider
-        // it ended.
+        // The time before the request, so that the lease ends on this node before other nodes
+        // consider it ended.
         let requested_at = Instant::now();
         let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, requested_at));
         let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout()).await?;
@@ -171,8 +171,8 @@ async fn reconcile(
         }
         match cursor.decide(&view) {
             SyncDecision::Continue(seq) => return Ok(CatchUpGoal { requested_at, seq, lease }),
-            // Applied records are missing, and other nodes may never have received them. A loss
-            // record must inform them before this node appears in the new log.
+            // Applied records are missing, and other nodes may never have received these records. A
+            // loss record must inform the other nodes before this node appears in the new log.
             SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
                 if !is_loss_appended && matches!(cursor, StreamCursor::At(_)) =>
             {
@@ -193,7 +193,7 @@ async fn reconcile(
     Err(SessionError::LogNotStable)
 }
 
-/// Appends a record stating that earlier records may be lost.
+/// Appends a loss record, which states that earlier records may be lost.
 async fn append_loss(shared: &LogState, appender: &RedisClient) -> Result<(), SessionError> {
     tracing::warn!("purge log records were lost: appending a loss record");
     append_record(shared, appender, &Purge::loss(), None).await.map(drop)
@@ -217,7 +217,7 @@ fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec
     own.into_iter().chain(others).collect()
 }
 
-/// Applies existing and new entries until the next view is due.
+/// Applies existing and new entries until the next view of the stream is due.
 async fn apply_entries(
     shared: &LogState,
     tail: &RedisClient,
@@ -226,7 +226,7 @@ async fn apply_entries(
     goal: &CatchUpGoal,
 ) -> Result<(), SessionError> {
     let mut has_renewed = false;
-    // Existing entries are read in batches of bounded size, new ones as they arrive.
+    // Existing entries are read in batches of bounded size, and new entries as they arrive.
     let mut is_behind = true;
     loop {
         if !has_renewed && cursor.seq() >= goal.seq {
@@ -283,7 +283,7 @@ async fn read_batch(
     reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// Reads the next few entries after `after`, and blocks up to `millis` milliseconds for them.
+/// Reads the next few entries after the entry `after`. Waits up to `millis` milliseconds for them.
 async fn read_blocking(
     shared: &LogState,
     tail: &RedisClient,

@@ -1,10 +1,10 @@
-//! Why a session ended, and timeouts of replies.
+//! The reasons why a session ended, and timeouts of replies.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
     #[error(transparent)]
@@ -13,7 +13,7 @@ pub(super) enum SessionError {
     TimedOut(Duration),
     #[error("unexpected reply format")]
     InvalidReply,
-    /// Each new log had disappeared again at the next view.
+    /// Each new log had disappeared by the next view of the stream.
     #[error("each new log disappeared again")]
     LogNotStable,
 }

@@ -1,4 +1,4 @@
-//! State shared by the task that follows the log, appends, and waiters for acknowledgements.
+//! State shared by the task that follows the log, by appends, and by waits for acknowledgements.
 
 use std::{
     collections::BTreeSet,
@@ -28,18 +28,18 @@ use crate::{
     redis::{RedisClient, RedisConnector, Script, ScriptCall},
 };
 
-/// Timeout of an append, including its application on this node.
+/// Timeout of an append, including the application of its record on this node.
 pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Location and retention of the log in Redis.
 #[derive(Debug, Clone)]
 pub struct RedisLogSettings<'a> {
-    /// The Redis server. The log has connections of its own.
+    /// Connects to the Redis server. The log uses connections of its own.
     pub connector: RedisConnector,
     /// Prefix of all keys. The log is stored at `{prefix}:log`.
     pub prefix: &'a str,
-    /// Which records are kept in Redis.
+    /// The retention of records in Redis.
     pub retention: LogRetention,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct LogState {
     pub(super) pending_added: Notify,
     /// Signals that a pending purge was appended and applied.
     pending_appended: Notify,
-    /// Which records are kept in Redis.
+    /// The retention of records in Redis.
     pub(super) retention: Mutex<LogRetention>,
 }
 
@@ -100,7 +100,7 @@ impl LogState {
         self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
     }
 
-    /// Returns the connection for appends. Fails if this node does not follow the log.
+    /// Returns the connection for appends, or an error if this node does not follow the log.
     pub(super) fn appender(&self) -> Result<Arc<RedisClient>, LogUnavailable> {
         self.appender.borrow().clone().ok_or(LogUnavailable)
     }
@@ -121,7 +121,7 @@ impl LogState {
 
     // ── Following the log ──
 
-    /// Starts following a log at this position. Responses with an older fence are invalid.
+    /// Starts following a log at this position. Responses with an older fence become invalid.
     pub(super) fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         if let Some(raise) = raise {
             tracing::warn!(
@@ -133,7 +133,7 @@ impl LogState {
         self.applied_purges.begin(fence, raise);
     }
 
-    /// Extends the lease from `requested_at`. Call this once every record known at that time is
+    /// Extends the lease from `requested_at`. Called once every record known at that time is
     /// applied.
     ///
     /// The first call of a session enables appends.
@@ -181,7 +181,7 @@ impl LogState {
         self.membership_changed.send_replace(());
     }
 
-    /// Returns whether a node that may have applied lost records has not moved to this log.
+    /// Returns `true`, once per log, if a node that may have applied lost records has not moved.
     pub(super) fn misses_a_member(&self, snapshot: &MembershipSnapshot, now: Instant) -> bool {
         let log = self.applied_purges.fence().log;
         self.continuity.lock().update(self.node, log, snapshot, now)
@@ -200,7 +200,7 @@ impl LogState {
         }
     }
 
-    /// Queues reports to the nodes that appended the records just applied.
+    /// Queues position reports to these nodes, which appended the records just applied.
     pub(super) fn queue_reports(&self, nodes: impl Iterator<Item = NodeId>) {
         let mut due_reports = self.due_reports.lock();
         due_reports.extend(nodes.filter(|node| *node != self.node));
@@ -209,7 +209,7 @@ impl LogState {
         }
     }
 
-    /// Returns the nodes that wait for this node's position.
+    /// Removes and returns the nodes that wait for this node's position.
     pub(super) fn take_due_reports(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.due_reports.lock())
     }
@@ -240,7 +240,7 @@ impl LogState {
         self.pending.lock().take()
     }
 
-    /// Removes a purge that is in the log and applied.
+    /// Removes a pending purge that is now in the log and applied.
     pub(super) fn done(&self, queued: &QueuedPurge) {
         self.pending.lock().done();
         self.remove_pending(&queued.ids);

@@ -30,9 +30,9 @@ pub(super) struct StreamPosition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogEntry {
     pub(super) position: StreamPosition,
-    /// The cause of the new log if this entry begins one.
+    /// The cause of the new log if this entry begins a log, else `None`.
     pub(super) begins: Option<WatermarkRaise>,
-    /// The node that appended the entry and waits for position reports.
+    /// The node that appended the entry and waits for position reports, if known.
     pub(super) by: Option<NodeId>,
     pub(super) record: PurgeRecord,
 }
@@ -47,7 +47,7 @@ impl StreamEntry {
         Some(StreamPosition { fence: Fence { log, seq }, nonce, run })
     }
 
-    /// Decodes the entry. Returns `None` if Larder did not write it.
+    /// Decodes the entry. Returns `None` if Larder did not write the entry.
     ///
     /// An unreadable record purges everything, which covers its unknown selectors.
     pub(super) fn to_log_entry(&self) -> Option<LogEntry> {

@@ -25,13 +25,13 @@ use pinned::PinnedResponses;
 use shares::IdentityShares;
 use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 
-/// The fraction of a shard for entries used more than once; the rest is for new ones (S3-FIFO: a
+/// The fraction of a shard for entries used more than once; the rest is for new entries (S3-FIFO: a
 /// tenth).
 ///
 /// `quick_cache` rejects an entry that is larger than this fraction.
 const HOT_FRACTION: f64 = 0.9;
 
-/// The number of locks that serialize writes to the same key. Reads take none of them.
+/// The number of locks that serialize writes to the same key. Reads take no such lock.
 const WRITE_LOCKS: usize = 64;
 
 /// Stored responses in this process's memory.
@@ -41,7 +41,7 @@ const WRITE_LOCKS: usize = 64;
 /// entries. Lookups of different keys rarely share a lock.
 ///
 /// Responses limited to one identity take at most a 20th of the budget and a thousand entries.
-/// Further responses evict others of the same identity.
+/// Further responses evict older responses of the same identity.
 pub(crate) struct MemoryStore {
     cache: Cache<u128, Entry, StoredEntryWeighter, DigestBuildHasher, EvictionListener>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
@@ -59,22 +59,22 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct MemoryUsage {
     pub entries: u64,
-    /// Current size in bytes, including overhead.
+    /// Current size of all entries in bytes, including overhead.
     pub bytes: u64,
-    /// Entries evicted to make room.
+    /// Number of entries evicted to make room.
     pub evicted: u64,
-    /// Entries evicted because their identity exceeded its share.
+    /// Number of entries evicted because their identity exceeded its share.
     pub evicted_by_share: u64,
-    /// Entries overwritten by a newer response to the same key.
+    /// Number of entries overwritten by a newer entry under the same key.
     pub replaced: u64,
     pub removed: u64,
-    /// Entries rejected because they exceed the store's limit or the share of an identity.
+    /// Number of entries rejected because they exceed the limit of the store or of an identity.
     pub refused: u64,
 }
 
 impl MemoryStore {
-    /// Creates a store of `budget` bytes. Entries are limited to `max_entry` bytes, or less if the
-    /// budget is small.
+    /// Creates a store of `budget` bytes. Each entry is limited to `max_entry` bytes, or to less if
+    /// the budget is small.
     ///
     /// # Panics
     /// Never: every option that the cache requires is given.
@@ -107,7 +107,7 @@ impl MemoryStore {
         }
     }
 
-    /// Returns the bytes of large evicted responses that clients still read.
+    /// Returns the total size of large evicted responses that clients still read, in bytes.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned.bytes()
     }
@@ -163,7 +163,7 @@ impl MemoryStore {
         (merged, lost.len())
     }
 
-    /// Clears the mark of recent use of an entry, and returns whether it was set.
+    /// Clears an entry's mark of recent use, and returns whether the mark was set.
     fn take_recently_used(&self, digest: u128) -> bool {
         let entry = self.cache.peek(&digest);
         matches!(entry, Some(Entry::Response(response)) if response.take_recently_used())
@@ -179,7 +179,7 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// Stores an entry, without its coded forms if it does not fit with them. The caller holds the
+    /// Stores an entry; without its coded forms if they make it too large. The caller holds the
     /// write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let digest = key.digest();
@@ -203,8 +203,8 @@ impl MemoryStore {
         weight <= self.max_entry as u64 && (entry.identity().is_none() || self.shares.fits(weight))
     }
 
-    /// Puts an entry that fits into the cache, and accounts for it and for evicted ones. The caller
-    /// holds the write lock of the key.
+    /// Puts an entry that fits into the cache, and accounts for this entry and for evicted entries.
+    /// The caller holds the write lock of the key.
     fn place(&self, digest: u128, entry: Entry) {
         let (weight, identity) = (weight_of(&entry), entry.identity());
         let placed = entry.clone();
@@ -259,8 +259,8 @@ impl MemoryStore {
         written
     }
 
-    /// Evicts old entries of an identity until it is within its share. Evicts entries not used
-    /// recently first.
+    /// Evicts old entries of an identity until its entries are within its share. Entries not used
+    /// recently are evicted first.
     fn enforce_share(&self, identity: u128) {
         while let Some(oldest) = self.shares.eviction_candidates(identity) {
             let idle = oldest.iter().find(|digest| self.is_idle(**digest));
@@ -282,7 +282,7 @@ impl MemoryStore {
         }
     }
 
-    /// Locks the key with this digest against other writers.
+    /// Locks the key with this digest (and keys that share its lock) against other writers.
     #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of locks")]
     fn lock(&self, digest: u128) -> MutexGuard<'_, ()> {
         self.write_locks[(digest % WRITE_LOCKS as u128) as usize].lock()
@@ -292,7 +292,7 @@ impl MemoryStore {
 /// Returns whether an entry of another tier is newer than the stored one.
 fn is_newer(found: &Entry, known: &Entry) -> bool {
     match (found, known) {
-        // A response of another purge log counts as newer.
+        // A response with a fence of another purge log counts as newer.
         (Entry::Response(found), Entry::Response(known)) => {
             found.fence().log != known.fence().log || found.is_newer_than(known)
         }
@@ -372,7 +372,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// Returns the number of shards: enough to avoid contention, but each large enough for `max_entry`.
+/// Returns the number of shards: enough to avoid contention, each large enough for `max_entry`.
 fn shards_for(budget: u64, max_entry: u64) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut shards = (cores * 8).next_power_of_two();
@@ -398,7 +398,7 @@ struct EvictionListener {
 }
 
 impl Lifecycle<u128, Entry> for EvictionListener {
-    /// Evicted and replaced entries by digest, which are freed after the shard's lock is released.
+    /// Evicted and replaced entries by digest. They are freed after the shard's lock is released.
     type RequestState = Vec<(u128, Entry)>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {

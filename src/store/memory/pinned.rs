@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 use crate::entry::{Entry, StoredResponse};
 
-/// Only responses larger than this, in bytes, are counted.
+/// The size in bytes above which a response is counted.
 const LARGE: usize = 64 << 10;
 
 /// The limit for the total size of pinned responses, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Evicted responses that clients still read, or requests are about to send or encode.
+/// Evicted responses that clients still read, or that requests are about to send or encode.
 #[derive(Default)]
 pub(super) struct PinnedResponses {
     responses: Mutex<Vec<Arc<StoredResponse>>>,
@@ -36,7 +36,7 @@ impl PinnedResponses {
         self.sweep(&mut responses);
     }
 
-    /// Returns the total size of pinned responses. Checks whether each is still read.
+    /// Returns the total size of pinned responses in bytes, after removing those no longer in use.
     pub(super) fn bytes(&self) -> u64 {
         self.sweep(&mut self.responses.lock());
         self.bytes.load(Relaxed)
@@ -47,7 +47,7 @@ impl PinnedResponses {
         self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
     }
 
-    /// Returns the number of responses that are kept for their clients, used or not.
+    /// Returns the number of tracked responses, including those no longer in use.
     #[cfg(test)]
     pub(super) fn tracked(&self) -> usize {
         self.responses.lock().len()

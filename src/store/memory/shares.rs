@@ -1,5 +1,5 @@
 //! Limits the share of each identity in the memory store, so that no user evicts the responses of
-//! others.
+//! other users.
 
 use std::collections::HashMap;
 
@@ -16,18 +16,18 @@ const MAX_ENTRIES: usize = 1000;
 /// The number of locks that the identities share.
 const LOCKS: usize = 64;
 
-/// The number of oldest entries from which one is chosen for eviction.
+/// The number of oldest entries that are candidates for eviction.
 const CANDIDATES: usize = 8;
 
-/// The bytes that accounting takes per entry.
+/// The accounting overhead of an entry, in bytes.
 pub(super) const SHARE_OVERHEAD: usize = 112;
 
 /// The accounts of all identities: their entries in the cache, and the limit per identity.
 ///
 /// Accounts agree with the cache, whatever the order in which entries are put, removed and evicted.
 /// Callers [remove](Self::remove) an entry after they take it out of the cache. They
-/// [add](Self::add) an entry after they put it into the cache, and then check that it is still
-/// there.
+/// [add](Self::add) an entry after they put it into the cache, and then check that the cache still
+/// contains it.
 pub(super) struct IdentityShares {
     accounts: [Mutex<Accounts>; LOCKS],
     max_bytes: u64,
@@ -59,7 +59,7 @@ impl IdentityShares {
         bytes <= self.max_bytes
     }
 
-    /// Adds an entry as the newest of an identity, replacing one with the same digest.
+    /// Adds an entry as the newest of an identity. Replaces an entry with the same digest.
     pub(super) fn add(&self, identity: u128, digest: u128, bytes: u64) {
         let mut accounts = self.accounts(identity);
         let account = accounts.entry(identity).or_default();
@@ -80,7 +80,7 @@ impl IdentityShares {
         }
     }
 
-    /// Returns the oldest entries of an identity, or `None` if it is within its share.
+    /// Returns the oldest entries of an identity, or `None` if its entries are within its share.
     ///
     /// The result never contains the newest entry.
     pub(super) fn eviction_candidates(

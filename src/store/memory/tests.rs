@@ -16,7 +16,7 @@ use crate::{
     policy::freshness::{Constraints, Freshness},
 };
 
-/// The identity of no entry.
+/// An identity that no entry has.
 const ANYONE: u8 = 0;
 
 fn key(identity: u8, path: &str) -> CacheKey {
@@ -61,7 +61,7 @@ fn selection(seen: u64) -> VarySelection {
     }
 }
 
-/// Puts an entry without awaiting.
+/// Puts an entry into the store synchronously.
 fn put(store: &MemoryStore, key: &CacheKey, size: usize, requested_at: u64) -> PutOutcome {
     store.put(key, response(key, size, requested_at)).now_or_never().unwrap()
 }
@@ -249,7 +249,7 @@ fn accounts_are_exact_however_threads_meet() {
     assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
 }
 
-/// The body stored under a key, held as by a client that reads it.
+/// Returns the body stored under a key. While it is held, a client counts as reading it.
 fn read(store: &MemoryStore, key: &CacheKey) -> bytes::Bytes {
     match store.peek(key) {
         Some(Entry::Response(response)) => response.body(),
@@ -305,7 +305,7 @@ fn a_large_response_that_leaves_the_store_counts_while_a_request_is_about_to_sen
     const LARGE: usize = 256 << 10;
     let (store, key) = (MemoryStore::new(64 << 20, 1 << 20), key(ANYONE, "/a"));
     put(&store, &key, LARGE, 1);
-    // As while a request waits for its coded form.
+    // Held as by a request that waits for the coded form.
     let held = stored(&store, &key);
     remove(&store, &key);
     assert!(store.pinned_bytes() >= LARGE as u64);
@@ -348,7 +348,7 @@ fn a_form_counts_and_stays_with_its_content() {
     assert!((1000..1600).contains(&(after.bytes - before.bytes)), "{after:?}");
     assert_eq!((after.replaced, after.entries), (before.replaced, 1));
     assert_eq!(store.pinned_bytes(), 0);
-    // The form stays if a `304` freshens the response.
+    // The coded form stays if a `304` freshens the response.
     for requested_at in [2, 3] {
         store.put(&key, freshened(&plain, requested_at)).now_or_never().unwrap();
         assert!(stored(&store, &key).forms.get(ContentCoding::Gzip).is_some());

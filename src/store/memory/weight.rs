@@ -22,13 +22,13 @@ impl Weighter<u128, Entry> for StoredEntryWeighter {
     }
 }
 
-/// Returns the bytes of an entry, including all overhead of the store.
+/// Returns the size of an entry in bytes, including all overhead of the store.
 pub(super) fn weight_of(entry: &Entry) -> u64 {
     let bookkeeping = if entry.identity().is_some() { SHARE_OVERHEAD } else { 0 };
     (size_class(entry.heap_size()) + OVERHEAD + bookkeeping + weight_of_forms(entry)) as u64
 }
 
-/// Returns the bytes of the coded forms of a response.
+/// Returns the total size of a response's coded forms, in bytes.
 fn weight_of_forms(entry: &Entry) -> usize {
     let Entry::Response(response) = entry else { return 0 };
     response.forms.iter().map(|form| size_class(form.bytes.len()) + FORM_OVERHEAD).sum()

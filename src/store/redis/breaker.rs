@@ -2,8 +2,8 @@
 //!
 //! A waiting client cannot tell a hung server from a slow one. So every command has a deadline. If
 //! replies time out, or a connection breaks, the breaker *opens*: no more commands are sent, and
-//! all sessions are closed, whatever they were waiting for. The breaker then sends probes over new
-//! sessions. The first reply closes the breaker.
+//! all sessions are closed, even those that wait for replies. The breaker then sends probes over
+//! new sessions. The first reply closes the breaker.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use super::error::{CommandError, RedisRefusal};
 use crate::{redis::RedisClient, telemetry::StoreMetrics};
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The interval of probes if Redis rejects the user: frequent probes would only fill its log.
+/// The interval of probes if Redis rejects the user. Frequent probes would fill the log of Redis.
 const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
 
 /// The minimum time between two new address lookups after a server turned out to be a replica.
@@ -33,13 +33,13 @@ pub(crate) enum RedisHealth {
     RefusingWrites(RedisRefusal),
     /// Larder has not received a reply yet, since the start or since Redis stopped responding.
     Probing,
-    /// Redis does not respond, for this reason.
+    /// Redis does not respond. Contains the reason.
     Down(String),
 }
 
 /// The number of a period between two openings of the breaker.
 ///
-/// Results from one generation do not affect the next.
+/// Results from one generation do not affect later generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
@@ -93,7 +93,7 @@ impl CircuitBreaker {
         (generation != 0).then_some(Generation(generation))
     }
 
-    /// Like [`permit`](Self::permit), but waits up to `timeout` for the outcome of the first probe.
+    /// Like [`permit`](Self::permit), but waits up to `timeout` for the result of the first probe.
     pub(super) async fn permit_within(&self, timeout: Duration) -> Option<Generation> {
         if let Some(generation) = self.permit() {
             return Some(generation);
@@ -110,7 +110,7 @@ impl CircuitBreaker {
         let _decided_or_late = tokio::time::timeout(timeout, decided).await;
     }
 
-    /// Returns whether the breaker has opened and not closed again.
+    /// Returns whether the breaker has opened and not closed since; `false` before the first probe.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.current.borrow().state, BreakerState::Probing | BreakerState::Open(_))
     }
@@ -127,7 +127,7 @@ impl CircuitBreaker {
 
     /// Registers a session to be closed when the breaker opens.
     ///
-    /// Returns `false` if the generation is over.
+    /// Returns `false` if the generation has ended.
     pub(super) fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| session.upgrade().is_some_and(|session| !session.is_closed()));
@@ -138,14 +138,14 @@ impl CircuitBreaker {
         is_current
     }
 
-    /// Opens the breaker, unless the generation is over already.
+    /// Opens the breaker, unless the generation has already ended.
     pub(super) fn open(&self, generation: Generation, cause: &CommandError) {
         if self.end_generation(generation) {
             tracing::warn!(%cause, "Redis does not respond; continuing without it");
         }
     }
 
-    /// Opens the breaker and ends the generation. Returns whether it was the current one.
+    /// Opens the breaker and ends the generation. Returns `false` if it had ended already.
     fn end_generation(&self, generation: Generation) -> bool {
         let ended = self.current.send_if_modified(|current| {
             let is_current =
@@ -165,7 +165,7 @@ impl CircuitBreaker {
         ended
     }
 
-    /// Records the result of a write or a script: whether Redis refuses writes.
+    /// Records whether Redis refuses writes, from the result of a write or a script.
     pub(super) fn record_write<T>(&self, result: &Result<T, CommandError>) {
         self.record_refusal(result);
         if matches!(result, Err(CommandError::Refused(RedisRefusal::ReadOnly))) {
@@ -236,7 +236,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Waits until the breaker has opened after this generation began, even if it has closed since.
+    /// Waits until this generation has ended: the breaker has opened, and may have closed again.
     pub(super) async fn wait_opened_since(&self, generation: Generation) {
         let mut changes = self.current.subscribe();
         let _its_own_sender_lives =

@@ -1,6 +1,6 @@
 //! The fleet's clock, which is the clock of Redis.
 //!
-//! Entries in Redis use its time, because the clocks of nodes differ and are adjusted.
+//! Entries in Redis use the time of this clock, because nodes' clocks differ and are adjusted.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering::Relaxed},
@@ -18,10 +18,10 @@ use crate::store::monotonic;
 
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Differences up to this are network jitter, and correcting for them would make times jump.
+/// The tolerated difference, usually network jitter. Correcting for it would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
-/// The offset of Redis' clock from this node's, in milliseconds; 0 until measured.
+/// The offset of Redis' clock from this node's clock, in milliseconds; 0 until measured.
 #[derive(Default)]
 pub(super) struct RedisClock(AtomicI64);
 

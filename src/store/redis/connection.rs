@@ -1,9 +1,9 @@
 //! Per-thread connections to Redis that batch reads.
 //!
 //! Each thread has its own sessions, opened at its first command, on the runtime of the waiting
-//! requests. So a reply wakes no other thread. Reads that several requests issue in one turn of the
-//! event loop are sent as one command, which halves the work on both sides. Large values have a
-//! separate connection, so that a small value never waits behind them.
+//! requests. So a reply does not have to wake another thread. Reads that several requests issue in
+//! one turn of the event loop are sent as one command, which halves the work on both sides. Large
+//! values have a separate connection, so that a small value never waits for a large one.
 
 use std::{
     cell::RefCell,
@@ -33,10 +33,10 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// The number of consecutive timeouts that open the breaker; fewer if they exceed [`MAX_SILENCE`].
+/// The number of consecutive timeouts that open the breaker; fewer if they last [`MAX_SILENCE`].
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
-/// A session gives up on a command after this many deadlines.
+/// The number of deadlines after which a session gives up on a command.
 const GIVE_UP_FACTOR: u32 = 10;
 /// The number of times that a thread processes pending input before it reports a timeout.
 const FINAL_POLLS: usize = 3;
@@ -69,7 +69,7 @@ pub(super) struct RedisPool {
     probe: Bytes,
 }
 
-/// A connection that batches reads. Dropping it closes it.
+/// A connection that batches reads. Dropping the value closes the connection.
 pub(super) struct BatchingConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
@@ -146,7 +146,7 @@ impl RedisPool {
         })
     }
 
-    /// Opens a new connection. Unless callers share it, its commands stay in order.
+    /// Opens a new connection. If only one caller uses it, its commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -199,8 +199,8 @@ impl BatchingConnection {
 
     /// Runs a script.
     ///
-    /// The script has no effect if Redis starts it later than `within` from now. If `within` is
-    /// `None`, the time after which the session gives up counts.
+    /// The script has no effect if Redis starts it later than `within` from now. `None` stands for
+    /// the time after which the session gives up.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
@@ -274,7 +274,7 @@ impl ConnectionShared {
         }
     }
 
-    /// Opens a session; `None` if that fails. Reads queued meanwhile fail after one deadline.
+    /// Opens a session; `None` if opening fails. Reads queued meanwhile fail after one deadline.
     async fn connect(&self, connector: &RedisConnector) -> Option<Arc<RedisClient>> {
         let kind = RedisClientKind::Supervised(self.give_up_after());
         let mut connected = pin!(connector.connect(kind));
@@ -315,7 +315,7 @@ impl ConnectionShared {
     /// is boxed by callers for which moving it counts.
     ///
     /// An overloaded thread may notice a timeout although the reply has arrived. So after the
-    /// deadline, it first processes pending input.
+    /// deadline, the thread first processes pending input.
     async fn with_deadline<T>(
         &self,
         reply: impl Future<Output = Result<T, fred::error::Error>>,
@@ -386,7 +386,7 @@ impl ConnectionShared {
 
     /// Probes until Redis replies or the breaker opens.
     ///
-    /// This detects a hung server even if it rarely receives commands.
+    /// The probes detect a hung server even if commands are rare.
     async fn check_liveness(self: Arc<Self>) {
         let Some(Some(session)) = self.session.get() else { return };
         let session = (***session).clone();

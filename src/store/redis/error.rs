@@ -10,7 +10,7 @@ pub(super) enum CommandError {
     /// The breaker is open: the command was not sent.
     BreakerOpen,
     TimedOut,
-    /// Redis received a script after its deadline and did not run it.
+    /// Redis received a script after the script's deadline and did not run it.
     Overdue,
     /// The connection is closed, or could not be opened.
     Disconnected(String),
@@ -18,7 +18,7 @@ pub(super) enum CommandError {
     Refused(RedisRefusal),
     /// Encryption failed, so the command was not sent.
     EncryptionFailed,
-    /// Redis replied with another error, or with an unexpected type.
+    /// Redis replied with an error of another kind, or with an unexpected type.
     Unexpected(String),
 }
 
@@ -202,7 +202,7 @@ mod tests {
                     CommandError::Refused(refusal)
                 );
             }
-            // The server is healthy and refused the command. That is a miss, and does not open the
+            // The server is healthy and refused the command: a miss, which does not open the
             // breaker.
             for text in
                 ["NOSCRIPT No matching script.", "CROSSSLOT NamespaceKeys in request", "ERR x"]

@@ -51,7 +51,7 @@ pub(super) struct StoreInner {
 /// The previous version of the namespace.
 pub(super) struct PreviousNamespace {
     pub keys: NamespaceKeys,
-    /// Until when the previous version is read.
+    /// The time until which the previous version is read.
     pub until: Instant,
 }
 
@@ -105,7 +105,7 @@ impl StoreInner {
         }
     }
 
-    /// Checks that Redis replies to the simplest read.
+    /// Checks that Redis replies to a read of a key that never exists.
     pub(super) async fn probe(&self) -> Result<(), CommandError> {
         let reply = async {
             let kind = RedisClientKind::Supervised(self.settings.read_deadline);

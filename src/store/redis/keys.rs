@@ -25,7 +25,7 @@ impl NamespaceKeys {
 
     /// Returns the keys of a body's chunks.
     ///
-    /// `body_id` distinguishes them from the chunks of older and newer bodies.
+    /// `body_id` distinguishes the chunks of this body from those of older and newer bodies.
     pub(super) fn chunks(
         &self,
         digest: u128,
@@ -41,12 +41,12 @@ impl NamespaceKeys {
         self.key(b"l:{", digest, b"}")
     }
 
-    /// Returns the key of the set of nodes that wait for the lease.
+    /// Returns the key of the set of nodes that wait for the lease of this digest.
     pub(super) fn waiters(&self, digest: u128) -> Bytes {
         self.key(b"w:{", digest, b"}")
     }
 
-    /// Returns the prefix of the channels of nodes.
+    /// Returns the prefix of the names of the nodes' channels.
     pub(super) fn channel_prefix(&self) -> String {
         format!("{}n:", self.prefix)
     }
@@ -69,7 +69,7 @@ impl NamespaceKeys {
     }
 }
 
-/// Formats a digest as messages contain it: in 32 hexadecimal digits.
+/// Formats a digest as 32 hexadecimal digits, as in messages.
 pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::keys;
 use crate::store::{LeaseResult, OriginFailure};
 
-/// Parses a message into the digest and the result of its fetch. Returns `None` if it is malformed.
+/// Parses a message into the digest and the result of its fetch. Returns `None` if malformed.
 pub(super) fn parse(message: &str) -> Option<(u128, LeaseResult)> {
     let (digest, result) = message.split_once(' ')?;
     let mut parts = result.split(' ');

@@ -1,9 +1,8 @@
-//! Fetch leases: one node fetches what several nodes miss.
+//! Fetch leases: if several nodes miss the same key, one node fetches it.
 //!
-//! A lease is a key with a random token and a short TTL. Its holder renews the lease, and releases
-//! it after the fetch. The release goes through the write queue, after the fetched response, and
-//! sends a message to each waiting node. If the message is lost, the node waits for the rest of the
-//! TTL.
+//! A lease is a key with a random token and a short TTL. The holder renews the lease, and releases
+//! it after the fetch. The release is queued as a write behind the fetched response, and sends a
+//! message to each waiting node. If the message is lost, the node waits for the rest of the TTL.
 
 use std::{
     sync::Arc,
@@ -36,7 +35,7 @@ use crate::{
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// The interval at which the holder renews a lease.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
-/// The maximum time for acquiring a lease. A hung server is detected earlier.
+/// The maximum time for acquiring a lease. The breaker detects a hung server earlier.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The maximum time that a request waits for another node.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -45,10 +44,10 @@ const WAITERS_TTL: Duration = Duration::from_secs(40);
 /// The margin for inexact clocks and timers before an expired lease is checked again.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// Acquires the lease, or registers as waiting for its holder, in one round trip.
+/// Acquires the lease, or registers this node as waiting for its holder, in one round trip.
 ///
-/// Retries after a late reply: if a node that was briefly overloaded just fetched, the origin would
-/// receive two requests from the fleet.
+/// Retries after a late reply. If a node that was briefly overloaded fetched without a lease, the
+/// origin would receive two requests from the fleet.
 pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     let Some(generation) = inner.breaker.permit_within(inner.settings.read_deadline).await else {
         inner.metrics.count(StoreOperation::Claim, StoreOperationOutcome::Open);
@@ -67,7 +66,7 @@ pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     };
     inner.metrics.observe(StoreOperation::Claim, outcome, started.elapsed());
     match result {
-        // Without a reply, this node may hold the lease. It leads, so that it releases the lease.
+        // Without a reply, this node may hold the lease. It leads, and so releases the lease later.
         Ok(scripts::ACQUIRED)
         | Err(CommandError::TimedOut | CommandError::Disconnected(_) | CommandError::BreakerOpen) =>
         {
@@ -97,7 +96,7 @@ async fn acquire(
     let mut attempts = AcquireAttempts::default();
     loop {
         let connection = inner.pool.connection(generation, TrafficClass::Small);
-        // A lease granted later would not be used.
+        // Later, this node would no longer use the lease.
         let within =
             ACQUIRE_TIMEOUT.saturating_sub(started.elapsed()) + inner.settings.read_deadline;
         let result = connection.run(&scripts::ACQUIRE, call.clone(), Some(within)).await;
@@ -114,13 +113,13 @@ async fn acquire(
 /// The attempts to acquire one lease.
 #[derive(Default)]
 struct AcquireAttempts {
-    /// Whether an attempt timed out, and so may have acquired the lease.
+    /// Whether an attempt timed out. Such an attempt may have acquired the lease.
     had_timeout: bool,
 }
 
 impl AcquireAttempts {
-    /// Returns the result of an attempt; a timeout if it is overdue and an earlier attempt timed
-    /// out.
+    /// Returns the result of an attempt. After a timeout, an overdue attempt counts as a timeout
+    /// too.
     fn result(&mut self, result: Result<i64, CommandError>) -> Result<i64, CommandError> {
         self.had_timeout |= matches!(result, Err(CommandError::TimedOut));
         match result {
@@ -158,7 +157,7 @@ async fn renew_until_released(
             result = &mut released => break result.unwrap_or(LeaseResult::Abandoned),
             _ = renewals.tick() => {
                 if !renew(&inner, digest, &token).await {
-                    // The lease expired; another node may hold it now.
+                    // The lease has expired, and another node may hold it now.
                     return;
                 }
             }
@@ -178,8 +177,8 @@ async fn result_after_outage(inner: &StoreInner) -> Option<LeaseResult> {
     timeout(LEASE_TTL, inner.breaker.wait_closed()).await.ok().map(|_| LeaseResult::Abandoned)
 }
 
-/// Renews a lease. Returns `false` if another node holds it. A renewal that fails is repeated
-/// later.
+/// Renews a lease. Returns `false` if another node holds the lease; `true` if renewing fails, since
+/// it is repeated.
 async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     let Some(generation) = inner.breaker.permit() else { return true };
     let connection = inner.pool.connection(generation, TrafficClass::Small);
@@ -188,7 +187,7 @@ async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     connection.run::<i64>(&scripts::RENEW, call, Some(RENEWAL_INTERVAL)).await != Ok(0)
 }
 
-/// Waits until the lease ends, and sends its result.
+/// Waits until the lease ends, and sends its result to the waiting request.
 async fn wait(
     inner: Arc<StoreInner>,
     generation: Generation,
@@ -207,7 +206,7 @@ async fn wait(
     let _gone_already = sender.send(result);
 }
 
-/// Waits until the lease has expired because its holder died or its message was lost.
+/// Waits until the lease has expired, in case its holder dies or its message is lost.
 async fn wait_for_expiry(inner: &StoreInner, digest: u128, mut left: i64) -> LeaseResult {
     while let Ok(remaining) = u64::try_from(left) {
         sleep(Duration::from_millis(remaining) + GRACE).await;

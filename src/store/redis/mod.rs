@@ -58,14 +58,14 @@ use queue::{PendingValue, QueuedWrite, merge_variants};
 
 /// Stored responses in Redis.
 ///
-/// Writes are queued and executed in order. While Redis is down, every lookup is a miss at once.
+/// Writes are queued and executed in order. While Redis is down, lookups are immediate misses.
 pub(crate) struct RedisStore {
     inner: Arc<StoreInner>,
     tasks: [AbortHandle; 4],
 }
 
 impl RedisStore {
-    /// Starts a store with its background tasks on `runtime`. Connects in the background.
+    /// Starts a store with its background tasks on `runtime`, which also connect to Redis.
     pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,
@@ -89,14 +89,14 @@ impl RedisStore {
     pub(crate) async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.inner.queue.pending(key.digest()) {
             PendingValue::Unchanged => self.inner.get(&self.inner.keys, key).await,
-            // An index in the queue contains only this node's additions.
+            // An index of variants in the queue contains only this node's additions.
             PendingValue::Entry(Entry::Variants(added)) => {
                 let found = self.inner.get(&self.inner.keys, key).await;
                 let is_ours = &*added.target == key.text();
                 merge_variants(found, is_ours.then_some(added)).map(Entry::Variants)
             }
             PendingValue::Entry(pending) if pending.matches_key(key) => {
-                // Redis may have an entry that was requested later, and will keep it.
+                // Redis may have an entry that was requested later, which it will keep.
                 let found = self.inner.get(&self.inner.keys, key).await;
                 found.filter(|found| pending.is_superseded_by(found)).or(Some(pending))
             }
@@ -104,7 +104,7 @@ impl RedisStore {
         }
     }
 
-    /// Returns the entry under this key in the previous namespace version, unless its time is over.
+    /// Returns the entry under this key in the previous namespace version, if that is still read.
     pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {
@@ -121,7 +121,7 @@ impl RedisStore {
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
-    /// Changes the longest time for which any route serves stale responses. It affects later
+    /// Changes the longest time for which any route serves stale responses. The time affects later
     /// writes.
     pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         self.inner.set_stale_for(stale_for);
@@ -157,7 +157,7 @@ impl RedisStore {
 
     /// Queues the atomic addition of a variant to the index under its target's key.
     ///
-    /// The variants that are `in_use` on this node count as recently added.
+    /// Variants that are `in_use` on this node count as recently added.
     pub(crate) fn add_variant(
         &self,
         target: &CacheKey,

@@ -52,10 +52,10 @@ pub(super) enum QueuedWrite {
 
 /// A queue of writes in order of arrival.
 ///
-/// Queued entries can be looked up, so this node never reads an entry that it has just replaced.
+/// Queued entries can be looked up, so this node never reads an entry that it has replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
-    /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.
+    /// The number of digests in `state.pending`: a lookup in an empty queue takes no lock.
     pending: AtomicUsize,
     removals: AtomicU64,
     queued: Notify,
@@ -69,7 +69,7 @@ struct PendingWrites {
     /// The values that digests will have after all queued writes.
     pending: HashMap<u128, PendingEntry>,
     entries: usize,
-    /// The bytes of entries that are queued or being written.
+    /// The total size of entries that are queued or being written, in bytes.
     bytes: usize,
 }
 
@@ -78,7 +78,7 @@ struct PendingEntry {
     writes: usize,
 }
 
-/// The value that a digest will have after all queued writes.
+/// The value that the key with a digest will have after all queued writes.
 #[derive(Debug)]
 pub(super) enum PendingValue {
     /// No queued write concerns the digest.
@@ -89,7 +89,7 @@ pub(super) enum PendingValue {
     Removed,
 }
 
-/// Writes taken from the queue. They count as queued until the batch is dropped.
+/// Writes taken from the queue. The writes count as queued until the batch is dropped.
 pub(super) struct WriteBatch<'a> {
     pub writes: Vec<QueuedWrite>,
     queue: &'a WriteQueue,
@@ -121,7 +121,7 @@ impl WriteQueue {
         true
     }
 
-    /// Returns the value that this digest will have after all queued writes.
+    /// Returns the value that the key with this digest will have after all queued writes.
     pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
             return PendingValue::Unchanged;
@@ -140,12 +140,12 @@ impl WriteQueue {
 
     /// Changes the number that [`removals`](Self::removals) returns.
     ///
-    /// Callers do this before any other effect of a removal, even if the queue is full.
+    /// Callers call this function before any other effect of a removal, even if the queue is full.
     pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
 
-    /// Waits for writes, and takes the next ones: at least one, at most `max`.
+    /// Waits for writes, and takes the next writes from the queue: at least one, at most `max`.
     pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
             if let Some(taken) = self.take_now(max) {
@@ -253,7 +253,7 @@ impl QueuedWrite {
     }
 
     /// Returns the digest that the write changes, and its new value (`None` if removed). Returns
-    /// `None` for a lease.
+    /// `None` if the write releases a lease.
     fn resulting_value(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),
@@ -266,7 +266,7 @@ impl QueuedWrite {
     }
 }
 
-/// Merges the index `added` into `found`. If only one is an index, returns it.
+/// Merges the index `added` into `found`. If only one of them is an index, returns this index.
 pub(super) fn merge_variants(
     found: Option<Entry>,
     added: Option<Arc<VariantIndex>>,

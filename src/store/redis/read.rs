@@ -26,8 +26,8 @@ use crate::{
 };
 
 impl StoreInner {
-    /// Returns the entry under this key in a namespace, or `None` if Redis does not have it or does
-    /// not reply in time.
+    /// Returns the entry under this key in a namespace, or `None` if Redis does not have the entry
+    /// or does not reply in time.
     pub(super) async fn get(&self, namespace: &NamespaceKeys, key: &CacheKey) -> Option<Entry> {
         let Some(generation) = self.breaker.permit_within(self.settings.read_deadline).await else {
             self.metrics.count(StoreOperation::Get, StoreOperationOutcome::Open);
@@ -61,7 +61,7 @@ impl StoreInner {
             Ok(DecodedHead::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
             Ok(DecodedHead::Chunked(chunked)) => {
                 let body = (chunked, self.sealing_keys_for(&head));
-                // Boxed, because it is rare and would enlarge the future of every read.
+                // Boxed, because chunks are rare and would enlarge the future of every read.
                 Box::pin(self.read_chunks(generation, (namespace, context.digest), body)).await
             }
             Err(outcome) => Ok(ReadOutcome::Unreadable(outcome)),
@@ -85,13 +85,13 @@ impl StoreInner {
             // The entry was replaced meanwhile, or a chunk was evicted.
             return Ok(ReadOutcome::Absent);
         };
-        // Verifying and decompressing megabytes must not delay other requests of this thread.
+        // On a blocking thread: megabytes are verified and decompressed.
         let finish = move || sealing::assemble(sealing_keys.as_ref(), digest, chunked, &chunks);
         let finished = tokio::task::spawn_blocking(finish).await;
         if let Ok(Some(entry)) = finished {
             return Ok(ReadOutcome::Entry(entry));
         }
-        // No node can decode the entry, so it is removed.
+        // The entry is removed, because no node can decode it.
         if std::ptr::eq(namespace, &raw const self.keys) {
             self.push(QueuedWrite::Remove { digest });
         }

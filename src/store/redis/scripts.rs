@@ -1,6 +1,6 @@
 //! Lua scripts for operations that have to be atomic.
 //!
-//! Each also takes a deadline, see [`Script::run`].
+//! Each script also takes a deadline, see [`Script::run`].
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -23,7 +23,7 @@ pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('PTTL', KEYS[1])"])
 });
 
-/// Adds this node to the waiting nodes again, if the lease is still held.
+/// Adds this node to the waiting nodes again, if a node still holds the lease.
 ///
 /// Keys: the lease, the waiters. Arguments: this node, the TTL of the waiters. Returns the
 /// remaining TTL of the lease, or [`NO_LEASE`].
@@ -56,15 +56,15 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
          return #nodes"])
 });
 
-/// Stores an entry, unless the stored one supersedes it.
+/// Stores an entry, unless the stored entry supersedes the new entry.
 ///
-/// A response of the same purge log supersedes it if it was requested later. So does an index of
-/// variants that was written recently, if the new entry is a response without `Vary`.
+/// A response with a fence of the same purge log supersedes the new entry if requested later. An
+/// index of variants that was written recently supersedes a new response without `Vary`.
 ///
 /// Key: the entry. Arguments: the entry, its TTL, the time for which an index supersedes; times in
 /// milliseconds. Returns the first bytes of the replaced entry, or nothing if nothing was stored.
-/// Offsets are those of `codec::ORDER_OFFSET`. The fourth byte tells whether an entry is encrypted;
-/// it does not change the offsets.
+/// Offsets follow from `codec::ORDER_OFFSET`. The fourth byte marks encrypted entries, which have
+/// the same offsets.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
@@ -88,7 +88,7 @@ pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
 /// Replaces an entry if it is unchanged.
 ///
 /// Key: the entry. Arguments: the new entry, its TTL in milliseconds, the first 13 bytes of the old
-/// one. Returns 1, or 0 if the stored entry differs.
+/// entry. Returns 1, or 0 if the stored entry differs.
 pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
          if type(old) ~= 'string' then old = '' end \

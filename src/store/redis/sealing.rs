@@ -17,7 +17,7 @@ use crate::{
     telemetry::StoreOperationOutcome,
 };
 
-/// Content of up to this many bytes is decompressed on the calling thread.
+/// Maximum size in bytes of content that is decompressed on the calling thread.
 pub(super) const INLINE_DECODE_LIMIT: usize = 64 << 10;
 
 /// The context of a value: the digest of its key, and whether it has to be encrypted.
@@ -33,7 +33,7 @@ impl SealContext {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
-    /// Returns the context for reading a value that is being removed: it may be encrypted or plain.
+    /// Returns the context for reading a value to remove, which may be encrypted or plain.
     pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }
@@ -58,7 +58,7 @@ impl StoreInner {
         tokio::task::spawn_blocking(written).await.ok().flatten()
     }
 
-    /// Decodes the value at an entry's key, or returns the reason why that fails.
+    /// Decodes the value at an entry's key, or returns the reason why decoding fails.
     ///
     /// Large content is decompressed on a blocking thread, even if its compressed form is small.
     pub(super) async fn read_head(
@@ -73,7 +73,7 @@ impl StoreInner {
         decode(plain, self.settings.max_entry).await.ok_or(StoreOperationOutcome::Damaged)
     }
 
-    /// Decodes the value at an entry's key on the calling thread. For small values, or if no
+    /// Decodes the value at an entry's key on the calling thread. Used for small values, or if no
     /// request waits.
     pub(super) fn read_head_inline(
         &self,
@@ -86,8 +86,8 @@ impl StoreInner {
 
     /// Decrypts the value at an entry's key, if it is encrypted.
     ///
-    /// A plain value that should be encrypted was written without the secret, by this fleet or by
-    /// an attacker. It is rejected.
+    /// Rejects a plain value that should be encrypted: it was written without the secret, by this
+    /// fleet or by an attacker.
     fn unseal_head<'h>(
         &self,
         context: SealContext,
@@ -120,9 +120,9 @@ pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedHead> {
     tokio::task::spawn_blocking(move || codec::decode(&plain, limit)).await.ok().flatten()
 }
 
-/// Decrypts the chunks of a response if they are encrypted, and returns the complete entry.
+/// Decrypts encrypted chunks of a response, and returns the entry; `None` if they are invalid.
 ///
-/// Slow: verifies and decompresses megabytes.
+/// The function is slow, since it verifies and decompresses megabytes.
 pub(super) fn assemble(
     sealing_keys: Option<&SealingKeys>,
     digest: u128,

@@ -8,22 +8,22 @@ use crate::{
     redis,
 };
 
-/// The time for which an entry is kept after its last possible use, for revalidation and clock
-/// differences.
+/// The time for which an entry is kept after its last possible use, for revalidation and
+/// differences between clocks.
 const SLACK: Duration = Duration::from_mins(10);
 
-/// The TTL of an index of variants. Each new variant restarts it.
+/// The TTL of an index of variants. Each new variant restarts the TTL.
 const INDEX_TTL: Duration = Duration::from_hours(24);
 
 /// The settings of the store in Redis.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub connection: redis::Settings,
-    /// The time for which a request waits for a reply.
+    /// The maximum time for which a request waits for a reply.
     pub read_deadline: Duration,
     /// The prefix of every key.
     pub prefix: String,
-    /// The namespace version, which follows the prefix. Entries of other versions are not found.
+    /// The namespace version, which follows the prefix. Other versions' entries are not found.
     pub version: String,
     /// The size in bytes above which entries are compressed.
     pub compress_above: usize,
@@ -54,7 +54,7 @@ fn response_ttl(freshness: &Freshness, stale_for: Duration) -> Duration {
         .max(stale_for);
     let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
     let useful_for = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
-    // Without slack: an entry with a time limit must not be kept beyond it for its validator.
+    // An entry with a time limit gets no slack: it must not be kept longer, even for its validator.
     freshness.usable_for.map_or(useful_for, |usable_for| useful_for.min(usable_for))
 }
 

@@ -13,7 +13,7 @@ use crate::redis::{RedisClient, RedisClientKind};
 
 /// The interval of pings that verify the subscription.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause between a broken session and the next one.
+/// The pause between a broken session and the next session.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Subscribes to this node's channel, and reconnects forever.
@@ -45,7 +45,7 @@ async fn receive(inner: &StoreInner, session: &RedisClient) {
     let channel = format!("{}{}", inner.keys.channel_prefix(), inner.waiters.node());
     if let Err(error) = session.subscribe(channel).await {
         tracing::warn!(%error, "Redis denied SUBSCRIBE; cross-node request collapsing is disabled");
-        // Retry, because the ACL may change.
+        // Subscribes again later, because the ACL may change.
         tokio::time::sleep(PING_INTERVAL * 10).await;
         return;
     }

@@ -46,7 +46,7 @@ impl Server {
         server
     }
 
-    /// A socket path without a server.
+    /// Returns a socket path without a server.
     pub(crate) fn absent() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), child: None }
     }
@@ -78,7 +78,7 @@ impl Server {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    /// The output of `redis-cli` for these arguments.
+    /// Returns the output of `redis-cli` for these arguments.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         let output = command.arg("-s").arg(self.socket()).args(arguments).output().unwrap();
@@ -99,7 +99,7 @@ impl Drop for Server {
 pub(crate) fn settings(url: &str) -> Settings {
     Settings {
         connection: redis::Settings::parse(url).unwrap(),
-        // The machine that runs the tests may be busy.
+        // A long deadline, because the machine that runs the tests may be busy.
         read_deadline: Duration::from_millis(250),
         prefix: "larder".to_owned(),
         version: "v1".to_owned(),
@@ -114,7 +114,7 @@ pub(crate) fn start(settings: Settings) -> RedisStore {
     RedisStore::start(settings, Metrics::new().for_redis(), &Handle::current()).unwrap()
 }
 
-/// A store with long deadlines, because the machine that runs the tests may be busy.
+/// Returns a store with long deadlines, because the machine that runs the tests may be busy.
 fn store_with_long_deadlines(server: &Server) -> RedisStore {
     let settings = settings(&server.url());
     let command_deadline = Duration::from_secs(5);
@@ -162,7 +162,7 @@ fn body_of(entry: Option<Entry>) -> Option<Vec<u8>> {
     }
 }
 
-/// Incompressible bytes.
+/// Returns incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
@@ -231,7 +231,7 @@ async fn every_key_has_an_end() {
     }
 }
 
-/// A store with secrets of 32 equal bytes each.
+/// Returns a store with secrets of 32 equal bytes each.
 fn sealing(server: &Server, secrets: &[u8]) -> RedisStore {
     let secrets: Vec<[u8; 32]> = secrets.iter().map(|byte| [*byte; 32]).collect();
     let sealing_keys = SealingKeys::new(secrets.iter().map(|secret| &secret[..]));
@@ -239,14 +239,14 @@ fn sealing(server: &Server, secrets: &[u8]) -> RedisStore {
     start(Settings { sealing_keys, ..store_with_long_deadlines.inner.settings.clone() })
 }
 
-/// A key in the partition of one identity.
+/// Returns a key in the partition of one identity.
 fn own_key(path: &str) -> CacheKey {
     let partition = partition::of_identity(&[7; 16]);
     let plain = OriginTarget::plain(Scheme::Http, "secret.example", path);
     OriginTarget { partition: (&partition[..]).into(), ..plain }.key()
 }
 
-/// All values in Redis as one text.
+/// Returns all values in Redis as one text.
 fn dump(server: &Server) -> String {
     let keys = server.cli(&["KEYS", "*"]);
     keys.lines().map(|key| server.cli(&["--no-raw", "GET", key])).collect()
@@ -514,7 +514,7 @@ async fn a_user_who_may_not_is_named() {
     until("let in", || store.health() == RedisHealth::Up).await;
 }
 
-/// A server that accepts connections and commands, and never replies.
+/// Starts a server that accepts connections and commands, but never replies.
 async fn hanging_server() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
@@ -661,7 +661,7 @@ async fn a_lease_is_renewed_while_it_is_held() {
     until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
 }
 
-/// Longer than any wait of a request.
+/// A time that is longer than any wait of a request.
 const GIVEN_UP: Duration = Duration::from_millis(1500);
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::store::LeaseResult;
 
-/// The waiters, and the name of this node in messages.
+/// The waiters by digest, and the name of this node in messages.
 pub(super) struct LeaseWaiters {
     node: String,
     is_subscribed: AtomicBool,
@@ -40,7 +40,7 @@ impl LeaseWaiters {
         &self.node
     }
 
-    /// Records whether this node receives messages. If not, all waits end.
+    /// Records whether this node receives messages. If it does not, all waits end.
     pub(super) fn set_subscribed(&self, is_subscribed: bool) {
         self.is_subscribed.store(is_subscribed, Relaxed);
         if !is_subscribed {

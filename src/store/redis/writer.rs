@@ -50,10 +50,10 @@ pub(super) async fn run(inner: Arc<StoreInner>) {
     }
 }
 
-/// Executes a batch, with as much concurrency as its order allows.
+/// Executes a batch, with as much concurrency as the order of its writes allows.
 ///
-/// A script that Redis does not have yet is sent twice, so a later command may overtake it.
-/// Therefore earlier writes complete before an entry is removed or a lease ends.
+/// A script that Redis has not cached yet is sent twice, so a later command may overtake it.
+/// Therefore, earlier writes complete before an entry is removed or a lease ends.
 async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes: &[QueuedWrite]) {
     let mut started_writes = Vec::with_capacity(writes.len());
     let mut releases = Vec::new();
@@ -93,8 +93,8 @@ fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     left
 }
 
-/// Returns the current generation, or `None` if the breaker is open. At the start, waits for the
-/// first probe.
+/// Returns the current generation, or `None` if the breaker is open. Before the first probe, waits
+/// for its result.
 async fn wait_for_permit(inner: &StoreInner) -> Option<Generation> {
     let mut permit = inner.breaker.permit();
     while permit.is_none() && !inner.breaker.is_open() {
@@ -169,7 +169,7 @@ async fn put(
     let keys = vec![inner.keys.entry(digest)];
     let written: Option<Bytes> =
         connection.run(&scripts::PUT, ScriptCall { keys, arguments }, None).await?;
-    // The chunks of the replaced entry are orphaned, or those of the new entry if it was not
+    // The chunks of the replaced entry are orphaned; or the new chunks, if the new entry was not
     // stored.
     let orphaned = written.unwrap_or(head);
     unlink_chunks(inner, connection, context, &orphaned).await
@@ -190,7 +190,7 @@ async fn add_variants(
         let found =
             connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await });
         let found = match found.await {
-            // The stored value is not a string, so it is replaced.
+            // A stored value that is not a string is replaced.
             Err(CommandError::Unexpected(_)) => None,
             found => found?,
         };
@@ -225,7 +225,7 @@ fn merged_index(
     (Entry::Variants(Arc::clone(added)), Vec::new())
 }
 
-/// Replaces the entry if it is still `found`. Returns whether it was replaced.
+/// Replaces the entry if the stored entry is still `found`. Returns whether it was replaced.
 async fn replace_if_unchanged(
     inner: &StoreInner,
     connection: &BatchingConnection,
@@ -245,7 +245,7 @@ async fn replace_if_unchanged(
     Ok(connection.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
-/// Removes the chunks that belong to an entry's head, if it has any.
+/// Removes the chunks that belong to an entry's head, if there are any.
 async fn unlink_chunks(
     inner: &StoreInner,
     connection: &BatchingConnection,

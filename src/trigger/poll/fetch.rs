@@ -11,7 +11,7 @@ use crate::origin::{
     document::{DocumentClient, DocumentError},
 };
 
-/// The time limit of a poll, to the last byte of the response.
+/// The time limit of a poll, from its start to the last byte of the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The result of a successful poll.
@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum PollResponse {
     /// The version has not changed.
     Unchanged,
-    /// A version, and the entity tag of the response that contains it.
+    /// The version, and the entity tag of the response that contains it, if any.
     Version(Box<str>, Option<HeaderValue>),
     /// The response has no version.
     NoVersion,
@@ -36,7 +36,7 @@ pub(super) enum VersionFetchError {
 
 /// A source of data versions.
 pub(super) trait VersionSource: Send + Sync + 'static {
-    /// Fetches the version. `etag` is the entity tag of the response with the last version.
+    /// Fetches the version. `etag` is the entity tag of the last response that contained a version.
     fn fetch(
         &self,
         etag: Option<&HeaderValue>,
@@ -69,7 +69,7 @@ impl VersionSource for HttpVersionSource {
 }
 
 impl HttpVersionSource {
-    /// Creates a source with its HTTP client. Must be called on the runtime that polls.
+    /// Creates a source with its HTTP client. Must be called on the runtime that will poll it.
     pub(super) fn new(poll: &Poll) -> Result<Self, SetupError> {
         let client = DocumentClient::new(&poll.source, TIMEOUT)?;
         Ok(Self { client, version: poll.version.clone() })

@@ -23,8 +23,8 @@ const MAX_BACKOFF_FACTOR: u32 = 10;
 /// The longest pause between two polls.
 const MAX_PAUSE: Duration = Duration::from_hours(24 * 10);
 
-/// The longest pause while another node polls, since it may disappear, or while the purge log is
-/// unavailable.
+/// The longest pause while another node polls, since that node may disappear, or while the purge
+/// log is unavailable.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// A running poll.
@@ -34,18 +34,18 @@ struct Poller<F: Fleet, A> {
     cell: Arc<PollCell>,
     context: TaskContext<F>,
     lease: Option<F::Lease>,
-    /// The entity tag of the response that contained the known version.
+    /// The entity tag of the response that contained the known version, if it had one.
     tag: Option<HeaderValue>,
     failures: u32,
-    /// True if a poll ended without a known version. Stored responses may be older than the first
-    /// version, so the first version then counts as a change.
+    /// Whether a poll ended without a known version. If so, the first version counts as a change,
+    /// since stored responses may be older than it.
     has_missed: bool,
 }
 
 /// The outcome of one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PollOutcome {
-    /// Another node polls.
+    /// This node did not poll, because another node does.
     NotLeader,
     /// The version has not changed.
     Unchanged,
@@ -53,14 +53,14 @@ enum PollOutcome {
     Changed,
     /// The response has no version.
     Missing,
-    /// There was no usable response.
+    /// The fetch failed, or its response was unusable.
     Failed,
     /// A purge was due, but the purge log is unavailable.
     Unavailable,
 }
 
 impl PollOutcome {
-    /// Returns the value of the metric label, or `None` if another node polls.
+    /// Returns the outcome's value of the metric label; `None` if another node polls.
     const fn as_str(self) -> Option<&'static str> {
         match self {
             Self::NotLeader => None,
@@ -75,7 +75,7 @@ impl PollOutcome {
 
 /// Polls until dropped, and writes results to `cell`.
 ///
-/// Must be called on the runtime that polls. Fails if the HTTP client cannot be created.
+/// Must be called on the runtime that will poll. Fails if the HTTP client cannot be created.
 pub(in crate::trigger) fn run<F: Fleet>(
     poll: &Poll,
     cell: Arc<PollCell>,
@@ -130,8 +130,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         }
     }
 
-    /// Returns true if this node holds the lease; acquires it if possible. Also reads the fleet's
-    /// result, unless this node held the lease already.
+    /// Acquires the lease if possible, and returns whether this node holds it. Also reads the
+    /// fleet's result, unless this node already held the lease.
     async fn ensure_leader(&mut self) -> bool {
         if self.lease.as_ref().is_some_and(Lease::is_held) {
             return true;
@@ -151,7 +151,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         self.lease.is_some()
     }
 
-    /// Logs the first of several failures as a warning, and the others at debug level.
+    /// Logs the first of consecutive failures as a warning, and further failures at debug level.
     fn log_failure(&self, error: &VersionFetchError) {
         let poll = &*self.poll.name;
         if self.failures == 0 {
@@ -173,7 +173,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         tokio::time::sleep_until(end).await;
     }
 
-    /// Returns the time until the next delayed purge, if this node holds the lease.
+    /// Returns the time until the next delayed purge; `None` without one, or on other nodes.
     fn until_due(&self) -> Option<Duration> {
         self.lease.as_ref().filter(|lease| lease.is_held())?;
         self.cell.record()?.until_due((self.context.now)())
@@ -182,7 +182,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
     /// Runs the delayed purges that are due.
     ///
     /// A delayed purge is removed only after it has run, so that another node repeats it if this
-    /// node stops in between.
+    /// node stops before.
     async fn purge_delayed(&self) -> Result<(), LogUnavailable> {
         let Some(record) = self.cell.record() else { return Ok(()) };
         let Some(rest) = record.without_due((self.context.now)()) else { return Ok(()) };
@@ -209,7 +209,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         }
     }
 
-    /// Stores a record without a version if there is none, so that the first version counts as a
+    /// Stores a record without a version if no record exists, so that the first version counts as a
     /// change.
     async fn apply_missing(&self) -> PollOutcome {
         if self.cell.record().is_none() {
@@ -250,7 +250,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
 /// Returns the pause after an outcome: `every`, longer after failures, shorter if this node is not
 /// the leader or the purge log is unavailable.
 ///
-/// `jitter` changes the pause by up to 10 %, so that nodes and polls do not run in step.
+/// `jitter` changes the pause by up to 10 %, so that nodes and polls do not run at the same times.
 fn pause(every: Duration, outcome: PollOutcome, failures: u32, jitter: u8) -> Duration {
     let pause = match outcome {
         PollOutcome::Failed => {

@@ -14,7 +14,7 @@ pub struct Poll {
     pub source: DocumentUrl,
     /// The time between two polls, at least a second.
     pub every: Duration,
-    /// How to extract the version from a response.
+    /// The location of the version in a response.
     pub version: VersionFrom,
     /// The tags to purge when the version changes.
     pub purge: Box<[Box<str>]>,
@@ -22,8 +22,8 @@ pub struct Poll {
     pub mode: PurgeMode,
     /// The targets to fetch after each purge.
     pub warm: WarmPlan,
-    /// The delay after a change until the tags are purged again, for data that loads late.
+    /// The delay until a second purge after a change, for data that loads late; `None` disables it.
     pub delay: Option<Duration>,
-    /// The age from which a metric reports the version as overdue.
+    /// The age of a version from which a metric reports it as overdue, if set.
     pub alert_after: Option<Duration>,
 }

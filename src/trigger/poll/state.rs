@@ -15,7 +15,7 @@ pub(crate) struct PollState {
     pub name: Box<str>,
     /// The version, if one has been found.
     pub version: Option<Box<str>>,
-    /// When the version was first seen.
+    /// The time at which the version was first seen, if one has been found.
     pub changed_at: Option<Timestamp>,
 }
 
@@ -53,7 +53,7 @@ impl Polls {
 pub(crate) struct PollCell {
     name: Box<str>,
     alert_after: Option<Duration>,
-    /// When polling began.
+    /// The time at which polling began.
     since: Timestamp,
     record: Mutex<Option<VersionRecord>>,
 }
@@ -61,16 +61,16 @@ pub(crate) struct PollCell {
 /// A version as stored in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VersionRecord {
-    /// `None` if no response has had a version.
+    /// The version; `None` if no response has had a version.
     pub(super) version: Option<Box<str>>,
-    /// When the version was first seen, in milliseconds since the Unix epoch.
+    /// The time at which the version was first seen, in milliseconds since the Unix epoch.
     pub(super) changed_at: u64,
     /// The times of delayed purges in milliseconds, earliest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) again_at: Vec<u64>,
 }
 
-/// The maximum number of delayed purges. If there are more, the last two merge into the later one.
+/// The maximum number of delayed purges. Beyond it, the last two are merged into the later one.
 const MAX_DELAYED_PURGES: usize = 16;
 
 impl VersionRecord {
@@ -83,7 +83,7 @@ impl VersionRecord {
     ) -> Self {
         if let Some(delay) = delay {
             again_at.push(now.saturating_add(delay).millis());
-            // The delay may have been shortened, or the clock set back.
+            // Not sorted if the delay was shortened, or the clock set back.
             again_at.sort_unstable();
             if again_at.len() > MAX_DELAYED_PURGES {
                 again_at.remove(MAX_DELAYED_PURGES - 1);
@@ -92,14 +92,14 @@ impl VersionRecord {
         Self { version, changed_at: now.millis(), again_at }
     }
 
-    /// Returns the record without the delayed purges that are due, or `None` if none is due.
+    /// Returns the record without the delayed purges that are due, or `None` if no purge is due.
     pub(super) fn without_due(&self, now: Timestamp) -> Option<Self> {
         let now = now.millis();
         let again_at: Vec<u64> = self.again_at.iter().copied().filter(|at| *at > now).collect();
         (again_at.len() < self.again_at.len()).then(|| Self { again_at, ..self.clone() })
     }
 
-    /// Returns the time until the next delayed purge.
+    /// Returns the time until the next delayed purge, if there is one.
     pub(super) fn until_due(&self, now: Timestamp) -> Option<Duration> {
         let next = self.again_at.first()?;
         Some(Timestamp::from_millis(*next).saturating_since(now))

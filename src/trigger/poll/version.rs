@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use serde_json_path::{JsonPath, ParseError};
 
-/// The length limit of a version in bytes. Versions are stored and shown to clients, so longer ones
-/// are replaced with a digest.
+/// The length limit of a version in bytes. Versions are stored and shown to clients, so a longer
+/// version is replaced with a digest.
 const MAX_BYTES: usize = 128;
 
 /// The location of the version in a response.
@@ -39,7 +39,7 @@ impl VersionFrom {
 
     /// Returns the version in a response, or `None` if a singular path finds nothing or `null`.
     ///
-    /// Fails if the version is in the payload and the body is not JSON.
+    /// Fails if the version is to be read from the payload and the body is not JSON.
     pub(super) fn read(
         &self,
         headers: &HeaderMap,
@@ -138,7 +138,7 @@ mod tests {
         read.unwrap().unwrap()
     }
 
-    /// A task in the list of a Druid Overlord.
+    /// Returns a task in the list of a Druid Overlord.
     fn task(id: &str, kind: &str, created: &str, status: &str) -> String {
         format!(
             r#"{{"id": "{id}", "groupId": "load", "type": "{kind}", "createdTime": "{created}",

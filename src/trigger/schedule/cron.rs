@@ -112,21 +112,21 @@ impl CronExpression {
         }
         let cron = parser().parse(text).map_err(|_| whole(CronProblem::Never))?;
         let cron = Self { cron, zone, text: text.trim().into() };
-        // A leap day on a given weekday comes at least once in 40 years.
+        // A leap day falls on a given weekday at least once in 40 years.
         match cron.next_after(Timestamp::from_seconds(1_577_836_800)) {
             Some(_) => Ok(cron),
             None => Err(whole(CronProblem::Never)),
         }
     }
 
-    /// Returns the first due time after `now`, to the second. `None` if there is none before the
+    /// Returns the first due time after `now`, to the second. `None` if no time is due before the
     /// year 5000.
     pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.cron.find_next_occurrence(&self.local(now)?, false).ok()?;
         instant(&due)
     }
 
-    /// Returns the last due time up to and including `now`. `None` if there is none since 1970.
+    /// Returns the last due time up to and including `now`. `None` if no time was due since 1970.
     pub fn last_until(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.cron.find_previous_occurrence(&self.local(now)?, true).ok()?;
         instant(&due)
@@ -154,7 +154,7 @@ impl fmt::Display for CronExpression {
     }
 }
 
-/// Looks up a time zone in the system's database, or else in the built-in one.
+/// Looks up a time zone in the system's database, else in the built-in one, else returns `None`.
 pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
     let zone = jiff::tz::db().get(name).or_else(|_| TimeZoneDatabase::bundled().get(name)).ok()?;
     zone.iana_name().is_some().then_some(zone)
@@ -173,7 +173,7 @@ fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build()
 }
 
-/// Checks that each field is valid by itself.
+/// Checks each field separately.
 fn check_fields(text: &str) -> Result<(), CronError> {
     let given: Vec<&str> = text.split_whitespace().collect();
     if given.len() != FIELDS.len() {
@@ -192,8 +192,8 @@ fn check_fields(text: &str) -> Result<(), CronError> {
 }
 
 impl CronField {
-    /// Returns whether the field has only known words and no empty list element. The parser would
-    /// accept day and month names anywhere, and empty elements.
+    /// Returns whether the field has only known words and no empty list element. The parser itself
+    /// accepts day and month names in any field, and empty elements.
     fn has_known_words_only(&self, text: &str) -> bool {
         let is_known = |word: &str| {
             word.is_empty() || self.words.iter().any(|known| known.eq_ignore_ascii_case(word))

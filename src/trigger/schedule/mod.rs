@@ -1,9 +1,9 @@
 //! Schedules: purge tags or fetch paths at the times of a cron expression, once for the fleet.
 //!
 //! Every node waits for the same times. At a scheduled time, each node appends the same purge under
-//! the same key, and the log accepts only the first. So a run survives the failure of any node. One
-//! node, chosen by de-duplication, fetches ahead. The fleet stores the time of the last run: a node
-//! that was suspended or down makes up for the latest missed run only.
+//! the same key, and the log accepts only the first. So a purge takes place even if nodes fail. One
+//! node, chosen by de-duplication, fetches ahead. The fleet stores the time of the last run. A node
+//! that was suspended or down repeats only the latest missed run.
 
 mod cron;
 
@@ -27,7 +27,7 @@ use crate::{
 /// and clocks can be set.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
-/// The first and the longest delay before a retry.
+/// The first and the longest delay before a failed run is retried.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// How long the fleet remembers which node fetched ahead.
@@ -53,8 +53,8 @@ impl Schedule {
         self.name.as_deref().unwrap_or(self.cron.as_str())
     }
 
-    /// Returns the key of the schedule's state in the fleet. Equal schedules have equal keys,
-    /// across releases of Larder.
+    /// Returns the key of the schedule's state in the fleet. Equal schedules have equal keys, even
+    /// in different releases of Larder.
     fn id(&self) -> String {
         let digest = digest(&SHA256, self.identity().as_bytes());
         let digest = digest.as_ref().get(..16).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Schedule {
     }
 }
 
-/// Runs a schedule until its expression has no further time.
+/// Runs a schedule until its expression has no further due time.
 pub(crate) async fn run<F: Fleet>(schedule: Schedule, context: TaskContext<F>) {
     let runner = ScheduleRunner { id: schedule.id(), schedule, context };
     let mut done = runner.last_completed().await;
@@ -139,7 +139,7 @@ impl<F: Fleet> ScheduleRunner<F> {
         }
     }
 
-    /// Runs the schedule's action. Retries until it succeeds or the next scheduled time comes.
+    /// Runs the schedule's action. Retries after failures, until the next scheduled time.
     async fn run_due(&self, due: Timestamp) {
         let next = self.schedule.cron.next_after(due);
         let mut failures = 0;
@@ -175,8 +175,8 @@ impl<F: Fleet> ScheduleRunner<F> {
         Ok(())
     }
 
-    /// Stores the time of a completed run. If the fleet is unreachable, a node that starts may
-    /// repeat this run.
+    /// Stores the time of a completed run. If storing fails, a node that starts may repeat this
+    /// run.
     async fn save(&self, done: Timestamp) {
         let _kept = self.context.fleet.set_value(&self.id, &done.seconds().to_string()).await;
     }
@@ -193,8 +193,8 @@ fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
     first.saturating_mul(factor).min(max)
 }
 
-/// Parses the stored time of the last run. `None` if it is so far in the future that a clock must
-/// have been wrong.
+/// Parses the stored time of the last run. `None` if the time is so far in the future that a clock
+/// must have been wrong.
 fn parse_last_run(text: &str, now: Timestamp) -> Option<Timestamp> {
     let done = Timestamp::from_seconds(text.parse().ok()?);
     (done <= now.saturating_add(DEDUP_WINDOW)).then_some(done)

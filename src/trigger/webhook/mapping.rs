@@ -13,15 +13,15 @@ use crate::{
     trigger::selector::OwnerLookup,
 };
 
-/// The limits of one delivery: the number of tags and their total bytes.
+/// The limits of one delivery: the number of tags, and their total size in bytes.
 const LIMITS: (usize, usize) = (10_000, 1 << 20);
 
 /// The mapping rules of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventMapping {
-    /// The location of the event name.
+    /// The location of the event name, if rules depend on it.
     pub event: Option<ValueLocation>,
-    /// The rules. All that match apply.
+    /// The rules. All matching rules apply.
     pub rules: Box<[MappingRule]>,
 }
 
@@ -37,14 +37,14 @@ pub enum ValueLocation {
 /// A rule that maps matching deliveries to purges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingRule {
-    /// The events that the rule matches. Empty matches all.
+    /// The events that the rule matches. An empty list matches all events.
     pub events: Box<[Box<str>]>,
-    /// Conditions on the payload, all of which have to hold.
+    /// Conditions on the payload. All of them have to hold.
     pub when: Box<[PayloadCondition]>,
     /// The tags to purge.
     pub purge: Box<[PayloadTemplate]>,
-    /// The users whose responses to purge, by the value of their claim or gateway field. If there
-    /// are no tags, all of their responses are purged.
+    /// The users to purge responses of, by the value of their claim or gateway field. Without tags,
+    /// all responses of these users are purged.
     pub users: Box<[PayloadTemplate]>,
     /// The mode of the purge.
     pub mode: PurgeMode,
@@ -55,7 +55,7 @@ pub struct MappingRule {
 /// A condition on a value of the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadCondition {
-    /// The location. If it selects several values, one match suffices.
+    /// The location of the value. If the path selects several values, one match suffices.
     pub path: JsonPath,
     /// The accepted values.
     pub values: Box<[Value]>,
@@ -72,7 +72,7 @@ pub struct MappedPurges {
     pub unfilled: usize,
 }
 
-/// A tag, an owner, or both. A pair selects the owner's responses with the tag.
+/// A tag, an owner, or both. If both are present, they select the owner's responses with the tag.
 type TagAndOwner = (Option<String>, Option<Arc<str>>);
 
 impl EventMapping {
@@ -176,7 +176,7 @@ fn rendered(
     for template in templates {
         let rendered = template.render(payload, LIMITS.0)?;
         unfilled += usize::from(rendered.is_empty());
-        // No stored response has a longer tag, and no user a longer name.
+        // Tags of stored responses and names of users are never longer.
         texts.extend(rendered.into_iter().filter(|text| text.len() <= tag::MAX_LENGTH));
     }
     Ok((texts, unfilled))
@@ -195,7 +195,7 @@ fn size((tag, owner): &TagAndOwner) -> usize {
     tag.as_ref().map_or(0, String::len) + owner.as_ref().map_or(0, |owner| owner.len())
 }
 
-/// Compares two values. Numbers are equal by value, not by notation.
+/// Returns whether two values are equal. Numbers are compared by value, not by notation.
 fn is_same(one: &Value, other: &Value) -> bool {
     one == other || one.as_f64().is_some_and(|number| Some(number) == other.as_f64())
 }

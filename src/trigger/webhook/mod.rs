@@ -1,7 +1,7 @@
-//! Webhooks: `POST /_larder/webhooks/{name}` purges what an external event invalidates.
+//! Webhooks: `POST /_larder/webhooks/{name}` purges responses after an external event.
 //!
-//! `signature` verifies a delivery and `mapping` selects what it purges; both are pure. A body is
-//! parsed only after its signature has been verified.
+//! `signature` verifies a delivery, and `mapping` maps it to purges; both modules are pure. A body
+//! is parsed only after its signature has been verified.
 
 pub(crate) mod mapping;
 pub(crate) mod signature;
@@ -26,7 +26,7 @@ use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};
 /// The prefix of webhook paths, followed by a name.
 pub(super) const PATH_PREFIX: &str = "/_larder/webhooks/";
 
-/// A webhook: how its deliveries are verified, and what they purge.
+/// A webhook: how its deliveries are verified and mapped to purges.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     /// The name, which is the last segment of the webhook's path.
@@ -35,10 +35,10 @@ pub struct Webhook {
     pub scheme: SignatureScheme,
     /// The mapping from events to purges.
     pub mapping: EventMapping,
-    /// The locations of the delivery id; the first with a value counts. A delivery with a known id
-    /// does not purge again.
+    /// The locations of the delivery id; the first location with a value counts. A delivery with a
+    /// known id does not purge again.
     pub ids: Box<[ValueLocation]>,
-    /// The handshake of the sender.
+    /// The handshake that the sender requires.
     pub handshake: Handshake,
 }
 
@@ -106,7 +106,7 @@ impl Handshake {
 }
 
 impl DeliveryError {
-    /// Returns the metric label.
+    /// Returns the error's value of the metric label.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Unverified(_) => "refused",

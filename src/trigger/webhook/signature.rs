@@ -26,8 +26,8 @@ use crate::field::Timestamp;
 
 /// The signature scheme of a webhook.
 ///
-/// Every scheme accepts several secrets, so that they can be rotated without a gap. Each secret is
-/// tried, and the comparison takes constant time.
+/// Every scheme accepts several secrets, so that secrets can be rotated without a gap. All secrets
+/// are tried, and each comparison takes constant time.
 #[derive(Clone)]
 pub enum SignatureScheme {
     /// The secret itself, in a field.
@@ -36,16 +36,16 @@ pub enum SignatureScheme {
     Hmac(HmacScheme),
     /// Standard Webhooks: a digest of the delivery's id, time and body.
     Standard(StandardWebhooks),
-    /// Stripe: time and digests share a field.
+    /// Stripe: the time and the digests are in one field.
     Stripe(Stripe),
 }
 
-/// What the fields of a delivery prove.
+/// The result of verifying a delivery's fields before its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderProof {
-    /// The sender has the secret.
+    /// The fields prove that the sender has the secret.
     Complete,
-    /// Nothing yet: the signature covers the body, which must be read first.
+    /// The body must be read first, because the signature covers it.
     NeedsBody,
 }
 
@@ -90,7 +90,7 @@ impl SignatureScheme {
 }
 
 impl fmt::Debug for SignatureScheme {
-    /// Hides the secrets.
+    /// Formats the scheme without its secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer(bearer) => formatter.debug_tuple("Bearer").field(&bearer.header).finish(),

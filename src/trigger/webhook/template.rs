@@ -50,7 +50,7 @@ pub enum TemplateProblem {
     Control,
 }
 
-/// The tags of a delivery exceed a limit.
+/// The error if the tags of a delivery exceed a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTags;
 
@@ -82,8 +82,8 @@ impl PayloadTemplate {
 
     /// Renders the tags of a payload: one for each combination of the placeholders' values.
     ///
-    /// If a placeholder has no value, there is no tag. [`json_path::values`] defines what counts as
-    /// a value.
+    /// If a placeholder has no value, returns no tag. [`json_path::values`] defines which results
+    /// are values.
     pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooManyTags> {
         let mut tags = vec![String::new()];
         for part in &self.0 {

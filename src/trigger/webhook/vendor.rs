@@ -22,15 +22,15 @@ pub const DEFAULT_TOLERANCE: Duration = Duration::from_mins(5);
 pub enum Vendor {
     /// Standard Webhooks, as sent by Svix and compatible senders.
     Standard,
-    /// GitHub. Signs only the body: neither id nor event, and no time.
+    /// GitHub. Signs only the body, not the id, the event or the time.
     GitHub,
     /// Stripe.
     Stripe,
-    /// Shopify. Signs only the body: neither id nor topic, and no time.
+    /// Shopify. Signs only the body, not the id, the topic or the time.
     Shopify,
     /// Slack's Events API.
     Slack,
-    /// GitLab. Sends the secret itself and signs nothing.
+    /// GitLab. Sends the secret itself, without a signature.
     GitLab,
 }
 
@@ -39,7 +39,7 @@ impl Vendor {
     pub const ALL: [Self; 6] =
         [Self::Standard, Self::GitHub, Self::Stripe, Self::Shopify, Self::Slack, Self::GitLab];
 
-    /// Returns the name in the configuration.
+    /// Returns the name of the vendor in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -51,7 +51,7 @@ impl Vendor {
         }
     }
 
-    /// Returns true if deliveries carry a signed time.
+    /// Returns whether deliveries contain a signed time.
     pub const fn signs_time(self) -> bool {
         matches!(self, Self::Standard | Self::Stripe | Self::Slack)
     }
@@ -70,7 +70,7 @@ impl Vendor {
         })
     }
 
-    /// Returns the location of the event name.
+    /// Returns the location of the event name, if deliveries contain one.
     pub fn event(self) -> Option<ValueLocation> {
         match self {
             Self::Standard | Self::Stripe => payload("$.type"),
@@ -81,8 +81,8 @@ impl Vendor {
         }
     }
 
-    /// Returns the locations of the delivery id; the first with a value counts. Repeated deliveries
-    /// have the same id.
+    /// Returns the locations of the delivery id; the first location with a value counts. Repeated
+    /// deliveries have the same id.
     pub fn ids(self) -> Vec<ValueLocation> {
         let location = match self {
             Self::Standard => return StandardWebhooks::ids().map(ValueLocation::Header).into(),

@@ -25,7 +25,7 @@ fn snapshot(age: Duration, nodes: &[MemberRow]) -> MembershipSnapshot {
     MembershipSnapshot { age, nodes: nodes.to_vec() }
 }
 
-/// A membership with these nodes at `now`, and a record appended then at position 5.
+/// Returns a membership with these nodes, and a record that was appended at `now` at position 5.
 fn appended(age: Duration, nodes: &[MemberRow], now: Instant) -> (Membership, AppendedRecord) {
     let (mut membership, snapshot) = (Membership::default(), snapshot(age, nodes));
     membership.update(&snapshot, now, OWN);
@@ -93,7 +93,7 @@ fn a_node_without_a_lease_serves_its_responses_for_a_while() {
         assert_eq!(membership.ack_status(&appended, now).recheck_at, Some(now + TTL));
         assert_eq!(judged(&membership, &appended, now + TTL), (1, 2, vec![]), "{left}");
     }
-    // The lease of the other node ends after 200 ms, before `TTL` is over.
+    // The lease of the other node ends after 200 ms, before its `TTL` has passed.
     let (membership, appended) = appended(OLD, &[row(OTHER, 200, 4)], now);
     assert_eq!(judged(&membership, &appended, now + TTL / 2), (1, 2, vec![2]));
     assert_eq!(judged(&membership, &appended, now + TTL), (1, 2, vec![]));

@@ -1,18 +1,18 @@
--- Appends a record, preceded by a boundary if a new log has to begin. Without a nonce it appends no
+-- Appends a record, preceded by a boundary if a new log has to begin. Without a nonce, appends no
 -- record, and only ensures that a log exists that may continue. If the idempotency key was used before,
--- it appends nothing.
+-- appends nothing.
 -- KEYS: the stream, the hash of the nodes, and optionally the idempotency key.
 -- ARGV: the id for a new log, the last sequence number known to the caller, a log that must not continue
 -- or '', the nonce or '', the record, the boundary, the node, the lifetime of the idempotency key in
--- milliseconds, the minimum and maximum number of records kept, and the lifetime of the others in
+-- milliseconds, the minimum and maximum number of records kept, and the lifetime of further records in
 -- milliseconds.
--- Returns the log, the sequence number of the record (or else of the last one), 'again' or 'first', the
--- age of the log, and the nodes.
+-- Returns the log, the sequence number of the record (without a nonce, of the last record), 'again' or
+-- 'first', the age of the log, and the nodes.
 local key = KEYS[1]
 local new_log, hint, doubted, nonce, record, boundary, node, remembered = unpack(ARGV, 1, 8)
 local keep, most, lifetime = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
--- Maximum exact integer; larger ids are foreign.
+-- Maximum exact integer. Entries with larger ids were not written by Larder.
 local HIGHEST = 999999999999999
 
 local now = clock()

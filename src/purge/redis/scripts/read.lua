@@ -1,5 +1,5 @@
--- Reads records in order, as many as fit into a number of bytes, but at least one.
--- KEYS: the stream. ARGV: the id before the first one, and the number of bytes.
+-- Reads records in order: as many as fit into a number of bytes, but at least one record.
+-- KEYS: the stream. ARGV: the id before the first record, and the number of bytes.
 local from, room = '(' .. ARGV[1], tonumber(ARGV[2])
 local AT_ONCE = 16
 local answer = {}

@@ -1,4 +1,4 @@
--- Sets a value with a lifetime; with 'new' only if the key does not exist. Returns OK, or nil if it did.
+-- Sets a value with a lifetime, and returns OK; with 'new', returns nil if the key already exists.
 -- KEYS: the key. ARGV: the value, the lifetime in milliseconds, and 'new' or 'any'.
 local options = {'PX', ARGV[2]}
 if ARGV[3] == 'new' then options[3] = 'NX' end

@@ -3,7 +3,7 @@
 -- ARGV: the id of the node's last entry, the node, how long it serves a fetched response without a lease,
 -- its log and sequence number; then the other nodes that it knows, three values each: the id, the maximum
 -- remaining time of the lease, and the time without a lease.
--- Returns the run id of the server; the first entry, the last one, and the node's own one, without
+-- Returns the run id of the server; the first entry, the last entry and the node's last entry, without
 -- records; '1', or '0' if the lease could not be written; the age of the log; and the nodes.
 local function brief(entries)
   local entry = entries[1]

@@ -18,13 +18,13 @@ use crate::{fence::PurgeMode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A server with a version that the test sets. It records the times of requests.
+/// A server that sends the version set by the test, and records the times of requests.
 #[derive(Clone, Default)]
 struct Data(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// `None`: the server fails. Empty: the response has no version.
+    /// The version to send. `None`: the server fails. Empty: the response has no version.
     version: Option<&'static str>,
     tag: Option<&'static str>,
     asked: Vec<(Instant, Option<HeaderValue>)>,

@@ -1,4 +1,4 @@
-//! Secrets that senders put into a field as they are.
+//! Secrets that senders put into a field without a digest.
 
 use http::{HeaderMap, HeaderName, header};
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::field::Timestamp;
 
-/// The maximum number of digests read from one delivery. Senders that rotate secrets send fewer.
+/// The maximum number of digests read from one delivery. Rotation of secrets needs fewer.
 pub(super) const MAX_DIGESTS: usize = 8;
 
 /// The parts of a delivery that signature schemes check.
@@ -16,7 +16,7 @@ pub(super) const MAX_DIGESTS: usize = 8;
 pub struct Delivery<'a> {
     /// The request's fields.
     pub headers: &'a HeaderMap,
-    /// The body, byte by byte as sent.
+    /// The body, exactly as sent.
     pub body: &'a [u8],
     /// The time of arrival.
     pub now: Timestamp,
@@ -31,12 +31,12 @@ pub enum SignatureError {
     /// The signature was made with another secret or for another body.
     #[error("the signature does not match the body and the secret")]
     Mismatch,
-    /// The delivery was signed too long ago, or in the future.
+    /// The signing time is too long ago, or in the future.
     #[error("it was signed too long ago, or the sender's clock is wrong")]
     Timestamp,
 }
 
-/// Verifies that one of the digests is the digest of `write`'s output under one of the keys.
+/// Verifies that one of the digests signs the output of `write` with one of the keys.
 pub(super) fn verify_digests(
     keys: &[hmac::Key],
     digests: &[Vec<u8>],
@@ -52,7 +52,7 @@ pub(super) fn verify_digests(
     verify_any_equal(expected.iter().map(AsRef::as_ref), &digests)
 }
 
-/// Verifies that a given value equals an expected one. Compares every pair in constant time.
+/// Verifies that one of the given values is expected. Compares every pair in constant time.
 pub(super) fn verify_any_equal<'a>(
     expected: impl Iterator<Item = &'a [u8]>,
     given: &[&[u8]],
@@ -65,7 +65,7 @@ pub(super) fn verify_any_equal<'a>(
     if is_equal { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
-/// Returns the value of a required field.
+/// Returns the value of a required field, or an error if the field is missing or unreadable.
 pub(super) fn required_field<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

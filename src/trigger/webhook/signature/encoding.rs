@@ -14,7 +14,7 @@ pub enum Encoding {
 impl Encoding {
     pub const ALL: [Self; 2] = [Self::Hex, Self::Base64];
 
-    /// Returns the name in the configuration.
+    /// Returns the name of the encoding in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hex => "hex",

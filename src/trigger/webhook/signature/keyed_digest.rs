@@ -25,7 +25,7 @@ pub struct HmacScheme {
 pub struct HmacFormat {
     /// The field with one or more digests, separated by commas or spaces.
     pub header: HeaderName,
-    /// The prefix of a digest, such as `sha256=`. Digests without it are ignored.
+    /// The prefix of a digest, such as `sha256=`. Digests without the prefix are ignored.
     pub prefix: Box<str>,
     /// The encoding of the digest.
     pub encoding: Encoding,
@@ -33,14 +33,14 @@ pub struct HmacFormat {
     pub algorithm: Algorithm,
     /// The signed content.
     pub signed: SigningTemplate,
-    /// The field with the signing time. Without one, a delivery can be replayed at any time.
+    /// The field with the signing time; if `None`, a delivery can be replayed at any time.
     pub time: Option<TimestampHeader>,
 }
 
 /// The hash function of a keyed digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// SHA-1. Secure in an HMAC, and used by older senders.
+    /// SHA-1, which older senders use; it is secure in an HMAC.
     Sha1,
     Sha256,
     Sha512,
@@ -100,7 +100,7 @@ impl HmacScheme {
 }
 
 impl TimestampHeader {
-    /// Returns the time as the sender wrote it. Fails if it is out of tolerance.
+    /// Returns the time as the sender wrote it. Fails if the time is outside the tolerance.
     fn check<'a>(&self, delivery: &Delivery<'a>) -> Result<&'a str, SignatureError> {
         let text = required_field(delivery.headers, &self.header)?;
         check_timestamp(text, delivery.now, self.tolerance, &self.header)?;
@@ -111,7 +111,7 @@ impl TimestampHeader {
 impl Algorithm {
     pub const ALL: [Self; 3] = [Self::Sha1, Self::Sha256, Self::Sha512];
 
-    /// Returns the name in the configuration.
+    /// Returns the name of the algorithm in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sha1 => "sha1",

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// A template of the signed content: the body, and literals around it.
+/// A template of the signed content: the body, literals, and optionally the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningTemplate(Box<[SignedPart]>);
 
@@ -48,12 +48,12 @@ impl SigningTemplate {
         if bodies == 1 { Ok(Self(parts.into())) } else { Err(SigningTemplateError::Body) }
     }
 
-    /// Creates a template of these parts, one of which is the body.
+    /// Creates a template of these parts, which must include the body.
     pub(crate) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
         Self(parts.into())
     }
 
-    /// Returns true if the time is signed as well.
+    /// Returns whether the template contains the time.
     pub fn has_timestamp(&self) -> bool {
         self.0.contains(&SignedPart::Timestamp)
     }

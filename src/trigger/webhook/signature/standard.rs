@@ -49,15 +49,15 @@ const SVIX: FieldNames = FieldNames {
 };
 
 impl StandardWebhooks {
-    /// Creates the scheme with base64-encoded secrets, with or without `whsec_`. `None` if one is
-    /// invalid.
+    /// Creates the scheme with base64-encoded secrets, with or without `whsec_`. `None` if a secret
+    /// is invalid.
     pub fn new(secrets: &[&str], tolerance: Duration) -> Option<Self> {
         let keys = secrets.iter().map(|secret| key(secret)).collect::<Option<_>>()?;
         Some(Self { keys, tolerance })
     }
 
-    /// Returns the names of the fields for the delivery id, which is signed. The first with a value
-    /// counts.
+    /// Returns the names of the fields with the delivery id, which is signed. The first field with
+    /// a value counts.
     pub fn ids() -> [HeaderName; 2] {
         [STANDARD.id, SVIX.id]
     }

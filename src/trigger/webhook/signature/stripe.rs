@@ -14,7 +14,7 @@ const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
 
 /// The scheme of Stripe: an HMAC-SHA256 of `{t}.{body}`, in hexadecimal digits.
 ///
-/// Time and digests are in `Stripe-Signature: t=…,v1=…`. The key is the secret as it is, including
+/// Time and digests are in `Stripe-Signature: t=…,v1=…`. The key is the secret's text, including
 /// `whsec_`.
 #[derive(Clone)]
 pub struct Stripe {
