@@ -74,7 +74,7 @@ impl AttributeMask {
 #[derive(Debug, Default)]
 pub(super) struct SelectorIndex {
     keys: RandomState,
-    /// Lengths of the prefixes with a host. `from_path` holds the lengths of those without.
+    /// Lengths of prefixes that include a host. `from_path` holds those of prefixes without a host.
     with_host: PrefixLengths,
     from_path: PrefixLengths,
     scanned: ScannedSelectors,
@@ -113,7 +113,7 @@ impl SelectorIndex {
 
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeMask(0), hash: 0 };
 
-    /// Returns the scope of the responses that have these values for this attribute set.
+    /// Returns the scope of responses that have these values for the attributes in the set.
     pub(super) fn scope(
         &self,
         attribute_set: AttributeMask,
