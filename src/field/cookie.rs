@@ -118,7 +118,7 @@ const TOKEN: u8 = 1 << 1;
 /// A byte that some parser treats as the end of a cookie.
 const SEPARATOR: u8 = 1 << 2;
 
-/// The classes of each byte in a cookie.
+/// The classes of each byte that a cookie may contain.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;

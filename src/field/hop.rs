@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-/// The field with which a request asks Larder to respond only once prefetching is complete. The
-/// response reports the outcome in it. The field is never forwarded.
+/// The request field that asks Larder to respond only once prefetching is complete. In a response,
+/// the field reports the outcome. It is never forwarded.
 pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;
@@ -24,7 +24,7 @@ pub(crate) fn remove(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether a field of this name is hop-by-hop even if `Connection` does not list it.
+/// Returns whether a field is hop-by-hop even if `Connection` does not list it.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Compared as text: comparing names one by one takes ten times as long.
     matches!(

@@ -15,7 +15,7 @@ pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iter
 
 /// Returns the trimmed members of one field line, empty ones included.
 ///
-/// An unclosed quote counts as an ordinary byte, so that it cannot hide what follows.
+/// An unclosed quote counts as an ordinary byte, so that it cannot hide later members.
 pub(crate) fn split(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quotes: Quotes::Respected }
 }
