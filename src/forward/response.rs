@@ -25,7 +25,7 @@ pub fn headers(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if status == StatusCode::NO_CONTENT {
-        // A 204 has no length (RFC 9110 §8.6); HTTP/2 clients treat one as an error.
+        // A 204 has no length (RFC 9110 §8.6); HTTP/2 clients treat a length as an error.
         headers.remove(header::CONTENT_LENGTH);
     }
     if !headers.contains_key(header::DATE) {
