@@ -31,7 +31,7 @@ const TOLERANCE: f64 = 1.25;
 /// Minimum share of hits that is worth a route.
 const MIN_HIT_RATIO: f64 = 0.05;
 
-/// Minimum gain in the share of hits that is worth a longer lifetime.
+/// Minimum increase of the hit ratio that is worth a longer lifetime.
 const MIN_GAIN: f64 = 0.005;
 
 /// Minimum response time of an origin that is worth `stale_while_revalidate`, in milliseconds.
@@ -137,7 +137,7 @@ pub(super) struct TemplateEvidence<'a> {
     pub(super) max_outdated: f64,
 }
 
-/// Returns who shares responses; `None` if all clients do.
+/// Returns which requesters share responses; `None` if all clients do.
 pub(super) fn partition(survey: &TemplateSurvey, pairs: &PairSurvey) -> Option<PartitionAdvice> {
     let is_private = survey.private * 100 > survey.reads;
     let has_identities = survey.has_credentials() || survey.is_behind_login();

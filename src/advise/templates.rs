@@ -91,7 +91,7 @@ impl TemplateNode {
 
 struct Builder {
     has_clients: bool,
-    /// The templates, each with its number of requests.
+    /// The paths and number of requests of each template.
     list: Vec<(PathTemplate, u64)>,
 }
 
@@ -148,7 +148,7 @@ impl Builder {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
             } else if !name.is_empty() && !self.may_show(&name, &below) {
-                // It is neither shown nor counted as a value.
+                // The name is neither shown nor counted as a value.
                 node.names.insert(name, PathNode::default());
             } else {
                 node.names.insert(name, below);
@@ -156,8 +156,8 @@ impl Builder {
         }
     }
 
-    /// Returns whether enough clients requested a name that it tells of none of them. In a log
-    /// without clients, one of them may have sent all its requests.
+    /// Returns whether enough clients requested a name that it identifies none of them. In a log
+    /// without clients, a single client may have sent all requests.
     fn may_show(&self, name: &str, node: &PathNode) -> bool {
         if self.has_clients {
             return node.clients() >= MIN_CLIENTS;

@@ -73,7 +73,7 @@ const VALIDATORS: [&str; 4] = [
 ];
 
 impl<'a> Members<'a> {
-    /// Returns the value of the first of these members that has one. nginx writes `-` for none.
+    /// Returns the first non-empty value of these members. nginx writes `-` for a missing value.
     fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
         let values = names.iter().filter_map(|name| self.0.get(*name));
         values.into_iter().find(|value| !matches!(&***value, "" | "-")).cloned()
