@@ -1,4 +1,4 @@
-//! Translates a configuration into the settings of each room.
+//! Translates a configuration into the settings of each module.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -183,7 +183,7 @@ pub(super) fn site(
     })
 }
 
-/// Creates the digester of credentials in keys, with a secret of the fleet or of this process only.
+/// Creates the digester for credentials in keys, with a secret of the fleet or of this process.
 fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();

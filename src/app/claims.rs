@@ -83,7 +83,7 @@ fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-/// Sets a field, which replaces that of the test.
+/// Sets a request field, and replaces the test's own value.
 fn replace(request: &mut ExplainRequest, name: &str, value: &str) {
     request.headers.retain(|line| !is_named(line, name));
     request.headers.push(format!("{name}: {value}"));
