@@ -89,7 +89,7 @@ impl NodeTarget {
     /// Returns the address and a token with this permission: `token`, or else one of the file.
     ///
     /// # Errors
-    /// Fails as [`NodeTarget::address`] does, also if only the token is in the file.
+    /// Fails as [`NodeTarget::address`] does, even if only the token is in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,
