@@ -32,7 +32,7 @@ pub(crate) fn suffix_without_tag(coding: ContentCoding, body: &[u8], encoded: &[
     format!("{half:032x}{}", suffix(coding, encoded))
 }
 
-/// Returns the tag of a coded body. `tag` is the origin's tag, if there is one.
+/// Appends the suffix of a coded body to the origin's `tag`, or to an empty tag if there is none.
 pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<HeaderValue> {
     let tag = tag.map_or(&b"\"\""[..], HeaderValue::as_bytes);
     let (inner, quote) = match tag.strip_suffix(b"\"") {
@@ -42,7 +42,7 @@ pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<Header
     HeaderValue::from_bytes(&[inner, suffix.as_bytes(), quote].concat()).ok()
 }
 
-/// Returns the weak form of the origin's tag, which is true of all forms of a body (RFC 9110 §8.8.1).
+/// Returns the weak form of the origin's tag, which covers all forms of a body (RFC 9110 §8.8.1).
 pub(crate) fn shared_by_forms(tag: HeaderValue) -> HeaderValue {
     // A tag without quotes counts as weak.
     if !tag.as_bytes().starts_with(b"\"") {
@@ -110,7 +110,7 @@ fn opaque(inner: &[u8]) -> &[u8] {
     inner.strip_prefix(b"\"").unwrap_or(inner)
 }
 
-/// Returns the coding that a tag names; `None` if it is not the tag of a coded body.
+/// Returns the coding that a tag names; `None` if the tag is not that of a coded body.
 pub(crate) fn coding_of(tag: &[u8]) -> Option<ContentCoding> {
     SplitTag::of(tag).coding
 }
@@ -155,8 +155,8 @@ pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the list of tags in a field, with the origin's tag in place of some. `None` if no tag is
-/// of a coded body.
+/// Returns the tags in a field, with the origin's tag in place of each tag that `is_restored`
+/// selects. `None` if no tag is of a coded body.
 fn restored(
     headers: &HeaderMap,
     name: &HeaderName,

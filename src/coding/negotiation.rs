@@ -18,7 +18,7 @@ pub(crate) struct AcceptedCodings {
     identity: u16,
 }
 
-/// The weight of a member without one.
+/// The weight of a member that states none.
 const MAX_WEIGHT: u16 = 1000;
 
 /// Number of values of `Accept-Encoding` that each thread remembers. Clients send few different ones.
@@ -62,11 +62,12 @@ impl AcceptedCodings {
         }
     }
 
-    /// Returns the coding in `codings` that the request prefers, or `None` to send the body as it is.
+    /// Returns the coding in `codings` that the request prefers, or `None` to send the body
+    /// unencoded.
     ///
-    /// The highest weight wins; of equal weights, the first in `codings`. A coding with the same
-    /// weight as `identity` wins, as does any accepted coding if the request mentions neither
-    /// `identity` nor `*`.
+    /// The highest weight wins; of equal weights, the first in `codings`. A coding also wins over
+    /// `identity` of equal weight. If the request mentions neither `identity` nor `*`, any accepted
+    /// coding wins.
     #[inline]
     pub(crate) fn preferred(self, codings: &[ContentCoding]) -> Option<ContentCoding> {
         let (mut best, mut least) = (None, self.identity.max(1));
