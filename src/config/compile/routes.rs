@@ -206,7 +206,7 @@ fn tags(
     })
 }
 
-/// Compiles the tags of defaults or a tier, without those that contain a placeholder of some route.
+/// Compiles the tags of defaults or a tier. Skips tags with placeholders that only routes define.
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
