@@ -9,8 +9,8 @@ use crate::{
     key::{CacheKey, vary::VarySet},
 };
 
-/// Maximum number of variants of one target. Beyond it, the oldest unused one is removed: a `Vary`
-/// on a field that differs in every request must not fill the store.
+/// Maximum number of variants of one target. Beyond it, the oldest unused variant is removed: a
+/// `Vary` on a field that differs in every request must not fill the store.
 pub(super) const MAX_VARIANTS: usize = 64;
 
 /// Maximum number of sets of selecting fields of one target. Each costs a lookup.
