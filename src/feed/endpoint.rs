@@ -163,8 +163,8 @@ impl Feed {
     }
 }
 
-/// Returns the position in `Last-Event-ID`, if there is one. An id that Larder did not send is
-/// `Foreign`.
+/// Returns the position in `Last-Event-ID`; `None` without the field. Returns `Foreign` for an id
+/// that Larder did not send.
 fn since_header(headers: &HeaderMap) -> Option<ResumePosition> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
     Some(text.to_str().ok().and_then(ResumePosition::parse).unwrap_or(ResumePosition::Foreign))

@@ -29,14 +29,14 @@ pub(super) struct EventListener {
     slot: ListenerSlot,
     position: Option<Fence>,
     first: Option<Bytes>,
-    /// Until when this node need not know the log of the listener's position.
+    /// The time after which this node must know the log of the listener's position.
     ahead_until: Instant,
     expires: Option<Instant>,
     is_over: bool,
 }
 
 impl EventListener {
-    /// Creates a listener at this position. Its stream ends `left` from now, if given.
+    /// Creates a listener at this position. `left` is the time until its stream ends, if limited.
     pub(super) fn new(
         hub: Arc<Hub>,
         slot: ListenerSlot,
