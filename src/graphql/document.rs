@@ -27,7 +27,7 @@ pub(crate) struct Operation {
     /// Name of the operation; `None` for the only, anonymous operation of a document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
-    /// Whether it may have a field besides `__typename`, which every type has.
+    /// Whether the operation may select a field other than `__typename`, which every type has.
     pub(crate) has_effect: bool,
 }
 
@@ -134,12 +134,12 @@ fn operation(definition: &OperationDefinition, fragments: Selected) -> Operation
     Operation { name, kind, has_effect }
 }
 
-/// What selections select, those in inline fragments included.
+/// What selections select, including those in inline fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Selected {
-    /// A field besides `__typename`.
+    /// Whether they select a field other than `__typename`.
     data: bool,
-    /// A fragment that is defined elsewhere.
+    /// Whether they select a fragment that is defined elsewhere.
     fragments: bool,
 }
 

@@ -12,8 +12,8 @@ pub(super) struct UnreadableToken;
 /// Returns the canonical text of a document: its tokens in order, without white space, commas and
 /// comments (GraphQL §2.1.7), and with a space between two that would otherwise be one.
 ///
-/// Servers read the same tokens in it. In particular, none can take part of a comment or a string
-/// for code: comments are gone, and strings with controls or unknown escapes are errors.
+/// Servers read the same tokens in it. In particular, no server can read part of a comment or a
+/// string as code: comments are gone, and strings with controls or unknown escapes are errors.
 pub(super) fn canonical_text(document: &str) -> Result<String, UnreadableToken> {
     let mut text = String::with_capacity(document.len());
     let mut previous = None;
