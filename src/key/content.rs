@@ -1,4 +1,4 @@
-//! The content of a request, as far as it is part of the key.
+//! The digest of a request's content, which is part of the key.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName, header};

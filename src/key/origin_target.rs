@@ -43,20 +43,20 @@ pub struct OriginTarget<'a> {
     pub partition: Cow<'a, [u8]>,
     /// Digest of the content; `None` for `GET`. In a key, all other methods have one.
     pub content: Option<ContentDigest>,
-    /// What is read in responses before they are stored.
+    /// How responses are inspected before they are stored.
     pub inspection: ResponseInspection,
 }
 
-/// What is read in responses before they are stored.
+/// How responses are inspected before they are stored.
 ///
-/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of its
-/// objects, and perhaps errors.
+/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of
+/// its objects, and perhaps errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseInspection {
-    /// What the route says for all of them.
+    /// Only as the route's settings require for all responses.
     #[default]
     Plain,
-    /// The errors and the objects of GraphQL.
+    /// For GraphQL errors and objects as well.
     Graphql,
 }
 

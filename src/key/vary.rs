@@ -7,7 +7,7 @@ use crate::field::{coding, list, preference};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vary {
-    /// The response serves requests with equal values of these fields, of which there may be none.
+    /// The response serves requests with equal values of these fields. The set may be empty.
     Fields(VarySet),
     /// `*` or a malformed name: the response serves no other request.
     Star,
@@ -156,10 +156,10 @@ pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     (item != b"*").then_some(item)
 }
 
-/// Adds fields to a response's `Vary`, and those that the response implicitly depends on, each
+/// Adds to a response's `Vary` these fields and those that the response implicitly depends on, each
 /// once.
 ///
-/// Downstream caches select by this field.
+/// Downstream caches select responses by `Vary`.
 pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
     let implied = implied(response).into_iter().flatten().map(|name| canonical_name(&name));
     let mut missing = String::new();

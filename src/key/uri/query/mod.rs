@@ -38,8 +38,8 @@ pub enum QueryForwarding {
     /// Parameters in the key, so no other parameter can affect a response.
     #[default]
     Kept,
-    /// All parameters. If the origin uses one that the key omits, each client can change the
-    /// response that others get.
+    /// All parameters. If the origin uses a parameter that the key omits, any client can change the
+    /// response that other clients get.
     All,
 }
 
