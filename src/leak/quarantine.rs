@@ -62,7 +62,7 @@ pub(crate) struct QuarantinedRoute {
 }
 
 impl QuarantineTable {
-    /// Quarantines a route. Returns `false` if it already is.
+    /// Quarantines a route. Returns `false` if the route is already quarantined.
     pub(crate) fn add(
         &mut self,
         route: &str,
