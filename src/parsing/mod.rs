@@ -36,9 +36,10 @@ impl Default for ParseQueue {
 }
 
 impl ParseQueue {
-    /// Waits for its turn and runs `read` on a thread of its own. Returns `None` if `read` panics.
+    /// Waits for the documents ahead, and runs `read` on a thread of its own. Returns `None` if
+    /// `read` panics.
     ///
-    /// The turn lasts until `read` has returned, even if the future is dropped.
+    /// Other documents wait until `read` has returned, even if the future is dropped.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         read: impl FnOnce() -> R + Send + 'static,
