@@ -35,7 +35,7 @@ pub enum ContentForm {
 /// How a GraphQL request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GraphqlMedia {
-    /// As JSON, the only one whose responses are stored.
+    /// As JSON, the only form whose responses are stored.
     Json,
     /// As a document alone (`application/graphql`).
     Document,
@@ -87,7 +87,7 @@ impl ContentRule {
     }
 }
 
-/// Returns the media type that the one `Content-Type` names, in lower case and without parameters.
+/// Returns the media type of a single `Content-Type` line, in lower case and without parameters.
 fn essence(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };

@@ -12,7 +12,7 @@ use crate::key::uri::{PathForm, normal_path, reading};
 ///
 /// Methods and host are optional. `GET` includes `HEAD`, since both address one resource (RFC 9110
 /// §9.3.2). A host without a port matches every port. `{name}` matches one non-empty segment. A
-/// final `**` matches any rest, also an empty one: `/api/**` also matches `/api`.
+/// final `**` matches any rest, including an empty one: `/api/**` also matches `/api`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
