@@ -68,7 +68,7 @@ impl RepetitionLimiter {
             let repeated = window.suppressed();
             let goes_on = repeated.is_some();
             ended.extend(repeated);
-            // A message that continues stays limited. Its next lines are the reports.
+            // A message that keeps repeating stays limited: only reports about it are written.
             window.began = now;
             window.seen = BURST;
             goes_on
