@@ -116,7 +116,7 @@ impl Gateway {
         own.next().is_some_and(|own| own != field || !self.is_trusted(peer))
     }
 
-    /// Returns the identity of a request. Computes digests only if it is not cached.
+    /// Returns the identity of a request. Computes digests only if the identity is not cached.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -130,8 +130,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns the request's member of the first partition for which its claims suffice. The digest
-    /// of the credential is the same in all partitions.
+    /// Returns the request's member of the first partition for which the request's claims suffice.
+    /// The digest of the credential is the same in all partitions.
     pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
@@ -184,8 +184,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether a logout ends the identity. True for tokens and sessions, false if a gateway
-    /// identifies users.
+    /// Returns whether a logout ends the identity. Returns true for tokens and sessions, false if a
+    /// gateway identifies users.
     pub fn end_at_logout(&self) -> bool {
         !matches!(self.verifier, Verifier::Gateway(_))
     }
