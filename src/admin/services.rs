@@ -47,7 +47,7 @@ pub(crate) struct ReadinessReport {
 pub(crate) enum Readiness {
     /// The node accepts requests.
     Ready,
-    /// The node finishes current requests and accepts no new ones.
+    /// The node finishes current requests and accepts no new requests.
     Draining,
 }
 
