@@ -13,8 +13,8 @@ use super::{
     writes::{LastWrites, ResourceKeys, template_key},
 };
 
-/// Maximum number of clients that are followed for each target: those with the lowest digests, so
-/// that the set of clients is stable.
+/// Maximum number of clients followed for each target: the clients with the lowest digests, so that
+/// the set of clients is stable.
 const MAX_CLIENTS: usize = 16;
 
 /// How long a client is followed after its last request, in milliseconds.
@@ -43,8 +43,8 @@ pub(super) struct PairSurvey {
     /// Pairs of responses to two clients, for a client that received equal responses before and
     /// after the other client's response.
     between: Pairs,
-    /// By template with writes at other paths: pairs for any clients, then for one client. Each
-    /// without a write between the two responses, then with one.
+    /// Pairs by template with writes at other paths. The first index is 0 for any clients and 1 for
+    /// one client; the second is 1 if there was a write between the two responses.
     writes: BTreeMap<TemplateId, [[Pairs; 2]; 2]>,
 }
 
@@ -193,7 +193,7 @@ impl PairSurvey {
     }
 
     /// Returns whether responses depend on the client: between two equal responses to one client,
-    /// another client often got a different one.
+    /// another client often got a different response.
     pub(super) fn depends_on_client(&self) -> bool {
         if self.between.iter().sum::<u64>() >= 10 {
             // If responses change often, some are equal by chance.

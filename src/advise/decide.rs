@@ -18,8 +18,8 @@ const MIN_PAIRS: u64 = 10;
 /// The longest lifetime if fewer pairs of responses were compared, in seconds.
 const CAUTIOUS: u32 = 60;
 
-/// Maximum lifetime of data of a user, in seconds. A longer one brings hits only to users who
-/// return later, and costs memory for all.
+/// Maximum lifetime of data of a user, in seconds. A longer lifetime brings hits only to users who
+/// return later, and costs memory for all users.
 const MAX_OF_USER: f64 = 3600.0;
 
 /// Minimum lifetime that is proposed, in seconds.

@@ -152,8 +152,8 @@ impl ParameterSurvey {
         self.reordered += u64::from(is_other(first, digest(query)));
     }
 
-    /// Returns what to do with the parameters. `has_clients` says whether the log tells clients
-    /// apart.
+    /// Returns what to do with the parameters. `has_clients` is whether the log distinguishes
+    /// clients.
     pub(super) fn advice(&self, has_clients: bool) -> QueryAdvice {
         let mut advice = QueryAdvice { is_sorted: self.reordered > 0, ..QueryAdvice::default() };
         for (name, used) in &self.names {

@@ -36,7 +36,7 @@ pub(super) struct PathNode {
     pub(super) has_writes: bool,
     clients: SmallVec<[u64; MIN_CLIENTS]>,
     pub(super) names: BTreeMap<String, PathNode>,
-    /// The node shared by all values among the segments below; `None` if there are none.
+    /// The node shared by all values among the segments below; `None` without values.
     pub(super) values: Option<Box<PathNode>>,
 }
 
@@ -108,7 +108,7 @@ impl PathNode {
         left + self.values.as_mut().map_or(0, |values| 1 + values.prune(least))
     }
 
-    /// Returns the number of clients that requested the path or one below it, up to
+    /// Returns the number of clients that requested the path or a path below it, up to
     /// [`MIN_CLIENTS`].
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
@@ -133,8 +133,8 @@ impl PathNode {
     }
 }
 
-/// Splits a path into segments. Returns `None` if one before the last is empty or dots, or if there
-/// are too many.
+/// Splits a path into segments. Returns `None` if there are too many segments, or if a segment
+/// before the last is empty or dots.
 pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
     let segments = path.strip_prefix('/')?.split('/').take(MAX_DEPTH + 1);
     let segments: SmallVec<[&str; 8]> = segments.collect();

@@ -50,7 +50,7 @@ impl ProposedRoute {
     }
 }
 
-/// A tag, which ends with the user's name if it is that of a user's responses.
+/// A tag without the user's name, which is appended for `is_of_user`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TagName {
     pub(super) base: String,

@@ -41,7 +41,7 @@ impl<V: Default> SampledTable<V> {
         self.entries.shrink_to_fit();
     }
 
-    /// Returns the entry of a key, or `None` if there is none.
+    /// Returns the entry of a key, or `None` if the key has no entry.
     pub(super) fn known(&self, key: u64) -> Option<&V> {
         self.entries.get(&key).map(|entry| &**entry)
     }

@@ -65,7 +65,7 @@ fn list(path: &PathTemplate) -> Option<String> {
     path.last_literal().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Adds the tags that writes purge to the routes of the writes. Adds routes for writes without one.
+/// Adds the tags that writes purge to the routes of the writes. Adds missing routes for writes.
 pub(super) fn add_purges(
     advisor: &Advisor,
     groups: &[RouteGroup],
@@ -102,7 +102,7 @@ fn elsewhere(advisor: &Advisor, groups: &[RouteGroup], written: TemplateId) -> V
     changed.filter_map(|group| list(&group.path)).collect()
 }
 
-/// Adds purged tags to the route that matches the writes, or adds such a route.
+/// Adds purged tags to the route that matches the writes, or adds a route with these tags.
 fn attach(
     advisor: &Advisor,
     (id, template): (TemplateId, &PathTemplate),

@@ -57,7 +57,7 @@ pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     })
 }
 
-/// Request fields by which responses commonly vary, and the coding of the response.
+/// Request fields on which responses commonly vary, and the coding of the response.
 const VARIANT: [&str; 4] = [
     "http_user_agent",
     "http_accept_encoding",
