@@ -66,7 +66,7 @@ pub(super) fn server(
 
 /// Returns the settings of the admin listener.
 ///
-/// The listener has reserved file descriptors, so that it is reachable if clients use all others.
+/// The listener has reserved file descriptors, so that clients cannot make it unreachable.
 pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }

@@ -89,7 +89,7 @@ fn replace(request: &mut ExplainRequest, name: &str, value: &str) {
     request.headers.push(format!("{name}: {value}"));
 }
 
-/// Appends a cookie to those of the test, in one field line.
+/// Appends a cookie to the test's own cookies, in one field line.
 fn add_cookie(request: &mut ExplainRequest, pair: &str) {
     match request.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),

@@ -253,7 +253,7 @@ impl Node {
         self.metrics.record_reload(ReloadResult::Failed);
     }
 
-    /// Reloads the listeners' certificates. Keeps the old ones on failure.
+    /// Reloads the listeners' certificates. Keeps the old certificates on failure.
     fn reload_certificates(&self, config: &Config) -> anyhow::Result<()> {
         if let (Some(certificates), Some(files)) = (&self.certificates, &config.tls) {
             let reloaded = certificates.reload(&files.cert, &files.key);

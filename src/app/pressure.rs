@@ -42,7 +42,7 @@ const BYTES_PER_CONNECTION: u64 = 32 << 10;
 enum Shortage {
     /// Memory, or the budget for evicted responses that are still being read.
     Memory,
-    /// Origin connections: requests wait for one while unread responses may hold them.
+    /// Origin connections: requests wait for connections that unread responses may occupy.
     Connections,
 }
 

@@ -1,5 +1,5 @@
-//! Reloads the configuration on SIGHUP or when a file changes. Keeps the old one if the new is
-//! invalid.
+//! Reloads the configuration on SIGHUP or when a file changes. Keeps the old configuration if the
+//! new one is invalid.
 
 use std::{
     collections::BTreeMap,
