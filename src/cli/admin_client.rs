@@ -120,7 +120,7 @@ impl AdminAddress {
     }
 }
 
-/// Returns the header line with a token; empty without one.
+/// Returns the header line with a token; empty without a token.
 fn authorization(token: Option<&str>) -> anyhow::Result<String> {
     let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
     anyhow::ensure!(

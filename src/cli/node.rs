@@ -33,7 +33,7 @@ pub struct NodeArguments {
 pub struct NodeTarget {
     /// The node's admin listener, if given explicitly.
     admin: Option<AdminAddress>,
-    /// The node's configuration file, if it has one.
+    /// The node's configuration file; `None` for a node without a file.
     file: Option<PathBuf>,
     /// True if the file was not given explicitly and may therefore be missing.
     is_optional: bool,
