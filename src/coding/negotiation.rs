@@ -12,16 +12,16 @@ use crate::field::{coding::is_same_coding, preference::preferences};
 /// If a coding is listed twice, the lower weight counts. Members with a malformed weight are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AcceptedCodings {
-    /// Weights in thousandths, by coding; 0 if it is not accepted.
+    /// Weights in thousandths, by coding; 0 for codings that are not accepted.
     codings: [u16; ContentCoding::ALL.len()],
     /// The weight of a body without a coding; 0 if the request does not mention it.
     identity: u16,
 }
 
-/// The weight of a member that states none.
+/// The weight of a member without a `q` parameter.
 const MAX_WEIGHT: u16 = 1000;
 
-/// Number of values of `Accept-Encoding` that each thread remembers. Clients send few different ones.
+/// Number of `Accept-Encoding` values that each thread remembers. Few different values are common.
 const REMEMBERED: usize = 16;
 
 /// Maximum length of a value that is remembered, in bytes.
