@@ -1,6 +1,6 @@
 //! Suggestions for misspelt words.
 
-/// Returns the known word nearest to `given`, if it is near enough to be a misspelling.
+/// Returns the known word nearest to `given`; `None` if no word is near enough for a misspelling.
 pub(crate) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
