@@ -29,9 +29,9 @@ pub struct ContentId(u64);
 
 type Bodies = [Option<Arc<CodedBody>>; ContentCoding::ALL.len()];
 
-/// The coded forms of one content that have been made so far.
+/// The coded forms of a stored response's content that have been made so far.
 ///
-/// Costs 24 bytes if there are none.
+/// An empty set takes 24 bytes.
 #[derive(Debug)]
 pub struct CodedForms {
     content: ContentId,

@@ -446,8 +446,8 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// Returns whether both are responses that share one allocation: one was made from the other
-    /// without copying the body.
+    /// Returns whether both entries are responses that share one allocation: one was made from the
+    /// other without copying the body.
     pub fn shares_body_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Response(one), Self::Response(other)) => {
@@ -465,7 +465,7 @@ impl Entry {
         }
     }
 
-    /// Returns whether this is the entry of exactly this key, and not of one with the same digest.
+    /// Returns whether the entry has exactly this key, not another key with the same digest.
     pub fn matches_key(&self, key: &CacheKey) -> bool {
         self.key_text() == key.text()
     }

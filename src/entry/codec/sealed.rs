@@ -218,7 +218,7 @@ fn sealed_head(cipher: &Cipher, plain: &[u8]) -> Option<Vec<u8>> {
 
 /// Splits an encrypted head into its unencrypted and its encrypted part.
 ///
-/// `None` if it is damaged, or not an encrypted head.
+/// Returns `None` if the head is damaged or not encrypted.
 fn split(head: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut reader = ByteReader::new(head);
     if reader.array()? != SEALED_MAGIC || reader.u8()? != VERSION {

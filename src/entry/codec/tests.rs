@@ -1,4 +1,4 @@
-//! Every entry survives a round trip, and no damaged one is decoded.
+//! Every entry survives a round trip, and no damaged entry is decoded.
 
 use std::time::Duration;
 

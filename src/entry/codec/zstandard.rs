@@ -7,7 +7,7 @@ use zstd::{
     zstd_safe::get_frame_content_size,
 };
 
-/// The compression level: the fastest of the regular ones.
+/// The compression level: the fastest of the regular levels.
 const LEVEL: i32 = 1;
 
 thread_local! {
