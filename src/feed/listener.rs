@@ -21,7 +21,7 @@ use crate::fence::Fence;
 /// Maximum time between frames, because proxies close idle streams.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long a client that comes from another node may be ahead of this node.
+/// How long a client that reconnects from another node may be ahead of this node.
 const AHEAD: Duration = Duration::from_secs(3);
 
 pub(super) struct EventListener {
