@@ -14,7 +14,7 @@ const MAX_SCANNED: usize = 1000;
 pub(super) struct ScannedSelectors {
     selectors: VecDeque<ScannedSelector>,
     bytes: usize,
-    /// When the last applied record was appended.
+    /// When the last applied record was appended; `None` before the first record.
     now: Option<Timestamp>,
 }
 

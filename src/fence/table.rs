@@ -22,8 +22,8 @@ pub struct PurgeTable {
     applied: u64,
     /// Responses with an older fence are dead, because purges of them may be unknown.
     low_watermark: u64,
-    /// When the record at the low watermark, or the first one after it, was appended. `None` before
-    /// the first record.
+    /// When the record at the low watermark, or the next record after it, was appended. `None`
+    /// before the first record.
     low_watermark_at: Option<Timestamp>,
     version: u64,
     index: SelectorIndex,
