@@ -8,14 +8,14 @@ use super::{list, preference};
 pub(crate) const KNOWN: [&[u8]; 7] =
     [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
 
-/// Returns whether a request accepts a response with this `Content-Encoding` line, or without one.
+/// Returns whether a request accepts a response with this `Content-Encoding` line, if any.
 ///
 /// Without `Accept-Encoding` every coding is acceptable. A member with a malformed weight allows
 /// nothing. If two members contradict each other, the refusal wins.
 pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let lines = || request.get_all(header::ACCEPT_ENCODING).into_iter().map(HeaderValue::as_bytes);
     if content_encoding.is_none() && lines().all(|line| !line.contains(&b';')) {
-        // Only a weight can refuse the identity coding, and few requests have one.
+        // Only a weight can refuse the identity coding, and few requests have weights.
         return true;
     }
     if lines().next().is_none() {

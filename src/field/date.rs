@@ -104,7 +104,7 @@ struct CalendarDate {
 }
 
 impl CalendarDate {
-    /// Returns the instant, or `None` if the month has no such day.
+    /// Returns the instant, or `None` if the date does not exist, such as February 30.
     fn timestamp(&self) -> Option<Timestamp> {
         let (year, month) = (i16::try_from(self.year).ok()?, i8::try_from(self.month).ok()?);
         let day = Date::new(year, month, i8::try_from(self.day).ok()?).ok()?;

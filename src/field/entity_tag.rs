@@ -24,7 +24,7 @@ pub(crate) struct EntityTag<'a> {
 impl<'a> EntityTag<'a> {
     /// Parses one entity tag; `None` if the text is empty.
     ///
-    /// A malformed tag, such as one without quotes, counts as weak.
+    /// A malformed tag, such as a tag without quotes, counts as weak.
     pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = list::trim(text);
         if text.is_empty() {
@@ -85,9 +85,9 @@ pub(crate) enum ListMatch {
     Differs,
 }
 
-/// Compares the tags of `If-None-Match` weakly with the stored one, over all lines.
+/// Compares the tags of `If-None-Match` weakly with the stored tag, over all lines.
 ///
-/// `*` matches any stored response, even one without a tag.
+/// `*` matches any stored response, even without a tag.
 pub(crate) fn match_weakly(
     headers: &HeaderMap,
     name: impl AsHeaderName,

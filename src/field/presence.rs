@@ -16,8 +16,8 @@ use name_cache::NameCache;
 /// A set of request fields that matter to a cache.
 ///
 /// Computed in one pass over the names, whereas each of a dozen lookups would hash a name. Most
-/// requests carry few of these fields, or none. Each thread caches the result for a name, so most
-/// names cost one comparison of bytes.
+/// requests carry few of these fields. Each thread caches the result for a name, so most names cost
+/// one comparison of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldPresence(u16);
 

@@ -91,22 +91,22 @@ impl RequestFields {
         self.lines.get(self.host.clone()).filter(|host| !host.is_empty())
     }
 
-    /// Returns whether there is a `Content-Length`.
+    /// Returns whether the request has a `Content-Length`.
     pub(crate) fn has_length(&self) -> bool {
         self.mentioned & LENGTH != 0
     }
 
-    /// Returns whether there is an `Upgrade`.
+    /// Returns whether the request has an `Upgrade`.
     pub(crate) fn has_upgrade(&self) -> bool {
         self.mentioned & UPGRADE != 0
     }
 
-    /// Returns whether there is an `Expect: 100-continue`.
+    /// Returns whether the request has an `Expect: 100-continue`.
     pub(crate) fn expects_continue(&self) -> bool {
         self.mentioned & CONTINUE != 0
     }
 
-    /// Returns whether there is a `Trailer`.
+    /// Returns whether the request has a `Trailer`.
     pub(crate) fn announces_trailers(&self) -> bool {
         self.mentioned & TRAILER != 0
     }
@@ -161,7 +161,7 @@ fn push_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     }
 }
 
-/// Returns the line that starts here, without CRLF, and the start of the next one.
+/// Returns the line that starts here, without CRLF, and the start of the next line.
 fn next_line(lines: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
     let length = lines.get(start..)?.iter().position(|byte| *byte == b'\n')?;
     Some((start..start + length.checked_sub(1)?, start + length + 1))
