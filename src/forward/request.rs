@@ -23,8 +23,8 @@ const FIELD_BYTES: usize = 64;
 /// Returns a client's fields as they are sent to the origin for this target, except `omitted` ones.
 ///
 /// Fields about the target come from `target` only. The caller has removed the fields that the
-/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Runs for
-/// every forwarded request: makes one pass.
+/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged. Makes
+/// one pass, because it runs for every forwarded request.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use super::ViaIdentity;
 use crate::field::{Timestamp, hop};
 
-/// Turns an origin's fields into those sent to the client. A 101 keeps its `Upgrade`.
+/// Changes an origin's fields into the fields sent to the client. A 101 keeps its `Upgrade`.
 ///
 /// Adds `Date` if the origin sent none (RFC 9110 §6.6.1); `now` is the time at which the response
 /// was received.
