@@ -77,7 +77,7 @@ pub(crate) struct CanonicalRequest {
 enum DocumentForm {
     /// As text.
     Text,
-    /// By its name in the origin's registry. The first value is the member that contains the name.
+    /// By its name in the origin's registry. The first value is the request member with the name.
     Id(&'static str, Box<str>),
     /// By its hash in the origin's registry, which is in the extensions.
     Hash,
@@ -121,12 +121,12 @@ impl RequestClass {
 /// document.
 const MAX_BATCH: usize = 256 << 10;
 
-/// Classifies requests, with the documents that a route knows.
+/// Classifies requests, using the known documents of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Classifier<'a> {
     /// The documents that were parsed, or persisted by clients.
     pub(crate) documents: &'a DocumentCache,
-    /// The documents that the origin has registered; `None` if it registers none.
+    /// The documents registered by the operator; `None` if none are configured.
     pub(crate) registered: Option<&'a RegisteredDocuments>,
 }
 
@@ -245,8 +245,7 @@ impl Classifier<'_> {
         }
     }
 
-    /// Returns the class of a batch. It is never a query, and a write if one of its requests may
-    /// write.
+    /// Returns the class of a batch: never a query, and a write if one of its requests may write.
     ///
     /// The client is asked for documents only if the batch contains none: clients do not expect to
     /// be asked for a document that they sent.

@@ -10,7 +10,7 @@ const IDS: [&str; 2] = ["id", "_id"];
 /// Maximum depth at which objects are searched. Deeper JSON is rejected before.
 const MAX_DEPTH: usize = 128;
 
-/// Returns whether a response, or one in a batch, has errors (GraphQL §7.1.2).
+/// Returns whether a response, or a response in a batch, has errors (GraphQL §7.1.2).
 pub(crate) fn has_errors(document: &Value) -> bool {
     match document {
         Value::Array(batch) => batch.iter().any(has_errors),
@@ -86,7 +86,7 @@ fn identifier(value: &Value) -> Option<String> {
 }
 
 /// Returns whether a response says that none of its mutations had an effect: the request failed as
-/// a whole, each of its root fields did, or none was executed.
+/// a whole, each root field failed, or no root field was executed.
 ///
 /// Deeper errors prove nothing, nor does an error that made all data null: earlier fields may have
 /// been executed (GraphQL §6.4.4).

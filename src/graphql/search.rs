@@ -37,7 +37,7 @@ enum SearchState {
     String,
     /// After a backslash.
     Escape,
-    /// In `\uXXXX`: the number of digits, and their value.
+    /// In `\uXXXX`: the number of digits read, and their value.
     CodeUnit(u8, u16),
 }
 
@@ -97,7 +97,7 @@ impl MutationSearch {
             (SearchState::String, b'"') => self.end_string(),
             (SearchState::String, _) => self.character(u16::from(byte)),
             (SearchState::Escape, b'u') => SearchState::CodeUnit(0, 0),
-            // None of these stands for a letter.
+            // None of these escapes stands for a letter.
             (SearchState::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.character(u16::from(b' '))
             }
@@ -154,7 +154,7 @@ impl MutationSearch {
         SearchState::String
     }
 
-    /// Records a value other than a string. The document must be a string.
+    /// Records a value that is not a string, and therefore not a document.
     fn other_value(&mut self, is_member: bool) {
         self.may_mutate |= is_member && (self.name == NameMatch::Query || self.expects_name);
         self.may_mutate |= self.depth == 0 && self.requests > 0;
