@@ -17,7 +17,7 @@ use pair::{is_ambiguous, name_of};
 
 /// The query parameters that are part of the key, their order, and those that reach the origin.
 ///
-/// By default, the key contains all: RFC 9111 §2 defines no equivalence of different target URIs.
+/// By default, the key contains all parameters: RFC 9111 §2 equates no different URIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRule {
     /// Parameters that the key omits.
@@ -72,7 +72,7 @@ impl QueryRule {
 
     /// Returns whether a parameter of this name, as sent, is part of the key.
     ///
-    /// Checks the name decoded once and twice, because it may decode into another one.
+    /// Checks the name decoded once and twice, because it may decode to another name.
     pub fn keeps(&self, name: &str) -> bool {
         let once = decoded(name);
         self.keeps_decoded(&once) || (once.contains('%') && self.keeps_decoded(&decoded(&once)))

@@ -119,8 +119,8 @@ impl ValueRule {
     }
 }
 
-/// Returns the only separator in a list: a comma, or one of its encodings. `None` if there is none,
-/// or if servers that split before they decode find another separator.
+/// Returns the only separator in a list: a comma, or one of its encodings. `None` without a
+/// separator, or if servers that split before they decode find another separator.
 fn separator(value: &str) -> Option<&'static str> {
     let mut found = [",", "%2C", "%2c"].into_iter().filter(|comma| value.contains(comma));
     found.next().filter(|_| found.next().is_none())
