@@ -49,7 +49,7 @@ pub(crate) enum Verdict {
     Undecided,
     /// Both requesters get the same response.
     Same,
-    /// The responses differ, but not by requester alone: those to one requester differ as well.
+    /// The responses differ, but responses to the same requester differ as well.
     Volatile,
     /// The responses depend on the requester.
     Leak(LeakEvidence),
