@@ -14,8 +14,8 @@ pub struct BypassRule {
     pub query: Box<[QueryCondition]>,
     /// Conditions on header fields; one match suffices.
     pub headers: Box<[HeaderCondition]>,
-    /// Whether the response may replace the stored one, if the origin cannot see the condition. See
-    /// [`MatchedConditions::is_hidden_from_origin`].
+    /// Whether the response may replace the stored response, if the origin cannot see the
+    /// condition. See [`MatchedConditions::is_hidden_from_origin`].
     pub refresh: bool,
 }
 
@@ -172,7 +172,7 @@ pub struct HeaderCondition {
 
 impl HeaderCondition {
     /// Parses `name` or `name: value`. Returns `None` if the name is invalid. Truthy and falsy
-    /// values are those of [`QueryCondition`].
+    /// values are the same as for [`QueryCondition`].
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) => (name, Some(value.trim())),

@@ -95,7 +95,7 @@ fn essence(headers: &HeaderMap) -> Option<Vec<u8>> {
     Some(list::trim(essence).to_ascii_lowercase())
 }
 
-/// Returns whether there is one `Content-Type` and it names JSON (RFC 8259, RFC 6839 §3.1).
+/// Returns whether the only `Content-Type` line names JSON (RFC 8259, RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(essence) = essence(headers) else { return false };
     let is_one = !essence.iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));

@@ -70,8 +70,8 @@ pub struct Selection<'a> {
 /// Whether all readings of a path select the same route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadingAgreement {
-    /// All readings select the same route, or one selects an uncached route, which then governs
-    /// all.
+    /// All readings select the same route, or a reading selects an uncached route, which then
+    /// governs all readings.
     Unanimous,
     /// Readings select different routes, or more than two rounds of decoding have an effect.
     Split,
