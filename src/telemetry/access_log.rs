@@ -49,7 +49,7 @@ pub(crate) struct AccessLogEntry<'a> {
     /// The path, without the query.
     pub path: &'a str,
     pub route: &'a str,
-    /// The status, or 499 if the client disconnected before there was one.
+    /// The status; 499 if the client disconnected before the response.
     pub status: u16,
     /// Body bytes sent.
     pub bytes: u64,
