@@ -176,7 +176,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns the cookie that carries the token, if one does.
+    /// Returns the cookie that carries the token; `None` if no cookie does.
     pub fn cookie(&self) -> Option<&str> {
         match &self.verifier {
             Verifier::Token(tokens) => tokens.location().cookie(),
@@ -195,8 +195,8 @@ impl Authenticator {
         matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_trusted(peer))
     }
 
-    /// Removes fields that only a gateway may set, unless this peer is one. Also removes fields
-    /// that an origin may mistake for these (`X_User_Id`). Costs nothing without a gateway.
+    /// Removes gateway fields, unless this peer is a gateway. Also removes fields that an origin
+    /// may mistake for gateway fields (`X_User_Id`). Costs nothing without a gateway.
     pub fn remove_spoofed_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
         let Verifier::Gateway(gateway) = &self.verifier else { return };
         let unwanted: SmallVec<[HeaderName; 4]> =

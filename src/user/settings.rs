@@ -44,7 +44,7 @@ pub struct TokenRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
     /// A field of this name. `Bearer` precedes the token in `Authorization`, and optionally in
-    /// others.
+    /// other fields.
     Field(HeaderName),
     /// The cookie of this name.
     Cookie(Box<str>),
