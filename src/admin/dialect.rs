@@ -43,7 +43,7 @@ impl Dialect {
     }
 }
 
-/// Returns Cloudflare's error code for a status, or the status itself if there is none.
+/// Returns Cloudflare's error code for a status, or the status itself if it has no code.
 fn code(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 1012,
