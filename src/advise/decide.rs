@@ -70,7 +70,7 @@ pub(super) enum LifetimeReason {
     Changes,
     /// No response changed. The log supports no longer lifetime.
     NoChanges,
-    /// A longer lifetime would bring hardly more hits.
+    /// A longer lifetime would hardly bring more hits.
     Enough,
     /// Too few responses were compared.
     FewPairs,

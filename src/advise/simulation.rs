@@ -184,7 +184,7 @@ impl SimulatedTarget {
         }
     }
 
-    /// Replaces and returns the last comparable response. `None` if there is none.
+    /// Stores a response, and returns the last comparable response; `None` if there is none.
     ///
     /// If the log leaves out queries, a known response may belong to another query. Then only a
     /// response that was never seen counts as a change.

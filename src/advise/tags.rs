@@ -29,7 +29,7 @@ pub(super) fn of(
         .templates
         .iter()
         .any(|id| advisor.changed_by.get(*id).is_some_and(|it| !it.is_empty()));
-    // An item needs the tag of its list only if a write elsewhere changes all items.
+    // An item needs the tag of its list only if a write at another path changes all items.
     let is_purged_as_item = is_item && is_written(advisor, &group.path) && !is_changed_elsewhere;
     if !is_purged_as_item {
         bases.extend(list(&group.path));
