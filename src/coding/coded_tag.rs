@@ -32,7 +32,7 @@ pub(crate) fn suffix_without_tag(coding: ContentCoding, body: &[u8], encoded: &[
     format!("{half:032x}{}", suffix(coding, encoded))
 }
 
-/// Appends the suffix of a coded body to the origin's `tag`, or to an empty tag if there is none.
+/// Appends the suffix of a coded body to the origin's `tag`, or to an empty tag for `None`.
 pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<HeaderValue> {
     let tag = tag.map_or(&b"\"\""[..], HeaderValue::as_bytes);
     let (inner, quote) = match tag.strip_suffix(b"\"") {
