@@ -23,7 +23,7 @@ use crate::{
 /// Metric label of requests to unknown webhooks. No webhook may have this name.
 const UNKNOWN: &str = "unknown";
 
-/// Compiles the webhooks, without those that have errors.
+/// Compiles the webhooks. Leaves out webhooks with errors.
 pub(super) fn compile(
     sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,

@@ -49,7 +49,7 @@ pub(crate) fn masked_url(url: &str) -> String {
     mask.apply()
 }
 
-/// The kind of a value.
+/// How a value is masked: not at all, only its URL credentials, or completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueKind {
     Plain,
