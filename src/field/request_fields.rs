@@ -15,7 +15,7 @@ use super::forwarding::is_override;
 pub struct RequestFields {
     /// `name: value` and CRLF for each field.
     lines: Vec<u8>,
-    /// The value of `Host` in `lines`; empty if there is none.
+    /// The position of the `Host` value in `lines`; empty without `Host`.
     host: Range<usize>,
     mentioned: u8,
     /// Offsets of the lines that HPACK must never index (RFC 7541 §7.1.3).
@@ -86,7 +86,7 @@ impl RequestFields {
         &self.lines
     }
 
-    /// Returns the value of `Host`; `None` if there is none.
+    /// Returns the value of `Host`; `None` without `Host`.
     pub(crate) fn host(&self) -> Option<&[u8]> {
         self.lines.get(self.host.clone()).filter(|host| !host.is_empty())
     }
