@@ -75,11 +75,11 @@ pub(crate) struct CanonicalRequest {
 /// How a document is sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DocumentForm {
-    /// As text.
+    /// The request contains the document as text.
     Text,
-    /// By its name in the origin's registry. The first value is the request member with the name.
+    /// The request names a document in the origin's registry. The first value is the member's name.
     Id(&'static str, Box<str>),
-    /// By its hash in the origin's registry, which is in the extensions.
+    /// The request's extensions contain the document's hash in the origin's registry.
     Hash,
 }
 

@@ -31,13 +31,13 @@ pub(crate) struct MutationSearch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum SearchState {
-    /// Between strings.
+    /// The next byte is outside of strings.
     #[default]
     Structure,
     String,
-    /// After a backslash.
+    /// The next byte follows a backslash.
     Escape,
-    /// In `\uXXXX`: the number of digits read, and their value.
+    /// The next byte is in `\uXXXX`: the number of digits so far, and their value.
     CodeUnit(u8, u16),
 }
 
