@@ -53,10 +53,10 @@ pub struct OriginTarget<'a> {
 /// its objects, and perhaps errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseInspection {
-    /// Only as the route's settings require for all responses.
+    /// Inspects only what the route's settings require for all responses.
     #[default]
     Plain,
-    /// For GraphQL errors and objects as well.
+    /// Also inspects GraphQL errors and objects.
     Graphql,
 }
 

@@ -32,11 +32,11 @@ pub struct AmbiguousPath<'a> {
 /// How far a reading, and the text that is compared with it, is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
-    /// As sent, or in the normal form of RFC 3986 §6.2.2.
+    /// The path as sent, or in the normal form of RFC 3986 §6.2.2.
     Sent,
-    /// Percent-decoded once.
+    /// The path, percent-decoded once.
     Once,
-    /// Percent-decoded twice.
+    /// The path, percent-decoded twice.
     Twice,
     /// The loosest reading, see [`PathReadings::loosest`].
     Loosest,

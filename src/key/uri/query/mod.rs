@@ -46,10 +46,10 @@ pub enum QueryForwarding {
 /// The order in which parameters enter the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryOrder {
-    /// As sent: another order is another target.
+    /// The order as sent: another order is another target.
     #[default]
     AsSent,
-    /// By decoded name; values of one name keep their order.
+    /// The order of decoded names; values of one name keep their order.
     ///
     /// A query that servers split differently, because of a `;` or a NUL, stays as sent.
     Sorted,
