@@ -68,7 +68,7 @@ pub(crate) struct LeakEvidence {
 pub(crate) enum LeakCause {
     /// Parts of the responses are the same for one requester and differ between the two.
     DiffersByRequester,
-    /// Each response contains the name of its own requester, and not that of the other.
+    /// Each response contains its own requester's name, but not the other requester's name.
     NamesRequester,
 }
 
