@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 64;
 pub enum NotCanonical {
     /// The document is not JSON in UTF-8 (RFC 8259).
     Malformed,
-    /// An object has two members of one name: parsers take the first, the last, or neither.
+    /// An object has two members of one name: parsers use the first, the last, or neither.
     DuplicateName,
     /// A string contains a lone surrogate, which UTF-8 cannot encode.
     LoneSurrogate,
