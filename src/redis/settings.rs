@@ -8,7 +8,7 @@ use url::Url;
 /// The settings of a Redis connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The address.
+    /// The address of the deployment.
     pub address: RedisAddress,
     /// TLS settings; without them the connection is in plain text.
     pub tls: Option<TlsSettings>,
