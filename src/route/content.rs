@@ -21,14 +21,14 @@ pub enum ContentRule {
     Graphql,
 }
 
-/// How content enters the key.
+/// The form in which content enters the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentForm {
-    /// As sent.
+    /// The bytes as sent.
     Bytes,
-    /// As canonical JSON, if it has one; otherwise as sent.
+    /// Canonical JSON if possible, otherwise the bytes as sent.
     Json,
-    /// As a canonical GraphQL request. Other content is not part of the key.
+    /// A canonical GraphQL request. Other content is not part of the key.
     Graphql,
 }
 
