@@ -103,8 +103,8 @@ impl Authenticator {
         !matches!(self.verifier, Verifier::None)
     }
 
-    /// Returns the request's member of `partition`, or the reason why it has none. Some route must
-    /// use the partition, unless it is [`Partition::User`].
+    /// Returns the request's member of `partition`, or the reason why it is no member. Some route
+    /// must use the partition, unless it is [`Partition::User`].
     pub fn identify(
         &self,
         partition: &Partition,

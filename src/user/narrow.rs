@@ -6,7 +6,7 @@
 
 use super::jwt::json::{self, JsonObject};
 
-/// The claims that narrow an identity, unless the operator names others.
+/// The claims that narrow an identity, unless the operator names other claims.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
