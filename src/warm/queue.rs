@@ -53,7 +53,7 @@ impl Default for Budget {
 
 /// Fetches the requests of the queue. The pipeline implements it.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
-    /// Fetches the response to its end, unless a fresh one is stored, and returns the outcome.
+    /// Fetches the response to its end, unless a fresh response is stored, and returns the outcome.
     ///
     /// Warm-up requests trigger no others. The future is dropped after [`Budget::timeout`].
     fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
