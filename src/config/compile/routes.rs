@@ -261,7 +261,7 @@ fn check_parameters(
     }
 }
 
-/// Compiles the tags that a write purges. They cannot contain values of its response body.
+/// Compiles the tags that a write purges, without values from the response body.
 fn purged(
     texts: Option<&Texts>,
     names: PlaceholderNames<'_>,
