@@ -92,7 +92,8 @@ impl Purge {
         Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
-    /// Creates a loss record: earlier records may be missing on some nodes. It selects nothing.
+    /// Creates a loss record: earlier records may be missing on some nodes. The record selects
+    /// nothing.
     pub fn loss() -> Self {
         Self { reason: Some(LOSS.to_owned()), ..Self::boundary() }
     }
