@@ -46,7 +46,7 @@ enum SearchState {
 enum NameMatch {
     #[default]
     Other,
-    /// The first characters match; their number.
+    /// This many first characters match.
     Partly(usize),
     Query,
 }
