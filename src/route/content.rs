@@ -59,7 +59,7 @@ impl GraphqlMedia {
 pub enum NotKeyed {
     /// Requests with this method are not reads on this route.
     Method,
-    /// The route only keys JSON, and the content is something else.
+    /// The route keys only JSON content, and the content is not JSON.
     NotJson,
 }
 
