@@ -17,9 +17,9 @@
 //!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).
 //! - **For tests**: [`purge::planted`] (bugs that tests have to find), `sync` (locks that models replace).
 //!
-//! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of allowed imports, and a
-//! test compares the source with it. The library serves the binary, the tests and the fuzz targets.
-//! Its interface is not stable.
+//! Lower modules never import upper modules. `ARCHITECTURE.md` has the table of allowed imports,
+//! and a test compares the source with it. The library serves the binary, the tests and the fuzz
+//! targets. Its interface is not stable.
 
 #[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
 compile_error!("`planted-bugs` are bugs that tests have to find: they are for no release");

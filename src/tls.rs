@@ -18,10 +18,10 @@ pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: pem::Error },
-    /// A certificate without its key, or a key without its certificate.
+    /// A certificate has no key, or a key has no certificate.
     #[error("a client certificate needs both `cert` and `key`")]
     IncompleteIdentity,
-    /// A certificate or key that cannot be used.
+    /// A certificate or key cannot be used.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
 }

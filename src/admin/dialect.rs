@@ -19,7 +19,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// Returns a problem in the format of the API.
+    /// Returns the error response for a problem, in the format of this API.
     pub(super) fn refuse(self, problem: Problem) -> Response<Bytes> {
         let status = problem.status;
         let response = match self {
@@ -43,7 +43,7 @@ impl Dialect {
     }
 }
 
-/// Returns Cloudflare's error code, or else the status.
+/// Returns Cloudflare's error code for a status, or the status itself if it has no code.
 fn code(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 1012,

@@ -13,7 +13,7 @@ use crate::{problem::Problem, trigger::RequiredPermission};
 /// An endpoint of the admin API.
 pub(super) struct AdminEndpoint {
     pub(super) method: Method,
-    /// The path patterns. `{name}` matches one segment, `{name..}` all remaining ones.
+    /// The path patterns. `{name}` matches one segment, `{name..}` all remaining segments.
     pub(super) paths: &'static [&'static str],
     pub(super) access: RequiredPermission,
     pub(super) dialect: Dialect,
@@ -22,7 +22,7 @@ pub(super) struct AdminEndpoint {
 
 /// The function that responds to a call.
 pub(super) enum EndpointHandler {
-    /// Responds at once, without reading the body.
+    /// Responds without reading the body.
     Immediate(ImmediateHandler),
     /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
     WithBody(BodyHandler),
@@ -37,7 +37,7 @@ pub(super) struct MatchedEndpoint<'a> {
     pub(super) parameters: Vec<&'a str>,
 }
 
-/// All endpoints. Those for `GET` respond to `HEAD` as well.
+/// All endpoints. Each `GET` endpoint also responds to `HEAD`.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     get(&["/livez"], RequiredPermission::Open, |_, _| monitoring::liveness()),
     get(&["/readyz", "/healthz", "/health"], RequiredPermission::Open, |services, _| {
@@ -174,7 +174,7 @@ fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
 }
 
 impl AdminEndpoint {
-    /// Returns the method and path as operators write them.
+    /// Returns the method and first path, such as `GET /metrics`.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.paths.first().unwrap_or(&""))
     }

@@ -61,7 +61,7 @@ pub(super) async fn purge_all(purger: &Purger) -> Response<Bytes> {
     purge_these(purger, PurgeMode::Hard, Ok(vec![Selector::Everything])).await
 }
 
-/// Returns the URL of `/purge/{url}`, also if it is encoded as a single segment.
+/// Returns the URL of `/purge/{url}`, even if it is percent-encoded as a single segment.
 fn cached_url(call: &AdminCall<'_>) -> String {
     let place = call.parameters.first().copied().unwrap_or_default();
     let url = match percent_decode_str(place).decode_utf8() {
@@ -102,7 +102,7 @@ async fn purge_these(
     }
 }
 
-/// Purges, and responds with the `answer` for the sequence number of the purge.
+/// Purges, and responds with the JSON that `answer` returns for the purge's sequence number.
 async fn purge(
     purger: &Purger,
     mode: PurgeMode,

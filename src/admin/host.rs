@@ -10,7 +10,7 @@ use crate::problem::Problem;
 /// Fields that mark browser requests.
 ///
 /// Browsers send at least one with each request, and scripts cannot omit it. Health checkers,
-/// Prometheus and curl send none.
+/// Prometheus and curl send none of these fields.
 const BROWSER_FIELDS: [&str; 6] =
     ["origin", "referer", "accept-language", "sec-fetch-site", "sec-fetch-mode", "sec-ch-ua"];
 
@@ -21,12 +21,11 @@ pub(super) struct HostCheck<'a> {
 }
 
 impl HostCheck<'_> {
-    /// Returns true if the host of the call is trusted.
+    /// Returns whether the host of the call is trusted.
     ///
     /// Addresses, `localhost` and names without a dot cannot belong to an attacker. Other names are
-    /// trusted if they are configured. They are also trusted if the request comes neither from a
-    /// browser nor from this machine: if the operator's browser runs here, requests arrive over
-    /// loopback.
+    /// trusted if they are configured, or if the request is neither from a browser nor from this
+    /// machine. A browser of the operator on this machine would connect over loopback.
     pub(super) fn is_allowed(&self, hosts: &[Box<str>]) -> bool {
         let Some(host) = self.headers.get(header::HOST) else { return true };
         let Ok(host) = host.to_str() else { return false };

@@ -45,7 +45,7 @@ pub(crate) struct Admin {
     body_budget: BodyBudget,
 }
 
-/// The configurable part, replaced as a whole on reload.
+/// The configurable settings of the admin listener, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
     /// The tokens and their permissions.
@@ -80,7 +80,7 @@ impl Admin {
         let authorization = settings.tokens.authorize(endpoint.access, &head.headers);
         let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
         let refused = refusal(authorization).or_else(|| {
-            // A page cannot send the token, so calls that require one need no check of the host.
+            // A web page cannot send a token, so calls that require one skip the host check.
             let is_proven =
                 endpoint.access == RequiredPermission::Open || !settings.tokens.is_empty();
             (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
@@ -99,7 +99,7 @@ impl Admin {
         }
     }
 
-    /// Reads the body of an authorized caller.
+    /// Reads the body of an authorized call.
     async fn read<B>(&self, body: B, connection: &Connection) -> Result<BufferedBody, BodyReadError>
     where
         B: Body<Data = Bytes> + Unpin,

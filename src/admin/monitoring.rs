@@ -27,7 +27,7 @@ pub(super) fn metrics(services: &AdminServices) -> Response<Bytes> {
     response
 }
 
-/// Responds with the figures of shadow mode and audits.
+/// Responds with the results of shadow mode and audits.
 pub(super) fn verification(services: &AdminServices) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from((services.verification)()));
     let headers = response.headers_mut();

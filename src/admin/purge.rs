@@ -22,7 +22,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The length limit of an idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// The limit on selectors of one call, with combinations counted after expansion.
+/// Maximum number of selectors of one call; combinations count after expansion.
 const MAX_SELECTORS: usize = 10_000;
 
 const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "iss": "https://issuer", "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
@@ -95,7 +95,7 @@ fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<S
     Ok(selectors)
 }
 
-/// Returns the restrictions of the purge. A response has to match at least one selector of each.
+/// Returns the restrictions of the purge. A response must match a selector of each restriction.
 fn bounds(
     request: &PurgeRequest,
     resolver: &SelectorResolver,
@@ -173,7 +173,7 @@ fn describe_error(error: &serde_json::Error) -> String {
     format!("The body {what} (line {}, column {}). {FORM}", error.line(), error.column())
 }
 
-/// Adds the selectors of a list of texts. Fails with a message about the first invalid one.
+/// Parses texts and appends their selectors. Fails with a message about the first invalid text.
 pub(super) fn add_selectors(
     selectors: &mut Vec<Selector>,
     key: &str,
@@ -187,7 +187,7 @@ pub(super) fn add_selectors(
     Ok(())
 }
 
-/// Adds the selectors of a list of URLs. Fails with a message about the first invalid one.
+/// Parses URLs and appends their selectors. Fails with a message about the first invalid URL.
 pub(super) fn add_urls(
     selectors: &mut Vec<Selector>,
     key: &str,

@@ -1,4 +1,4 @@
-//! `GET /v1/quarantine` and `DELETE /v1/quarantine/{route}`: quarantined routes, and their end.
+//! `GET /v1/quarantine` and `DELETE /v1/quarantine/{route}`: lists and releases quarantined routes.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -18,13 +18,12 @@ struct QuarantineList {
     routes: Vec<QuarantinedRoute>,
 }
 
-/// Returns the quarantined routes, by name.
+/// Responds with the quarantined routes.
 pub(super) fn list(quarantine: &QuarantineService) -> Response<Bytes> {
     json_response(StatusCode::OK, &QuarantineList { routes: (quarantine.list)() })
 }
 
-/// Ends the quarantine of the route in the path. Responds with the receipt of the purge that
-/// precedes it.
+/// Purges the route in the path, and ends its quarantine. Responds with the receipt of the purge.
 pub(super) async fn clear(quarantine: &QuarantineService, call: AdminCall<'_>) -> Response<Bytes> {
     let route = call.parameters.first().copied().unwrap_or_default();
     let route = percent_decode_str(route).decode_utf8_lossy().into_owned();

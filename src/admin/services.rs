@@ -18,7 +18,7 @@ pub(crate) struct AdminServices {
     pub refresh: Box<dyn Fn() + Send + Sync>,
     pub explain: ExplainFn,
     pub quarantine: QuarantineService,
-    /// Returns the figures of shadow mode and audits, as JSON.
+    /// Returns the results of shadow mode and audits, as JSON.
     pub verification: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
@@ -30,8 +30,7 @@ pub(crate) struct QuarantineService {
     pub clear: ClearFn,
 }
 
-/// Ends the quarantine of a route, after a purge of its stored responses. Returns the receipt of
-/// the purge.
+/// Purges a route's stored responses, and ends its quarantine. Returns the receipt of the purge.
 pub(crate) type ClearFn =
     Box<dyn Fn(String) -> BoxFuture<'static, Result<PurgeReceipt, ClearError>> + Send + Sync>;
 
@@ -48,7 +47,7 @@ pub(crate) struct ReadinessReport {
 pub(crate) enum Readiness {
     /// The node accepts requests.
     Ready,
-    /// The node finishes current requests and accepts no new ones.
+    /// The node finishes current requests and accepts no new requests.
     Draining,
 }
 

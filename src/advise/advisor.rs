@@ -19,21 +19,21 @@ use crate::key::uri::QueryRule;
 /// Maximum number of templates whose writes are compared with the reads of another template.
 const MAX_WRITTEN: usize = 64;
 
-/// Targets that are remembered at a time, for all templates together: about 1 KB each.
+/// Maximum number of targets remembered at a time, for all templates together: about 1 KB each.
 const MAX_TARGETS: usize = 32_768;
 
-/// What the operator asks for.
+/// The operator's options.
 #[derive(Debug, Clone)]
 pub struct AdviceOptions {
-    /// The share of hits that may be outdated, from 0 to 1.
+    /// The maximum share of hits that may be outdated, from 0 to 1.
     pub max_outdated: f64,
-    /// The host whose requests count; `None` for all hosts.
+    /// The only host whose requests count; `None` for all hosts.
     pub host: Option<String>,
 }
 
 /// Reads a log several times, line by line, and proposes routes.
 ///
-/// The memory is bounded: below 100 MB, whatever the log.
+/// Uses less than 100 MB of memory for any log.
 #[derive(Debug)]
 pub struct Advisor {
     options: AdviceOptions,
@@ -45,15 +45,15 @@ pub struct Advisor {
     pub(super) queries: Vec<QueryAdvice>,
     rules: Vec<QueryRule>,
     pub(super) written: WritePaths,
-    /// For each template, the other templates whose writes do not concern it by their path.
+    /// For each template, the templates with writes at unrelated paths.
     elsewhere: Vec<Vec<TemplateId>>,
     writes: LastWrites,
     pub(super) pairs: Vec<PairSurvey>,
     pub(super) partitions: Vec<Option<PartitionAdvice>>,
-    /// For each template, the other templates whose writes change its responses.
+    /// For each template, the templates at unrelated paths whose writes change its responses.
     pub(super) changed_by: Vec<Vec<TemplateId>>,
     pub(super) simulations: Vec<Simulation>,
-    /// The targets that are remembered in this pass.
+    /// The limit on targets remembered in this pass.
     budget: SampleBudget,
 }
 
@@ -71,7 +71,7 @@ enum Pass {
     Done,
 }
 
-/// What the log contains.
+/// A summary of the log's contents.
 #[derive(Debug, Clone, Default)]
 pub struct LogSummary {
     /// Number of lines that are requests.
@@ -96,7 +96,7 @@ pub struct LogSummary {
 }
 
 impl Advisor {
-    /// Returns what the log contains. Complete after the first pass.
+    /// Returns the summary of the log, which is complete after the first pass.
     pub fn summary(&self) -> &LogSummary {
         &self.log
     }
@@ -196,7 +196,7 @@ impl Advisor {
         written.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Returns the templates with writes at other paths: neither literal prefix begins with the
+    /// Returns the templates with writes at unrelated paths: neither literal prefix begins with the
     /// other.
     fn elsewhere(&self, read: TemplateId, written: &[TemplateId]) -> Vec<TemplateId> {
         let list = &self.templates.list;
@@ -270,7 +270,7 @@ impl Advisor {
         near.into_iter().chain(far.map(|id| template_key(*id))).collect()
     }
 
-    /// Returns the decision for each template; `None` for one without reads.
+    /// Returns the decision for each template; `None` for templates without reads.
     pub(super) fn decisions(&self) -> Vec<Option<Decision>> {
         let span = self.log.span();
         let decide = |id: TemplateId| {

@@ -1,4 +1,4 @@
-//! Whether responses depend on the client, and whether they change after writes elsewhere.
+//! Whether responses depend on the client, and whether they change after writes at other paths.
 //!
 //! Both follow from pairs of responses to the same target, sent to one client or to two clients.
 
@@ -13,8 +13,8 @@ use super::{
     writes::{LastWrites, ResourceKeys, template_key},
 };
 
-/// Maximum number of clients that are followed for each target: those with the lowest digests, so
-/// that the set of clients is stable.
+/// Maximum number of clients followed for each target: the clients with the lowest digests, so that
+/// the set of clients is stable.
 const MAX_CLIENTS: usize = 16;
 
 /// How long a client is followed after its last request, in milliseconds.
@@ -26,10 +26,10 @@ const MAX_GAP: i64 = 600_000;
 /// Maximum time between compared responses to two clients, in milliseconds.
 const SAME_TIME: i64 = 5_000;
 
-/// Maximum time between two responses that are compared for writes elsewhere, in milliseconds.
+/// Maximum time between two responses compared for writes at other paths, in milliseconds.
 const MAX_WRITE_GAP: i64 = 3_600_000;
 
-/// Maximum number of targets that are remembered for each template.
+/// Maximum number of targets remembered for each template.
 const MAX_TARGETS: usize = 2048;
 
 /// Pairs of responses to reads of one template.
@@ -40,11 +40,11 @@ pub(super) struct PairSurvey {
     same_client: Pairs,
     /// Pairs of responses to two clients at the same time.
     other_client: Pairs,
-    /// Pairs of a response to one client and a response to another. The first client got equal
-    /// responses before and after.
+    /// Pairs of responses to two clients, for a client that received equal responses before and
+    /// after the other client's response.
     between: Pairs,
-    /// For each template with writes elsewhere: pairs of responses to any clients, then to one
-    /// client. Each without a write between the two responses, then with one.
+    /// Pairs by template with writes at other paths. The first index is 0 for any clients and 1 for
+    /// one client; the second is 1 if there was a write between the two responses.
     writes: BTreeMap<TemplateId, [[Pairs; 2]; 2]>,
 }
 
@@ -67,7 +67,7 @@ struct SeenResponse {
     representation: u64,
 }
 
-/// A read, and the writes that precede it.
+/// A read, and the earlier writes.
 pub(super) struct ReadAfterWrites<'a> {
     pub(super) request: &'a LoggedRequest<'a>,
     /// The digest of the target under the proposed rule for queries.
@@ -136,7 +136,7 @@ impl Default for PairSurvey {
 }
 
 impl PairSurvey {
-    /// Adds a read. `elsewhere` holds the templates whose writes do not concern it by their path.
+    /// Adds a read. `elsewhere` lists the templates with writes at unrelated paths.
     pub(super) fn add(&mut self, read: &ReadAfterWrites<'_>, elsewhere: &[TemplateId]) {
         let request = read.request;
         let Some(representation) = request.representation() else { return };
@@ -157,7 +157,7 @@ impl PairSurvey {
         self.add_writes(read, [latest, own], now, elsewhere);
     }
 
-    /// Counts each pair for every template with writes elsewhere.
+    /// Counts each pair for every template with writes at other paths.
     fn add_writes(
         &mut self,
         read: &ReadAfterWrites<'_>,
@@ -187,13 +187,13 @@ impl PairSurvey {
         }
     }
 
-    /// Forgets the targets. The counts stay.
+    /// Forgets the targets but keeps the counts.
     pub(super) fn forget_targets(&mut self) {
         self.targets = SampledTable::new(MAX_TARGETS);
     }
 
     /// Returns whether responses depend on the client: between two equal responses to one client,
-    /// another client often got a different one.
+    /// another client often got a different response.
     pub(super) fn depends_on_client(&self) -> bool {
         if self.between.iter().sum::<u64>() >= 10 {
             // If responses change often, some are equal by chance.

@@ -18,8 +18,8 @@ const MIN_PAIRS: u64 = 10;
 /// The longest lifetime if fewer pairs of responses were compared, in seconds.
 const CAUTIOUS: u32 = 60;
 
-/// Maximum lifetime of data of a user, in seconds. A longer one brings hits only to users who
-/// return later, and costs memory for all.
+/// Maximum lifetime of data of a user, in seconds. A longer lifetime brings hits only to users who
+/// return later, and costs memory for all users.
 const MAX_OF_USER: f64 = 3600.0;
 
 /// Minimum lifetime that is proposed, in seconds.
@@ -31,7 +31,7 @@ const TOLERANCE: f64 = 1.25;
 /// Minimum share of hits that is worth a route.
 const MIN_HIT_RATIO: f64 = 0.05;
 
-/// Minimum gain in the share of hits that is worth a longer lifetime.
+/// Minimum increase of the hit ratio that is worth a longer lifetime.
 const MIN_GAIN: f64 = 0.005;
 
 /// Minimum response time of an origin that is worth `stale_while_revalidate`, in milliseconds.
@@ -70,7 +70,7 @@ pub(super) enum LifetimeReason {
     Changes,
     /// No response changed. The log supports no longer lifetime.
     NoChanges,
-    /// A longer lifetime would bring hardly more hits.
+    /// A longer lifetime would hardly bring more hits.
     Enough,
     /// Too few responses were compared.
     FewPairs,
@@ -137,7 +137,7 @@ pub(super) struct TemplateEvidence<'a> {
     pub(super) max_outdated: f64,
 }
 
-/// Returns who shares responses; `None` if all clients do.
+/// Returns which requesters share responses; `None` if all clients do.
 pub(super) fn partition(survey: &TemplateSurvey, pairs: &PairSurvey) -> Option<PartitionAdvice> {
     let is_private = survey.private * 100 > survey.reads;
     let has_identities = survey.has_credentials() || survey.is_behind_login();

@@ -34,7 +34,7 @@ pub(super) enum GroupKind {
 pub(super) struct DecidedTemplates<'a> {
     pub(super) templates: &'a [PathTemplate],
     pub(super) decisions: &'a [Option<Decision>],
-    /// For each template, whether there are writes to it.
+    /// For each template, whether it has writes.
     pub(super) is_written: &'a [bool],
 }
 
@@ -137,7 +137,8 @@ impl DecidedTemplates<'_> {
     }
 }
 
-/// Returns the kind of a group that is never cached, or `None`. Rarely used templates may join it.
+/// Returns the kind of a group that is never cached; `None` if a template of the group may be
+/// cached. Templates with few reads may join the group.
 fn never(read: &[(TemplateId, &Decision)]) -> Option<GroupKind> {
     let never = read.iter().filter(|(_, it)| matches!(it, Decision::Never(_))).count();
     let fits = read

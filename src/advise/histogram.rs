@@ -5,7 +5,7 @@ const BUCKETS: usize = 32 * PER_DOUBLING;
 
 const PER_DOUBLING: usize = 8;
 
-/// A histogram.
+/// Counts of numbers, in logarithmic buckets.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Histogram {
     counts: Vec<u64>,

@@ -1,6 +1,6 @@
 //! How often responses change, estimated from pairs of responses.
 
-/// Number of buckets, by powers of two. The last holds times up to 2⁴⁰ milliseconds.
+/// Number of buckets, by powers of two. The last bucket holds times up to 2⁴⁰ milliseconds.
 const BUCKETS: usize = 40;
 
 /// Number of changes over short gaps that is sufficient for an estimate without longer gaps.
@@ -22,7 +22,7 @@ struct Gaps {
 /// How often responses change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ChangeRate {
-    /// Number of pairs of responses, and of those that differ.
+    /// Number of pairs of responses, and of pairs that differ.
     pub(super) pairs: u64,
     pub(super) changes: u64,
     /// The mean time between changes in seconds. Without changes, a lower bound with 95 %
@@ -49,9 +49,9 @@ impl ChangeIntervals {
         }
     }
 
-    /// Returns the rate of changes under which the observed pairs are most likely, if changes come
-    /// at random. Uses only short gaps if these show enough changes, because over short gaps
-    /// regular changes look random as well.
+    /// Returns the rate of changes under which the observed pairs are most likely, if changes are
+    /// random. Uses only short gaps if these show enough changes, because over short gaps regular
+    /// changes look random as well.
     ///
     /// The rate λ solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g`.
     /// It is found by bisection, with the mean gap `g` of each bucket.

@@ -20,13 +20,13 @@ use crate::{
     policy::credentials::CredentialRules,
 };
 
-/// More parameters of a template, or of one request, are not analysed.
+/// Maximum number of parameters that are analysed, of a template or of one request.
 const MAX_PARAMETERS: usize = 64;
 
-/// Longer names are not analysed. None of them would be shown.
+/// Maximum length of a name that is analysed. Longer names would never be shown.
 const MAX_NAME: usize = 64;
 
-/// Targets that are remembered for a template.
+/// Maximum number of targets remembered for a template.
 const MAX_SAMPLE: usize = 512;
 
 /// Minimum number of uses of a parameter before its values count as evidence.
@@ -89,7 +89,7 @@ struct ParameterUse {
     count: u64,
     truthy: u64,
     present: u64,
-    /// Some of the clients that used it: up to [`MIN_CLIENTS`].
+    /// Clients that used the parameter, at most [`MIN_CLIENTS`] of them.
     clients: SmallVec<[u64; MIN_CLIENTS]>,
 }
 
@@ -152,8 +152,8 @@ impl ParameterSurvey {
         self.reordered += u64::from(is_other(first, digest(query)));
     }
 
-    /// Returns what to do with the parameters. `has_clients` says whether the log tells clients
-    /// apart.
+    /// Returns what to do with the parameters. `has_clients` is whether the log distinguishes
+    /// clients.
     pub(super) fn advice(&self, has_clients: bool) -> QueryAdvice {
         let mut advice = QueryAdvice { is_sorted: self.reordered > 0, ..QueryAdvice::default() };
         for (name, used) in &self.names {
@@ -174,8 +174,8 @@ impl ParameterSurvey {
         advice
     }
 
-    /// Returns whether a parameter's name is one of the API, and no text of a user: several clients
-    /// use it, or it is common in APIs.
+    /// Returns whether a parameter's name belongs to the API and is not a user's text: several
+    /// clients use it, or it is common in APIs.
     fn may_show(&self, name: &str, has_clients: bool) -> bool {
         let is_used_by_several =
             || self.names.get(name).is_some_and(|used| used.clients.len() >= MIN_CLIENTS);
@@ -214,7 +214,7 @@ impl ParameterUse {
     }
 }
 
-/// Returns whether `seen` differs from the first digest of a key, which is stored. Returns `false`
+/// Stores the first digest of a key, and returns whether `seen` differs from it. Returns `false`
 /// for a key outside the sample.
 fn is_other(first: Option<&mut Option<u64>>, seen: u64) -> bool {
     first.is_some_and(|first| *first.get_or_insert(seen) != seen)

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::{log::LoggedRequest, segment};
 
-/// When the tree has more segments, the least requested names become values. A segment takes up to
-/// 2 KB, with the names below it.
+/// Maximum number of segments. Beyond it, the least requested names become values. A segment takes
+/// up to 2 KB, with the names below it.
 const MAX_SEGMENTS: usize = 20_000;
 
 /// Maximum number of segments of a path that is analysed.
@@ -21,7 +21,7 @@ pub(super) const MIN_CLIENTS: usize = 3;
 pub(super) struct PathTree {
     pub(super) root: PathNode,
     segments: usize,
-    /// Names that were requested less often have been dropped.
+    /// Names with fewer requests than this became values.
     least: u64,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct PathNode {
     pub(super) has_writes: bool,
     clients: SmallVec<[u64; MIN_CLIENTS]>,
     pub(super) names: BTreeMap<String, PathNode>,
-    /// The node that all segments that are values share; `None` if there are none.
+    /// The node shared by all values among the segments below; `None` without values.
     pub(super) values: Option<Box<PathNode>>,
 }
 
@@ -67,7 +67,7 @@ impl PathTree {
     }
 
     /// Returns whether the log shows several clients. Behind another proxy, all requests may have
-    /// its address.
+    /// that proxy's address.
     pub(super) fn has_clients(&self) -> bool {
         self.root.clients() >= MIN_CLIENTS
     }
@@ -92,8 +92,8 @@ impl PathNode {
         }
     }
 
-    /// Turns names with fewer requests into values, without what is below them. Returns the number
-    /// of segments that are left.
+    /// Turns names with fewer than `least` requests into values, and drops the segments below them.
+    /// Returns the number of remaining segments.
     fn prune(&mut self, least: u64) -> usize {
         let mut left = 0;
         for (name, mut node) in std::mem::take(&mut self.names) {
@@ -108,7 +108,7 @@ impl PathNode {
         left + self.values.as_mut().map_or(0, |values| 1 + values.prune(least))
     }
 
-    /// Returns the number of clients that requested the path or one below it, up to
+    /// Returns the number of clients that requested the path or a path below it, up to
     /// [`MIN_CLIENTS`].
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
@@ -133,8 +133,8 @@ impl PathNode {
     }
 }
 
-/// Splits a path into segments. Returns `None` if one before the last is empty or dots, or if there
-/// are too many.
+/// Splits a path into segments. Returns `None` if there are too many segments, or if a segment
+/// before the last is empty or dots.
 pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
     let segments = path.strip_prefix('/')?.split('/').take(MAX_DEPTH + 1);
     let segments: SmallVec<[&str; 8]> = segments.collect();

@@ -19,7 +19,7 @@ pub(super) struct ProposedRoute {
     pub(super) purged: Vec<TagName>,
 }
 
-/// A setting of a route as a line of TOML, and the reason for it.
+/// A setting of a route as a line of TOML, and the reason for the setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ProposedSetting {
     pub(super) line: String,
@@ -50,7 +50,7 @@ impl ProposedRoute {
     }
 }
 
-/// A tag without the user's name.
+/// A tag without the user's name, which is appended for `is_of_user`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TagName {
     pub(super) base: String,

@@ -106,8 +106,7 @@ pub(super) fn partition(
     }
 }
 
-/// Returns the reason for a lifetime. `lifetime` is that of the route, which may be shorter than
-/// that of `advice`.
+/// Returns the reason for a route's lifetime, which may be shorter than the lifetime in `advice`.
 pub(super) fn lifetime(
     advisor: &Advisor,
     id: TemplateId,

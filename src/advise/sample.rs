@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-/// A map with digests as keys, which holds a sample of them.
+/// A map from digests to values that keeps a random sample of the digests.
 #[derive(Debug)]
 pub(super) struct SampledTable<V> {
-    /// Boxed, since a table has room for twice as many.
+    /// Values are boxed because the table reserves capacity for twice as many.
     entries: HashMap<u64, Box<V>>,
     max: usize,
     shift: u32,
@@ -41,7 +41,7 @@ impl<V: Default> SampledTable<V> {
         self.entries.shrink_to_fit();
     }
 
-    /// Returns the entry of a key, or `None` if there is none.
+    /// Returns the entry of a key, or `None` if the key has no entry.
     pub(super) fn known(&self, key: u64) -> Option<&V> {
         self.entries.get(&key).map(|entry| &**entry)
     }
@@ -60,16 +60,16 @@ impl<V: Default> SampledTable<V> {
     }
 }
 
-/// The observations of a template, which have a sample of its targets.
+/// Observations of a template that include a sample of its targets.
 pub(super) trait Sampled {
-    /// What is remembered of a target.
+    /// The data remembered about a target.
     type Target: Default;
 
     /// Returns the sample.
     fn targets(&mut self) -> &mut SampledTable<Self::Target>;
 }
 
-/// The targets that the observations of all templates remember together.
+/// The limit on targets remembered in the samples of all templates together.
 #[derive(Debug)]
 pub(super) struct SampleBudget {
     used: usize,
@@ -82,8 +82,8 @@ impl SampleBudget {
         Self { used: 0, max }
     }
 
-    /// Adds to the observations of one template. Halves the largest samples while all together
-    /// exceed the budget.
+    /// Adds to the observations of one template. Halves the largest samples until their total fits
+    /// the budget.
     pub(super) fn add<S: Sampled>(&mut self, all: &mut [S], id: usize, add: impl FnOnce(&mut S)) {
         let Some(one) = all.get_mut(id) else { return };
         let before = one.targets().entries.len();

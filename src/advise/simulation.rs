@@ -13,7 +13,7 @@ use super::{
 pub(super) const LIFETIMES: [u32; 13] =
     [5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 21_600, 43_200, 86_400];
 
-/// Maximum number of targets that are remembered for each template.
+/// Maximum number of targets remembered for each template.
 const MAX_TARGETS: usize = 1024;
 
 /// Maximum number of variants of a target whose changes are followed.
@@ -67,7 +67,7 @@ struct SimulatedEntry {
     at: i64,
     variant: u64,
     representation: Option<u64>,
-    /// When the origin first sent another response, if it did.
+    /// When the origin first sent another response; `None` if it has not.
     changed_at: Option<i64>,
 }
 
@@ -184,7 +184,7 @@ impl SimulatedTarget {
         }
     }
 
-    /// Replaces and returns the last comparable response. `None` if there is none.
+    /// Stores a response, and returns the last comparable response; `None` if there is none.
     ///
     /// If the log leaves out queries, a known response may belong to another query. Then only a
     /// response that was never seen counts as a change.

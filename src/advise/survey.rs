@@ -81,7 +81,7 @@ impl TemplateSurvey {
 
     /// Returns what to do with the query, and forgets the parameters.
     ///
-    /// `has_clients` says whether the log tells clients apart.
+    /// `has_clients` is whether the log distinguishes clients.
     pub(super) fn take_query(&mut self, has_clients: bool) -> QueryAdvice {
         let parameters = std::mem::take(&mut self.parameters);
         self.has_query_credentials = parameters.has_credentials;
@@ -93,7 +93,7 @@ impl TemplateSurvey {
         self.writes.values().sum()
     }
 
-    /// Returns whether requests carry credentials, as far as the log shows.
+    /// Returns whether the log shows that requests carry credentials.
     pub(super) fn has_credentials(&self) -> bool {
         self.with_credentials * 100 > self.reads || self.has_query_credentials
     }

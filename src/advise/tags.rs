@@ -29,7 +29,7 @@ pub(super) fn of(
         .templates
         .iter()
         .any(|id| advisor.changed_by.get(*id).is_some_and(|it| !it.is_empty()));
-    // An item needs the tag of its list only if a write elsewhere changes all items.
+    // An item needs the tag of its list only if a write at another path changes all items.
     let is_purged_as_item = is_item && is_written(advisor, &group.path) && !is_changed_elsewhere;
     if !is_purged_as_item {
         bases.extend(list(&group.path));
@@ -65,7 +65,7 @@ fn list(path: &PathTemplate) -> Option<String> {
     path.last_literal().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Adds the tags that writes purge to the routes of the writes. Adds routes for writes without one.
+/// Adds the tags that writes purge to the routes of the writes. Adds missing routes for writes.
 pub(super) fn add_purges(
     advisor: &Advisor,
     groups: &[RouteGroup],
@@ -102,7 +102,7 @@ fn elsewhere(advisor: &Advisor, groups: &[RouteGroup], written: TemplateId) -> V
     changed.filter_map(|group| list(&group.path)).collect()
 }
 
-/// Adds purged tags to the route that matches the writes, or adds such a route.
+/// Adds purged tags to the route that matches the writes, or adds a route with these tags.
 fn attach(
     advisor: &Advisor,
     (id, template): (TemplateId, &PathTemplate),

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::parsing::is_common_name;
 
-/// Maximum number of names below one segment. If there are more, all are values.
+/// Maximum number of names below one segment. If there are more, all of them are values.
 const MAX_NAMES: usize = 24;
 
-/// Maximum number of names directly below `api` or the root. If there are more, rare ones are
+/// Maximum number of names directly below `api` or the root. If there are more, rare names are
 /// values.
 const MAX_TOP_NAMES: usize = 120;
 
@@ -19,7 +19,7 @@ const MAX_TOP_NAMES: usize = 120;
 /// APIs.
 const MIN_REQUESTS: u64 = 10;
 
-/// Maximum number of templates that are analysed: the most requested ones.
+/// Maximum number of templates that are analysed: those with the most requests.
 const MAX_TEMPLATES: usize = 200;
 
 /// The position of a template in its [`Templates`].
@@ -63,7 +63,7 @@ impl Templates {
         Self { list, root }
     }
 
-    /// Returns the template of a path, or `None` if there is none.
+    /// Returns the template of a path, or `None` if no template matches.
     pub(super) fn find(&self, path: &str) -> Option<TemplateId> {
         let mut node = &self.root;
         for name in paths::split(path)? {
@@ -91,7 +91,7 @@ impl TemplateNode {
 
 struct Builder {
     has_clients: bool,
-    /// The templates, each with its number of requests.
+    /// The paths and number of requests of each template.
     list: Vec<(PathTemplate, u64)>,
 }
 
@@ -148,7 +148,7 @@ impl Builder {
             if is_value(&name, &below) {
                 node.values.get_or_insert_default().merge(below);
             } else if !name.is_empty() && !self.may_show(&name, &below) {
-                // It is neither shown nor counted as a value.
+                // The name is neither shown nor counted as a value.
                 node.names.insert(name, PathNode::default());
             } else {
                 node.names.insert(name, below);
@@ -156,8 +156,8 @@ impl Builder {
         }
     }
 
-    /// Returns whether enough clients requested a name that it tells of none of them. In a log
-    /// without clients, one of them may have sent all its requests.
+    /// Returns whether enough clients requested a name that it cannot identify any of them. In a
+    /// log without clients, a single client may have sent all requests.
     fn may_show(&self, name: &str, node: &PathNode) -> bool {
         if self.has_clients {
             return node.clients() >= MIN_CLIENTS;
@@ -167,7 +167,7 @@ impl Builder {
 }
 
 /// Returns whether names look like members of one collection: there are at least two, they are only
-/// read, and nearly the same names are below them.
+/// read, and the names below them are nearly the same.
 fn are_alike(names: &BTreeMap<String, PathNode>) -> bool {
     let mut below: Vec<&String> = names.values().flat_map(|node| node.names.keys()).collect();
     below.sort();

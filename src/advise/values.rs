@@ -35,13 +35,13 @@ const MIN_EQUAL: u32 = 20;
 /// Maximum time between two compared responses, in milliseconds.
 const MAX_GAP: i64 = 10_000;
 
-/// Maximum number of parameters and values that are compared.
+/// Maximum number of parameters and values that are compared for a template.
 const MAX_COMPARED: usize = 128;
 
-/// Longer names of lists are not compared. None of them would be shown.
+/// Maximum length of a list's name that is compared. Longer names would never be shown.
 const MAX_NAME: usize = 64;
 
-/// Targets that are remembered for a template.
+/// Maximum number of targets remembered for a template.
 const MAX_TARGETS: usize = 1024;
 
 /// Comparisons of responses to queries that may mean the same.

@@ -13,7 +13,7 @@ use super::{
     templates::{PathTemplate, TemplateId, TemplateSegment, Templates},
 };
 
-/// Number of writes from which old ones are dropped.
+/// Number of remembered write times above which old times are dropped.
 const MAX_WRITES: usize = 200_000;
 
 /// Keys of the items and lists that a request concerns.

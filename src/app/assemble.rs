@@ -1,4 +1,4 @@
-//! Translates a configuration into the settings of each room.
+//! Translates a configuration into the settings of each module.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -66,7 +66,7 @@ pub(super) fn server(
 
 /// Returns the settings of the admin listener.
 ///
-/// The listener has reserved file descriptors, so that it is reachable if clients use all others.
+/// The listener has reserved file descriptors, so that clients cannot make it unreachable.
 pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
@@ -183,7 +183,7 @@ pub(super) fn site(
     })
 }
 
-/// Creates the digester of credentials in keys, with a secret of the fleet or of this process only.
+/// Creates the digester for credentials in keys, with a secret of the fleet or of this process.
 fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();

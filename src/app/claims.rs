@@ -83,13 +83,13 @@ fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-/// Sets a field, which replaces that of the test.
+/// Sets a request field, and replaces the test's own value.
 fn replace(request: &mut ExplainRequest, name: &str, value: &str) {
     request.headers.retain(|line| !is_named(line, name));
     request.headers.push(format!("{name}: {value}"));
 }
 
-/// Appends a cookie to those of the test, in one field line.
+/// Appends a cookie to the test's own cookies, in one field line.
 fn add_cookie(request: &mut ExplainRequest, pair: &str) {
     match request.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),

@@ -160,7 +160,7 @@ fn key<'a>(
     found.key.as_ref().and_then(part).unwrap_or("no key")
 }
 
-/// Returns the decision on the request, or else the verdict on the response.
+/// Returns the reason: the decision on the request, or else the verdict on the response.
 fn why(found: &Explanation) -> String {
     if let Some(decision) = found.decisions.iter().find(|decision| decision.reason.is_some()) {
         let (question, answer) = (decision.question, &decision.answer);

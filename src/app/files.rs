@@ -25,7 +25,7 @@ pub(super) struct ClientLimits {
     pub tunnels: usize,
 }
 
-/// Raises the soft limit of open files to the hard one. Returns the new limit; `None` if unlimited.
+/// Raises the soft limit of open files to the hard limit and returns it; `None` if unlimited.
 pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);

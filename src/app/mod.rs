@@ -108,7 +108,7 @@ pub struct NodeDependencies {
     pub access_log: Box<dyn Write + Send>,
     /// The threads that serve connections.
     pub workers: Workers,
-    /// When hits are responded to without hyper. Tests set it.
+    /// The requests whose hits are sent without hyper. Only tests change the default.
     pub fast_path: FastPathMode,
 }
 
@@ -224,9 +224,9 @@ impl Node {
         self.admin_address.as_ref()
     }
 
-    /// Applies another configuration, as far as that is possible without a restart.
+    /// Applies the parts of another configuration that need no restart.
     ///
-    /// This covers routes, origin, webhooks, schedules, polls, tokens and the access log. The cache
+    /// These are routes, origin, webhooks, schedules, polls, tokens and the access log. The cache
     /// is kept, and running requests finish under the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let own = (&self.identity, &self.version, &self.issuers);
@@ -253,7 +253,7 @@ impl Node {
         self.metrics.record_reload(ReloadResult::Failed);
     }
 
-    /// Reloads the listeners' certificates. Keeps the old ones on failure.
+    /// Reloads the listeners' certificates. Keeps the old certificates on failure.
     fn reload_certificates(&self, config: &Config) -> anyhow::Result<()> {
         if let (Some(certificates), Some(files)) = (&self.certificates, &config.tls) {
             let reloaded = certificates.reload(&files.cert, &files.key);

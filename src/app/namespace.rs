@@ -1,4 +1,4 @@
-//! The transition from the previous version of the namespace to a new one.
+//! The transition from the previous namespace version to a new version.
 
 use std::{
     sync::Arc,

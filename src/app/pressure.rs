@@ -22,10 +22,10 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ALLOCATOR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of consecutive checks with waiting requests after which origin connections count as
-/// short. At fewer, requests may have waited only for a moment.
+/// short. With fewer checks, a brief wait would suffice.
 const WAITS: u32 = 5;
 
-/// How long a resource counts as short after the last check that found it so.
+/// How long a resource counts as short after the last check that found a shortage.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Bytes above `store.memory` and the allowance for connections at which memory counts as short.
@@ -40,9 +40,9 @@ const BYTES_PER_CONNECTION: u64 = 32 << 10;
 /// A resource that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shortage {
-    /// Memory, or its budget for evicted responses that are still being read.
+    /// Memory, or the budget for evicted responses that are still being read.
     Memory,
-    /// Origin connections: requests wait for one while unread responses may hold them.
+    /// Origin connections: requests wait for connections that unread responses may occupy.
     Connections,
 }
 

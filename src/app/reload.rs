@@ -1,5 +1,5 @@
-//! Reloads the configuration on SIGHUP or when a file changes. Keeps the old one if the new is
-//! invalid.
+//! Reloads the configuration on SIGHUP or when a file changes. Keeps the old configuration if the
+//! new one is invalid.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,9 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches configuration files by reading them several times a second.
 ///
-/// It compares the content that each path leads to, and uses no file system events. So files may be
-/// replaced in place, by rename, by a link, or with their folder. Network file systems and bind
-/// mounts, which have no events, work as well. Other files in the folder do not matter.
+/// The watcher compares the files' content and uses no file system events. Files may be replaced in
+/// place, by rename, by a link, or with their folder. Network file systems and bind mounts, which
+/// have no events, work as well. Other files in the folder do not matter.
 pub(crate) struct ConfigWatcher {
     digests: FileDigests,
 }
@@ -41,7 +41,7 @@ impl FileDigests {
         Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
     }
 
-    /// Returns the digests of the same files, read again.
+    /// Reads the same files again, and returns their digests.
     fn reread(&self) -> Self {
         Self::of(self.0.keys())
     }

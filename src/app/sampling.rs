@@ -12,7 +12,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Copies counts from their owners to the metrics.
+/// Copies counts from other components to the metrics.
 pub(super) struct Sampler {
     pipeline: Arc<Pipeline<TieredStore>>,
     metrics: Arc<Metrics>,

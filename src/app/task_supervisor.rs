@@ -41,8 +41,8 @@ impl TaskSupervisor {
         Ok(Arc::new(Self { running, context, runtime: Handle::current() }))
     }
 
-    /// Replaces schedules and polls with those of another configuration. Keeps the old ones on
-    /// failure.
+    /// Replaces schedules and polls with those of another configuration. On failure, keeps the old
+    /// schedules and polls.
     pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
         let _runtime = self.runtime.enter();
         let tasks = tasks(config, &self.context)?;

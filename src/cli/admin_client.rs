@@ -120,7 +120,7 @@ impl AdminAddress {
     }
 }
 
-/// Returns the header line with a token; empty without one.
+/// Returns the header line with a token; empty without a token.
 fn authorization(token: Option<&str>) -> anyhow::Result<String> {
     let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
     anyhow::ensure!(
@@ -183,7 +183,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Connects to the first address of a name that accepts.
+/// Connects to the first address of a name that accepts the connection.
 fn connect(address: &str) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in address.to_socket_addrs()? {

@@ -16,7 +16,7 @@ const MAX_REPORT: u64 = 64 << 20;
 /// Minimum number of comparisons, all without a difference, before a route goes live.
 const MIN_COMPARED: u64 = 100;
 
-/// The report of `larder shadow --json` and `GET /v1/shadow`, as far as it is used.
+/// The parts of the report of `larder shadow --json` and `GET /v1/shadow` that are used here.
 #[derive(Debug, Deserialize)]
 struct ShadowReport {
     routes: Vec<ShadowedRoute>,

@@ -33,7 +33,7 @@ pub struct NodeArguments {
 pub struct NodeTarget {
     /// The node's admin listener, if given explicitly.
     admin: Option<AdminAddress>,
-    /// The node's configuration file, if it has one.
+    /// The node's configuration file; `None` for a node without a file.
     file: Option<PathBuf>,
     /// True if the file was not given explicitly and may therefore be missing.
     is_optional: bool,
@@ -89,7 +89,7 @@ impl NodeTarget {
     /// Returns the address and a token with this permission: `token`, or else one of the file.
     ///
     /// # Errors
-    /// Fails as [`NodeTarget::address`] does, also if only the token is in the file.
+    /// Fails as [`NodeTarget::address`] does, even if only the token is in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,

@@ -97,8 +97,8 @@ where
 }
 
 impl RunArguments {
-    /// Returns the configuration file that these flags select, unless the flags suffice without
-    /// one.
+    /// Returns the configuration file that these flags select; `None` if the flags suffice without
+    /// a file.
     pub fn file(&self) -> Option<&Path> {
         match &self.config {
             Some(file) => Some(file),
@@ -133,7 +133,7 @@ pub(crate) fn execute(arguments: &RunArguments) -> ExitCode {
     })
 }
 
-/// Flushes the last messages when dropped, also after a panic, whose message is among them.
+/// Flushes the last messages when dropped. After a panic, these include the panic's message.
 struct FlushOnDrop<'a>(&'a StderrLog);
 
 impl Drop for FlushOnDrop<'_> {

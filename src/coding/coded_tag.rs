@@ -32,7 +32,7 @@ pub(crate) fn suffix_without_tag(coding: ContentCoding, body: &[u8], encoded: &[
     format!("{half:032x}{}", suffix(coding, encoded))
 }
 
-/// Returns the tag of a coded body. `tag` is the origin's tag, if there is one.
+/// Appends the suffix of a coded body to the origin's `tag`, or to an empty tag for `None`.
 pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<HeaderValue> {
     let tag = tag.map_or(&b"\"\""[..], HeaderValue::as_bytes);
     let (inner, quote) = match tag.strip_suffix(b"\"") {
@@ -42,7 +42,7 @@ pub(crate) fn suffixed(tag: Option<&HeaderValue>, suffix: &str) -> Option<Header
     HeaderValue::from_bytes(&[inner, suffix.as_bytes(), quote].concat()).ok()
 }
 
-/// Returns the weak form of the origin's tag, which is true of all forms of a body (RFC 9110 §8.8.1).
+/// Returns the weak form of the origin's tag, which covers all forms of a body (RFC 9110 §8.8.1).
 pub(crate) fn shared_by_forms(tag: HeaderValue) -> HeaderValue {
     // A tag without quotes counts as weak.
     if !tag.as_bytes().starts_with(b"\"") {
@@ -82,7 +82,7 @@ impl<'a> SplitTag<'a> {
     }
 
     /// Returns whether the request accepts the tag's coding. A request without `Accept-Encoding`
-    /// accepts none, because its client rarely decodes any.
+    /// accepts no coding, because its client rarely decodes any.
     fn is_accepted(&self, request: &HeaderMap) -> bool {
         match self.coding {
             Some(coding) => {
@@ -110,7 +110,7 @@ fn opaque(inner: &[u8]) -> &[u8] {
     inner.strip_prefix(b"\"").unwrap_or(inner)
 }
 
-/// Returns the coding that a tag names; `None` if it is not the tag of a coded body.
+/// Returns the coding that a tag names; `None` if the tag is not that of a coded body.
 pub(crate) fn coding_of(tag: &[u8]) -> Option<ContentCoding> {
     SplitTag::of(tag).coding
 }
@@ -118,8 +118,8 @@ pub(crate) fn coding_of(tag: &[u8]) -> Option<ContentCoding> {
 /// Returns the tag in `If-None-Match` that names the current body in another accepted coding.
 /// `current` is the tag of the form that would be sent.
 ///
-/// The client's copy is current, so it gets a 304 with the returned tag. Returns `None` if there is
-/// no such tag, or if `current` itself is listed.
+/// The client's copy is current, so it gets a 304 with the returned tag. Returns `None` if no
+/// listed tag names the current body, or if `current` itself is listed.
 pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> Option<HeaderValue> {
     let current = current?.as_bytes();
     let lines = request.get_all(header::IF_NONE_MATCH).into_iter();
@@ -142,8 +142,8 @@ pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> O
 /// Replaces tags of coded bodies with the origin's tags in the conditions of an origin request.
 ///
 /// In `If-None-Match`, replaces only tags whose coding the request accepts, since a 304 confirms
-/// them. `If-Range` stays, and so does `If-Match` of a `GET` with `Range` (RFC 9110 §13.1.1): the origin
-/// must not continue a coded body with other bytes.
+/// those tags. `If-Range` stays, and so does `If-Match` of a `GET` with `Range` (RFC 9110 §13.1.1):
+/// the origin must not continue a coded body with other bytes.
 pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
     let is_for_part = *method == Method::GET && headers.contains_key(header::RANGE);
     let all = restored(headers, &header::IF_MATCH, |_| !is_for_part);
@@ -155,8 +155,8 @@ pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the list of tags in a field, with the origin's tag in place of some. `None` if no tag is
-/// of a coded body.
+/// Returns the tags in a field, with the origin's tag in place of each tag that `is_restored`
+/// selects. `None` if no tag is of a coded body.
 fn restored(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -241,7 +241,7 @@ mod tests {
             ("\"x\", W/\"a\"", "gzip", gzip, Some("W/\"a\"")),
             // Another node has encoded the same body.
             ("\"a--gzip-0000000000000000\"", "gzip", gzip, Some("\"a--gzip-0000000000000000\"")),
-            // A cache that holds several forms must not use one that its client does not accept.
+            // A cache with several forms must not use a form that its client does not accept.
             (BR, "gzip", gzip, None),
             (BR, "identity", "\"a\"", None),
             ("\"a\"", "gzip, identity;q=0", gzip, None),

@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::ContentCoding;
 
-/// The quality of Brotli. Higher ones take several times as long and save only a few percent.
+/// The quality of Brotli. Higher qualities take several times as long and save only a few percent.
 const BROTLI_QUALITY: i32 = 5;
 
 /// The window of Brotli: 4 MiB.
@@ -17,7 +17,7 @@ const ZSTD_LEVEL: i32 = 6;
 
 const GZIP_LEVEL: u32 = 6;
 
-/// Encodes a body. Returns `None` if that does not make it at least a tenth smaller.
+/// Encodes a body. Returns `None` if this saves less than a tenth.
 ///
 /// Takes 10 to 40 ms for 1 MiB of JSON. The result depends on the versions of the encoders, and for
 /// gzip on the processor.

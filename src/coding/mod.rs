@@ -1,8 +1,8 @@
 //! Content codings that Larder applies to stored responses (RFC 9110 §8.4.1).
 //!
-//! A route lists the codings. [`negotiation`] selects one for a request, [`refusal`] says which
-//! responses are left as they are, [`encoder`] makes the coded body, and [`coded_tag`] derives its
-//! entity tag and maps such tags in requests back to the origin's.
+//! A route lists the codings. [`negotiation`] selects a coding for a request, [`refusal`] decides
+//! which responses stay unencoded, [`encoder`] makes the coded body, and [`coded_tag`] derives its
+//! entity tag and maps the tags of coded bodies in requests back to the origin's.
 
 pub(crate) mod coded_tag;
 mod encoder;

@@ -12,16 +12,16 @@ use crate::field::{coding::is_same_coding, preference::preferences};
 /// If a coding is listed twice, the lower weight counts. Members with a malformed weight are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AcceptedCodings {
-    /// Weights in thousandths, by coding; 0 if it is not accepted.
+    /// Weights in thousandths, by coding; 0 for codings that are not accepted.
     codings: [u16; ContentCoding::ALL.len()],
     /// The weight of a body without a coding; 0 if the request does not mention it.
     identity: u16,
 }
 
-/// The weight of a member without one.
+/// The weight of a member without a `q` parameter.
 const MAX_WEIGHT: u16 = 1000;
 
-/// Number of values of `Accept-Encoding` that each thread remembers. Clients send few different ones.
+/// Number of `Accept-Encoding` values that each thread remembers. Few different values are common.
 const REMEMBERED: usize = 16;
 
 /// Maximum length of a value that is remembered, in bytes.
@@ -62,11 +62,12 @@ impl AcceptedCodings {
         }
     }
 
-    /// Returns the coding in `codings` that the request prefers, or `None` to send the body as it is.
+    /// Returns the coding in `codings` that the request prefers, or `None` to send the body
+    /// unencoded.
     ///
-    /// The highest weight wins; of equal weights, the first in `codings`. A coding with the same
-    /// weight as `identity` wins, as does any accepted coding if the request mentions neither
-    /// `identity` nor `*`.
+    /// The highest weight wins; of equal weights, the first in `codings`. A coding also wins over
+    /// `identity` of equal weight. If the request mentions neither `identity` nor `*`, any accepted
+    /// coding wins.
     #[inline]
     pub(crate) fn preferred(self, codings: &[ContentCoding]) -> Option<ContentCoding> {
         let (mut best, mut least) = (None, self.identity.max(1));

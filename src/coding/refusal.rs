@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::field::list;
 
-/// Minimum length of a body that is encoded, in bytes. A shorter one fits into a packet as it is.
+/// Minimum length of a body that is encoded, in bytes. Shorter bodies fit into a packet unencoded.
 const MIN_LENGTH: u64 = 1 << 10;
 
 /// Why a response is not encoded.

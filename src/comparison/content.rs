@@ -106,7 +106,7 @@ mod tests {
             encoder.finish().unwrap()
         };
         let zstandard = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
-        // "hello" by another encoder.
+        // The word "hello", written by another encoder.
         let brotli = [0x0b, 0x02, 0x80, b'h', b'e', b'l', b'l', b'o', 0x03];
         assert_eq!(decoded("identity", b"hello").unwrap(), "hello");
         assert_eq!(decoded("deflate", &zlib(b"hello")).unwrap(), "hello");

@@ -4,7 +4,7 @@ use http::{HeaderName, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-/// One difference between a stored response and a live one. Contains no value of either.
+/// One difference between a stored and a live response. Contains no value of either response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
     /// `status`, `body`, `header NAME`, or a path into the JSON: `$.items[*].price`.

@@ -6,7 +6,7 @@ use serde_json_path::{JsonPath, NormalizedPath};
 use super::difference::Difference;
 use crate::parsing::{self, ParseError};
 
-/// Maximum number of differences that are described. Further ones are left out.
+/// Maximum number of differences that are described. Further differences are left out.
 const MAX_DIFFERENCES: usize = 8;
 
 /// Returns the differences between two documents, without the ignored parts.
@@ -95,7 +95,7 @@ impl Walk {
         self.path.truncate(length);
     }
 
-    /// Adds a difference at the current path, unless there is one already.
+    /// Adds a difference at the current path, unless the path already has a difference.
     fn note(&mut self, stored: Option<&Value>, live: Option<&Value>) {
         if !self.found.iter().any(|known| known.at == self.path) {
             self.found.push(Difference::of_values(self.path.clone(), stored, live));

@@ -1,8 +1,8 @@
 //! Comparison of a stored response with a live one: whether a client would notice a difference.
 //!
-//! JSON is compared by its values, so the order of members and the spelling of numbers do not
-//! count, nor do the paths that the operator ignores. Other bodies are compared byte by byte after
-//! decoding. Differences are described without any value of the responses.
+//! JSON is compared by its values. The order of members, the spelling of numbers and the paths that
+//! the operator ignores have no effect. Other bodies are compared byte by byte after decoding.
+//! Differences are described without any value of the responses.
 
 mod content;
 mod difference;

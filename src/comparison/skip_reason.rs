@@ -15,7 +15,7 @@ pub(crate) enum SkipReason {
     Partial,
     /// The stored response was purged meanwhile.
     Purged,
-    /// The request would have shared the response of another one, but that response was not stored.
+    /// The request would have shared another request's response, but that response was not stored.
     NotStored,
     /// The memory for bodies is used up, or the maximum number of comparisons is running.
     Busy,

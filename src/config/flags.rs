@@ -10,10 +10,10 @@ pub struct CliOverrides {
     pub listen: Vec<ListenAddress>,
     /// Replaces `origin.urls` unless empty.
     pub origin: Vec<ServerUrl>,
-    /// Replaces `admin.listen`.
+    /// Replaces `admin.listen`, if set.
     pub admin: Option<ListenAddress>,
-    /// Replaces `store.redis`.
+    /// Replaces `store.redis`, if set.
     pub redis: Option<redis::Settings>,
-    /// Replaces `log.access`.
+    /// Replaces `log.access`, if set.
     pub access_log: Option<AccessLogFormat>,
 }

@@ -1,4 +1,4 @@
-//! The configuration file: its shape, its errors, and its compilation into settings of each room.
+//! The configuration file: its shape, its errors, and its compilation into settings of each module.
 //!
 //! `file` parses TOML, `compile` turns the result into the checked [`Config`], and `report` formats
 //! errors and warnings.

@@ -128,7 +128,8 @@ impl Finding {
 }
 
 impl ConfigReport {
-    /// Creates a report about a text with masked secrets. Certain errors hide doubtful findings.
+    /// Creates a report about a text with masked secrets. Hides doubtful findings after certain
+    /// errors.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_certain_error = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == FindingConfidence::Certain

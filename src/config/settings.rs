@@ -272,7 +272,7 @@ impl Default for StoreConfig {
 /// Credentials, authentication, and their use in keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
-    /// The configured additions to the built-in rules about credentials, and exceptions from these.
+    /// The configured additions to the built-in rules about credentials, and the exceptions.
     pub credentials: CredentialRules,
     /// Key of the digests that stand for credentials in cache keys.
     pub digest_key: Option<Secret>,

@@ -1,6 +1,6 @@
 //! Suggestions for misspelt words.
 
-/// Returns the known word nearest to `given`, if it is near enough to be a misspelling.
+/// Returns the known word nearest to `given`; `None` if no word is near enough for a misspelling.
 pub(crate) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -15,7 +15,7 @@ pub(crate) fn nearest<'a>(
         .map(|(_, word)| word)
 }
 
-/// Returns advice to write `word`, if there is one.
+/// Returns the question whether `word` was meant; `None` without a word.
 pub(super) fn did_you_mean(word: Option<&str>) -> Option<String> {
     word.map(|word| format!("did you mean `{word}`?"))
 }

@@ -39,11 +39,11 @@ const VERSION: u8 = 5;
 /// The length of a prefix that differs between any two entries, unless checksums collide.
 pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 
-/// The offset of the kind. The order follows it: numbers that say which of two entries is newer.
+/// The offset of the kind. The order follows: numbers that show which of two entries is newer.
 ///
 /// The order of a response is its purge log, the position in that log, and the time of the request.
-/// The order of an index is the time at which its newest selecting fields were seen. Each is a
-/// `u64`.
+/// The order of an index is the time at which its newest selecting fields were seen. Each number is
+/// a `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
 const VARIANTS: u8 = 0;
@@ -69,7 +69,7 @@ pub struct EncodeOptions {
 pub struct EncodedEntry {
     /// The value at the entry's own key.
     pub head: Vec<u8>,
-    /// The content in order, unless the head contains it.
+    /// The content in order; empty if the head contains the content.
     pub chunks: Vec<Bytes>,
 }
 
@@ -91,8 +91,8 @@ pub struct ChunkedResponse {
 
 /// Encodes an entry.
 ///
-/// Copies the content once. Chunks that are not compressed share the response's memory instead.
-/// Stores only the fence of the stamp. Compression takes about 2 ms for 1 MiB.
+/// Copies the content once. Chunks that are not compressed share the response's memory instead. Of
+/// the stamp, only the fence is stored. Compression takes about 2 ms for 1 MiB.
 pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
     match entry {
         Entry::Response(response) => encode_response(response, options),
@@ -291,7 +291,7 @@ fn with_checksum(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Returns whether a checksum is right. True for the fuzzer, so that it gets past the check.
+/// Returns whether a checksum is right. Always true under the fuzzer, which cannot guess checksums.
 fn is_intact(expected: u64, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || expected == checksum(VERSION.into(), bytes)
 }

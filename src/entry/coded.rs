@@ -29,9 +29,9 @@ pub struct ContentId(u64);
 
 type Bodies = [Option<Arc<CodedBody>>; ContentCoding::ALL.len()];
 
-/// The coded forms of one content that have been made so far.
+/// The coded forms of a stored response's content that have been made so far.
 ///
-/// Costs 24 bytes if there are none.
+/// An empty set takes 24 bytes.
 #[derive(Debug)]
 pub struct CodedForms {
     content: ContentId,
@@ -39,7 +39,7 @@ pub struct CodedForms {
     memo: AtomicU8,
 }
 
-/// The bit of the memo, after those of the codings, that is set once `may_be_made` is decided.
+/// The bit of the memo, after the bits of the codings, that is set once `may_be_made` is decided.
 const IS_DECIDED: u8 = 1 << ContentCoding::ALL.len();
 
 /// The bit of the memo that is set if the response must not be encoded.
@@ -64,7 +64,7 @@ impl CodedForms {
         forms
     }
 
-    /// Returns forms of the same content, none of which is made.
+    /// Returns an empty set of forms for the same content.
     #[must_use]
     pub fn without_bodies(&self) -> Self {
         Self { content: self.content, bodies: None, memo: AtomicU8::new(self.memo()) }
@@ -140,7 +140,7 @@ impl CodedForms {
 }
 
 impl Clone for CodedForms {
-    /// Shares the bodies.
+    /// Returns a copy that shares the bodies.
     fn clone(&self) -> Self {
         let memo = AtomicU8::new(self.memo());
         Self { content: self.content, bodies: self.bodies.clone(), memo }

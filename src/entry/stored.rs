@@ -43,7 +43,7 @@ pub struct StoredResponse {
     pub status: StatusCode,
     /// The data from which reuse is decided.
     pub freshness: Freshness,
-    /// The origin of the `ETag`.
+    /// Whether the `ETag` is from the origin or from Larder.
     pub etag: EtagOrigin,
     /// An ID unique within this process.
     pub id: ResponseId,
@@ -109,9 +109,9 @@ pub(crate) struct CompleteBody {
 }
 
 impl CompleteBody {
-    /// Wraps the chunks and the storable trailers of a body that its origin has ended.
+    /// Wraps the chunks and the storable trailers of a body that the origin has completed.
     ///
-    /// The proof comes from the code that saw the end.
+    /// Only the code that receives the end of a body can create the proof.
     pub(crate) fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
         Self { chunks, trailers }
     }
@@ -246,7 +246,7 @@ impl StoredResponse {
     /// Returns whether this response was requested later than another one under the same key.
     ///
     /// Within one purge log, the response with the later fence is newer; the clock only decides
-    /// between equal fences. False for responses of different logs.
+    /// between equal fences. Returns false for responses of different logs.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let (own, others) = (self.fence, other.fence);
         own.log == others.log && (own.seq, self.requested_at) > (others.seq, other.requested_at)
@@ -342,12 +342,12 @@ impl StoredResponse {
         self.bytes.slice(self.ends.body()..)
     }
 
-    /// Returns the body, without a reference to it.
+    /// Returns the bytes of the body without a reference count.
     pub fn body_bytes(&self) -> &[u8] {
         self.bytes.get(self.ends.body()..).unwrap_or_default()
     }
 
-    /// Returns whether a part of its memory is shared, as while a client receives the body.
+    /// Returns whether its memory is shared, for example while a client receives the body.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique() || self.forms.are_being_read()
     }
@@ -372,8 +372,8 @@ impl StoredResponse {
         coding::refusal(self.status, self.fields().iter(), Some(self.body_length()))
     }
 
-    /// Returns the same response with these coded forms. Keeps what is known about its fence and
-    /// use.
+    /// Returns the same response with these coded forms. Keeps the checked version and the used
+    /// mark.
     #[must_use]
     pub fn with_forms(&self, forms: CodedForms) -> Self {
         Self {
@@ -446,8 +446,8 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// Returns whether both are responses that share one allocation: one was made from the other
-    /// without copying the body.
+    /// Returns whether both entries are responses that share one allocation: one was made from the
+    /// other without copying the body.
     pub fn shares_body_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Response(one), Self::Response(other)) => {
@@ -465,7 +465,7 @@ impl Entry {
         }
     }
 
-    /// Returns whether this is the entry of exactly this key, and not of one with the same digest.
+    /// Returns whether the entry has exactly this key, not another key with the same digest.
     pub fn matches_key(&self, key: &CacheKey) -> bool {
         self.key_text() == key.text()
     }

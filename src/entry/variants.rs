@@ -9,8 +9,8 @@ use crate::{
     key::{CacheKey, vary::VarySet},
 };
 
-/// Maximum number of variants of one target. Beyond it, the oldest unused one is removed: a `Vary`
-/// on a field that differs in every request must not fill the store.
+/// Maximum number of variants of one target. Beyond it, the oldest unused variant is removed: a
+/// `Vary` on a field that differs in every request must not fill the store.
 pub(super) const MAX_VARIANTS: usize = 64;
 
 /// Maximum number of sets of selecting fields of one target. Each costs a lookup.
@@ -22,7 +22,7 @@ const MAX_CODINGS: usize = 4;
 /// Maximum number of response languages of one set.
 const LANGUAGES: usize = 8;
 
-/// The time for which a response without `Vary` inherits the selecting fields of earlier ones.
+/// The time for which a response without `Vary` inherits the selecting fields of earlier responses.
 ///
 /// Many origins omit `Vary` if a request has none of the fields (RFC 9111 §4.1).
 pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
@@ -31,7 +31,7 @@ pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantIndex {
     pub target: Box<[u8]>,
-    /// The sets of selecting fields; the one seen last comes first.
+    /// The sets of selecting fields. The set seen last comes first.
     pub selections: Vec<VarySelection>,
     /// Key digests of the variants stored last, oldest first; at most `MAX_VARIANTS`.
     pub recent: Vec<u128>,
@@ -80,7 +80,7 @@ impl VariantIndex {
     ///
     /// The result does not depend on how nodes group their additions, except for the order of
     /// variants. A variant counts as new if `take_hit` returns that it was hit since the last call.
-    /// So a variant that is hit now and then stays, however many others are added.
+    /// So a variant with occasional hits stays, however many other variants are added.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);

@@ -163,15 +163,15 @@ impl Feed {
     }
 }
 
-/// Returns the position in `Last-Event-ID`, if there is one. An id that Larder did not send is
-/// `Foreign`.
+/// Returns the position in `Last-Event-ID`; `None` without the field. Returns `Foreign` for an id
+/// that Larder did not send.
 fn since_header(headers: &HeaderMap) -> Option<ResumePosition> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
     Some(text.to_str().ok().and_then(ResumePosition::parse).unwrap_or(ResumePosition::Foreign))
 }
 
-/// Responds with a document and its entity tag, with 304 if the client has it, or with 503 for
-/// `None`.
+/// Responds with a document and its entity tag, with 304 if the client has the document, or with
+/// 503 for `None`.
 fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<FeedBody> {
     let Some(document) = document else {
         return unavailable("This node has not reached the purge log yet. Retry in a moment.");

@@ -1,4 +1,4 @@
-//! State shared by all listeners of a node: recent events, and notifications of new ones.
+//! State shared by all listeners of a node: recent events, and notifications of new events.
 
 use std::sync::Arc;
 
@@ -110,13 +110,13 @@ impl Hub {
         self.changed.notify_waiters();
     }
 
-    /// Ends all streams, and rejects new ones.
+    /// Ends all streams, and rejects new streams.
     pub(super) fn close(&self) {
         self.state.write().status = HubStatus::Closed;
         self.changed.notify_waiters();
     }
 
-    /// Applies an update, and notifies the listeners. A record without visible tags notifies none.
+    /// Applies an update, and notifies the listeners. A record without visible tags does not.
     pub(super) fn publish(&self, update: &LogUpdate) {
         let is_news = match update {
             LogUpdate::Begin { fence, at, records } => {

@@ -21,7 +21,7 @@ use crate::fence::Fence;
 /// Maximum time between frames, because proxies close idle streams.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long a client that comes from another node may be ahead of this node.
+/// How long a client that reconnects from another node may be ahead of this node.
 const AHEAD: Duration = Duration::from_secs(3);
 
 pub(super) struct EventListener {
@@ -29,14 +29,14 @@ pub(super) struct EventListener {
     slot: ListenerSlot,
     position: Option<Fence>,
     first: Option<Bytes>,
-    /// Until when this node need not know the log of the listener's position.
+    /// The time after which this node must know the log of the listener's position.
     ahead_until: Instant,
     expires: Option<Instant>,
     is_over: bool,
 }
 
 impl EventListener {
-    /// Creates a listener at this position. Its stream ends `left` from now, if given.
+    /// Creates a listener at this position. `left` is the time until its stream ends, if limited.
     pub(super) fn new(
         hub: Arc<Hub>,
         slot: ListenerSlot,

@@ -66,7 +66,7 @@ pub struct DataVersion {
 }
 
 impl Feed {
-    /// Creates a feed that follows no log yet. Without settings, it is disabled.
+    /// Creates a feed that follows no log yet. Without settings, the feed is disabled.
     ///
     /// `versions` returns the data versions, and `now` is the clock for times sent by clients.
     pub fn new(
@@ -107,7 +107,7 @@ impl Feed {
         }
     }
 
-    /// Ends all event streams and rejects new ones. Browsers reconnect to another node.
+    /// Ends all event streams and rejects new streams. Browsers reconnect to another node.
     pub fn close(&self) {
         self.hub.close();
     }

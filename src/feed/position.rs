@@ -12,13 +12,13 @@ use crate::{
 /// The position at which a client resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResumePosition {
-    /// After this record of the current log.
+    /// Resume after this record of the current log.
     Seq(u64),
-    /// After this record of this log.
+    /// Resume after this record of this log.
     Position(Fence),
-    /// At the first record at or after this time.
+    /// Resume at the first record at or after this time.
     Time(Timestamp),
-    /// An id that Larder did not send.
+    /// The client sent an id that is not from Larder.
     Foreign,
 }
 

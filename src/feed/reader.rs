@@ -12,17 +12,17 @@ use tokio::sync::Notify;
 
 use crate::{fence::Selector, user::PartitionMember};
 
-/// The addresses that a request for the feed comes from.
+/// The addresses of the sender of a feed request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
     /// The peer of the connection; `None` over Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The client's address: that of the peer, or the one that a trusted proxy forwards; `None` if
+    /// The client's address: the peer's, or the address that a trusted proxy forwards; `None` if
     /// uncertain.
     pub client: Option<IpAddr>,
 }
 
-/// The client that counts for the limit of listeners per client.
+/// The client to which the limit of listeners per client applies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum ListenerClient {
     User(Arc<str>),
@@ -30,7 +30,7 @@ pub(super) enum ListenerClient {
 }
 
 impl ListenerClient {
-    /// Returns the client, or `None` if it cannot be distinguished from others.
+    /// Returns the client, or `None` if it cannot be distinguished from other clients.
     pub(super) fn of(caller: &Caller, user: Option<&PartitionMember>) -> Option<Self> {
         let owner = user.and_then(|user| user.owner.clone()).map(Self::User);
         owner.or_else(|| caller.client.or(caller.peer).map(Self::Address))

@@ -30,7 +30,7 @@ const MAX_LOGS: usize = 64;
 pub(super) struct EventRing {
     /// The position of the last record; `None` if no log is known yet.
     position: Option<Fence>,
-    /// Last positions of the logs that the current one continues, oldest first.
+    /// Last positions of earlier logs that the current log continues, oldest first.
     ends: VecDeque<Fence>,
     events: EventBuffer,
     /// Events for single users, in a buffer of their own so that they evict no public events.
@@ -96,7 +96,7 @@ impl EventRing {
         self.forget(position.seq, at);
     }
 
-    /// Returns the position of a record if it is after the last one, else `None`.
+    /// Returns the position of a record, or `None` if it is not after the last record.
     pub(super) fn next_position(&self, fence: Fence) -> Option<Fence> {
         (fence.seq > self.position?.seq).then_some(fence)
     }
@@ -184,8 +184,8 @@ impl EventRing {
         earlier.or(self.position.as_ref()).map(|log| Fence { seq, ..*log })
     }
 
-    /// Returns the first and last sequence number of a log. The current log has no last one.
-    /// Returns `None` if the log is unknown.
+    /// Returns the first and last sequence number of a log; `None` if the log is unknown. The last
+    /// number of the current log is `None`.
     fn extent(&self, log: LogId) -> Option<(u64, Option<u64>)> {
         let mut start = 0;
         for end in &self.ends {

@@ -115,7 +115,7 @@ impl Settings {
     }
 }
 
-/// The tag of a selector, and the owner to whose responses it is restricted, if any.
+/// The tag of a selector, and the owner whose responses the selector is restricted to, if any.
 struct ScopedTag<'a> {
     tag: &'a str,
     owner: Option<&'a str>,

@@ -65,7 +65,7 @@ impl ListenerSlots {
         self.table.lock().users.values().for_each(|channel| channel.end());
     }
 
-    /// Takes a slot. Returns `None` if a limit is reached.
+    /// Reserves a slot. Returns `None` if a limit is reached.
     pub(super) fn take(
         self: &Arc<Self>,
         settings: &Settings,

@@ -18,7 +18,7 @@ pub trait LogSource: Send + 'static {
 /// An update from a purge log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogUpdate {
-    /// A point after which no record is missing, as a log position and as a time.
+    /// A point from which no record is missing, as a log position and as a time.
     ///
     /// This update comes first, and again if records may be missing.
     Begin {

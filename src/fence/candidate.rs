@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub struct PurgeCandidate<'a, Tags> {
     /// The normalised URL: `host/path?query`.
     pub url: &'a [u8],
-    /// The tags.
+    /// The tags of the response.
     pub tags: Tags,
     /// The other properties of the response.
     pub attributes: ResponseAttributes<'a>,

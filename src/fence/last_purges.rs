@@ -7,7 +7,7 @@ use std::{
 
 use super::PurgeMode;
 
-/// A map by selector hash, which does not hash the key again.
+/// A map by selector hash, which is not hashed again.
 pub(super) type ByHash<Value> = HashMap<u64, Value, BuildHasherDefault<IdentityHasher>>;
 
 /// Identity hasher for evenly distributed hashes.
@@ -35,7 +35,7 @@ impl Hasher for IdentityHasher {
 pub(super) struct LastPurge {
     pub(super) hard: u64,
     pub(super) soft: u64,
-    /// The table version of the later record.
+    /// The table version of the selector's last purge.
     pub(super) version: u64,
 }
 
@@ -84,7 +84,7 @@ impl LastPurges {
         }
     }
 
-    /// Removes and returns the oldest purge if there are too many, else `None`.
+    /// Removes and returns the oldest purge if the map exceeds its capacity, else `None`.
     pub(super) fn pop_excess(&mut self) -> Option<(u64, LastPurge)> {
         while self.by_hash.len() > self.capacity {
             let (seq, hash) = self.order.pop_front()?;

@@ -27,7 +27,7 @@ pub use table::{PurgeTable, PurgeVerdict};
 
 /// The id of a purge log, drawn at random when the log begins.
 ///
-/// A log that was flushed or lost in a restart comes back with another id.
+/// A log that was flushed or lost in a restart begins again with another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LogId(pub u64);
 

@@ -21,7 +21,7 @@ pub(super) struct PendingPurges {
 /// The pending purges of one selector.
 #[derive(Debug, Default)]
 struct PendingCounts {
-    /// Number of purges of each mode.
+    /// Numbers of hard and of soft purges.
     hard: usize,
     soft: usize,
     /// The last pending purges. `hard` and `soft` are table versions here, since pending purges
@@ -60,8 +60,8 @@ impl PendingPurges {
 
     /// Removes a purge.
     ///
-    /// If other pending purges have the same hash, its latest version stays. That may select too
-    /// many responses, but the record of the removed purge selects those anyway.
+    /// If other pending purges have the same hash, the hash keeps its latest version. This may
+    /// select too many responses, but the removed purge's record selects them anyway.
     pub(super) fn remove(&mut self, id: PendingPurgeId) {
         let Some((mode, hashes)) = self.purges.remove(&id) else { return };
         for hash in hashes {

@@ -76,7 +76,7 @@ pub enum PurgeSource {
     Unknown,
 }
 
-/// Parses a source. Accepts unknown ones, because the source does not change what is purged.
+/// Parses a source. Accepts unknown sources, because the source does not change what is purged.
 fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PurgeSource, D::Error> {
     let source = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(source).unwrap_or(PurgeSource::Unknown))
@@ -92,7 +92,8 @@ impl Purge {
         Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
-    /// Creates a loss record: earlier records may be missing on some nodes. It selects nothing.
+    /// Creates a loss record: earlier records may be missing on some nodes. The record selects
+    /// nothing.
     pub fn loss() -> Self {
         Self { reason: Some(LOSS.to_owned()), ..Self::boundary() }
     }

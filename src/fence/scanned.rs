@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::Selector;
 use crate::field::Timestamp;
 
-/// Maximum number of scanned selectors. Each lookup may have to match all of them.
+/// Maximum number of scanned selectors. Each lookup may have to match every one.
 const MAX_SCANNED: usize = 1000;
 
 /// The scanned selectors, in order of their last purge.
@@ -14,7 +14,7 @@ const MAX_SCANNED: usize = 1000;
 pub(super) struct ScannedSelectors {
     selectors: VecDeque<ScannedSelector>,
     bytes: usize,
-    /// When the last applied record was appended.
+    /// When the last applied record was appended; `None` before the first record.
     now: Option<Timestamp>,
 }
 

@@ -74,7 +74,7 @@ impl AttributeMask {
 #[derive(Debug, Default)]
 pub(super) struct SelectorIndex {
     keys: RandomState,
-    /// Lengths of the prefixes with a host. `from_path` holds the lengths of those without.
+    /// Lengths of prefixes with a host; `from_path` contains the lengths of all other prefixes.
     with_host: PrefixLengths,
     from_path: PrefixLengths,
     scanned: ScannedSelectors,
@@ -113,7 +113,7 @@ impl SelectorIndex {
 
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeMask(0), hash: 0 };
 
-    /// Returns the scope of the responses that have these values for this attribute set.
+    /// Returns the scope of responses that have these values for the attributes in the set.
     pub(super) fn scope(
         &self,
         attribute_set: AttributeMask,
@@ -224,7 +224,7 @@ pub(super) fn attribute_set_of(hash: u64) -> AttributeMask {
     )
 }
 
-/// Splits a selector into one indexable term and attributes. Returns `None` if it has another form.
+/// Splits a selector into an indexable term and attributes; `None` if this is impossible.
 fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_>)> {
     let (mut main, mut attributes) = (&Selector::Everything, ResponseAttributes::default());
     for term in selector.terms() {

@@ -13,17 +13,17 @@ use crate::field::Timestamp;
 /// The purges applied by one node.
 ///
 /// A selector takes 50 to 110 bytes, however often it is purged. After the first purge, judging a
-/// response with four tags takes about 0.1 µs. Each prefix length in use adds 15 ns. All this is
-/// repeated for each attribute set in use. Patterns and other combinations, at most 1,000, are
-/// matched one by one.
+/// response with four tags takes about 0.1 µs. Each prefix length in use adds 15 ns. These costs
+/// recur for each attribute set in use. Patterns and other combinations, at most 1,000, are matched
+/// one by one.
 #[derive(Debug)]
 pub struct PurgeTable {
     log: LogId,
     applied: u64,
     /// Responses with an older fence are dead, because purges of them may be unknown.
     low_watermark: u64,
-    /// When the record at the low watermark, or the first one after it, was appended. `None` before
-    /// the first record.
+    /// When the record at the low watermark, or the next record after it, was appended. `None`
+    /// before the first record.
     low_watermark_at: Option<Timestamp>,
     version: u64,
     index: SelectorIndex,
@@ -33,7 +33,7 @@ pub struct PurgeTable {
     last_changes: LastChanges,
 }
 
-/// The table versions of the last changes, by kind.
+/// The table versions of the last changes, by kind of selector.
 #[derive(Debug, Default)]
 struct LastChanges {
     by_attribute_set: [ChangesByKind; AttributeMask::COUNT],
@@ -176,8 +176,8 @@ impl PurgeTable {
 
     /// Applies a purge that is not in the log yet.
     ///
-    /// A pending purge counts as later than every fence. It spares responses that this process
-    /// requested afterwards, but none of other processes.
+    /// A pending purge counts as later than every fence. It spares later responses of this process,
+    /// but no responses of other processes.
     ///
     /// The record of the purge is applied later, like any other. It also purges responses requested
     /// in between, because their fence precedes the record.
@@ -368,7 +368,7 @@ impl PurgeTable {
         applied.max(pending)
     }
 
-    /// Raises the low watermark, and drops all purges, because none is later.
+    /// Raises the low watermark, and drops all purges, because the watermark covers them.
     fn raise_low_watermark(&mut self, low_watermark: u64, at: Option<Timestamp>) {
         (self.low_watermark, self.low_watermark_at) = (self.low_watermark.max(low_watermark), at);
         self.last_purges.clear();

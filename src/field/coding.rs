@@ -8,14 +8,14 @@ use super::{list, preference};
 pub(crate) const KNOWN: [&[u8]; 7] =
     [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
 
-/// Returns whether a request accepts a response with this `Content-Encoding` line, or without one.
+/// Returns whether a request accepts a response with this `Content-Encoding` line, if any.
 ///
 /// Without `Accept-Encoding` every coding is acceptable. A member with a malformed weight allows
 /// nothing. If two members contradict each other, the refusal wins.
 pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let lines = || request.get_all(header::ACCEPT_ENCODING).into_iter().map(HeaderValue::as_bytes);
     if content_encoding.is_none() && lines().all(|line| !line.contains(&b';')) {
-        // Only a weight can refuse the identity coding, and few requests have one.
+        // Only a weight can refuse the identity coding, and few requests have weights.
         return true;
     }
     if lines().next().is_none() {
@@ -36,9 +36,9 @@ pub(crate) fn includes(wider: &[u8], narrower: &[u8]) -> bool {
     compared.into_iter().all(|coding| !accepts(narrower, coding) || accepts(wider, coding))
 }
 
-/// Returns whether there are responses in other codings beside this one, as its `Vary` says.
+/// Returns whether the response also exists in other codings, according to its `Vary`.
 ///
-/// They share their `Last-Modified`, so that is a weak validator (RFC 9110 §8.8.1).
+/// All codings share one `Last-Modified`, which is therefore a weak validator (RFC 9110 §8.8.1).
 pub(crate) fn is_negotiated(response: &HeaderMap) -> bool {
     list::members(response, header::VARY)
         .any(|name| name.eq_ignore_ascii_case(header::ACCEPT_ENCODING.as_str().as_bytes()))
@@ -50,7 +50,7 @@ fn is_none(coding: &[u8]) -> bool {
 
 /// Returns whether a coding is accepted or refused, by its name or else by `*`.
 ///
-/// `None` if the lines list neither.
+/// Returns `None` if the lines list neither.
 fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Option<bool> {
     let coding = without_prefix(coding);
     let (mut by_name, mut by_star) = (None, None);
@@ -67,7 +67,7 @@ fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Optio
     by_name.or(by_star)
 }
 
-/// Returns whether two names mean the same coding. Legacy names count, and case does not.
+/// Returns whether two names mean the same coding. Ignores case, and accepts legacy names.
 pub(crate) fn is_same_coding(one: &[u8], other: &[u8]) -> bool {
     without_prefix(one).eq_ignore_ascii_case(without_prefix(other))
 }

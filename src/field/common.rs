@@ -43,8 +43,8 @@ pub(crate) fn is_common(name: &HeaderName) -> bool {
 
 /// Returns the interned copy of a common value, or the value itself if it is not common.
 ///
-/// Cloning an interned value is free; cloning an ordinary one costs two atomic operations. Interned
-/// values are never freed, so the table is bounded. Once full, it returns values as they are.
+/// Cloning an interned value is free; cloning an ordinary value costs two atomic operations.
+/// Interned values are never freed, so the table is bounded. Once full, it interns no new values.
 pub(crate) fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
     if !is_common(name) || value.len() > LONGEST {
         return value;

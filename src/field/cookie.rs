@@ -8,7 +8,7 @@
 //! - ASP.NET ignores the case of names.
 //! - Go and Tomcat skip a malformed cookie. Express and Django keep it.
 //!
-//! If one of them sees a cookie that Larder does not see, a client can choose what others get.
+//! If an origin sees a cookie that Larder does not, a client can choose what other clients get.
 
 use http::{HeaderMap, header};
 
@@ -20,11 +20,11 @@ pub(crate) struct Cookie<'a> {
     /// The whole cookie: `name=value`.
     pub pair: &'a [u8],
     pub name: &'a [u8],
-    /// How far servers agree about the cookie.
+    /// Whether servers agree about the cookie.
     pub form: CookieForm,
 }
 
-/// How far servers agree about a cookie.
+/// Whether servers agree about a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CookieForm {
     /// The cookie follows the grammar, so all servers read it alike.
@@ -44,7 +44,7 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     lines.flat_map(|line| in_line(line.as_bytes()))
 }
 
-/// Returns the cookies of one line, without empty ones.
+/// Returns the cookies of one line. Skips empty cookies.
 pub(crate) fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii_start).filter_map(cookie)
 }
@@ -118,7 +118,7 @@ const TOKEN: u8 = 1 << 1;
 /// A byte that some parser treats as the end of a cookie.
 const SEPARATOR: u8 = 1 << 2;
 
-/// The classes of each byte in a cookie.
+/// The classes of each byte that a cookie may contain.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;

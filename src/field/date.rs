@@ -83,7 +83,7 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-/// The last second of the year 9999, the last one that four-digit years can express.
+/// The last second of the year 9999. Later years have more than four digits.
 const LAST_HTTP_SECOND: u64 = 253_402_300_799;
 
 const MONTHS: [&[u8]; 12] = [
@@ -104,7 +104,7 @@ struct CalendarDate {
 }
 
 impl CalendarDate {
-    /// Returns the instant, or `None` if the month has no such day.
+    /// Returns the instant, or `None` if the date does not exist, such as February 30.
     fn timestamp(&self) -> Option<Timestamp> {
         let (year, month) = (i16::try_from(self.year).ok()?, i8::try_from(self.month).ok()?);
         let day = Date::new(year, month, i8::try_from(self.day).ok()?).ok()?;
@@ -165,7 +165,7 @@ fn asctime(text: &[u8]) -> Option<CalendarDate> {
 struct DateParser<'a>(&'a [u8]);
 
 impl DateParser<'_> {
-    /// Takes exactly these bytes, ignoring case.
+    /// Consumes exactly these bytes, ignoring case; `None` if the text differs.
     fn literal(&mut self, expected: &[u8]) -> Option<()> {
         let (head, tail) = self.0.split_at_checked(expected.len())?;
         if !head.eq_ignore_ascii_case(expected) {
@@ -175,7 +175,7 @@ impl DateParser<'_> {
         Some(())
     }
 
-    /// Takes one of these names. Returns its position in the list, counted from one.
+    /// Consumes one of these names. Returns its position in the list, counted from one.
     fn name(&mut self, names: &[&[u8]]) -> Option<u64> {
         for (place, name) in (1..).zip(names) {
             if self.literal(name).is_some() {
@@ -185,7 +185,7 @@ impl DateParser<'_> {
         None
     }
 
-    /// Takes exactly this many decimal digits.
+    /// Consumes exactly this many decimal digits.
     fn number(&mut self, digits: usize) -> Option<u64> {
         let (head, tail) = self.0.split_at_checked(digits)?;
         let mut number = 0;
@@ -199,7 +199,7 @@ impl DateParser<'_> {
         Some(number)
     }
 
-    /// Takes `hh:mm:ss`. A leap second becomes the start of the next minute.
+    /// Consumes `hh:mm:ss`. A leap second becomes the start of the next minute.
     fn time_of_day(&mut self) -> Option<u64> {
         let hour = self.number(2)?;
         self.literal(b":")?;
@@ -209,7 +209,7 @@ impl DateParser<'_> {
         (hour < 24 && minute < 60 && second <= 60).then_some((hour * 60 + minute) * 60 + second)
     }
 
-    /// Returns the date if nothing follows it.
+    /// Returns the date if no text remains, else `None`.
     fn end(self, date: CalendarDate) -> Option<CalendarDate> {
         self.0.is_empty().then_some(date)
     }

@@ -24,7 +24,7 @@ pub(crate) struct EntityTag<'a> {
 impl<'a> EntityTag<'a> {
     /// Parses one entity tag; `None` if the text is empty.
     ///
-    /// A malformed tag, such as one without quotes, counts as weak.
+    /// A malformed tag, such as a tag without quotes, counts as weak.
     pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = list::trim(text);
         if text.is_empty() {
@@ -41,7 +41,7 @@ impl<'a> EntityTag<'a> {
         self.strength
     }
 
-    /// Returns whether tags match weakly (RFC 9110 §8.8.3.2), as for `If-None-Match`.
+    /// Returns whether tags match weakly (RFC 9110 §8.8.3.2), as `If-None-Match` requires.
     ///
     /// Ignores quotes: some origins omit them, and clients then add them.
     pub(crate) fn matches_weakly(self, other: EntityTag<'_>) -> bool {
@@ -61,7 +61,7 @@ fn unquoted(opaque: &[u8]) -> &[u8] {
     inner.unwrap_or(opaque)
 }
 
-/// Takes a well-formed tag from the front. Returns the tag and the rest.
+/// Splits a well-formed tag from the start of the text. Returns the tag and the rest.
 fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (strength, quoted) = match text {
         [b'W', b'/', quoted @ ..] => (Strength::Weak, quoted),
@@ -85,9 +85,9 @@ pub(crate) enum ListMatch {
     Differs,
 }
 
-/// Compares the tags of `If-None-Match` weakly with the stored one, over all lines.
+/// Compares the tags of `If-None-Match` weakly with the stored tag, over all lines.
 ///
-/// `*` matches any stored response, even one without a tag.
+/// `*` matches any stored response, even without a tag.
 pub(crate) fn match_weakly(
     headers: &HeaderMap,
     name: impl AsHeaderName,
@@ -137,7 +137,7 @@ pub(crate) fn written(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Takes a malformed tag: everything up to the next comma.
+/// Splits a malformed tag, everything up to the next comma, from the start of the text.
 fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let end = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
     let (member, rest) = line.split_at_checked(end)?;

@@ -106,7 +106,7 @@ pub(crate) const OVERRIDES: [&str; 11] = [
 
 /// Returns whether some origins treat a field of this name as the method or target of the request.
 ///
-/// Few names begin like the listed ones. Runs for each name of every forwarded request.
+/// Runs for each name of every forwarded request. Few names pass the first comparison.
 pub(crate) fn is_override(name: &str) -> bool {
     matches!(name.as_bytes(), [b'x', b'-', b'e' | b'h' | b'm' | b'o' | b'r', ..])
         && OVERRIDES.contains(&name)

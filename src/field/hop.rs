@@ -3,18 +3,18 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-/// The field with which a request asks Larder to respond only once prefetching is complete. The
-/// response reports the outcome in it. The field is never forwarded.
+/// The request field that asks Larder to respond only once prefetching is complete. In a response,
+/// the field reports the outcome. It is never forwarded.
 pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;
 
-/// Removes hop-by-hop fields: `Connection`, the fields that it lists, and the standard ones.
+/// Removes hop-by-hop fields: `Connection`, the fields that it lists, and the standard fields.
 ///
-/// Keeps `Trailer`, because trailers are forwarded. Callers restore `Upgrade`, and
-/// `TE: trailers` in requests to the origin, if they support them.
+/// Keeps `Trailer`, because trailers are forwarded. Callers that support them restore `Upgrade`,
+/// and `TE: trailers` in requests to the origin.
 pub(crate) fn remove(headers: &mut HeaderMap) {
-    // Most messages have none of these, which one pass over the names shows.
+    // One pass over the names shows that most messages have no hop-by-hop fields.
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
@@ -24,9 +24,9 @@ pub(crate) fn remove(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether a field of this name is hop-by-hop even if `Connection` does not list it.
+/// Returns whether a field is hop-by-hop even if `Connection` does not list it.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // Compared as text: comparing names one by one takes ten times as long.
+    // Comparing the text takes a tenth of the time of comparing names one by one.
     matches!(
         name.as_str(),
         "connection"
@@ -71,8 +71,8 @@ const HEAD_ONLY: [HeaderName; 6] = [
 
 /// Removes the fields that `Connection` lists, except those that describe the connection itself.
 ///
-/// Runs before any decision is made by a request's fields: a field that the origin does not see
-/// must not select a stored response. Costs one lookup if `Connection` lists none.
+/// Runs before any decision depends on a request's fields: a field that the origin does not see
+/// must not select a stored response. Costs one lookup if `Connection` lists no field.
 pub fn remove_listed(headers: &mut HeaderMap) {
     let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
     if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header::AsHeaderName};
 
-/// Returns the members of a list field over all its lines, in order, without empty ones.
+/// Returns the members of a list field over all its lines, in order, without empty members.
 ///
 /// A comma inside a quoted string does not separate members. Allocates nothing.
 pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
@@ -13,9 +13,9 @@ pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iter
         .filter(|member| !member.is_empty())
 }
 
-/// Returns the trimmed members of one field line, empty ones included.
+/// Returns the trimmed members of one field line, including empty members.
 ///
-/// An unclosed quote counts as an ordinary byte, so that it cannot hide what follows.
+/// An unclosed quote counts as an ordinary byte, so that it cannot hide later members.
 pub(crate) fn split(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quotes: Quotes::Respected }
 }

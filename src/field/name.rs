@@ -19,7 +19,7 @@ pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 /// Returns whether a name matches a pattern, in which each `*` matches any number of characters.
 ///
-/// Takes at most as many steps as the product of both lengths.
+/// Needs at most as many steps as the product of both lengths.
 pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut in_name) = (0, 0);
     // The last `*`, and the position in the name where its match ends.
@@ -53,8 +53,7 @@ const BUCKETS: usize = 256;
 
 /// Built-in patterns, indexed by the first characters of a name.
 ///
-/// For most names no pattern is tried. The first three characters of a pattern are not `*`, unless
-/// it is a shorter name without `*`.
+/// For most names no pattern is tried. No `*` is among the first three characters of a pattern.
 #[derive(Debug)]
 pub struct PatternSet {
     list: &'static [&'static str],

@@ -15,9 +15,9 @@ use name_cache::NameCache;
 
 /// A set of request fields that matter to a cache.
 ///
-/// Computed in one pass over the names, whereas a dozen lookups would hash a name each. Most
-/// requests carry few of these fields, or none. Each thread caches the result for a name, so most
-/// names cost one comparison of bytes.
+/// Computed in one pass over the names, whereas each of a dozen lookups would hash a name. Most
+/// requests carry few of these fields. Each thread caches the result for a name, so most names cost
+/// one comparison of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldPresence(u16);
 
@@ -66,7 +66,7 @@ impl FieldPresence {
         })
     }
 
-    /// Returns the names in any of these sets, and the set of the remaining fields.
+    /// Returns the names of fields in `any_of`, and the set of all other fields.
     pub fn split_names(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
         let (mut names, mut others) = (SmallVec::new(), Self::default());
         CACHE.with_borrow_mut(|known| {

@@ -161,9 +161,9 @@ pub(crate) enum IfRange {
 impl IfRange {
     /// Compares the request's `If-Range` with the validators of a stored response.
     ///
-    /// Tags are compared strongly. A date has to equal a `Last-Modified` that is a strong
-    /// validator: at least a second older than the response's `Date` (RFC 9110 §8.8.2.2), and not
-    /// that of responses in other codings as well (§8.8.1).
+    /// Tags are compared strongly. A date must equal `Last-Modified`, which must be a strong
+    /// validator: a second or more before `Date` (RFC 9110 §8.8.2.2), and not shared by several
+    /// codings (§8.8.1).
     pub(crate) fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> Self {
         let Some(condition) = request.get(header::IF_RANGE) else {
             return Self::Holds;
@@ -176,7 +176,7 @@ impl IfRange {
     }
 }
 
-/// Removes `Range` with an `If-Range` that is a date, for a server that takes it for a strong validator.
+/// Removes `Range` and `If-Range` if `If-Range` is a date: servers may trust a weak date.
 pub(crate) fn remove_dated(request: &mut HeaderMap) {
     let condition = request.get(header::IF_RANGE).map(HeaderValue::as_bytes);
     if condition.and_then(Timestamp::parse_http_date).is_some() {

@@ -1,4 +1,4 @@
-//! The fields of a request to an origin, as HTTP/1.1 writes them.
+//! The header fields of a request to an origin, as HTTP/1.1 lines.
 
 use std::ops::Range;
 
@@ -7,18 +7,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::forwarding::is_override;
 
-/// The fields of a request to an origin, as HTTP/1.1 writes them.
+/// The header fields of a request to an origin, as HTTP/1.1 lines.
 ///
-/// Most requests are written once and as they are. Lines cost a third of what a map does: a map
-/// hashes each name, and copies and drops each value.
+/// Most requests are written once and unchanged. Lines cost a third of a map, which hashes each
+/// name, and copies and drops each value.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFields {
     /// `name: value` and CRLF for each field.
     lines: Vec<u8>,
-    /// The value of `Host` in `lines`; empty if there is none.
+    /// The position of the `Host` value in `lines`; empty without `Host`.
     host: Range<usize>,
     mentioned: u8,
-    /// The lines that no compression may remember (RFC 7541 §7.1.3), by their first byte.
+    /// Offsets of the lines that HPACK must never index (RFC 7541 §7.1.3).
     sensitive: Vec<usize>,
 }
 
@@ -30,13 +30,13 @@ const TRAILER: u8 = 1 << 3;
 const OVERRIDE: u8 = 1 << 4;
 
 impl RequestFields {
-    /// Creates an empty list with room for lines of so many bytes.
+    /// Creates an empty list with capacity for lines of this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { lines: Vec::with_capacity(bytes), ..Self::default() }
     }
 
-    /// Appends a field. `Content-Length` and `Transfer-Encoding` are only noted, or dropped: the
-    /// body decides how it is framed. Only the first `Host` counts.
+    /// Appends a field. Records only the presence of `Content-Length`, and drops
+    /// `Transfer-Encoding`: the body decides its framing. Only the first `Host` counts.
     pub(crate) fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
         match *name {
             header::HOST => return self.append_host(value.as_bytes()),
@@ -56,7 +56,7 @@ impl RequestFields {
         push_line(&mut self.lines, name, value.as_bytes());
     }
 
-    /// Sets `Host`, if the text can be one and there is none yet.
+    /// Sets `Host` if the text is a possible value and no `Host` is set yet.
     pub(crate) fn set_host(&mut self, host: &str) {
         let is_visible = |byte: u8| matches!(byte, b' '..=b'~');
         if !host.is_empty() && host.bytes().all(is_visible) {
@@ -72,7 +72,7 @@ impl RequestFields {
         }
     }
 
-    /// Appends all fields of a list without `Host`.
+    /// Appends all fields of another list, which must not contain `Host`.
     pub(crate) fn append_all(&mut self, other: &Self) {
         debug_assert!(other.host.is_empty());
         let start = self.lines.len();
@@ -81,32 +81,32 @@ impl RequestFields {
         self.lines.extend_from_slice(&other.lines);
     }
 
-    /// Returns the lines as they are written.
+    /// Returns the lines as HTTP/1.1 sends them.
     pub(crate) fn lines(&self) -> &[u8] {
         &self.lines
     }
 
-    /// Returns the value of `Host`.
+    /// Returns the value of `Host`; `None` without `Host`.
     pub(crate) fn host(&self) -> Option<&[u8]> {
         self.lines.get(self.host.clone()).filter(|host| !host.is_empty())
     }
 
-    /// Returns whether there is a `Content-Length`.
+    /// Returns whether the request has a `Content-Length`.
     pub(crate) fn has_length(&self) -> bool {
         self.mentioned & LENGTH != 0
     }
 
-    /// Returns whether there is an `Upgrade`.
+    /// Returns whether the request has an `Upgrade`.
     pub(crate) fn has_upgrade(&self) -> bool {
         self.mentioned & UPGRADE != 0
     }
 
-    /// Returns whether there is an `Expect: 100-continue`.
+    /// Returns whether the request has an `Expect: 100-continue`.
     pub(crate) fn expects_continue(&self) -> bool {
         self.mentioned & CONTINUE != 0
     }
 
-    /// Returns whether there is a `Trailer`.
+    /// Returns whether the request has a `Trailer`.
     pub(crate) fn announces_trailers(&self) -> bool {
         self.mentioned & TRAILER != 0
     }
@@ -131,7 +131,7 @@ impl RequestFields {
         map
     }
 
-    /// Changes the fields as a map. Costs two passes over all of them.
+    /// Applies a change to the fields as a map. Costs two passes over all of them.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut HeaderMap)) {
         let mut map = self.to_map();
         change(&mut map);
@@ -161,7 +161,7 @@ fn push_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     }
 }
 
-/// Returns the line that starts here, without CRLF, and the start of the next one.
+/// Returns the line that starts here, without CRLF, and the start of the next line.
 fn next_line(lines: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
     let length = lines.get(start..)?.iter().position(|byte| *byte == b'\n')?;
     Some((start..start + length.checked_sub(1)?, start + length + 1))

@@ -10,7 +10,7 @@ use crate::{
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// A field that is never forwarded: CGI programs take its value for the proxy that they should use.
+/// A field that is never forwarded: CGI programs would use its value as their own proxy.
 const PROXY: &str = "proxy";
 
 /// Returns the fields about the target that a trusted proxy sent, sorted by name.

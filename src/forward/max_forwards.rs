@@ -1,4 +1,4 @@
-//! `Max-Forwards`: how far `OPTIONS` and `TRACE` go (RFC 9110 §7.6.2).
+//! `Max-Forwards`: the number of proxies that may forward `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 
 use http::{HeaderMap, HeaderValue, Method, header};
 

@@ -16,17 +16,15 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Initial buffer size for the fields that forwarding adds to a request, and for each field of the
-/// client, in bytes.
+/// Initial buffer sizes in bytes: for all fields that forwarding adds, and for each client field.
 const ADDED_BYTES: usize = 384;
 const FIELD_BYTES: usize = 64;
 
-/// Returns a client's fields as they are sent to the origin for this target, without those that are
-/// `omitted`.
+/// Returns a client's fields as they are sent to the origin for this target, except `omitted` ones.
 ///
 /// Fields about the target come from `target` only. The caller has removed the fields that the
-/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays as it is. Runs for
-/// every forwarded request: makes one pass.
+/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged. Makes
+/// one pass, because it runs for every forwarded request.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,
@@ -59,8 +57,8 @@ pub fn fields(
     outgoing
 }
 
-/// Returns whether a field is forwarded as it is. `Host` and fields that are rebuilt are not;
-/// neither are forwarding fields of untrusted clients.
+/// Returns whether a field is forwarded unchanged. Excludes `Host`, fields that Larder rebuilds,
+/// and the forwarding fields of untrusted clients.
 fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
     match ForwardingKind::of(name.as_str()) {
         None => *name != header::HOST && *name != hop::LARDER_WARM,

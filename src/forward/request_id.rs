@@ -4,10 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Maximum length of a request ID in bytes. Longer ones are replaced.
+/// Maximum length of a request ID in bytes. Longer IDs are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Gives a request without a usable `X-Request-ID` a new one.
+/// Adds a new `X-Request-ID` to a request without a usable one.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     if from_headers(headers).is_none()
         && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)

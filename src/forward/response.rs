@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use super::ViaIdentity;
 use crate::field::{Timestamp, hop};
 
-/// Turns an origin's fields into those sent to the client. A 101 keeps its `Upgrade`.
+/// Changes an origin's fields into the fields sent to the client. A 101 keeps its `Upgrade`.
 ///
 /// Adds `Date` if the origin sent none (RFC 9110 §6.6.1); `now` is the time at which the response
 /// was received.
@@ -25,7 +25,7 @@ pub fn headers(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if status == StatusCode::NO_CONTENT {
-        // A 204 has no length (RFC 9110 §8.6); HTTP/2 clients treat one as an error.
+        // A 204 has no length (RFC 9110 §8.6); HTTP/2 clients treat a length as an error.
         headers.remove(header::CONTENT_LENGTH);
     }
     if !headers.contains_key(header::DATE) {

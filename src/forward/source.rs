@@ -1,4 +1,4 @@
-//! The source of a request, as far as forwarding depends on it.
+//! The properties of a request's client that forwarding depends on.
 
 use std::{net::IpAddr, sync::OnceLock};
 
@@ -6,7 +6,7 @@ use http::Version;
 
 use crate::server::ForwardedHeaders;
 
-/// The client of a request, and how far it is trusted.
+/// The client of a request, and the kinds of its fields that are trusted.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestSource<'a> {
     /// The client's address; `None` on Unix sockets.

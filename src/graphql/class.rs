@@ -14,7 +14,7 @@ use super::{
     unpersisted::UnpersistedRequest,
 };
 
-/// What a request does, as far as the cache needs to know.
+/// The class of a request, which determines how the cache handles it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestClass {
     /// A query, whose response may be stored and reused.
@@ -23,7 +23,7 @@ pub(crate) enum RequestClass {
     Read(Uncached),
     /// A request that bypasses the cache and changes something, or may do so.
     Write(Uncached, Vec<WrittenOperation>),
-    /// A request by a hash that is not known here. Its client is asked for the document.
+    /// A request by an unknown hash. The client is asked for the document.
     Unpersisted(UnpersistedRequest),
 }
 
@@ -68,34 +68,34 @@ pub(crate) struct CanonicalRequest {
     variables: Option<String>,
     /// Whether the request persists its document.
     persists: bool,
-    /// The parameters of the URL that are not part of the request, as sent.
+    /// The URL parameters that are not part of the GraphQL request, as sent.
     others: String,
 }
 
 /// How a document is sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DocumentForm {
-    /// As text.
+    /// The request contains the document as text.
     Text,
-    /// By its name in the origin's registry. The first value is the request member with this name.
+    /// The request names a document in the origin's registry. The first value is the member's name.
     Id(&'static str, Box<str>),
-    /// By its hash in the origin's registry, which is in the extensions.
+    /// The request's extensions contain the document's hash in the origin's registry.
     Hash,
 }
 
 impl RequestClass {
-    /// Returns the class of a request that cannot be read: it may be any mutation.
+    /// Returns the class of a request that cannot be read: a write that may be any mutation.
     pub(crate) fn unclear() -> Self {
         unknown_write(Uncached::Unclear)
     }
 
-    /// Returns the class of JSON that servers read differently or reject: it may be any mutation,
-    /// unless it surely is none.
+    /// Returns the class of JSON that servers read differently or reject: a read if it is certainly
+    /// no mutation, otherwise a write that may be any mutation.
     pub(crate) fn doubtful(json: &[u8]) -> Self {
         if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
     }
 
-    /// Returns the class of the same request in another form than JSON, which is not keyed.
+    /// Returns the class of the same request sent in another form than JSON, which is never keyed.
     fn of_other_type(self) -> Self {
         match self {
             Self::Query(_) => Self::Read(Uncached::NotJson),
@@ -108,7 +108,7 @@ impl RequestClass {
         !matches!(self, Self::Write(..))
     }
 
-    /// Returns the operations that are mutations, or may be.
+    /// Returns the operations that are or may be mutations.
     pub(crate) fn written(&self) -> &[WrittenOperation] {
         match self {
             Self::Write(_, operations) => operations,
@@ -121,25 +121,25 @@ impl RequestClass {
 /// document.
 const MAX_BATCH: usize = 256 << 10;
 
-/// Classifies requests, with the documents that a route knows.
+/// Classifies requests, using the known documents of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Classifier<'a> {
     /// The documents that were parsed, or persisted by clients.
     pub(crate) documents: &'a DocumentCache,
-    /// The documents that the origin has registered; `None` if it registers none.
+    /// The documents registered by the operator; `None` if none are configured.
     pub(crate) registered: Option<&'a RegisteredDocuments>,
 }
 
 /// Why a request has no known document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoDocument {
-    /// It has none, or none that is understood.
+    /// The request has no document, or a document that is not understood.
     Unclear,
-    /// It has one that is not understood, but is surely no mutation.
+    /// The document is not understood, but is certainly no mutation.
     UnclearQuery,
-    /// The origin has registered it, and it is not known here.
+    /// The request names a registered document that is unknown here.
     Unregistered,
-    /// A client has to persist it.
+    /// A client must first persist the document.
     Unpersisted,
 }
 
@@ -166,12 +166,12 @@ impl Classifier<'_> {
         let class = self.of_members(&members, "");
         if agrees_with_url(url_query, executed(&class, &members)) {
             return match class {
-                // Some servers take one of the other members for the document.
+                // Some servers read another member as the document.
                 RequestClass::Read(Uncached::Unclear) => RequestClass::doubtful(json.as_bytes()),
                 class => class,
             };
         }
-        // Servers that prefer the URL execute what it says.
+        // Servers that prefer the URL execute its request.
         if may_name_mutation(url_query) {
             RequestClass::unclear()
         } else {
@@ -199,10 +199,10 @@ impl Classifier<'_> {
         if agrees { class.of_other_type() } else { RequestClass::unclear() }
     }
 
-    /// Returns requests by hash with their documents, which are known here; `None` if there are none,
-    /// or if the batch would be longer than 256 KiB.
+    /// Adds the known documents to requests by hash. Returns `None` if there are none to add, or if
+    /// the batch would be longer than 256 KiB.
     ///
-    /// An origin without persisted queries reads them, too.
+    /// Origins without persisted queries also accept the result.
     pub(crate) fn with_documents(&self, json: &str) -> Option<String> {
         if !json.starts_with('[') {
             return self.with_document(json);
@@ -245,11 +245,10 @@ impl Classifier<'_> {
         }
     }
 
-    /// Returns the class of a batch. It is never a query, and a write if one of its requests may
-    /// write.
+    /// Returns the class of a batch: never a query, and a write if one of its requests may write.
     ///
-    /// Its client is asked for the documents only if it has sent none of them: it does not expect to be
-    /// asked for one that it has sent.
+    /// The client is asked for documents only if the batch contains none: clients do not expect to
+    /// be asked for a document that they sent.
     fn of_batch(&self, json: &str, url_query: Option<&str>) -> RequestClass {
         let Ok(requests) = parsed::<Vec<&RawValue>>(json) else {
             return RequestClass::unclear();

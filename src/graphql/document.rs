@@ -27,7 +27,7 @@ pub(crate) struct Operation {
     /// Name of the operation; `None` for the only, anonymous operation of a document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
-    /// Whether it may have a field besides `__typename`, which every type has.
+    /// Whether the operation may select a field other than `__typename`, which every type has.
     pub(crate) has_effect: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum OperationKind {
 /// Why a document is not understood. Servers reject most such documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum UnreadableDocument {
-    /// The document has too many tokens, or a malformed one.
+    /// The document has too many tokens, or a malformed token.
     #[error("malformed or too long")]
     Tokens,
     /// The document does not follow the grammar, or is nested too deeply.
@@ -51,7 +51,7 @@ pub(crate) enum UnreadableDocument {
     /// The document defines types or directives.
     #[error("it defines types")]
     NotExecutable,
-    /// Two operations have the same name, or one of several has no name (GraphQL §5.2).
+    /// Two operations have the same name, or one of several operations has no name (GraphQL §5.2).
     #[error("operations with the same name, or without one")]
     AmbiguousOperations,
     /// The document has no operation.
@@ -83,8 +83,8 @@ impl Document {
         self.is_introspection
     }
 
-    /// Returns the operation that a server executes (GraphQL §6.1), or `None` if it rejects the
-    /// request: no operation has this name, or there are several and none is named.
+    /// Returns the operation that a server executes (GraphQL §6.1), or `None` if the server rejects
+    /// the request: no operation has this name, or the request names none of several operations.
     pub(crate) fn operation(&self, name: Option<&str>) -> Option<&Operation> {
         match (name, &*self.operations) {
             (None, [operation]) => Some(operation),
@@ -134,12 +134,12 @@ fn operation(definition: &OperationDefinition, fragments: Selected) -> Operation
     Operation { name, kind, has_effect }
 }
 
-/// What selections select, those in inline fragments included.
+/// The kinds of fields that a selection set selects, including inline fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Selected {
-    /// A field besides `__typename`.
+    /// Whether it selects a field other than `__typename`.
     data: bool,
-    /// A fragment that is defined elsewhere.
+    /// Whether it selects a fragment that is defined elsewhere.
     fragments: bool,
 }
 

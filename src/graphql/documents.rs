@@ -62,8 +62,7 @@ impl DocumentCache {
         Ok(document)
     }
 
-    /// Persists a document under the hash of its text if `hash` is right. Returns whether it is
-    /// right.
+    /// Persists a document under `hash` if that is the hash of its text. Returns whether it is.
     pub(super) fn persist(&self, hash: &str, text: &str, document: &Arc<Document>) -> bool {
         let Some(hash) = sha256(hash) else { return false };
         if digest(&SHA256, text.as_bytes()).as_ref() != hash {

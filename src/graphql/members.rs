@@ -27,7 +27,7 @@ pub(super) struct RequestMembers<'a> {
     pub(super) hash: Option<Cow<'a, str>>,
     /// The member that names a registered document, and the name.
     pub(super) document_id: Option<(&'static str, Cow<'a, str>)>,
-    /// Whether there is a member that Larder does not know, but a server may.
+    /// Whether a member is unknown to Larder but may have a meaning for servers.
     pub(super) has_unknown: bool,
 }
 
@@ -103,8 +103,8 @@ fn is_member(name: &str) -> bool {
         || DOCUMENT_IDS.contains(&name)
 }
 
-/// Returns whether some servers take a parameter for a member: they ignore case, blanks, or what
-/// follows a bracket.
+/// Returns whether some servers read a parameter as a member, because they ignore case, blanks, or
+/// the text after a bracket.
 fn resembles_member(name: &str) -> bool {
     let name = name.split('[').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(
@@ -124,7 +124,7 @@ pub(super) fn agrees_with_url(url_query: Option<&str>, operation: Option<&str>) 
     })
 }
 
-/// Returns whether the URL of a `POST` has a mutation in it, or names a document that may be one.
+/// Returns whether the URL of a `POST` contains a mutation, or names a document that may be one.
 pub(super) fn may_name_mutation(url_query: Option<&str>) -> bool {
     pairs(url_query.unwrap_or_default()).any(|(name, value)| {
         let name = decoded(name).to_ascii_lowercase();

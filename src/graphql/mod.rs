@@ -1,11 +1,11 @@
 //! GraphQL: which requests are reads, what they are keyed by, and what responses hold.
 //!
-//! A cache has to know three things about a request that carries a program: whether it changes
+//! A cache must determine three things about a request that contains a program: whether it changes
 //! anything, which other requests ask for the same, and which changes make its response outdated.
 //! [`class`] answers the first two, [`response`] the third. A request that servers may read
 //! differently is never a query: it bypasses the cache, and counts as a write if it may be one.
 //!
-//! Stateless, except for [`documents`], which caches parsed documents.
+//! The module is stateless, except for [`documents`], which caches parsed documents.
 
 mod class;
 mod document;

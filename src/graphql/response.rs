@@ -10,7 +10,7 @@ const IDS: [&str; 2] = ["id", "_id"];
 /// Maximum depth at which objects are searched. Deeper JSON is rejected before.
 const MAX_DEPTH: usize = 128;
 
-/// Returns whether a response, or one in a batch, has errors (GraphQL §7.1.2).
+/// Returns whether a response, or a response in a batch, has errors (GraphQL §7.1.2).
 pub(crate) fn has_errors(document: &Value) -> bool {
     match document {
         Value::Array(batch) => batch.iter().any(has_errors),
@@ -32,7 +32,7 @@ pub(crate) struct Entities<'a> {
 }
 
 impl<'a> Entities<'a> {
-    /// Returns the objects in the data of a response, or of each in a batch.
+    /// Returns the objects in the data of a response, or of each response in a batch.
     pub(crate) fn of(document: &'a Value) -> Self {
         let mut entities = Self::default();
         match document {
@@ -85,11 +85,11 @@ fn identifier(value: &Value) -> Option<String> {
     }
 }
 
-/// Returns whether a response says that none of its mutations had an effect: the request failed as a
-/// whole, each of its root fields did, or none was executed.
+/// Returns whether a response says that none of its mutations had an effect: the request failed as
+/// a whole, each root field failed, or no root field was executed.
 ///
-/// A deeper error does not show that, nor does an error that made all of the data null: fields
-/// before it may have been executed (GraphQL §6.4.4).
+/// Deeper errors prove nothing, nor does an error that made all data null: earlier fields may have
+/// been executed (GraphQL §6.4.4).
 pub(crate) fn has_no_effect(document: &Value) -> bool {
     if let Value::Array(batch) = document {
         return batch.iter().all(has_no_effect);
@@ -124,7 +124,7 @@ pub(crate) struct CacheHints {
 }
 
 impl CacheHints {
-    /// Returns the hints of a response: those of its fields in `hints`, and that of the whole.
+    /// Returns the hints of a response: those of its fields, and that of the whole response.
     pub(crate) fn of(document: &Value) -> Self {
         let mut hints = Self::default();
         let Some(control) = document.get("extensions").and_then(|it| it.get("cacheControl")) else {

@@ -1,12 +1,12 @@
-//! The search for mutations in requests that are not read as a whole.
+//! The search for mutations in requests that cannot be parsed as a whole.
 
 use super::members::may_name_mutation;
 
 /// A search in the JSON of requests, part by part, in constant memory.
 ///
 /// A request is a query if its document is part of it and none of its members is a string with the
-/// word `mutation`. That holds whichever of two members with the same name a server takes, also if it
-/// ignores the case of names, and however deep the variables are.
+/// word `mutation`. This holds for servers that use either of two equal names, for servers that
+/// ignore the case of names, and for variables of any depth.
 #[derive(Debug, Default)]
 pub(crate) struct MutationSearch {
     state: SearchState,
@@ -14,30 +14,30 @@ pub(crate) struct MutationSearch {
     depth: usize,
     /// The depth of the members of requests: 1, or 2 in a batch.
     request_depth: usize,
-    /// Whether the next string at that depth is a name.
+    /// Whether the next string at `request_depth` is a name.
     expects_name: bool,
-    /// The name of the current member, as far as it has to be known.
+    /// Whether the current member is named `query`.
     name: NameMatch,
     /// Whether the current request has a document.
     has_document: bool,
     /// The number of requests so far.
     requests: usize,
-    /// The number of characters of the word that the last ones match.
+    /// How many characters of the word `mutation` the last characters match.
     matched: usize,
-    /// The byte before the next one.
+    /// The last byte that was read.
     previous: u8,
     may_mutate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum SearchState {
-    /// Between strings.
+    /// The next byte is outside of strings.
     #[default]
     Structure,
     String,
-    /// Behind a backslash.
+    /// The next byte follows a backslash.
     Escape,
-    /// In `\uXXXX`: the number of digits, and their value.
+    /// The next byte is in `\uXXXX`: the number of digits so far, and their value.
     CodeUnit(u8, u16),
 }
 
@@ -46,7 +46,7 @@ enum SearchState {
 enum NameMatch {
     #[default]
     Other,
-    /// The first characters are.
+    /// This many first characters match.
     Partly(usize),
     Query,
 }
@@ -54,17 +54,17 @@ enum NameMatch {
 const WORD: &[u8] = b"mutation";
 const QUERY: &[u8] = b"query";
 
-/// The mark that some editors begin a text with.
+/// The byte order mark, with which some editors begin a text.
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 impl MutationSearch {
-    /// Begins a search in the body of a `POST` with this URL; `None` if the URL may say more than the
-    /// body.
+    /// Begins a search in the body of a `POST` with this URL; `None` if the URL may contain a
+    /// mutation.
     pub(crate) fn beside(url_query: Option<&str>) -> Option<Self> {
         (!may_name_mutation(url_query)).then(Self::default)
     }
 
-    /// Returns whether a JSON text is one query or several, and surely no mutation.
+    /// Returns whether a JSON text contains only queries, and certainly no mutation.
     pub(crate) fn is_query(json: &[u8]) -> bool {
         let mut search = Self::default();
         search.add(json);
@@ -78,7 +78,7 @@ impl MutationSearch {
         }
     }
 
-    /// Returns whether the text so far is complete: one query or several, and surely no mutation.
+    /// Returns whether the text is complete and contains only queries, and certainly no mutation.
     pub(crate) fn has_found_query(&self) -> bool {
         let is_complete = self.state == SearchState::Structure && self.depth == 0;
         is_complete && self.requests > 0 && !self.may_mutate
@@ -97,7 +97,7 @@ impl MutationSearch {
             (SearchState::String, b'"') => self.end_string(),
             (SearchState::String, _) => self.character(u16::from(byte)),
             (SearchState::Escape, b'u') => SearchState::CodeUnit(0, 0),
-            // None of these stands for a letter.
+            // None of these escapes stands for a letter.
             (SearchState::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.character(u16::from(b' '))
             }
@@ -124,7 +124,7 @@ impl MutationSearch {
 
     fn open(&mut self, bracket: u8, is_member: bool) {
         self.other_value(is_member);
-        // Behind the end, or in a batch of something else than requests.
+        // The text continues after its end, or a batch contains something other than requests.
         self.may_mutate |= self.depth == 0 && self.request_depth > 0;
         self.may_mutate |= self.depth == 1 && self.request_depth == 2 && bracket == b'[';
         if self.depth == 0 {
@@ -154,13 +154,13 @@ impl MutationSearch {
         SearchState::String
     }
 
-    /// Notes a value of a member that is no string: no document.
+    /// Records a value that is not a string, and therefore not a document.
     fn other_value(&mut self, is_member: bool) {
         self.may_mutate |= is_member && (self.name == NameMatch::Query || self.expects_name);
         self.may_mutate |= self.depth == 0 && self.requests > 0;
     }
 
-    /// Notes a string that servers may read in some way.
+    /// Records a malformed string, which servers may read as a mutation.
     fn malformed(&mut self) -> SearchState {
         self.may_mutate = true;
         SearchState::String
@@ -168,7 +168,7 @@ impl MutationSearch {
 
     /// Adds a character of a string: a byte, or an escaped code unit.
     ///
-    /// Those that a lenient server may leave out, such as halves of surrogate pairs, do not end a
+    /// Characters that lenient servers may drop, such as halves of surrogate pairs, do not end a
     /// word.
     fn character(&mut self, unit: u16) -> SearchState {
         let is_next =
@@ -179,7 +179,7 @@ impl MutationSearch {
                 _ => NameMatch::Other,
             };
         } else if self.depth == self.request_depth && unit < 0x80 {
-            // The first letter comes once, so that a mismatch begins anew.
+            // The first letter occurs only once in the word, so a mismatch restarts the match.
             let continued = is_next(WORD, self.matched).then_some(self.matched + 1);
             self.matched = continued.unwrap_or_else(|| usize::from(is_next(WORD, 0)));
             self.may_mutate |= self.matched == WORD.len();

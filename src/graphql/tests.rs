@@ -1,5 +1,5 @@
-//! Properties of the room as a whole: no spelling of a mutation is a query, and a canonical request
-//! says what the request said.
+//! Properties of the module as a whole: no spelling of a mutation is a query, and a canonical
+//! request means the same as the original request.
 
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 
 use apollo_parser::{Lexer, Token, TokenKind};
 
-/// Maximum number of tokens in a document, ignored ones included.
+/// Maximum number of tokens in a document, including ignored tokens.
 pub(super) const MAX_TOKENS: usize = 16 << 10;
 
 /// A document with more tokens than [`MAX_TOKENS`], or with text that is no token.
@@ -10,10 +10,10 @@ pub(super) const MAX_TOKENS: usize = 16 << 10;
 pub(super) struct UnreadableToken;
 
 /// Returns the canonical text of a document: its tokens in order, without white space, commas and
-/// comments (GraphQL §2.1.7), and with a space between two that would otherwise be one.
+/// comments (GraphQL §2.1.7), and with a space between two tokens that would otherwise merge.
 ///
-/// Servers read the same tokens in it. In particular, none can take part of a comment or a string
-/// for code: comments are gone, and strings with controls or unknown escapes are errors.
+/// Servers read the same tokens in it. In particular, no server can read part of a comment or a
+/// string as code: comments are gone, and strings with controls or unknown escapes are errors.
 pub(super) fn canonical_text(document: &str) -> Result<String, UnreadableToken> {
     let mut text = String::with_capacity(document.len());
     let mut previous = None;
@@ -41,7 +41,7 @@ pub(super) fn has_name(canonical: &str, names: &[&str]) -> bool {
     let is_named = |token: &Token<'_>| {
         token.kind() == TokenKind::Name && names.iter().any(|name| *name == token.data())
     };
-    // Most documents show by their text that they have none.
+    // For most documents, a search of the text is enough: they contain none of the names.
     names.iter().any(|name| canonical.contains(name))
         && Lexer::new(canonical).flatten().any(|token| is_named(&token))
 }

@@ -1,9 +1,9 @@
 //! Automatic persisted queries that no client has persisted here yet.
 
-/// A request by the hash of a document that is not known here, or a batch with one.
+/// A request by the hash of an unknown document, or a batch with such a request.
 ///
-/// Nobody but its client can tell whether it is a query. It gets the answer that servers give in this
-/// case, and sends the document.
+/// Only the client can tell whether the document is a query. The client receives the error that
+/// servers send in this case, and then sends the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnpersistedRequest {
     Single,

@@ -13,7 +13,7 @@ pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
     pub(super) storage_placement: StoragePlacement,
-    /// The query to send to the origin; `None` if it is the one in the text.
+    /// The query to send to the origin; `None` if it equals the query in the text.
     pub(super) sent_query: Option<SentQuery>,
 }
 

@@ -1,4 +1,4 @@
-//! The content of a request, as far as it is part of the key.
+//! The digest of a request's content, which is part of the key.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName, header};
@@ -47,7 +47,7 @@ impl ContentDigest {
 }
 
 /// Returns whether a field of a request describes its content: `Content-Type`, `Content-Encoding`,
-/// and others that are rare. `Content-Length` does not count: it follows from the content.
+/// and rare others. Excludes `Content-Length`, which follows from the content.
 pub(crate) fn describes_content(name: &HeaderName) -> bool {
     let text = name.as_str();
     (text.starts_with("content-") && *name != header::CONTENT_LENGTH)

@@ -1,7 +1,7 @@
 //! The request to the origin as one value, from which both the key and the forwarded head are made.
 //!
 //! The text of a key *is* this value, serialized. The forwarded head is parsed from that text
-//! again, so the origin never receives anything else than the key says.
+//! again, so the origin receives exactly what the key contains.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ use super::{
 /// Method, target, host, forwarding fields and content, as sent to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginTarget<'a> {
-    /// The method: `GET`, also for a `HEAD` that the cache may serve, or a `POST` or `QUERY` whose
-    /// content is part of the key.
+    /// The method. `GET` also stands for a `HEAD` that the cache may serve. `POST` and `QUERY` have
+    /// their content in the key.
     pub method: &'a Method,
     /// The scheme of the client's connection.
     pub scheme: Scheme,
@@ -41,22 +41,22 @@ pub struct OriginTarget<'a> {
     /// The partition whose clients share the response, see [`partition`](super::partition); empty
     /// if all clients share it.
     pub partition: Cow<'a, [u8]>,
-    /// Digest of the content; `None` for `GET`. In a key, all other methods have one.
+    /// Digest of the content; `None` for `GET`. In a key, all other methods have a digest.
     pub content: Option<ContentDigest>,
-    /// What is read in responses before they are stored.
+    /// How responses are inspected before they are stored.
     pub inspection: ResponseInspection,
 }
 
-/// What is read in responses before they are stored.
+/// How responses are inspected before they are stored.
 ///
-/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of its
-/// objects, and perhaps errors.
+/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of
+/// its objects, and perhaps errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseInspection {
-    /// What the route says for all of them.
+    /// Inspects only what the route's settings require for all responses.
     #[default]
     Plain,
-    /// The errors and the objects of GraphQL.
+    /// Also inspects GraphQL errors and objects.
     Graphql,
 }
 
@@ -224,7 +224,7 @@ impl CacheKey {
     }
 }
 
-/// Returns whether cookies select the response of this key among those of its target.
+/// Returns whether cookies select the response of this key among several for the same target.
 pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
     let mut parts = KeyTextReader(text);
     OriginTarget::read_from(&mut parts).is_some() && parts.0.first() == Some(&SELECTED)

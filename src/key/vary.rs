@@ -7,7 +7,7 @@ use crate::field::{coding, list, preference};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vary {
-    /// The response serves requests with equal values of these fields, of which there may be none.
+    /// The response serves requests with equal values of these fields. The set may be empty.
     Fields(VarySet),
     /// `*` or a malformed name: the response serves no other request.
     Star,
@@ -135,10 +135,10 @@ pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
     (is_there && write_languages(request, &mut out).is_ok()).then_some(out)
 }
 
-/// Returns the one language that a request prefers to all others, as written.
+/// Returns the language that a request prefers to all others, as written.
 ///
-/// `None` if several have the same weight, if a weight is malformed, or if the favourite is `*`. A
-/// response in this language is the best one, whatever else the request lists (RFC 9110 §12.5.4).
+/// Returns `None` if several languages have this weight, if a weight is malformed, or if the
+/// favourite is `*`. A response in this language is always the best response (RFC 9110 §12.5.4).
 pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let mut favourite: Option<preference::Preference<'_>> = None;
@@ -156,10 +156,10 @@ pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     (item != b"*").then_some(item)
 }
 
-/// Adds fields to a response's `Vary`, and those that the response implicitly depends on, each
+/// Adds to a response's `Vary` these fields and those that the response implicitly depends on, each
 /// once.
 ///
-/// Downstream caches select by this field.
+/// Downstream caches select responses by `Vary`.
 pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
     let implied = implied(response).into_iter().flatten().map(|name| canonical_name(&name));
     let mut missing = String::new();
@@ -257,7 +257,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
 
 /// Returns whether a request lists another language of equal weight before this one.
 ///
-/// An origin that follows the order prefers the earlier one, so no response in `language` is used.
+/// Origins that follow the order prefer the earlier language, so `language` is not used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();

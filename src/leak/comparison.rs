@@ -16,28 +16,27 @@ pub(crate) enum ComparedRequester {
 
 use ComparedRequester::{First as A, Second as B};
 
-/// Number of responses after which a difference in one part decides. A value that each response
-/// draws from two at random differs by requester that often once in eight million times.
+/// Number of responses after which a difference in one part decides. If each response draws a value
+/// from two at random, one comparison in eight million shows a difference by requester.
 const ENOUGH_FOR_ONE_PART: usize = 24;
 
-/// Returns who is asked for at this position: A, B, B, A, B, A, A, B and so on.
+/// Returns the requester of the request at this position: A, B, B, A, B, A, A, B and so on.
 ///
 /// A value that changes once, or increases, never differs by requester in this order: the first
-/// requester is asked first, and again after the second. Servers that take turns do not look like
-/// the two requesters either, whatever their number (Thue–Morse).
+/// requester is asked first, and again after the second. Any number of servers that take turns do
+/// not look like the two requesters either (Thue–Morse).
 fn requester_at(position: usize) -> ComparedRequester {
     if position.count_ones().is_multiple_of(2) { A } else { B }
 }
 
-/// Returns the number of responses after which a difference decides, if the first one has this many
-/// parts. Twice as many parts need one response more: each may differ by chance.
+/// Returns the number of responses after which a difference decides, for a first response with this
+/// many parts. Each part may differ by chance: twice as many parts need one more response.
 fn enough_for(parts: usize) -> usize {
     ENOUGH_FOR_ONE_PART + usize::try_from(parts.max(1).next_power_of_two().ilog2()).unwrap_or(0)
 }
 
-/// Number of responses after which the names in them count as evidence. Anyone can send the name of
-/// a server as a requester's name. Two servers chosen at random match it once in 65,536
-/// comparisons.
+/// Number of responses after which the names in them count as evidence. A client can use a server's
+/// name as its own. Two servers chosen at random imitate two requesters once in 65,536 comparisons.
 const ENOUGH_FOR_NAMES: usize = 16;
 
 /// Maximum number of places that are reported.
@@ -50,7 +49,7 @@ pub(crate) enum Verdict {
     Undecided,
     /// Both requesters get the same response.
     Same,
-    /// The responses differ, but not by requester alone: those to one requester differ as well.
+    /// The responses differ, but responses to the same requester differ as well.
     Volatile,
     /// The responses depend on the requester.
     Leak(LeakEvidence),
@@ -69,7 +68,7 @@ pub(crate) struct LeakEvidence {
 pub(crate) enum LeakCause {
     /// Parts of the responses are the same for one requester and differ between the two.
     DiffersByRequester,
-    /// Each response contains the name of its own requester, and not that of the other.
+    /// Each response contains its own requester's name, but not the other requester's name.
     NamesRequester,
 }
 
@@ -195,7 +194,7 @@ impl Side {
         });
     }
 
-    /// Returns the stable places where the other side is stable too, and has another value or none.
+    /// Returns the stable places that are missing or have another stable value on the other side.
     fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
         let differs = move |(place, digest): &(&str, &u64)| match other
@@ -300,7 +299,7 @@ mod tests {
     fn the_more_parts_a_response_has_the_more_responses_are_needed() {
         let needed = [0, 1, 2, 3, 4, 5, 1024, 8192].map(enough_for);
         assert_eq!(needed, [24, 24, 25, 26, 26, 27, 34, 37]);
-        // One of many values that are drawn at random looks like the requester for a while.
+        // One of many random values looks like the requester for a while.
         let origin = |_, turn: usize| {
             let drawn = turn < 30 && requester_at(turn) == A;
             let others = (0..1000).map(|part| format!("\"part{part}\":{part}"));

@@ -12,7 +12,7 @@ const MEMORY_OF_CLEARED: Duration = Duration::from_hours(24 * 30);
 
 /// The quarantines of all routes. A node merges its table with those of other nodes.
 ///
-/// Of two states of a route, the later wins; of two with the same time, the quarantine.
+/// The later of two states of a route wins; at the same time, the quarantine wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct QuarantineTable {
     routes: BTreeMap<Box<str>, RouteQuarantine>,
@@ -62,7 +62,7 @@ pub(crate) struct QuarantinedRoute {
 }
 
 impl QuarantineTable {
-    /// Quarantines a route. Returns `false` if it already is.
+    /// Quarantines a route. Returns `false` if the route is already quarantined.
     pub(crate) fn add(
         &mut self,
         route: &str,
@@ -128,7 +128,7 @@ impl QuarantineTable {
         quarantined.collect()
     }
 
-    /// Returns the routes that are or were quarantined, with `true` for those that are.
+    /// Returns the routes that are or were quarantined; `true` means that the route still is.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.routes.iter().map(|(route, state)| (&**route, state.details.is_some()))
     }

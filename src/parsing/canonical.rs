@@ -1,8 +1,8 @@
-//! The canonical text of a JSON document, without a change of its meaning.
+//! The canonical text of a JSON document, which has the same meaning.
 
 use smallvec::SmallVec;
 
-/// Maximum depth of a document. Deeper ones are not made canonical.
+/// Maximum depth of a document. Deeper documents have no canonical text.
 const MAX_DEPTH: usize = 64;
 
 /// Why a document has no canonical text.
@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 64;
 pub enum NotCanonical {
     /// The document is not JSON in UTF-8 (RFC 8259).
     Malformed,
-    /// An object has two members of one name: parsers take the first, the last, or neither.
+    /// An object has two members of one name: parsers use the first, the last, or neither.
     DuplicateName,
     /// A string contains a lone surrogate, which UTF-8 cannot encode.
     LoneSurrogate,
@@ -64,7 +64,7 @@ impl Rewriter<'_> {
         Some(byte)
     }
 
-    /// Returns the next byte that is not white space, without taking it.
+    /// Returns the next byte that is not white space, without consuming it.
     fn next_token(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.position += 1;
@@ -72,7 +72,7 @@ impl Rewriter<'_> {
         self.peek()
     }
 
-    /// Takes the next byte that is not white space.
+    /// Consumes the next byte that is not white space.
     fn take_token(&mut self) -> Option<u8> {
         self.next_token()?;
         self.next()
@@ -177,7 +177,7 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// Copies the next byte as it is.
+    /// Copies the next byte unchanged.
     fn copy(&mut self) {
         let byte = self.next();
         self.text.extend(byte);
@@ -250,7 +250,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Takes the rest of an escape sequence, and returns the character that it stands for.
+    /// Consumes the rest of an escape sequence, and returns the character that it stands for.
     fn escaped(&mut self) -> Result<char, NotCanonical> {
         Ok(match self.next() {
             Some(b'"') => '"',
@@ -266,7 +266,7 @@ impl Rewriter<'_> {
         })
     }
 
-    /// Takes the digits of `\uXXXX`, and of the second half of a surrogate pair.
+    /// Consumes the digits of `\uXXXX`, and of the second half of a surrogate pair.
     fn code_point(&mut self) -> Result<char, NotCanonical> {
         let first = self.code_unit()?;
         let code = match first {

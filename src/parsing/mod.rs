@@ -1,7 +1,7 @@
 //! Parses JSON of clients and origins within a memory limit.
 //!
-//! A document takes up to a hundred times its size while it is parsed. So documents that are not
-//! short are parsed one at a time, on a thread of their own.
+//! A document takes up to a hundred times its size while it is parsed. So long documents are parsed
+//! one at a time, on a thread of their own.
 
 mod canonical;
 mod vocabulary;
@@ -17,7 +17,7 @@ pub(crate) use vocabulary::is_common_name;
 /// Maximum estimated size of a parsed document in memory. Larger documents are rejected.
 const MAX_MEMORY_BYTES: usize = 40 << 20;
 
-/// A queue for documents that are not short: one is parsed at a time in the process.
+/// A queue for long documents: one is parsed at a time in the process.
 #[derive(Debug, Clone)]
 pub(crate) struct ParseQueue(Arc<Semaphore>);
 
@@ -36,9 +36,10 @@ impl Default for ParseQueue {
 }
 
 impl ParseQueue {
-    /// Waits for its turn and runs `read` on a thread of its own. Returns `None` if `read` panics.
+    /// Waits for the documents ahead, and runs `read` on a thread of its own. Returns `None` if
+    /// `read` panics.
     ///
-    /// The turn lasts until `read` has returned, even if the future is dropped.
+    /// Other documents wait until `read` has returned, even if the future is dropped.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         read: impl FnOnce() -> R + Send + 'static,

@@ -1,8 +1,8 @@
-//! The words of APIs: names made of them tell nothing of a user.
+//! The common words of APIs: a name made of these words reveals nothing about a user.
 
 use std::{collections::HashSet, sync::LazyLock};
 
-/// Names of more words are no names of an API.
+/// Maximum number of words in a name of an API.
 const MAX_WORDS: usize = 5;
 
 /// Common words of the fields and paths of APIs, in lower case and in the singular. First names are
@@ -13,8 +13,8 @@ static WORDS: LazyLock<HashSet<&str>> =
 /// Returns whether a name is made of common words of APIs only, such as `createdAt`, `line_items`
 /// or `__typename`.
 ///
-/// The names of JSON members may be data, in maps such as `{"alice": 3}`, and nothing in a document
-/// tells these from others. A name made of words of a fixed list tells nobody anything.
+/// The names of JSON members may be data, in maps such as `{"alice": 3}`, and a document does not
+/// show which names are. A name made of words from a fixed list reveals nothing.
 pub(crate) fn is_common_name(name: &str) -> bool {
     let words = name.trim_start_matches(['_', '$', '@']).split(['_', '-', '.']);
     let mut count = 0;

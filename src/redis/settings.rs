@@ -8,7 +8,7 @@ use url::Url;
 /// The settings of a Redis connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The address.
+    /// The address of the deployment.
     pub address: RedisAddress,
     /// TLS settings; without them the connection is in plain text.
     pub tls: Option<TlsSettings>,
@@ -122,7 +122,7 @@ impl Settings {
     /// - `redis+unix://[user:password@]/path/of/socket[?database=1]`
     /// - `unix:/path/of/socket`, short form of the previous one
     ///
-    /// The schemes may start with `valkey` instead of `redis`. The timeouts are the default ones.
+    /// The schemes may start with `valkey` instead of `redis`. The timeouts are the defaults.
     pub fn parse(url: &str) -> Result<Self, SettingsError> {
         let url = match Url::parse(url) {
             // URL syntax requires a host after credentials. For a socket, the host is ignored.

@@ -90,7 +90,7 @@ impl BodyTagTemplate {
         parts.collect()
     }
 
-    /// Adds one tag for each combination of the placeholders' values. Adds none if a placeholder
+    /// Adds one tag for each combination of the placeholders' values. Adds no tag if a placeholder
     /// has no value, and may add a tag twice.
     pub fn render(
         &self,

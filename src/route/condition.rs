@@ -1,4 +1,4 @@
-//! Conditions on which requests skip a route's cache.
+//! Conditions under which requests skip a route's cache.
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ pub struct BypassRule {
     pub query: Box<[QueryCondition]>,
     /// Conditions on header fields; one match suffices.
     pub headers: Box<[HeaderCondition]>,
-    /// Whether the response may replace the stored one, if the origin cannot see the condition. See
-    /// [`MatchedConditions::is_hidden_from_origin`].
+    /// Whether the response may replace the stored response, if the origin cannot see the
+    /// condition. See [`MatchedConditions::is_hidden_from_origin`].
     pub refresh: bool,
 }
 
@@ -68,7 +68,7 @@ impl MatchedConditions<'_> {
 /// The expected value of a parameter or field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ValueMatch {
-    /// Any value but the empty one and the falsy ones. Written `true`, `1`, `yes` or `on`.
+    /// Any value except the empty and falsy ones. Written `true`, `1`, `yes` or `on`.
     Truthy,
     /// A falsy value: `false`, `0`, `no` or `off`.
     Falsy,
@@ -128,8 +128,8 @@ impl QueryCondition {
     /// Parses `name` or `name=value`. Returns `None` if the name is empty.
     ///
     /// `name` matches if the parameter is present. `name=true` (or `1`, `yes`, `on`) matches `name`
-    /// alone and every value but the empty one, `0`, `false`, `no` and `off`. `name=false` matches
-    /// those four. Any other value has to be equal.
+    /// alone and every value except the empty one, `0`, `false`, `no` and `off`. `name=false`
+    /// matches these last four. Any other value has to be equal.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(ExpectedValue::of(value))),
@@ -172,7 +172,7 @@ pub struct HeaderCondition {
 
 impl HeaderCondition {
     /// Parses `name` or `name: value`. Returns `None` if the name is invalid. Truthy and falsy
-    /// values are those of [`QueryCondition`].
+    /// values are the same as for [`QueryCondition`].
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) => (name, Some(value.trim())),

@@ -21,21 +21,21 @@ pub enum ContentRule {
     Graphql,
 }
 
-/// How content enters the key.
+/// The form in which content enters the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentForm {
-    /// As sent.
+    /// The bytes as sent.
     Bytes,
-    /// As canonical JSON, if it has one; otherwise as sent.
+    /// Canonical JSON if possible, otherwise the bytes as sent.
     Json,
-    /// As a canonical GraphQL request. Other content is not part of the key.
+    /// A canonical GraphQL request. Other content is not part of the key.
     Graphql,
 }
 
 /// How a GraphQL request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GraphqlMedia {
-    /// As JSON, the only one whose responses are stored.
+    /// As JSON, the only form whose responses are stored.
     Json,
     /// As a document alone (`application/graphql`).
     Document,
@@ -59,7 +59,7 @@ impl GraphqlMedia {
 pub enum NotKeyed {
     /// Requests with this method are not reads on this route.
     Method,
-    /// The route only keys JSON, and the content is something else.
+    /// The route keys only JSON content, and the content is not JSON.
     NotJson,
 }
 
@@ -87,7 +87,7 @@ impl ContentRule {
     }
 }
 
-/// Returns the media type that the one `Content-Type` names, in lower case and without parameters.
+/// Returns the media type of a single `Content-Type` line, in lower case and without parameters.
 fn essence(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
@@ -95,7 +95,7 @@ fn essence(headers: &HeaderMap) -> Option<Vec<u8>> {
     Some(list::trim(essence).to_ascii_lowercase())
 }
 
-/// Returns whether there is one `Content-Type` and it names JSON (RFC 8259, RFC 6839 §3.1).
+/// Returns whether the only `Content-Type` line names JSON (RFC 8259, RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(essence) = essence(headers) else { return false };
     let is_one = !essence.iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));

@@ -19,7 +19,7 @@ pub struct GraphqlRule {
     pub operations: Option<BTreeMap<Box<str>, Ttl>>,
     /// What the response to a mutation purges.
     pub purge_by_response: PurgeByResponse,
-    /// The tags that a mutation of this name purges instead. Their JSON paths select from
+    /// The tags that a mutation purges instead, by operation name. Their JSON paths select from
     /// `variables` of the request and `data` of the response.
     pub(crate) purge_by_operation: BTreeMap<Box<str>, Box<[AnyTagTemplate]>>,
 }
@@ -38,7 +38,7 @@ pub enum PurgeByResponse {
 }
 
 impl GraphqlRule {
-    /// The name that stands for all operations that are not listed.
+    /// The name that stands for all other operations.
     pub const OTHERS: &str = "*";
 
     /// Returns the classifier of requests.

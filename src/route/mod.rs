@@ -104,8 +104,8 @@ pub enum QuarantineState {
     Open,
     /// The route does not use the cache until an operator clears the quarantine.
     Quarantined,
-    /// Not for requests that may identify their requester: this node has not read yet which routes
-    /// are quarantined.
+    /// This node has not yet read which routes are quarantined, so requests that may identify their
+    /// requester skip the cache.
     Unknown,
 }
 

@@ -12,7 +12,7 @@ use crate::key::uri::{PathForm, normal_path, reading};
 ///
 /// Methods and host are optional. `GET` includes `HEAD`, since both address one resource (RFC 9110
 /// §9.3.2). A host without a port matches every port. `{name}` matches one non-empty segment. A
-/// final `**` matches any rest, also an empty one: `/api/**` also matches `/api`.
+/// final `**` matches any rest, even an empty rest: `/api/**` also matches `/api`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
@@ -100,7 +100,7 @@ pub enum PatternProblem {
     /// A placeholder is not a whole segment, or is not closed.
     #[error("a placeholder must be a whole segment, as in `/orders/{{id}}`")]
     Placeholder,
-    /// A placeholder has no name, or one with other characters than letters, digits, `_` and `-`.
+    /// A placeholder has no name, or a name with characters other than letters, digits, `_`, `-`.
     #[error("expected a placeholder name of letters, digits, `_` and `-`")]
     Name,
     /// Two placeholders have the same name.

@@ -70,8 +70,8 @@ pub struct Selection<'a> {
 /// Whether all readings of a path select the same route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadingAgreement {
-    /// All readings select the same route, or one selects an uncached route, which then governs
-    /// all.
+    /// All readings select the same route, or a reading selects an uncached route, which then
+    /// governs all readings.
     Unanimous,
     /// Readings select different routes, or more than two rounds of decoding have an effect.
     Split,
@@ -144,8 +144,8 @@ impl RouteTable {
         self.selection(first, agreement)
     }
 
-    /// Returns the route that the loosest reading of a path selects. It governs every response that
-    /// is stored under a spelling of the path.
+    /// Returns the route that the loosest reading of a path selects. This route governs every
+    /// response stored under a spelling of the path.
     pub fn select_loosest(
         &self,
         method: &Method,
@@ -194,8 +194,8 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index))
     }
 
-    /// Returns the lowest index of a route that a reading of the path selects and that satisfies
-    /// `is_such`. Returns `None` if there is no such route.
+    /// Returns the lowest index of a route that satisfies `is_such` and that a reading of the path
+    /// selects. Returns `None` if there is no such route.
     pub fn index_among(
         &self,
         method: &Method,
@@ -231,7 +231,7 @@ impl RouteTable {
         Selection { index, route: self.route(index), agreement }
     }
 
-    /// Returns the route at an index; the fallback route if no other has this index.
+    /// Returns the route at an index, or the fallback route if the index is out of range.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         let by_operation = || self.by_operation.get(index.checked_sub(self.routes.len() + 1)?);
         self.routes.get(index).or_else(by_operation).unwrap_or(&self.unmatched)
@@ -276,7 +276,7 @@ impl Default for RouteTable {
     }
 }
 
-/// Returns a copy of the route for each operation with its own lifetime, and the indexes of these.
+/// Returns copies of the routes for operations with their own lifetimes, and the copies' indexes.
 fn by_operation(routes: &[Route]) -> (Vec<Arc<Route>>, OperationIndex) {
     let (mut all, mut indexes) = (Vec::new(), HashMap::new());
     for (index, route) in routes.iter().enumerate() {

@@ -87,16 +87,16 @@ pub enum TagProblem {
     /// A placeholder has an unknown name.
     #[error("unknown placeholder `{{{0}}}`")]
     Unknown(String),
-    /// `{user}` without users and without a path segment of this name.
+    /// The tag uses `{user}` without users and without a path segment of this name.
     #[error("`{{user}}` is not available: `[user]` configures no authentication")]
     User,
-    /// A JSON path without a JSON document.
+    /// The tag uses a JSON path where there is no JSON document.
     #[error("a JSONPath cannot be used here: there is no JSON document")]
     NoBody,
-    /// An invalid JSON path.
+    /// A JSON path is invalid.
     #[error("{0}")]
     Path(JsonPathError),
-    /// A control character.
+    /// The tag contains a control character.
     #[error("a tag cannot contain control characters")]
     Control,
 }
@@ -121,8 +121,8 @@ impl TagTemplate {
     /// Adds the tags for a request, without duplicates.
     ///
     /// Values are percent-decoded. A repeated query parameter adds a tag for each value, so that a
-    /// purge of any of them finds the response. A missing or empty parameter adds none, and neither
-    /// does an unknown user.
+    /// purge of any of them finds the response. A missing or empty parameter adds no tag, and
+    /// neither does an unknown user.
     pub fn render(&self, values: &PlaceholderValues<'_>, into: &mut Vec<String>) {
         let mut tags = vec![String::new()];
         for part in &self.0 {

@@ -14,7 +14,7 @@ use super::{
 /// Maximum number of targets from one template, if query parameters repeat.
 const MAX_TARGETS: usize = 32;
 
-/// Characters that are encoded everywhere: all but the unreserved ones (RFC 3986 §2.3).
+/// Characters that are encoded everywhere: all except the unreserved characters (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A template of a path and query that is filled from a request.
@@ -37,10 +37,10 @@ pub enum TargetProblem {
     /// The target does not begin with `/`.
     #[error("expected a path that begins with `/`; the host is that of the request")]
     Path,
-    /// Invalid characters outside placeholders.
+    /// The target has invalid characters outside placeholders.
     #[error("invalid characters in a path; encode them as in `/a%20b`")]
     Characters,
-    /// An invalid placeholder.
+    /// A placeholder is invalid.
     #[error(transparent)]
     Placeholder(TagProblem),
 }
@@ -76,7 +76,7 @@ impl TargetTemplate {
     /// Adds the targets for a request, without duplicates.
     ///
     /// Values are encoded so that each remains one path segment or one query value. A repeated
-    /// query parameter adds a target for each value; a missing or empty one adds none.
+    /// query parameter adds a target for each value; a missing or empty parameter adds no target.
     pub fn render(&self, params: &Params<'_>, query: Option<&str>, into: &mut Vec<String>) {
         let mut targets = vec![String::new()];
         for part in &self.0.0 {

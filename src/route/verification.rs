@@ -69,10 +69,10 @@ impl fmt::Display for SampleRate {
     }
 }
 
-/// The parts of responses that comparisons ignore.
+/// The parts of a response that comparisons ignore.
 #[derive(Debug, Clone, Default)]
 pub struct ComparisonRule {
-    /// Paths to these parts in the JSON of a response.
+    /// Paths to the ignored parts in a response's JSON.
     pub ignore: Arc<[JsonPath]>,
 }
 

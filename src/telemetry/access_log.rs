@@ -1,4 +1,4 @@
-//! The access log: one line a request, written by a dedicated thread without blocking requests.
+//! The access log: one line per request, written by a dedicated thread without blocking requests.
 
 use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 /// The format of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccessLogEncoding {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// `key=value` pairs.
     Text,
@@ -40,16 +40,16 @@ pub(crate) struct AccessLog {
 pub(crate) struct AccessLogEntry<'a> {
     /// When the head of the request was complete.
     pub at: Timestamp,
-    /// The request's `X-Request-ID`, or empty.
+    /// The request's `X-Request-ID`; empty if there is none.
     pub request_id: &'a str,
-    /// The method, if the request could be parsed.
+    /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
     /// The value of `Host`.
     pub host: &'a str,
     /// The path, without the query.
     pub path: &'a str,
     pub route: &'a str,
-    /// The status, or 499 if the client disconnected before there was one.
+    /// The status; 499 if the client disconnected before the response.
     pub status: u16,
     /// Body bytes sent.
     pub bytes: u64,

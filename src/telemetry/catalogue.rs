@@ -5,13 +5,13 @@ use prometheus::{
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-/// The buckets of durations, from a memory hit to the slowest analytics query.
+/// The bucket bounds of durations in seconds, from a memory hit to the slowest analytics query.
 const SECONDS: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0,
 ];
 
-/// The buckets of ages, from a tenth of a second to a week.
+/// The bucket bounds of ages in seconds, from a tenth of a second to a week.
 const AGES: &[f64] = &[
     0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 10_800.0,
     43_200.0, 86_400.0, 604_800.0,

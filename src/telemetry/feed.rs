@@ -6,13 +6,13 @@ use super::catalogue::Catalogue;
 
 /// The metric handles of the feed.
 pub struct FeedMetrics {
-    /// Current listeners.
+    /// Number of current listeners.
     pub listeners: IntGauge,
-    /// Events sent, over all listeners.
+    /// Number of events sent, over all listeners.
     pub sent: IntCounter,
-    /// Resets sent to listeners that may have missed events.
+    /// Number of resets sent to listeners that may have missed events.
     pub resets: IntCounter,
-    /// Listeners rejected by the limit.
+    /// Number of listeners rejected by the limit.
     pub refused: IntCounter,
 }
 

@@ -364,7 +364,7 @@ struct ResultMetrics {
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Status classes. The last one counts requests aborted by the client before a response.
+/// Status classes. The last class counts requests aborted by the client before a response.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
 /// The contribution of a finished request to the metrics.
@@ -374,7 +374,7 @@ pub struct RequestObservation {
     pub result: CacheResult,
     /// The reason why the request was not a hit.
     pub reason: Option<Reason>,
-    /// The status, or `None` if the client disconnected before there was one.
+    /// The status; `None` if the client disconnected before the response.
     pub status: Option<StatusCode>,
     /// Body bytes sent.
     pub bytes: u64,

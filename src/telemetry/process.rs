@@ -37,7 +37,7 @@ impl ProcessMetrics {
         process
     }
 
-    /// Reads the current values. Keeps the last ones if `/proc` is unavailable.
+    /// Reads the current values. Keeps the last values if `/proc` is unavailable.
     pub(super) fn refresh(&self) {
         if let Some(seconds) = cpu_seconds() {
             self.cpu.inc_by((seconds - self.cpu.get()).max(0.0));

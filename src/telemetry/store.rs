@@ -96,7 +96,7 @@ pub struct StoreMetrics {
     /// Number of times the circuit breaker opened.
     pub breaker_opened: IntCounter,
     refusing_writes: IntGaugeVec,
-    /// Queued writes.
+    /// Number of queued writes.
     pub queue_writes: IntGauge,
     /// Bytes of entries that are queued or being written.
     pub queue_bytes: IntGauge,
@@ -212,8 +212,8 @@ impl StoreMetrics {
         self.dropped.with_label_values(&[self.tier, operation.as_str(), cause.as_str()]).inc();
     }
 
-    /// Sets the gauge of the reason why writes are refused, `now`, and clears those of other
-    /// reasons.
+    /// Sets the gauge of `now`, the current reason for refusing writes, and clears the gauges of
+    /// all other reasons.
     pub fn set_refusing_writes(
         &self,
         reasons: impl Iterator<Item = &'static str>,

@@ -61,7 +61,7 @@ impl VerifiedIdentity {
 pub(super) struct CredentialCache {
     verified: Cache<Box<[u8]>, Arc<VerifiedIdentity>, CredentialWeighter>,
     /// Digests of forged credentials, with the key generation that rejected their signature. Kept
-    /// apart, so that forged tokens evict no valid ones.
+    /// apart, so that forged tokens evict no valid tokens.
     forged: Cache<u128, u64>,
 }
 

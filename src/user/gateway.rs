@@ -21,10 +21,10 @@ use crate::{
     policy::Partition,
 };
 
-/// Fields in which gateways name users, in addition to `X-Forwarded-User` and similar ones.
+/// Fields in which gateways name users, in addition to `X-Forwarded-User` and similar fields.
 ///
-/// They belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware proxies of
-/// clouds, Kong and Kubernetes.
+/// The fields belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware proxies
+/// of clouds, Kong and Kubernetes.
 static FIELDS: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "remote-email",
@@ -116,7 +116,7 @@ impl Gateway {
         own.next().is_some_and(|own| own != field || !self.is_trusted(peer))
     }
 
-    /// Returns the identity of a request. Computes digests only if it is not cached.
+    /// Returns the identity of a request. Computes digests only if the identity is not cached.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -175,7 +175,7 @@ struct JwksUpdater {
     keys: Weak<TokenKeys>,
     client: DocumentClient,
     timing: FetchTiming,
-    /// The entity tag of the current document, if it has one.
+    /// The entity tag of the current document; `None` without a tag.
     tag: Option<HeaderValue>,
     /// Time of the last fetch, or of the start.
     fetched: Instant,

@@ -11,7 +11,7 @@ use crate::{
 #[derive(Clone)]
 pub struct PartitionMember {
     /// The partition in the key. A keyed digest of the kind of partition, the issuer, the
-    /// identifying claims, and the narrowing ones.
+    /// identifying claims and the narrowing claims.
     pub partition_digest: [u8; 16],
     /// The owner by which purges select the member's responses. A keyed digest of issuer and
     /// identifying claims only. `None` if the partition has no owner (`"authenticated"`).

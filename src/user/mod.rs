@@ -103,8 +103,8 @@ impl Authenticator {
         !matches!(self.verifier, Verifier::None)
     }
 
-    /// Returns the request's member of `partition`, or the reason why it has none. Some route must
-    /// use the partition, unless it is [`Partition::User`].
+    /// Returns the request's member of `partition`, or the reason why it is no member. Some route
+    /// must use the partition, unless it is [`Partition::User`].
     pub fn identify(
         &self,
         partition: &Partition,
@@ -130,8 +130,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns the request's member of the first partition for which its claims suffice. The digest
-    /// of the credential is the same in all partitions.
+    /// Returns the request's member of the first partition for which the request's claims suffice.
+    /// The digest of the credential is the same in all partitions.
     pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
@@ -176,7 +176,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns the cookie that carries the token, if one does.
+    /// Returns the cookie that carries the token; `None` if no cookie does.
     pub fn cookie(&self) -> Option<&str> {
         match &self.verifier {
             Verifier::Token(tokens) => tokens.location().cookie(),
@@ -184,8 +184,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether a logout ends the identity. True for tokens and sessions, false if a gateway
-    /// identifies users.
+    /// Returns whether a logout ends the identity. Returns true for tokens and sessions, false if a
+    /// gateway identifies users.
     pub fn end_at_logout(&self) -> bool {
         !matches!(self.verifier, Verifier::Gateway(_))
     }
@@ -195,8 +195,8 @@ impl Authenticator {
         matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_trusted(peer))
     }
 
-    /// Removes fields that only a gateway may set, unless this peer is one. Also removes fields
-    /// that an origin may mistake for these (`X_User_Id`). Costs nothing without a gateway.
+    /// Removes gateway fields, unless this peer is a gateway. Also removes fields that an origin
+    /// may mistake for gateway fields (`X_User_Id`). Costs nothing without a gateway.
     pub fn remove_spoofed_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
         let Verifier::Gateway(gateway) = &self.verifier else { return };
         let unwanted: SmallVec<[HeaderName; 4]> =

@@ -1,11 +1,12 @@
 //! Narrowing of identities by claims about permissions.
 //!
-//! Tokens of one user with different scopes get different responses, so they share none. Equivalent
-//! spellings of a claim count as equal. Doubtful ones count as different, which only costs hits.
+//! Tokens of one user with different scopes share no responses, because these may differ.
+//! Equivalent spellings of a claim count as equal. In doubt, spellings count as different, which
+//! only costs hits.
 
 use super::jwt::json::{self, JsonObject};
 
-/// The claims that narrow an identity, unless the operator names others.
+/// The claims that narrow an identity, unless the operator names other claims.
 pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
@@ -35,7 +36,7 @@ const MAX_DEPTH: usize = 8;
 /// Whether order matters in the list or the words of a claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClaimSemantics {
-    /// Values are compared as they are.
+    /// The order of lists and words matters.
     Plain,
     /// A list of strings is a set; a string is a set of one.
     Sets,

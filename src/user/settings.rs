@@ -17,7 +17,7 @@ pub enum IdentitySource {
     None,
     /// Signed tokens.
     Token(Box<TokenRules>),
-    /// A gateway that has authenticated the user and names it in a field.
+    /// A gateway that has authenticated the user and names the user in a field.
     Gateway(GatewayRules),
 }
 
@@ -44,7 +44,7 @@ pub struct TokenRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
     /// A field of this name. `Bearer` precedes the token in `Authorization`, and optionally in
-    /// others.
+    /// other fields.
     Field(HeaderName),
     /// The cookie of this name.
     Cookie(Box<str>),
@@ -111,8 +111,8 @@ impl IdentitySource {
     /// Returns the key for digests of identities, the same on all nodes with these settings.
     ///
     /// `None` if there is no source of identities. The key is secret only if a shared secret
-    /// verifies tokens. Otherwise anyone with the settings and access to Redis can test whether a
-    /// known user is in it.
+    /// verifies tokens. Otherwise anyone with the settings and access to Redis can test whether
+    /// Redis holds responses of a known user.
     pub fn digest_key(&self, prefix: &str) -> Option<DigestKey> {
         let material = match self {
             Self::None => return None,

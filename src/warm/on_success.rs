@@ -1,4 +1,4 @@
-//! Warming after a successful response: `on_success = { warm = […] }`. Pure.
+//! Warming after a successful response: `on_success = { warm = […] }`.
 
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 

@@ -50,7 +50,7 @@ impl WarmOutcome {
 pub struct OutcomeSender(UnboundedSender<WarmOutcome>);
 
 impl OutcomeSender {
-    /// Reports an outcome. The receiver may be gone.
+    /// Reports an outcome. Has no effect if the receiver is gone.
     pub fn send(&self, outcome: WarmOutcome) {
         let _nobody_waits = self.0.send(outcome);
     }

@@ -53,9 +53,9 @@ impl Default for Budget {
 
 /// Fetches the requests of the queue. The pipeline implements it.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
-    /// Fetches the response to its end, unless a fresh one is stored, and returns the outcome.
+    /// Fetches the response to its end, unless a fresh response is stored, and returns the outcome.
     ///
-    /// Warm-up requests trigger no further ones. The future is dropped after [`Budget::timeout`].
+    /// Warm-up requests trigger no others. The future is dropped after [`Budget::timeout`].
     fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
 }
 
@@ -85,7 +85,7 @@ struct WarmQueueState {
 struct PendingRequests {
     requests: VecDeque<(WarmRequest, u64)>,
     bytes: usize,
-    /// Digests of queued requests and of those being fetched. A collision only drops a warm-up
+    /// Digests of requests that are queued or being fetched. A collision only drops a warm-up
     /// request.
     known: HashSet<u64>,
 }

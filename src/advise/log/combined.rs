@@ -1,4 +1,4 @@
-//! Lines in nginx's format `combined`, which Apache and others write as well.
+//! Lines in nginx's format `combined`, which Apache and other servers also write.
 
 use super::{
     record::{

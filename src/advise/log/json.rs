@@ -57,7 +57,7 @@ pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     })
 }
 
-/// Request fields by which responses commonly vary, and the coding of the response.
+/// Request fields on which responses commonly vary, and the coding of the response.
 const VARIANT: [&str; 4] = [
     "http_user_agent",
     "http_accept_encoding",
@@ -73,7 +73,7 @@ const VALIDATORS: [&str; 4] = [
 ];
 
 impl<'a> Members<'a> {
-    /// Returns the value of the first of these members that has one. nginx writes `-` for none.
+    /// Returns the first non-empty value of these members. nginx writes `-` for a missing value.
     fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
         let values = names.iter().filter_map(|name| self.0.get(*name));
         values.into_iter().find(|value| !matches!(&***value, "" | "-")).cloned()

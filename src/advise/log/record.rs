@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-/// A request, as far as its line in an access log describes it.
+/// The properties of a request that its line in an access log contains.
 ///
 /// Clients, browsers and validators are kept as digests: they are compared and never shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +89,7 @@ impl LoggedRequest<'_> {
         (200..400).contains(&self.status)
     }
 
-    /// Returns the query; `None` if there is none or it is not logged.
+    /// Returns the query; `None` if the request has no query or the query is not logged.
     pub(crate) fn query(&self) -> Option<&str> {
         match &self.query {
             LoggedQuery::Logged(query) => query.as_deref(),

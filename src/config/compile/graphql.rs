@@ -53,7 +53,7 @@ pub(super) fn rule(
 }
 
 /// Adds `Accept` to the request fields by which a GraphQL route separates responses. Servers choose
-/// media types, error statuses and HTML pages by it, mostly without naming it in `Vary`.
+/// media types, error statuses and HTML pages by `Accept`, mostly without naming it in `Vary`.
 pub(super) fn vary(rule: AddedVary, graphql: Option<&GraphqlRule>) -> AddedVary {
     if graphql.is_none() || rule.headers.contains(&header::ACCEPT) {
         return rule;

@@ -114,7 +114,7 @@ fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<
     Some(texts.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect())
 }
 
-/// Compiles the keys that verify tokens. All are of one type: no other algorithm is accepted.
+/// Compiles the keys that verify tokens. All keys must be of one type.
 fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     let is_secret = table.secret.is_some() || table.secrets.is_some();
     let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];

@@ -179,7 +179,7 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Returns the content codings of the merged layers. Private responses have none without
+    /// Returns the content codings of the merged layers. Private responses are not encoded without
     /// `encode_private`: their lengths would reveal secrets next to text that an attacker chooses
     /// (BREACH).
     pub(super) fn codings(&self) -> Box<[ContentCoding]> {

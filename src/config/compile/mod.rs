@@ -143,7 +143,7 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
     }
 }
 
-/// Compiles `limits.drain_delay`. Supervisors give a process at most a few minutes to stop.
+/// Compiles `limits.drain_delay`, which is limited because supervisors wait only a few minutes.
 fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
     const MAX_DRAIN_DELAY: Duration = Duration::from_mins(10);
     let text = table.drain_delay.as_ref()?;
@@ -155,7 +155,7 @@ fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Durat
     Some(delay)
 }
 
-/// Compiles `limits.header_bytes`. The minimum is that of hyper's HTTP/1 buffer.
+/// Compiles `limits.header_bytes`. The minimum is the size of hyper's HTTP/1 buffer.
 fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usize> {
     let text = table.header_bytes.as_ref()?;
     let bytes = problems.size(Some(text))?;

@@ -35,7 +35,7 @@ impl Problems<'_> {
         self.push(Finding::error(Some(at.clone()), message));
     }
 
-    /// Checks that a certificate and its key are both set, or neither.
+    /// Checks that a certificate and its key are both set, or both absent.
     pub(super) fn together(&mut self, (cert, key): (&Option<Text>, &Option<Text>)) {
         if let (Some(one), None) | (None, Some(one)) = (cert, key) {
             let message = "`cert` and `key` must be set together";
@@ -52,7 +52,7 @@ impl Problems<'_> {
         read(text).map_err(|problem| self.error(&text.span, problem.to_string())).ok()
     }
 
-    /// Parses the values of a list. Leaves out invalid ones, with a finding for each.
+    /// Parses the values of a list. Leaves out invalid values, with a finding for each.
     pub(super) fn each<T, E: Display>(
         &mut self,
         texts: Option<&Texts>,

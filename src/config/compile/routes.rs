@@ -44,7 +44,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
     RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
-/// Compiles the route of requests that no other route matches. It ignores `defaults.ttl`.
+/// Compiles the route of requests that no other route matches. Ignores `defaults.ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let encode = defaults.codings();
@@ -206,7 +206,7 @@ fn tags(
     })
 }
 
-/// Compiles the tags of defaults or a tier, without those that contain a placeholder of some route.
+/// Compiles the tags of defaults or a tier. Skips tags with placeholders that only routes define.
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
@@ -261,7 +261,7 @@ fn check_parameters(
     }
 }
 
-/// Compiles the tags that a write purges. They cannot contain values of its response body.
+/// Compiles the tags that a write purges, without values from the response body.
 fn purged(
     texts: Option<&Texts>,
     names: PlaceholderNames<'_>,

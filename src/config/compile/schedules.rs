@@ -48,7 +48,7 @@ pub(super) fn public_host(
     PublicHost { host: text.and_then(|text| host(text, default_scheme, problems)), default_scheme }
 }
 
-/// Compiles the schedules, without those that have errors.
+/// Compiles the schedules. Leaves out schedules with errors.
 pub(super) fn schedules(
     sections: &[Located<ScheduleSection>],
     public: &PublicHost,
@@ -58,7 +58,7 @@ pub(super) fn schedules(
     sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
-/// Compiles the polls, without those that have errors.
+/// Compiles the polls. Leaves out polls with errors.
 pub(super) fn polls(
     sections: &[Located<PollSection>],
     public: &PublicHost,

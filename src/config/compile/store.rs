@@ -138,7 +138,7 @@ fn set_tls(
         redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
 }
 
-/// Parses a part of a Redis key. Braces are rejected: they would change its slot in a cluster.
+/// Parses a part of a Redis key. Rejects braces, which would change the key's slot in a cluster.
 fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
     problems.read(text?, |text| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*');

@@ -21,7 +21,7 @@ use crate::{
 const OUTCOMES: [&str; 7] =
     ["lookup", "refresh", "shadow", "pass", "refused", "stored", "not-stored"];
 
-/// Compiles the tests of a file, without invalid ones.
+/// Compiles the tests of a file. Leaves out invalid tests.
 pub(super) fn compile(
     sections: &[Located<TestSection>],
     problems: &mut Problems<'_>,

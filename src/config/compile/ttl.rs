@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Compiles the times by status, without invalid ones.
+/// Compiles the times by status. Leaves out invalid times.
 pub(super) fn compile(ttl: Option<&Located<TtlValue>>, problems: &mut Problems<'_>) -> Ttl {
     let Some(Located { value, span }) = ttl else { return Ttl::default() };
     match value {

@@ -18,7 +18,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// Adds the warnings about a file. Adds none if the file has errors.
+/// Adds the warnings about a file, unless the file has errors.
 pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'_>) {
     if problems.findings.iter().any(|finding| finding.severity == Severity::Error) {
         return;

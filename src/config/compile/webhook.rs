@@ -23,7 +23,7 @@ use crate::{
 /// Metric label of requests to unknown webhooks. No webhook may have this name.
 const UNKNOWN: &str = "unknown";
 
-/// Compiles the webhooks, without those that have errors.
+/// Compiles the webhooks. Leaves out webhooks with errors.
 pub(super) fn compile(
     sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,
@@ -162,7 +162,7 @@ fn secret_span(section: &Located<WebhookSection>) -> Range<usize> {
     one.or(several).unwrap_or(&section.span).clone()
 }
 
-/// Returns the values of `secret` or `secrets`; `None` if there are none, or one is empty.
+/// Returns the values of `secret` or `secrets`; `None` if no secret is set, or a secret is empty.
 fn secrets<'a>(
     section: &'a Located<WebhookSection>,
     problems: &mut Problems<'_>,

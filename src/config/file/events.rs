@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::located::{Located, Texts};
 
-/// `[events]`
+/// The section `[events]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EventsTable {

@@ -33,7 +33,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     }
 }
 
-/// Strings, numbers and booleans; a single one is a list of one.
+/// Strings, numbers and booleans; a single value is a list of one.
 #[derive(Debug, Clone)]
 pub(crate) struct Values(pub(crate) Vec<Value>);
 

@@ -1,4 +1,4 @@
-//! Masking of secrets in the text of a file, for reports that show its lines. Pure.
+//! Masking of secrets in the text of a file, for reports that show its lines.
 
 use std::ops::Range;
 
@@ -49,7 +49,7 @@ pub(crate) fn masked_url(url: &str) -> String {
     mask.apply()
 }
 
-/// The kind of a value.
+/// How a value is masked: not at all, only its URL credentials, or completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueKind {
     Plain,
@@ -153,7 +153,7 @@ fn has_tables(value: &DeValue<'_>) -> bool {
     elements.any(|element| element.get_ref().is_table())
 }
 
-/// Returns whether a key is that of a secret, or a misspelling of one.
+/// Returns whether a key is that of a secret, or a misspelling of such a key.
 fn is_secret(name: &str) -> bool {
     let holds = |word| name.contains(word);
     ["token", "secret", "passw"].into_iter().any(holds) || nearest(name, SECRETS).is_some()

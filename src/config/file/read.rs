@@ -45,7 +45,7 @@ struct ShapeChecker<'a> {
 }
 
 impl ShapeChecker<'_> {
-    /// Checks the entries of a table and removes invalid ones.
+    /// Checks the entries of a table and removes invalid entries.
     fn table(&mut self, table: &mut DeTable<'_>, keys: &'static [KeySpec], path: &str) {
         retain(table, |name, value| {
             let given = name.get_ref();

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// `[defaults]`
+/// The section `[defaults]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DefaultsTable {
@@ -35,7 +35,7 @@ pub(crate) struct DefaultsTable {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// `[tier.NAME]`
+/// A section `[tier.NAME]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TierTable {
@@ -62,7 +62,7 @@ pub(crate) struct TierTable {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// `[[route]]`
+/// A section `[[route]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RouteSection {
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for TtlVisitor {
     }
 }
 
-/// `route.query`
+/// The table `route.query`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct QueryTable {
@@ -153,7 +153,7 @@ pub(crate) struct QueryTable {
     pub(crate) defaults: BTreeMap<Spanned<String>, Values>,
 }
 
-/// `route.vary`
+/// The table `route.vary`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct VaryTable {
@@ -161,7 +161,7 @@ pub(crate) struct VaryTable {
     pub(crate) cookies: Option<Texts>,
 }
 
-/// `route.bypass`
+/// The table `route.bypass`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BypassTable {
@@ -170,14 +170,14 @@ pub(crate) struct BypassTable {
     pub(crate) refresh: Option<Located<bool>>,
 }
 
-/// `route.compare`
+/// The table `route.compare`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CompareTable {
     pub(crate) ignore: Option<Texts>,
 }
 
-/// `route.on_write`: what a write invalidates, and for which users.
+/// The table `route.on_write`: what a write invalidates, and for which users.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -188,7 +188,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge_by_operation: Option<Located<Named<Texts>>>,
 }
 
-/// `route.on_success`: log the user out, or warm targets, after a successful response.
+/// The table `route.on_success`: after success, logs the user out or warms targets.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {

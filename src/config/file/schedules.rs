@@ -12,7 +12,7 @@ use super::{
     test::HeaderFields,
 };
 
-/// `[[schedule]]`
+/// A section `[[schedule]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ScheduleSection {
@@ -26,7 +26,7 @@ pub(crate) struct ScheduleSection {
     pub(crate) headers: HeaderFields,
 }
 
-/// `[[poll]]`
+/// A section `[[poll]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PollSection {

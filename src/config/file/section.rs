@@ -37,7 +37,7 @@ pub(crate) struct ConfigFile {
     pub(crate) test: Vec<Located<TestSection>>,
 }
 
-/// `tls`
+/// The table `tls`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TlsTable {
@@ -45,7 +45,7 @@ pub(crate) struct TlsTable {
     pub(crate) key: Option<Text>,
 }
 
-/// `[origin]`
+/// The section `[origin]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OriginTable {
@@ -66,7 +66,7 @@ pub(crate) struct OriginTable {
     pub(crate) host: Option<Text>,
 }
 
-/// `origin.health`
+/// The table `origin.health`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthTable {
@@ -74,7 +74,7 @@ pub(crate) struct HealthTable {
     pub(crate) every: Option<Text>,
 }
 
-/// `origin.tls`
+/// The table `origin.tls`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OriginTlsTable {
@@ -84,7 +84,7 @@ pub(crate) struct OriginTlsTable {
     pub(crate) server_name: Option<Text>,
 }
 
-/// `[limits]`
+/// The section `[limits]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsTable {
@@ -100,7 +100,7 @@ pub(crate) struct LimitsTable {
     pub(crate) drain: Option<Text>,
 }
 
-/// `[admin]`
+/// The section `[admin]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdminTable {
@@ -119,7 +119,7 @@ pub(crate) struct TokenTable {
     pub(crate) may: Option<Texts>,
 }
 
-/// `[store]`
+/// The section `[store]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreTable {
@@ -139,7 +139,7 @@ pub(crate) struct StoreTable {
     pub(crate) when_unsynced: Option<Text>,
 }
 
-/// `store.tls`
+/// The table `store.tls`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreTlsTable {
@@ -148,7 +148,7 @@ pub(crate) struct StoreTlsTable {
     pub(crate) key: Option<Text>,
 }
 
-/// `[log]`
+/// The section `[log]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LogTable {

@@ -35,7 +35,7 @@ pub(super) enum ValueShape {
     Named(&'static [KeySpec]),
     /// Durations, named by the operator.
     NamedDurations,
-    /// Lists of strings, or single ones, named by the operator.
+    /// Lists of strings, or single strings, named by the operator.
     NamedTexts,
     /// Strings, numbers and booleans, or lists of these, named by the operator.
     Values,

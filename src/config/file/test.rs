@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// `[[test]]`
+/// A section `[[test]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TestSection {
@@ -31,7 +31,7 @@ pub(crate) struct TestSection {
     pub(crate) other_key_than: Option<Texts>,
 }
 
-/// `test.response`
+/// The table `test.response`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TestResponse {

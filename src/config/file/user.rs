@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::located::{Located, Text, Texts};
 
-/// `[user]`
+/// The section `[user]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UserTable {
@@ -21,7 +21,7 @@ pub(crate) struct UserTable {
     pub(crate) header: Option<Located<GatewayTable>>,
 }
 
-/// `user.jwt`
+/// The table `user.jwt`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JwtTable {
@@ -37,7 +37,7 @@ pub(crate) struct JwtTable {
     pub(crate) algorithms: Option<Texts>,
 }
 
-/// `user.header`
+/// The table `user.header`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewayTable {

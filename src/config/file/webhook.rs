@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// `[[webhook]]`
+/// A section `[[webhook]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebhookSection {
@@ -27,7 +27,7 @@ pub(crate) struct WebhookSection {
     pub(crate) on: Vec<Located<WebhookRule>>,
 }
 
-/// `[[webhook.on]]`
+/// A section `[[webhook.on]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebhookRule {

@@ -214,7 +214,7 @@ fn read_freshness(flags: u8, reader: &mut ByteReader<'_>) -> Option<Freshness> {
     })
 }
 
-/// Reads the layout of at least two chunks: content that fits into one is never chunked.
+/// Reads the layout of at least two chunks: content that fits into one chunk is never split.
 fn read_layout(encoded_length: usize, reader: &mut ByteReader<'_>) -> Option<ChunkLayout> {
     let body_id = reader.u64()?;
     let size = NonZeroU32::new(reader.u32()?)?;

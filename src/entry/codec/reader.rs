@@ -42,7 +42,7 @@ impl<'a> ByteReader<'a> {
         usize::try_from(self.u64()?).ok()
     }
 
-    /// Reads a count, a `u32`, and then as many bytes.
+    /// Reads a count, a `u32`, and then that many bytes.
     pub(super) fn slice(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
         let (slice, rest) = self.rest.split_at_checked(length)?;
@@ -50,8 +50,8 @@ impl<'a> ByteReader<'a> {
         Some(slice)
     }
 
-    /// Reads a count, a `u32`, and then as many items. Items take bytes, so the input bounds the
-    /// list.
+    /// Reads a count, a `u32`, and then that many items. Each item takes bytes, so the input bounds
+    /// the list.
     pub(super) fn list<Item>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Option<Item>,

@@ -46,7 +46,7 @@ pub(crate) enum SealedPart {
     Chunk(u64, u32),
 }
 
-/// Secrets that encrypt entries. The first one encrypts, all decrypt.
+/// Secrets that encrypt entries. The first secret encrypts; all secrets decrypt.
 #[derive(Clone)]
 pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
@@ -75,7 +75,7 @@ impl fmt::Debug for SealingKeys {
 impl SealingKeys {
     /// Builds keys from secrets of at least [`MIN_DIGEST_KEY_LENGTH`] bytes each.
     ///
-    /// `None` if one is shorter, or if there are none.
+    /// Returns `None` if a secret is shorter, or if there are no secrets.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let secrets: Option<Box<[SealingKey]>> = secrets.into_iter().map(SealingKey::new).collect();
         secrets.filter(|secrets| !secrets.is_empty()).map(Self)
@@ -218,7 +218,7 @@ fn sealed_head(cipher: &Cipher, plain: &[u8]) -> Option<Vec<u8>> {
 
 /// Splits an encrypted head into its unencrypted and its encrypted part.
 ///
-/// `None` if it is damaged, or not an encrypted head.
+/// Returns `None` if the head is damaged or not encrypted.
 fn split(head: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut reader = ByteReader::new(head);
     if reader.array()? != SEALED_MAGIC || reader.u8()? != VERSION {
@@ -300,7 +300,7 @@ mod tests {
             let mut damaged = sealed.head.clone();
             damaged[place.index(sealed.head.len())] ^= change;
             prop_assert_eq!(sealing_keys.open_head(1, &damaged), UnsealOutcome::Damaged);
-            // An attacker who can also write a checksum.
+            // An attacker who can write to Redis can also correct the checksum.
             let forged = super::with_checksum(damaged);
             prop_assert!(!matches!(sealing_keys.open_head(1, &forged), UnsealOutcome::Plain(_)) || forged == sealed.head);
             let mut cut = sealed.head.clone();

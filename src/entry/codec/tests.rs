@@ -1,4 +1,4 @@
-//! Every entry survives a round trip, and no damaged one is decoded.
+//! Every entry survives a round trip, and no damaged entry is decoded.
 
 use std::time::Duration;
 
@@ -193,9 +193,9 @@ const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 12;
 const FIELDS_END: usize = KEY_END + 16;
 const TRAILERS_END: usize = FIELDS_END + 4;
 const LENGTH: usize = TRAILERS_END + 4;
-/// Only in compressed content.
+/// A part that only compressed content has.
 const STORED: usize = LENGTH + 8;
-/// Only in uncompressed content in chunks.
+/// A part that only uncompressed content in chunks has.
 const CHUNK_SIZE: usize = LENGTH + 8 + 8;
 
 /// Replaces some bytes of a head, corrects its checksum, and decodes it.

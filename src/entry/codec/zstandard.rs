@@ -7,11 +7,11 @@ use zstd::{
     zstd_safe::get_frame_content_size,
 };
 
-/// The compression level: the fastest of the regular ones.
+/// The compression level: the fastest of the regular levels.
 const LEVEL: i32 = 1;
 
 thread_local! {
-    /// One per thread: creating one takes longer than decompressing a few KiB with it.
+    /// The thread's decompressor: creating one takes longer than decompressing a few KiB with it.
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
 }
 

@@ -60,7 +60,7 @@ impl<T> CachedName<T> {
     }
 }
 
-/// Returns the first slot to try for a name, or `None` for a very short one.
+/// Returns the first slot to try for a name, or `None` for a very short name.
 ///
 /// Names mostly differ in their length, their first or their last characters.
 fn slot_of(name: &[u8]) -> Option<usize> {

@@ -26,7 +26,7 @@ pub(crate) fn name(host: &str) -> &str {
     split_port(host).0
 }
 
-/// Splits off the port, if there is one. An IPv6 address without brackets has none.
+/// Splits off the port, if the host has a port. An IPv6 address without brackets has no port.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     let Some(colon) = host.as_bytes().iter().rposition(|byte| *byte == b':') else {
         return (host, None);

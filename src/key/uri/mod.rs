@@ -55,7 +55,7 @@ pub(crate) struct TargetUri<'a> {
     pub host: &'a str,
     /// The path, percent-encoded. Empty means `/`.
     pub path: &'a str,
-    /// The text after the first `?`, if there is one.
+    /// The text after the first `?`; `None` without a `?`.
     pub query: Option<&'a str>,
 }
 

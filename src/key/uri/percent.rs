@@ -7,7 +7,7 @@ use percent_encoding::{percent_decode, percent_encode_byte};
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
 /// A `%` without two hexadecimal digits is kept. The characters after it are then kept encoded if
-/// they could complete an encoding, so decoding never creates a new one.
+/// they could complete an encoding, so decoding never creates a new encoding.
 pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     let mut rest = component;
     let mut after_stray = 0_u8;
@@ -32,7 +32,7 @@ pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
     }
 }
 
-/// Decodes every percent-encoding once. Keeps malformed ones.
+/// Decodes every percent-encoding once. Keeps malformed encodings.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(text).into()
 }

@@ -5,7 +5,7 @@
 
 use super::{PathReadings, percent, reading};
 
-/// Returns the form of a complete URL. `query` is the one in the key, without ignored parameters.
+/// Returns the form of a complete URL. `query` is the key's query, without ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
     let mut form = Vec::with_capacity(requested_host.len() + path.len() + 16);
@@ -36,7 +36,7 @@ const MASKED: &str = "~";
 
 /// Appends a query with unreserved characters decoded and other encodings in upper case.
 ///
-/// Masks credentials, so a purge matches all URLs that differ only in them.
+/// Masks credentials, so a purge matches all URLs that differ only in credentials.
 fn write_query(form: &mut Vec<u8>, query: Option<&str>) {
     let Some(query) = query else { return };
     form.push(b'?');

@@ -10,11 +10,11 @@ use super::{byte_class, percent};
 /// All readings of one path.
 #[derive(Debug, Clone)]
 pub enum PathReadings<'a> {
-    /// Servers agree, except for case and a trailing slash.
+    /// Servers agree about the path, except for case and a trailing slash.
     Plain(Cow<'a, str>),
-    /// Servers agree, and the path is its own loosest reading.
+    /// Servers agree about the path, which is its own loosest reading.
     Loosest(Cow<'a, str>),
-    /// Servers may disagree.
+    /// Servers may disagree about the path.
     Ambiguous(Box<AmbiguousPath<'a>>),
 }
 
@@ -32,11 +32,11 @@ pub struct AmbiguousPath<'a> {
 /// How far a reading, and the text that is compared with it, is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
-    /// As sent, or in the normal form of RFC 3986 §6.2.2.
+    /// The path as sent, or in the normal form of RFC 3986 §6.2.2.
     Sent,
-    /// Percent-decoded once.
+    /// The path, percent-decoded once.
     Once,
-    /// Percent-decoded twice.
+    /// The path, percent-decoded twice.
     Twice,
     /// The loosest reading, see [`PathReadings::loosest`].
     Loosest,
@@ -199,7 +199,7 @@ fn loosest(decoded: &[u8], ending: PathExtent) -> String {
 enum PlainPath {
     /// The path is its own loosest reading.
     Loosest,
-    /// Some servers treat the path as equal to one that differs in case or a trailing slash.
+    /// Some servers treat the path as equal to a path that differs in case or a trailing slash.
     Folds,
 }
 

@@ -14,11 +14,11 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// The size in bytes from which a batch takes no further entries. A batch is written with one
+/// The size in bytes at which a batch accepts no further entries. A batch is written with one
 /// system call.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The first and the longest pause while a stream accepts no data. The pause doubles each time.
+/// The minimum and maximum pause while a stream accepts no data. The pause doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The number of equal messages written in a window. Further ones are only counted.
+/// The number of equal messages written in a window. Further messages are only counted.
 const BURST: u64 = 5;
 
 /// The length of a window, after which suppressed messages are reported.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The number of different messages tracked at a time. Further ones share one counter.
+/// The number of different messages tracked at a time. Further messages share one counter.
 const MAX_MESSAGES: usize = 256;
 
 /// The messages of the current windows, and their counts.
@@ -68,7 +68,7 @@ impl RepetitionLimiter {
             let repeated = window.suppressed();
             let goes_on = repeated.is_some();
             ended.extend(repeated);
-            // A message that continues stays limited. Its next lines are the reports.
+            // A message that keeps repeating stays limited: only reports about it are written.
             window.began = now;
             window.seen = BURST;
             goes_on

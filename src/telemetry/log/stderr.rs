@@ -68,7 +68,7 @@ pub(crate) struct StderrLog {
 }
 
 impl StderrLog {
-    /// Starts to write to standard error. If it is closed, everything is dropped.
+    /// Starts to write to standard error. If standard error is closed, all output is dropped.
     pub(crate) fn start() -> Self {
         let repetitions = Arc::<Mutex<RepetitionLimiter>>::default();
         let has_colour = io::stderr().is_terminal();
@@ -188,8 +188,7 @@ fn escape_controls(bytes: &[u8], has_colour: bool) -> Vec<u8> {
     }
     let mut shown = String::with_capacity(bytes.len() + 16);
     for character in String::from_utf8_lossy(bytes).chars() {
-        // On a terminal, escape sequences come from the subscriber, which has replaced those in
-        // values.
+        // On a terminal, escape sequences are from the subscriber, which has escaped values.
         let is_own = matches!(character, '\n' | '\t') || (has_colour && character == '\u{1b}');
         if is_own || !is_deceptive(character) {
             shown.push(character);

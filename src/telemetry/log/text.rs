@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-/// Returns true for invisible characters that change how others are displayed.
+/// Returns whether a character is invisible and changes how other characters are displayed.
 ///
 /// These are controls, line and paragraph separators, directional marks and embeddings (Unicode TR
 /// 36 §2.6), invisible joiners and tags.

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 /// An object with distinct names, and values as written.
 ///
-/// Parsers differ on duplicate names (RFC 8259 §4), so that two of them may see different users in
-/// one token. RFC 7519 §4 allows rejecting them.
+/// Parsers differ on duplicate names (RFC 8259 §4), so two parsers may see different users in one
+/// token. RFC 7519 §4 allows rejecting duplicates.
 #[derive(Debug)]
 pub struct JsonObject<'a>(BTreeMap<String, &'a RawValue>);
 

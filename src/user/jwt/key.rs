@@ -136,7 +136,7 @@ impl VerificationKey {
         fits.then(|| Self { kid: kid.map(Into::into), only_algorithm: only, ..self })
     }
 
-    /// Returns the key's bytes with their length, for digests.
+    /// Returns the key's length and bytes, for digests.
     pub(crate) fn material(&self) -> Vec<u8> {
         let length = (self.bytes.len() as u64).to_le_bytes();
         [&length, &*self.bytes].concat()

@@ -18,7 +18,7 @@ use json::JsonObject;
 /// Maximum length of a token in bytes.
 pub(crate) const MAX_LENGTH: usize = 8 << 10;
 
-/// Tolerance for `nbf` and `iat` in the future, since clocks differ. `exp` has none.
+/// Tolerance for `nbf` and `iat` in the future, since clocks differ. `exp` has no tolerance.
 const LEEWAY: Duration = Duration::from_mins(1);
 
 /// Header parameters for unsupported features: extensions, keys that the token contains or refers

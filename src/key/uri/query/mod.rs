@@ -17,7 +17,7 @@ use pair::{is_ambiguous, name_of};
 
 /// The query parameters that are part of the key, their order, and those that reach the origin.
 ///
-/// By default, the key contains all: RFC 9111 §2 defines no equivalence of different target URIs.
+/// By default, the key contains all parameters: RFC 9111 §2 equates no different URIs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRule {
     /// Parameters that the key omits.
@@ -38,18 +38,18 @@ pub enum QueryForwarding {
     /// Parameters in the key, so no other parameter can affect a response.
     #[default]
     Kept,
-    /// All parameters. If the origin uses one that the key omits, each client can change the
-    /// response that others get.
+    /// All parameters. If the origin uses a parameter that the key omits, any client can change the
+    /// response that other clients get.
     All,
 }
 
 /// The order in which parameters enter the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryOrder {
-    /// As sent: another order is another target.
+    /// The order as sent: another order is another target.
     #[default]
     AsSent,
-    /// By decoded name; values of one name keep their order.
+    /// The order of decoded names; values of one name keep their order.
     ///
     /// A query that servers split differently, because of a `;` or a NUL, stays as sent.
     Sorted,
@@ -72,7 +72,7 @@ impl QueryRule {
 
     /// Returns whether a parameter of this name, as sent, is part of the key.
     ///
-    /// Checks the name decoded once and twice, because it may decode into another one.
+    /// Checks the name decoded once and twice, because it may decode to another name.
     pub fn keeps(&self, name: &str) -> bool {
         let once = decoded(name);
         self.keeps_decoded(&once) || (once.contains('%') && self.keeps_decoded(&decoded(&once)))

@@ -7,11 +7,11 @@ use thiserror::Error;
 /// A parameter name, or a pattern for all names with a prefix or suffix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamePattern {
-    /// `range`
+    /// One name: `range`.
     Exact(Box<str>),
-    /// `utm_*`
+    /// All names with a prefix: `utm_*`.
     Prefix(Box<str>),
-    /// `*_id`
+    /// All names with a suffix: `*_id`.
     Suffix(Box<str>),
 }
 

@@ -83,8 +83,8 @@ impl ValueRule {
         self.lists.is_empty() && self.defaults.is_empty()
     }
 
-    /// Returns whether a pair of this query has the default of its parameter, and no server can
-    /// find another value of it elsewhere in the query.
+    /// Returns whether a pair of this query has its parameter's default, and no server can find
+    /// another value of the parameter elsewhere in the query.
     fn is_default(&self, pair: &str, query: &str) -> bool {
         let Some((name, value)) = pair.split_once('=') else { return false };
         let name = decoded(name);
@@ -101,8 +101,7 @@ impl ValueRule {
             && !query.split('&').any(is_ambiguous)
     }
 
-    /// Returns a pair with its list sorted; `None` if it has no list, or the list is already
-    /// sorted.
+    /// Returns a pair with its list sorted; `None` if its value is no list or is already sorted.
     fn sorted_list(&self, pair: &str) -> Option<String> {
         let (name, value) = pair.split_once('=')?;
         let decoded_name = decoded(name);
@@ -120,8 +119,8 @@ impl ValueRule {
     }
 }
 
-/// Returns the one separator of a list: a comma, or one of its encodings. `None` if there is no
-/// list, or if servers that split before they decode find another one.
+/// Returns the only separator in a list: a comma, or one of its encodings. `None` without a
+/// separator, or if servers that split before they decode find another separator.
 fn separator(value: &str) -> Option<&'static str> {
     let mut found = [",", "%2C", "%2c"].into_iter().filter(|comma| value.contains(comma));
     found.next().filter(|_| found.next().is_none())
