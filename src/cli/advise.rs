@@ -23,22 +23,22 @@ const MAX_INPUT: u64 = 256 << 20;
 /// The flags of `larder advise`.
 #[derive(Debug, Clone, Args)]
 pub struct AdviseArguments {
-    /// Access logs, oldest first, `.gz` and `.zst` too; `-` is standard input. The formats are
-    /// nginx's `combined` and JSON, and Larder's own.
+    /// Access logs, oldest first, plain, `.gz` or `.zst`; `-` is standard input. Formats: nginx's
+    /// `combined`, JSON lines, and Larder's own.
     #[arg(value_name = "LOG", required_unless_present = "shadow")]
     pub logs: Vec<PathBuf>,
-    /// The percentage of hits that may be outdated. Without it, a lifetime is about the time
+    /// The percentage of hits that may be outdated. By default, a lifetime is about the time
     /// between two changes.
     #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     pub max_outdated: Option<f64>,
-    /// Only look at requests to this host, for logs that contain it.
+    /// Use only requests to this host. The log has to contain hosts.
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// Instead of logs: the report of `larder shadow --json`; `-` is standard input. Says which
-    /// routes can go live.
+    /// Read a report of `larder shadow --json` instead of logs, and propose which routes can go
+    /// live; `-` is standard input.
     #[arg(long, value_name = "REPORT", conflicts_with_all = ["logs", "max_outdated", "host"])]
     pub shadow: Option<PathBuf>,
-    /// The configuration with the routes of the report, to show what they match.
+    /// The configuration with the routes of the report, for their `match` in the proposal.
     #[arg(long, short, value_name = "FILE", requires = "shadow")]
     pub config: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ fn percentage(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a percentage from 0 to 100, such as `1` or `0.5%`".to_owned())
 }
 
-/// Reports lines that were not understood, and fails if no line was.
+/// Warns of lines that were not understood. Fails if the log has no request.
 fn report(advisor: &Advisor) -> anyhow::Result<()> {
     let log = advisor.summary();
     let skipped = [
@@ -102,7 +102,7 @@ fn report(advisor: &Advisor) -> anyhow::Result<()> {
 /// The logs, which can be read several times.
 struct LogFiles {
     sources: Vec<Source>,
-    /// Problems that did not stop the reading, each once.
+    /// Problems that did not stop the reading, without repetitions.
     problems: Vec<String>,
 }
 

@@ -19,10 +19,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The flags of `larder explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArguments {
-    /// The method, such as GET.
+    /// The method of the request, such as GET.
     #[arg(value_name = "METHOD")]
     pub method: String,
-    /// The URL: `https://host/path?query`, or `/path`.
+    /// The URL of the request: `https://host/path?query`, or `/path`.
     #[arg(value_name = "URL")]
     pub url: String,
     /// A request header. Can be repeated. Values of credentials are never shown.
@@ -31,22 +31,22 @@ pub struct ExplainArguments {
     /// The request body.
     #[arg(long, value_name = "TEXT")]
     pub body: Option<String>,
-    /// The client address of the request.
+    /// The client's address, for trusted proxies and gateways.
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<IpAddr>,
-    /// The status of a response: also explain whether it is stored, and for how long.
+    /// The status of the origin's response. Also explains whether and how long it is stored.
     #[arg(long, value_name = "STATUS")]
     pub response: Option<u16>,
-    /// A response header. Can be repeated.
+    /// A header of the origin's response. Can be repeated.
     #[arg(long = "response-header", value_name = "NAME: VALUE")]
     pub response_headers: Vec<String>,
-    /// The response body.
+    /// The body of the origin's response.
     #[arg(long, value_name = "TEXT")]
     pub response_body: Option<String>,
-    /// Ask the running node, which takes stored responses into account. Implied by --admin.
+    /// Ask a running node, which also looks up the stored response. Implied by --admin.
     #[arg(long)]
     pub live: bool,
-    /// Print JSON.
+    /// Print the explanation as JSON.
     #[arg(long)]
     pub json: bool,
     /// The configuration, or the node to call.
@@ -57,7 +57,7 @@ pub struct ExplainArguments {
     pub token: Option<String>,
 }
 
-/// Prints an explanation.
+/// Explains the request that the flags describe, and prints the explanation.
 pub(crate) fn execute(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let request = explain_request(arguments);
     if arguments.live || arguments.node.admin.is_some() {

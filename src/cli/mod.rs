@@ -36,15 +36,15 @@ pub enum Command {
     Run(run::RunArguments),
     /// Validate the configuration; print its routes or its errors.
     Check(check::CheckArguments),
-    /// See the product: a slow sample API, Larder in front of it, and some traffic.
+    /// Run a demo: a slow sample API, Larder in front of it, and some traffic.
     Demo(demo::DemoArguments),
-    /// Explain how a request is handled, by the configuration or by a running node.
+    /// Explain how the configuration, or a running node, handles a request.
     Explain(explain::ExplainArguments),
-    /// Check if a node is ready.
+    /// Check whether a node is ready.
     Health(health::HealthArguments),
     /// Purge stored responses.
     Purge(purge::PurgeArguments),
-    /// List the routes that leak responses between users, or serve them from the cache again.
+    /// List the routes with leaks between users, or clear their quarantine.
     Quarantine(quarantine::QuarantineArguments),
     /// Show what shadow mode and audits have found on a running node.
     Shadow(shadow::ShadowArguments),

@@ -18,12 +18,12 @@ use crate::config::{CliOverrides, Config, ConfigError, ListenAddress, Permission
 #[derive(Debug, Clone, Default, Args)]
 pub struct NodeArguments {
     /// The configuration file of the node, with its admin listener and token. Defaults to
-    /// `LARDER_CONFIG`, then to ./proxy.toml. If that does not exist, 127.0.0.1:9180 is used, the
-    /// admin listener of a node without configuration.
+    /// `LARDER_CONFIG`, then to ./proxy.toml. Without ./proxy.toml, the default admin listener
+    /// 127.0.0.1:9180 is used.
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The admin listener: an address and port, a URL, or `unix:` and a path. Defaults to
-    /// `LARDER_ADMIN`.
+    /// The admin listener of the node: an address and port, a URL, or `unix:` and a path. Defaults
+    /// to `LARDER_ADMIN`.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<AdminAddress>,
 }
@@ -35,7 +35,7 @@ pub struct NodeTarget {
     admin: Option<AdminAddress>,
     /// The node's configuration file; `None` for a node without a file.
     file: Option<PathBuf>,
-    /// True if the file was not given explicitly and may therefore be missing.
+    /// True for the default file, which may be missing. False if the user named the file.
     is_optional: bool,
 }
 

@@ -12,17 +12,17 @@ use crate::{
     user::IdentitySource,
 };
 
-/// The time limit for the acknowledgement.
+/// The time limit for the node's response to a purge.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The path of the call, and the format of its response.
+/// The path of the purge call, and the media type of its response.
 const CALL: (&str, &str) = ("/v1/purge", "application/json");
 
 /// The flags of `larder purge`.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("selectors").required(true).multiple(true))]
 pub struct PurgeArguments {
-    /// Purge responses with this tag. Most options can be repeated.
+    /// Purge responses with this tag. Selectors can be repeated, except --store-version.
     #[arg(long, short, value_name = "TAG", group = "selectors")]
     pub tag: Vec<String>,
     /// Purge all variants of a URL: `https://host/path`, `host/path`, or `/path` on every host.
@@ -37,25 +37,25 @@ pub struct PurgeArguments {
     /// Purge everything.
     #[arg(long, group = "selectors")]
     pub everything: bool,
-    /// Purge only this user's responses; all of them if nothing else is selected.
+    /// Purge only responses of this user; all of the user's responses without other selectors.
     #[arg(long, value_name = "USER", group = "selectors")]
     pub user: Vec<String>,
     /// The issuer of the users' tokens. Defaults to every configured issuer.
     #[arg(long, value_name = "ISSUER", requires = "user")]
     pub iss: Option<String>,
-    /// Purge only responses of this route; all of them if nothing else is selected.
+    /// Purge only responses of this route; all of its responses without other selectors.
     #[arg(long, value_name = "ROUTE", group = "selectors")]
     pub route: Vec<String>,
-    /// Purge only responses of this `store.version`; all of them if nothing else is selected.
+    /// Purge only responses of this `store.version`; all of them without other selectors.
     #[arg(long, value_name = "VERSION", group = "selectors")]
     pub store_version: Option<String>,
-    /// Mark responses as stale, so that each can be served once more while it is refreshed.
+    /// Purge softly: a response becomes stale, and can be served once more during its refresh.
     #[arg(long)]
     pub soft: bool,
-    /// Fetch purged responses again if they were requested recently.
+    /// Fetch recently requested responses again after the purge.
     #[arg(long)]
     pub warm: bool,
-    /// The reason, stored in the purge log.
+    /// The reason for the purge, stored in the purge log.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// The node to call.
@@ -66,7 +66,7 @@ pub struct PurgeArguments {
     pub token: Option<String>,
 }
 
-/// Purges, and prints the receipt.
+/// Calls a node to purge, and prints the receipt.
 pub(crate) fn execute(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
     let node = arguments.node.node()?;
     let (address, token) = node.address_and_token(arguments.token.as_deref(), Permission::Purge)?;
@@ -125,7 +125,7 @@ fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Returns the body of the call.
+/// Returns the body of the purge call.
 fn body(arguments: &PurgeArguments) -> String {
     let mut body = json!({
         "tags": arguments.tag,
@@ -151,7 +151,7 @@ fn body(arguments: &PurgeArguments) -> String {
     body.to_string()
 }
 
-/// Returns the text to print, or an error with advice.
+/// Returns the receipt in a response, or an error with advice.
 fn receipt(response: &AdminResponse) -> anyhow::Result<&str> {
     let document: Value = serde_json::from_str(&response.body).unwrap_or_default();
     if (200..300).contains(&response.status) && document.get("seq").is_some() {

@@ -15,17 +15,16 @@ use super::{
 };
 use crate::config::Permission;
 
-/// The time limit of a call, which may have to wait until other nodes acknowledge a purge.
+/// The time limit of a call. To clear a quarantine, the node waits for other nodes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The path of the calls.
+/// The path of the node's quarantine calls.
 const CALL: &str = "/v1/quarantine";
 
 /// The flags of `larder quarantine`.
 #[derive(Debug, Clone, Args)]
 pub struct QuarantineArguments {
-    /// End the quarantine of this route, on all nodes. Correct the route or the origin first. Can be
-    /// repeated.
+    /// End the quarantine of this route on all nodes. Correct the cause first. Can be repeated.
     #[arg(long, value_name = "ROUTE", conflicts_with = "json")]
     pub clear: Vec<String>,
     /// Print the list as JSON.
@@ -34,8 +33,8 @@ pub struct QuarantineArguments {
     /// The node to call.
     #[command(flatten)]
     pub node: NodeArguments,
-    /// A token with `read` permission, or `purge` to clear. The environment variable is safer than
-    /// the flag.
+    /// A token with `read` permission, or with `purge` permission for --clear. The environment
+    /// variable is safer than the flag.
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
@@ -101,7 +100,7 @@ fn success(response: &AdminResponse, failure: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Formats a list for people.
+/// Formats the list of quarantined routes as text.
 fn text(body: &str) -> anyhow::Result<String> {
     let list: RouteList = serde_json::from_str(body).context("the list cannot be read")?;
     if list.routes.is_empty() {

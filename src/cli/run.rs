@@ -30,19 +30,19 @@ use crate::{
 /// The default configuration file.
 pub(super) const DEFAULT_FILE: &str = "proxy.toml";
 
-/// The flags of `larder run`. Each overrides the configuration file.
+/// The flags of `larder run`. Flags override the configuration file.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArguments {
     /// The configuration file. Defaults to ./proxy.toml, unless --origin is given.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The origin's URL: http, https or h2c. Several share the load.
+    /// The URL of the origin: http, https or h2c. Several URLs share the load.
     #[arg(
         long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
         value_parser = MaskedUrlParser::<ServerUrl>::default()
     )]
     pub origin: Vec<ServerUrl>,
-    /// The address for clients: IP address and port, or `unix:` and a path. Can be repeated.
+    /// A public listener: an IP address and port, or `unix:` and a path. Can be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
     /// The Redis that nodes share, such as `redis://user:password@host:6379/0`.
@@ -51,10 +51,10 @@ pub struct RunArguments {
         value_parser = MaskedUrlParser::<redis::Settings>::default()
     )]
     pub redis: Option<redis::Settings>,
-    /// The address for health checks and metrics.
+    /// The admin listener, for health checks, metrics and purges.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
     pub admin: Option<ListenAddress>,
-    /// The format of the access log on standard output.
+    /// The format of the access log on standard output: json, text or off.
     #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
     pub access_log: Option<AccessLogFormat>,
 }
@@ -97,8 +97,7 @@ where
 }
 
 impl RunArguments {
-    /// Returns the configuration file that these flags select; `None` if the flags suffice without
-    /// a file.
+    /// Returns the configuration file to load. `None` if `--origin` is given without `--config`.
     pub fn file(&self) -> Option<&Path> {
         match &self.config {
             Some(file) => Some(file),

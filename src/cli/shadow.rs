@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The flags of `larder shadow`.
 #[derive(Debug, Clone, Args)]
 pub struct ShadowArguments {
-    /// Print JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
     /// The node to call.
@@ -26,7 +26,7 @@ pub struct ShadowArguments {
     pub token: Option<String>,
 }
 
-/// Prints the report of a node. Fails if a response was wrong, so that scripts can tell.
+/// Prints the report of a node. The exit code is 1 if a stored response was wrong.
 pub(crate) fn execute(arguments: &ShadowArguments) -> anyhow::Result<ExitCode> {
     let report = fetch(arguments)?;
     output::print(&if arguments.json { format!("{report:#}\n") } else { text(&report) })?;
@@ -54,7 +54,7 @@ fn fetch(arguments: &ShadowArguments) -> anyhow::Result<Value> {
     }
 }
 
-/// Formats a report for people.
+/// Formats a report as text.
 pub fn text(report: &Value) -> String {
     let routes = routes(report);
     if routes.is_empty() {
@@ -141,7 +141,7 @@ fn count(document: &Value, key: &str) -> u64 {
     document.get(key).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// Formats counts by name, the most frequent first.
+/// Formats counts with their names, the highest count first.
 fn pairs(counts: Option<&Value>) -> String {
     let Some(counts) = counts.and_then(Value::as_object) else { return String::new() };
     let mut counts: Vec<(&str, u64)> =

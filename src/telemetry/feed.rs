@@ -31,7 +31,7 @@ impl FeedMetrics {
             ),
             refused: catalogue.counter(
                 "larder_event_listeners_refused_total",
-                "Requests for /_larder/events rejected by the events.listeners limit.",
+                "Requests for /_larder/events rejected by events.listeners or events.per_client.",
             ),
         }
     }

@@ -20,7 +20,7 @@ impl LeakMetrics {
             ),
             quarantined: catalogue.gauges(
                 "larder_route_quarantined",
-                "1 while a route is quarantined because its responses depend on the requester, else 0.",
+                "1 while the route is quarantined because its responses depend on the requester, else 0.",
                 &["route"],
             ),
         }

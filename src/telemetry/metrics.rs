@@ -92,7 +92,7 @@ impl Metrics {
         let catalogue = Catalogue(&registry);
         let build = catalogue.gauges(
             "larder_build_info",
-            "Always 1, with the version as a label.",
+            "Always 1; the label is the Larder release.",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -144,12 +144,12 @@ impl Metrics {
             ),
             origin_errors: catalogue.counters(
                 "larder_origin_errors_total",
-                "Failed requests to the origin, by kind.",
+                "Requests without a response from the origin, by kind of failure.",
                 &["kind"],
             ),
             origin_connections: catalogue.gauge(
                 "larder_origin_connections",
-                "Open connections to the origin, including idle ones but not tunnels.",
+                "Open connections to the origin, idle ones included and tunnels excluded.",
             ),
             origin_pending: catalogue.gauge(
                 "larder_origin_pending_requests",
@@ -162,7 +162,7 @@ impl Metrics {
             connections: catalogue.gauge("larder_connections", "Open client connections."),
             connections_refused: catalogue.counter(
                 "larder_connections_refused_total",
-                "Client connections refused by the connection limit.",
+                "Client connections refused because the connection limit was reached.",
             ),
             accept_errors: catalogue.counter(
                 "larder_accept_errors_total",
@@ -174,7 +174,7 @@ impl Metrics {
             ),
             tunnels_refused: catalogue.counter(
                 "larder_tunnels_refused_total",
-                "Upgrades refused by the tunnel limit.",
+                "Upgrades refused because the tunnel limit was reached.",
             ),
             stalled_responses: catalogue.counter(
                 "larder_stalled_responses_total",
@@ -202,7 +202,7 @@ impl Metrics {
             ),
             evictions: catalogue.counters(
                 "larder_evictions_total",
-                "Evicted entries, by tier and cause.",
+                "Entries removed from the store, by tier and cause.",
                 &["tier", "cause"],
             ),
             purge_log_seq: catalogue.gauge(
@@ -211,7 +211,7 @@ impl Metrics {
             ),
             purge_log_synced: catalogue.gauge(
                 "larder_purge_log_synced",
-                "1 while this node is in sync with the purge log, else 0.",
+                "1 while this node is certain to know every purge, else 0.",
             ),
             purge_log_reach: catalogue.gauge(
                 "larder_purge_log_reach_seconds",
@@ -223,7 +223,7 @@ impl Metrics {
             ),
             purge_selectors_evicted: catalogue.counter(
                 "larder_purge_selectors_evicted_total",
-                "Purge selectors evicted because there were too many to remember individually.",
+                "Purge selectors merged with others because there were too many to remember individually.",
             ),
             purge_records: catalogue.counter(
                 "larder_purge_records_total",
@@ -240,12 +240,12 @@ impl Metrics {
             ),
             purge_nodes: catalogue.gauges(
                 "larder_purge_nodes",
-                "Nodes that purges wait for, as seen by this node, by state.",
+                "Nodes that purges have to wait for, as known to this node, by state.",
                 &["state"],
             ),
             filling_bytes: catalogue.gauge(
                 "larder_filling_bytes",
-                "Bytes of response bodies on their way to a store.",
+                "Bytes of response bodies that are being stored.",
             ),
             pinned_bytes: catalogue.gauge(
                 "larder_store_pinned_bytes",
@@ -270,7 +270,7 @@ impl Metrics {
             ),
             reload_timestamp: catalogue.seconds(
                 "larder_config_last_reload_success_timestamp_seconds",
-                "When the current configuration was loaded, in seconds since the Unix epoch.",
+                "Time at which the current configuration was loaded, in seconds since the Unix epoch.",
             ),
             jwks: JwksMetrics::new(&catalogue),
             leaks: LeakMetrics::new(&catalogue),

@@ -18,7 +18,7 @@ impl PurgeMetrics {
         Self {
             purges: catalogue.counters(
                 "larder_purges_total",
-                "Purges, by source, mode and result.",
+                "Requested purges, by source, mode and result.",
                 &["source", "mode", "result"],
             ),
             deliveries: catalogue.counters(
@@ -28,17 +28,17 @@ impl PurgeMetrics {
             ),
             unfilled: catalogue.counters(
                 "larder_webhook_unfilled_total",
-                "Webhook tags without a value in the payload.",
+                "Tags of webhook rules for which the payload had no value.",
                 &["webhook"],
             ),
             writes: catalogue.counters(
                 "larder_write_purges_total",
-                "Purges by writes through the proxy, by their state when the response was sent.",
+                "Writes through the proxy that purge, by the state of the purge when the response was sent.",
                 &["result"],
             ),
             untagged: catalogue.counters(
                 "larder_untagged_responses_total",
-                "Responses not stored because of their JSON, or because it could not be parsed, by cause.",
+                "Responses not stored because of their JSON body, or because the body could not be read, by cause.",
                 &["route", "cause"],
             ),
         }

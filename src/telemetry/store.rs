@@ -119,42 +119,42 @@ impl StoreMetricFamilies {
         Self {
             operations: catalogue.counters(
                 "larder_store_operations_total",
-                "Operations of a networked store, by operation and result.",
+                "Operations on Redis, by operation and result.",
                 &["tier", "op", "result"],
             ),
             duration: catalogue.histograms(
                 "larder_store_duration_seconds",
-                "Duration of a networked store's operations, in seconds.",
+                "Duration of operations on Redis, in seconds.",
                 &["tier", "op"],
             ),
             dropped: catalogue.counters(
                 "larder_store_writes_dropped_total",
-                "Writes dropped before they were tried, by cause.",
+                "Writes to Redis that were dropped before they were sent, by cause.",
                 &["tier", "op", "cause"],
             ),
             breaker_open: catalogue.gauges(
                 "larder_store_breaker_open",
-                "1 while the circuit breaker of a store is open.",
+                "1 while the circuit breaker of the store is open, else 0.",
                 &["tier"],
             ),
             breaker_opened: catalogue.counters(
                 "larder_store_breaker_opened_total",
-                "Number of times the circuit breaker of a store opened.",
+                "Number of times that the circuit breaker of the store opened.",
                 &["tier"],
             ),
             refusing_writes: catalogue.gauges(
                 "larder_store_refusing_writes",
-                "1 for the reason why a store refuses writes.",
+                "1 for the reason why the store refuses writes, 0 for other reasons.",
                 &["tier", "reason"],
             ),
             queue_writes: catalogue.gauges(
                 "larder_store_queue_writes",
-                "Queued writes to a store.",
+                "Writes that wait in the queue for the store.",
                 &["tier"],
             ),
             queue_bytes: catalogue.gauges(
                 "larder_store_queue_bytes",
-                "Bytes of the entries queued for a store.",
+                "Bytes of the entries that wait in the queue for the store or are being sent.",
                 &["tier"],
             ),
         }

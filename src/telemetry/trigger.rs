@@ -38,30 +38,30 @@ impl TriggerMetrics {
             ),
             poll_last_change: catalogue.seconds_by(
                 "larder_poll_last_change_timestamp_seconds",
-                "When a poll's version was first seen, in seconds since the Unix epoch.",
+                "Time at which a poll's data version was first seen, in seconds since the Unix epoch.",
                 &["poll"],
             ),
             poll_version_age: catalogue.seconds_by(
                 "larder_poll_version_age_seconds",
-                "Seconds since a poll's version was first seen, or since polling began.",
+                "Seconds since a poll's data version was first seen, or since polling began.",
                 &["poll"],
             ),
             poll_overdue: catalogue.gauges(
                 "larder_poll_overdue",
-                "1 if a poll's version is older than its alert_after, else 0.",
+                "1 if a poll's data version is older than its alert_after, else 0.",
                 &["poll"],
             ),
             warm_requests: catalogue.counters(
                 "larder_warm_requests_total",
-                "Requests queued for warming, by result.",
+                "Warm-up requests, by result.",
                 &["result"],
             ),
             warm_outcomes: catalogue.counters(
                 "larder_warm_outcomes_total",
-                "Warmed requests, by outcome and reason.",
+                "Completed warm-up requests, by outcome and reason.",
                 &["outcome", "reason"],
             ),
-            warm_waiting: catalogue.gauge("larder_warm_waiting", "Requests that wait for warming."),
+            warm_waiting: catalogue.gauge("larder_warm_waiting", "Queued warm-up requests."),
         }
     }
 }

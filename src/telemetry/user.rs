@@ -16,7 +16,7 @@ impl JwksMetrics {
         Self {
             keys: catalogue.gauge(
                 "larder_jwks_keys",
-                "Usable keys of user.jwt.jwks; 0 if none are known or jwks is not configured.",
+                "Keys of user.jwt.jwks in use; 0 if no keys are known or jwks is not configured.",
             ),
             fetches: catalogue.counters(
                 "larder_jwks_fetches_total",

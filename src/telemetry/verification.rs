@@ -18,22 +18,22 @@ impl VerificationMetrics {
         Self {
             requests: catalogue.counters(
                 "larder_shadow_requests_total",
-                "Requests in shadow mode, by route and by the X-API-Cache outcome that they would have had.",
+                "Requests in shadow mode, by route and by the X-API-Cache outcome that they would have on a live route.",
                 &["route", "cache"],
             ),
             saved_bytes: catalogue.counters(
                 "larder_shadow_saved_bytes_total",
-                "Bytes of bodies that the origin would not have sent without shadow mode.",
+                "Bytes of bodies that the origin would not have sent if the route had been live.",
                 &["route"],
             ),
             saved_seconds: catalogue.seconds_total_by(
                 "larder_shadow_saved_seconds_total",
-                "Seconds that clients would not have waited for the origin without shadow mode.",
+                "Seconds that clients would not have waited for the origin if the route had been live.",
                 &["route"],
             ),
             comparisons: catalogue.counters(
                 "larder_comparisons_total",
-                "Comparisons of stored responses with the origin's, by route, mode (shadow or audit) and result: same, different, or why they were not compared.",
+                "Comparisons of stored responses with the origin's, by route, mode (shadow or audit) and result: same, different, or the reason why there was no comparison.",
                 &["route", "mode", "result"],
             ),
             staleness: catalogue.ages(

@@ -21,13 +21,13 @@ use api::SampleApi;
 /// The flags of `larder demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArguments {
-    /// The address of the proxy; port 0 picks a free port.
+    /// The public address of the proxy; port 0 picks a free port.
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// The address of health checks and metrics.
+    /// The address of the admin listener, for health checks and metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
     pub admin: SocketAddr,
-    /// Exit after the tour instead of serving on.
+    /// Exit after the tour.
     #[arg(long)]
     pub once: bool,
 }

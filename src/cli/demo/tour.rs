@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::api::SampleApi;
 
-/// Sends the requests of the tour and prints the results.
+/// Sends the requests of the demo's tour and prints the results.
 pub(super) async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
     let tour = Tour { larder };
     println!("  {:<34} {:<12} {:>9}   what happened", "request", "X-API-Cache", "took");
