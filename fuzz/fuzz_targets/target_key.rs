@@ -28,7 +28,8 @@ fuzz_target!(|input: (bool, &str, &str, &str, &[u8])| {
     assert_eq!(CacheKey::from_text(first.text()).digest(), first.digest());
 
     // Bytes out of Redis are a key of something, or of nothing.
-    let _ = CacheKey::from_text(text).origin_target().map(|target| target.purge_url());
+    let key = CacheKey::from_text(text);
+    let _ = (key.origin_target(), key.purge_url(), key.requested_host());
 });
 
 /// A target as a client's request has it.
@@ -67,6 +68,6 @@ fn kept_key(scheme: Scheme, host: &str, uri: &Uri) -> (CacheKey, String) {
     let key = target.key();
     let read = key.origin_target().expect("a key is read again");
     assert_eq!(read, target);
-    assert!(!read.purge_url().is_empty());
+    assert!(!key.purge_url().is_empty());
     (key, target.path_and_query().into_owned())
 }

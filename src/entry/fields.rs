@@ -55,6 +55,20 @@ impl PackedFields {
         headers
     }
 
+    /// Unpacks only the fields with these names, which are in lower case.
+    pub fn unpack_only(&self, names: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.iter() {
+            if let Some(name) = names.iter().find(|wanted| wanted.as_bytes() == name)
+                && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+                && let Ok(value) = HeaderValue::from_maybe_shared(self.block.slice_ref(value))
+            {
+                headers.append(name, value);
+            }
+        }
+        headers
+    }
+
     /// Returns the value of the first line of this field. `name` is in lower case.
     pub fn first(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(field, _)| *field == name.as_bytes()).map(|(_, value)| value)
@@ -109,6 +123,18 @@ mod tests {
         let fields = packed(&headers);
         assert_eq!(fields.first("etag"), Some(&b"\"x\""[..]));
         assert_eq!(fields.first("date"), None);
+    }
+
+    #[test]
+    fn some_fields_are_unpacked_with_all_their_lines() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("vary", "a"), ("age", "1"), ("vary", "b"), ("etag", "\"x\"")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut expected = headers.clone();
+        expected.remove("age");
+        assert_eq!(packed(&headers).unpack_only(&["etag", "vary", "via"]), expected);
+        assert!(packed(&headers).unpack_only(&[]).is_empty());
     }
 
     #[test]

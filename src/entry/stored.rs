@@ -161,7 +161,7 @@ impl ResponseDraft {
         let url = self.key.purge_url();
         // The key mostly contains the URL already.
         let is_in_key = key::requested_url(self.key.text()) == Some(url.as_bytes());
-        let url = if is_in_key { "" } else { &url };
+        let url = if is_in_key { "" } else { &*url };
         let body_length: usize = body.iter().map(Bytes::len).sum();
         let texts = [self.key.text(), url.as_bytes(), attributes.as_bytes(), tags.as_bytes()];
         let texts_length: usize = texts.iter().map(|text| text.len()).sum();
@@ -203,7 +203,7 @@ impl ResponseDraft {
         if has_validator || self.status != StatusCode::OK {
             return EtagOrigin::Origin;
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(entity_tag(body))) {
+        if let Ok(value) = HeaderValue::from_bytes(&entity_tag(body)) {
             self.headers.insert(header::ETAG, value);
         }
         EtagOrigin::Larder
@@ -211,13 +211,15 @@ impl ResponseDraft {
 }
 
 /// Returns a strong entity tag: 128 bits of the body's SHA-256.
-fn entity_tag(body: &[Bytes]) -> String {
+fn entity_tag(body: &[Bytes]) -> [u8; 34] {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for chunk in body {
         digest.update(chunk);
     }
-    let half = digest.finish().as_ref().first_chunk().copied().unwrap_or_default();
-    format!("\"{:032x}\"", u128::from_be_bytes(half))
+    let half: [u8; 16] = digest.finish().as_ref().first_chunk().copied().unwrap_or_default();
+    let mut tag = [b'"'; 34];
+    let _always_fits = const_hex::encode_to_slice(half, tag.get_mut(1..33).unwrap_or_default());
+    tag
 }
 
 impl StoredResponse {

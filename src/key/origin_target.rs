@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     cache_key::{CacheKey, SELECTED, SentQuery, StoragePlacement},
     content::ContentDigest,
-    uri::{PathReadings, Scheme, purge_url},
+    uri::{Scheme, purge_url},
 };
 
 /// Method, target, host, forwarding fields and content, as sent to the origin.
@@ -203,11 +203,6 @@ impl<'a> OriginTarget<'a> {
             Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
         }
     }
-
-    /// Returns the URL in the form that purges match.
-    pub fn purge_url(&self) -> Box<str> {
-        purge_url::of(&self.requested_host, &PathReadings::of(&self.path), self.query.as_deref())
-    }
 }
 
 impl CacheKey {
@@ -218,9 +213,15 @@ impl CacheKey {
         Some(OriginTarget { sent_query, storage_placement: self.storage_placement, ..target })
     }
 
-    /// Returns the URL in the form that purges match, see [`purge_url`].
-    pub fn purge_url(&self) -> Box<str> {
-        self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
+    /// Returns the URL in the form that purges match, see [`purge_url`]; empty if the text encodes
+    /// no target. Usually allocates nothing, because the text contains the URL in this form.
+    pub fn purge_url(&self) -> Cow<'_, str> {
+        requested(self.text()).map(|(url, host)| purge_url::of_url(url, host)).unwrap_or_default()
+    }
+
+    /// Returns the host that the client requested; empty if the text encodes no target.
+    pub fn requested_host(&self) -> &str {
+        requested(self.text()).and_then(|(url, host)| url.get(..host)).unwrap_or_default()
     }
 }
 
@@ -232,7 +233,17 @@ pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
 
 /// Returns the host and target in the text of a key: `host/path?query` as in the key.
 pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
+    url(&mut KeyTextReader(text))
+}
+
+/// Returns the host and target in the text of a key, and the length of the host.
+fn requested(text: &[u8]) -> Option<(&str, usize)> {
     let mut parts = KeyTextReader(text);
+    let url = std::str::from_utf8(url(&mut parts)?).ok()?;
+    Some((url, parts.length()?))
+}
+
+fn url<'a>(parts: &mut KeyTextReader<'a>) -> Option<&'a [u8]> {
     method(parts.next()?)?;
     parts.byte()?;
     parts.next()

@@ -14,6 +14,9 @@ pub(crate) enum Vary {
 }
 
 impl Vary {
+    /// The response fields that [`parse`](Self::parse) reads.
+    pub(crate) const READ: [&str; 3] = ["vary", "access-control-allow-origin", "content-encoding"];
+
     /// Parses `Vary` over all its lines, and adds fields that the response implicitly depends on.
     ///
     /// These are `Origin` if the response allows only one origin to read it (Fetch, "CORS protocol

@@ -116,7 +116,7 @@ impl Flights {
             lease: Mutex::new(None),
         };
         let flight = key.map(|key| {
-            let (key, url) = (key.clone(), key.purge_url());
+            let (key, url) = (key.clone(), key.purge_url().into());
             Flight { key, url, attributes, stamp, result }
         });
         (leader, flight)
@@ -189,7 +189,8 @@ impl FlightLeader {
         let result = self.result.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
-            let (key, url, attributes) = (key.clone(), key.purge_url(), self.attributes.clone());
+            let (key, url, attributes) =
+                (key.clone(), key.purge_url().into(), self.attributes.clone());
             Flight { key, url, attributes, stamp: self.stamp, result }
         });
     }

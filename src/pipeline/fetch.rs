@@ -439,7 +439,7 @@ impl<S: Store> OriginFetch<S> {
         let is_request_specific = verdict.is_err_and(Reason::is_request_specific);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &directives);
-            let tags = tag::extract(&mut headers, &self.context.host());
+            let tags = tag::extract(&mut headers, self.context.host());
             let attributes = self.context.attributes();
             let FetchContext { stamp, requested_at, .. } = self.context;
             old.freshened(headers, freshness, tags, (stamp, requested_at, attributes))

@@ -81,7 +81,7 @@ impl<S: Store> FetchContext<S> {
     /// Returns the URL in the form that purges select. Computed once, and only if the response may
     /// be stored.
     pub(super) fn url(&self) -> &str {
-        self.known_url.get_or_init(|| self.target.purge_url())
+        self.known_url.get_or_init(|| self.target.purge_url().into())
     }
 
     pub(super) fn attributes(&self) -> OwnedResponseAttributes {
@@ -192,9 +192,8 @@ impl<S: Store> FetchContext<S> {
         self.pipeline.recent_targets.note(&repeatable, (key, response));
     }
 
-    pub(super) fn host(&self) -> Box<str> {
-        let target = self.target.origin_target();
-        target.map(|target| target.requested_host.into()).unwrap_or_default()
+    pub(super) fn host(&self) -> &str {
+        self.target.requested_host()
     }
 
     /// Returns whether no purge since the origin request selects a response with these tags.
@@ -247,7 +246,7 @@ impl<S: Store> FetchContext<S> {
         let (route, query) = (self.matched_route(), self.request.uri.query());
         let readings = PathReadings::of(self.request.uri.path());
         let mut tags = route.tags_of(&readings, query, self.user());
-        tags.extend(tag::extract(headers, &self.host()));
+        tags.extend(tag::extract(headers, self.host()));
         tags.extend(sensitive::tag(&self.config, route, self.url()));
         tags
     }

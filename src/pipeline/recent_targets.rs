@@ -20,7 +20,10 @@ use crate::{
     entry::StoredResponse,
     fence::{OwnedResponseAttributes, Purge, PurgeCandidate},
     field::cookie,
-    key::{CacheKey, describes_content, vary::VarySet},
+    key::{
+        CacheKey, describes_content,
+        vary::{Vary, VarySet},
+    },
     policy::{CredentialRules, Credentials},
     warm::{ClientProfile, WarmClients, WarmRequest},
 };
@@ -104,7 +107,8 @@ impl RecentTargets {
         if is_own || route.rule.sensitive {
             return;
         }
-        let set = selecting_fields::selecting_set(config, route, &response.fields().unpack(0));
+        let fields = response.fields().unpack_only(&Vary::READ);
+        let set = selecting_fields::selecting_set(config, route, &fields);
         let cookies =
             SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
         let asked = (repeatable.request, repeatable.content.map(|content| &**content));

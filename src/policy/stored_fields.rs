@@ -14,15 +14,14 @@ use super::ResponseDirectives;
 /// part of [`Freshness`](super::Freshness).
 pub fn stored_fields(response: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
     let connection = listed_by_connection(response);
+    let is_stored = |name: &HeaderName| {
+        !is_never_stored(name)
+            && !connection.contains(name)
+            && !directives.qualified_fields.contains(name)
+    };
     let mut stored = HeaderMap::with_capacity(response.keys_len());
-    for name in response.keys() {
-        if is_never_stored(name)
-            || connection.contains(name)
-            || directives.qualified_fields.contains(name)
-        {
-            continue;
-        }
-        append_all(&mut stored, response, name);
+    for (name, value) in response.iter().filter(|(name, _)| is_stored(name)) {
+        stored.append(name, value.clone());
     }
     stored
 }
@@ -36,17 +35,17 @@ pub(super) fn append_all(to: &mut HeaderMap, from: &HeaderMap, name: &HeaderName
 
 /// Returns whether a field is never stored.
 pub(super) fn is_never_stored(name: &HeaderName) -> bool {
-    hop::is_hop_by_hop(name) || NEVER_STORED.contains(name)
+    hop::is_hop_by_hop(name)
+        || matches!(
+            name.as_str(),
+            "set-cookie"
+                | "age"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "proxy-authentication-info"
+                | "x-api-cache"
+        )
 }
-
-const NEVER_STORED: [HeaderName; 6] = [
-    header::SET_COOKIE,
-    header::AGE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-authentication-info"),
-    HeaderName::from_static("x-api-cache"),
-];
 
 /// Returns the fields that `Connection` names.
 pub(super) fn listed_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {

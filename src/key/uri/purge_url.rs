@@ -3,16 +3,38 @@
 //! Spellings of a path that some server treats as equal have one form, so a purge reaches all of
 //! them.
 
+use std::borrow::Cow;
+
 use super::{PathReadings, percent, reading};
 
 /// Returns the form of a complete URL. `query` is the key's query, without ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
-    let mut form = Vec::with_capacity(requested_host.len() + path.len() + 16);
+    let query_length = query.map_or(0, |query| query.len() + 1);
+    let mut form = Vec::with_capacity(requested_host.len() + path.len() + query_length);
     form.extend_from_slice(requested_host.as_bytes());
     form.extend_from_slice(path.as_bytes());
     write_query(&mut form, query);
     text(form)
+}
+
+/// Returns the form of a complete URL that begins with this many bytes of its host. Most URLs have
+/// the form already.
+pub(crate) fn of_url(url: &str, host_length: usize) -> Cow<'_, str> {
+    let (host, target) = url.split_at_checked(host_length).unwrap_or_default();
+    let end = target.bytes().position(|byte| byte == b'?');
+    let (path, query) = match end.and_then(|end| target.split_at_checked(end)) {
+        Some((path, query)) => (path, query.get(1..)),
+        None => (target, None),
+    };
+    let readings = PathReadings::of(path);
+    let is_changed = |byte: u8| byte == b'%' || char::from(byte) == CREDENTIAL_MARK;
+    if matches!(readings, PathReadings::Loosest(_))
+        && !query.unwrap_or_default().bytes().any(is_changed)
+    {
+        return Cow::Borrowed(url);
+    }
+    Cow::Owned(of(host, &readings, query).into())
 }
 
 /// Returns the form of a URL prefix, or of a URL that contains `*`.
@@ -70,6 +92,29 @@ mod tests {
         ] {
             assert_eq!(&*of("h", &PathReadings::of(path), query), expected);
         }
+    }
+
+    #[test]
+    fn a_url_in_one_piece_has_the_same_form() {
+        for url in [
+            "h/a/b",
+            "h/A%2fb/",
+            "h/A",
+            "h/a/",
+            "h",
+            "h/?",
+            "h/a?b=c",
+            "h/a?b=%2f",
+            "h/a?b=%7e?c",
+            "h/a?token=\u{1}0123",
+        ] {
+            let (path, query) = match url[1..].split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (&url[1..], None),
+            };
+            assert_eq!(of_url(url, 1), &*of("h", &PathReadings::of(path), query), "{url}");
+        }
+        assert!(matches!(of_url("h/a?b=c", 1), Cow::Borrowed(_)));
     }
 
     #[test]

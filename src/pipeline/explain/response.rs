@@ -300,7 +300,7 @@ pub(super) fn selectors(
         None => route.tags_of(&planned.readings(), planned.query(), planned.placeholder()),
     };
     Selectors {
-        url: lookup.target.purge_url().into(),
+        url: lookup.target.purge_url().into_owned(),
         tags,
         body_tags: route.body_tags.iter().map(ToString::to_string).collect(),
         route: route.name.to_string(),
