@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     cache_key::{CacheKey, SELECTED, SentQuery, StoragePlacement},
     content::ContentDigest,
-    uri::{Scheme, purge_url},
+    uri::{Scheme, purge_url, split_target},
 };
 
 /// Method, target, host, forwarding fields and content, as sent to the origin.
@@ -160,10 +160,8 @@ impl<'a> OriginTarget<'a> {
             None => requested_host,
             Some(length) => std::str::from_utf8(parts.take(length)?).ok()?,
         };
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query.into())),
-            None => (target, None),
-        };
+        let (path, query) = split_target(target);
+        let query = query.map(Into::into);
         let mut forwarded_fields = Vec::new();
         for _ in 0..parts.length()? {
             let name = HeaderName::from_bytes(parts.next()?).ok()?;

@@ -82,7 +82,14 @@ impl OriginServer {
                     AttemptFailure { error, delivery, replay: ReplayState::Unsent }
                 })?;
             let since = if sent_on == ConnectionAge::Reused { began } else { Instant::now() };
-            let sent = self.send((connection, in_flight), request, (interim, since)).await;
+            let sent = match connection {
+                PooledConnection::Http1(connection) => {
+                    self.send_http1((connection, in_flight), request, (interim, since)).await
+                }
+                PooledConnection::Http2(stream) => {
+                    Box::pin(self.send_http2((stream, in_flight), request, interim)).await
+                }
+            };
             let failed = match sent {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
@@ -100,22 +107,6 @@ impl OriginServer {
                 _ => ConnectionAge::New,
             };
             attempt += 1;
-        }
-    }
-
-    async fn send(
-        &self,
-        (connection, in_flight): (PooledConnection, InFlightGuard),
-        request: &mut OriginRequest,
-        (interim, since): (Option<&InterimSender>, Instant),
-    ) -> Result<Response<ResponseBody>, AttemptFailure> {
-        match connection {
-            PooledConnection::Http1(connection) => {
-                self.send_http1((connection, in_flight), request, (interim, since)).await
-            }
-            PooledConnection::Http2(stream) => {
-                Box::pin(self.send_http2((stream, in_flight), request, interim)).await
-            }
         }
     }
 

@@ -118,7 +118,7 @@ async fn draft<S: Store>(
         Some((selection, values)) => {
             let key = context.target.variant(&values);
             // Before publishing, since followers that want another variant look it up in the index.
-            list_variant(context, &selection, &key).await;
+            Box::pin(list_variant(context, &selection, &key)).await;
             let set = selection.set.clone();
             (key, Some((selection, (set, values))))
         }
@@ -299,7 +299,7 @@ async fn store<S: Store>(
     if put == PutOutcome::Stored {
         context.note_recent_target(&key, &response);
         if let Some(selection) = selection.filter(|_| was_delisted(context, &key)) {
-            list_variant(context, &selection, &key).await;
+            Box::pin(list_variant(context, &selection, &key)).await;
         }
     }
     Some((put, response))
@@ -385,7 +385,7 @@ async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySele
     let store = &context.pipeline.store;
     let known = match store.peek(&context.target) {
         // The lookup found an index, which may not fit into memory.
-        None if context.key != context.target => store.get(&context.target).await,
+        None if context.key != context.target => Box::pin(store.get(&context.target)).await,
         known => known,
     };
     match known? {

@@ -291,8 +291,7 @@ impl Responder<'_> {
         if decision.result != CacheResult::Bypass && !vary.is_empty() {
             vary::add_to_vary(headers, vary.fields());
         }
-        tag::strip(headers);
-        headers.remove(SURROGATE_CONTROL);
+        strip_fields_for_caches(headers);
         let is_stored = matches!(decision.stored, StoredStatus::Yes | StoredStatus::UnlessTooLong);
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
@@ -524,6 +523,15 @@ impl Responder<'_> {
         }
         let elapsed = self.received.started.elapsed();
         headers.append(SERVER_TIMING, server_timing(decision.result, elapsed));
+    }
+}
+
+/// Removes the fields that an origin sends for caches on the path to it.
+fn strip_fields_for_caches(headers: &mut HeaderMap) {
+    // Most responses have none; one pass over the names detects this.
+    if headers.keys().any(|name| tag::is_stripped(name) || *name == SURROGATE_CONTROL) {
+        tag::strip(headers);
+        headers.remove(SURROGATE_CONTROL);
     }
 }
 

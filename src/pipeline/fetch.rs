@@ -130,16 +130,18 @@ impl<S: Store> OriginFetch<S> {
                         .on_error_of_other_node(FetchFailure::of_other_node(failure), flight);
                 }
             }
-            self.context.stamp = self.context.pipeline.log.applied_purges().stamp();
-            self.context.requested_at = self.context.pipeline.clock.steady();
+            (self.context.stamp, self.context.requested_at) = self.context.pipeline.stamp();
         }
         // A response purged since the lookup must not be validated under a fence taken after the
         // purge.
         let pipeline = &self.context.pipeline;
         self.stored = self.stored.take().filter(|stored| !pipeline.is_purged(&stored.response));
-        let began = Instant::now();
         let sent = self.request_origin().await;
-        let took = began.elapsed();
+        let ended_at = match &sent {
+            Ok(origin_response) => origin_response.times.received_steady,
+            Err(_) => self.context.pipeline.clock.steady(),
+        };
+        let took = ended_at.saturating_since(self.context.requested_at);
         self.note_outage(&sent, took);
         if PlantedBug::LateFence.is_planted() {
             self.context.stamp = self.context.pipeline.log.applied_purges().stamp();
@@ -325,7 +327,7 @@ impl<S: Store> OriginFetch<S> {
         if self.context.member.is_some() || verdict == CredentialVerdict::Refused {
             Box::pin(self.apply_credential_verdict(verdict, origin_response.times)).await;
         }
-        let OriginResponse { response, times, is_validation } = origin_response;
+        let OriginResponse { mut response, times, is_validation } = origin_response;
         if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
             let freshened = self.freshen(stored, response.headers(), times);
             let reused = Box::pin(freshened).await;
@@ -348,10 +350,10 @@ impl<S: Store> OriginFetch<S> {
                 return FetchOutcome::Reused(reused).published(flight.as_ref());
             }
         }
-        let (inspected, response) = if self.context.matched_route().graphql.is_some() {
-            Box::pin(self.inspect(response)).await
+        let inspected = if self.context.matched_route().graphql.is_some() {
+            Box::pin(self.inspect(&mut response)).await
         } else {
-            (Ok(None), response)
+            Ok(None)
         };
         let (inspected, verdict) = match inspected {
             Ok(inspected) => (inspected, self.context.cacheability(&response, times)),
@@ -386,8 +388,9 @@ impl<S: Store> OriginFetch<S> {
                 FetchOutcome::Streaming(Box::pin(teed).await)
             }
             Err(reason) => {
-                let received = (response, times.received_steady);
-                self.finish_not_shared(received, reason, flight.as_ref()).await
+                let received = (response.status(), times.received_steady);
+                self.note_not_shared(received, reason, flight.as_ref()).await;
+                FetchOutcome::NotShared(response, reason)
             }
         }
     }
@@ -396,22 +399,19 @@ impl<S: Store> OriginFetch<S> {
     /// its tags, or why it is not stored.
     async fn inspect(
         &self,
-        mut response: Response<ResponseBody>,
-    ) -> (Result<Option<(BudgetShare, Vec<String>)>, Reason>, Response<ResponseBody>) {
+        response: &mut Response<ResponseBody>,
+    ) -> Result<Option<(BudgetShare, Vec<String>)>, Reason> {
         if !response.status().is_success() {
-            return (Ok(None), response);
+            return Ok(None);
         }
-        let share = match self.reserve(&response).await {
-            Ok(share) => share,
-            Err(reason) => return (Err(reason), response),
-        };
+        let share = self.reserve(response).await?;
         let (parsing, request) = (&self.context.pipeline.parsing, self.context.payload_request());
-        let inspected = graphql_response::inspect(parsing, &request, &mut response).await;
-        let inspected = inspected.map_err(|refused| {
+        let inspected = graphql_response::inspect(parsing, &request, response).await;
+        let tags = inspected.map_err(|refused| {
             self.context.count_unreadable(refused.cause);
             refused.reason
-        });
-        (inspected.map(|tags| Some((share, tags))), response)
+        })?;
+        Ok(Some((share, tags)))
     }
 
     /// Reserves memory for the body. Background requests wait until there is memory.
@@ -480,13 +480,14 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    async fn finish_not_shared(
-        self: Box<Self>,
-        (response, now): (Response<ResponseBody>, Timestamp),
+    /// Records that the response with this status is for its requester only, and publishes that to
+    /// the followers.
+    async fn note_not_shared(
+        &self,
+        (status, now): (StatusCode, Timestamp),
         reason: Reason,
         flight: Option<&FlightLeader>,
-    ) -> FetchOutcome {
-        let status = response.status();
+    ) {
         let is_about_resource = validation::is_about_resource(status) && !self.is_refusal(status);
         if is_about_resource && !reason.is_request_specific() {
             match &self.stored {
@@ -503,7 +504,6 @@ impl<S: Store> OriginFetch<S> {
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
-        FetchOutcome::NotShared(response, reason)
     }
 
     /// Marks a stored response as revoked by the origin, so that no node serves it stale. Costs one

@@ -64,10 +64,11 @@ impl<S: Store> RequestContext<S> {
         let asked = (&self.config, self.route, request);
         let hold = || self.held_credentials(lookup, request);
         let probe = ProbeRequest::of(asked, lookup, &origin_request, hold);
-        let context = self.fetch_context(lookup, key, (request, directives));
+        let mut context = self.fetch_context(lookup, key, (request, directives));
+        context.probe = probe;
         Box::new(OriginFetch {
             origin_request,
-            context: FetchContext { probe, ..context },
+            context,
             recheck,
             stored,
             interim: Some(self.connection.interim.clone()),
@@ -96,6 +97,7 @@ impl<S: Store> RequestContext<S> {
         key: CacheKey,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> FetchContext<S> {
+        let (stamp, requested_at) = self.pipeline.stamp();
         FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
@@ -106,8 +108,8 @@ impl<S: Store> RequestContext<S> {
             directives,
             request: as_get(request),
             content: lookup.content.clone(),
-            stamp: self.pipeline.log.applied_purges().stamp(),
-            requested_at: self.pipeline.clock.steady(),
+            stamp,
+            requested_at,
             target: lookup.target.clone(),
             key,
             ingress_peer: IngressPeer::of(&self.connection),

@@ -41,7 +41,7 @@ impl<S: Store> ClientRequest<S> {
         let upgrade = self.upgrade.take();
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let mut forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
-        let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let requested = pipeline.stamp();
         let sent = send(pipeline, config, &mut forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,

@@ -29,7 +29,7 @@ const MAX_FIELD_BYTES: usize = 2048;
 const HALVED_AT: u32 = 4096;
 
 /// Fields by which origins select responses, and which many clients share.
-const SELECTING: [HeaderName; 4] =
+static SELECTING: [HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
 /// The `Accept-Encoding` of browsers, used for a host without recent clients.

@@ -256,7 +256,8 @@ impl<S: Store> RequestContext<S> {
     async fn look_up_in_tiers(&self, lookup: &LookupRequest, memory: MemoryState) -> LookupOutcome {
         let near = match memory {
             MemoryState::Absent => TierLookup::cold(&lookup.target),
-            MemoryState::Unknown => self.find(Tier::Memory, lookup).await,
+            // Boxed, like the other lookup, so that misses do not carry this future.
+            MemoryState::Unknown => Box::pin(self.find(Tier::Memory, lookup)).await,
         };
         let outcome = self.evaluate(lookup, near);
         let is_shared = self.pipeline.store.is_shared(&lookup.target);

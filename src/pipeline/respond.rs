@@ -57,7 +57,8 @@ impl<S: Store> ClientRequest<S> {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
-            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision).await,
+            // Boxed, so that responses from the origin do not carry this future.
+            FetchOutcome::Reused(reused) => Box::pin(self.respond_reused(&reused, decision)).await,
             FetchOutcome::Failed(failure) => self.respond_fetch_failure(&failure, decision),
             FetchOutcome::NotShared(response, reason) => {
                 let origin_status = Some(response.status());

@@ -30,7 +30,8 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
-    fence::{PurgeVerdict, Selector},
+    fence::{FenceStamp, PurgeVerdict, Selector},
+    field::Timestamp,
     key::uri::{PathReadings, TargetUri, host, purge_url},
     origin::ConnectionStats,
     parsing::ParseQueue,
@@ -239,6 +240,12 @@ impl<S: Store> Pipeline<S> {
 }
 
 impl<S> Pipeline<S> {
+    /// Returns the fence stamp of an origin request that is sent now, and the monotonic time.
+    pub(super) fn stamp(&self) -> (FenceStamp, Timestamp) {
+        let now = Instant::now();
+        (self.log.applied_purges().stamp_at(now), self.clock.steady_at(now))
+    }
+
     /// Returns whether the origin recently accepted a member's credentials and has not denied them
     /// the target.
     pub(super) fn is_accepted(

@@ -102,8 +102,8 @@ pub(crate) fn has_any(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| is_stripped(name) || *name == GROUPS)
 }
 
-/// Returns whether the field is one of [`SPACED`] or [`LISTED`].
-fn is_stripped(name: &HeaderName) -> bool {
+/// Returns whether the field is one of those that [`strip`] removes.
+pub(crate) fn is_stripped(name: &HeaderName) -> bool {
     matches!(name.as_str(), "surrogate-key" | "xkey" | "cache-tag" | "edge-cache-tag")
 }
 

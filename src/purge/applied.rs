@@ -127,7 +127,12 @@ impl AppliedPurges {
 
     /// Returns the stamp of an origin request: taken before the request, stored with the response.
     pub fn stamp(&self) -> FenceStamp {
-        let began = millis(Instant::now());
+        self.stamp_at(Instant::now())
+    }
+
+    /// Like [`stamp`](Self::stamp), for a caller that has just read the clock.
+    pub fn stamp_at(&self, now: Instant) -> FenceStamp {
+        let began = millis(now);
         let table = self.table.read();
         FenceStamp { fence: table.fence(), version: table.version(), began }
     }

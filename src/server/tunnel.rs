@@ -23,7 +23,8 @@ const TICKS: u32 = 4;
 pub struct TunnelLimiter {
     /// The guard that counts the connection as open.
     open_connection: Weak<OpenConnection>,
-    counters: Arc<ListenerCounters>,
+    /// `None` if no listener has accepted the connection: it cannot become a tunnel.
+    counters: Option<Arc<ListenerCounters>>,
     limit: usize,
     idle_timeout: Duration,
 }
@@ -53,7 +54,7 @@ impl TunnelLimiter {
     ) -> Self {
         Self {
             open_connection: Arc::downgrade(open_connection),
-            counters: Arc::clone(counters),
+            counters: Some(Arc::clone(counters)),
             limit: settings.tunnels,
             idle_timeout: settings.tunnel_idle_timeout,
         }
@@ -61,15 +62,16 @@ impl TunnelLimiter {
 
     /// Counts a tunnel as open. Returns `None` if the limit is reached.
     pub fn open(&self) -> Option<Tunnel> {
+        let counters = self.counters.as_ref()?;
         let tunnel = Tunnel {
             _open_connection: self.open_connection.upgrade(),
-            counters: Arc::clone(&self.counters),
+            counters: Arc::clone(counters),
             idle_timeout: self.idle_timeout,
         };
-        if self.counters.tunnels.fetch_add(1, Relaxed) < self.limit {
+        if counters.tunnels.fetch_add(1, Relaxed) < self.limit {
             return Some(tunnel);
         }
-        self.counters.tunnels_refused.fetch_add(1, Relaxed);
+        counters.tunnels_refused.fetch_add(1, Relaxed);
         None
     }
 }
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     fn tunnels(limit: usize) -> TunnelLimiter {
-        let (open_connection, counters) = (Weak::new(), Arc::default());
+        let (open_connection, counters) = (Weak::new(), Some(Arc::default()));
         TunnelLimiter { open_connection, counters, limit, idle_timeout: Duration::from_mins(1) }
     }
 
@@ -188,10 +190,11 @@ mod tests {
         let tunnels = tunnels(1);
         let first = tunnels.open().unwrap();
         assert!(tunnels.open().is_none());
-        assert_eq!(tunnels.counters.tunnels.load(Relaxed), 1);
+        let counters = tunnels.counters.as_ref().unwrap();
+        assert_eq!(counters.tunnels.load(Relaxed), 1);
         drop(first);
         assert!(tunnels.open().is_some());
-        assert_eq!(tunnels.counters.tunnels_refused.load(Relaxed), 1);
+        assert_eq!(counters.tunnels_refused.load(Relaxed), 1);
     }
 
     #[test]

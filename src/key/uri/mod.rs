@@ -19,6 +19,16 @@ pub(crate) use {
 };
 pub use {query::NamePattern, query::QueryOrder, query::QueryRule};
 
+/// Splits a target into its path and its query, without the `?`.
+pub(super) fn split_target(target: &str) -> (&str, Option<&str>) {
+    // For targets of usual length, quicker than `split_once`, which prepares a search.
+    match target.bytes().position(|byte| byte == b'?').and_then(|end| target.split_at_checked(end))
+    {
+        Some((path, query)) => (path, query.get(1..)),
+        None => (target, None),
+    }
+}
+
 /// The scheme of a target URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{PathReadings, percent, reading};
+use super::{PathReadings, percent, reading, split_target};
 
 /// Returns the form of a complete URL. `query` is the key's query, without ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
@@ -22,11 +22,7 @@ pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&s
 /// the form already.
 pub(crate) fn of_url(url: &str, host_length: usize) -> Cow<'_, str> {
     let (host, target) = url.split_at_checked(host_length).unwrap_or_default();
-    let end = target.bytes().position(|byte| byte == b'?');
-    let (path, query) = match end.and_then(|end| target.split_at_checked(end)) {
-        Some((path, query)) => (path, query.get(1..)),
-        None => (target, None),
-    };
+    let (path, query) = split_target(target);
     let readings = PathReadings::of(path);
     let is_changed = |byte: u8| byte == b'%' || char::from(byte) == CREDENTIAL_MARK;
     if matches!(readings, PathReadings::Loosest(_))

@@ -69,7 +69,7 @@ impl<S: Store> AuditedHit<S> {
 
     async fn compare(&self) -> Comparison {
         let RequestContext { pipeline, config, .. } = &self.context;
-        let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let requested = pipeline.stamp();
         let mut request = self.origin_request();
         let Ok((response, _)) = send(pipeline, config, &mut request, None).await else {
             return Comparison::Skipped(SkipReason::OriginError);

@@ -96,7 +96,7 @@ impl<S: Store> ClientRequest<S> {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let mut forwarded = self.context.forwarded(body, None);
         let started = Instant::now();
-        let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let requested = pipeline.stamp();
         let (mut response, times) =
             match send(pipeline, config, &mut forwarded, Some(&connection.interim)).await {
                 Ok(sent) => sent,
