@@ -561,7 +561,7 @@ fn pack_attributes(attributes: ResponseAttributes<'_>) -> String {
     if route.len() + version.len() + user.len() == 0 {
         return String::new();
     }
-    format!("{route}\n{version}\n{user}")
+    [route, version, user].join("\n")
 }
 
 /// Unpacks the text of [`pack_attributes`].

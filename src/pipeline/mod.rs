@@ -268,6 +268,18 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+/// What to do if no stored response can be used.
+enum MissStep {
+    /// Refuse, since the client accepts stored responses only.
+    Refuse(CacheDecision),
+    /// Forward the request as it is.
+    Pass(CacheDecision),
+    /// Fetch for this request alone.
+    Fetch,
+    /// Fetch together with requests for the same response.
+    Join,
+}
+
 impl<S: Store> ClientRequest<S> {
     /// Takes the action of the first plan.
     fn dispatch(
@@ -373,69 +385,87 @@ impl<S: Store> ClientRequest<S> {
         self.respond(fetched, decision).await
     }
 
+    /// Responds from the store, or fetches. Both are one future, since each future that awaits
+    /// another moves it once.
     async fn respond_from_cache(
         self,
         lookup: LookupRequest,
         memory: MemoryState,
         body: RequestBody,
     ) -> Response<DeliveredBody> {
-        match self.context.look_up(&lookup, memory).await {
+        let plan = match self.context.look_up(&lookup, memory).await {
             LookupOutcome::Fresh(stored) => {
-                self.context.note_shared_hit(&stored, &lookup);
-                self.context.note_hit_for_comparison(&lookup);
-                let route = self.context.config.route(self.context.route);
-                if is_audited(route, &self.context.request.method) {
-                    let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
-                    AuditedHit { context, lookup, stored }.start();
-                }
+                self.note_fresh(&stored, lookup);
                 let decision = CacheDecision::hit(CacheResult::Hit, None);
-                self.respond_stored(&stored.response, decision).await
+                return self.respond_stored(&stored.response, decision).await;
             }
             LookupOutcome::Stale(stored, reason) => {
                 if reason != Reason::RequestMaxStale {
                     self.context.refresh(&lookup, &stored, reason);
                 }
                 let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
-                self.respond_stored(&stored.response, decision).await
+                return self.respond_stored(&stored.response, decision).await;
             }
-            LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).await,
+            LookupOutcome::Miss(plan) => plan,
+        };
+        let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
+        let plan = match self.step_on_miss(&lookup, &plan, decision) {
+            MissStep::Refuse(decision) => {
+                return self.respond_problem(problems::only_if_cached(), decision);
+            }
+            MissStep::Pass(decision) => {
+                return self.pass(body, decision, Some((&lookup, &plan))).boxed().await;
+            }
+            MissStep::Fetch => plan,
+            MissStep::Join => match self.context.join_flight(&lookup, plan).boxed().await {
+                FlightOutcome::Leader(plan, flight) => {
+                    return self.lead(&lookup, plan, flight, decision).boxed().await;
+                }
+                FlightOutcome::Shared(outcome) => {
+                    return self.respond_shared(outcome, decision.collapsed()).await;
+                }
+                FlightOutcome::NotShared(plan) => plan,
+            },
+        };
+        let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
+        self.respond(fetched, decision).await
+    }
+
+    /// Records a hit that the first plan did not find in memory.
+    fn note_fresh(&self, stored: &lookup::StoredMatch, lookup: LookupRequest) {
+        self.context.note_shared_hit(stored, &lookup);
+        self.context.note_hit_for_comparison(&lookup);
+        let route = self.context.config.route(self.context.route);
+        if is_audited(route, &self.context.request.method) {
+            let (context, stored) = (self.context.share(), Arc::clone(&stored.response));
+            AuditedHit { context, lookup, stored }.start();
         }
     }
 
-    /// Fetches, alone or together with requests for the same response.
-    async fn respond_to_miss(
-        self,
-        lookup: LookupRequest,
-        plan: MissPlan,
-        body: RequestBody,
-    ) -> Response<DeliveredBody> {
-        let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
+    /// Returns what to do if no stored response can be used.
+    fn step_on_miss(
+        &self,
+        lookup: &LookupRequest,
+        plan: &MissPlan,
+        decision: CacheDecision,
+    ) -> MissStep {
         if lookup.directives.only_if_cached {
-            let decision = CacheDecision { reason: Some(Reason::OnlyIfCached), ..decision };
-            return self.respond_problem(problems::only_if_cached(), decision);
+            return MissStep::Refuse(CacheDecision {
+                reason: Some(Reason::OnlyIfCached),
+                ..decision
+            });
         }
         let is_for_origin =
-            |stored: &lookup::StoredMatch| self.is_range_for_origin(&lookup, &stored.response);
+            |stored: &lookup::StoredMatch| self.is_range_for_origin(lookup, &stored.response);
         if plan.stored.as_ref().is_none_or(is_for_origin)
-            && let Some(decision) = self.pass_decision(&lookup, &plan, decision)
+            && let Some(decision) = self.pass_decision(lookup, plan, decision)
         {
-            return self.pass(body, decision, Some((&lookup, &plan))).boxed().await;
+            return MissStep::Pass(decision);
         }
-        if !plan.may_be_shared(&lookup, self.context.rule()) {
-            let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-            return self.respond(fetched, decision).await;
-        }
-        match self.context.join_flight(&lookup, plan).boxed().await {
-            FlightOutcome::Leader(plan, flight) => {
-                self.lead(&lookup, plan, flight, decision).boxed().await
-            }
-            FlightOutcome::Shared(outcome) => {
-                self.respond_shared(outcome, decision.collapsed()).await
-            }
-            FlightOutcome::NotShared(plan) => {
-                let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-                self.respond(fetched, decision).await
-            }
+        if plan.may_be_shared(lookup, self.context.rule()) {
+            MissStep::Join
+        } else {
+            MissStep::Fetch
         }
     }
 

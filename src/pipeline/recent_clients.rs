@@ -56,19 +56,23 @@ struct ClientGroup {
 impl RecentClients {
     /// Records a successful request for the host `name`, which is in canonical form.
     pub(super) fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
-        let headers = selecting(headers);
-        if size(&headers) > MAX_FIELD_BYTES {
-            return;
-        }
-        let client = ClientProfile::new((connection.peer, connection.secure), name, headers);
         let mut hosts = self.0.lock();
         let index = hosts.iter().position(|host| *host.name == *name);
-        let host = index.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
-        if let Some(host) = hosts.get_mut(host) {
-            host.note(client);
-            if host.requests >= HALVED_AT {
-                hosts.iter_mut().for_each(RecentHost::halve);
+        let known = index.and_then(|index| hosts.get_mut(index));
+        if !known.is_some_and(|host| host.note_known(connection, headers)) {
+            let kept = selecting(headers).map(|(name, value)| (name.clone(), value.clone()));
+            let headers: HeaderMap = kept.collect();
+            if size(&headers) > MAX_FIELD_BYTES {
+                return;
             }
+            let client = ClientProfile::new((connection.peer, connection.secure), name, headers);
+            let index = index.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
+            if let Some(host) = hosts.get_mut(index) {
+                host.note(client);
+            }
+        }
+        if hosts.iter().any(|host| host.requests >= HALVED_AT) {
+            hosts.iter_mut().for_each(RecentHost::halve);
         }
     }
 
@@ -90,6 +94,20 @@ impl RecentClients {
 impl RecentHost {
     fn new(name: &str) -> Self {
         Self { name: name.into(), requests: 0, kinds: Vec::new() }
+    }
+
+    /// Records a request of a known group. Returns `false` if no group has its fields in the same
+    /// order.
+    fn note_known(&mut self, connection: &Connection, headers: &HeaderMap) -> bool {
+        let is_same = |kind: &ClientGroup| {
+            kind.client.connection.secure == connection.secure
+                && selecting(headers).eq(&kind.client.headers)
+        };
+        let Some(kind) = self.kinds.iter_mut().find(|kind| is_same(kind)) else { return false };
+        kind.client.set_peer(connection.peer);
+        kind.requests += 1;
+        self.requests += 1;
+        true
     }
 
     fn note(&mut self, client: ClientProfile) {
@@ -152,9 +170,8 @@ fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
 }
 
 /// Returns the selecting fields, and the forwarding fields about the target.
-fn selecting(headers: &HeaderMap) -> HeaderMap {
-    let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_target_field(name));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+fn selecting(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_target_field(name))
 }
 
 /// Returns whether warm-up requests always repeat this field. Many origins list the field in `Vary`

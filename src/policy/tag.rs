@@ -27,11 +27,11 @@ pub(crate) const MAX_LENGTH: usize = 1024;
 /// name, for purges by name, and its name with the host, for invalidation by responses of the same
 /// host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
-    let mut tags = Vec::new();
-    if has_any(response) {
-        tags = read(response);
-        tags.extend(groups(response).iter().map(|group| group_tag(group, host)));
+    if !has_any(response) {
+        return Vec::new();
     }
+    let mut tags = read(response);
+    tags.extend(groups(response).iter().map(|group| group_tag(group, host)));
     strip(response);
     tags
 }

@@ -66,6 +66,14 @@ impl ClientProfile {
         let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
         Self { connection, host: host.into(), headers }
     }
+
+    /// Replaces the client's address.
+    pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>) {
+        if self.connection.peer != peer {
+            let secure = self.connection.secure;
+            self.connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+        }
+    }
 }
 
 impl fmt::Debug for WarmRequest {

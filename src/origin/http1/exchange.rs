@@ -71,6 +71,15 @@ pub(in crate::origin) struct Exchange<'a> {
     progress: u32,
 }
 
+/// What the head of a response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeadKind {
+    /// The head of the response itself.
+    Final,
+    /// A 1xx, which another head follows.
+    Interim,
+}
+
 impl<'a> Exchange<'a> {
     /// Creates an exchange that sends the request with `body`.
     pub(in crate::origin) fn new(
@@ -155,9 +164,13 @@ impl<'a> Exchange<'a> {
                     Ok(Some(head)) if head.bytes > self.options.header_bytes => {
                         return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
                     }
-                    Ok(Some(head)) => match self.take(head) {
-                        Some(head) => return Poll::Ready(head),
-                        None => continue,
+                    Ok(Some(head)) => match self.check(&head) {
+                        Ok(HeadKind::Final) => return Poll::Ready(Ok(head)),
+                        Ok(HeadKind::Interim) => {
+                            self.forward(head);
+                            continue;
+                        }
+                        Err(error) => return Poll::Ready(Err(error)),
                     },
                     Ok(None) if connection.received.len() > self.options.header_bytes => {
                         return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
@@ -177,15 +190,21 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Returns the head if it is final. Otherwise forwards the interim response and returns `None`.
-    fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
+    /// Returns whether this head is the final one.
+    fn check(&self, head: &ReceivedHead) -> Result<HeadKind, ExchangeError> {
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS if !self.is_upgrade => {
-                return Some(Err(ExchangeError::Invalid("unrequested 101 Switching Protocols")));
+                Err(ExchangeError::Invalid("unrequested 101 Switching Protocols"))
             }
-            status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {
-                return Some(Ok(head));
-            }
+            StatusCode::SWITCHING_PROTOCOLS => Ok(HeadKind::Final),
+            status if status.is_informational() => Ok(HeadKind::Interim),
+            _ => Ok(HeadKind::Final),
+        }
+    }
+
+    /// Forwards an interim response.
+    fn forward(&mut self, mut head: ReceivedHead) {
+        match head.parts.status {
             StatusCode::CONTINUE => {
                 self.options.upload.inspect(|upload| upload.open());
             }
@@ -198,7 +217,6 @@ impl<'a> Exchange<'a> {
         }
         drop(head.parts);
         self.connection.received = BytesMut::from(head.rest);
-        None
     }
 
     /// Completes if the origin has not responded within the timeout after the whole request. Time

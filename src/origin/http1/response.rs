@@ -132,7 +132,8 @@ fn head(
     }
     let mut framing = FramingFields::default();
     parts.headers = HeaderMap::with_capacity(response.headers.len() + SPARE_FIELDS);
-    HeaderBlockCache::with(|cache| {
+    let headers = &mut parts.headers;
+    HeaderBlockCache::with(|cache| -> Result<(), &'static str> {
         for (index, line) in response.headers.iter().enumerate() {
             let (name, value) = cache.field(index, line, bytes)?;
             match name {
@@ -146,10 +147,11 @@ fn head(
                 header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}
             }
-            parts.headers.append(name, value);
+            headers.append(name, value);
         }
-        Ok((parts, framing))
-    })
+        Ok(())
+    })?;
+    Ok((parts, framing))
 }
 
 fn field(line: &Header<'_>, bytes: &Bytes) -> Result<(HeaderName, HeaderValue), &'static str> {
