@@ -16,10 +16,10 @@ use super::{
 };
 use crate::key::uri::QueryRule;
 
-/// Maximum number of templates whose writes are compared with the reads of another template.
+/// Maximum number of templates at unrelated paths whose writes are followed for each template.
 const MAX_WRITTEN: usize = 64;
 
-/// Maximum number of targets remembered at a time, for all templates together: about 1 KB each.
+/// Maximum number of targets remembered at a time, over all templates. Each takes about 1 KB.
 const MAX_TARGETS: usize = 32_768;
 
 /// The operator's options.
@@ -74,13 +74,13 @@ enum Pass {
 /// A summary of the log's contents.
 #[derive(Debug, Clone, Default)]
 pub struct LogSummary {
-    /// Number of lines that are requests.
+    /// Number of lines that contain a request.
     pub requests: u64,
     /// Number of lines in no known format.
     pub unknown_lines: u64,
     pub lines_without_time: u64,
     pub broken_requests: u64,
-    /// Successful requests.
+    /// Number of successful requests.
     pub(super) successes: u64,
     pub(super) failures: u64,
     pub(super) without_query: u64,
@@ -123,7 +123,7 @@ impl Advisor {
         }
     }
 
-    /// Reads a line in the current pass. Lines should be in the order of their times.
+    /// Reads a line in the current pass. Lines should be in chronological order.
     pub fn line(&mut self, line: &str) {
         let parsed = log::parse(line);
         if self.pass == Pass::Paths {
@@ -196,8 +196,8 @@ impl Advisor {
         written.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Returns the templates with writes at unrelated paths: neither literal prefix begins with the
-    /// other.
+    /// Returns the templates with writes at paths unrelated to `read`: neither template's literal
+    /// prefix begins with the other's.
     fn elsewhere(&self, read: TemplateId, written: &[TemplateId]) -> Vec<TemplateId> {
         let list = &self.templates.list;
         let Some(template) = list.get(read) else { return Vec::new() };

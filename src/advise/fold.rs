@@ -18,7 +18,7 @@ pub(super) struct RouteGroup {
     pub(super) kind: GroupKind,
 }
 
-/// What a route does.
+/// Whether and how a route stores responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum GroupKind {
     Cache {
@@ -48,7 +48,7 @@ impl DecidedTemplates<'_> {
         groups
     }
 
-    /// Adds the groups of templates that are equal in their first `depth` segments.
+    /// Adds the groups for these templates, whose first `depth` segments are equal.
     fn collect(&self, ids: &[TemplateId], depth: usize, groups: &mut Vec<RouteGroup>) {
         if let [id] = ids {
             groups.extend(self.single(*id));

@@ -82,8 +82,8 @@ impl SampleBudget {
         Self { used: 0, max }
     }
 
-    /// Adds to the observations of one template. Halves the largest samples until their total fits
-    /// the budget.
+    /// Applies `add` to the observations of one template. Halves the largest samples until their
+    /// total fits the budget.
     pub(super) fn add<S: Sampled>(&mut self, all: &mut [S], id: usize, add: impl FnOnce(&mut S)) {
         let Some(one) = all.get_mut(id) else { return };
         let before = one.targets().entries.len();

@@ -9,8 +9,7 @@ use super::{
 };
 use crate::key::uri::query::pairs;
 
-/// Parameters for paging and sorting. Their values are numbers and directions, and no data of a
-/// user.
+/// Parameters for paging and sorting. Their values are numbers and directions, not user data.
 const DEFAULTED: [&str; 12] = [
     "dir",
     "direction",
@@ -38,7 +37,7 @@ const MAX_GAP: i64 = 10_000;
 /// Maximum number of parameters and values that are compared for a template.
 const MAX_COMPARED: usize = 128;
 
-/// Maximum length of a list's name that is compared. Longer names would never be shown.
+/// Maximum length of the name of a list that is compared. Longer names would never be shown.
 const MAX_NAME: usize = 64;
 
 /// Maximum number of targets remembered for a template.
