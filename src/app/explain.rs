@@ -81,7 +81,7 @@ impl Explainer {
 }
 
 impl Drop for Explainer {
-    /// Shuts down without waiting, which is allowed inside another runtime.
+    /// Shuts the runtime down without waiting, which is allowed inside another runtime.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -89,7 +89,7 @@ impl Drop for Explainer {
     }
 }
 
-/// Removes the parts that need files or connections and do not affect caching.
+/// Removes the parts of a configuration that need files or connections and do not affect caching.
 fn without_io(config: &Config) -> Config {
     let mut config = config.clone();
     config.log.access = AccessLogFormat::Off;

@@ -95,7 +95,7 @@ fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {
     allocated > memory.saturating_add(ALLOWANCE).saturating_add(connections * BYTES_PER_CONNECTION)
 }
 
-/// Returns the bytes allocated by the process, or `None` with another allocator.
+/// Returns the number of allocated bytes; `None` if the allocator is not jemalloc.
 fn allocated() -> Option<u64> {
     epoch::advance().ok()?;
     stats::allocated::read().ok().map(|bytes| bytes as u64)
