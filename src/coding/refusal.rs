@@ -64,7 +64,7 @@ pub(crate) fn refusal<'a>(
 
 /// Returns whether a field forbids transforming the content (RFC 9111 §5.2.2.6).
 ///
-/// Ignores case and syntax, and includes targeted fields for other caches.
+/// Ignores case and syntax, and includes targeted fields such as `CDN-Cache-Control`.
 pub(crate) fn forbids_transforming(name: &[u8], value: &[u8]) -> bool {
     name.ends_with(b"cache-control") && contains(value, b"no-transform")
 }
