@@ -14,12 +14,12 @@ use crate::{
     },
 };
 
-/// The length limit of a reason, in bytes.
+/// Maximum length of the reason for a purge, in bytes.
 const MAX_REASON_BYTES: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The length limit of an idempotency key, in bytes.
+/// Maximum length of an idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
 /// Maximum number of selectors in one call, after all combinations are expanded.
