@@ -22,7 +22,7 @@ const MAX_WRITTEN: usize = 64;
 /// Maximum number of targets remembered at a time, over all templates. Each takes about 1 KB.
 const MAX_TARGETS: usize = 32_768;
 
-/// The operator's options.
+/// The operator's options for `larder advise`.
 #[derive(Debug, Clone)]
 pub struct AdviceOptions {
     /// The maximum share of hits that may be outdated, from 0 to 1.
@@ -226,7 +226,7 @@ impl Advisor {
         self.pass = Pass::Simulation;
     }
 
-    /// Adds a request in a pass that follows targets over time.
+    /// Adds a request in a pass that needs the requests in chronological order.
     fn add_in_order(&mut self, request: &LoggedRequest<'_>) {
         let Some(id) = self.templates.find(&request.path) else { return };
         if request.is_write() {
@@ -255,7 +255,7 @@ impl Advisor {
         }
     }
 
-    /// Returns the digest of a target under the proposed rule for queries.
+    /// Returns the digest of a target after the proposed query rule is applied.
     fn target(&self, id: TemplateId, request: &LoggedRequest<'_>) -> u64 {
         let kept =
             request.query().zip(self.rules.get(id)).and_then(|(query, rule)| rule.kept(query));

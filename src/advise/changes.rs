@@ -1,6 +1,6 @@
 //! Whether responses depend on the client, and whether they change after writes at other paths.
 //!
-//! Both follow from pairs of responses to the same target, sent to one client or to two clients.
+//! Both are derived from pairs of responses to the same target, sent to one or to two clients.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ const MAX_GAP: i64 = 600_000;
 /// Maximum time between compared responses to two clients, in milliseconds.
 const SAME_TIME: i64 = 5_000;
 
-/// Maximum time between two responses compared for writes at other paths, in milliseconds.
+/// Maximum time between two responses compared to find the effect of a write, in milliseconds.
 const MAX_WRITE_GAP: i64 = 3_600_000;
 
 /// Maximum number of targets remembered for each template.
@@ -70,7 +70,7 @@ struct SeenResponse {
 /// A read, with the writes recorded before it.
 pub(super) struct ReadAfterWrites<'a> {
     pub(super) request: &'a LoggedRequest<'a>,
-    /// The digest of the target under the proposed rule for queries.
+    /// The digest of the target after the proposed query rule is applied.
     pub(super) target: u64,
     /// The keys of writes that concern the read.
     pub(super) keys: ResourceKeys,

@@ -68,7 +68,7 @@ pub(super) struct CacheAdvice {
 pub(super) enum LifetimeReason {
     /// Responses change about once in this lifetime.
     Changes,
-    /// No response changed. The log supports no longer lifetime.
+    /// No response changed. A longer lifetime would need a longer log.
     NoChanges,
     /// A longer lifetime would add few hits.
     Enough,
@@ -98,7 +98,7 @@ pub(super) enum UserReason {
     Unknown,
 }
 
-/// The reason for a route that is never cached.
+/// The reason for never caching a route's responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum NeverReason {
     /// The path names a login, a payment or the like.

@@ -101,7 +101,7 @@ impl DecidedTemplates<'_> {
         Some(RouteGroup { path, is_open: true, templates, kind })
     }
 
-    /// Returns the kind of a group in which one route can cache all reads; `None` if it cannot.
+    /// Returns the kind of a group whose reads one route can cache; `None` if no route can.
     ///
     /// Templates with few reads join the group only if each user has their own responses. If users
     /// share responses, items with writes stay apart, so that a write purges one item.

@@ -49,9 +49,9 @@ impl ChangeIntervals {
         }
     }
 
-    /// Returns the rate of changes under which the observed pairs are most likely, if changes are
-    /// random. Uses only short gaps if these show enough changes, because over short gaps regular
-    /// changes look random as well.
+    /// Returns the maximum-likelihood estimate of the rate of changes, assuming random changes.
+    /// Uses only short gaps if these show enough changes, because regular changes also look random
+    /// over short gaps.
     ///
     /// The rate λ solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g`.
     /// It is found by bisection, with the mean gap `g` of each bucket.

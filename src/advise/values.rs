@@ -46,7 +46,7 @@ const MAX_TARGETS: usize = 1024;
 /// Comparisons of responses to queries that may mean the same.
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
-    /// The last response to each target, with a parameter left out or a list sorted.
+    /// The last responses by digest of the target, without one parameter or with one list sorted.
     responses: SampledTable<Option<LastResponse>>,
     defaults: BTreeMap<(&'static str, String), Compared>,
     lists: BTreeMap<String, Compared>,
@@ -120,8 +120,8 @@ impl ValueEvidence {
 
     /// Returns the parameters and values that can be left out.
     ///
-    /// A parameter is skipped if several of its values change nothing. Then the API ignores it, or
-    /// its lists are empty.
+    /// A parameter is skipped if several of its values change nothing, because then the API ignores
+    /// the parameter, or its lists are empty.
     pub(super) fn defaults(&self) -> Vec<(String, String)> {
         let proven = self.defaults.iter().filter(|(_, compared)| compared.are_equal());
         let proven: Vec<_> = proven.map(|(key, _)| key).collect();
