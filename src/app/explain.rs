@@ -1,4 +1,4 @@
-//! Explains requests, by a configuration alone or by a running node.
+//! Explains requests, with a configuration alone or on a running node.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -25,7 +25,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// Explains requests by a configuration alone, as if nothing were stored.
+/// Explains requests with a configuration alone, as if nothing were stored.
 ///
 /// Opens no connections and reads no certificates, so it needs only the configuration file.
 pub struct Explainer {
@@ -62,7 +62,7 @@ impl Explainer {
         explain::offline(&self.site, request, SystemTime::now().into())
     }
 
-    /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
+    /// Explains a request from a user with these claims. Requires [`Self::for_tests`].
     ///
     /// # Errors
     /// Fails if the request or the response is invalid.

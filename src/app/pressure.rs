@@ -28,7 +28,7 @@ const WAITS: u32 = 5;
 /// How long a resource counts as short after the last check that found a shortage.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Bytes above `store.memory` and the allowance for connections at which memory counts as short.
+/// Memory counts as short this many bytes above `store.memory` and the connections' allowance.
 ///
 /// The process should stay below `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each
 /// connection.
