@@ -109,7 +109,7 @@ fn unknown_users(arguments: &PurgeArguments, config: &Config) -> Option<String> 
     }
 }
 
-/// Returns warnings about routes missing in the configuration.
+/// Returns warnings about routes missing from the configuration.
 ///
 /// The purge continues, because responses of a renamed route may still be stored.
 fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
