@@ -248,7 +248,7 @@ pub struct StoreConfig {
     pub memory: u64,
     /// Maximum size of a stored response in bytes.
     pub max_object: u64,
-    /// The use of stored responses on a node that has lost the purge log.
+    /// How stored responses are used on a node that has lost the purge log.
     pub unsynced: UnsyncedPolicy,
 }
 
