@@ -9,7 +9,7 @@ use crate::field::{coding::is_same_coding, preference::preferences};
 
 /// The content codings that a request accepts.
 ///
-/// If a coding is listed twice, the lower weight counts. Members with malformed weights are ignored.
+/// If a coding is listed twice, the lower weight counts. Members with invalid weights are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AcceptedCodings {
     /// Weights in thousandths, by coding; 0 for codings that are not accepted.
