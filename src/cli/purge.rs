@@ -46,7 +46,7 @@ pub struct PurgeArguments {
     /// Limit the purge to this route's responses. Without other selectors, purge all of them.
     #[arg(long, value_name = "ROUTE", group = "selectors")]
     pub route: Vec<String>,
-    /// Limit the purge to this `store.version`. Without other selectors, purge all of its responses.
+    /// Limit the purge to this `store.version`. Without other selectors, purge all its responses.
     #[arg(long, value_name = "VERSION", group = "selectors")]
     pub store_version: Option<String>,
     /// Purge softly: a response becomes stale, and can be served once more during its refresh.
