@@ -39,10 +39,10 @@ pub struct CodedForms {
     memo: AtomicU8,
 }
 
-/// The bit of the memo, after the bits of the codings, that is set once `may_be_made` is decided.
+/// The bit of `memo` that is set once `may_be_made` is decided. It follows the bits of the codings.
 const IS_DECIDED: u8 = 1 << ContentCoding::ALL.len();
 
-/// The bit of the memo that is set if the response must not be encoded.
+/// The bit of `memo` that is set if the response must not be encoded.
 const IS_REFUSED: u8 = IS_DECIDED << 1;
 
 impl CodedForms {
@@ -133,7 +133,7 @@ impl CodedForms {
         may
     }
 
-    /// Returns whether a client receives one of the bodies.
+    /// Returns whether a client is receiving one of the bodies.
     pub fn are_being_read(&self) -> bool {
         self.iter().any(|body| !body.bytes.is_unique())
     }
