@@ -59,8 +59,7 @@ pub struct EncodeOptions {
     ///
     /// More than 65,536 chunks cannot be decoded.
     pub chunk: NonZeroU32,
-    /// ID that distinguishes this entry's chunks from all past and future chunks under the same
-    /// key.
+    /// ID that distinguishes this entry's chunks from all others ever stored under the same key.
     pub body_id: u64,
     /// Milliseconds by which the fleet's clock, used for stored times, is ahead of this node's.
     pub clock_offset: i64,
@@ -151,8 +150,7 @@ impl ChunkedResponse {
         self.layout.count(self.head.encoded_length)
     }
 
-    /// Returns the entry with the content of `chunks`; `None` unless they are complete and in
-    /// order.
+    /// Returns the whole entry; `None` unless `chunks` are complete and in order.
     pub fn finish(self, chunks: &[Bytes]) -> Option<Entry> {
         let length: usize = chunks.iter().map(Bytes::len).sum();
         if length != self.head.encoded_length {
@@ -294,8 +292,7 @@ fn with_checksum(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Returns whether the checksum of `bytes` is `expected`. Always true under the fuzzer, which
-/// cannot guess checksums.
+/// Returns whether `bytes` have this checksum. Always true under the fuzzer, which cannot guess it.
 fn is_intact(expected: u64, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || expected == checksum(VERSION.into(), bytes)
 }

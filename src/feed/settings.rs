@@ -6,7 +6,7 @@ use url::Url;
 use super::reader::Recipient;
 use crate::fence::{Purge, Selector};
 
-/// The settings of the section `[events]`.
+/// The settings in the `[events]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Web origins that may read the feed.
@@ -24,7 +24,7 @@ pub struct Settings {
 pub enum CorsOrigins {
     /// Any origin.
     Any,
-    /// These values of `Origin`.
+    /// Only these values of `Origin`.
     Only(Vec<HeaderValue>),
 }
 

@@ -22,14 +22,15 @@ pub enum LogUpdate {
     ///
     /// This update comes first, and again if records may be missing.
     Begin {
-        /// The position before the first record that follows.
+        /// The position before the first record in `records`.
         fence: Fence,
         /// A time after which no appended record is missing.
         at: Timestamp,
         /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,
     },
-    /// The next record and its log. Another log continues the previous one without a gap.
+    /// The next record and its log. If this is not the log of the previous record, it continues
+    /// that log without a gap.
     Record(LogId, Arc<PurgeRecord>),
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// A response, stored or expected, as selectors match it.
+/// The properties by which selectors match a stored or expected response.
 #[derive(Debug, Clone, Copy)]
 pub struct PurgeCandidate<'a, Tags> {
     /// The normalised URL: `host/path?query`.

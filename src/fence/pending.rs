@@ -21,8 +21,9 @@ pub(super) struct PendingPurges {
 /// The pending purges of one selector.
 #[derive(Debug, Default)]
 struct PendingCounts {
-    /// Numbers of hard and of soft purges.
+    /// Number of pending hard purges.
     hard: usize,
+    /// Number of pending soft purges.
     soft: usize,
     /// The last pending purges. `hard` and `soft` are table versions here, since pending purges
     /// have no sequence number.

@@ -29,7 +29,7 @@ struct ScannedSelector {
 }
 
 impl ScannedSelectors {
-    /// Sets the time of the next record.
+    /// Sets the time at which the next record was appended.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.now = Some(now);
     }

@@ -114,7 +114,8 @@ pub(crate) fn is_override(name: &str) -> bool {
 
 /// Removes trailers that could change how an origin reads the request.
 ///
-/// These are forwarding fields, overrides of the method or target, and fields for heads only.
+/// These are forwarding fields, overrides of the method or target, and fields that only a head may
+/// contain.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {

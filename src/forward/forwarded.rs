@@ -153,7 +153,8 @@ fn push_quoted(text: &mut String, value: &str) {
     text.push('"');
 }
 
-/// Appends an IPv4 address without going through `Display`: every forwarded request needs two.
+/// Appends an IPv4 address without the cost of `Display`: every forwarded request has two
+/// addresses.
 fn push_ipv4(text: &mut String, address: Ipv4Addr) {
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {

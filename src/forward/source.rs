@@ -11,7 +11,7 @@ use crate::server::ForwardedHeaders;
 pub struct RequestSource<'a> {
     /// The client's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The version of the request.
+    /// The HTTP version of the request.
     pub version: Version,
     /// Whether the client's forwarding fields are trusted and extended.
     pub is_trusted: bool,

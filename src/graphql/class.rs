@@ -95,7 +95,8 @@ impl RequestClass {
         if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
     }
 
-    /// Returns the class of the same request sent in another form than JSON, which is never keyed.
+    /// Returns the class of the same request if it is not sent as JSON. Such a request is never
+    /// keyed.
     fn of_other_type(self) -> Self {
         match self {
             Self::Query(_) => Self::Read(Uncached::NotJson),
@@ -199,10 +200,10 @@ impl Classifier<'_> {
         if agrees { class.of_other_type() } else { RequestClass::unclear() }
     }
 
-    /// Adds the known documents to requests by hash. Returns `None` if there are none to add, or if
-    /// the batch would be longer than 256 KiB.
+    /// Adds known documents to requests that contain only a hash. Returns `None` if there are none
+    /// to add, or if the batch would be longer than 256 KiB.
     ///
-    /// Origins without persisted queries also accept the result.
+    /// Origins without persisted queries also accept the completed requests.
     pub(crate) fn with_documents(&self, json: &str) -> Option<String> {
         if !json.starts_with('[') {
             return self.with_document(json);
@@ -309,8 +310,8 @@ impl Classifier<'_> {
         }
     }
 
-    /// Returns the document of a request and how it is sent. The form is `None` if the request has
-    /// a wrong hash for the document.
+    /// Returns the document of a request, and the form in which it is sent. The form is `None` if
+    /// the request also contains a hash that is not that of the document.
     fn document(
         &self,
         members: &RequestMembers<'_>,
@@ -390,7 +391,7 @@ fn extensions(members: &RequestMembers<'_>, form: &DocumentForm) -> Option<Strin
     (!kept.is_empty()).then(|| object(kept))
 }
 
-/// Writes a JSON object of members whose values are JSON.
+/// Returns a JSON object with these names and JSON values.
 fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> String {
     let members: Vec<String> =
         members.into_iter().map(|(name, json)| format!("{}:{json}", Value::from(name))).collect();
@@ -418,7 +419,8 @@ impl CanonicalRequest {
         }
     }
 
-    /// Returns whether an equal request may reuse this classification: it persists no document.
+    /// Returns whether equal requests may reuse this classification. False if they persist a
+    /// document.
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.persists
     }

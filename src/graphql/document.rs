@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::token::{MAX_TOKENS, canonical_text, has_name};
 
-/// Maximum depth of selections and values. The introspection query of common tools has 13.
+/// Maximum depth of selections and values. The introspection queries of common tools have depth 13.
 const MAX_DEPTH: usize = 64;
 
 /// An executable document that all servers read alike.
@@ -137,9 +137,9 @@ fn operation(definition: &OperationDefinition, fragments: Selected) -> Operation
 /// The kinds of fields that a selection set selects, including inline fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Selected {
-    /// Whether it selects a field other than `__typename`.
+    /// Whether the set selects a field other than `__typename`.
     data: bool,
-    /// Whether it selects a fragment that is defined elsewhere.
+    /// Whether the set selects a fragment that is defined elsewhere.
     fragments: bool,
 }
 

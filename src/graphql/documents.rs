@@ -62,7 +62,8 @@ impl DocumentCache {
         Ok(document)
     }
 
-    /// Persists a document under `hash` if that is the hash of its text. Returns whether it is.
+    /// Persists a document under `hash`. Returns `false`, and does nothing, if `text` has another
+    /// hash.
     pub(super) fn persist(&self, hash: &str, text: &str, document: &Arc<Document>) -> bool {
         let Some(hash) = sha256(hash) else { return false };
         if digest(&SHA256, text.as_bytes()).as_ref() != hash {

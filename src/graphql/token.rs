@@ -5,7 +5,7 @@ use apollo_parser::{Lexer, Token, TokenKind};
 /// Maximum number of tokens in a document, including ignored tokens.
 pub(super) const MAX_TOKENS: usize = 16 << 10;
 
-/// A document with more tokens than [`MAX_TOKENS`], or with text that is no token.
+/// The error for a document with more than [`MAX_TOKENS`] tokens, or with text that is no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UnreadableToken;
 

@@ -12,7 +12,7 @@ const MEMORY_OF_CLEARED: Duration = Duration::from_hours(24 * 30);
 
 /// The quarantines of all routes. A node merges its table with those of other nodes.
 ///
-/// The later of two states of a route wins; at the same time, the quarantine wins.
+/// The later of two states of a route wins; if both have the same time, the quarantine wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct QuarantineTable {
     routes: BTreeMap<Box<str>, RouteQuarantine>,

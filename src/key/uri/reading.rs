@@ -138,7 +138,7 @@ impl<'a> AmbiguousPath<'a> {
     }
 }
 
-/// Returns a pattern's literal in the form of the readings to compare it with.
+/// Returns a pattern's literal in `form`, to be compared with readings in the same form.
 ///
 /// `literal` is in the normal form.
 pub(crate) fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
