@@ -75,8 +75,7 @@ impl ResponseId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns a number for choosing a slot by its remainder. Consecutive IDs spread evenly over
-    /// slots.
+    /// Returns a number whose remainder selects a slot. Consecutive IDs spread evenly.
     #[expect(clippy::cast_possible_truncation, reason = "any of its bits spread evenly")]
     pub const fn number(self) -> usize {
         self.0 as usize
@@ -348,8 +347,7 @@ impl StoredResponse {
         self.bytes.get(self.ends.body()..).unwrap_or_default()
     }
 
-    /// Returns whether the response's memory is shared, for example while a client receives the
-    /// body.
+    /// Returns whether the response's memory is shared, for example while a client receives it.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique() || self.forms.are_being_read()
     }
@@ -359,8 +357,7 @@ impl StoredResponse {
         (self.bytes.len() - self.ends.body()) as u64
     }
 
-    /// Returns the number of bytes on the heap: key, URL, attributes, tags, fields, trailers and
-    /// body.
+    /// Returns the heap size in bytes: key, URL, attributes, tags, fields, trailers and body.
     ///
     /// Does not count the coded forms.
     pub fn heap_size(&self) -> usize {
@@ -388,7 +385,7 @@ impl StoredResponse {
         }
     }
 
-    /// Returns the same response with the freshness, stamp and time of a later request. Shares the
+    /// Returns this response with the freshness, stamp and time of a later request. Shares its
     /// bytes.
     #[must_use]
     pub fn with_freshness(
@@ -496,8 +493,7 @@ impl Entry {
         }
     }
 
-    /// Returns this entry with the coded forms of `known`, if that is a response with the same
-    /// content.
+    /// Returns this entry with the coded forms of `known`, if `known` has the same content.
     ///
     /// A response that is freshened while a form is made keeps the form.
     #[must_use]
@@ -546,7 +542,7 @@ impl Entry {
         self
     }
 
-    /// Returns the number of bytes on the heap, without the struct itself.
+    /// Returns the heap size in bytes, without the struct itself.
     pub fn heap_size(&self) -> usize {
         match self {
             Self::Response(response) => response.heap_size(),

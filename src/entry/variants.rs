@@ -79,8 +79,7 @@ impl VariantIndex {
     ///
     /// The result does not depend on how nodes group their additions, except for the order of
     /// variants. `take_hit` returns whether a variant was hit since the last call. If so, the
-    /// variant counts as new. So a variant with occasional hits stays, however many other variants
-    /// are added.
+    /// variant counts as new, and stays however many other variants are added.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);

@@ -116,8 +116,7 @@ impl Hub {
         self.changed.notify_waiters();
     }
 
-    /// Applies an update, and notifies the listeners. A record without visible tags notifies no
-    /// listener.
+    /// Applies an update, and notifies the listeners unless it is a record without visible tags.
     pub(super) fn publish(&self, update: &LogUpdate) {
         let is_news = match update {
             LogUpdate::Begin { fence, at, records } => {
@@ -162,8 +161,8 @@ impl Hub {
     /// Returns what a listener at `position` does next. A listener without a position receives a
     /// `reset`.
     ///
-    /// If this node does not know the log of the position, a listener that `may_be_ahead` waits.
-    /// Any other listener receives a `reset`.
+    /// If this node does not know the log of the position, a listener waits if it `may_be_ahead`,
+    /// and receives a `reset` otherwise.
     pub(super) fn next_frame(
         &self,
         position: Option<Fence>,

@@ -29,8 +29,7 @@ pub enum LogUpdate {
         /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,
     },
-    /// The next record and its log. If this is not the log of the previous record, it continues
-    /// that log without a gap.
+    /// The next record and its log. A changed log continues the previous log without a gap.
     Record(LogId, Arc<PurgeRecord>),
 }
 

@@ -126,7 +126,7 @@ impl PurgeTable {
         }
     }
 
-    /// Follows a log from this fence. Responses with an older fence, or a fence in another log, are
+    /// Follows a log from this fence. Responses with an older fence, or one in another log, are
     /// dead.
     ///
     /// If the same log begins again at an earlier position, its sequence numbers are reused. Then

@@ -114,8 +114,7 @@ pub(crate) fn is_override(name: &str) -> bool {
 
 /// Removes trailers that could change how an origin reads the request.
 ///
-/// These are forwarding fields, overrides of the method or target, and fields that only a head may
-/// contain.
+/// These are forwarding fields, method or target overrides, and fields that only heads may contain.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {

@@ -21,8 +21,7 @@ const ADDED_BYTES: usize = 384;
 /// Initial buffer size in bytes for each client field.
 const FIELD_BYTES: usize = 64;
 
-/// Returns the fields to send to the origin for a client's request, except those that are
-/// `omitted`.
+/// Returns the fields to send to the origin for a client's request, without `omitted` fields.
 ///
 /// Fields that describe the target come from `target` only. The caller has removed the fields that
 /// the client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged.

@@ -95,8 +95,7 @@ impl RequestClass {
         if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
     }
 
-    /// Returns the class of the same request if it is not sent as JSON. Such a request is never
-    /// keyed.
+    /// Returns the class of the same request if it is not sent as JSON, and therefore not keyed.
     fn of_other_type(self) -> Self {
         match self {
             Self::Query(_) => Self::Read(Uncached::NotJson),
@@ -419,8 +418,7 @@ impl CanonicalRequest {
         }
     }
 
-    /// Returns whether equal requests may reuse this classification. False if they persist a
-    /// document.
+    /// Returns whether equal requests may reuse this classification, as they persist no document.
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.persists
     }

@@ -62,7 +62,7 @@ impl DocumentCache {
         Ok(document)
     }
 
-    /// Persists a document under `hash`. Returns `false`, and does nothing, if `text` has another
+    /// Persists a document under `hash`. Returns `false` and does nothing if `text` has another
     /// hash.
     pub(super) fn persist(&self, hash: &str, text: &str, document: &Arc<Document>) -> bool {
         let Some(hash) = sha256(hash) else { return false };

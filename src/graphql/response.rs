@@ -124,8 +124,7 @@ pub(crate) struct CacheHints {
 }
 
 impl CacheHints {
-    /// Combines the hints in a response: the hint for the whole response, and the hints for its
-    /// fields.
+    /// Combines the hints in a response: those for its fields, and the one for the whole response.
     pub(crate) fn of(document: &Value) -> Self {
         let mut hints = Self::default();
         let Some(control) = document.get("extensions").and_then(|it| it.get("cacheControl")) else {

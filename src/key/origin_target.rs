@@ -36,8 +36,7 @@ pub struct OriginTarget<'a> {
     pub sent_query: Option<Cow<'a, str>>,
     /// The stores that may hold the responses.
     pub storage_placement: StoragePlacement,
-    /// Fields in which a trusted proxy describes the target (`X-Forwarded-Host`, …), sorted by
-    /// name.
+    /// Fields in which a trusted proxy describes the target (`X-Forwarded-Host`, …), by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
     /// The partition whose clients share the response, see [`partition`](super::partition); empty
     /// if all clients share it.
