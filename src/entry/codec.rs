@@ -70,7 +70,7 @@ pub struct EncodeOptions {
 pub struct EncodedEntry {
     /// The value at the entry's own key.
     pub head: Vec<u8>,
-    /// The content in order; empty if the head contains the content.
+    /// The chunks of the content, in order; empty if the head contains the content.
     pub chunks: Vec<Bytes>,
 }
 

@@ -99,13 +99,13 @@ impl CodedForms {
         self.content
     }
 
-    /// Returns the body in a coding, if it was made.
+    /// Returns the body in a coding, if that form has been made.
     #[inline]
     pub fn get(&self, coding: ContentCoding) -> Option<&Arc<CodedBody>> {
         self.bodies.as_ref()?.get(coding.index())?.as_ref()
     }
 
-    /// Returns all bodies that were made.
+    /// Returns all bodies that have been made.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CodedBody>> {
         self.bodies.iter().flat_map(|bodies| bodies.iter()).flatten()
     }

@@ -93,7 +93,7 @@ pub(crate) struct ResponseDraft {
     /// The data from which reuse is decided.
     pub freshness: Freshness,
     pub tags: Vec<String>,
-    /// Other attributes by which purges select the response.
+    /// Attributes, besides URL and tags, by which purges select the response.
     pub attributes: OwnedResponseAttributes,
     /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
@@ -364,7 +364,7 @@ impl StoredResponse {
         self.bytes.len()
     }
 
-    /// Returns why the response is not encoded; `None` if it may be.
+    /// Returns why the response is not encoded; `None` if it may be encoded.
     pub fn coding_refusal(&self) -> Option<CodingRefusal> {
         if self.has_trailers() {
             return Some(CodingRefusal::Trailers);
@@ -447,8 +447,8 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// Returns whether both entries are responses that share one allocation: one was made from the
-    /// other without copying the body.
+    /// Returns whether both entries are responses that share one allocation, because one was
+    /// derived from the other without copying the body.
     pub fn shares_body_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Response(one), Self::Response(other)) => {

@@ -222,8 +222,8 @@ impl CorsOrigins {
         HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidCorsOrigin)
     }
 
-    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`, or `None` if it
-    /// is not allowed.
+    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`, or `None` if
+    /// that origin is not allowed.
     pub(super) fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Self::Any => Some(HeaderValue::from_static("*")),

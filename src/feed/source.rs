@@ -11,7 +11,7 @@ use crate::{
 
 /// A stream of the records of a purge log.
 pub trait LogSource: Send + 'static {
-    /// Waits for the next update and returns it, or `None` at the end.
+    /// Waits for the next update and returns it, or `None` at the end of the log.
     fn next(&mut self) -> impl Future<Output = Option<LogUpdate>> + Send;
 }
 
@@ -29,7 +29,7 @@ pub enum LogUpdate {
         /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,
     },
-    /// The next record and its log. A changed log continues the previous log without a gap.
+    /// The next record and its log. A different log continues the previous one without a gap.
     Record(LogId, Arc<PurgeRecord>),
 }
 

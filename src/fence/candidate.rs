@@ -9,7 +9,7 @@ pub struct PurgeCandidate<'a, Tags> {
     pub url: &'a [u8],
     /// The tags of the response.
     pub tags: Tags,
-    /// The other properties of the response.
+    /// The properties of the response other than URL and tags.
     pub attributes: ResponseAttributes<'a>,
 }
 

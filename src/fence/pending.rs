@@ -40,7 +40,7 @@ impl PendingCounts {
 }
 
 impl PendingPurges {
-    /// Adds a purge of these hashes, with the new version of the table.
+    /// Adds a purge of selectors with these hashes. `version` is the new version of the table.
     pub(super) fn add(
         &mut self,
         hashes: Box<[u64]>,

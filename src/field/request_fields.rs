@@ -111,7 +111,7 @@ impl RequestFields {
         self.mentioned & TRAILER != 0
     }
 
-    /// Returns whether origins may read another method or target than the request has.
+    /// Returns whether a field may make origins read a different method or target.
     pub(crate) fn is_overridden(&self) -> bool {
         self.mentioned & OVERRIDE != 0
     }

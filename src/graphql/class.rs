@@ -47,7 +47,7 @@ pub(crate) enum Uncached {
 /// A mutation, or an operation that may be one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct WrittenOperation {
-    /// Name of the operation; `None` if it has none, or if it is uncertain.
+    /// Name of the operation; `None` if there is no name, or if the name is uncertain.
     pub(crate) name: Option<Box<str>>,
     /// Variables of the operation, as JSON.
     pub(crate) variables: Option<Arc<str>>,
@@ -117,8 +117,8 @@ impl RequestClass {
     }
 }
 
-/// Maximum length of a batch with its documents, in bytes: many short hashes may stand for one long
-/// document.
+/// Maximum length in bytes of a batch with added documents. Many short hashes may stand for one
+/// long document.
 const MAX_BATCH: usize = 256 << 10;
 
 /// Classifies requests, using the known documents of a route.
@@ -397,7 +397,7 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Str
     format!("{{{}}}", members.join(","))
 }
 
-/// The characters of a query parameter's value that are sent as they are (RFC 3986 §2.3).
+/// The characters of a query parameter's value that are sent unencoded (RFC 3986 §2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl CanonicalRequest {

@@ -24,7 +24,7 @@ pub(crate) struct Document {
 /// One operation of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// Name of the operation; `None` for the only, anonymous operation of a document.
+    /// Name of the operation; `None` for an anonymous operation, the only one in its document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
     /// Whether the operation may select a field other than `__typename`, which every type has.

@@ -1,4 +1,5 @@
-//! The request to the origin as one value, from which both the key and the forwarded head are made.
+//! The request to the origin as one value, from which both the key and the forwarded head are
+//! built.
 //!
 //! The text of a key *is* this value, serialized. The forwarded head is parsed from that text
 //! again, so the origin receives exactly what the key contains.

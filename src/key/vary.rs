@@ -255,7 +255,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
     Ok(())
 }
 
-/// Returns whether a request lists another language of equal weight before this one.
+/// Returns whether a request lists another language of equal weight before `language`.
 ///
 /// Origins that follow the order prefer the earlier language, so `language` is not used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {

@@ -80,7 +80,7 @@ fn parts_of_json(document: &Value) -> Option<HashMap<Box<str>, u64>> {
     Some(parts)
 }
 
-/// Returns the digests of the lines of a text. `None` if the body is no text, or has too many
+/// Returns the digests of the lines of a text. `None` if the body is not text, or has too many
 /// lines.
 fn parts_of_text(body: &[u8]) -> Option<HashMap<Box<str>, u64>> {
     let text = str::from_utf8(body).ok()?;

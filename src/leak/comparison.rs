@@ -101,7 +101,7 @@ struct Side {
     stable: Option<HashMap<Box<str>, u64>>,
     /// The places where the responses differ from each other.
     volatile: HashSet<Box<str>>,
-    /// Whether a response lacked the requester's own name, or contained the other's.
+    /// Whether a response lacked the requester's own name, or contained the other requester's name.
     is_anonymous: bool,
 }
 
@@ -195,7 +195,7 @@ impl Side {
         });
     }
 
-    /// Returns the stable places that are missing or have another stable value on the other side.
+    /// Returns the stable places that have a different stable value, or are missing, in `other`.
     fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
         let differs = move |(place, digest): &(&str, &u64)| match other

@@ -1,4 +1,4 @@
-//! The names by which a request identifies its requester, and their search in response bodies.
+//! The names by which a request identifies its requester, and the search for them in bodies.
 
 use std::fmt;
 
@@ -86,7 +86,7 @@ impl fmt::Debug for RequesterNames {
     }
 }
 
-/// Returns the claims of a signed token, without verifying it. `None` if the text is no such token.
+/// Returns the claims of a signed token, unverified. `None` if the text is not such a token.
 fn claims_of(text: &str) -> Option<Map<String, Value>> {
     let mut parts = Some(text).filter(|text| text.len() <= MAX_TOKEN)?.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);

@@ -37,7 +37,7 @@ const VARIANTS_ORDER: usize = 8;
 const ID: usize = size_of::<u32>();
 const TAG: usize = 16;
 
-/// A place of encrypted data in Redis.
+/// A place in Redis that holds encrypted data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SealedPart {
     /// The value at the entry's key.

@@ -1,4 +1,4 @@
-//! Private events, and the end of streams with their credentials.
+//! Private events, and streams that end when their users' credentials end.
 
 use super::*;
 use crate::fence::Selector;

@@ -29,7 +29,7 @@ pub struct AmbiguousPath<'a> {
     is_fully_decoded: bool,
 }
 
-/// How far a reading, and the text that is compared with it, is decoded.
+/// How far a reading of a path is decoded. Text is compared with it in the same form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
     /// The path as sent, or in the normal form of RFC 3986 §6.2.2.
