@@ -1,8 +1,9 @@
 //! The encrypted form of an entry, for responses that are limited to some clients.
 //!
 //! ```text
-//! "LRDS"  version u8  checksum u64 of all that follows  kind u8  order u64 × 3 (response) or × 1 (index)
-//! key id u32  nonce [u8; 12]  ciphertext of the plain head  tag [u8; 16]
+//! "LRDS"  version u8  checksum u64 of all that follows  kind u8
+//! order u64 × 3 (response) or × 1 (index)  key id u32  nonce [u8; 12]
+//! ciphertext of the plain head  tag [u8; 16]
 //! ```
 //!
 //! Kind and order are at the same offsets as in the plain form, for the scripts that compare
