@@ -98,8 +98,7 @@ pub(super) struct AcceptedCredentials {
 /// Records that the origin denied a target to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// When the origin last denied the target. Responses to earlier requests do not lift the
-    /// denial.
+    /// The time of the last denial. Responses to earlier requests do not lift the denial.
     since: Timestamp,
     until: Timestamp,
     /// Whether the denial is in the purge log, through which every node receives it.

@@ -348,8 +348,7 @@ impl Drop for TeeFailGuard<'_> {
 /// Returns the selecting fields of a response and the request's values for them.
 ///
 /// Uses the fields in the response's `Vary` and the route's `vary`. If there are none, uses the
-/// fields by which recent responses for the target vary. Returns `None` if the target has no
-/// variants.
+/// fields by which recent responses for the target vary; `None` if the target has no variants.
 async fn selecting_fields<S: Store>(
     context: &FetchContext<S>,
     response: &HeaderMap,

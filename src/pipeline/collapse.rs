@@ -215,8 +215,7 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// Waits for the result of the fetch. Returns `None` if the leader was dropped without a
-    /// result.
+    /// Waits for the result of the fetch. Returns `None` if the leader was dropped without one.
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

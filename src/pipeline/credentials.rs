@@ -244,9 +244,8 @@ fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Partiti
     member_of_login(config, login_credentials(config, inputs))
 }
 
-/// Returns the credentials in the request that a login may have issued: `Authorization`, credential
-/// fields, and session and token cookies. If there are none, returns the keys and tokens in the
-/// query.
+/// Returns the request's login credentials: `Authorization`, credential fields, and session and
+/// token cookies. If there are none, returns the keys and tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'a>,
@@ -302,9 +301,8 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Encodes the pairs in a canonical order. Each name and value is preceded by its length, so that
-/// no two lists collide. Lines of the same field keep their order, because servers take the first
-/// or the last.
+/// Encodes the pairs in a canonical order, each name and value after its length, so that no two
+/// lists collide. Lines of one field keep their order, because servers take the first or the last.
 pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
@@ -346,9 +344,8 @@ pub(super) fn may_be_present(config: &ConfigSnapshot, presence: FieldPresence) -
     presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty()
 }
 
-/// Returns the owner whose responses a write on this route invalidates. Returns `None` if the write
-/// invalidates the responses of all users, because the route does not separate users or the user is
-/// unknown.
+/// Returns the owner whose responses a write on this route invalidates. `None` stands for all
+/// users, because the route does not separate users or the user is unknown.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,

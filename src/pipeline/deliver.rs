@@ -356,8 +356,7 @@ impl Responder<'_> {
             && self.config.server_timing == ServerTiming::Off
     }
 
-    /// Selects what to send from a fresh stored response, which is usually all of it, with a cached
-    /// head.
+    /// Selects what to send from a fresh stored response: usually all of it, with a cached head.
     fn select_fresh(
         &self,
         (presence, form): (FieldPresence, Representation<'_>),

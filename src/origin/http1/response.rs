@@ -98,8 +98,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Parses a `Connection` line. Returns whether it has options other than `close` and
-    /// `keep-alive`.
+    /// Parses a `Connection` line. Returns whether it has any other options.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

@@ -88,8 +88,7 @@ impl Exchange {
 }
 
 impl UploadTask {
-    /// Sends the available data, and spawns a task for the rest. Returns `None` if all data was
-    /// sent.
+    /// Sends the available data, and spawns a task for the rest. Returns `None` if all is sent.
     fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());

@@ -19,8 +19,7 @@ pub(super) struct Streams {
     /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
     limit: AtomicUsize,
     idle_since: Mutex<Instant>,
-    /// Whether the origin has refused a stream. If so, new streams are opened on another
-    /// connection.
+    /// Whether the origin has refused a stream, so that new ones are opened on another connection.
     is_retired: AtomicBool,
     /// The queued requests, to which free streams are offered.
     waiters: Arc<Waiters>,

@@ -98,8 +98,7 @@ impl RequestContent {
         Arc::new(Self { method, bytes, digest: *digest, form: *form, graphql, _share: None })
     }
 
-    /// Keys the canonical form, but forwards the content as sent, for
-    /// [`PlantedBug::ContentAsSent`].
+    /// Keys the canonical form, but forwards the content as sent ([`PlantedBug::ContentAsSent`]).
     #[cold]
     fn as_sent(
         form: ContentForm,

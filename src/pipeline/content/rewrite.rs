@@ -79,8 +79,7 @@ impl WhyAsSent {
     }
 }
 
-/// Returns content in the form in which it is keyed and forwarded, together with the name of the
-/// form.
+/// Returns content in the form in which it is keyed and forwarded, and the name of that form.
 pub(in crate::pipeline) fn keyed_form(
     form: ContentForm,
     fields: &ContentFields,

@@ -27,8 +27,7 @@ impl SharedSearch {
         self.0.lock().add(part);
     }
 
-    /// Returns whether the search has read all of the content, and has proved that it has no
-    /// mutation.
+    /// Returns whether the search has read all of the content and proved that it has no mutation.
     pub(in crate::pipeline) fn has_found_query(&self) -> bool {
         self.0.lock().has_found_query()
     }

@@ -76,8 +76,7 @@ pub enum InvalidExplainRequest {
     Url,
     #[error("the URL must not contain a user name; use an `authorization` header")]
     UserInfo,
-    /// The field at this position, counted from 1, has no colon or has invalid characters. The
-    /// error does not repeat the field's value.
+    /// The field at this position (from 1) is malformed. The error does not repeat its value.
     #[error("header {0} is not of the form `name: value`")]
     Field(usize),
     #[error("more than {MAX_FIELDS} headers")]
