@@ -98,7 +98,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Parses a `Connection` line. Returns whether it has any other options.
+    /// Parses a `Connection` line. Returns whether it has options besides `close` and `keep-alive`.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
