@@ -37,7 +37,7 @@ struct RouteReport {
     /// The share of hits and collapsed requests among the requests that consult the cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     hit_ratio: Option<f64>,
-    /// Number of requests that would have shared the fetch of another.
+    /// Number of requests that would have shared the fetch of another request.
     #[serde(skip_serializing_if = "Option::is_none")]
     collapsed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ struct RouteReport {
     skipped: BTreeMap<&'static str, u64>,
     /// Comparisons by the age of the stored response.
     ages: Vec<AgeGroup>,
-    /// Comparisons by the parts in which the request differs from that of the stored response.
+    /// Comparisons by the inputs in which the request differs from that of the stored response.
     inputs: BTreeMap<&'static str, Compared>,
     samples: Vec<ReportedSample>,
     /// Number of differing responses that no sample describes.
@@ -92,7 +92,7 @@ struct AgeGroup {
     wrong: u64,
 }
 
-/// Differences at the same places, between requests that differ in the same parts.
+/// Differences in the same parts of responses, between requests that differ in the same inputs.
 #[derive(Debug, Clone, Serialize)]
 struct ReportedSample {
     count: u64,
@@ -102,7 +102,7 @@ struct ReportedSample {
     path: String,
     /// The age of the stored response at the last request, in seconds.
     age: f64,
-    /// The parts in which the request differs from that of the stored response.
+    /// The inputs in which the request differs from that of the stored response.
     inputs: Vec<&'static str>,
     differences: Vec<Difference>,
 }
