@@ -1,4 +1,4 @@
-//! Content that is coded by gzip (RFC 1952).
+//! Content that is compressed with gzip (RFC 1952).
 
 use std::io::{self, Read};
 

@@ -14,8 +14,8 @@ use crate::{
 /// Maximum number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. The time is short, since requests do not collapse meanwhile. A
-/// wrong entry costs nothing else.
+/// How long a target is remembered. The time is short, since requests do not collapse meanwhile.
+/// That is all that a wrong entry costs.
 const RETENTION: Duration = Duration::from_secs(30);
 
 /// Why a target is hit-for-miss.
@@ -30,7 +30,7 @@ pub(super) enum HitForMissReason {
 /// The class of a request by its credentials. Each class is remembered separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
-    /// The request has no credentials: it gets the same response as any client.
+    /// The request has no credentials, so any client would get the same response.
     Anonymous,
     /// The request has credentials.
     Identified,

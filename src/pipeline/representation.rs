@@ -42,7 +42,7 @@ pub(super) enum FormRefusal {
     Range,
     /// The response cannot be encoded.
     Response(CodingRefusal),
-    /// The response did not become smaller when encoded, or its form would not fit into memory.
+    /// The encoded body was not smaller, or would not fit into memory.
     Excluded,
 }
 
