@@ -86,7 +86,7 @@ impl From<PayloadError> for NotStorable {
 }
 
 /// Returns the tags of the response to a query, or why its JSON forbids storing it. Copies the
-/// caching hints in the JSON to the head.
+/// caching hints in the JSON to the response's head.
 pub(super) async fn inspect(
     parsing: &ParseQueue,
     request: &PayloadRequest<'_>,
@@ -125,7 +125,7 @@ pub(super) fn apply_hints(document: &Value, headers: &mut HeaderMap) {
     }
 }
 
-/// Adds caching hints to the `Cache-Control` of a response. A lifetime in the head has precedence.
+/// Adds caching hints to the `Cache-Control` of a response. A lifetime in the head wins.
 fn apply(hints: CacheHints, headers: &mut HeaderMap) {
     let directives = ResponseDirectives::parse(headers);
     let is_silent = directives.max_age.is_none()

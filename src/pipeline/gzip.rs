@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Why content is not decoded.
+/// Why content could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotUnzipped {
     /// The decoded content is longer than the limit.

@@ -60,7 +60,7 @@ impl CachedHead for Box<[u8]> {
 }
 
 impl HeadKey {
-    /// Returns the slot for this key. Forms of one response have different slots.
+    /// Returns the slot for this key. Different forms of a response have different slots.
     fn slot(&self) -> usize {
         let form = self.coding.map_or(0, |coding| coding.index() + 1);
         self.response.number().wrapping_add(form * (SLOTS / 4)) % SLOTS

@@ -27,7 +27,7 @@ pub(super) enum HitForMissReason {
     Unstored,
 }
 
-/// The class of a request by its credentials. Each class is remembered separately.
+/// The class of a request, by its credentials. Targets are remembered separately for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
     /// The request has no credentials, so any client would get the same response.
@@ -78,7 +78,7 @@ impl HitForMiss {
         }
     }
 
-    /// Removes a key, because its responses can be shared.
+    /// Removes a key, because its responses can now be shared.
     pub(super) fn forget(&self, key: &CacheKey) {
         self.targets.remove(&CredentialClass::Anonymous.slot(key));
         self.targets.remove(&CredentialClass::Identified.slot(key));

@@ -1,5 +1,5 @@
-//! Responds immediately to hits: requests with the same header section as the request before, for
-//! which a fresh response is in memory.
+//! Responds immediately to a hit, if the request repeats the previous request's header section and
+//! a fresh response is in memory.
 //!
 //! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
 //! plain hit is declined before it has an effect.

@@ -47,7 +47,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 pub(super) enum PurgeOutcome {
     /// The write purges nothing.
     NotNeeded,
-    /// The purge is in the log, and takes effect as any appended purge does.
+    /// The purge is in the log, so every node applies it.
     Appended(PurgeReceipt),
     /// The purge applies on this node, and is sent to the other nodes as soon as possible.
     LocalOnly,

@@ -36,8 +36,8 @@ pub(super) enum FlightOutcome {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Joins the flight of this request, or leads one. After a failure, one follower leads again if
-    /// that may help.
+    /// Joins the flight of this request, or leads one. After a failure, one follower leads a new
+    /// flight if that may help.
     pub(super) async fn join_flight(
         &self,
         lookup: &LookupRequest,

@@ -17,8 +17,8 @@ const CAPACITY: usize = 16_384;
 /// Minimum time between two probes, and between a failure and the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a failure is remembered after the last probe began. The duration of the failed fetch is
-/// added, because the probe may take as long.
+/// How long a failure is remembered after it occurred or was last probed. The duration of the
+/// failed fetch is added, because a probe may take as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
 /// Minimum duration of a fetch whose error status is remembered. After a faster error, each request

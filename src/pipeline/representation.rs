@@ -32,7 +32,7 @@ pub(super) enum FormChoice<'a> {
 /// Why a request gets a response as stored, not in a content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FormRefusal {
-    /// The route does not encode.
+    /// The route does not encode responses.
     Off,
     /// The request does not accept a coding of the route, or prefers an unencoded body.
     NotAccepted,

@@ -139,7 +139,7 @@ impl TeeBody {
         (tee, reader)
     }
 
-    /// Adds a reader from the first byte. Returns `None` if the first bytes are already released.
+    /// Adds a reader that starts at the first byte. Returns `None` if that byte has been released.
     pub(super) fn reader(self: &Arc<Self>) -> Option<TeeReader> {
         let mut shared = self.shared.lock();
         if shared.gone > 0 {
@@ -277,7 +277,7 @@ impl TeeBody {
 }
 
 impl TeeInner {
-    /// Adds a reader at the first byte.
+    /// Adds a reader that starts at the first byte.
     fn attach(&mut self) -> usize {
         self.readers.insert(ReaderState { position: 0, waker: None, is_cut_off: false })
     }

@@ -54,12 +54,12 @@ impl Constraints {
     /// The origin gave an explicit lifetime that is not zero.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
-    /// Returns the byte that entries store.
+    /// Encodes the set as the byte in stored entries.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// Decodes the byte that entries store. Never fails: all eight bits are assigned.
+    /// Decodes the byte in stored entries. Never fails: all eight bits are assigned.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }

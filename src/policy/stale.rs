@@ -15,7 +15,7 @@ use super::{
 pub(crate) enum Outage {
     /// A timeout or an error status.
     Error,
-    /// No connection on any try, or a connection that closed before a response began.
+    /// All attempts to connect failed, or the connection closed before a response began.
     Disconnected,
 }
 

@@ -107,7 +107,7 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
     }
 }
 
-/// Rejects statuses about credentials (401, 403) on routes with a partition.
+/// Rejects statuses that concern credentials (401, 403) on routes with a partition.
 fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Reason> {
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(());

@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// A response with a JSON array of this many zeros.
+    /// Returns a response with a JSON array of this many zeros.
     fn zeros(count: usize, coding: Option<&'static str>) -> ComparedResponse {
         let json = format!("[{}]", vec!["0"; count].join(","));
         let body = if coding.is_some() { gzip(json.as_bytes()) } else { json.into_bytes() };

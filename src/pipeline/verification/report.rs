@@ -24,7 +24,7 @@ pub(crate) struct VerificationReport {
 #[derive(Debug, Clone, Serialize)]
 struct RouteReport {
     route: String,
-    /// `shadow` or `audit`.
+    /// How the route is verified: `shadow` or `audit`.
     mode: &'static str,
     /// When counting began; `None` before the first request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ struct RouteReport {
     not_stored: BTreeMap<&'static str, u64>,
     /// Number of stored responses that were compared with the origin's.
     compared: u64,
-    /// Number of compared responses that differ.
+    /// Number of compared responses that differ from the origin's.
     wrong: u64,
     /// Number of comparisons that did not take place, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -63,7 +63,7 @@ struct RouteReport {
     /// Number of differing responses that no sample describes.
     #[serde(skip_serializing_if = "is_zero")]
     unsampled: u64,
-    /// What the figures suggest, one sentence each.
+    /// What the operator should do according to the figures, one sentence each.
     advice: Vec<String>,
 }
 
@@ -199,7 +199,7 @@ impl RouteCounts {
         names.zip(counts).filter(|(_, count)| count.total > 0).map(of).collect()
     }
 
-    /// Returns what the figures suggest.
+    /// Returns what the operator should do according to the figures.
     fn advice(&self, mode: VerificationMode) -> Vec<String> {
         let Some(suspect) = self.suspect() else { return self.advice_without_suspect(mode) };
         let what = match suspect {

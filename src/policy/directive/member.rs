@@ -94,7 +94,7 @@ pub(crate) enum RestrictiveDirective {
 }
 
 impl RestrictiveDirective {
-    /// Parses a word in any case, with `-`, `_` or nothing between its parts; else `None`.
+    /// Parses a word in any case, with `-`, `_` or nothing between its parts; `None` if unknown.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
             let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));
