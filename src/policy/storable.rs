@@ -124,8 +124,8 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
 pub enum TtlRefusal {
     /// Responses with the status are never stored.
     NeverStored,
-    /// Any client could poison the cache, because its choice of method, target or fields triggers
-    /// such a response.
+    /// Any client could poison the cache, because the method, the target or the fields of a
+    /// request can trigger such a response.
     ByAnyClient,
 }
 

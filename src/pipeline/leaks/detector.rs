@@ -73,7 +73,7 @@ impl LeakDetector {
         (sightings.all.add(key, sighting), sweeper)
     }
 
-    /// Records that a key's fetches are being compared, which pauses further comparisons of the key.
+    /// Records that a key's fetches are being compared, which pauses comparisons of the key.
     pub(super) fn pause(&self, key: u128, now: Instant) {
         self.sightings.lock().all.pause(key, now);
     }
