@@ -63,8 +63,8 @@ impl FastPath {
         }
     }
 
-    /// Appends responses to the requests at the start of `bytes` until the handler declines a
-    /// request. Returns the remaining bytes, which go to hyper.
+    /// Appends responses to the requests at the start of `bytes`, until a request needs hyper.
+    /// Returns the remaining bytes, which go to hyper.
     pub(super) fn respond<'b>(
         &mut self,
         framing: &mut FramingValidator,
