@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::purge::{Acknowledgement, NodeId};
 
-    /// Returns the receipt of three nodes, without those that are missing.
+    /// Returns the receipt of a purge on three nodes, which the nodes `missing` have not applied.
     fn receipt(missing: &[u64]) -> PurgeReceipt {
         let acknowledgement = match missing {
             [] => Acknowledgement::Given,
