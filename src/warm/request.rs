@@ -42,7 +42,8 @@ pub enum WarmClients {
     Recent {
         /// The host; if `None`, the host with the most recent requests.
         host: Option<WarmHost>,
-        /// Fields that replace the clients' own. Each value of a name makes a separate request.
+        /// Fields that replace the clients' own. Each combination of their values makes one
+        /// request.
         headers: HeaderMap,
     },
 }

@@ -31,11 +31,11 @@ pub struct WarmPlan {
     /// Whether recent targets that the purge selects are warmed.
     pub purged: bool,
     pub targets: Box<[WarmTarget]>,
-    /// Fields that replace the clients' own. Each value of a name makes a separate request.
+    /// Fields that replace the clients' own. Each combination of their values makes one request.
     pub headers: HeaderMap,
 }
 
-/// Why a text is not a warm-up target.
+/// The reasons why a text is not a warm-up target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
     /// The text has no path.
