@@ -42,7 +42,7 @@ impl TieredStore {
         self.redis.as_ref().map(RedisStore::health)
     }
 
-    /// Makes misses also read the namespace version `version`, until `until`.
+    /// Makes lookups that miss read the namespace version `version` as well, until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.set_previous_version(version, until);

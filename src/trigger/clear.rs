@@ -25,7 +25,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of tracked users at which finished entries are removed.
 const MAX_TRACKED_USERS: usize = 1024;
 
-/// Field name of `X-Requested-With`. Forms cannot send it; pages of other origins need a preflight.
+/// The field `X-Requested-With`. Forms cannot send it, and other origins' pages need a preflight.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// The users with a clear request that is in progress or less than a second old.

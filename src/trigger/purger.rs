@@ -86,7 +86,7 @@ impl Purger {
         result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
-    /// Parses the selectors of a URL.
+    /// Parses a URL, and returns its selectors.
     pub(crate) fn url(&self, text: &str) -> Result<Vec<Selector>, SelectorError> {
         selector::url(text, self.normalizer())
     }

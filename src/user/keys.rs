@@ -200,7 +200,7 @@ enum JwksFetchError {
 }
 
 impl JwksUpdater {
-    /// Runs until the keys are dropped.
+    /// Fetches the keys periodically and on request, until the keys are dropped.
     async fn run(mut self, mut requests: mpsc::Receiver<()>) {
         loop {
             let began = Instant::now();

@@ -16,7 +16,7 @@ pub struct PartitionMember {
     /// The owner by which purges select the member's responses. A keyed digest of issuer and
     /// identifying claims only. `None` if the partition has no owner (`"authenticated"`).
     pub owner: Option<Arc<str>>,
-    /// The user's name from the claim, for `{user}`.
+    /// The user's name from the claim, which replaces `{user}` in tags.
     pub user: Option<Box<str>>,
     /// The issuer; empty for a gateway.
     pub issuer: Box<str>,

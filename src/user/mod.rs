@@ -217,7 +217,7 @@ impl Authenticator {
         self.recheck
     }
 
-    /// Returns a keyed digest that separates users, the same on all nodes of a fleet.
+    /// Returns a keyed digest of `bytes`, which is the same on all nodes of a fleet.
     pub fn digest(&self, bytes: &[u8]) -> [u8; 16] {
         self.digests.digest(bytes)
     }

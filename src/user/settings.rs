@@ -43,10 +43,10 @@ pub struct TokenRules {
 /// The part of a request that carries the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// A field of this name. `Bearer` precedes the token in `Authorization`, and optionally in
+    /// The field with this name. `Bearer` precedes the token in `Authorization`, and optionally in
     /// other fields.
     Field(HeaderName),
-    /// The cookie of this name.
+    /// The cookie with this name.
     Cookie(Box<str>),
 }
 

@@ -205,7 +205,7 @@ fn credential(digests: &DigestKey, signed: &[u8]) -> u128 {
     u128::from_be_bytes(member::digest(digests, [member::CREDENTIAL, signed]))
 }
 
-/// Returns the value of a field with a single line.
+/// Returns the value of a field, or an error if the field is missing or repeated.
 pub(super) fn single_value<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

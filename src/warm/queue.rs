@@ -51,7 +51,7 @@ impl Default for Budget {
     }
 }
 
-/// Fetches the requests of the queue. The pipeline implements it.
+/// Fetches queued requests. The pipeline implements this trait.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
     /// Fetches the response to its end, unless a fresh response is stored, and returns the outcome.
     ///

@@ -72,7 +72,7 @@ impl WarmTarget {
 }
 
 impl WarmHost {
-    /// Parses `host`, `host:port`, or either after `http://` or `https://`.
+    /// Parses `host` or `host:port`, optionally after `http://` or `https://`.
     pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, host) = scheme(text)?;
         Self::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)

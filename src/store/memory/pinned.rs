@@ -23,7 +23,7 @@ pub(super) struct PinnedResponses {
 }
 
 impl PinnedResponses {
-    /// Starts counting an evicted entry if it is a large response in use.
+    /// Starts tracking an evicted entry if it is a large response in use.
     pub(super) fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
         if response.heap_size() <= LARGE || !is_in_use(&response) {

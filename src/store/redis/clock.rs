@@ -56,7 +56,7 @@ impl RedisClock {
     }
 }
 
-/// Returns the minimum and maximum offset. Redis reads its clock between request and reply.
+/// Returns the bounds of the offset, which follow from the times of the request and the reply.
 async fn measure(connection: &BatchingConnection, key: Bytes) -> Result<[i64; 2], CommandError> {
     let sent = Instant::now();
     let theirs = connection.time(key).await?;

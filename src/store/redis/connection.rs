@@ -147,7 +147,7 @@ impl RedisPool {
         })
     }
 
-    /// Opens a new connection. If only one caller uses it, its commands stay in order.
+    /// Opens a new connection. If only one caller uses the connection, commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -200,8 +200,8 @@ impl BatchingConnection {
 
     /// Runs a script.
     ///
-    /// The script has no effect if Redis starts it later than `within` from now. `None` stands for
-    /// the time after which the session gives up.
+    /// The script has no effect if Redis starts it later than `within` from now. If `within` is
+    /// `None`, the time after which the session gives up applies.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,

@@ -41,7 +41,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// The TTL of the set of waiting nodes: longer than [`MAX_WAIT`].
 const WAITERS_TTL: Duration = Duration::from_secs(40);
-/// The margin for inexact clocks and timers before an expired lease is checked again.
+/// The time from the expiry of a lease to the next check, since clocks and timers are inexact.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// Acquires the lease, or registers this node as waiting for its holder, in one round trip.

@@ -65,7 +65,7 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts a store with its background tasks on `runtime`, which also connect to Redis.
+    /// Starts a store. Its background tasks run on `runtime`, where they also connect to Redis.
     pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,

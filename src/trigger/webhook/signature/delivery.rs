@@ -74,7 +74,7 @@ pub(super) fn required_field<'a>(
     value.map(str::trim).ok_or_else(|| SignatureError::MissingField(name.clone()))
 }
 
-/// Checks that a time is within the tolerance. `header` is the field that contains it.
+/// Checks that a time is within the tolerance. `header` is the field that contains the time.
 pub(super) fn check_timestamp(
     text: &str,
     now: Timestamp,
