@@ -17,7 +17,7 @@ use super::{
 /// Maximum number of fields in a section, the same as hyper's.
 const MAX_FIELDS: usize = 100;
 
-/// Limits how many requests skip the fast path after declined requests in a row: at most
+/// Limits how many reads skip the fast path after declined requests in a row: at most
 /// `2^MAX_PAUSE - 1`. A declined request costs time, since hyper has to parse it as well.
 const MAX_PAUSE: u32 = 5;
 
@@ -45,7 +45,7 @@ pub(super) struct FastPath {
     responder: Option<(u32, Option<Box<dyn ImmediateResponder>>)>,
     /// The number of declined requests in a row.
     declined: u32,
-    /// The number of requests to leave to hyper.
+    /// The number of reads to leave to hyper.
     pause: u32,
 }
 
@@ -111,7 +111,7 @@ impl FastPath {
         self.responder.as_mut()?.1.as_mut()
     }
 
-    /// Makes the next requests skip the fast path: about twice as many after each declined request.
+    /// Makes the next reads skip the fast path: about twice as many after each declined request.
     /// Frees the responder after [`MAX_PAUSE`] declined requests in a row.
     fn note_declined(&mut self) {
         if self.mode == FastPathMode::Eager {
