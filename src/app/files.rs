@@ -10,7 +10,7 @@ const RESERVED_FILES: usize = 64;
 /// Descriptors reserved for the admin listener alone.
 pub(super) const ADMIN_RESERVE: usize = 8;
 
-/// Upper limit of the descriptors reserved for origin connections, which are a quarter of all.
+/// A quarter of all descriptors is reserved for origin connections, up to this number.
 const MAX_ORIGIN_FILES: usize = 1024;
 
 /// The highest limit to request. Some systems allow 2^30, which is never needed.

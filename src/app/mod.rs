@@ -452,8 +452,8 @@ fn bind_all(config: &Config, counters: &Arc<ListenerCounters>) -> anyhow::Result
     listen.map(|each| Ok(bind(each, options, PUBLIC_SOCKET_MODE)?.sharing(counters))).collect()
 }
 
-/// Returns true if an IPv4 address with the same port is listed. Otherwise the IPv6 socket accepts
-/// both families.
+/// Returns whether the port of an IPv6 address is also listed with an IPv4 address. Otherwise the
+/// IPv6 socket accepts both families.
 fn has_v4_twin(address: &SocketAddr, listen: &[ListenAddress]) -> bool {
     let mut others = listen.iter().filter_map(|other| match other {
         ListenAddress::Tcp(other) => Some(other),

@@ -40,7 +40,7 @@ struct ShadowedRoute {
     advice: Vec<String>,
 }
 
-/// Comparisons of responses up to an age in seconds.
+/// Numbers of comparisons and differences, for stored responses up to `until` seconds old.
 #[derive(Debug, Deserialize)]
 struct ComparedAge {
     until: Option<f64>,
@@ -51,7 +51,7 @@ struct ComparedAge {
 /// Returns the proposal for the routes of a report. `config` is the file that contains them.
 ///
 /// # Errors
-/// Fails if the report cannot be read or has another form, or if the file does not load.
+/// Fails if the report cannot be read or has an unexpected form, or if the file does not load.
 pub(super) fn proposal(report: &Path, config: Option<&Path>) -> anyhow::Result<String> {
     let text = read(report)?;
     let report: ShadowReport = serde_json::from_str(&text)

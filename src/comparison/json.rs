@@ -103,7 +103,7 @@ impl Walk {
     }
 }
 
-/// Returns the step to a member. A name that may be data is hidden.
+/// Returns the path step to a member of an object. A name that may be data is hidden.
 fn step(name: &str) -> String {
     if parsing::is_common_name(name) { format!(".{name}") } else { ".*".to_owned() }
 }

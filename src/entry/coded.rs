@@ -39,10 +39,10 @@ pub struct CodedForms {
     memo: AtomicU8,
 }
 
-/// The bit of the memo, after the bits of the codings, that is set once `may_be_made` is decided.
+/// The bit of `memo` that is set once `may_be_made` is decided. It follows the bits of the codings.
 const IS_DECIDED: u8 = 1 << ContentCoding::ALL.len();
 
-/// The bit of the memo that is set if the response must not be encoded.
+/// The bit of `memo` that is set if the response must not be encoded.
 const IS_REFUSED: u8 = IS_DECIDED << 1;
 
 impl CodedForms {
@@ -99,13 +99,13 @@ impl CodedForms {
         self.content
     }
 
-    /// Returns the body in a coding, if it was made.
+    /// Returns the body in a coding, if that form has been made.
     #[inline]
     pub fn get(&self, coding: ContentCoding) -> Option<&Arc<CodedBody>> {
         self.bodies.as_ref()?.get(coding.index())?.as_ref()
     }
 
-    /// Returns all bodies that were made.
+    /// Returns all bodies that have been made.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CodedBody>> {
         self.bodies.iter().flat_map(|bodies| bodies.iter()).flatten()
     }
@@ -133,7 +133,7 @@ impl CodedForms {
         may
     }
 
-    /// Returns whether a client receives one of the bodies.
+    /// Returns whether a client is receiving one of the bodies.
     pub fn are_being_read(&self) -> bool {
         self.iter().any(|body| !body.bytes.is_unique())
     }

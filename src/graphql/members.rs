@@ -19,7 +19,7 @@ const DOCUMENT_IDS: [&str; 3] = ["doc_id", "documentId", "id"];
 pub(super) struct RequestMembers<'a> {
     pub(super) query: Option<Cow<'a, str>>,
     pub(super) operation_name: Option<Cow<'a, str>>,
-    /// A JSON object with at least one member.
+    /// The variables, as a JSON object with at least one member.
     pub(super) variables: Option<&'a str>,
     /// The extensions as JSON, except `persistedQuery`.
     pub(super) extensions: BTreeMap<Cow<'a, str>, &'a RawValue>,

@@ -281,7 +281,7 @@ enum MissStep {
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Takes the action of the first plan.
+    /// Carries out the action of the first plan.
     fn dispatch(
         mut self,
         action: RequestAction,
@@ -299,7 +299,7 @@ impl<S: Store> ClientRequest<S> {
         self.act(action, memory, body)
     }
 
-    /// Boxes each path separately, so that a request carries only the state of its own path.
+    /// Carries out an action. Boxes each path separately, to keep the state of requests small.
     fn act(
         self,
         action: RequestAction,
@@ -331,7 +331,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Reads the content, which is part of the key, and takes the action of the second plan.
+    /// Reads the content, which is part of the key, and carries out the action of the second plan.
     async fn respond_to_content(
         mut self,
         form: ContentForm,

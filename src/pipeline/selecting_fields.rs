@@ -47,13 +47,13 @@ pub(super) fn without_partition_fields(
     names.cloned().collect()
 }
 
-/// Returns the canonical text that selects a variant: the request's values for `set`, and the
-/// cookies that the route names.
+/// Returns the canonical text that selects a variant: the request's values of the fields in `set`,
+/// and of the cookies that the route names.
 pub(super) fn selecting_values(set: &VarySet, rule: &AddedVary, headers: &HeaderMap) -> Vec<u8> {
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 
-/// Like [`selecting_values`], but with these preferences instead of the request's.
+/// Like [`selecting_values`], but with the preferences in `other` instead of those in the request.
 pub(super) fn selecting_values_with(
     set: &VarySet,
     rule: &AddedVary,

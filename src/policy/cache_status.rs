@@ -170,7 +170,7 @@ impl CacheStatus {
 /// A buffer on the stack, large enough for a `Cache-Status` member.
 type MemberBuffer = SmallVec<[u8; 128]>;
 
-/// The largest integer of a structured field (RFC 9651 §3.3.1).
+/// The largest integer that a structured field can contain (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 fn push_integer(text: &mut MemberBuffer, number: i64) {

@@ -1,6 +1,7 @@
 //! Causes of a low watermark raise.
 
-/// The reason why all responses stored earlier are invalid: this node may have missed purges.
+/// A reason for invalidating all responses stored earlier, such as purges that may have been
+/// missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatermarkRaise {
     /// The log was missing: flushed, evicted, or not created yet.

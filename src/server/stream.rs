@@ -80,8 +80,9 @@ impl Stream {
         }
     }
 
-    /// Reads bytes that may contain request heads with the cheapest system call: at most `room`,
-    /// and a few kilobytes. Passes them to `take`, and returns their number; 0 at the end.
+    /// Reads bytes that may contain request heads, with the cheapest system call, and passes them
+    /// to `take`. Reads at most `room` bytes, and at most a few kilobytes. Returns their number; 0
+    /// at the end of the stream.
     pub(super) fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,

@@ -124,7 +124,7 @@ impl ManualClock {
     }
 }
 
-/// The targets fetched ahead.
+/// Records the targets that were fetched ahead.
 #[derive(Default)]
 pub(super) struct FetchLog(pub(super) Mutex<Vec<String>>);
 

@@ -1,8 +1,8 @@
 //! Narrowing of identities by claims about permissions.
 //!
-//! Tokens of one user with different scopes share no responses, because these may differ.
-//! Equivalent spellings of a claim count as equal. In doubt, spellings count as different, which
-//! only costs hits.
+//! Tokens of one user with different scopes share no responses, because the origin may respond
+//! differently to each scope. Equivalent spellings of a claim count as equal. In doubt, spellings
+//! count as different, which only costs hits.
 
 use super::jwt::json::{self, JsonObject};
 

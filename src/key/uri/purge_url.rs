@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use super::{PathReadings, percent, reading, split_target};
 
-/// Returns the form of a complete URL. `query` is the key's query, without ignored parameters.
+/// Returns a complete URL in the form that purges match. `query` is the key's query, without
+/// ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
     let query_length = query.map_or(0, |query| query.len() + 1);
@@ -18,8 +19,8 @@ pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&s
     text(form)
 }
 
-/// Returns the form of a complete URL that begins with this many bytes of its host. Most URLs have
-/// the form already.
+/// Like [`of`], for a URL in one piece, which begins with this many bytes of its host. Borrows the
+/// URL if it has the form already, as most URLs do.
 pub(crate) fn of_url(url: &str, host_length: usize) -> Cow<'_, str> {
     let (host, target) = url.split_at_checked(host_length).unwrap_or_default();
     let (path, query) = split_target(target);
@@ -33,7 +34,7 @@ pub(crate) fn of_url(url: &str, host_length: usize) -> Cow<'_, str> {
     Cow::Owned(of(host, &readings, query).into())
 }
 
-/// Returns the form of a URL prefix, or of a URL that contains `*`.
+/// Returns a URL prefix, or a URL that contains `*`, in the form that purges match.
 pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     let mut form = requested_host.as_bytes().to_vec();
     match rest.split_once('?') {

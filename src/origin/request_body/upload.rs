@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(in crate::origin) enum BodyStart {
     Immediate,
-    /// The upload starts on the origin's 100, or after this time without it (RFC 9110 §10.1.1).
+    /// The upload starts on the origin's 100, at the latest after this time (RFC 9110 §10.1.1).
     AfterContinue(Duration),
 }
 

@@ -150,7 +150,8 @@ async fn follow(
     }
 }
 
-/// Compares the cursor with the stream until the stream continues it. Renews the lease each time.
+/// Compares the cursor with the stream until the node can follow the stream. Moves the cursor or
+/// starts a new log if necessary. Renews the lease with each comparison.
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,

@@ -1,4 +1,4 @@
-//! Templates of tags from a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
+//! Templates that make tags from a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
