@@ -124,6 +124,7 @@ impl Http1Io {
         }
     }
 
+    #[inline]
     fn observe(&mut self, fresh: &[u8]) {
         if self.activity.is_tunnel() {
             self.framing.stop();

@@ -53,6 +53,7 @@ pub struct PlainRequest<'a> {
 impl<'a> PlainRequest<'a> {
     /// Parses a request. Returns `None` if the request is not plain, for example because its target
     /// has characters that parsers may read differently.
+    #[inline]
     pub(super) fn parse(request: RepeatedRequest<'a>) -> Option<Self> {
         let RepeatedRequest { line, content } = request;
         let (method, rest) = match (line, content) {

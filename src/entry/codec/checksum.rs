@@ -14,9 +14,12 @@ pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     let mut lanes = [seed, !seed, seed.rotate_left(32), !seed.rotate_left(32)];
     let (rounds, tail) = bytes.as_chunks::<ROUND>();
     for round in rounds {
-        let (words, _) = round.as_chunks();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane = mix(*lane, u64::from_le_bytes(*word));
+        let mut words = round.as_chunks().0.iter();
+        // Not `zip`, which the compiler does not always inline.
+        for lane in &mut lanes {
+            if let Some(word) = words.next() {
+                *lane = mix(*lane, u64::from_le_bytes(*word));
+            }
         }
     }
     let mut last = [0; ROUND];
