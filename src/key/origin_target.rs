@@ -337,6 +337,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::key::uri::PathReadings;
 
     fn target<'a>(host: &'a str, path: &'a str, query: Option<&'a str>) -> OriginTarget<'a> {
         OriginTarget {
@@ -441,6 +442,9 @@ mod tests {
                 let read = key.origin_target();
                 prop_assert_eq!(read.as_ref(), Some(&target));
                 prop_assert_eq!(OriginTarget::partition_in(key.text()), Some(&*target.partition));
+                prop_assert_eq!(key.requested_host(), host.as_str());
+                let url = purge_url::of(&host, &PathReadings::of(&path), query.as_deref());
+                prop_assert_eq!(&*key.purge_url(), &*url);
             }
         }
     }
