@@ -401,7 +401,7 @@ async fn the_limit_of_open_files_is_raised_at_start() {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let process = Process::run_with_files(&arguments, "-n 2000 && ulimit -Sn 256").await;
         assert_eq!(process.open_files(), "2000");
-        assert!(process.messages().contains("limit of open files"), "{}", process.messages());
+        assert!(process.messages().contains("limit on open files"), "{}", process.messages());
     })
     .await;
 }
