@@ -482,7 +482,10 @@ async fn bodies_that_never_end_stop_no_delivery() {
             async move { Wire::connect(proxy.address).await.exchange(sent).await.status() }
         };
         let code = "/_larder/webhooks/code";
-        assert_eq!(post(code, &from("192.0.2.1")).await, 503, "it has more than its part");
+        // It has more than its part once the bodies that are left have been read.
+        while post(code, &from("192.0.2.1")).await != 503 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(post(code, &from("192.0.2.2")).await, 401, "this one is read");
         let proven = [("authorization", "Bearer secret"), ("x-forwarded-for", "192.0.2.1")];
         assert_eq!(post("/_larder/webhooks/other", &proven).await, 200);
