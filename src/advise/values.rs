@@ -1,5 +1,5 @@
-//! Query values that mean the same: lists in any order, and defaults such as `page=1` that can be
-//! left out.
+//! Equivalent query values: lists that differ only in order, and defaults such as `page=1` that may
+//! be omitted.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ const MAX_NAME: usize = 64;
 /// Maximum number of targets remembered for a template.
 const MAX_TARGETS: usize = 1024;
 
-/// Comparisons of responses to queries that may mean the same.
+/// Comparisons of responses to queries that may be equivalent.
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
     /// The last responses by digest of the target, without one parameter or with one list sorted.

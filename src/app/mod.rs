@@ -224,10 +224,10 @@ impl Node {
         self.admin_address.as_ref()
     }
 
-    /// Applies the parts of another configuration that need no restart.
+    /// Applies the parts of a new configuration that do not need a restart.
     ///
-    /// These are routes, origin, webhooks, schedules, polls, tokens and the access log. The cache
-    /// is kept, and running requests finish under the old configuration.
+    /// These are the routes, the origin, webhooks, schedules, polls, tokens and the access log. The
+    /// cache is kept, and requests in progress finish under the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let own = (&self.identity, &self.version, &self.issuers);
         let site = assemble::site(config, own, &self.metrics, Some(&self.log_queue))?;
@@ -265,7 +265,7 @@ impl Node {
     /// Drains the node, and returns the number of connections that remain open.
     ///
     /// Readiness fails at once. After the configured delay the node stops accepting, and waits for
-    /// running requests and tunnels up to the configured time limits.
+    /// active requests and tunnels up to the configured time limits.
     pub async fn drain(&self) -> usize {
         let DrainTimes { delay, time } = *self.drain_times.lock();
         self.drain.leave();

@@ -13,7 +13,7 @@ use crate::{
 /// Maximum size of a report in bytes.
 const MAX_REPORT: u64 = 64 << 20;
 
-/// Minimum number of comparisons, all without a difference, before a route goes live.
+/// Minimum number of comparisons, all without a difference, before `shadow = false` is proposed.
 const MIN_COMPARED: u64 = 100;
 
 /// The parts of the report of `larder shadow --json` and `GET /v1/shadow` that are used here.

@@ -51,7 +51,7 @@ fn remove(path: &JsonPath, document: &mut Value) {
     }
 }
 
-/// A walk through two documents.
+/// A recursive comparison of two documents, which collects their differences.
 struct Walk {
     /// The path to the compared values. Names that may be data are hidden.
     path: String,

@@ -161,7 +161,7 @@ pub struct LimitsConfig {
     pub idle_timeout: Duration,
     /// How long listeners accept connections after SIGTERM, while readiness already fails.
     pub drain_delay: Duration,
-    /// How long running requests may continue after `drain_delay`.
+    /// How long active requests may continue after `drain_delay`.
     pub drain: Duration,
 }
 

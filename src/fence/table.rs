@@ -33,7 +33,7 @@ pub struct PurgeTable {
     last_changes: LastChanges,
 }
 
-/// The table versions of the last changes, by kind of selector.
+/// The version of the table at the last change, for each kind of selector.
 #[derive(Debug, Default)]
 struct LastChanges {
     by_attribute_set: [ChangesByKind; AttributeMask::COUNT],

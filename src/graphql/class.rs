@@ -89,8 +89,8 @@ impl RequestClass {
         unknown_write(Uncached::Unclear)
     }
 
-    /// Returns the class of JSON that servers read differently or reject: a read if it is certainly
-    /// no mutation, otherwise a write that may be any mutation.
+    /// Returns the class of JSON that servers interpret differently or reject: a read if it is
+    /// certainly no mutation, otherwise a write that may be any mutation.
     pub(crate) fn doubtful(json: &[u8]) -> Self {
         if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
     }
@@ -355,7 +355,7 @@ fn executed<'a>(class: &'a RequestClass, members: &'a RequestMembers<'_>) -> Opt
     }
 }
 
-/// Returns the class of a request that servers read differently or reject.
+/// Returns the class of a request that servers interpret differently or reject.
 fn in_doubt(document: &Document, members: &RequestMembers<'_>) -> RequestClass {
     let operations = document.operations().iter();
     // Shared, since a document may hold thousands of mutations.

@@ -103,8 +103,8 @@ fn is_member(name: &str) -> bool {
         || DOCUMENT_IDS.contains(&name)
 }
 
-/// Returns whether some servers read a parameter as a member, because they ignore case, blanks, or
-/// the text after a bracket.
+/// Returns whether some servers read a parameter as a member of a GraphQL request: they ignore
+/// case, blanks, or the text after a bracket.
 fn resembles_member(name: &str) -> bool {
     let name = name.split('[').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(

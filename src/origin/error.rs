@@ -9,7 +9,7 @@ use crate::server::ClientBodyError;
 /// Requests that wait for the same connection attempt share its error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OriginError {
-    /// The server's name is unknown, or the connection was refused.
+    /// The name of the server could not be resolved, or the connection was refused.
     #[error("cannot connect to {server}")]
     Connect {
         /// The server.

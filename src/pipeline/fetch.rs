@@ -463,8 +463,8 @@ impl<S: Store> OriginFetch<S> {
     /// Removes a stored response because, according to the origin, the resource has changed or is
     /// gone.
     ///
-    /// Does nothing if the request is not representative, or if a response requested later is
-    /// stored.
+    /// Does nothing if the request is not representative, or if the stored response was requested
+    /// from the origin after this request.
     async fn remove_stored(&self, stored: &StoredMatch) {
         if !self.context.is_representative() {
             return;

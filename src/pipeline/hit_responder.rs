@@ -103,8 +103,8 @@ impl RepeatedFields {
         encoded_hit::append((config, index), received, &head, (lookup.presence, form), batch)
     }
 
-    /// Returns the content in the form that enters the key, and updates the fields that describe
-    /// it. Declines requests whose content is not part of the key.
+    /// Returns the content in the form that the key contains, and updates the header fields that
+    /// describe the content. Declines requests whose content is not part of the key.
     fn read_content(
         &mut self,
         config: &ConfigSnapshot,

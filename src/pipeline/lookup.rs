@@ -201,8 +201,8 @@ async fn find_acceptable<S: Store>(
     }
 }
 
-/// Returns a response fetched by a client that accepts more codings, if this request accepts the
-/// coding that the origin chose.
+/// Returns a response fetched for a request that accepts more codings than this request, if this
+/// request accepts the coding that the origin chose.
 async fn find_by_wider_coding<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,

@@ -41,7 +41,7 @@ fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_pct(test, ORDERS, 3);
 }
 
-/// How the body of a model ends.
+/// How the response body ends in a modelled exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyEnd {
     Complete,

@@ -83,7 +83,7 @@ pub(super) fn misdirected() -> Problem {
 /// Returns the problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
     let detail =
-        "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
+        "The limit on open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 

@@ -13,8 +13,8 @@ use crate::{
     route::{AddedVary, Route},
 };
 
-/// Returns whether cookies selected the response with this key and its freshness comes from the
-/// route alone. Downstream caches then need `Vary: Cookie`.
+/// Returns `true` if the response with this key was selected by cookies and has its freshness only
+/// from the route. Downstream caches then need `Vary: Cookie`.
 pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }

@@ -42,7 +42,8 @@ use crate::{
     warm::{self, WarmQueue},
 };
 
-/// Memory for bodies that are being stored, in addition to stored responses, in bytes.
+/// Memory budget, in bytes, for bodies that are still being stored. It comes on top of the memory
+/// for stored responses.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
 /// Memory for the responses that routes in shadow mode would store, in bytes.

@@ -56,13 +56,13 @@ impl CacheResult {
 pub(crate) enum ForwardReason {
     /// The cache is configured not to handle the request.
     Bypass,
-    /// The request method requires the origin.
+    /// The method of the request requires forwarding it to the origin.
     Method,
     /// No response is stored for the target.
     UriMiss,
     /// Responses are stored for the target, but this request selects none of them.
     VaryMiss,
-    /// Cache directives in the request require the origin.
+    /// Cache directives in the request require forwarding it to the origin.
     Request,
     /// The stored response is stale.
     Stale,

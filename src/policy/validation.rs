@@ -13,9 +13,9 @@ use super::stored_fields::{append_all, is_never_stored, listed_by_connection};
 /// The source of a stored response's `ETag`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtagOrigin {
-    /// The origin, which can validate the tag.
+    /// The origin, which can validate the entity tag.
     Origin,
-    /// Larder. Only clients can use the tag; the origin does not know it.
+    /// Larder. Only clients can use the entity tag; the origin does not know it.
     Larder,
 }
 

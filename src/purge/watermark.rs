@@ -34,7 +34,8 @@ impl WatermarkRaise {
 
     /// Returns whether the new log continues the sequence numbers of the previous one.
     ///
-    /// Nodes that had applied a lost record append a loss record to the new log.
+    /// The sequence can continue even if records of the previous log are lost, because a node that
+    /// had applied such a record appends a loss record to the new log.
     pub(super) fn continues(self) -> bool {
         matches!(self, Self::Empty | Self::Restart)
     }

@@ -29,7 +29,7 @@ pub enum FastPathMode {
     Repeated,
     /// For all plain requests. Used in tests, in which few requests repeat a section.
     Eager,
-    /// Never. Used in tests that compare responses with and without the fast path.
+    /// The fast path is off. Used in tests that compare responses with and without it.
     Off,
 }
 

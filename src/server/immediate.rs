@@ -86,8 +86,8 @@ impl<'a> PlainRequest<'a> {
     }
 }
 
-/// Returns whether a byte means the same in every path and query. True for `%`, and for RFC 3986's
-/// unreserved and reserved characters except `?` and `#`.
+/// Returns whether a byte has the same meaning in every path and query. True for `%`, and for
+/// RFC 3986's unreserved and reserved characters except `?` and `#`.
 #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
 fn is_plain(byte: u8) -> bool {
     PLAIN[usize::from(byte)]

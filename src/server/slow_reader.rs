@@ -27,7 +27,7 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The timeout while memory or origin connections are scarce.
 const PRESSURE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Number of bytes of a response per tick below which a client counts as reading slowly.
+/// A client that reads fewer bytes of a response than this in a tick counts as slow.
 pub(super) const SLOW_BYTES: u64 = 256 << 10;
 
 /// The limits on how long, and how much, responses may wait for one client.

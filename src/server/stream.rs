@@ -140,8 +140,8 @@ impl Stream {
         self.given_back = 0;
     }
 
-    /// Makes the connection close with a reset when dropped. Neither a FIN nor TLS's `close_notify`
-    /// may be sent before.
+    /// Makes the connection close with a reset when the stream is dropped. The caller must not send
+    /// a FIN or TLS's `close_notify` before the drop.
     pub(super) fn reset_at_close(&self) {
         let tcp = match &self.transport {
             Transport::Tcp(stream) => stream,

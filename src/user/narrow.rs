@@ -44,7 +44,7 @@ enum ClaimSemantics {
     Words,
 }
 
-/// Appends claims in a form that is equal only if the claims mean the same.
+/// Appends claims in a form that is equal only if the claims are equivalent.
 pub(super) fn write(claims: &JsonObject<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {

@@ -200,7 +200,7 @@ fn has_current_key(verified: &VerifiedIdentity, keys: &KeySet) -> bool {
     is_there
 }
 
-/// Returns a digest of the signed bytes, the same for every spelling of a signature.
+/// Returns a digest of the signed bytes. It does not depend on how the signature is encoded.
 fn credential(digests: &DigestKey, signed: &[u8]) -> u128 {
     u128::from_be_bytes(member::digest(digests, [member::CREDENTIAL, signed]))
 }

@@ -31,7 +31,8 @@ pub struct WarmPlan {
     /// Whether recent targets that the purge selects are warmed.
     pub purged: bool,
     pub targets: Box<[WarmTarget]>,
-    /// Fields that replace the clients' own. Each combination of their values makes one request.
+    /// Fields that override the fields of recent clients. One request is sent for each combination
+    /// of their values.
     pub headers: HeaderMap,
 }
 

@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-/// A request as its line in an access log describes it.
+/// A request, as described by one line of an access log.
 ///
 /// Clients, browsers and validators are kept as digests: they are compared and never shown.
 #[derive(Debug, Clone, PartialEq)]

@@ -31,7 +31,7 @@ const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
-/// The error if the origin's response ended without a request for the body.
+/// The error if the origin's response ended before the origin asked Larder for the request body.
 pub(super) struct BodyNotRequested;
 
 #[derive(Default)]

@@ -95,7 +95,7 @@ pub struct ExplainedCredential {
     /// The location in the request: `header`, `cookie` or `parameter`.
     pub place: &'static str,
     pub name: String,
-    /// The classification of the part.
+    /// The kind of the header field, cookie or parameter, such as `credential` or `session`.
     pub kind: &'static str,
     /// The reason for the classification, and its effect.
     pub why: String,

@@ -194,7 +194,7 @@ impl EvaluatedResponse {
     }
 }
 
-/// Why no response to a request is stored, regardless of its content.
+/// The reason why Larder does not store a response to a request, whatever the origin sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotStored {
     pub(super) reason: Reason,

@@ -60,8 +60,9 @@ impl LeakDetector {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    /// Adds a fetch. Returns the request of the previous fetch if the two responses differ and have
-    /// to be compared, and whether [`Self::sweep`] has to be called once a second from now on.
+    /// Adds a fetch. The first value returned is the request of the previous fetch with this key,
+    /// if the two requests have to be compared because their responses differ. The second says
+    /// whether the caller has to start a task that calls [`Self::sweep`] once a second.
     pub(super) fn add_fetch(
         &self,
         key: u128,

@@ -18,8 +18,8 @@ use crate::store::monotonic;
 
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The largest deviation of the offset that is tolerated, in milliseconds. It is usually network
-/// jitter, and correcting it would make times jump.
+/// How far the offset may lie outside the measured range before it is corrected, in milliseconds. A
+/// smaller deviation is usually network jitter, and correcting it would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
 /// The offset of Redis' clock from this node's clock, in milliseconds; 0 until measured.

@@ -110,7 +110,7 @@ impl CommandError {
         }
     }
 
-    /// Returns the outcome that metrics count for the error.
+    /// Returns the outcome under which metrics count this error.
     pub(super) const fn outcome(&self) -> StoreOperationOutcome {
         match self {
             Self::BreakerOpen => StoreOperationOutcome::Open,

@@ -170,7 +170,8 @@ async fn renew_until_released(
     }
 }
 
-/// Returns the result to report for a fetch that ended while Redis was down and stored nothing.
+/// Waits until Redis is back. Returns the result to report for a fetch that ended while Redis was
+/// down, so that its response could not be stored in Redis.
 ///
 /// Returns `None` if Redis stays down for longer than the TTL of the lease.
 async fn result_after_outage(inner: &StoreInner) -> Option<LeaseResult> {

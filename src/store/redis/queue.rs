@@ -231,7 +231,7 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
-    /// Returns the operation that metrics count for the write.
+    /// Returns the operation under which metrics count this write.
     pub(super) const fn operation(&self) -> StoreOperation {
         match self {
             Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,

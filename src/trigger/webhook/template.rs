@@ -39,7 +39,7 @@ pub enum TemplateProblem {
     /// A brace is unbalanced.
     #[error("unbalanced brace")]
     Brace,
-    /// A placeholder is not a JSON path.
+    /// A placeholder does not contain a JSON path, which starts with `$`.
     #[error("expected a JSONPath into the payload, such as `{{$.id}}`")]
     NoPath,
     /// The JSON path in a placeholder is invalid.

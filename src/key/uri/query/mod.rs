@@ -43,7 +43,7 @@ pub enum QueryForwarding {
     All,
 }
 
-/// The order in which parameters enter the key.
+/// The order of the parameters in the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryOrder {
     /// The order as sent: another order is another target.

@@ -1,4 +1,4 @@
-//! Values that mean the same: lists in any order, and defaults.
+//! Equivalent query values: lists that differ only in order, and defaults that may be omitted.
 
 use std::{borrow::Cow, fmt};
 
