@@ -1,9 +1,11 @@
 //! Responses that a handler gives at once, without hyper: the requests and the bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 
-use super::framing::RepeatedRequest;
+use super::{body_file::BodyFile, framing::RepeatedRequest};
 
 /// Longer bodies are sent from where they are; shorter ones are copied behind their head.
 const MAX_COPIED_BODY: usize = 8 * 1024;
@@ -119,6 +121,10 @@ pub struct ResponseBatch {
     pub(super) bytes: Vec<u8>,
     /// The body of the last response, unless it is part of `bytes`.
     pub(super) body: Bytes,
+    /// The file with the same body, if there is one.
+    pub(super) file: Option<Arc<BodyFile>>,
+    /// Whether the connection can send files.
+    pub(super) sends_files: bool,
 }
 
 impl ResponseBatch {
@@ -134,6 +140,18 @@ impl ResponseBatch {
         } else {
             self.body = share();
         }
+    }
+
+    /// Returns whether the connection can send a body from a file.
+    #[inline]
+    pub fn sends_files(&self) -> bool {
+        self.sends_files
+    }
+
+    /// Appends the body that follows the head: `body`, which a file also contains. The body is sent
+    /// from the file.
+    pub fn push_file(&mut self, body: Bytes, file: &Arc<BodyFile>) {
+        (self.body, self.file) = (body, Some(Arc::clone(file)));
     }
 
     /// Returns whether it has to be sent before more is appended.
@@ -152,14 +170,14 @@ impl ResponseBatch {
     /// Removes what was appended since it had this length, without a long body.
     pub(super) fn undo(&mut self, length: usize) {
         self.bytes.truncate(length);
-        self.body = Bytes::new();
+        (self.body, self.file) = (Bytes::new(), None);
     }
 
     /// Empties it, and keeps the buffer unless it has become large.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * MAX_BATCH);
-        self.body = Bytes::new();
+        (self.body, self.file) = (Bytes::new(), None);
     }
 }
 

@@ -1,5 +1,5 @@
-//! `send` and `recv` on TCP sockets without libc's support for thread cancellation. That support
-//! costs a process with several threads two locked operations per call.
+//! `send`, `recv` and `sendfile` on TCP sockets without libc's support for thread cancellation. That
+//! support costs a process with several threads two locked operations per call.
 
 use std::{
     cell::RefCell,
@@ -18,6 +18,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::body_file::BodyFile;
+
 /// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
@@ -31,11 +33,59 @@ pub(super) fn poll_send(
     cx: &mut Context<'_>,
     bytes: &[u8],
 ) -> Poll<io::Result<usize>> {
+    poll_until_sent(stream, cx, || send(stream, bytes, SendFlags::NOSIGNAL))
+}
+
+/// Sends like [`poll_send`] bytes that others follow at once: they may leave in one packet.
+pub(super) fn poll_send_more(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    #[cfg(target_os = "linux")]
+    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+    #[cfg(not(target_os = "linux"))]
+    let flags = SendFlags::NOSIGNAL;
+    poll_until_sent(stream, cx, || send(stream, bytes, flags))
+}
+
+/// Sends as many bytes of the rest of a body as the socket accepts, and returns their number. The
+/// file ends with the same bytes, which the kernel does not copy.
+///
+/// Sends from memory if the system does not send the file.
+pub(super) fn poll_send_file(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    rest: &[u8],
+    file: &BodyFile,
+) -> Poll<io::Result<usize>> {
+    poll_until_sent(stream, cx, || {
+        send_from_file(stream, rest, file).or_else(|error| match error {
+            Errno::AGAIN => Err(error),
+            _ => send(stream, rest, SendFlags::NOSIGNAL),
+        })
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn send_from_file(stream: &TcpStream, rest: &[u8], file: &BodyFile) -> Result<usize, Errno> {
+    let mut offset = file.length().saturating_sub(rest.len()) as u64;
+    rustix::fs::sendfile(stream, file, Some(&mut offset), rest.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_from_file(_: &TcpStream, _: &[u8], _: &BodyFile) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
+}
+
+fn poll_until_sent(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    send: impl Fn() -> Result<usize, Errno>,
+) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        let sent =
-            stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, SendFlags::NOSIGNAL)?));
-        match sent {
+        match stream.try_io(Interest::WRITABLE, || Ok(send()?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return Poll::Ready(sent),
         }
