@@ -262,6 +262,37 @@ mod tests {
         assert!(BodyForms::of_new_content().merged_with(&two).is_none(), "another content");
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn files_are_kept_beside_the_bodies_they_contain() {
+        let files = crate::server::BodyFiles::new(9, 1 << 20);
+        let file = || Arc::new(files.turn(1).unwrap().create(b"x").unwrap());
+        let (gzip, none) = (Some(ContentCoding::Gzip), BodyForms::of_new_content());
+        let two = none.with_file(None, file()).with_file(gzip, file());
+        assert_eq!((none.files().count(), two.files().count(), two.iter().count()), (0, 2, 0));
+        assert!(none.is_empty() && !two.is_empty() && two.without_bodies().is_empty());
+        assert!(two.file(None).is_some() && two.file(Some(ContentCoding::Zstd)).is_none());
+        let other = none.with_file(Some(ContentCoding::Zstd), file()).with_file(None, file());
+        let merged = two.merged_with(&other).unwrap();
+        assert_eq!(merged.files().count(), 3);
+        assert!(merged.merged_with(&two).is_none(), "nothing more");
+        assert!(Arc::ptr_eq(merged.file(None).unwrap(), two.file(None).unwrap()));
+        assert!(BodyForms::of_new_content().merged_with(&two).is_none(), "another content");
+        drop((two, other, merged));
+        assert_eq!(files.count(), 0);
+    }
+
+    #[test]
+    fn a_file_is_due_from_the_second_hit_unless_it_is_excluded() {
+        let (gzip, forms) = (Some(ContentCoding::Gzip), BodyForms::of_new_content());
+        assert!(!forms.note_large_hit(None) && !forms.note_large_hit(gzip));
+        assert!(forms.note_large_hit(None) && forms.clone().note_large_hit(None));
+        forms.exclude_file(None);
+        assert!(!forms.note_large_hit(None) && !forms.clone().note_large_hit(None));
+        assert!(forms.note_large_hit(gzip), "another body");
+        assert!(!forms.without_bodies().note_large_hit(None), "all begins again");
+    }
+
     #[test]
     fn what_is_known_is_decided_once() {
         let forms = BodyForms::of_new_content();

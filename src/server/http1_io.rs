@@ -173,6 +173,10 @@ impl Http1Io {
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.drain_guard.has_reached(DrainPhase::Draining) {
+            // Requests that are still unread would turn the close into a reset.
+            self.activity.linger_at_close();
+        }
         while !self.outgoing.is_empty() {
             let OutgoingBytes { bytes, body, file } = &self.outgoing;
             let left = bytes.len() + body.len();
@@ -422,10 +426,7 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(()));
         }
         if matches!(self.close, CloseState::Open) {
-            // hyper does not wait for responses that were sent without it.
             if !self.outgoing.is_empty() {
-                // Requests that are still unread would turn the close into a reset.
-                self.activity.linger_at_close();
                 ready!(self.poll_responses(cx))?;
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;

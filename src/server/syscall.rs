@@ -163,3 +163,27 @@ pub(super) fn poll_read_head(
         Poll::Ready(Ok(buf.filled().len()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_sent_from_memory_if_its_file_cannot_be_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (sender, mut receiver) = (sender.unwrap(), accepted.unwrap().0);
+        let file = BodyFile::unsendable(9);
+        let sent = poll_fn(|cx| poll_send_file(&sender, cx, b"the rest", &file)).await;
+        assert_eq!(sent.unwrap(), 8);
+        drop(sender);
+        let mut received = String::new();
+        receiver.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "the rest");
+    }
+}
