@@ -11,9 +11,9 @@ use crate::{
     store::Store,
 };
 
-/// Shorter bodies are sent from memory. Below it, copying costs less than a descriptor and the second
-/// copy in memory are worth (bench/NOTES.md).
-const MIN_FILE_BYTES: usize = 32 << 10;
+/// Shorter bodies are sent from memory: copying them costs less than a second call and the handling of
+/// pages (bench/NOTES.md).
+const MIN_FILE_BYTES: usize = 64 << 10;
 
 impl<S: Store> Pipeline<S> {
     /// Appends a body behind its head: from its file, if the body is long and has one.

@@ -152,6 +152,9 @@ impl Stream {
 
     /// Writes a head, and behind it a body that a file also contains. Returns the number of bytes
     /// written of both.
+    ///
+    /// The head leaves in a packet of its own. With `MSG_MORE` it would not, but under congestion
+    /// control that paces (BBR), the timers then cost more than the packet.
     pub(super) fn poll_write_with_file(
         &mut self,
         cx: &mut Context<'_>,
@@ -161,7 +164,7 @@ impl Stream {
         let Transport::Tcp(stream) = &self.transport else {
             return Pin::new(self).poll_write(cx, head);
         };
-        let written = ready!(syscall::poll_send_more(stream, cx, head))?;
+        let written = ready!(syscall::poll_send(stream, cx, head))?;
         if written < head.len() {
             return Poll::Ready(Ok(written));
         }

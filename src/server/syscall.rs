@@ -36,19 +36,6 @@ pub(super) fn poll_send(
     poll_until_sent(stream, cx, || send(stream, bytes, SendFlags::NOSIGNAL))
 }
 
-/// Sends like [`poll_send`] bytes that others follow at once: they may leave in one packet.
-pub(super) fn poll_send_more(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
-    #[cfg(target_os = "linux")]
-    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
-    #[cfg(not(target_os = "linux"))]
-    let flags = SendFlags::NOSIGNAL;
-    poll_until_sent(stream, cx, || send(stream, bytes, flags))
-}
-
 /// Sends as many bytes of the rest of a body as the socket accepts, and returns their number. The
 /// file ends with the same bytes, which the kernel does not copy.
 ///
@@ -87,7 +74,7 @@ fn poll_until_sent(
         ready!(stream.poll_write_ready(cx))?;
         match stream.try_io(Interest::WRITABLE, || Ok(send()?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => return Poll::Ready(sent),
+            result => return Poll::Ready(result),
         }
     }
 }
@@ -177,13 +164,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (sender, mut receiver) = (sender.unwrap(), accepted.unwrap().0);
+        let (sender, mut client) = (sender.unwrap(), accepted.unwrap().0);
         let file = BodyFile::unsendable(9);
         let sent = poll_fn(|cx| poll_send_file(&sender, cx, b"the rest", &file)).await;
         assert_eq!(sent.unwrap(), 8);
         drop(sender);
         let mut received = String::new();
-        receiver.read_to_string(&mut received).await.unwrap();
+        client.read_to_string(&mut received).await.unwrap();
         assert_eq!(received, "the rest");
     }
 }

@@ -134,7 +134,7 @@ async fn the_second_hit_on_a_large_body_makes_its_file() {
         let versions = Versions::start().await;
         let process = versions.larder(FILES, FEW_CLIENTS).await;
         let mut wire = Wire::connect(process.address).await;
-        for target in ["/30000/small", LARGE] {
+        for target in ["/60000/small", LARGE] {
             assert_eq!(wire.exchange(get(target)).await.cache(), "MISS");
             assert_eq!(wire.exchange(get(target)).await.cache(), "HIT");
             assert_eq!(wire.exchange(get(target)).await.cache(), "HIT");
@@ -143,7 +143,7 @@ async fn the_second_hit_on_a_large_body_makes_its_file() {
         for _ in 0..3 {
             let reply = wire.exchange(get(LARGE)).await;
             assert!(reply.cache() == "HIT" && reply.body == versions.body(LARGE));
-            wire.exchange(get("/30000/small")).await;
+            wire.exchange(get("/60000/small")).await;
         }
         assert_eq!(body_files(&process), 1);
     })
@@ -243,7 +243,7 @@ async fn files_are_bounded_by_the_limit_on_open_files() {
     within_seconds(60, async {
         let versions = Versions::start().await;
         let process = versions.larder(FILES, FEW_CLIENTS).await;
-        let targets: Vec<_> = (0..MAX_BODY_FILES + 20).map(|n| format!("/33000/{n}")).collect();
+        let targets: Vec<_> = (0..MAX_BODY_FILES + 20).map(|n| format!("/66000/{n}")).collect();
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_BODY_FILES {
             for target in &targets {
@@ -268,7 +268,7 @@ async fn files_are_bounded_by_the_limit_on_open_files() {
 
 #[tokio::test]
 async fn files_take_a_quarter_of_the_memory_and_go_with_their_responses() {
-    const MAX_FILES: usize = (2 << 20) / 60_000;
+    const MAX_FILES: usize = (2 << 20) / 70_000;
     within_seconds(60, async {
         let versions = Versions::start().await;
         let toml = format!("{FEW_CLIENTS}[store]\nmemory = \"8MiB\"\n");
@@ -276,7 +276,7 @@ async fn files_take_a_quarter_of_the_memory_and_go_with_their_responses() {
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_FILES - 3 {
             for target in 0..MAX_FILES + 10 {
-                wire.exchange(get(&format!("/60000/{target}"))).await;
+                wire.exchange(get(&format!("/70000/{target}"))).await;
             }
         }
         assert!(body_files(&process) <= MAX_FILES);
@@ -289,7 +289,7 @@ async fn files_take_a_quarter_of_the_memory_and_go_with_their_responses() {
                 break;
             }
             for _ in 0..2 {
-                process.get(&format!("/60000/new/{target}")).await;
+                process.get(&format!("/70000/new/{target}")).await;
             }
         }
     })

@@ -366,7 +366,7 @@ fn a_file_counts_and_stays_with_its_content() {
     const LENGTH: usize = 40_000;
     let store = MemoryStore::new(1 << 20, 1 << 20).with_files(2);
     let (files, key) = (store.body_files().unwrap(), key(ANYONE, "/a"));
-    let file = || files.turn(LENGTH).unwrap().create(&[b'x'; LENGTH]).unwrap();
+    let file = || files.turn(LENGTH).unwrap().create(&vec![b'x'; LENGTH]).unwrap();
     put(&store, &key, LENGTH, 1);
     let (plain, before) = (stored(&store, &key), store.usage());
     store.add_file(&key, plain.forms.content(), None, file());
@@ -393,7 +393,7 @@ fn a_file_without_room_is_left_out_and_the_response_stays() {
     let (files, key) = (store.body_files().unwrap(), key(ANYONE, "/a"));
     put(&store, &key, 40_000, 1);
     let (plain, before) = (stored(&store, &key), store.usage());
-    let file = files.turn(40_000).unwrap().create(&[b'x'; 40_000]).unwrap();
+    let file = files.turn(40_000).unwrap().create(&vec![b'x'; 40_000]).unwrap();
     store.add_file(&key, plain.forms.content(), None, file);
     assert_eq!((store.usage(), files.count()), (before, 0));
     assert!(!plain.forms.note_large_hit(None) && !plain.forms.note_large_hit(None), "excluded");
