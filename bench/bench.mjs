@@ -25,7 +25,7 @@ const given = options({
   only: [...Object.keys(WORKLOADS), ...Object.keys(OTHERS)].join(','),
   servers: Object.keys(servers).filter(name => !servers[name].isAskedFor).join(','),
   rounds: '4',
-  seconds: '1.5',
+  seconds: '2', // whole ones, for wrk
   minutes: '15', // for all of it; a workload's share of it limits the rounds that it gets because others were disturbed
   quick: false,
   larder: '',

@@ -20,7 +20,7 @@ if ((${#missing[@]})); then
 fi
 (($(nproc) >= 2)) || { echo 'the bench needs two cores: one for the server, one for the load' >&2; exit 1; }
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-(($(ulimit -n) >= 8192)) || { echo "the limit of open files ($(ulimit -n)) is too low: raise it to 8192" >&2; exit 1; }
+(($(ulimit -n) >= 8192)) || { echo "the limit on open files ($(ulimit -n)) is too low: raise it to 8192" >&2; exit 1; }
 
 # With `--servers` given, Larder is only built if it is among them.
 if [[ "$* " != *--servers* || "$* " =~ --servers[\ =][^\ ]*(larder|workers|routes|stored) ]]; then cargo build --release --locked; fi

@@ -23,7 +23,7 @@ const given = options({
   share: '0.3', // of a core, for the hostile clients
   memory: '64', // MiB
   constant: '128', // MiB over `memory`, as README says
-  files: '256', // the soft limit of open files that the node starts with
+  files: '256', // the soft limit on open files that the node starts with
   only: '',
   write: false
 })

@@ -10,8 +10,8 @@
 //! - **Ports**: [`entry`] and [`store`] (stored responses), [`purge`] (the purge log), [`origin`]
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
-//!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (certificates
-//!   towards servers).
+//!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (PEM files
+//!   and TLS to servers).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
 //!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
 //!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).

@@ -23,7 +23,7 @@ impl Problem {
         Self { status, title, detail: detail.into(), retry_after: None }
     }
 
-    /// Returns the response that carries this document; never storable.
+    /// Returns the response that carries this document, marked `no-store`.
     pub fn into_response(self) -> Response<Bytes> {
         let body = serde_json::json!({
             "type": "about:blank",

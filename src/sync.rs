@@ -1,5 +1,5 @@
-//! Locks and atomics for code that is model-checked. With the feature `models` they belong to a
-//! scheduler that tries the interleavings of threads (`src/pipeline/models.rs`).
+//! Locks and atomics for code that is model-checked. With the feature `models`, they belong to a
+//! scheduler that explores how threads interleave (`src/pipeline/models.rs`).
 
 #[cfg(not(feature = "models"))]
 mod primitives {
@@ -27,7 +27,7 @@ mod primitives {
         Some(future.await)
     }
 
-    /// The scheduler's lock with the interface of `parking_lot`: without poisoning.
+    /// The scheduler's lock with the interface of `parking_lot`, which has no poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 

@@ -1,4 +1,4 @@
-//! Certificates in PEM files, and TLS as a client.
+//! Reads certificates from PEM files, and configures TLS for clients.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// Why TLS cannot be set up.
+/// The reasons why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.

@@ -1,4 +1,4 @@
-//! Cloudflare's purge call. Any zone id is accepted, because there is only one zone.
+//! Cloudflare's form of the purge call. Any zone id is accepted, as there is only one zone.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -34,7 +34,7 @@ struct CloudflarePurge {
     purge_everything: bool,
 }
 
-/// A URL, or a URL with the headers of a variant, which are ignored: all variants are purged.
+/// A URL, optionally with a variant's headers, which are ignored because all variants are purged.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum File {
@@ -88,7 +88,7 @@ fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String>
     }
 }
 
-/// Returns the selector of all URLs on a host.
+/// Returns the selector for all URLs on a host.
 fn host(text: &str) -> Result<Selector, SelectorError> {
     if text.contains(['/', '?', '#']) {
         return Err(SelectorError::Url);

@@ -24,7 +24,7 @@ pub(super) struct AdminEndpoint {
 pub(super) enum EndpointHandler {
     /// Responds without reading the body.
     Immediate(ImmediateHandler),
-    /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
+    /// Responds after reading [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) at most.
     WithBody(BodyHandler),
 }
 
@@ -174,7 +174,7 @@ fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
 }
 
 impl AdminEndpoint {
-    /// Returns the method and first path, such as `GET /metrics`.
+    /// Returns the endpoint's method and first path, such as `GET /metrics`.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.paths.first().unwrap_or(&""))
     }

@@ -1,4 +1,4 @@
-//! Fastly's purge calls. Any service id is accepted, because there is only one service.
+//! Fastly's form of the purge calls. Any service id is accepted, as there is only one service.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The request body of a call with several keys.
+/// The request body of a call that purges several keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysBody {
@@ -61,7 +61,7 @@ pub(super) async fn purge_all(purger: &Purger) -> Response<Bytes> {
     purge_these(purger, PurgeMode::Hard, Ok(vec![Selector::Everything])).await
 }
 
-/// Returns the URL of `/purge/{url}`, even if it is percent-encoded as a single segment.
+/// Returns the URL in a path `/purge/{url}`, even if it is percent-encoded as a single segment.
 fn cached_url(call: &AdminCall<'_>) -> String {
     let place = call.parameters.first().copied().unwrap_or_default();
     let url = match percent_decode_str(place).decode_utf8() {
@@ -102,7 +102,7 @@ async fn purge_these(
     }
 }
 
-/// Purges, and responds with the JSON that `answer` returns for the purge's sequence number.
+/// Runs a purge, and responds with the JSON that `answer` returns for its sequence number.
 async fn purge(
     purger: &Purger,
     mode: PurgeMode,

@@ -25,7 +25,7 @@ impl HostCheck<'_> {
     ///
     /// Addresses, `localhost` and names without a dot cannot belong to an attacker. Other names are
     /// trusted if they are configured, or if the request is neither from a browser nor from this
-    /// machine. A browser of the operator on this machine would connect over loopback.
+    /// machine. An operator's browser on this machine would connect over loopback.
     pub(super) fn is_allowed(&self, hosts: &[Box<str>]) -> bool {
         let Some(host) = self.headers.get(header::HOST) else { return true };
         let Ok(host) = host.to_str() else { return false };
@@ -52,7 +52,7 @@ pub(super) fn unknown_host() -> Problem {
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "Unknown host", detail)
 }
 
-/// Returns the name in lower case, without port and trailing dot.
+/// Returns a host's name in lower case, without the port and a trailing dot.
 fn canonical_name(host: &str) -> String {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, and the calls of operators.
+//! The admin listener, which serves health checks, metrics and operators' calls.
 
 mod call;
 mod cloudflare;

@@ -14,15 +14,15 @@ use crate::{
     },
 };
 
-/// The length limit of a reason, in bytes.
+/// Maximum length of the reason for a purge, in bytes.
 const MAX_REASON_BYTES: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The length limit of an idempotency key, in bytes.
+/// Maximum length of an idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// Maximum number of selectors of one call; combinations count after expansion.
+/// Maximum number of selectors in one call, after all combinations are expanded.
 const MAX_SELECTORS: usize = 10_000;
 
 const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "iss": "https://issuer", "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
@@ -64,7 +64,7 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
     })
 }
 
-/// Parses the body to a purge. Fails with a message for the caller.
+/// Parses the body into a purge. Fails with a message for the caller.
 fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
     let request: PurgeRequest =
         serde_json::from_slice(body).map_err(|error| describe_error(&error))?;
@@ -82,7 +82,7 @@ fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
     })
 }
 
-/// Returns the selectors of the body. A response is purged if any of them selects it.
+/// Returns the selectors in the body. A response is purged if any of them selects it.
 fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
     add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
@@ -95,7 +95,7 @@ fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<S
     Ok(selectors)
 }
 
-/// Returns the restrictions of the purge. A response must match a selector of each restriction.
+/// Returns the restrictions on the purge. A response must match at least one selector of each.
 fn bounds(
     request: &PurgeRequest,
     resolver: &SelectorResolver,
@@ -108,7 +108,7 @@ fn bounds(
     Ok(bounds.filter(|bound| !bound.is_empty()).collect())
 }
 
-/// Returns the owner selectors of the users.
+/// Returns selectors for the responses that belong to the users in the body.
 fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let (mut users, issuer) = (Vec::new(), request.iss.as_deref());
     let list = request.users.iter().enumerate();
@@ -126,8 +126,8 @@ fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Sele
     Ok(users)
 }
 
-/// Returns selectors of the responses that match `selected` and all `bounds`. Without `selected`,
-/// everything within the bounds is selected.
+/// Returns selectors for the responses that match any of `selected` and all `bounds`. If `selected`
+/// is empty, everything within the bounds is selected.
 fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
     if selected.is_empty() && bounds.is_empty() {
         return Err(format!("The body selects nothing. {FORM}"));
@@ -156,7 +156,7 @@ fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Sel
     Ok(all.into_iter().map(conjunction).collect())
 }
 
-/// Returns a selector of the responses that all terms select.
+/// Returns a selector for the responses that every term selects.
 fn conjunction(mut terms: Vec<Selector>) -> Selector {
     match (terms.pop(), terms.is_empty()) {
         (Some(only), true) => only,

@@ -22,7 +22,7 @@ pub(crate) struct AdminServices {
     pub verification: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
-/// The quarantine of routes.
+/// The functions that list quarantined routes and end their quarantine.
 pub(crate) struct QuarantineService {
     /// Returns the quarantined routes.
     pub list: Box<dyn Fn() -> Vec<QuarantinedRoute> + Send + Sync>,
@@ -51,7 +51,7 @@ pub(crate) enum Readiness {
     Draining,
 }
 
-/// Explains the request that a body describes. Fails with a message about an invalid body.
+/// Explains the request in a JSON body. Fails with a message if the body is invalid.
 pub(crate) type ExplainFn =
     Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
 

@@ -16,13 +16,13 @@ use super::{
 };
 use crate::key::uri::QueryRule;
 
-/// Maximum number of templates whose writes are compared with the reads of another template.
+/// Maximum number of templates at unrelated paths whose writes are followed for each template.
 const MAX_WRITTEN: usize = 64;
 
-/// Maximum number of targets remembered at a time, for all templates together: about 1 KB each.
+/// Maximum number of targets remembered at a time, over all templates. Each takes about 1 KB.
 const MAX_TARGETS: usize = 32_768;
 
-/// The operator's options.
+/// The operator's options for `larder advise`.
 #[derive(Debug, Clone)]
 pub struct AdviceOptions {
     /// The maximum share of hits that may be outdated, from 0 to 1.
@@ -74,13 +74,13 @@ enum Pass {
 /// A summary of the log's contents.
 #[derive(Debug, Clone, Default)]
 pub struct LogSummary {
-    /// Number of lines that are requests.
+    /// Number of lines that contain a request.
     pub requests: u64,
     /// Number of lines in no known format.
     pub unknown_lines: u64,
     pub lines_without_time: u64,
     pub broken_requests: u64,
-    /// Successful requests.
+    /// Number of successful requests.
     pub(super) successes: u64,
     pub(super) failures: u64,
     pub(super) without_query: u64,
@@ -123,7 +123,7 @@ impl Advisor {
         }
     }
 
-    /// Reads a line in the current pass. Lines should be in the order of their times.
+    /// Reads a line in the current pass. Lines should be in chronological order.
     pub fn line(&mut self, line: &str) {
         let parsed = log::parse(line);
         if self.pass == Pass::Paths {
@@ -196,8 +196,8 @@ impl Advisor {
         written.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Returns the templates with writes at unrelated paths: neither literal prefix begins with the
-    /// other.
+    /// Returns the templates with writes at paths unrelated to `read`: neither template's literal
+    /// prefix begins with the other's.
     fn elsewhere(&self, read: TemplateId, written: &[TemplateId]) -> Vec<TemplateId> {
         let list = &self.templates.list;
         let Some(template) = list.get(read) else { return Vec::new() };
@@ -226,7 +226,7 @@ impl Advisor {
         self.pass = Pass::Simulation;
     }
 
-    /// Adds a request in a pass that follows targets over time.
+    /// Adds a request in a pass that needs the requests in chronological order.
     fn add_in_order(&mut self, request: &LoggedRequest<'_>) {
         let Some(id) = self.templates.find(&request.path) else { return };
         if request.is_write() {
@@ -255,7 +255,7 @@ impl Advisor {
         }
     }
 
-    /// Returns the digest of a target under the proposed rule for queries.
+    /// Returns the digest of a target after the proposed query rule is applied.
     fn target(&self, id: TemplateId, request: &LoggedRequest<'_>) -> u64 {
         let kept =
             request.query().zip(self.rules.get(id)).and_then(|(query, rule)| rule.kept(query));

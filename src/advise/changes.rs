@@ -1,6 +1,6 @@
 //! Whether responses depend on the client, and whether they change after writes at other paths.
 //!
-//! Both follow from pairs of responses to the same target, sent to one client or to two clients.
+//! Both are derived from pairs of responses to the same target, sent to one or to two clients.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use super::{
     writes::{LastWrites, ResourceKeys, template_key},
 };
 
-/// Maximum number of clients followed for each target: the clients with the lowest digests, so that
-/// the set of clients is stable.
+/// Maximum number of clients followed for each target. The clients with the lowest digests are
+/// followed, so that the set of clients is stable.
 const MAX_CLIENTS: usize = 16;
 
 /// How long a client is followed after its last request, in milliseconds.
@@ -26,13 +26,13 @@ const MAX_GAP: i64 = 600_000;
 /// Maximum time between compared responses to two clients, in milliseconds.
 const SAME_TIME: i64 = 5_000;
 
-/// Maximum time between two responses compared for writes at other paths, in milliseconds.
+/// Maximum time between two responses compared to find the effect of a write, in milliseconds.
 const MAX_WRITE_GAP: i64 = 3_600_000;
 
 /// Maximum number of targets remembered for each template.
 const MAX_TARGETS: usize = 2048;
 
-/// Pairs of responses to reads of one template.
+/// Counts of equal and different pairs of responses to reads of one template.
 #[derive(Debug)]
 pub(super) struct PairSurvey {
     targets: SampledTable<SeenResponses>,
@@ -40,18 +40,18 @@ pub(super) struct PairSurvey {
     same_client: Pairs,
     /// Pairs of responses to two clients at the same time.
     other_client: Pairs,
-    /// Pairs of responses to two clients, for a client that received equal responses before and
-    /// after the other client's response.
+    /// Pairs of responses to two clients, if one client received the same response before and after
+    /// the other client's response.
     between: Pairs,
-    /// Pairs by template with writes at other paths. The first index is 0 for any clients and 1 for
-    /// one client; the second is 1 if there was a write between the two responses.
+    /// Pairs for each template with writes at unrelated paths. Indexed by whether the pair is from
+    /// one client or from any, and by whether a write fell between the responses.
     writes: BTreeMap<TemplateId, [[Pairs; 2]; 2]>,
 }
 
 /// Numbers of equal and of different pairs.
 type Pairs = [u64; 2];
 
-/// The last responses to a target: up to 20, at 40 bytes each.
+/// The last responses to a target. Holds up to 20 responses of 40 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct SeenResponses {
     latest: SmallVec<[SeenResponse; 1]>,
@@ -67,10 +67,10 @@ struct SeenResponse {
     representation: u64,
 }
 
-/// A read, and the earlier writes.
+/// A read, with the writes recorded before it.
 pub(super) struct ReadAfterWrites<'a> {
     pub(super) request: &'a LoggedRequest<'a>,
-    /// The digest of the target under the proposed rule for queries.
+    /// The digest of the target after the proposed query rule is applied.
     pub(super) target: u64,
     /// The keys of writes that concern the read.
     pub(super) keys: ResourceKeys,
@@ -78,19 +78,19 @@ pub(super) struct ReadAfterWrites<'a> {
 }
 
 impl SeenResponses {
-    /// Returns the last response of the same variant.
+    /// Returns the last response of `now`'s variant.
     fn latest(&self, now: SeenResponse) -> Option<SeenResponse> {
         self.latest.iter().find(|seen| seen.variant == now.variant).copied()
     }
 
-    /// Returns the last response of the same variant to the same client.
+    /// Returns the last response of `now`'s variant to the same client.
     fn own(&self, now: SeenResponse) -> Option<SeenResponse> {
         let is_own =
             |seen: &&SeenResponse| seen.client == now.client && seen.variant == now.variant;
         self.clients.iter().find(is_own).copied()
     }
 
-    /// Returns the last responses of the same variant to other clients.
+    /// Returns the last responses of `now`'s variant to other clients.
     fn others(&self, now: SeenResponse) -> impl Iterator<Item = SeenResponse> {
         let others = self.clients.iter().copied();
         others.filter(move |seen| seen.client != now.client && seen.variant == now.variant)
@@ -215,7 +215,7 @@ impl PairSurvey {
         if self.between.iter().sum::<u64>() >= 10 { self.between } else { self.other_client }
     }
 
-    /// Returns the templates whose writes change these responses.
+    /// Returns the templates whose writes change this template's responses.
     pub(super) fn changed_by(&self, is_partitioned: bool) -> Vec<TemplateId> {
         let is_cause = |counts: &[[Pairs; 2]; 2]| {
             let [any, own] = counts;

@@ -15,10 +15,10 @@ const MIN_READS: u64 = 20;
 /// Minimum number of pairs of responses for a lifetime longer than [`CAUTIOUS`].
 const MIN_PAIRS: u64 = 10;
 
-/// The longest lifetime if fewer pairs of responses were compared, in seconds.
+/// The longest lifetime if fewer than [`MIN_PAIRS`] pairs of responses were compared, in seconds.
 const CAUTIOUS: u32 = 60;
 
-/// Maximum lifetime of data of a user, in seconds. A longer lifetime brings hits only to users who
+/// Maximum lifetime of a user's data, in seconds. A longer lifetime brings hits only to users who
 /// return later, and costs memory for all users.
 const MAX_OF_USER: f64 = 3600.0;
 
@@ -28,13 +28,13 @@ const MIN_LIFETIME: u32 = 10;
 /// The factor by which the estimate of an interval may be too low.
 const TOLERANCE: f64 = 1.25;
 
-/// Minimum share of hits that is worth a route.
+/// Minimum hit ratio for which a route is proposed.
 const MIN_HIT_RATIO: f64 = 0.05;
 
-/// Minimum increase of the hit ratio that is worth a longer lifetime.
+/// Minimum increase of the hit ratio for which a longer lifetime is proposed.
 const MIN_GAIN: f64 = 0.005;
 
-/// Minimum response time of an origin that is worth `stale_while_revalidate`, in milliseconds.
+/// Origin response time from which `stale_while_revalidate` is proposed, in milliseconds.
 const SLOW: f64 = 100.0;
 
 /// How to serve the reads of a template.
@@ -68,13 +68,13 @@ pub(super) struct CacheAdvice {
 pub(super) enum LifetimeReason {
     /// Responses change about once in this lifetime.
     Changes,
-    /// No response changed. The log supports no longer lifetime.
+    /// No response changed. A longer lifetime would need a longer log.
     NoChanges,
-    /// A longer lifetime would hardly bring more hits.
+    /// A longer lifetime would add few hits.
     Enough,
     /// Too few responses were compared.
     FewPairs,
-    /// Data of a user is stored for at most [`MAX_OF_USER`] seconds.
+    /// A user's data is stored for at most [`MAX_OF_USER`] seconds.
     OfUser,
     /// With a longer lifetime, too many hits would be outdated.
     MaxOutdated,
@@ -87,7 +87,7 @@ pub(super) enum PartitionAdvice {
     Authenticated,
 }
 
-/// The reason why each user has responses of their own.
+/// The reason for storing responses separately for each user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum UserReason {
     /// Two clients get different responses.
@@ -98,14 +98,14 @@ pub(super) enum UserReason {
     Unknown,
 }
 
-/// The reason for a route that is never cached.
+/// The reason for never caching a route's responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum NeverReason {
     /// The path names a login, a payment or the like.
     Sensitive,
     /// Responses change within seconds.
     Live(ChangeRate),
-    /// Nearly each read follows a write.
+    /// Nearly every read follows a write.
     Written,
 }
 
@@ -118,7 +118,7 @@ pub(super) enum LeaveReason {
     NoStore,
     Failing,
     Seldom,
-    /// The path has no name, so a route for it would match nearly everything.
+    /// The path has no literal name, so a route for it would match nearly everything.
     Unnamed,
 }
 

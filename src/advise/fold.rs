@@ -18,7 +18,7 @@ pub(super) struct RouteGroup {
     pub(super) kind: GroupKind,
 }
 
-/// What a route does.
+/// Whether and how a route stores responses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum GroupKind {
     Cache {
@@ -48,7 +48,7 @@ impl DecidedTemplates<'_> {
         groups
     }
 
-    /// Adds the groups of templates that are equal in their first `depth` segments.
+    /// Adds the groups for these templates, whose first `depth` segments are equal.
     fn collect(&self, ids: &[TemplateId], depth: usize, groups: &mut Vec<RouteGroup>) {
         if let [id] = ids {
             groups.extend(self.single(*id));
@@ -101,7 +101,7 @@ impl DecidedTemplates<'_> {
         Some(RouteGroup { path, is_open: true, templates, kind })
     }
 
-    /// Returns the kind of a group in which one route can cache all reads; `None` if it cannot.
+    /// Returns the kind of a group whose reads one route can cache; `None` if no route can.
     ///
     /// Templates with few reads join the group only if each user has their own responses. If users
     /// share responses, items with writes stay apart, so that a write purges one item.

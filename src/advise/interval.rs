@@ -3,10 +3,10 @@
 /// Number of buckets, by powers of two. The last bucket holds times up to 2⁴⁰ milliseconds.
 const BUCKETS: usize = 40;
 
-/// Number of changes over short gaps that is sufficient for an estimate without longer gaps.
+/// Minimum number of changes over short gaps for an estimate that ignores longer gaps.
 const MIN_CHANGES: u64 = 20;
 
-/// Times between consecutive responses to one target, by whether the responses differ.
+/// Times between consecutive responses to one target, separately for equal and different responses.
 #[derive(Debug, Clone)]
 pub(super) struct ChangeIntervals {
     equal: [Gaps; BUCKETS],
@@ -22,11 +22,11 @@ struct Gaps {
 /// How often responses change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ChangeRate {
-    /// Number of pairs of responses, and of pairs that differ.
+    /// Number of pairs of responses, `changes` of which differ.
     pub(super) pairs: u64,
     pub(super) changes: u64,
-    /// The mean time between changes in seconds. Without changes, a lower bound with 95 %
-    /// confidence: a third of the time observed.
+    /// The mean time between changes in seconds. If nothing changed, this is a lower bound with 95
+    /// % confidence: a third of the time observed.
     pub(super) interval: f64,
 }
 
@@ -49,9 +49,9 @@ impl ChangeIntervals {
         }
     }
 
-    /// Returns the rate of changes under which the observed pairs are most likely, if changes are
-    /// random. Uses only short gaps if these show enough changes, because over short gaps regular
-    /// changes look random as well.
+    /// Returns the maximum-likelihood estimate of the rate of changes, assuming random changes.
+    /// Uses only short gaps if these show enough changes, because regular changes also look random
+    /// over short gaps.
     ///
     /// The rate λ solves Σ over different pairs of `g / (e^(g·λ) − 1)` = Σ over equal pairs of `g`.
     /// It is found by bisection, with the mean gap `g` of each bucket.

@@ -1,9 +1,9 @@
 //! Proposals for routes, made from access logs.
 //!
-//! An [`Advisor`] reads the lines of a log four times: to find the templates of paths, to count, to
-//! compare responses, and to simulate the cache. The [`ProposedTable`] is a fragment of
-//! `proxy.toml` with a reason for each line. It contains no data of users: path segments and
-//! parameters appear only if several clients use them and they look like names of the API.
+//! An [`Advisor`] reads the lines of a log four times: to find path templates, to count requests,
+//! to compare responses, and to simulate the cache. The [`ProposedTable`] is a fragment of
+//! `proxy.toml` with a reason for each line. It contains no user data: path segments and parameters
+//! appear only if several clients use them and they look like API names.
 
 mod advisor;
 mod changes;

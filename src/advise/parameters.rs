@@ -20,7 +20,7 @@ use crate::{
     policy::credentials::CredentialRules,
 };
 
-/// Maximum number of parameters that are analysed, of a template or of one request.
+/// Maximum number of parameters that are analysed, per template and per request.
 const MAX_PARAMETERS: usize = 64;
 
 /// Maximum length of a name that is analysed. Longer names would never be shown.
@@ -36,7 +36,7 @@ const MIN_USES: u64 = 20;
 /// milliseconds.
 const PRESENT: i64 = 600_000;
 
-/// Parameters of advertising and newsletters. They select no content.
+/// Tracking parameters of advertisements and newsletters, which do not select content.
 const TRACKERS: [&str; 24] = [
     "utm_*",
     "gclid",
@@ -202,8 +202,8 @@ impl ParameterUse {
         }
     }
 
-    /// Returns whether the values only make requests unique: by name, or because each is the time
-    /// of its request.
+    /// Returns whether the parameter only makes requests unique, judged by its name or because its
+    /// values are the times of the requests.
     fn is_buster(&self, name: &str) -> bool {
         let are_present = self.count >= MIN_USES && self.present * 10 >= self.count * 9;
         are_present || BUSTERS.iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -214,8 +214,8 @@ impl ParameterUse {
     }
 }
 
-/// Stores the first digest of a key, and returns whether `seen` differs from it. Returns `false`
-/// for a key outside the sample.
+/// Returns whether `seen` differs from the first digest stored for a key. Stores `seen` if there is
+/// none. Returns `false` for a key outside the sample.
 fn is_other(first: Option<&mut Option<u64>>, seen: u64) -> bool {
     first.is_some_and(|first| *first.get_or_insert(seen) != seen)
 }
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::advise::log;
 
-    /// A survey of requests with these queries, each from one of as many clients.
+    /// Creates a survey of requests with these queries, sent by `clients` clients in turn.
     fn survey(queries: &[String], clients: usize) -> ParameterSurvey {
         let mut survey = ParameterSurvey::default();
         for (at, query) in queries.iter().enumerate() {

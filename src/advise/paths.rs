@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::{log::LoggedRequest, segment};
 
-/// Maximum number of segments. Beyond it, the least requested names become values. A segment takes
-/// up to 2 KB, with the names below it.
+/// Maximum number of segments in the tree. When it is reached, the least requested names become
+/// values. A segment takes up to 2 KB, including the map of names below it.
 const MAX_SEGMENTS: usize = 20_000;
 
 /// Maximum number of segments of a path that is analysed.
@@ -36,7 +36,7 @@ pub(super) struct PathNode {
     pub(super) has_writes: bool,
     clients: SmallVec<[u64; MIN_CLIENTS]>,
     pub(super) names: BTreeMap<String, PathNode>,
-    /// The node shared by all values among the segments below; `None` without values.
+    /// The node shared by all values among the segments below; `None` if there are no values.
     pub(super) values: Option<Box<PathNode>>,
 }
 
@@ -134,7 +134,7 @@ impl PathNode {
 }
 
 /// Splits a path into segments. Returns `None` if there are too many segments, or if a segment
-/// before the last is empty or dots.
+/// before the last is empty, `.` or `..`.
 pub(super) fn split(path: &str) -> Option<SmallVec<[&str; 8]>> {
     let segments = path.strip_prefix('/')?.split('/').take(MAX_DEPTH + 1);
     let segments: SmallVec<[&str; 8]> = segments.collect();

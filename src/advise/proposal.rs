@@ -17,7 +17,7 @@ pub struct Proposal {
     pub(super) routes: Vec<ProposedRoute>,
     /// Templates without a route, each with its number of reads and the reason.
     pub(super) left: Vec<(String, u64, LeaveReason)>,
-    /// Number of reads, and `hits`, the expected number of cache hits.
+    /// Number of reads, `hits` of which the cache is expected to serve.
     pub(super) reads: u64,
     pub(super) hits: f64,
     pub(super) has_partitions: bool,
@@ -162,7 +162,7 @@ fn setting(line: &str, reason: String) -> ProposedSetting {
     ProposedSetting { line: line.to_owned(), reason }
 }
 
-/// Gives each route a unique name, made of the last names in its path.
+/// Gives each route a unique name, built from the last names in its path.
 fn name_all(routes: &mut [ProposedRoute]) {
     let mut taken = std::collections::BTreeSet::new();
     for route in routes {

@@ -50,7 +50,7 @@ impl ProposedRoute {
     }
 }
 
-/// A tag without the user's name, which is appended for `is_of_user`.
+/// A tag without `:{user}`, which is appended if `is_of_user` is set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TagName {
     pub(super) base: String,

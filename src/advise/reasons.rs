@@ -1,4 +1,4 @@
-//! The sentences of a proposal. They contain names of the API and numbers, but no data of users.
+//! The sentences of a proposal. They contain API names and numbers, but no user data.
 
 use super::{
     advisor::Advisor,

@@ -1,9 +1,9 @@
 //! A table of bounded size that keeps a random sample of its keys, with all events of each kept
 //! key.
 //!
-//! Keys are digests. When the table is full, half of the possible keys are dropped for good, so the
-//! keys that remain have been seen from their first event on. Ratios over them estimate the ratios
-//! over all keys (Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015).
+//! Keys are digests. When the table is full, half of the possible keys are dropped for good, so
+//! every event of the remaining keys has been seen. Ratios over these keys estimate the ratios over
+//! all keys (Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015).
 
 use std::collections::HashMap;
 
@@ -82,8 +82,8 @@ impl SampleBudget {
         Self { used: 0, max }
     }
 
-    /// Adds to the observations of one template. Halves the largest samples until their total fits
-    /// the budget.
+    /// Applies `add` to the observations of one template. Halves the largest samples until their
+    /// total fits the budget.
     pub(super) fn add<S: Sampled>(&mut self, all: &mut [S], id: usize, add: impl FnOnce(&mut S)) {
         let Some(one) = all.get_mut(id) else { return };
         let before = one.targets().entries.len();

@@ -39,7 +39,7 @@ const OWNERS: [&str; 26] = [
     "workspaces",
 ];
 
-/// Names below a collection of people or organizations that are not members of it.
+/// Names that may follow a collection of people or organizations without naming one of its members.
 const RESERVED: [&str; 10] =
     ["count", "current", "export", "import", "me", "new", "search", "self", "stats", "suggest"];
 
@@ -93,12 +93,12 @@ pub(super) fn has_owners(collection: &str) -> bool {
     OWNERS.contains(&&*collection.to_ascii_lowercase())
 }
 
-/// Returns whether a name below a collection of people or organizations is not a member of it.
+/// Returns whether a name below a collection of people or organizations does not name a member.
 pub(super) fn is_reserved(segment: &str) -> bool {
     RESERVED.contains(&segment)
 }
 
-/// Returns the name of a member of a collection: `tile` of `tiles`. `None` if the name is no plural.
+/// Returns the singular of a collection's name: `tile` for `tiles`. `None` if it is not a plural.
 pub(super) fn singular(collection: &str) -> Option<String> {
     const NO_PLURALS: [&str; 6] = ["ss", "us", "is", "ics", "news", "series"];
     let stem = |ending: &str| collection.strip_suffix(ending).filter(|stem| stem.len() >= 2);
@@ -120,7 +120,7 @@ pub(super) fn singular(collection: &str) -> Option<String> {
     stem("s").map(str::to_owned)
 }
 
-/// Words in paths of logins, payments and the like, where a stored response does harm.
+/// Words in the paths of logins, payments and the like, where a stored response would do harm.
 const SENSITIVE: [&str; 24] = [
     "2fa",
     "auth",

@@ -35,9 +35,9 @@ struct Outcomes {
     hits: u64,
     /// Hits for which the stored response could be compared with the origin's.
     compared: u64,
-    /// Compared hits for which the origin sent another response.
+    /// Compared hits for which the origin sent a different response.
     outdated: u64,
-    /// Sum over the outdated hits of the time since the origin's change was first seen, in
+    /// For all outdated hits in total, the time since the origin's change was first seen, in
     /// milliseconds.
     outdated_for: i64,
 }
@@ -53,8 +53,8 @@ pub(super) struct ExpectedOutcome {
     pub(super) outdated_for: f64,
 }
 
-/// A target: what each lifetime would have stored, and the last responses to it. Takes up to 900
-/// bytes.
+/// The simulated cache of one target: the response stored under each lifetime, and the last
+/// responses seen. Takes up to 900 bytes.
 #[derive(Debug)]
 pub(super) struct SimulatedTarget {
     responses: SmallVec<[LastResponse; 1]>,
@@ -67,7 +67,7 @@ struct SimulatedEntry {
     at: i64,
     variant: u64,
     representation: Option<u64>,
-    /// When the origin first sent another response; `None` if it has not.
+    /// When the origin first sent a different response; `None` if it has not.
     changed_at: Option<i64>,
 }
 
@@ -133,7 +133,7 @@ impl Simulation {
         }
     }
 
-    /// Returns the outcome of the lifetime at this position of [`LIFETIMES`].
+    /// Returns the outcome of the lifetime at this position in [`LIFETIMES`].
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     pub(super) fn expected(&self, lifetime: usize) -> ExpectedOutcome {
         let outcomes = self.outcomes.get(lifetime).copied().unwrap_or_default();
@@ -152,7 +152,7 @@ impl Simulation {
 }
 
 impl Outcomes {
-    /// Counts a hit. Compares the two responses if they are of one variant.
+    /// Counts a hit. Compares the two responses if they are of the same variant.
     fn add_hit(&mut self, stored: &mut SimulatedEntry, live: SimulatedEntry) {
         self.hits += 1;
         let (Some(kept), Some(sent)) = (stored.representation, live.representation) else { return };
@@ -167,7 +167,7 @@ impl Outcomes {
 }
 
 impl SimulatedTarget {
-    /// Adds the comparison of the response with the last one of its variant to the intervals.
+    /// Compares the response with the last one of its variant, and adds the result to `intervals`.
     fn follow(
         &mut self,
         read: &ReadAfterWrites<'_>,
@@ -186,8 +186,8 @@ impl SimulatedTarget {
 
     /// Stores a response, and returns the last comparable response; `None` if there is none.
     ///
-    /// If the log leaves out queries, a known response may belong to another query. Then only a
-    /// response that was never seen counts as a change.
+    /// If the log leaves out queries, the responses seen may belong to different queries. Then only
+    /// a response that was never seen counts as a change.
     fn replace(&mut self, now: LastResponse, is_without_query: bool) -> Option<LastResponse> {
         let is_same = |seen: &&mut LastResponse| {
             if is_without_query {

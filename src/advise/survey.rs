@@ -29,10 +29,10 @@ pub(super) struct TemplateSurvey {
     pub(super) with_lifetime: u64,
     /// Response times of the origin for reads, in milliseconds.
     pub(super) durations: Histogram,
-    /// Lengths of the bodies of reads, in bytes.
+    /// Body lengths of the responses to reads, in bytes.
     pub(super) sizes: Histogram,
     pub(super) parameters: ParameterSurvey,
-    /// Whether a parameter is a credential, known after [`Self::take_query`].
+    /// Whether any parameter is a credential; set by [`Self::take_query`].
     has_query_credentials: bool,
 }
 

@@ -11,7 +11,8 @@ use super::{
     templates::{PathTemplate, TemplateId, TemplateSegment},
 };
 
-/// Returns the tags of a route: of its item, of the lists that writes concern, and of its own list.
+/// Returns a route's tags, which name its item, the lists whose writes concern it, and its own
+/// list.
 pub(super) fn of(
     advisor: &Advisor,
     group: &RouteGroup,
@@ -65,7 +66,7 @@ fn list(path: &PathTemplate) -> Option<String> {
     path.last_literal().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Adds the tags that writes purge to the routes of the writes. Adds missing routes for writes.
+/// Adds the tags that each write purges to the write's route. Adds missing routes for writes.
 pub(super) fn add_purges(
     advisor: &Advisor,
     groups: &[RouteGroup],
@@ -91,7 +92,7 @@ pub(super) fn add_purges(
     }
 }
 
-/// Returns the tags of cached routes whose responses change after these writes.
+/// Returns the tags of cached routes whose responses change after writes to this template.
 fn elsewhere(advisor: &Advisor, groups: &[RouteGroup], written: TemplateId) -> Vec<String> {
     let is_changed = |id: &TemplateId| {
         advisor.changed_by.get(*id).is_some_and(|causes| causes.contains(&written))

@@ -19,7 +19,7 @@ const MAX_TOP_NAMES: usize = 120;
 /// APIs.
 const MIN_REQUESTS: u64 = 10;
 
-/// Maximum number of templates that are analysed: those with the most requests.
+/// Maximum number of templates that are analysed. Those with the most requests are kept.
 const MAX_TEMPLATES: usize = 200;
 
 /// The position of a template in its [`Templates`].
@@ -91,7 +91,7 @@ impl TemplateNode {
 
 struct Builder {
     has_clients: bool,
-    /// The paths and number of requests of each template.
+    /// The templates, each with its number of requests.
     list: Vec<(PathTemplate, u64)>,
 }
 
@@ -156,7 +156,7 @@ impl Builder {
         }
     }
 
-    /// Returns whether enough clients requested a name that it cannot identify any of them. In a
+    /// Returns whether so many clients requested a name that it cannot identify any of them. In a
     /// log without clients, a single client may have sent all requests.
     fn may_show(&self, name: &str, node: &PathNode) -> bool {
         if self.has_clients {
@@ -184,7 +184,7 @@ fn last_literal(segments: &[TemplateSegment]) -> Option<&str> {
     }
 }
 
-/// Returns a param name for the values below these segments. It differs from their own param names.
+/// Returns a name for the param below these segments, different from the names of their params.
 fn param_name(above: &[TemplateSegment]) -> String {
     let is_name =
         |name: &String| name.bytes().all(|it| it.is_ascii_alphanumeric() || b"_-".contains(&it));

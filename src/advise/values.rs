@@ -1,5 +1,5 @@
-//! Query values that mean the same: lists in any order, and defaults such as `page=1` that can be
-//! left out.
+//! Equivalent query values: lists that differ only in order, and defaults such as `page=1` that may
+//! be omitted.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,7 @@ use super::{
 };
 use crate::key::uri::query::pairs;
 
-/// Parameters for paging and sorting. Their values are numbers and directions, and no data of a
-/// user.
+/// Parameters for paging and sorting. Their values are numbers and directions, not user data.
 const DEFAULTED: [&str; 12] = [
     "dir",
     "direction",
@@ -38,16 +37,16 @@ const MAX_GAP: i64 = 10_000;
 /// Maximum number of parameters and values that are compared for a template.
 const MAX_COMPARED: usize = 128;
 
-/// Maximum length of a list's name that is compared. Longer names would never be shown.
+/// Maximum length of the name of a list that is compared. Longer names would never be shown.
 const MAX_NAME: usize = 64;
 
 /// Maximum number of targets remembered for a template.
 const MAX_TARGETS: usize = 1024;
 
-/// Comparisons of responses to queries that may mean the same.
+/// Comparisons of responses to queries that may be equivalent.
 #[derive(Debug)]
 pub(super) struct ValueEvidence {
-    /// The last response to each target, with a parameter left out or a list sorted.
+    /// The last responses by digest of the target, without one parameter or with one list sorted.
     responses: SampledTable<Option<LastResponse>>,
     defaults: BTreeMap<(&'static str, String), Compared>,
     lists: BTreeMap<String, Compared>,
@@ -121,8 +120,8 @@ impl ValueEvidence {
 
     /// Returns the parameters and values that can be left out.
     ///
-    /// A parameter is skipped if several of its values change nothing. Then the API ignores it, or
-    /// its lists are empty.
+    /// A parameter is skipped if several of its values change nothing, because then the API ignores
+    /// the parameter, or its lists are empty.
     pub(super) fn defaults(&self) -> Vec<(String, String)> {
         let proven = self.defaults.iter().filter(|(_, compared)| compared.are_equal());
         let proven: Vec<_> = proven.map(|(key, _)| key).collect();

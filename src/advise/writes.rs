@@ -44,7 +44,7 @@ impl WritePaths {
         found.map(Vec::as_slice)
     }
 
-    /// Returns the keys of a read: of its item, or of the lists that it depends on.
+    /// Returns the keys for a read: the key of its item, or the keys of the lists it depends on.
     pub(super) fn read_keys(&self, template: &PathTemplate, path: &str) -> ResourceKeys {
         match template.last_param() {
             Some((at, _)) => cut(path, at).into_iter().collect(),
@@ -53,7 +53,7 @@ impl WritePaths {
     }
 }
 
-/// Returns the keys of a write: of every item on its path, and of its list.
+/// Returns the keys for a write: the keys of all items on its path, and the key of its list.
 pub(super) fn write_keys(template: &PathTemplate, path: &str) -> ResourceKeys {
     let is_param = |at: &usize| matches!(template.0.get(*at), Some(TemplateSegment::Param(_)));
     let items = (0..template.0.len()).filter(is_param).filter_map(|at| cut(path, at));
@@ -116,7 +116,7 @@ impl LastWrites {
     }
 
     /// Returns the time of the last write with one of these keys; `None` if there is none. With
-    /// `client`, only the writes of that client count.
+    /// `client`, only that client's writes count.
     pub(super) fn last(&self, keys: &[u64], client: Option<u64>) -> Option<i64> {
         let key = |key: &u64| client.map_or(*key, |client| digest((*key, client)));
         keys.iter().filter_map(|it| self.0.get(&key(it))).max().copied()

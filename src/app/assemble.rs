@@ -138,7 +138,7 @@ pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     Ok(PurgeLog::in_redis(log, Arc::new(applied_purges), &Handle::current()))
 }
 
-/// Returns the retention of purge records in Redis: at least as long as any response is kept.
+/// Returns how long Redis keeps purge records, which is at least as long as any response is kept.
 pub(super) fn retention(config: &Config) -> LogRetention {
     let routes = config.routes.each();
     LogRetention::of(routes.map(|route| route.rule.max_use()).max().unwrap_or_default())
@@ -185,7 +185,7 @@ pub(super) fn site(
     })
 }
 
-/// Creates the digester for credentials in keys, with a secret of the fleet or of this process.
+/// Creates the digester for credentials in keys, with the fleet's secret or this process's own.
 fn digests(config: &Config) -> anyhow::Result<CredentialDigester> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();

@@ -18,7 +18,7 @@ pub struct TestFailure {
     pub at: Range<usize>,
     /// The expected and the actual result.
     pub message: String,
-    /// The line of the explanation with the reason.
+    /// The line of the explanation that gives the reason.
     pub because: String,
 }
 

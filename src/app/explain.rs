@@ -1,4 +1,4 @@
-//! Explains requests, by a configuration alone or by a running node.
+//! Explains requests, with a configuration alone or on a running node.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -25,7 +25,7 @@ use crate::{
     user::IdentitySource,
 };
 
-/// Explains requests by a configuration alone, as if nothing were stored.
+/// Explains requests with a configuration alone, as if nothing were stored.
 ///
 /// Opens no connections and reads no certificates, so it needs only the configuration file.
 pub struct Explainer {
@@ -62,7 +62,7 @@ impl Explainer {
         explain::offline(&self.site, request, SystemTime::now().into())
     }
 
-    /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
+    /// Explains a request from a user with these claims. Requires [`Self::for_tests`].
     ///
     /// # Errors
     /// Fails if the request or the response is invalid.
@@ -81,7 +81,7 @@ impl Explainer {
 }
 
 impl Drop for Explainer {
-    /// Shuts down without waiting, which is allowed inside another runtime.
+    /// Shuts the runtime down without waiting, which is allowed inside another runtime.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -89,7 +89,7 @@ impl Drop for Explainer {
     }
 }
 
-/// Removes the parts that need files or connections and do not affect caching.
+/// Removes the parts of a configuration that need files or connections and do not affect caching.
 fn without_io(config: &Config) -> Config {
     let mut config = config.clone();
     config.log.access = AccessLogFormat::Off;

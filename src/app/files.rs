@@ -10,7 +10,7 @@ const RESERVED_FILES: usize = 64;
 /// Descriptors reserved for the admin listener alone.
 pub(super) const ADMIN_RESERVE: usize = 8;
 
-/// Upper limit of the descriptors reserved for origin connections, which are a quarter of all.
+/// A quarter of all descriptors is reserved for origin connections, up to this number.
 const MAX_ORIGIN_FILES: usize = 1024;
 
 /// The highest limit to request. Some systems allow 2^30, which is never needed.
@@ -25,7 +25,7 @@ pub(super) struct ClientLimits {
     pub tunnels: usize,
 }
 
-/// Raises the soft limit of open files to the hard limit and returns it; `None` if unlimited.
+/// Raises the soft limit on open files to the hard limit and returns it; `None` if unlimited.
 pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
@@ -35,7 +35,7 @@ pub(crate) fn raise_file_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
         Ok(()) => Some(wanted),
         Err(error) => {
-            tracing::warn!(%error, current, wanted, "could not raise the limit of open files");
+            tracing::warn!(%error, current, wanted, "could not raise the limit on open files");
             Some(current)
         }
     }
@@ -52,7 +52,7 @@ pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
             configured = wanted.connections,
             connections = clients.connections,
             tunnels = clients.tunnels,
-            "the limit of open files allows fewer clients than `limits.connections`: raise it (`ulimit -n`, systemd's LimitNOFILE=), or lower `limits.connections`"
+            "the limit on open files allows fewer clients than `limits.connections`: raise it (`ulimit -n`, systemd's LimitNOFILE=), or lower `limits.connections`"
         );
     }
     clients

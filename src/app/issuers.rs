@@ -23,8 +23,8 @@ impl IssuerKeys {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }
 
-    /// Returns the keys for these settings; `None` if no tokens are used. A fetcher of the same URL
-    /// is kept.
+    /// Returns the keys for these settings; `None` if no tokens are used. A fetcher for the same
+    /// URL is kept.
     pub(super) fn keys(
         &self,
         identity_source: &IdentitySource,

@@ -224,10 +224,10 @@ impl Node {
         self.admin_address.as_ref()
     }
 
-    /// Applies the parts of another configuration that need no restart.
+    /// Applies the parts of a new configuration that do not need a restart.
     ///
-    /// These are routes, origin, webhooks, schedules, polls, tokens and the access log. The cache
-    /// is kept, and running requests finish under the old configuration.
+    /// These are the routes, the origin, webhooks, schedules, polls, tokens and the access log. The
+    /// cache is kept, and requests in progress finish under the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let own = (&self.identity, &self.version, &self.issuers);
         let site = assemble::site(config, own, &self.metrics, Some(&self.log_queue))?;
@@ -265,7 +265,7 @@ impl Node {
     /// Drains the node, and returns the number of connections that remain open.
     ///
     /// Readiness fails at once. After the configured delay the node stops accepting, and waits for
-    /// running requests and tunnels up to the configured time limits.
+    /// active requests and tunnels up to the configured time limits.
     pub async fn drain(&self) -> usize {
         let DrainTimes { delay, time } = *self.drain_times.lock();
         self.drain.leave();
@@ -452,8 +452,8 @@ fn bind_all(config: &Config, counters: &Arc<ListenerCounters>) -> anyhow::Result
     listen.map(|each| Ok(bind(each, options, PUBLIC_SOCKET_MODE)?.sharing(counters))).collect()
 }
 
-/// Returns true if an IPv4 address with the same port is listed. Otherwise the IPv6 socket accepts
-/// both families.
+/// Returns whether the port of an IPv6 address is also listed with an IPv4 address. Otherwise the
+/// IPv6 socket accepts both families.
 fn has_v4_twin(address: &SocketAddr, listen: &[ListenAddress]) -> bool {
     let mut others = listen.iter().filter_map(|other| match other {
         ListenAddress::Tcp(other) => Some(other),

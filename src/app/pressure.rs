@@ -28,7 +28,7 @@ const WAITS: u32 = 5;
 /// How long a resource counts as short after the last check that found a shortage.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Bytes above `store.memory` and the allowance for connections at which memory counts as short.
+/// Memory counts as short this many bytes above `store.memory` and the connections' allowance.
 ///
 /// The process should stay below `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each
 /// connection.
@@ -97,7 +97,7 @@ fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {
     allocated > memory.saturating_add(ALLOWANCE).saturating_add(connections * BYTES_PER_CONNECTION)
 }
 
-/// Returns the bytes allocated by the process, or `None` with another allocator.
+/// Returns the number of allocated bytes; `None` if the allocator is not jemalloc.
 fn allocated() -> Option<u64> {
     epoch::advance().ok()?;
     stats::allocated::read().ok().map(|bytes| bytes as u64)

@@ -38,7 +38,7 @@ pub struct AdviseArguments {
     /// live; `-` is standard input.
     #[arg(long, value_name = "REPORT", conflicts_with_all = ["logs", "max_outdated", "host"])]
     pub shadow: Option<PathBuf>,
-    /// The configuration with the routes of the report, for their `match` in the proposal.
+    /// The configuration file with the report's routes, which provides their `match` lines.
     #[arg(long, short, value_name = "FILE", requires = "shadow")]
     pub config: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ fn percentage(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a percentage from 0 to 100, such as `1` or `0.5%`".to_owned())
 }
 
-/// Warns of lines that were not understood. Fails if the log has no request.
+/// Warns about lines that were not understood. Fails if the log contains no request.
 fn report(advisor: &Advisor) -> anyhow::Result<()> {
     let log = advisor.summary();
     let skipped = [
@@ -102,7 +102,7 @@ fn report(advisor: &Advisor) -> anyhow::Result<()> {
 /// The logs, which can be read several times.
 struct LogFiles {
     sources: Vec<Source>,
-    /// Problems that did not stop the reading, without repetitions.
+    /// Problems that did not stop the reading, each listed once.
     problems: Vec<String>,
 }
 

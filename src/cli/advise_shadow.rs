@@ -13,7 +13,7 @@ use crate::{
 /// Maximum size of a report in bytes.
 const MAX_REPORT: u64 = 64 << 20;
 
-/// Minimum number of comparisons, all without a difference, before a route goes live.
+/// Minimum number of comparisons, all without a difference, before `shadow = false` is proposed.
 const MIN_COMPARED: u64 = 100;
 
 /// The parts of the report of `larder shadow --json` and `GET /v1/shadow` that are used here.
@@ -40,7 +40,7 @@ struct ShadowedRoute {
     advice: Vec<String>,
 }
 
-/// Comparisons of responses up to an age in seconds.
+/// Numbers of comparisons and differences, for stored responses up to `until` seconds old.
 #[derive(Debug, Deserialize)]
 struct ComparedAge {
     until: Option<f64>,
@@ -51,7 +51,7 @@ struct ComparedAge {
 /// Returns the proposal for the routes of a report. `config` is the file that contains them.
 ///
 /// # Errors
-/// Fails if the report cannot be read or has another form, or if the file does not load.
+/// Fails if the report cannot be read or has an unexpected form, or if the file does not load.
 pub(super) fn proposal(report: &Path, config: Option<&Path>) -> anyhow::Result<String> {
     let text = read(report)?;
     let report: ShadowReport = serde_json::from_str(&text)

@@ -167,7 +167,7 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
     }
 }
 
-/// Returns the other settings of a route that differ from the defaults.
+/// Returns the settings of a route that have no column and differ from the defaults.
 fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let flag = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };

@@ -34,7 +34,7 @@ pub struct ExplainArguments {
     /// The client's address, for trusted proxies and gateways.
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<IpAddr>,
-    /// The status of the origin's response. Also explains whether and how long it is stored.
+    /// The status of the origin's response, to explain also whether and how long it is stored.
     #[arg(long, value_name = "STATUS")]
     pub response: Option<u16>,
     /// A header of the origin's response. Can be repeated.

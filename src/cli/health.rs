@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::config::ListenAddress;
 
-    /// Returns the message for a listener with this response.
+    /// Runs the health check against a listener that sends this response.
     fn verdict(response: &'static str) -> Result<ExitCode, String> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let admin = Some(ListenAddress::Tcp(listener.local_addr().unwrap()).into());

@@ -86,10 +86,10 @@ impl NodeTarget {
         }
     }
 
-    /// Returns the address and a token with this permission: `token`, or else one of the file.
+    /// Returns the address, and `token` or else a token with this permission from the file.
     ///
     /// # Errors
-    /// Fails as [`NodeTarget::address`] does, even if only the token is in the file.
+    /// Fails as [`NodeTarget::address`] does, or if the file with the token does not load.
     pub fn address_and_token(
         &self,
         token: Option<&str>,

@@ -37,16 +37,16 @@ pub struct PurgeArguments {
     /// Purge everything.
     #[arg(long, group = "selectors")]
     pub everything: bool,
-    /// Purge only responses of this user; all of the user's responses without other selectors.
+    /// Limit the purge to this user's responses. Without other selectors, purge all of them.
     #[arg(long, value_name = "USER", group = "selectors")]
     pub user: Vec<String>,
     /// The issuer of the users' tokens. Defaults to every configured issuer.
     #[arg(long, value_name = "ISSUER", requires = "user")]
     pub iss: Option<String>,
-    /// Purge only responses of this route; all of its responses without other selectors.
+    /// Limit the purge to this route's responses. Without other selectors, purge all of them.
     #[arg(long, value_name = "ROUTE", group = "selectors")]
     pub route: Vec<String>,
-    /// Purge only responses of this `store.version`; all of them without other selectors.
+    /// Limit the purge to this `store.version`. Without other selectors, purge all its responses.
     #[arg(long, value_name = "VERSION", group = "selectors")]
     pub store_version: Option<String>,
     /// Purge softly: a response becomes stale, and can be served once more during its refresh.
@@ -109,7 +109,7 @@ fn unknown_users(arguments: &PurgeArguments, config: &Config) -> Option<String> 
     }
 }
 
-/// Returns warnings about routes missing in the configuration.
+/// Returns warnings about routes missing from the configuration.
 ///
 /// The purge continues, because responses of a renamed route may still be stored.
 fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `larder run`: the proxy.
+//! `larder run`: runs the proxy.
 
 use std::{
     ffi::OsStr,
@@ -59,7 +59,7 @@ pub struct RunArguments {
     pub access_log: Option<AccessLogFormat>,
 }
 
-/// Parses a URL. Errors show it without its credentials.
+/// A parser of URL flags whose errors show the URL without its credentials.
 struct MaskedUrlParser<T>(PhantomData<fn() -> T>);
 
 impl<T> Default for MaskedUrlParser<T> {
@@ -132,7 +132,7 @@ pub(crate) fn execute(arguments: &RunArguments) -> ExitCode {
     })
 }
 
-/// Flushes the last messages when dropped. After a panic, these include the panic's message.
+/// Flushes the last log messages when dropped. After a panic, these include the panic's message.
 struct FlushOnDrop<'a>(&'a StderrLog);
 
 impl Drop for FlushOnDrop<'_> {

@@ -76,13 +76,13 @@ impl<'a> SplitTag<'a> {
         [self.inner, self.quote].concat()
     }
 
-    /// Returns whether both tags are of the same body, whatever its coding.
+    /// Returns whether both tags belong to the same body, whatever its coding.
     fn is_of_same_body(&self, other: &Self) -> bool {
         opaque(self.inner) == opaque(other.inner)
     }
 
     /// Returns whether the request accepts the tag's coding. A request without `Accept-Encoding`
-    /// accepts no coding, because its client rarely decodes any.
+    /// accepts no coding, because clients that omit the field rarely decode any.
     fn is_accepted(&self, request: &HeaderMap) -> bool {
         match self.coding {
             Some(coding) => {
@@ -142,7 +142,7 @@ pub(crate) fn confirmed(request: &HeaderMap, current: Option<&HeaderValue>) -> O
 /// Replaces tags of coded bodies with the origin's tags in the conditions of an origin request.
 ///
 /// In `If-None-Match`, replaces only tags whose coding the request accepts, since a 304 confirms
-/// those tags. `If-Range` stays, and so does `If-Match` of a `GET` with `Range` (RFC 9110 §13.1.1):
+/// those tags. Keeps `If-Range`, and `If-Match` in a `GET` with `Range` (RFC 9110 §13.1.1), because
 /// the origin must not continue a coded body with other bytes.
 pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
     let is_for_part = *method == Method::GET && headers.contains_key(header::RANGE);
@@ -156,7 +156,7 @@ pub(crate) fn restore(method: &Method, headers: &mut HeaderMap) {
 }
 
 /// Returns the tags in a field, with the origin's tag in place of each tag that `is_restored`
-/// selects. `None` if no tag is of a coded body.
+/// selects. `None` if no tag belongs to a coded body.
 fn restored(
     headers: &HeaderMap,
     name: &HeaderName,

@@ -12,7 +12,7 @@ const BROTLI_QUALITY: i32 = 5;
 /// The window of Brotli: 4 MiB.
 const BROTLI_WINDOW: i32 = 22;
 
-/// The level of Zstandard. Its window is 4 MiB at most.
+/// The Zstandard compression level. At this level, the window is at most 4 MiB.
 const ZSTD_LEVEL: i32 = 6;
 
 const GZIP_LEVEL: u32 = 6;

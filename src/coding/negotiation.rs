@@ -9,12 +9,12 @@ use crate::field::{coding::is_same_coding, preference::preferences};
 
 /// The content codings that a request accepts.
 ///
-/// If a coding is listed twice, the lower weight counts. Members with a malformed weight are ignored.
+/// If a coding is listed twice, the lower weight counts. Members with invalid weights are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AcceptedCodings {
     /// Weights in thousandths, by coding; 0 for codings that are not accepted.
     codings: [u16; ContentCoding::ALL.len()],
-    /// The weight of a body without a coding; 0 if the request does not mention it.
+    /// The weight of a body without a coding; 0 if neither `identity` nor `*` is listed.
     identity: u16,
 }
 

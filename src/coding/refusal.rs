@@ -64,13 +64,13 @@ pub(crate) fn refusal<'a>(
 
 /// Returns whether a field forbids transforming the content (RFC 9111 §5.2.2.6).
 ///
-/// Ignores case and syntax, and includes targeted fields for other caches.
+/// Ignores case and syntax, and includes targeted fields such as `CDN-Cache-Control`.
 pub(crate) fn forbids_transforming(name: &[u8], value: &[u8]) -> bool {
     name.ends_with(b"cache-control") && contains(value, b"no-transform")
 }
 
 /// Returns whether a field may hold a digest or signature of the body, such as `Content-Digest`,
-/// `Repr-Digest` (RFC 9530), `Signature-Input` (RFC 9421), `Content-MD5` or `X-Amz-Checksum-Sha256`.
+/// `Repr-Digest` (RFC 9530), `Signature-Input` (RFC 9421), `Content-MD5` or `X-Amz-Checksum-Crc32`.
 fn covers_body(name: &[u8]) -> bool {
     const WORDS: [&[u8]; 6] = [b"digest", b"signature", b"checksum", b"-md5", b"-hash", b"crc"];
     WORDS.iter().any(|word| contains(name, word))

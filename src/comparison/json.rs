@@ -51,7 +51,7 @@ fn remove(path: &JsonPath, document: &mut Value) {
     }
 }
 
-/// A walk through two documents.
+/// A recursive comparison of two documents, which collects their differences.
 struct Walk {
     /// The path to the compared values. Names that may be data are hidden.
     path: String,
@@ -103,7 +103,7 @@ impl Walk {
     }
 }
 
-/// Returns the step to a member. A name that may be data is hidden.
+/// Returns the path step to a member of an object. A name that may be data is hidden.
 fn step(name: &str) -> String {
     if parsing::is_common_name(name) { format!(".{name}") } else { ".*".to_owned() }
 }

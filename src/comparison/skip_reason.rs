@@ -22,7 +22,7 @@ pub(crate) enum SkipReason {
 }
 
 impl SkipReason {
-    /// Returns the spelling in metrics and reports.
+    /// Returns the name of the reason in metrics and reports.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "too-long",

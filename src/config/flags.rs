@@ -1,9 +1,9 @@
-//! Settings of the command line.
+//! Settings from the command line.
 
 use super::{listen::ListenAddress, settings::AccessLogFormat};
 use crate::{origin::ServerUrl, redis};
 
-/// The settings of the command line, which override the file.
+/// The settings from the command line, which override the file.
 #[derive(Debug, Clone, Default)]
 pub struct CliOverrides {
     /// Replaces `listen` unless empty.

@@ -38,7 +38,7 @@ pub(crate) use value::format_duration;
 pub struct LoadedConfig {
     /// The configuration.
     pub config: Result<Config, ConfigError>,
-    /// The file itself, and the files of references, certificates, keys and authorities.
+    /// The file itself, and files that it refers to: secrets, certificates, keys and authorities.
     pub files: Vec<PathBuf>,
 }
 
@@ -55,7 +55,7 @@ impl LoadedConfig {
         Self::of(config, secrets.take())
     }
 
-    /// Creates the configuration of a command line without a file.
+    /// Creates the configuration from a command line alone, without a file.
     pub fn from_flags(flags: &CliOverrides) -> Self {
         Self::of(Config::from_flags(flags), Vec::new())
     }
@@ -135,7 +135,7 @@ impl Config {
         }
     }
 
-    /// Creates the configuration of a command line without a file.
+    /// Creates the configuration from a command line alone, without a file.
     pub fn from_flags(flags: &CliOverrides) -> Result<Self, ConfigError> {
         Self::parse_with("", "command line", Environment::empty(), flags)
     }

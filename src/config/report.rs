@@ -15,7 +15,7 @@ pub enum ConfigError {
     Unreadable {
         /// Name of the file as given.
         file: String,
-        /// Error of the system.
+        /// Error from the operating system.
         cause: io::Error,
     },
     /// The file has errors.
@@ -74,7 +74,7 @@ pub enum Severity {
     Warning,
 }
 
-/// Whether a finding is independent of others.
+/// Whether a finding is independent of other findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FindingConfidence {
     /// The finding is independent of other findings.
@@ -128,8 +128,8 @@ impl Finding {
 }
 
 impl ConfigReport {
-    /// Creates a report about a text with masked secrets. Hides doubtful findings after certain
-    /// errors.
+    /// Creates a report about a text whose secrets are masked. Hides doubtful findings after
+    /// certain errors.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_certain_error = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == FindingConfidence::Certain

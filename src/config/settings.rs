@@ -127,7 +127,7 @@ pub enum AssertionKind {
     Tags(Vec<String>),
     /// The request has the same key as the request of the named test.
     SameKeyAs(String),
-    /// The request has another key than the request of the named test.
+    /// The request's key differs from that of the named test's request.
     OtherKeyThan(String),
 }
 
@@ -155,13 +155,13 @@ pub struct LimitsConfig {
     pub tunnels: Option<usize>,
     /// Idle timeout of a tunnel.
     pub tunnel_idle_timeout: Duration,
-    /// Timeout of a request head.
+    /// Time limit for receiving a request head.
     pub header_timeout: Duration,
     /// Idle timeout of a connection.
     pub idle_timeout: Duration,
     /// How long listeners accept connections after SIGTERM, while readiness already fails.
     pub drain_delay: Duration,
-    /// How long running requests may continue after `drain_delay`.
+    /// How long active requests may continue after `drain_delay`.
     pub drain: Duration,
 }
 
@@ -217,7 +217,7 @@ impl Permission {
     /// All permissions.
     pub const ALL: [Self; 2] = [Self::Read, Self::Purge];
 
-    /// Returns the permission as in the configuration.
+    /// Returns the permission as written in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -248,7 +248,7 @@ pub struct StoreConfig {
     pub memory: u64,
     /// Maximum size of a stored response in bytes.
     pub max_object: u64,
-    /// The use of stored responses on a node that has lost the purge log.
+    /// How stored responses are used on a node that has lost the purge log.
     pub unsynced: UnsyncedPolicy,
 }
 
@@ -272,7 +272,7 @@ impl Default for StoreConfig {
 /// Credentials, authentication, and their use in keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
-    /// The configured additions to the built-in rules about credentials, and the exceptions.
+    /// The configured additions and exceptions to the built-in rules about credentials.
     pub credentials: CredentialRules,
     /// Key of the digests that stand for credentials in cache keys.
     pub digest_key: Option<Secret>,

@@ -15,7 +15,7 @@ pub(crate) fn nearest<'a>(
         .map(|(_, word)| word)
 }
 
-/// Returns the question whether `word` was meant; `None` without a word.
+/// Returns the question "did you mean …?" for `word`; `None` without a word.
 pub(super) fn did_you_mean(word: Option<&str>) -> Option<String> {
     word.map(|word| format!("did you mean `{word}`?"))
 }

@@ -42,7 +42,7 @@ fn parse_in(text: &str, environment: Environment<'_>) -> Config {
     }
 }
 
-/// Returns the text of all errors, with an origin added to the file.
+/// Parses `text` with an `origin` added, and returns the text of all errors.
 fn errors(text: &str) -> String {
     let text = format!("origin = \"http://origin\"\n{text}");
     Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()

@@ -73,7 +73,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(bytes).ok_or("the size is too large")
 }
 
-/// Parses the URL of a key set: `https`, or `http` to this machine.
+/// Parses the URL of a key set. Accepts `http` only if the host is this machine.
 pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     const EXPECTED: &str =
         "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
@@ -93,7 +93,7 @@ pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     Ok(source)
 }
 
-/// Parses an admin host name, or `*.` and a domain; without a port.
+/// Parses an admin host: a name, or `*.` and a domain. Rejects a port.
 pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
     let host = served_host(text)?;
     if host.contains(':') {

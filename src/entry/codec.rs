@@ -9,7 +9,7 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! Numbers after the kind say which of two entries is newer. Their offset is fixed, so that a
+//! The numbers after the kind show which of two entries is newer. Their offset is fixed, so that a
 //! script in Redis can compare entries.
 //!
 //! A response's content is one block: key, URL, attributes, tags, fields, trailers and body, one
@@ -36,14 +36,15 @@ use reader::ByteReader;
 const MAGIC: [u8; 4] = *b"LRDR";
 const VERSION: u8 = 5;
 
-/// The length of a prefix that differs between any two entries, unless checksums collide.
+/// The length of the magic, version and checksum. Different entries have equal prefixes of this
+/// length only if their checksums collide.
 pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 
-/// The offset of the kind. The order follows: numbers that show which of two entries is newer.
+/// The offset of the kind byte, after which the order begins.
 ///
-/// The order of a response is its purge log, the position in that log, and the time of the request.
-/// The order of an index is the time at which its newest selecting fields were seen. Each number is
-/// a `u64`.
+/// The order shows which of two entries is newer. For a response, it is the purge log, the position
+/// in that log, and the time of the request. For an index, it is the time at which the newest
+/// selecting fields were seen. Each number is a `u64`.
 pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
 const VARIANTS: u8 = 0;
@@ -52,13 +53,13 @@ const RESPONSE: u8 = 1;
 /// Settings for encoding an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodeOptions {
-    /// Content of more bytes than this is compressed, if that makes it smaller.
+    /// Content longer than this many bytes is compressed, if that makes it smaller.
     pub compress_above: usize,
-    /// The size of a chunk. Larger content, after compression, is split into chunks.
+    /// Maximum size of a chunk in bytes. Content that is still larger after compression is split.
     ///
     /// More than 65,536 chunks cannot be decoded.
     pub chunk: NonZeroU32,
-    /// ID that distinguishes these chunks from all others under the same key, past or future.
+    /// ID that distinguishes this entry's chunks from all others ever stored under the same key.
     pub body_id: u64,
     /// Milliseconds by which the fleet's clock, used for stored times, is ahead of this node's.
     pub clock_offset: i64,
@@ -69,7 +70,7 @@ pub struct EncodeOptions {
 pub struct EncodedEntry {
     /// The value at the entry's own key.
     pub head: Vec<u8>,
-    /// The content in order; empty if the head contains the content.
+    /// The chunks of the content, in order; empty if the head contains the content.
     pub chunks: Vec<Bytes>,
 }
 
@@ -91,8 +92,9 @@ pub struct ChunkedResponse {
 
 /// Encodes an entry.
 ///
-/// Copies the content once. Chunks that are not compressed share the response's memory instead. Of
-/// the stamp, only the fence is stored. Compression takes about 2 ms for 1 MiB.
+/// Copies content that fits into one chunk into the head. Splits longer content without copying:
+/// uncompressed chunks share the response's memory. Of a response's stamp, only the fence is
+/// stored. Compression takes about 2 ms for 1 MiB.
 pub fn encode(entry: &Entry, options: EncodeOptions) -> EncodedEntry {
     match entry {
         Entry::Response(response) => encode_response(response, options),
@@ -139,7 +141,7 @@ pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
 }
 
 impl ChunkedResponse {
-    /// Returns the ID that distinguishes these chunks from others under the same key.
+    /// Returns the ID that distinguishes this response's chunks from others under the same key.
     pub fn body_id(&self) -> u64 {
         self.layout.body_id
     }
@@ -149,7 +151,7 @@ impl ChunkedResponse {
         self.layout.count(self.head.encoded_length)
     }
 
-    /// Adds the content; `None` unless these are exactly the chunks, in order.
+    /// Returns the whole entry; `None` unless `chunks` are complete and in order.
     pub fn finish(self, chunks: &[Bytes]) -> Option<Entry> {
         let length: usize = chunks.iter().map(Bytes::len).sum();
         if length != self.head.encoded_length {
@@ -291,7 +293,7 @@ fn with_checksum(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// Returns whether a checksum is right. Always true under the fuzzer, which cannot guess checksums.
+/// Returns whether `bytes` have this checksum. Always true under the fuzzer, which cannot guess it.
 fn is_intact(expected: u64, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || expected == checksum(VERSION.into(), bytes)
 }

@@ -72,10 +72,10 @@ pub struct BodyForms {
     files_memo: AtomicU8,
 }
 
-/// The bit of the memo, after the bits of the codings, that is set once `may_be_made` is decided.
+/// The bit of `memo` that is set once `may_be_made` is decided. It follows the bits of the codings.
 const IS_DECIDED: u8 = 1 << ContentCoding::ALL.len();
 
-/// The bit of the memo that is set if the response must not be encoded.
+/// The bit of `memo` that is set if the response must not be encoded.
 const IS_REFUSED: u8 = IS_DECIDED << 1;
 
 fn file_index(coding: Option<ContentCoding>) -> usize {
@@ -163,24 +163,24 @@ impl BodyForms {
         self.content
     }
 
-    /// Returns the body in a coding, if it was made.
+    /// Returns the body in a coding, if that form has been made.
     #[inline]
     pub fn get(&self, coding: ContentCoding) -> Option<&Arc<CodedBody>> {
         self.bodies.as_ref()?.coded.get(coding.index())?.as_ref()
     }
 
-    /// Returns the file of the body in a coding (`None`: as stored), if it was made.
+    /// Returns the file of the body in a coding (`None`: as stored), if the file has been made.
     #[inline]
     pub fn file(&self, coding: Option<ContentCoding>) -> Option<&Arc<BodyFile>> {
         self.bodies.as_ref()?.files.get(file_index(coding))?.as_ref()
     }
 
-    /// Returns all coded bodies that were made.
+    /// Returns all coded bodies that have been made.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CodedBody>> {
         self.bodies.iter().flat_map(|bodies| bodies.coded.iter()).flatten()
     }
 
-    /// Returns all files that were made.
+    /// Returns all files that have been made.
     pub fn files(&self) -> impl Iterator<Item = &Arc<BodyFile>> {
         self.bodies.iter().flat_map(|bodies| bodies.files.iter()).flatten()
     }
@@ -224,7 +224,7 @@ impl BodyForms {
         may
     }
 
-    /// Returns whether a client receives one of the bodies.
+    /// Returns whether a client is receiving one of the bodies.
     pub fn are_being_read(&self) -> bool {
         self.iter().any(|body| !body.bytes.is_unique())
     }

@@ -1,4 +1,4 @@
-//! An entry of a store: a response, or the index of variants in its place.
+//! An entry in a store: a response, or an index of variants that have keys of their own.
 
 use std::{
     sync::{
@@ -53,7 +53,7 @@ pub struct StoredResponse {
     pub requested_at: Timestamp,
     pub has_content_coding: bool,
     pub is_for_one_identity: bool,
-    /// The body in other codings and in files, which only this process has.
+    /// The body in other codings and in files. These forms are never stored outside this process.
     pub forms: BodyForms,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
@@ -75,7 +75,7 @@ impl ResponseId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns a number for choosing a slot. Consecutive IDs spread evenly.
+    /// Returns a number whose remainder selects a slot. Consecutive IDs spread evenly.
     #[expect(clippy::cast_possible_truncation, reason = "any of its bits spread evenly")]
     pub const fn number(self) -> usize {
         self.0 as usize
@@ -93,7 +93,7 @@ pub(crate) struct ResponseDraft {
     /// The data from which reuse is decided.
     pub freshness: Freshness,
     pub tags: Vec<String>,
-    /// Other attributes by which purges select the response.
+    /// Attributes, besides URL and tags, by which purges select the response.
     pub attributes: OwnedResponseAttributes,
     /// The stamp taken before the request to the origin.
     pub stamp: FenceStamp,
@@ -109,9 +109,9 @@ pub(crate) struct CompleteBody {
 }
 
 impl CompleteBody {
-    /// Wraps the chunks and the storable trailers of a body that the origin has completed.
+    /// Wraps the chunks and the storable trailers of a completely received body.
     ///
-    /// Only the code that receives the end of a body can create the proof.
+    /// Only the code that receives the end of a body can create a `CompletionProof`.
     pub(crate) fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
         Self { chunks, trailers }
     }
@@ -121,7 +121,7 @@ impl CompleteBody {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
-    /// Returns a body that no origin sent.
+    /// Returns a body of these chunks, as if an origin had completed it.
     #[cfg(test)]
     pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
@@ -230,7 +230,7 @@ impl StoredResponse {
         self.section(Section::Key)
     }
 
-    /// Returns the URL that purges match: `host/path?query` in the loosest reading.
+    /// Returns the URL that purges match: `host/path?query` with the path in its loosest reading.
     pub fn url(&self) -> &[u8] {
         match self.section(Section::Url) {
             [] => key::requested_url(self.key_text()).unwrap_or_default(),
@@ -286,14 +286,14 @@ impl StoredResponse {
         }
     }
 
-    /// Returns whether the response was served since
+    /// Returns whether the response was served since the last call to
     /// [`take_recently_used`](Self::take_recently_used).
     #[inline]
     pub fn is_recently_used(&self) -> bool {
         self.recently_used.load(Ordering::Relaxed)
     }
 
-    /// Clears the mark and returns whether it was set.
+    /// Clears the mark of recent use, and returns whether it was set.
     pub fn take_recently_used(&self) -> bool {
         self.recently_used.swap(false, Ordering::Relaxed)
     }
@@ -306,7 +306,7 @@ impl StoredResponse {
             .filter_map(|tag| std::str::from_utf8(tag).ok())
     }
 
-    /// Returns the other attributes by which purges select the response.
+    /// Returns the attributes, besides URL and tags, by which purges select the response.
     pub fn attributes(&self) -> ResponseAttributes<'_> {
         unpack_attributes(self.section(Section::Attributes))
     }
@@ -316,7 +316,7 @@ impl StoredResponse {
         PurgeCandidate { url: self.url(), tags: self.tags(), attributes: self.attributes() }
     }
 
-    /// Returns the stored header section. Costs one reference count, copies nothing.
+    /// Returns the stored header section. Increments a reference count and copies nothing.
     pub fn fields(&self) -> PackedFields {
         PackedFields::from_block(self.bytes.slice(self.ends.range(Section::Fields)))
     }
@@ -337,17 +337,17 @@ impl StoredResponse {
         PackedFields::from_block(block).unpack(0)
     }
 
-    /// Returns the body. Costs one reference count, copies nothing.
+    /// Returns the body. Increments a reference count and copies nothing.
     pub fn body(&self) -> Bytes {
         self.bytes.slice(self.ends.body()..)
     }
 
-    /// Returns the bytes of the body without a reference count.
+    /// Returns the bytes of the body without incrementing a reference count.
     pub fn body_bytes(&self) -> &[u8] {
         self.bytes.get(self.ends.body()..).unwrap_or_default()
     }
 
-    /// Returns whether its memory is shared, for example while a client receives the body.
+    /// Returns whether the response's memory is shared, for example while a client receives it.
     pub fn is_being_read(&self) -> bool {
         !self.bytes.is_unique() || self.forms.are_being_read()
     }
@@ -357,14 +357,14 @@ impl StoredResponse {
         (self.bytes.len() - self.ends.body()) as u64
     }
 
-    /// Returns the bytes on the heap: key, URL, attributes, tags, fields, trailers and body.
+    /// Returns the heap size in bytes: key, URL, attributes, tags, fields, trailers and body.
     ///
-    /// The forms do not count.
+    /// Does not count the forms of the body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Returns why the response is not encoded; `None` if it may be.
+    /// Returns why the response is not encoded; `None` if it may be encoded.
     pub fn coding_refusal(&self) -> Option<CodingRefusal> {
         if self.has_trailers() {
             return Some(CodingRefusal::Trailers);
@@ -372,8 +372,8 @@ impl StoredResponse {
         coding::refusal(self.status, self.fields().iter(), Some(self.body_length()))
     }
 
-    /// Returns the same response with these forms of its body. Keeps the checked version and the used
-    /// mark.
+    /// Returns the same response with other forms of its body. Keeps the checked version and the mark
+    /// of recent use.
     #[must_use]
     pub fn with_forms(&self, forms: BodyForms) -> Self {
         Self {
@@ -385,7 +385,8 @@ impl StoredResponse {
         }
     }
 
-    /// Returns the same response with the freshness of a later request. Shares its bytes.
+    /// Returns this response with the freshness, stamp and time of a later request. Shares its
+    /// bytes.
     #[must_use]
     pub fn with_freshness(
         &self,
@@ -446,8 +447,8 @@ impl StoredResponse {
 }
 
 impl Entry {
-    /// Returns whether both entries are responses that share one allocation: one was made from the
-    /// other without copying the body.
+    /// Returns whether both entries are responses that share one allocation, because one was
+    /// derived from the other without copying the body.
     pub fn shares_body_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Response(one), Self::Response(other)) => {
@@ -470,7 +471,7 @@ impl Entry {
         self.key_text() == key.text()
     }
 
-    /// Returns the identity that the entry is limited to; `None` if others may share it.
+    /// Returns the identity that the entry is limited to; `None` if other identities may share it.
     pub fn identity(&self) -> Option<u128> {
         match self {
             Self::Response(response) if !response.is_for_one_identity => None,
@@ -492,7 +493,7 @@ impl Entry {
         }
     }
 
-    /// Returns this entry with the forms of `known`, if that is a response of the same content.
+    /// Returns this entry with the forms of `known`, if `known` has the same content.
     ///
     /// A response that is freshened while a form is made keeps the form.
     #[must_use]
@@ -541,7 +542,7 @@ impl Entry {
         self
     }
 
-    /// Returns the bytes on the heap, without the struct itself.
+    /// Returns the heap size in bytes, without the struct itself.
     pub fn heap_size(&self) -> usize {
         match self {
             Self::Response(response) => response.heap_size(),

@@ -24,7 +24,7 @@ const LANGUAGES: usize = 8;
 
 /// The time for which a response without `Vary` inherits the selecting fields of earlier responses.
 ///
-/// Many origins omit `Vary` if a request has none of the fields (RFC 9111 §4.1).
+/// Many origins omit `Vary` if a request has none of the selecting fields (RFC 9111 §4.1).
 pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 
 /// The index of the variants of one target (RFC 9111 §4.1).
@@ -33,11 +33,11 @@ pub struct VariantIndex {
     pub target: Box<[u8]>,
     /// The sets of selecting fields. The set seen last comes first.
     pub selections: Vec<VarySelection>,
-    /// Key digests of the variants stored last, oldest first; at most `MAX_VARIANTS`.
+    /// Key digests of the most recently stored variants, oldest first; at most `MAX_VARIANTS`.
     pub recent: Vec<u128>,
 }
 
-/// A set of selecting fields, and the preferences seen with it.
+/// A set of selecting fields, and the codings and languages of the variants that it selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VarySelection {
     pub set: VarySet,
@@ -75,12 +75,11 @@ impl VariantIndex {
         self.selections.first().filter(|newest| now < newest.seen.saturating_add(VARY_TTL))
     }
 
-    /// Merges a newer index of the same target. Returns key digests of the variants that it pushes
-    /// out.
+    /// Merges a newer index of the same target. Returns the key digests of evicted variants.
     ///
     /// The result does not depend on how nodes group their additions, except for the order of
-    /// variants. A variant counts as new if `take_hit` returns that it was hit since the last call.
-    /// So a variant with occasional hits stays, however many other variants are added.
+    /// variants. `take_hit` returns whether a variant was hit since the last call. If so, the
+    /// variant counts as new, and stays however many other variants are added.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);

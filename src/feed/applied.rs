@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{fence::Purge, purge::WatermarkRaise};
 
-    /// The sequence number of `Begin`, then the sequence numbers of its records.
+    /// Returns the sequence number in a `Begin`, and the sequence numbers of the update's records.
     fn positions(update: Option<LogUpdate>) -> (Option<u64>, Vec<u64>) {
         match update.unwrap() {
             LogUpdate::Begin { fence, records, .. } => {

@@ -170,8 +170,8 @@ fn since_header(headers: &HeaderMap) -> Option<ResumePosition> {
     Some(text.to_str().ok().and_then(ResumePosition::parse).unwrap_or(ResumePosition::Foreign))
 }
 
-/// Responds with a document and its entity tag, with 304 if the client has the document, or with
-/// 503 for `None`.
+/// Responds with a document and its entity tag, or with 304 if the client already has the document.
+/// Responds with 503 if `document` is `None`.
 fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<FeedBody> {
     let Some(document) = document else {
         return unavailable("This node has not reached the purge log yet. Retry in a moment.");

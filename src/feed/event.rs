@@ -77,7 +77,7 @@ impl Event {
         self.public.is_some()
     }
 
-    /// Returns the recipients of the private parts.
+    /// Returns the recipients of the private tags.
     pub(super) fn recipients(&self) -> Vec<Recipient> {
         let tags = self.private.iter().flat_map(|private| private.tags.iter());
         tags.map(|(to, _)| to.clone()).collect()
@@ -170,14 +170,14 @@ pub(super) fn position_event(position: Fence) -> String {
     format!("id: {}\nevent: place\ndata: {{\"seq\":{}}}\n\n", PositionToken(position), position.seq)
 }
 
-/// Returns the last event of a user with a revoked credential.
+/// Returns the last event of a stream whose user's credential expired or was revoked.
 ///
 /// The event has no id, so that the client keeps its position.
 pub(super) fn end_event(reason: &str) -> String {
     format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
 }
 
-/// Returns a comment, followed by the position if it is known.
+/// Returns a heartbeat: a comment, and then a position event if the position is known.
 pub(super) fn heartbeat(position: Option<Fence>) -> String {
     position
         .map_or_else(|| ":\n\n".to_owned(), |position| format!(":\n{}", position_event(position)))

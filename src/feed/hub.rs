@@ -116,7 +116,7 @@ impl Hub {
         self.changed.notify_waiters();
     }
 
-    /// Applies an update, and notifies the listeners. A record without visible tags does not.
+    /// Applies an update, and notifies the listeners unless it is a record without visible tags.
     pub(super) fn publish(&self, update: &LogUpdate) {
         let is_news = match update {
             LogUpdate::Begin { fence, at, records } => {
@@ -161,7 +161,8 @@ impl Hub {
     /// Returns what a listener at `position` does next. A listener without a position receives a
     /// `reset`.
     ///
-    /// A listener that `may_be_ahead` of this node waits if this node does not know its log.
+    /// If this node does not know the log of the position, a listener waits if it `may_be_ahead`,
+    /// and receives a `reset` otherwise.
     pub(super) fn next_frame(
         &self,
         position: Option<Fence>,
@@ -187,8 +188,8 @@ impl Hub {
         }
     }
 
-    /// Returns the start position of a listener, or `None` to reset it, and the first bytes of its
-    /// stream.
+    /// Returns the start position of a listener, and the first bytes of its stream. The position is
+    /// `None` if the listener must be reset.
     pub(super) fn begin(
         &self,
         since: Option<ResumePosition>,

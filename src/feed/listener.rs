@@ -109,7 +109,7 @@ impl EventListener {
     }
 }
 
-/// Waits for a change for everyone or for the listener's user.
+/// Waits for a change that concerns either all listeners or only the listener's user.
 async fn either(changed: Notified<'_>, own: Option<Notified<'_>>) {
     match own {
         None => changed.await,

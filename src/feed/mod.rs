@@ -6,8 +6,8 @@
 //! polls ─────────────────────────┴─► GET /_larder/version    current position and data versions
 //! ```
 //!
-//! Clients see only the tags allowed by `[events]`: no URLs, reasons or sources. Tags with `{user}` are
-//! visible to that user only.
+//! Clients see only the tags allowed by `[events]`. They see no URLs, reasons or sources. Tags with
+//! `{user}` are visible to that user only.
 
 mod applied;
 mod endpoint;
@@ -43,7 +43,7 @@ use crate::{
     user::{IdentifyFn, PartitionMember},
 };
 
-/// The body of a response of the feed. The body of an event stream has no end.
+/// The body of a response from the feed. The body of an event stream does not end.
 pub(crate) type FeedBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The feed of a node: visible purge events, and the listeners that receive them.
@@ -68,7 +68,8 @@ pub struct DataVersion {
 impl Feed {
     /// Creates a feed that follows no log yet. Without settings, the feed is disabled.
     ///
-    /// `versions` returns the data versions, and `now` is the clock for times sent by clients.
+    /// `versions` returns the data versions. `now` returns the current time, with which times sent
+    /// by clients are compared.
     pub fn new(
         settings: Option<Settings>,
         metrics: Arc<Metrics>,

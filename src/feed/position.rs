@@ -33,7 +33,7 @@ impl fmt::Display for PositionToken {
 }
 
 impl ResumePosition {
-    /// Parses a number, a token, or a time (RFC 3339).
+    /// Parses a sequence number, a [`PositionToken`], or a time (RFC 3339).
     pub(super) fn parse(text: &str) -> Option<Self> {
         number(text).map(Self::Seq).or_else(|| position(text)).or_else(|| time(text))
     }

@@ -15,10 +15,10 @@ use crate::{fence::Selector, user::PartitionMember};
 /// The addresses of the sender of a feed request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
-    /// The peer of the connection; `None` over Unix sockets.
+    /// The address of the connection's peer; `None` over Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The client's address: the peer's, or the address that a trusted proxy forwards; `None` if
-    /// uncertain.
+    /// The client's address: that of the peer, or the one that a trusted proxy forwards. `None` if
+    /// it is uncertain.
     pub client: Option<IpAddr>,
 }
 

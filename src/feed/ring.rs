@@ -13,8 +13,9 @@ use crate::{
     user::PartitionMember,
 };
 
-/// Maximum number of kept events, and their maximum size in bytes.
+/// Maximum number of events in a buffer.
 const MAX_EVENTS: usize = 4096;
+/// Maximum size of all events in a buffer, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 
 /// Assumed maximum skew between the clocks of the log and of clients.
@@ -42,9 +43,9 @@ pub(super) struct EventRing {
 struct EventBuffer {
     events: VecDeque<Event>,
     bytes: usize,
-    /// All events after this record are present.
+    /// The sequence number after which all events are present.
     low_watermark: u64,
-    /// All events after this time are present.
+    /// The time after which all events are present.
     low_watermark_at: Option<Timestamp>,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct EventIter<'a> {
 #[derive(Debug)]
 pub(super) enum CatchUp<'a> {
     Events(EventIter<'a>),
-    /// There is no visible event up to this position.
+    /// There are no visible events. The listener moves to this position.
     UpToDate(Option<Fence>),
     /// Events are missing: the client must reset.
     Gap(Fence),

@@ -6,7 +6,7 @@ use url::Url;
 use super::reader::Recipient;
 use crate::fence::{Purge, Selector};
 
-/// The settings of the section `[events]`.
+/// The settings in the `[events]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Web origins that may read the feed.
@@ -24,7 +24,7 @@ pub struct Settings {
 pub enum CorsOrigins {
     /// Any origin.
     Any,
-    /// These values of `Origin`.
+    /// Only these values of `Origin`.
     Only(Vec<HeaderValue>),
 }
 
@@ -222,8 +222,8 @@ impl CorsOrigins {
         HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidCorsOrigin)
     }
 
-    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`, or `None` if it
-    /// is not allowed.
+    /// Returns the `Access-Control-Allow-Origin` for a request with this `Origin`, or `None` if
+    /// that origin is not allowed.
     pub(super) fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Self::Any => Some(HeaderValue::from_static("*")),

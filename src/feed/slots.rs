@@ -37,7 +37,7 @@ impl ListenerSlots {
         Self { table: Mutex::default(), metrics }
     }
 
-    /// Notifies the listeners of these recipients.
+    /// Notifies the listeners whose users are among these recipients.
     pub(super) fn wake(&self, recipients: &[Recipient]) {
         if recipients.is_empty() {
             return;

@@ -11,7 +11,7 @@ use crate::{
 
 /// A stream of the records of a purge log.
 pub trait LogSource: Send + 'static {
-    /// Waits for the next update and returns it, or `None` at the end.
+    /// Waits for the next update and returns it, or `None` at the end of the log.
     fn next(&mut self) -> impl Future<Output = Option<LogUpdate>> + Send;
 }
 
@@ -22,14 +22,14 @@ pub enum LogUpdate {
     ///
     /// This update comes first, and again if records may be missing.
     Begin {
-        /// The position before the first record that follows.
+        /// The position before the first record in `records`.
         fence: Fence,
         /// A time after which no appended record is missing.
         at: Timestamp,
         /// The records known so far, oldest first, each with its log.
         records: Vec<(LogId, Arc<PurgeRecord>)>,
     },
-    /// The next record and its log. Another log continues the previous one without a gap.
+    /// The next record and its log. A different log continues the previous one without a gap.
     Record(LogId, Arc<PurgeRecord>),
 }
 

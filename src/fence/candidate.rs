@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-/// A response, stored or expected, as selectors match it.
+/// The properties by which selectors match a stored or expected response.
 #[derive(Debug, Clone, Copy)]
 pub struct PurgeCandidate<'a, Tags> {
     /// The normalised URL: `host/path?query`.
     pub url: &'a [u8],
     /// The tags of the response.
     pub tags: Tags,
-    /// The other properties of the response.
+    /// The properties of the response other than URL and tags.
     pub attributes: ResponseAttributes<'a>,
 }
 

@@ -14,7 +14,7 @@ const BUCKETS: usize = 1 << 17;
 /// positives and no false negatives. Each attribute set has its own buckets, so that evicted purges
 /// of single users never select responses shared by everyone.
 ///
-/// An attribute set takes 1 MiB once it has an evicted selector; all of them take 8 MiB.
+/// An attribute set takes 1 MiB once it has an evicted selector; all sets together take 8 MiB.
 #[derive(Debug, Default)]
 pub(super) struct EvictedSelectors {
     by_attribute_set: [Option<Box<[u64]>>; AttributeMask::COUNT],

@@ -55,7 +55,7 @@ pub(super) struct LastPurges {
     capacity: usize,
 }
 
-/// Number of outdated items in `order` that never triggers a cleanup.
+/// Number of outdated items, beyond one per hash, that `order` may contain before a cleanup.
 const ORDER_SLACK: usize = 64;
 
 impl LastPurges {

@@ -21,8 +21,9 @@ pub(super) struct PendingPurges {
 /// The pending purges of one selector.
 #[derive(Debug, Default)]
 struct PendingCounts {
-    /// Numbers of hard and of soft purges.
+    /// Number of pending hard purges.
     hard: usize,
+    /// Number of pending soft purges.
     soft: usize,
     /// The last pending purges. `hard` and `soft` are table versions here, since pending purges
     /// have no sequence number.
@@ -39,7 +40,7 @@ impl PendingCounts {
 }
 
 impl PendingPurges {
-    /// Adds a purge of these hashes, with the new version of the table.
+    /// Adds a purge of selectors with these hashes. `version` is the new version of the table.
     pub(super) fn add(
         &mut self,
         hashes: Box<[u64]>,

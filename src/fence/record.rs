@@ -82,7 +82,7 @@ fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Purg
     Ok(serde_json::from_value(source).unwrap_or(PurgeSource::Unknown))
 }
 
-/// The reason of a loss record.
+/// The reason given in a loss record.
 const LOSS: &str = "records before this one may be lost";
 
 impl Purge {
@@ -134,7 +134,7 @@ impl PurgeRecord {
 }
 
 impl PurgeMode {
-    /// Returns the name used in calls and configuration.
+    /// Returns the mode's name in calls and configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hard => "hard",

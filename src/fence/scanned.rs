@@ -29,12 +29,12 @@ struct ScannedSelector {
 }
 
 impl ScannedSelectors {
-    /// Sets the time of the next record.
+    /// Sets the time at which the next record was appended.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.now = Some(now);
     }
 
-    /// Adds a selector, or moves it to the end, with the new table version.
+    /// Adds a selector, or moves it to the end. `version` is the new version of the table.
     pub(super) fn insert(&mut self, hash: u64, selector: &Selector, version: u64) {
         let known = self.selectors.iter().rposition(|scanned| scanned.hash == hash);
         let scanned = known.and_then(|index| self.selectors.remove(index));
@@ -56,8 +56,8 @@ impl ScannedSelectors {
         newer.filter(move |scanned| matches(&scanned.selector)).map(|scanned| scanned.hash)
     }
 
-    /// If there are too many selectors, removes the oldest that need not stay. Returns its hash and
-    /// the time of its last purge.
+    /// If there are too many selectors, removes the oldest one for which `must_stay` is false.
+    /// Returns its hash and the time of its last purge.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -71,7 +71,7 @@ impl ScannedSelectors {
         Some((scanned.hash, scanned.at))
     }
 
-    /// Removes all selectors except those that must stay.
+    /// Removes all selectors for which `must_stay` is false.
     pub(super) fn retain(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.selectors.retain(|scanned| must_stay(scanned.hash));
         self.bytes = self.selectors.iter().map(|scanned| size(&scanned.selector)).sum();

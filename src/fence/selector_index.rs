@@ -81,7 +81,8 @@ pub(super) struct SelectorIndex {
 }
 
 impl SelectorIndex {
-    /// Adds a selector with the new table version, and returns its hash.
+    /// Adds a selector, and returns its kind, attribute set and hash. `version` is the new version
+    /// of the table.
     pub(super) fn insert(&mut self, selector: &Selector, version: u64) -> IndexedSelector {
         let Some((main, attributes)) = as_indexable(selector) else {
             let text = serde_json::to_vec(selector).unwrap_or_default();
@@ -113,7 +114,7 @@ impl SelectorIndex {
 
     pub(super) const ALL: Scope = Scope { attribute_set: AttributeMask(0), hash: 0 };
 
-    /// Returns the scope of responses that have these values for the attributes in the set.
+    /// Returns the scope of responses whose attributes in `attribute_set` have these values.
     pub(super) fn scope(
         &self,
         attribute_set: AttributeMask,
@@ -142,7 +143,7 @@ impl SelectorIndex {
         forms.map(move |form| self.hash(SelectorKind::Url, scope, form))
     }
 
-    /// Returns the hashes of the prefixes of this URL that have a length in use.
+    /// Returns the hashes of those prefixes of a URL whose lengths are in use.
     pub(super) fn prefixes(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let path = path_of(url).unwrap_or_default();
         let with_host = self.with_host.up_to(url.len()).filter_map(|length| url.get(..length));
@@ -167,8 +168,8 @@ impl SelectorIndex {
         self.scanned.since(since, matches)
     }
 
-    /// If there are too many scanned selectors, removes the oldest that need not stay. Returns its
-    /// hash and the time of its last purge.
+    /// If there are too many scanned selectors, removes the oldest one for which `must_stay` is
+    /// false. Returns its hash and the time of its last purge.
     pub(super) fn pop_excess(
         &mut self,
         must_stay: impl Fn(u64) -> bool,
@@ -180,7 +181,7 @@ impl SelectorIndex {
         self.scanned.advance(now);
     }
 
-    /// Removes all scanned selectors except those that must stay.
+    /// Removes all scanned selectors for which `must_stay` is false.
     pub(super) fn retain_scanned(&mut self, must_stay: impl Fn(u64) -> bool) {
         self.scanned.retain(must_stay);
     }
@@ -271,7 +272,7 @@ impl PrefixLengths {
         self.0.get(length / 64).is_some_and(|word| word & 1 << (length % 64) != 0)
     }
 
-    /// Returns the [`directory`] of a URL, or `None` if no prefix has that length.
+    /// Returns the [`directory`] of a URL, or `None` if its length is not in use.
     fn directory(&self, url: &[u8]) -> Option<Vec<u8>> {
         let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
         if self.has(end + 1) { directory(url) } else { None }

@@ -33,7 +33,7 @@ pub struct PurgeTable {
     last_changes: LastChanges,
 }
 
-/// The table versions of the last changes, by kind of selector.
+/// The version of the table at the last change, for each kind of selector.
 #[derive(Debug, Default)]
 struct LastChanges {
     by_attribute_set: [ChangesByKind; AttributeMask::COUNT],
@@ -126,7 +126,8 @@ impl PurgeTable {
         }
     }
 
-    /// Follows a log from this fence. Responses with an older fence or of another log are dead.
+    /// Follows a log from this fence. Responses with an older fence, or one in another log, are
+    /// dead.
     ///
     /// If the same log begins again at an earlier position, its sequence numbers are reused. Then
     /// all responses are dead until the log is beyond the old position. Pending purges are kept.
@@ -176,8 +177,8 @@ impl PurgeTable {
 
     /// Applies a purge that is not in the log yet.
     ///
-    /// A pending purge counts as later than every fence. It spares later responses of this process,
-    /// but no responses of other processes.
+    /// A pending purge counts as later than every fence. It spares responses that this process
+    /// requests later, but none that other processes request.
     ///
     /// The record of the purge is applied later, like any other. It also purges responses requested
     /// in between, because their fence precedes the record.

@@ -67,7 +67,7 @@ fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Optio
     by_name.or(by_star)
 }
 
-/// Returns whether two names mean the same coding. Ignores case, and accepts legacy names.
+/// Returns whether two names denote the same coding. Ignores case, and accepts legacy names.
 pub(crate) fn is_same_coding(one: &[u8], other: &[u8]) -> bool {
     without_prefix(one).eq_ignore_ascii_case(without_prefix(other))
 }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-/// Maximum number of values, and maximum length of each. The table takes at most 64 KiB.
+/// Maximum number of values. The table takes at most 64 KiB.
 const VALUES: usize = 512;
+/// Maximum length of a value in bytes.
 const LONGEST: usize = 128;
 
 /// Fields that have the same value on most responses of an API.

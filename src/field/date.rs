@@ -40,14 +40,14 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Returns the instant `by` later; saturates.
+    /// Returns the instant that is `by` later; saturates.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// Returns the instant `by` earlier; saturates at the epoch.
+    /// Returns the instant that is `by` earlier; saturates at the epoch.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);

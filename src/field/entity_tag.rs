@@ -61,7 +61,7 @@ fn unquoted(opaque: &[u8]) -> &[u8] {
     inner.unwrap_or(opaque)
 }
 
-/// Splits a well-formed tag from the start of the text. Returns the tag and the rest.
+/// Splits a well-formed tag off the start of the text. Returns the tag and the rest.
 fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (strength, quoted) = match text {
         [b'W', b'/', quoted @ ..] => (Strength::Weak, quoted),
@@ -137,7 +137,7 @@ pub(crate) fn written(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Splits a malformed tag, everything up to the next comma, from the start of the text.
+/// Splits a malformed tag, everything up to the next comma, off the start of the text.
 fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let end = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
     let (member, rest) = line.split_at_checked(end)?;

@@ -17,7 +17,7 @@ pub(crate) enum ForwardingKind {
 }
 
 impl ForwardingKind {
-    /// Returns the subject of a field of this name, or `None` if proxies do not use it.
+    /// Returns the subject of a field with this name, or `None` if proxies do not use such a field.
     ///
     /// `name` is in lower case, with `-` for `_`.
     pub(crate) fn of(name: &str) -> Option<Self> {
@@ -104,7 +104,7 @@ pub(crate) const OVERRIDES: [&str; 11] = [
     "x-envoy-original-path",
 ];
 
-/// Returns whether some origins treat a field of this name as the method or target of the request.
+/// Returns whether some origins treat a field with this name as the request's method or target.
 ///
 /// Runs for each name of every forwarded request. Few names pass the first comparison.
 pub(crate) fn is_override(name: &str) -> bool {
@@ -114,7 +114,7 @@ pub(crate) fn is_override(name: &str) -> bool {
 
 /// Removes trailers that could change how an origin reads the request.
 ///
-/// These are forwarding fields, overrides of the method or target, and fields for heads only.
+/// These are forwarding fields, method or target overrides, and fields that only heads may contain.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {

@@ -11,8 +11,8 @@ use super::list;
 
 /// Removes hop-by-hop fields: `Connection`, the fields that it lists, and the standard fields.
 ///
-/// Keeps `Trailer`, because trailers are forwarded. Callers that support them restore `Upgrade`,
-/// and `TE: trailers` in requests to the origin.
+/// Keeps `Trailer`, because trailers are forwarded. Callers that support upgrades and trailers
+/// restore `Upgrade`, and `TE: trailers` in requests to the origin.
 pub(crate) fn remove(headers: &mut HeaderMap) {
     // One pass over the names shows that most messages have no hop-by-hop fields.
     if !headers.keys().any(is_hop_by_hop) {
@@ -51,7 +51,7 @@ const ALWAYS: [HeaderName; 7] = [
 
 /// Removes trailers that only a head may contain (RFC 9110 §6.5.1).
 ///
-/// These are fields about the connection, framing, and how to read the content. For some of them,
+/// These fields describe the connection, the framing, or how to read the content. Some of them make
 /// HTTP/2 clients reset the stream.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     remove(trailers);

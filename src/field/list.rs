@@ -20,14 +20,14 @@ pub(crate) fn split(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quotes: Quotes::Respected }
 }
 
-/// An iterator over the members of a line, made by [`split`].
+/// An iterator over the members of a line, returned by [`split`].
 #[derive(Debug, Clone)]
 pub(crate) struct Members<'a> {
     rest: Option<&'a [u8]>,
     quotes: Quotes,
 }
 
-/// Whether a quote still opens a quoted string in the rest of the line.
+/// Whether quotes open quoted strings. They are ordinary bytes after an unclosed quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quotes {
     Respected,

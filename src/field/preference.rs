@@ -20,7 +20,7 @@ pub(crate) fn preferences(
     list::split(line).filter(|member| !member.is_empty()).map(preference)
 }
 
-/// The error for a malformed `q` parameter, or for any other parameter.
+/// The error for a malformed `q` parameter, or for a parameter other than `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidWeight;
 

@@ -41,7 +41,7 @@ impl FieldPresence {
     pub const CONNECTION: Self = Self(1 << 8);
     /// A field that proxies set for the next server, see [`ForwardingKind`].
     pub const FORWARDING: Self = Self(1 << 9);
-    /// A name with `_` that origins may read as a field that decides how the request is read.
+    /// A name with `_` that origins may mistake for a field that affects how they read the request.
     pub const UNDERSCORE_ALIAS: Self = Self(1 << 10);
     pub const COOKIE: Self = Self(1 << 11);
     /// A field that identifies the client by its name, see [`identity::classify`].
@@ -93,7 +93,7 @@ impl FieldPresence {
         Self(self.0 | other.0)
     }
 
-    /// Returns the set of a standard name; `None` for all others.
+    /// Returns the set for a standard field, which may be empty; `None` for any other field.
     fn of_standard(name: &HeaderName) -> Option<Self> {
         Some(match *name {
             header::CACHE_CONTROL | header::PRAGMA => Self::DIRECTIVES,

@@ -7,7 +7,7 @@ use super::{EntityTag, Timestamp, coding, entity_tag::Strength, list};
 /// A parsed `Range` field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// The complete representation: the field is absent, malformed or in another unit.
+    /// The complete representation, because the field is absent, malformed or in an unknown unit.
     Complete,
     /// One byte range.
     Single(RangeSpec),
@@ -107,7 +107,7 @@ impl ByteRange {
         self.last - self.first + 1
     }
 
-    /// Returns the `Content-Range` of a 206 with these bytes of a representation of this length.
+    /// Returns the `Content-Range` for a 206 that contains this range of a representation.
     pub fn content_range(self, complete_length: u64) -> HeaderValue {
         let text = format!("bytes {}-{}/{complete_length}", self.first, self.last);
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bytes */0"))

@@ -9,8 +9,8 @@ use super::forwarding::is_override;
 
 /// The header fields of a request to an origin, as HTTP/1.1 lines.
 ///
-/// Most requests are written once and unchanged. Lines cost a third of a map, which hashes each
-/// name, and copies and drops each value.
+/// Most requests are sent as written, without later changes. Lines take a third of the time of a
+/// map, which hashes each name, and copies and drops each value.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFields {
     /// `name: value` and CRLF for each field.
@@ -22,7 +22,7 @@ pub struct RequestFields {
     sensitive: Vec<usize>,
 }
 
-/// Fields that an exchange depends on, as bits of `mentioned`.
+/// The bit of `mentioned` for `Content-Length`. Bits for other fields follow.
 const LENGTH: u8 = 1;
 const UPGRADE: u8 = 1 << 1;
 const CONTINUE: u8 = 1 << 2;
@@ -111,7 +111,7 @@ impl RequestFields {
         self.mentioned & TRAILER != 0
     }
 
-    /// Returns whether origins may read another method or target than the request has.
+    /// Returns whether a field may make origins read a different method or target.
     pub(crate) fn is_overridden(&self) -> bool {
         self.mentioned & OVERRIDE != 0
     }

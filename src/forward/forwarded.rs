@@ -79,7 +79,8 @@ fn chain(client: &HeaderMap) -> String {
     if chain.is_empty() { forwarded::all(client, "for").join(", ") } else { chain }
 }
 
-/// Builds `Forwarded`: the first element names the requested host, the last one this hop's peer.
+/// Builds `Forwarded`: the first element names the requested host, and the last one names this
+/// hop's peer.
 fn forwarded(
     target: &OriginTarget<'_>,
     source: &RequestSource<'_>,
@@ -121,7 +122,7 @@ fn push_peer(text: &mut String, peer: Option<IpAddr>) -> Option<()> {
     Some(())
 }
 
-/// Appends one address of another proxy's chain: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, or a
+/// Appends one address from another proxy's chain: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, or a
 /// name.
 fn push_node(text: &mut String, node: &str) {
     text.push_str("for=");
@@ -153,7 +154,7 @@ fn push_quoted(text: &mut String, value: &str) {
     text.push('"');
 }
 
-/// Appends an IPv4 address without going through `Display`: every forwarded request needs two.
+/// Appends an IPv4 address faster than `Display`: every forwarded request contains two addresses.
 fn push_ipv4(text: &mut String, address: Ipv4Addr) {
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {

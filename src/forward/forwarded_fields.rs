@@ -1,4 +1,4 @@
-//! Fields about the target from a trusted proxy, parsed once per request.
+//! Fields in which a trusted proxy describes the target, parsed once per request.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -13,7 +13,7 @@ pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 /// A field that is never forwarded: CGI programs would use its value as their own proxy.
 const PROXY: &str = "proxy";
 
-/// Returns the fields about the target that a trusted proxy sent, sorted by name.
+/// Returns the fields in which a trusted proxy describes the target, sorted by name.
 ///
 /// `Forwarded` fills in a missing `X-Forwarded-Host` or `X-Forwarded-Proto`. So origins that prefer
 /// one notation and origins that prefer the other see the same target.

@@ -18,7 +18,7 @@ pub(crate) fn is_final_recipient(method: &Method, headers: &HeaderMap) -> bool {
     remaining(method, headers) == Some(0)
 }
 
-/// Returns the `Max-Forwards` of the forwarded request, if it has a meaning.
+/// Returns the `Max-Forwards` of the forwarded request; `None` if the request has no limit.
 pub(super) fn decremented(method: &Method, headers: &HeaderMap) -> Option<HeaderValue> {
     remaining(method, headers).map(|remaining| remaining.saturating_sub(1).into())
 }

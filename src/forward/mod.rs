@@ -1,6 +1,6 @@
 //! Changes to the heads of forwarded messages (RFC 9110 §7.6), as pure functions.
 //!
-//! A request's method, target, `Host` and fields about the target come from one
+//! A request's method, target, `Host` and fields that describe the target come from one
 //! [`OriginTarget`](crate::key::OriginTarget), which also determines its cache key.
 
 mod forwarded;

@@ -16,15 +16,16 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
-/// Initial buffer sizes in bytes: for all fields that forwarding adds, and for each client field.
+/// Initial buffer size in bytes for all fields that forwarding adds.
 const ADDED_BYTES: usize = 384;
+/// Initial buffer size in bytes for each client field.
 const FIELD_BYTES: usize = 64;
 
-/// Returns a client's fields as they are sent to the origin for this target, except `omitted` ones.
+/// Returns the fields to send to the origin for a client's request, without `omitted` fields.
 ///
-/// Fields about the target come from `target` only. The caller has removed the fields that the
-/// client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged. Makes
-/// one pass, because it runs for every forwarded request.
+/// Fields that describe the target come from `target` only. The caller has removed the fields that
+/// the client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged.
+/// Makes one pass, because it runs for every forwarded request.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,

@@ -6,16 +6,16 @@ use http::Version;
 
 use crate::server::ForwardedHeaders;
 
-/// The client of a request, and the kinds of its fields that are trusted.
+/// The client of a request, and which kinds of its fields are trusted.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestSource<'a> {
     /// The client's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The version of the request.
+    /// The HTTP version of the request.
     pub version: Version,
     /// Whether the client's forwarding fields are trusted and extended.
     pub is_trusted: bool,
-    /// Whether the client is a gateway that authenticates users: its identity fields are forwarded.
+    /// Whether the client is an authenticating gateway, whose identity fields are forwarded.
     pub is_gateway: bool,
     /// The connection's cache of forwarding headers.
     pub cache: Option<&'a OnceLock<ForwardedHeaders>>,

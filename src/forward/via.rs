@@ -1,4 +1,4 @@
-//! `Via`: signs forwarded messages and detects loops (RFC 9110 §7.6.3).
+//! `Via`: marks forwarded messages and detects loops (RFC 9110 §7.6.3).
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
@@ -49,7 +49,7 @@ fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> &Header
     }
 }
 
-/// Returns whether this process has forwarded the request before: the caller responds with 508.
+/// Returns whether this process has already forwarded the request, which then gets a 508.
 pub(crate) fn is_loop(headers: &HeaderMap, identity: &ViaIdentity) -> bool {
     let id = identity.id.as_bytes();
     let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);

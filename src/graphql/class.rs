@@ -47,7 +47,7 @@ pub(crate) enum Uncached {
 /// A mutation, or an operation that may be one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct WrittenOperation {
-    /// Name of the operation; `None` if it has none, or if it is uncertain.
+    /// Name of the operation; `None` if there is no name, or if the name is uncertain.
     pub(crate) name: Option<Box<str>>,
     /// Variables of the operation, as JSON.
     pub(crate) variables: Option<Arc<str>>,
@@ -89,13 +89,13 @@ impl RequestClass {
         unknown_write(Uncached::Unclear)
     }
 
-    /// Returns the class of JSON that servers read differently or reject: a read if it is certainly
-    /// no mutation, otherwise a write that may be any mutation.
+    /// Returns the class of JSON that servers interpret differently or reject: a read if it is
+    /// certainly no mutation, otherwise a write that may be any mutation.
     pub(crate) fn doubtful(json: &[u8]) -> Self {
         if MutationSearch::is_query(json) { Self::Read(Uncached::Unclear) } else { Self::unclear() }
     }
 
-    /// Returns the class of the same request sent in another form than JSON, which is never keyed.
+    /// Returns the class of the same request if it is not sent as JSON, and therefore not keyed.
     fn of_other_type(self) -> Self {
         match self {
             Self::Query(_) => Self::Read(Uncached::NotJson),
@@ -117,8 +117,8 @@ impl RequestClass {
     }
 }
 
-/// Maximum length of a batch with its documents, in bytes: many short hashes may stand for one long
-/// document.
+/// Maximum length in bytes of a batch with added documents. Many short hashes may stand for one
+/// long document.
 const MAX_BATCH: usize = 256 << 10;
 
 /// Classifies requests, using the known documents of a route.
@@ -199,10 +199,10 @@ impl Classifier<'_> {
         if agrees { class.of_other_type() } else { RequestClass::unclear() }
     }
 
-    /// Adds the known documents to requests by hash. Returns `None` if there are none to add, or if
-    /// the batch would be longer than 256 KiB.
+    /// Adds known documents to requests that contain only a hash. Returns `None` if there are none
+    /// to add, or if the batch would be longer than 256 KiB.
     ///
-    /// Origins without persisted queries also accept the result.
+    /// Origins without persisted queries also accept the completed requests.
     pub(crate) fn with_documents(&self, json: &str) -> Option<String> {
         if !json.starts_with('[') {
             return self.with_document(json);
@@ -309,8 +309,8 @@ impl Classifier<'_> {
         }
     }
 
-    /// Returns the document of a request and how it is sent. The form is `None` if the request has
-    /// a wrong hash for the document.
+    /// Returns the document of a request, and the form in which it is sent. The form is `None` if
+    /// the request also contains a hash that is not that of the document.
     fn document(
         &self,
         members: &RequestMembers<'_>,
@@ -355,7 +355,7 @@ fn executed<'a>(class: &'a RequestClass, members: &'a RequestMembers<'_>) -> Opt
     }
 }
 
-/// Returns the class of a request that servers read differently or reject.
+/// Returns the class of a request that servers interpret differently or reject.
 fn in_doubt(document: &Document, members: &RequestMembers<'_>) -> RequestClass {
     let operations = document.operations().iter();
     // Shared, since a document may hold thousands of mutations.
@@ -390,14 +390,14 @@ fn extensions(members: &RequestMembers<'_>, form: &DocumentForm) -> Option<Strin
     (!kept.is_empty()).then(|| object(kept))
 }
 
-/// Writes a JSON object of members whose values are JSON.
+/// Returns a JSON object with these names and JSON values.
 fn object<'a>(members: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> String {
     let members: Vec<String> =
         members.into_iter().map(|(name, json)| format!("{}:{json}", Value::from(name))).collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// The characters of a query parameter's value that are sent as they are (RFC 3986 §2.3).
+/// The characters of a query parameter's value that are sent unencoded (RFC 3986 §2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl CanonicalRequest {
@@ -418,7 +418,7 @@ impl CanonicalRequest {
         }
     }
 
-    /// Returns whether an equal request may reuse this classification: it persists no document.
+    /// Returns whether equal requests may reuse this classification, as they persist no document.
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.persists
     }

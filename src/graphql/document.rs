@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::token::{MAX_TOKENS, canonical_text, has_name};
 
-/// Maximum depth of selections and values. The introspection query of common tools has 13.
+/// Maximum depth of selections and values. The introspection queries of common tools have depth 13.
 const MAX_DEPTH: usize = 64;
 
 /// An executable document that all servers read alike.
@@ -24,7 +24,7 @@ pub(crate) struct Document {
 /// One operation of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// Name of the operation; `None` for the only, anonymous operation of a document.
+    /// Name of the operation; `None` for an anonymous operation, the only one in its document.
     pub(crate) name: Option<Box<str>>,
     pub(crate) kind: OperationKind,
     /// Whether the operation may select a field other than `__typename`, which every type has.
@@ -137,9 +137,9 @@ fn operation(definition: &OperationDefinition, fragments: Selected) -> Operation
 /// The kinds of fields that a selection set selects, including inline fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Selected {
-    /// Whether it selects a field other than `__typename`.
+    /// Whether the set selects a field other than `__typename`.
     data: bool,
-    /// Whether it selects a fragment that is defined elsewhere.
+    /// Whether the set selects a fragment that is defined elsewhere.
     fragments: bool,
 }
 

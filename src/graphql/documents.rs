@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 8 << 20;
 /// Approximate size of an entry in addition to its texts, in bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// Documents by their text, and by the hash under which clients have persisted them.
+/// Documents, keyed by text and by the hash under which clients have persisted them.
 ///
 /// Bounded in bytes, and scan-resistant: documents that are sent once do not evict others.
 #[derive(Debug)]
@@ -62,7 +62,8 @@ impl DocumentCache {
         Ok(document)
     }
 
-    /// Persists a document under `hash` if that is the hash of its text. Returns whether it is.
+    /// Persists a document under `hash`. Returns `false` and does nothing if `text` has another
+    /// hash.
     pub(super) fn persist(&self, hash: &str, text: &str, document: &Arc<Document>) -> bool {
         let Some(hash) = sha256(hash) else { return false };
         if digest(&SHA256, text.as_bytes()).as_ref() != hash {
@@ -87,7 +88,7 @@ fn sha256(text: &str) -> Option<Sha256> {
     Some(hash)
 }
 
-/// The documents that the origin has registered, by their names in its registry.
+/// The documents that the origin has registered, keyed by their names in its registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RegisteredDocuments(HashMap<Box<str>, Arc<Document>>);
 

@@ -19,7 +19,7 @@ const DOCUMENT_IDS: [&str; 3] = ["doc_id", "documentId", "id"];
 pub(super) struct RequestMembers<'a> {
     pub(super) query: Option<Cow<'a, str>>,
     pub(super) operation_name: Option<Cow<'a, str>>,
-    /// A JSON object with at least one member.
+    /// The variables, as a JSON object with at least one member.
     pub(super) variables: Option<&'a str>,
     /// The extensions as JSON, except `persistedQuery`.
     pub(super) extensions: BTreeMap<Cow<'a, str>, &'a RawValue>,
@@ -103,8 +103,8 @@ fn is_member(name: &str) -> bool {
         || DOCUMENT_IDS.contains(&name)
 }
 
-/// Returns whether some servers read a parameter as a member, because they ignore case, blanks, or
-/// the text after a bracket.
+/// Returns whether some servers read a parameter as a member of a GraphQL request: they ignore
+/// case, blanks, or the text after a bracket.
 fn resembles_member(name: &str) -> bool {
     let name = name.split('[').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(

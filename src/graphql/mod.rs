@@ -1,7 +1,7 @@
 //! GraphQL: which requests are reads, what they are keyed by, and what responses hold.
 //!
 //! A cache must determine three things about a request that contains a program: whether it changes
-//! anything, which other requests ask for the same, and which changes make its response outdated.
+//! anything, which other requests ask for the same data, and which changes outdate its response.
 //! [`class`] answers the first two, [`response`] the third. A request that servers may read
 //! differently is never a query: it bypasses the cache, and counts as a write if it may be one.
 //!

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The members that identify an object among those of its type, by preference.
 const IDS: [&str; 2] = ["id", "_id"];
 
-/// Maximum depth at which objects are searched. Deeper JSON is rejected before.
+/// Maximum depth at which objects are searched. Deeper JSON has already been rejected.
 const MAX_DEPTH: usize = 128;
 
 /// Returns whether a response, or a response in a batch, has errors (GraphQL §7.1.2).
@@ -113,8 +113,8 @@ pub(crate) fn has_no_effect(document: &Value) -> bool {
     }
 }
 
-/// The cache hints in `extensions.cacheControl` of a response, as servers with `@cacheControl` send
-/// it.
+/// The cache hints in `extensions.cacheControl` of a response, as sent by servers with
+/// `@cacheControl`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CacheHints {
     /// The smallest `maxAge`, in seconds.
@@ -124,7 +124,7 @@ pub(crate) struct CacheHints {
 }
 
 impl CacheHints {
-    /// Returns the hints of a response: those of its fields, and that of the whole response.
+    /// Combines the hints in a response: those for its fields, and the one for the whole response.
     pub(crate) fn of(document: &Value) -> Self {
         let mut hints = Self::default();
         let Some(control) = document.get("extensions").and_then(|it| it.get("cacheControl")) else {

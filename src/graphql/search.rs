@@ -5,8 +5,8 @@ use super::members::may_name_mutation;
 /// A search in the JSON of requests, part by part, in constant memory.
 ///
 /// A request is a query if its document is part of it and none of its members is a string with the
-/// word `mutation`. This holds for servers that use either of two equal names, for servers that
-/// ignore the case of names, and for variables of any depth.
+/// word `mutation`. This holds whichever of two members with equal names a server uses, whether or
+/// not a server ignores the case of names, and for variables of any depth.
 #[derive(Debug, Default)]
 pub(crate) struct MutationSearch {
     state: SearchState,
@@ -46,7 +46,7 @@ enum SearchState {
 enum NameMatch {
     #[default]
     Other,
-    /// This many first characters match.
+    /// The name so far matches this many first characters of `query`.
     Partly(usize),
     Query,
 }

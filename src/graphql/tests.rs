@@ -453,7 +453,7 @@ mod persisted {
     }
 }
 
-/// Documents, made of selections, arguments, fragments and variables.
+/// Generates documents with selections, arguments, fragments and variables.
 fn document() -> impl Strategy<Value = String> {
     let name = "[a-zA-Z_][a-zA-Z0-9_]{0,6}";
     let value = prop_oneof![

@@ -5,7 +5,7 @@ use apollo_parser::{Lexer, Token, TokenKind};
 /// Maximum number of tokens in a document, including ignored tokens.
 pub(super) const MAX_TOKENS: usize = 16 << 10;
 
-/// A document with more tokens than [`MAX_TOKENS`], or with text that is no token.
+/// The error for a document with more than [`MAX_TOKENS`] tokens, or with text that is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UnreadableToken;
 
@@ -46,8 +46,7 @@ pub(super) fn has_name(canonical: &str, names: &[&str]) -> bool {
         && Lexer::new(canonical).flatten().any(|token| is_named(&token))
 }
 
-/// Returns whether two tokens need a space in between, without which they would be read
-/// differently.
+/// Returns whether two tokens would be read differently without a space between them.
 fn need_space(previous: TokenKind, next: TokenKind) -> bool {
     let is_word = |kind| {
         matches!(kind, TokenKind::Name | TokenKind::Int | TokenKind::Float | TokenKind::StringValue)

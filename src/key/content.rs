@@ -46,8 +46,8 @@ impl ContentDigest {
     }
 }
 
-/// Returns whether a field of a request describes its content: `Content-Type`, `Content-Encoding`,
-/// and rare others. Excludes `Content-Length`, which follows from the content.
+/// Returns whether a field of a request describes its content, as `Content-Type` does. Excludes
+/// `Content-Length`, which follows from the content.
 pub(crate) fn describes_content(name: &HeaderName) -> bool {
     let text = name.as_str();
     (text.starts_with("content-") && *name != header::CONTENT_LENGTH)

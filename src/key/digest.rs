@@ -30,7 +30,7 @@ impl DigestKey {
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialDigester {
     pub key: DigestKey,
-    /// Where responses with digests in their keys may be stored: in the fleet if all nodes have
+    /// The stores for responses with digests in their keys: those of the fleet if all nodes have
     /// `key`.
     pub storage_placement: StoragePlacement,
 }

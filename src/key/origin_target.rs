@@ -1,4 +1,5 @@
-//! The request to the origin as one value, from which both the key and the forwarded head are made.
+//! The request to the origin as one value, from which both the key and the forwarded head are
+//! built.
 //!
 //! The text of a key *is* this value, serialized. The forwarded head is parsed from that text
 //! again, so the origin receives exactly what the key contains.
@@ -36,7 +37,7 @@ pub struct OriginTarget<'a> {
     pub sent_query: Option<Cow<'a, str>>,
     /// The stores that may hold the responses.
     pub storage_placement: StoragePlacement,
-    /// Fields of a trusted proxy about the target (`X-Forwarded-Host`, …), sorted by name.
+    /// Fields in which a trusted proxy describes the target (`X-Forwarded-Host`, …), by name.
     pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
     /// The partition whose clients share the response, see [`partition`](super::partition); empty
     /// if all clients share it.
@@ -49,8 +50,8 @@ pub struct OriginTarget<'a> {
 
 /// How responses are inspected before they are stored.
 ///
-/// Part of the key: a response that was stored when its route did not read GraphQL has no tags of
-/// its objects, and perhaps errors.
+/// The inspection is part of the key: a response that was stored before its route read GraphQL
+/// lacks the tags of its objects, and may contain errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseInspection {
     /// Inspects only what the route's settings require for all responses.
@@ -105,7 +106,7 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Appends host and target in one piece, which mostly equals the URL that purges match.
+    /// Appends host and target as one text, which usually equals the URL that purges match.
     fn push_url(&self, text: &mut Vec<u8>) {
         let query = self.query.as_deref();
         let length = self.requested_host.len() + self.path.len();
@@ -118,8 +119,8 @@ impl<'a> OriginTarget<'a> {
         }
     }
 
-    /// Appends the host to send: zero for the requested host, else the length plus one, and the
-    /// text.
+    /// Appends the host to send. Writes a zero if it is the requested host, otherwise its length
+    /// plus one and its text.
     fn push_host(&self, text: &mut Vec<u8>) {
         if self.host == self.requested_host {
             return push_length(text, 0);
@@ -224,7 +225,7 @@ impl CacheKey {
     }
 }
 
-/// Returns whether cookies select the response of this key among several for the same target.
+/// Returns whether a key text contains selecting cookies: its target may have several responses.
 pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
     let mut parts = KeyTextReader(text);
     OriginTarget::read_from(&mut parts).is_some() && parts.0.first() == Some(&SELECTED)

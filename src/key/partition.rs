@@ -36,7 +36,7 @@ fn part(holder: u8, digest: &[u8; 16]) -> PartitionKey {
 
 /// Returns the identity that exclusively owns responses with this key text.
 ///
-/// The identity is a digest. `None` if others may share the responses.
+/// The identity is a digest. `None` if other identities may share the responses.
 pub(crate) fn identity(text: &[u8]) -> Option<u128> {
     let (holder, digest) = OriginTarget::partition_in(text)?.split_first()?;
     let digest = digest.first_chunk::<16>().filter(|_| *holder == OWN)?;

@@ -30,7 +30,7 @@ impl Vary {
         Self::Fields(set)
     }
 
-    /// Returns whether `known` contains all fields listed; false for `*`.
+    /// Returns whether `known` contains all listed fields; false for `*`.
     pub(crate) fn is_within(&self, known: &VarySet) -> bool {
         matches!(self, Self::Fields(set) if set.iter().all(|name| known.contains(name)))
     }
@@ -137,7 +137,7 @@ pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
 
 /// Returns the language that a request prefers to all others, as written.
 ///
-/// Returns `None` if several languages have this weight, if a weight is malformed, or if the
+/// Returns `None` if several languages have the highest weight, if a weight is malformed, or if the
 /// favourite is `*`. A response in this language is always the best response (RFC 9110 §12.5.4).
 pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
@@ -156,8 +156,8 @@ pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     (item != b"*").then_some(item)
 }
 
-/// Adds to a response's `Vary` these fields and those that the response implicitly depends on, each
-/// once.
+/// Adds `fields`, and the fields that the response implicitly depends on, to its `Vary`. Adds each
+/// field only once.
 ///
 /// Downstream caches select responses by `Vary`.
 pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
@@ -255,7 +255,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
     Ok(())
 }
 
-/// Returns whether a request lists another language of equal weight before this one.
+/// Returns whether a request lists another language of equal weight before `language`.
 ///
 /// Origins that follow the order prefer the earlier language, so `language` is not used.
 pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {

@@ -13,16 +13,17 @@ use crate::parsing;
 /// Maximum length of a body that is compared, in bytes.
 pub(crate) const MAX_BODY: usize = 256 << 10;
 
-/// Maximum number of parts. A body with more is compared as a whole.
+/// Maximum number of parts. A body with more parts is compared as a whole.
 const MAX_PARTS: usize = 8192;
 
-/// Maximum total length of all places, in bytes. A body with longer places is compared as a whole.
+/// Maximum total length of the places of all parts, in bytes. A body with longer places is compared
+/// as a whole.
 const MAX_PLACES_BYTES: usize = 1 << 20;
 
 /// The `JSONPath` of a whole body.
 const WHOLE: &str = "$";
 
-/// The digests of the parts of one body, by place.
+/// The digests of the parts of one body, keyed by the place of each part.
 ///
 /// The parts of JSON are the values that contain no other values. Their places are `JSONPath`s. The
 /// parts of other text are its lines.
@@ -42,7 +43,7 @@ impl BodyDigest {
         Self { parts: parts.unwrap_or_else(|| HashMap::from([(WHOLE.into(), digest(body))])) }
     }
 
-    /// Returns the digest of each part, by its place.
+    /// Returns the digest of each part, keyed by the part's place.
     pub(super) fn parts(&self) -> &HashMap<Box<str>, u64> {
         &self.parts
     }
@@ -79,7 +80,7 @@ fn parts_of_json(document: &Value) -> Option<HashMap<Box<str>, u64>> {
     Some(parts)
 }
 
-/// Returns the digests of the lines of a text. `None` if the body is no text, or has too many
+/// Returns the digests of the lines of a text. `None` if the body is not text, or has too many
 /// lines.
 fn parts_of_text(body: &[u8]) -> Option<HashMap<Box<str>, u64>> {
     let text = str::from_utf8(body).ok()?;
@@ -98,8 +99,8 @@ fn digest(value: &(impl Hash + ?Sized)) -> u64 {
 
 /// Returns a place in the form that operators read: a `JSONPath` such as `$.user.email`.
 ///
-/// Indexes become `*`, so that the items of a list have one place. Names that are not common in APIs
-/// become `*` as well: they may be data of a user.
+/// Indexes become `*`, so that the items of a list have one place. Names that are not common in
+/// APIs become `*` as well: they may be a user's data.
 pub(super) fn shown(place: &str) -> String {
     let Some(segments) = place.strip_prefix(WHOLE) else { return place.to_owned() };
     let mut shown = String::from(WHOLE);

@@ -16,27 +16,28 @@ pub(crate) enum ComparedRequester {
 
 use ComparedRequester::{First as A, Second as B};
 
-/// Number of responses after which a difference in one part decides. If each response draws a value
-/// from two at random, one comparison in eight million shows a difference by requester.
+/// Number of responses after which a difference in one part counts as a leak. If each response
+/// contains one of two values at random, one comparison in eight million shows such a difference.
 const ENOUGH_FOR_ONE_PART: usize = 24;
 
 /// Returns the requester of the request at this position: A, B, B, A, B, A, A, B and so on.
 ///
 /// A value that changes once, or increases, never differs by requester in this order: the first
-/// requester is asked first, and again after the second. Any number of servers that take turns do
-/// not look like the two requesters either (Thue–Morse).
+/// requester is asked first, and again after the second. Nor can servers that take turns, however
+/// many, imitate the two requesters (Thue–Morse).
 fn requester_at(position: usize) -> ComparedRequester {
     if position.count_ones().is_multiple_of(2) { A } else { B }
 }
 
-/// Returns the number of responses after which a difference decides, for a first response with this
-/// many parts. Each part may differ by chance: twice as many parts need one more response.
+/// Returns the number of responses after which a difference counts as a leak, if the first response
+/// has this many parts. Each part may differ by chance: twice as many parts need one more response.
 fn enough_for(parts: usize) -> usize {
     ENOUGH_FOR_ONE_PART + usize::try_from(parts.max(1).next_power_of_two().ilog2()).unwrap_or(0)
 }
 
 /// Number of responses after which the names in them count as evidence. A client can use a server's
-/// name as its own. Two servers chosen at random imitate two requesters once in 65,536 comparisons.
+/// name as its own. If each response comes from one of two servers at random, one comparison in
+/// 65,536 looks like a leak.
 const ENOUGH_FOR_NAMES: usize = 16;
 
 /// Maximum number of places that are reported.
@@ -89,7 +90,7 @@ pub(crate) struct RequesterComparison {
     sides: [Side; 2],
     /// Number of responses so far.
     seen: usize,
-    /// Number of responses after which a difference decides.
+    /// Number of responses after which a difference counts as a leak.
     enough: usize,
 }
 
@@ -100,7 +101,7 @@ struct Side {
     stable: Option<HashMap<Box<str>, u64>>,
     /// The places where the responses differ from each other.
     volatile: HashSet<Box<str>>,
-    /// Whether a response lacked the requester's own name, or contained the other's.
+    /// Whether a response lacked the requester's own name, or contained the other requester's name.
     is_anonymous: bool,
 }
 
@@ -194,7 +195,7 @@ impl Side {
         });
     }
 
-    /// Returns the stable places that are missing or have another stable value on the other side.
+    /// Returns the stable places that have a different stable value, or are missing, in `other`.
     fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         let stable = self.stable.iter().flatten().map(|(place, digest)| (&**place, digest));
         let differs = move |(place, digest): &(&str, &u64)| match other
@@ -221,8 +222,8 @@ mod tests {
         names
     }
 
-    /// Runs a comparison of an origin that responds to each requester and the number of the
-    /// request. Returns the verdict and the number of requests.
+    /// Runs a comparison, and returns the verdict and the number of requests. `origin` returns the
+    /// body for a requester and the number of earlier requests.
     fn compare(
         names: [RequesterNames; 2],
         mut origin: impl FnMut(ComparedRequester, usize) -> String,

@@ -1,4 +1,4 @@
-//! The names by which a request identifies its requester, and their search in response bodies.
+//! The names by which a request identifies its requester, and the search for them in bodies.
 
 use std::fmt;
 
@@ -8,15 +8,17 @@ use serde_json::{Map, Value};
 /// Minimum length of a name in bytes. Shorter names occur in many bodies by chance.
 const MIN_LENGTH: usize = 8;
 
-/// Maximum length of a name, and the maximum number of names of one request.
+/// Maximum length of a name in bytes.
 const MAX_LENGTH: usize = 256;
+/// Maximum number of names of one request.
 const MAX_NAMES: usize = 4;
 
 /// Maximum length of a token that is read, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
 
-/// Claims that always name a user, and claims that do if they are an e-mail address.
+/// Claims that always name a user.
 const SUBJECT_CLAIMS: [&str; 2] = ["sub", "email"];
+/// Claims that name a user if their value is an e-mail address.
 const ADDRESS_CLAIMS: [&str; 2] = ["preferred_username", "upn"];
 
 /// The names of a requester: the subject and the e-mail addresses in its credentials.
@@ -84,7 +86,7 @@ impl fmt::Debug for RequesterNames {
     }
 }
 
-/// Returns the claims of a signed token, without verifying it. `None` if the text is no such token.
+/// Returns the claims of a signed token, unverified. `None` if the text is not such a token.
 fn claims_of(text: &str) -> Option<Map<String, Value>> {
     let mut parts = Some(text).filter(|text| text.len() <= MAX_TOKEN)?.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);

@@ -12,7 +12,7 @@ const MEMORY_OF_CLEARED: Duration = Duration::from_hours(24 * 30);
 
 /// The quarantines of all routes. A node merges its table with those of other nodes.
 ///
-/// The later of two states of a route wins; at the same time, the quarantine wins.
+/// The later of two states of a route wins; if both have the same time, the quarantine wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct QuarantineTable {
     routes: BTreeMap<Box<str>, RouteQuarantine>,
@@ -21,7 +21,7 @@ pub(crate) struct QuarantineTable {
 /// The state of one route that is or was quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct RouteQuarantine {
-    /// When the state changed, in milliseconds since the Unix epoch. Always later than the state
+    /// When the state changed, in milliseconds since the Unix epoch. Always later than in the state
     /// that it replaces, even if a clock is behind.
     at: u64,
     /// Why the route is quarantined; `None` if an operator has cleared it.
@@ -93,7 +93,7 @@ impl QuarantineTable {
         self.routes.insert(route.into(), RouteQuarantine { at, details });
     }
 
-    /// Adopts the later states of another table, and drops states that were cleared long ago.
+    /// Adopts the later states from another table, and drops states that were cleared long ago.
     pub(crate) fn merge(&mut self, other: Self, now: Timestamp) {
         for (route, theirs) in other.routes {
             let counts = self.routes.get(&route).is_none_or(|ours| *ours < theirs);

@@ -38,8 +38,8 @@ impl AttemptFailure {
         }
     }
 
-    /// Returns whether to send the request to the same server again: the connection was dead, or
-    /// the server rejected the request unprocessed.
+    /// Returns whether to send the request to the same server again, because the connection was
+    /// dead or the server rejected the request unprocessed.
     pub(super) fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.replay {

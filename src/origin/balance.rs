@@ -57,7 +57,7 @@ impl Origin {
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
-    /// Sends a request of any convertible type with [`Self::exchange`].
+    /// Converts a request and sends it with [`Self::exchange`].
     pub async fn send(
         &self,
         request: impl Into<OriginRequest>,
@@ -71,9 +71,9 @@ impl Origin {
     /// The request's target is a path and query, or `*`. 1xx responses are sent to `interim`,
     /// except 100, which starts the upload of the client's body.
     ///
-    /// If nothing of a request was sent, it is retried on other servers, up to `retries` times.
-    /// Otherwise it is retried only if its method is safe and it has no streamed body. Dropping the
-    /// future cancels the request.
+    /// If no byte of the request was sent, the request is retried on other servers, up to `retries`
+    /// times. Otherwise, it is retried only if its method is safe and its body is not streamed.
+    /// Dropping the future cancels the request.
     ///
     /// Borrows the request: an async function that takes a request by value stores it twice.
     pub(crate) async fn exchange(
@@ -118,7 +118,7 @@ impl Origin {
         self.servers.iter().for_each(|server| server.connections.pool.clear());
     }
 
-    /// Returns the number of all servers, and of the servers that receive requests now.
+    /// Returns the number of servers, and how many of them receive requests now.
     pub fn servers(&self) -> (usize, usize) {
         let now = outlier::now();
         let available = self.servers.iter().filter(|server| {
@@ -127,7 +127,7 @@ impl Origin {
         (self.servers.len(), available.count())
     }
 
-    /// Returns the load of the connections to all servers.
+    /// Returns the connection statistics, summed over all servers.
     pub fn load(&self) -> ConnectionStats {
         let loads = self.servers.iter().map(|server| server.connections.capacity.load());
         loads.fold(ConnectionStats::default(), |sum, load| sum + load)
@@ -165,7 +165,7 @@ impl Origin {
         Ok(last_resort)
     }
 
-    /// Returns whether the last health checks failed to connect to every server.
+    /// Returns whether the last health check of every server failed to connect.
     fn are_all_disconnected(&self) -> bool {
         self.servers.iter().all(|server| server.outlier_detector.is_disconnected())
     }

@@ -26,7 +26,7 @@ pub(super) struct ConnectionPermit {
 /// A queued request; leaves the queue when dropped.
 pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 
-/// Load of the connections to an origin's servers.
+/// Statistics of the connections to an origin's servers, and of the requests queued for them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionStats {
     /// Number of connections, including idle ones, but not tunnels.

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
-/// Head start of an address before the next address is tried as well (RFC 8305 §5).
+/// Time after which the next address is tried in parallel (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The address of a server, and the settings to connect to it.
+/// The address of a server, and the settings for connecting to it.
 pub(super) struct ServerConnector {
     destination: Destination,
     scheme: OriginScheme,

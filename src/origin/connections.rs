@@ -25,7 +25,7 @@ use super::{
 };
 use crate::server::stream::Protocol;
 
-/// Maximum number of attempts at one server, and of waits for a shared connection.
+/// Maximum number of times that a request is tried on one server, or waits for a shared connection.
 ///
 /// A server that closes each connection after a number of requests can reject the same request
 /// several times in a row.
@@ -68,8 +68,8 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Guards a connection attempt for the requests of a shard. Dropping the guard, even in a panic,
-/// lets the next attempt begin.
+/// Guards the connection attempt that the requests of a pool shard share. Dropping the guard, even
+/// in a panic, lets the next attempt begin.
 struct Opener {
     connections: Arc<ServerConnections>,
     shard: usize,
@@ -124,7 +124,8 @@ impl ServerConnections {
         self.in_flight.load(Relaxed)
     }
 
-    /// Returns a connection for a request that begins `now`. `age` is the oldest acceptable kind.
+    /// Returns a connection for a request that begins at `now`. `age` is the oldest kind of
+    /// connection that the request accepts.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionRequirements,
@@ -288,7 +289,7 @@ impl ServerConnections {
     }
 }
 
-/// Completes when a connection or a stream may have become free for the request.
+/// Completes when a connection or a stream may have become free for `waiter`.
 async fn freed(waiter: Option<&PoolWaiter<'_>>) {
     match waiter {
         Some(waiter) => waiter.freed().await,

@@ -22,7 +22,7 @@ pub(super) fn normalize(headers: &mut HeaderMap) -> Option<u64> {
     length
 }
 
-/// Returns the length if all members of all lines agree, else `None`.
+/// Returns the length if all members of all `Content-Length` lines agree, else `None`.
 fn common_length(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

@@ -9,7 +9,7 @@ use crate::server::ClientBodyError;
 /// Requests that wait for the same connection attempt share its error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OriginError {
-    /// The server's name is unknown, or the connection was refused.
+    /// The name of the server could not be resolved, or the connection was refused.
     #[error("cannot connect to {server}")]
     Connect {
         /// The server.
@@ -101,14 +101,14 @@ impl RequestDelivery {
 /// The reason why a client's request body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {
-    /// The body is larger than allowed: status 413.
+    /// The body is larger than allowed (status 413).
     #[error("the body exceeds the limit")]
     TooLarge,
-    /// The client stopped sending: status 408.
+    /// The client stopped sending (status 408).
     #[error("the client stopped sending")]
     TimedOut,
-    /// The client disconnected or sent invalid data: status 400, if the client can still receive
-    /// it.
+    /// The client disconnected or sent invalid data (status 400, if the client can still receive
+    /// it).
     #[error("the client's connection failed")]
     Broken,
 }
@@ -144,7 +144,7 @@ impl OriginError {
         matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
     }
 
-    /// Returns whether connecting failed, as opposed to a connection without a response.
+    /// Returns whether no connection was established, rather than one that yielded no response.
     pub fn is_unreachable(&self) -> bool {
         use OriginError::{Connect, ConnectTimeout, NoHealthyServer, Tls};
         matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | NoHealthyServer)

@@ -42,7 +42,7 @@ impl OutlierDetector {
         }
     }
 
-    /// Records a failure. Consecutive failures eject the server; each further failure for longer.
+    /// Records a failure. Consecutive failures eject the server, each further one for longer.
     pub(super) fn record_failure(&self, now: u64) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= CONSECUTIVE_FAILURES {

@@ -26,19 +26,19 @@ const MAX_IDLE_PER_THREAD: usize = 512;
 /// announces its own timeout. Common servers close idle connections silently after 5 seconds.
 const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(4);
 
-/// While requests of other threads are queued, every n-th free connection is closed, so that these
-/// requests can open connections.
+/// While requests of other threads are queued, one in this many free connections is closed, so that
+/// these requests can open connections.
 const CEDE_INTERVAL: usize = 4;
 
 /// A connection reserved for a request.
 pub(super) enum PooledConnection {
-    /// An HTTP/1.1 connection: one request at a time.
+    /// An HTTP/1.1 connection, which serves one request at a time.
     Http1(Box<Http1Connection>),
     /// One stream of a shared connection.
     Http2(ReservedStream),
 }
 
-/// Requirements of a request on its connection.
+/// What a request requires of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionRequirements {
     /// Whether the connection must speak HTTP/1.1.
@@ -108,7 +108,7 @@ impl OriginPool {
         self.take_unqueued(needs, now)
     }
 
-    /// Returns a stream of a shared connection, or the most recently used open connection, even if
+    /// Returns a stream on a shared connection, or the most recently used idle connection, even if
     /// other requests are queued.
     pub(super) fn take_unqueued(
         &self,
@@ -140,7 +140,7 @@ impl OriginPool {
         None
     }
 
-    /// Like [`Self::take_unqueued`], but also takes a stream of another thread's connection. Used
+    /// Like [`Self::take_unqueued`], but also returns a stream on another thread's connection. Used
     /// by queued requests, which may not open a connection.
     pub(super) fn take_from_any(
         &self,
@@ -150,14 +150,14 @@ impl OriginPool {
         self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
-    /// Returns a stream of a shared connection of any thread; `None` if no stream is free.
+    /// Returns a stream on a shared connection of any thread; `None` if no stream is free.
     pub(super) fn take_stream(&self, needs: ConnectionRequirements) -> Option<PooledConnection> {
         let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
         shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
     }
 
-    /// Returns a connection to the pool. Closes it instead if only requests of other threads are
-    /// queued.
+    /// Returns a connection to the pool, or closes it so that a request queued on another thread
+    /// can open a connection.
     pub(super) fn put(&self, connection: Box<Http1Connection>, capacity: &ConnectionLimiter) {
         let Some(shard) = self.shard() else { return };
         let here = self.waiters.count_on(self.shard_index());
@@ -208,8 +208,8 @@ impl OriginPool {
         }
     }
 
-    /// Closes the longest idle connection of the first shard that has an idle one. Returns `false`
-    /// if no connection is idle.
+    /// Finds the first shard with an idle connection, and closes the one that has been idle
+    /// longest. Returns `false` if no connection is idle.
     pub(super) fn evict_idle(&self) -> bool {
         self.shards.iter().any(|shard| {
             let mut ready = shard.ready.lock();
@@ -277,7 +277,7 @@ impl IdleConnection {
     }
 }
 
-/// Returns a small number for each thread, in the order of first use.
+/// Returns the number of this thread. Threads are numbered in the order of their first call.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

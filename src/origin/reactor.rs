@@ -1,4 +1,4 @@
-//! A last poll for I/O before a deadline counts as missed.
+//! Polls for I/O once more before a deadline counts as missed.
 
 /// Lets the runtime poll for I/O once more before a deadline counts as missed.
 ///

@@ -43,7 +43,7 @@ impl DnsResolver {
         Arc::new(Self { host: host.to_owned(), port, refresh, cache })
     }
 
-    /// Returns the addresses in the order to try; at least one.
+    /// Returns the addresses in the order in which to try them; at least one.
     ///
     /// Waits for a lookup only if no addresses are cached, or all of them have failed. Otherwise,
     /// old addresses are refreshed in a background task.
@@ -120,7 +120,7 @@ impl DnsResolver {
     }
 }
 
-/// Returns the addresses in the resolver's order, but recently failed addresses last.
+/// Returns the addresses in the resolver's order, with recently failed addresses at the end.
 fn by_preference(
     addresses: &[SocketAddr],
     failed: &[(SocketAddr, Instant)],

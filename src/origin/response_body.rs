@@ -24,9 +24,9 @@ use crate::field::hop;
 /// or fails, the connection is closed.
 pub struct ResponseBody {
     source: BodySource,
-    /// The resources held until the end of the body; then `None`. Boxed, to keep responses small.
+    /// The resources held until the body ends; `None` afterwards. Boxed, to keep responses small.
     receiving: Option<Box<BodyReceiver>>,
-    /// Frames that were read ahead, in order. These frames are returned before further frames of
+    /// Frames that were read ahead, in order. These frames are returned before further frames from
     /// the source.
     ahead: Option<Box<FramesAhead>>,
 }
@@ -38,7 +38,7 @@ struct BodyReceiver {
     read_timeout: Option<ReadTimeout>,
 }
 
-/// Frames that were read ahead. The type is boxed, since most bodies have no such frames.
+/// Frames that were read ahead. Boxed in a [`ResponseBody`], since most bodies have no such frames.
 #[derive(Debug, Default)]
 struct FramesAhead(VecDeque<Frame<Bytes>>);
 
@@ -56,14 +56,14 @@ pub(crate) enum ReadAheadOutcome {
 /// Proof that a response body is complete; required to store it.
 ///
 /// Only [`ResponseBody::completion`] creates it, after the protocol has signalled the end:
-/// `END_STREAM` (RFC 9113 §8.1), the last chunk, `Content-Length` bytes, or, without either, a
-/// clean close of the connection (RFC 9112 §8; over TLS, one with `close_notify`).
+/// `END_STREAM` (RFC 9113 §8.1), the last chunk, `Content-Length` bytes, or, if none of these
+/// applies, a clean close of the connection (RFC 9112 §8; over TLS, one with `close_notify`).
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionProof(());
 
 #[cfg(test)]
 impl CompletionProof {
-    /// Returns proof for a body that a test has made up.
+    /// Creates a proof without a body, for tests.
     pub(crate) fn for_test() -> Self {
         Self(())
     }
@@ -248,7 +248,7 @@ impl Body for ResponseBody {
 }
 
 impl ResponseBody {
-    /// Polls the next frame of the source.
+    /// Polls the next frame from the source.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
         let Poll::Ready(frame) = self.poll_source(cx) else {
             let Some(read_timeout) = self.read_timeout() else {
@@ -316,7 +316,7 @@ impl ReadTimeout {
         self.final_poll = None;
     }
 
-    /// Completes when no data has arrived for the time `limit`.
+    /// Completes when no data has arrived for the duration of `limit`.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let limit = self.limit;

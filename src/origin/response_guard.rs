@@ -9,8 +9,8 @@ use super::{
     request_body::UploadProgress,
 };
 
-/// Resources held by a response in addition to its connection: its in-flight count, the request's
-/// upload and, on HTTP/2, its stream.
+/// Resources held by a response in addition to its connection: the guard that counts it as in
+/// flight, the request's upload and, on HTTP/2, the stream.
 pub(super) struct ResponseGuard {
     pub(super) upload: Option<Arc<UploadProgress>>,
     pub(super) in_flight: InFlightGuard,

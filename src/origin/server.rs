@@ -28,7 +28,7 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct OriginServer {
     pub(super) connections: Arc<ServerConnections>,
     pub(super) outlier_detector: OutlierDetector,
-    /// The `Host` of requests that have no `Host` field.
+    /// The `Host` field added to requests that have none.
     default_host: HeaderValue,
     scheme: Scheme,
     /// Whether connections to the server can be upgraded to other protocols.
@@ -334,8 +334,8 @@ fn is_event_stream(head: &Parts) -> bool {
     })
 }
 
-/// Completes when the origin has not responded to the whole request for `timeout`. Time spent
-/// waiting for the client's upload does not count.
+/// Completes if the origin has not responded within `timeout` after the whole request was sent.
+/// Time spent waiting for the client's upload does not count.
 async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
     let mut seen = 0;
     loop {

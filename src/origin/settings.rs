@@ -71,8 +71,8 @@ pub enum HostHeader {
 }
 
 impl HostHeader {
-    /// Returns the `Host` to send if the client requested `requested`. Returns an empty string if
-    /// each server's own host is sent.
+    /// Returns the `Host` to send for a client that requested the host `requested`. Returns an
+    /// empty string if each server's own host is sent.
     pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
         match self {
             Self::Preserve => requested,
@@ -103,7 +103,7 @@ impl Default for ConnectionLimits {
 /// with a status below 400 is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The path, with query.
+    /// The path, including the query.
     pub path: String,
     /// The time between two checks, and the timeout of each.
     pub interval: Duration,

@@ -17,7 +17,7 @@ pub enum OriginTlsError {
     Name { name: String, source: InvalidDnsNameError },
 }
 
-/// TLS settings with the configured trust and identity, by the offered protocols.
+/// TLS settings with the configured authorities and client certificate, by offered protocols.
 pub(super) struct ClientConfigs {
     /// The settings that offer `h2` and `http/1.1` by ALPN.
     pub(super) any: Arc<ClientConfig>,

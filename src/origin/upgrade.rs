@@ -1,4 +1,4 @@
-//! Connections of an origin that has switched protocols (RFC 9110 §7.8).
+//! Connections to an origin that have switched protocols (RFC 9110 §7.8).
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -6,10 +6,10 @@ use tokio::task::JoinHandle;
 
 use crate::server::{Tunnel, stream::Stream};
 
-/// An origin's connection that has switched protocols, taken from the body of its 101 response.
+/// A connection to an origin that has switched protocols, taken from the body of the 101 response.
 ///
-/// The connection no longer counts as a connection to the origin. The limit on the tunnels of
-/// Larder's server applies instead.
+/// The connection no longer counts towards the limit on connections to the origin. It counts
+/// towards the limit on tunnels instead.
 pub struct UpgradedConnection {
     stream: Stream,
 }

@@ -1,4 +1,4 @@
-//! The canonical text of a JSON document, which has the same meaning.
+//! The canonical text of a JSON document, which preserves the document's meaning.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 64;
 pub enum NotCanonical {
     /// The document is not JSON in UTF-8 (RFC 8259).
     Malformed,
-    /// An object has two members of one name: parsers use the first, the last, or neither.
+    /// An object has two members with the same name. Parsers use the first, the last, or neither.
     DuplicateName,
     /// A string contains a lone surrogate, which UTF-8 cannot encode.
     LoneSurrogate,
@@ -22,7 +22,7 @@ pub enum NotCanonical {
 ///
 /// The text has no white space, sorts the members of objects by name, and escapes in strings only
 /// what RFC 8259 requires. Numbers stay as written, because parsers differ over `1`, `1.0` and
-/// numbers that no double holds. Takes about as long as parsing.
+/// numbers that no double can represent. Takes about as long as parsing.
 ///
 /// # Errors
 /// Fails if the text is not JSON, or if parsers differ over its meaning.
@@ -217,7 +217,7 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// Copies one digit or more.
+    /// Copies one or more digits.
     fn digits(&mut self) -> Result<(), NotCanonical> {
         let before = self.position;
         while let Some(b'0'..=b'9') = self.peek() {
@@ -266,7 +266,7 @@ impl Rewriter<'_> {
         })
     }
 
-    /// Consumes the digits of `\uXXXX`, and of the second half of a surrogate pair.
+    /// Consumes the digits of `\uXXXX` and, for a surrogate pair, the second escape sequence.
     fn code_point(&mut self) -> Result<char, NotCanonical> {
         let first = self.code_unit()?;
         let code = match first {

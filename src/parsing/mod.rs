@@ -1,7 +1,7 @@
-//! Parses JSON of clients and origins within a memory limit.
+//! Parses JSON from clients and origins within a memory limit.
 //!
-//! A document takes up to a hundred times its size while it is parsed. So long documents are parsed
-//! one at a time, on a thread of their own.
+//! While a document is parsed, it takes up to a hundred times its size. Long documents are
+//! therefore parsed one at a time, on a separate thread.
 
 mod canonical;
 mod vocabulary;
@@ -36,8 +36,8 @@ impl Default for ParseQueue {
 }
 
 impl ParseQueue {
-    /// Waits for the documents ahead, and runs `read` on a thread of its own. Returns `None` if
-    /// `read` panics.
+    /// Waits for the documents ahead in the queue, and runs `read` on a separate thread. Returns
+    /// `None` if `read` panics.
     ///
     /// Other documents wait until `read` has returned, even if the future is dropped.
     pub(crate) async fn run<R: Send + 'static>(
@@ -69,8 +69,8 @@ pub(crate) fn parse_pair(one: &[u8], other: &[u8]) -> Result<(Value, Value), Par
     Ok((parse(one)?, parse(other)?))
 }
 
-/// Returns an upper bound of a document's size in memory, in bytes. An object starts with a node of
-/// eleven entries, an array with room for four values.
+/// Returns an upper bound of the memory that a parsed document takes, in bytes. The smallest
+/// allocation of an object is a node of eleven entries; that of an array has room for four values.
 fn estimated_memory(json: &[u8]) -> usize {
     let of = |byte: &u8| match byte {
         b'{' => 720,

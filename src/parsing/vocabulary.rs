@@ -1,20 +1,20 @@
-//! The common words of APIs: a name made of these words reveals nothing about a user.
+//! The common words of APIs. A name that consists of such words reveals nothing about a user.
 
 use std::{collections::HashSet, sync::LazyLock};
 
-/// Maximum number of words in a name of an API.
+/// Maximum number of words in a common name.
 const MAX_WORDS: usize = 5;
 
-/// Common words of the fields and paths of APIs, in lower case and in the singular. First names are
-/// left out.
+/// Common words in the field names and paths of APIs, in lower case and in the singular. First
+/// names are left out.
 static WORDS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("vocabulary.txt").split_ascii_whitespace().collect());
 
-/// Returns whether a name is made of common words of APIs only, such as `createdAt`, `line_items`
-/// or `__typename`.
+/// Returns whether a name, such as `createdAt`, `line_items` or `__typename`, consists only of
+/// words that are common in APIs.
 ///
 /// The names of JSON members may be data, in maps such as `{"alice": 3}`, and a document does not
-/// show which names are. A name made of words from a fixed list reveals nothing.
+/// show which names are data. A name that consists of words from a fixed list reveals nothing.
 pub(crate) fn is_common_name(name: &str) -> bool {
     let words = name.trim_start_matches(['_', '$', '@']).split(['_', '-', '.']);
     let mut count = 0;
@@ -37,7 +37,7 @@ fn camel_words(name: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the first word of a name: capitals only, or all up to the next capital.
+/// Returns the first word of a name, which is a run of capitals or ends before the next capital.
 fn first_word(name: &str) -> Option<&str> {
     let bytes = name.as_bytes();
     bytes.first()?;

@@ -3,7 +3,7 @@
 //! A stored response behind a login is served only to credentials that the origin itself accepted:
 //! the origin responded with a 2xx to a safe request on the same route, within the last `recheck`.
 //! Like a stored response, an acceptance has the fence stamp taken before the origin request. A
-//! logout, or a `401` seen by any node, ends the acceptance through a record of the purge log. An
+//! logout, or a `401` seen by any node, ends the acceptance through a record in the purge log. An
 //! origin response that was in flight before that record cannot restore the acceptance.
 
 pub(super) mod fleet;
@@ -37,11 +37,11 @@ const CAPACITY: usize = 1 << 17;
 const DENIAL_CAPACITY: usize = 1 << 16;
 
 /// Maximum number of targets whose denials this node publishes for one credential in an hour
-/// ([`DENIAL_RETENTION`]). A credential that is denied more targets gets nothing from the store: each
-/// denial is a record of the purge log, and a client must not be able to fill the log.
+/// ([`DENIAL_RETENTION`]). A credential that is denied more targets gets nothing from the store,
+/// because each denial is a record in the purge log, and a client must not be able to fill the log.
 const MAX_DENIALS_PER_CREDENTIAL: u32 = 256;
 
-/// The target in the name of a denial that stands for all targets of a credential.
+/// The value that stands for every target in the name of a denial.
 const EVERY_TARGET: u128 = 0;
 
 /// How long a denial is remembered for credentials that do not expire.
@@ -86,7 +86,7 @@ pub(super) struct AcceptedCredentials {
     acceptances: Cache<AcceptanceKey, Arc<Acceptance>>,
     /// The credentials that the origin is checking. Other requests with these credentials wait.
     rechecks: Mutex<HashMap<AcceptanceKey, watch::Receiver<()>>>,
-    /// The denials of targets to credentials, by [`denial_key`].
+    /// The denials, by the [`denial_key`] of credential and target.
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
     /// The number of recently denied targets, by credential.
@@ -95,17 +95,17 @@ pub(super) struct AcceptedCredentials {
     credentials: Cache<u128, ()>,
 }
 
-/// The denial of a target to a credential. Both times are by the monotonic clock.
+/// Records that the origin denied a target to a credential. Both times are by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
-    /// When the origin last denied the target. Responses to earlier requests keep the denial.
+    /// The time of the last denial. Responses to earlier requests do not lift the denial.
     since: Timestamp,
     until: Timestamp,
     /// Whether the denial is in the purge log, through which every node receives it.
     is_published: bool,
 }
 
-/// The number of targets denied to a credential since a time by the monotonic clock.
+/// The number of targets denied to a credential since `since` (monotonic clock).
 #[derive(Debug, Clone, Copy)]
 struct DeniedTargets {
     since: Timestamp,
@@ -113,15 +113,15 @@ struct DeniedTargets {
 }
 
 impl Denial {
-    /// Creates a denial until the credentials expire (`ends`, wall clock). `wall` and `steady` are
-    /// the current time by the wall clock and by the monotonic clock.
+    /// Creates a denial that lasts until the credentials expire at `ends` (wall clock), or for an
+    /// hour. `wall` and `steady` are the current time by the wall clock and by the monotonic clock.
     fn until(ends: Option<Timestamp>, (wall, steady): (Timestamp, Timestamp)) -> Self {
         let left = ends.map_or(DENIAL_RETENTION, |ends| ends.saturating_since(wall));
         Self { since: steady, until: steady.saturating_add(left), is_published: true }
     }
 
-    /// Returns whether this denial is published and ends at most half a retention before `renewed`.
-    /// Then `renewed` need not be published.
+    /// Returns whether `renewed` need not be published, because this denial is published and ends
+    /// at most half a retention earlier.
     fn covers(&self, renewed: &Self) -> bool {
         let latest = self.until.saturating_add(DENIAL_RETENTION / 2);
         self.is_published && self.until > renewed.since && renewed.until <= latest
@@ -149,8 +149,8 @@ impl Drop for RecheckLeader {
     }
 }
 
-/// A check of credentials by the origin. The request is not served from the store, neither fresh
-/// nor stale.
+/// A check of a request's credentials by the origin. The request gets no stored response, whether
+/// fresh or stale.
 pub(super) struct Recheck(Option<RecheckLeader>);
 
 impl Recheck {
@@ -202,8 +202,8 @@ impl AcceptedCredentials {
         now.saturating_since(acceptance.at) < recheck
     }
 
-    /// Records that the origin accepted credentials in a request sent at `at` (monotonic clock)
-    /// under `stamp`.
+    /// Records that the origin accepted the credentials in a request that was sent at `at`
+    /// (monotonic clock) and has the fence stamp `stamp`.
     ///
     /// Returns the time since the previous acceptance; `None` if a later acceptance is recorded.
     pub(super) fn accept(
@@ -232,7 +232,7 @@ impl AcceptedCredentials {
         self.credentials.remove(&member.credential).is_some()
     }
 
-    /// Joins the recheck of credentials that is running, or starts a recheck.
+    /// Joins the running recheck of these credentials, or starts one.
     pub(super) fn join_recheck(self: &Arc<Self>, scope: AcceptanceKey) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
@@ -276,8 +276,8 @@ impl AcceptedCredentials {
         may_publish.then(|| format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())))
     }
 
-    /// Counts a target that the origin denies to a member now. Returns whether the member's denials
-    /// are still within the limit.
+    /// Counts a target that the origin denies to a member at `now`. Returns whether the member's
+    /// denials are still within the limit.
     fn count_denied(&self, member: &PartitionMember, target: &CacheKey, now: Timestamp) -> bool {
         let is_recent =
             |denied: &DeniedTargets| now.saturating_since(denied.since) < DENIAL_RETENTION;
@@ -288,8 +288,8 @@ impl AcceptedCredentials {
         denied.count <= MAX_DENIALS_PER_CREDENTIAL
     }
 
-    /// Returns whether a recorded denial covers a new denial until `ends`. If so, renews the time
-    /// of the recorded denial.
+    /// Returns whether a recorded denial covers a new denial that lasts until `ends`. If so, renews
+    /// the time of the recorded denial.
     fn is_covered(&self, name: u128, ends: Option<Timestamp>, now: (Timestamp, Timestamp)) -> bool {
         let renewed = Denial::until(ends, now);
         let known = self.denials.get(&name).filter(|known: &Denial| known.covers(&renewed));
@@ -351,7 +351,7 @@ impl AcceptedCredentials {
     }
 }
 
-/// Returns the key of a denial, made of a credential and a target.
+/// Returns the key of a denial, derived from a credential and a target.
 fn denial_key(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }

@@ -198,8 +198,8 @@ async fn pump<S: Store>(
 }
 
 impl<S: Store> FetchContext<S> {
-    /// Returns whether a body of this length may be stored. A body with an announced length may,
-    /// because the length was checked before the first byte.
+    /// Returns whether a body of this length may be stored. A body with an announced length may
+    /// always be stored, because its length was checked before the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
         let may = tee.has_known_length()
             || length <= SMALL_BODY
@@ -348,7 +348,7 @@ impl Drop for TeeFailGuard<'_> {
 /// Returns the selecting fields of a response and the request's values for them.
 ///
 /// Uses the fields in the response's `Vary` and the route's `vary`. If there are none, uses the
-/// fields by which recent responses of the target vary; `None` if the target has no variants.
+/// fields by which recent responses for the target vary; `None` if the target has no variants.
 async fn selecting_fields<S: Store>(
     context: &FetchContext<S>,
     response: &HeaderMap,
@@ -380,7 +380,7 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
     Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
-/// Returns the fields that currently select among a target's variants; `None` without variants.
+/// Returns the fields that currently select among a target's variants; `None` if it has none.
 async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySelection> {
     let store = &context.pipeline.store;
     let known = match store.peek(&context.target) {

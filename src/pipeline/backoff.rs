@@ -20,8 +20,8 @@ const MAX_WAIT: Duration = Duration::from_mins(5);
 /// How long the next refresh is postponed after a refreshed response could not be stored.
 const POSTPONED: Duration = Duration::from_secs(10);
 
-/// Keys that are not refreshed for a while: after an error with `Retry-After`, or after a refreshed
-/// response that could not be stored.
+/// Keys that are not refreshed for a while, because of an error with `Retry-After`, or because a
+/// refreshed response could not be stored.
 pub(super) struct Backoff {
     until: Cache<u128, Timestamp>,
     postponed: Cache<u128, Timestamp>,

@@ -1,4 +1,4 @@
-//! The body of a response to a client. It accounts for the request when it ends.
+//! The body of a response to a client. When the body ends, the request is accounted for.
 
 use std::{
     convert::Infallible,

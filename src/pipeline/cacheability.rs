@@ -131,7 +131,7 @@ impl CacheabilityCheck<'_> {
         }
     }
 
-    /// Returns whether members of a shared partition may get different responses for their
+    /// Returns whether members of a shared partition may get different responses depending on their
     /// credentials. Always `false` in the partition of one user.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
@@ -152,7 +152,7 @@ impl CacheabilityCheck<'_> {
     }
 }
 
-/// Returns the freshness of a shared refusal (a planted bug).
+/// Returns the freshness of a refusal that [`PlantedBug::SharedRefusal`] shares.
 #[cold]
 fn shared_refusal(received_at: Timestamp) -> Freshness {
     Freshness {

@@ -1,4 +1,4 @@
-//! A request in the asynchronous steps of the pipeline.
+//! A client's request during the asynchronous steps of the pipeline.
 
 use hyper::upgrade::OnUpgrade;
 

@@ -31,7 +31,7 @@ type FlightShard = Mutex<HashMap<u128, Flight>>;
 #[derive(Clone)]
 struct Flight {
     key: CacheKey,
-    /// The URL in the form that purges select.
+    /// The URL in the form that purges match.
     url: Box<str>,
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
@@ -215,7 +215,7 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// Waits for the result of the fetch. Returns `None` if the leader was dropped before it.
+    /// Waits for the result of the fetch. Returns `None` if the leader was dropped without one.
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

@@ -130,7 +130,7 @@ impl ConfigSnapshot {
         Self { watches, ..self }
     }
 
-    /// Returns the same configuration with verification figures, which continue `previous`.
+    /// Returns the same configuration with verification figures that continue those in `previous`.
     pub(super) fn measured(self, previous: &FiguresByRoute, metrics: &Arc<Metrics>) -> Self {
         let figures = FiguresByRoute::following(previous, &self.routes, metrics);
         Self { figures, ..self }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use super::config_snapshot::{ConfigSnapshot, SnapshotId};
 use crate::{policy::credentials::CookieFindings, route::Route};
 
-/// Number of `Cookie` values that each thread remembers. Takes at most 2 MiB with [`MAX_LENGTH`].
+/// Number of `Cookie` values that a thread remembers; at most 2 MiB, see [`MAX_LENGTH`].
 const SLOTS: usize = 1024;
 const MAX_LENGTH: usize = 2048;
 

@@ -1,4 +1,4 @@
-//! Applies the verdicts of origin responses on credentials, on this node. Publishes changes to the
+//! Records on this node what origin responses say about credentials. Publishes changes to the
 //! fleet.
 
 use std::{sync::Arc, time::Instant};
@@ -195,7 +195,7 @@ async fn record_refusal_without_member<S: Store>(
 /// Publishes that the origin refused a member's credentials, on any route.
 ///
 /// If the credentials were accepted since the previous refusal, publishes at once. Otherwise
-/// publishes with a rate limit, and only if clients cannot invent such credentials.
+/// publishes with a rate limit, and only if clients cannot forge such credentials.
 async fn publish_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     config: &ConfigSnapshot,

@@ -238,14 +238,14 @@ fn exact_credentials(
     encode_pairs(pieces)
 }
 
-/// Returns the member that login credentials identify on any route: `Authorization`, fields and
-/// session cookies. A logout with these credentials ends what is stored for the member.
+/// Returns the member that the request's [`login_credentials`] identify on any route. A logout with
+/// these credentials invalidates what is stored for the member.
 fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> PartitionMember {
     member_of_login(config, login_credentials(config, inputs))
 }
 
-/// Returns the request's credentials that a login issues. If there are none, returns the keys and
-/// tokens in the query.
+/// Returns the request's login credentials: `Authorization`, credential fields, and session and
+/// token cookies. If there are none, returns the keys and tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     inputs: &IdentityInputs<'a>,
@@ -301,7 +301,7 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Encodes the pairs in a canonical order. The length precedes each name and value, so that no two
+/// Encodes the pairs in a canonical order, each name and value after its length, so that no two
 /// lists collide. Lines of one field keep their order, because servers take the first or the last.
 pub(super) fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
@@ -344,8 +344,8 @@ pub(super) fn may_be_present(config: &ConfigSnapshot, presence: FieldPresence) -
     presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty()
 }
 
-/// Returns the owner whose responses a write on this route invalidates; `None` for all users,
-/// because the route does not separate users or the user is unknown.
+/// Returns the owner whose responses a write on this route invalidates. `None` stands for all
+/// users, because the route does not separate users or the user is unknown.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
@@ -480,8 +480,8 @@ pub(super) fn mask_credentials(
     Some(masked)
 }
 
-/// Returns the query of a target as purges select it: the parameters that the route keeps, without
-/// credentials.
+/// Returns the query of a target in the form that purges match, with the parameters that the route
+/// keeps and without credentials.
 pub(super) fn purge_query<'a>(
     config: &ConfigSnapshot,
     route: &Route,

@@ -54,7 +54,7 @@ pub(super) struct CacheDecision {
     pub result: CacheResult,
     /// Why the request was forwarded; `None` if it was not forwarded.
     pub forward: Option<ForwardReason>,
-    /// The origin's status; `None` if the origin did not respond or was not asked.
+    /// The origin's status; `None` if the origin did not respond or was not contacted.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
     pub stored: StoredStatus,
@@ -148,7 +148,7 @@ pub(super) fn hit(
     head.map(|()| DeliveredBody::already_accounted(content))
 }
 
-/// A request, for which the methods build the response.
+/// A request, with methods that build the response to it.
 pub(super) struct Responder<'a> {
     pub config: &'a ConfigSnapshot,
     pub route: usize,
@@ -356,7 +356,7 @@ impl Responder<'_> {
             && self.config.server_timing == ServerTiming::Off
     }
 
-    /// Selects what to send of a fresh stored response: usually all of it, with a cached head.
+    /// Selects what to send from a fresh stored response: usually all of it, with a cached head.
     fn select_fresh(
         &self,
         (presence, form): (FieldPresence, Representation<'_>),
@@ -387,7 +387,7 @@ impl Responder<'_> {
         (response(status, headers), content, length)
     }
 
-    /// Selects what to send of a streaming response. A range needs a known length; otherwise the
+    /// Selects what to send from a streaming response. A range needs a known length; otherwise the
     /// whole body is sent (RFC 9110 §14.2).
     fn select_streaming(
         &self,
@@ -419,7 +419,7 @@ impl Responder<'_> {
         }
     }
 
-    /// Selects what to send of a stored response: the whole body, a range, or `304`.
+    /// Selects what to send from a stored response: the whole body, a range, or a `304`.
     fn select(
         &self,
         form: Representation<'_>,

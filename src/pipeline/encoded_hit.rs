@@ -1,4 +1,4 @@
-//! A hit as bytes: the response of `deliver::hit` in the form that hyper's server gives it.
+//! Encodes a hit directly into the bytes that hyper's server would send for `deliver::hit`.
 
 use std::{cell::RefCell, sync::Arc, thread::LocalKey};
 
@@ -23,7 +23,7 @@ use crate::{
     store::Store,
 };
 
-/// Encoded heads.
+/// A thread's cache of encoded heads.
 type EncodedHeads = RefCell<HeadCache<Box<[u8]>>>;
 
 thread_local! {
@@ -78,8 +78,8 @@ fn append_whole(
     Ok((status, length))
 }
 
-/// Returns whether the client has the stored response by its tag. All such requests get the same
-/// `304`, unless the route chooses among codings.
+/// Returns whether the request lists the tag of the stored response, and gets the same `304` as all
+/// such requests. Always `false` with `Server-Timing`, or if the route chooses among codings.
 fn lists_tag(responder: &Responder<'_>, form: Representation<'_>, presence: FieldPresence) -> bool {
     let is_same_for_all = responder.config.server_timing == ServerTiming::Off
         && !responder.config.route(responder.route).encodes();

@@ -116,8 +116,8 @@ impl FetchOutcome {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Fetches the response, and publishes the result to the followers of `flight`. The body of a
-    /// stored response is read in its own task.
+    /// Fetches the response, and publishes the result to the followers of `flight`. If the response
+    /// is stored, its body is read in a separate task.
     pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
         if let Some(flight) = &flight {
             match Box::pin(self.claim(flight)).await {
@@ -150,10 +150,10 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Claims the fetch among the nodes of the fleet.
+    /// Claims the fetch, so that only one node of the fleet fetches the response.
     ///
-    /// Returns another node's result if it answers this request too. After a failure, one node
-    /// retries once.
+    /// Returns another node's result if it also answers this request. If another node's fetch
+    /// fails, this node may retry the fetch once.
     async fn claim(&mut self, flight: &FlightLeader) -> ClaimResult {
         for _ in 0..MAX_CLAIMS {
             let result = match self.context.pipeline.store.claim_fetch(&self.context.key).await {
@@ -195,7 +195,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Returns whether this node retries after another node's fetch failed, since this node may
-    /// reach the origin by another network path.
+    /// reach the origin over another network path.
     fn may_retry_after(&mut self, failure: OriginFailure) -> bool {
         let is_first = std::mem::replace(&mut self.retry, Retry::No) == Retry::Once;
         is_first && failure.retry_after.is_none()
@@ -235,8 +235,8 @@ impl<S: Store> OriginFetch<S> {
 
     /// Sends the request, with a condition if there is a stored response to validate.
     ///
-    /// Sends the request again without the condition if the `304` is about another representation
-    /// (RFC 9111 §4.3.4), or depends on more fields.
+    /// Sends the request again without the condition if the `304` describes another representation
+    /// (RFC 9111 §4.3.4), or names further selecting fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
         let mut request = std::mem::take(&mut self.origin_request);
         if self.context.matched_route().reads_body() {
@@ -276,8 +276,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Returns whether a `304` confirms the stored response: it is about the same representation,
-    /// and names no further selecting fields.
+    /// Returns whether a `304` confirms the stored response, which means that it describes the same
+    /// representation and names no further selecting fields.
     fn confirms_stored(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
         if self.context.cacheability_check().varies_by_credentials(update) {
             return false;
@@ -392,8 +392,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Reads the successful response to a GraphQL query, and returns the memory reserved for it and
-    /// its tags, or why it is not stored.
+    /// Reads the successful response to a GraphQL query. Returns the memory reserved for the body
+    /// and the response's tags, or why the response is not stored.
     async fn inspect(
         &self,
         mut response: Response<ResponseBody>,
@@ -463,8 +463,8 @@ impl<S: Store> OriginFetch<S> {
     /// Removes a stored response because, according to the origin, the resource has changed or is
     /// gone.
     ///
-    /// Does nothing if the request is not representative, or if a response requested later is
-    /// stored.
+    /// Does nothing if the request is not representative, or if the stored response was requested
+    /// from the origin after this request.
     async fn remove_stored(&self, stored: &StoredMatch) {
         if !self.context.is_representative() {
             return;
@@ -506,8 +506,8 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::NotShared(response, reason)
     }
 
-    /// Marks a stored response as revoked by the origin, so that no node serves it stale. Costs one
-    /// write, the first time.
+    /// Marks a stored response as revoked by the origin, so that no node serves it stale. Only the
+    /// first call writes to the store.
     async fn take_back(&self, stored: &StoredMatch, now: Timestamp) {
         let (store, response) = (&self.context.pipeline.store, &stored.response);
         if !self.context.is_representative() || stale::is_revoked(&response.freshness) {
@@ -523,7 +523,7 @@ impl<S: Store> OriginFetch<S> {
     }
 }
 
-/// The result of claiming a fetch among the nodes.
+/// The result of claiming a fetch for this node.
 enum ClaimResult {
     /// This node fetches the response.
     Fetch,

@@ -1,4 +1,4 @@
-//! The data by which an origin response is judged, stored and recorded.
+//! The data needed to judge, store and record an origin response.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -39,7 +39,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// The data about a fetch that its response needs: request, route, key and fence stamp.
+/// The data needed to handle the response of a fetch: request, route, key and fence stamp.
 pub(super) struct FetchContext<S> {
     pub pipeline: Arc<Pipeline<S>>,
     pub config: Arc<ConfigSnapshot>,
@@ -78,7 +78,7 @@ impl<S: Store> FetchContext<S> {
         &self.matched_route().rule
     }
 
-    /// Returns the URL in the form that purges select. Computed once, and only if the response may
+    /// Returns the URL in the form that purges match. Computed once, and only if the response may
     /// be stored.
     pub(super) fn url(&self) -> &str {
         self.known_url.get_or_init(|| self.target.purge_url())
@@ -114,7 +114,7 @@ impl<S: Store> FetchContext<S> {
         self.cacheability_of((response.status(), response.headers()), expected, times)
     }
 
-    /// Like [`cacheability`](Self::cacheability), by the head of a response and the announced
+    /// Like [`cacheability`](Self::cacheability), but takes a response's head and the announced
     /// length of its body.
     pub(super) fn cacheability_of(
         &self,

@@ -143,7 +143,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Streaming(teed)
     }
 
-    /// Returns an error response that all its requesters read. Nothing of it is stored.
+    /// Returns an error response that all its requesters read. No part of it is stored.
     fn tee(
         &self,
         (response, times): (Response<ResponseBody>, FetchTimes),
@@ -209,8 +209,8 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
 
 /// Returns whether one follower retries before all of them receive the error response.
 ///
-/// The leader's request may have caused the error: by a field that crashes the origin, or by its
-/// client's share of a rate limit. Except after a `429`, a `Retry-After` forbids the retry.
+/// The leader's request may have caused the error, by a field that crashes the origin or by
+/// exceeding its client's rate limit. Except after a `429`, a `Retry-After` forbids the retry.
 fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
     let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
     let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;

@@ -79,7 +79,7 @@ impl FetchFailure {
         Self { cause, outage, response: None, retry: Retry::No }
     }
 
-    /// Creates the failure after which another request was served this stale response.
+    /// Creates the failure that caused another request to be served this stale response.
     pub(super) fn behind_stale(reused: &ReusedResponse) -> Self {
         let status = reused.origin_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let is_disconnected = reused.reason == Some(Reason::StaleIfDisconnected);
@@ -125,7 +125,7 @@ pub(super) struct StreamingResponse {
     pub by_cookies: bool,
     /// The value of `X-API-Cache` for readers of the response.
     pub result: CacheResult,
-    /// Why the response is not stored; `None` if it is stored, not only shared.
+    /// Why the response is only shared and not stored; `None` if it is stored.
     pub refusal: Option<Reason>,
 }
 
@@ -159,7 +159,7 @@ impl StreamingResponse {
     }
 }
 
-/// Returns whether the request prefers an earlier language as much as this language.
+/// Returns whether the request accepts a language listed before this one with the same weight.
 fn is_in_other_language(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> bool {
     set.contains(&header::ACCEPT_LANGUAGE) && vary::ties_with_earlier_language(headers, language)
 }

@@ -17,7 +17,7 @@ const MAX_QUERY: usize = 8 << 10;
 
 /// The plan for a GraphQL request that the cache may answer: its route and its query.
 pub(super) struct GraphqlPlan<'a> {
-    /// The index of the route with the operation's lifetime.
+    /// The index of the route that sets the operation's lifetime.
     pub index: usize,
     pub route: &'a Route,
     /// The URL's query in the key of a `GET`; `None` for other methods.
@@ -32,7 +32,7 @@ pub(super) enum NoGraphqlPlan {
     Unpersisted(UnpersistedRequest),
 }
 
-/// Returns the request if its client is asked for its document; always `None` in shadow mode.
+/// Returns the request if its client has to send the document; always `None` in shadow mode.
 pub(super) fn unpersisted(route: &Route, class: &RequestClass) -> Option<UnpersistedRequest> {
     match class {
         RequestClass::Unpersisted(request) if route.verification != Verification::Shadow => {
@@ -90,7 +90,7 @@ pub(super) fn plan<'a>(
     Ok(GraphqlPlan { index, route: routes.route(index), query: by_url })
 }
 
-/// Returns the reason to report for a request that passes because of this cause.
+/// Returns the reason to report for a request that passes to the origin because of `cause`.
 const fn reason(cause: Uncached) -> Reason {
     match cause {
         Uncached::Mutation => Reason::GraphqlMutation,

@@ -19,8 +19,8 @@ use crate::{
 
 /// Reads the JSON of a GraphQL response. The body can still be read again from its start.
 ///
-/// GraphQL servers write a response in one piece once it is complete, so the client does not wait
-/// longer.
+/// GraphQL servers write a response in one piece once it is complete, so reading it here does not
+/// delay the client.
 pub(super) async fn read(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -28,7 +28,7 @@ pub(super) async fn read(
     read_with(parsing, response, Ok).await
 }
 
-/// Reads the JSON and returns the result of `evaluate`, which for long JSON runs on another thread.
+/// Reads a response's JSON and applies `evaluate` to it, on another thread if the JSON is long.
 async fn read_with<R: Send + 'static, E: From<PayloadError> + Send + 'static>(
     parsing: &ParseQueue,
     response: &mut Response<ResponseBody>,
@@ -86,7 +86,7 @@ impl From<PayloadError> for NotStorable {
 }
 
 /// Returns the tags of the response to a query, or why its JSON forbids storing it. Copies the
-/// caching hints in the JSON to the head.
+/// caching hints in the JSON to the response's head.
 pub(super) async fn inspect(
     parsing: &ParseQueue,
     request: &PayloadRequest<'_>,
@@ -125,7 +125,7 @@ pub(super) fn apply_hints(document: &Value, headers: &mut HeaderMap) {
     }
 }
 
-/// Adds caching hints to the `Cache-Control` of a response. A lifetime in the head has precedence.
+/// Adds caching hints to the `Cache-Control` of a response. A lifetime in the head wins.
 fn apply(hints: CacheHints, headers: &mut HeaderMap) {
     let directives = ResponseDirectives::parse(headers);
     let is_silent = directives.max_age.is_none()

@@ -33,8 +33,8 @@ impl MutationEffect {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Returns what a write on a GraphQL route has changed; `None` on other routes. Reads ahead the
-    /// body of a successful response.
+    /// Returns what a write on a GraphQL route has changed; `None` on other routes. Reads the body
+    /// of a successful response before the client receives it.
     pub(super) async fn mutation_effect(
         &self,
         response: &mut Response<ResponseBody>,
@@ -58,8 +58,8 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Maximum number of mutations of one request whose effects are read. Reading each effect takes a
-/// pass over the response.
+/// Maximum number of mutations in one request whose effects are read from the response. Each effect
+/// takes one pass over the response.
 const MAX_MUTATIONS: usize = 32;
 
 /// The path of a request, its query and its user.

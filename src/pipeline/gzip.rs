@@ -1,10 +1,10 @@
-//! Content that is coded by gzip (RFC 1952).
+//! Content that is compressed with gzip (RFC 1952).
 
 use std::io::{self, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Why content is not decoded.
+/// Why content could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotUnzipped {
     /// The decoded content is longer than the limit.

@@ -8,7 +8,7 @@ use crate::{coding::ContentCoding, entry::ResponseId};
 /// Number of heads that each thread keeps. Every personal response takes a slot of its own.
 const SLOTS: usize = 1024;
 
-/// Maximum number of bytes that the heads of one cache take in total.
+/// Maximum total size of the heads in one cache, in bytes.
 const MAX_BYTES: usize = 2 << 20;
 
 /// The key of a cached head: everything on which the head depends.
@@ -25,10 +25,10 @@ pub(super) struct HeadKey {
     pub ttl: i64,
 }
 
-/// Heads of frequent hits in one form, for the current second.
+/// Response heads of frequent hits, each for one form of a response and for the current second.
 ///
-/// Building a head costs several times as much as copying a head. Values that belong to one thread
-/// have no reference count on a shared cache line.
+/// Building a head costs several times as much as copying one. Each thread has a cache of its own,
+/// so that threads do not contend for the reference counts of the heads.
 pub(super) struct HeadCache<T> {
     slots: Vec<Option<(HeadKey, T)>>,
     bytes: usize,
@@ -36,7 +36,7 @@ pub(super) struct HeadCache<T> {
     hand: usize,
 }
 
-/// A head in the form in which it is cached.
+/// A response head that can be cached.
 pub(super) trait CachedHead {
     /// Returns the approximate size of the head in memory, in bytes.
     fn size(&self) -> usize;
@@ -60,7 +60,7 @@ impl CachedHead for Box<[u8]> {
 }
 
 impl HeadKey {
-    /// Returns the slot for this key. Forms of one response have different slots.
+    /// Returns the slot for this key. Different forms of a response have different slots.
     fn slot(&self) -> usize {
         let form = self.coding.map_or(0, |coding| coding.index() + 1);
         self.response.number().wrapping_add(form * (SLOTS / 4)) % SLOTS

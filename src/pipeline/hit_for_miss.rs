@@ -14,8 +14,8 @@ use crate::{
 /// Maximum number of targets remembered, 48 bytes each.
 const CAPACITY: usize = 65_536;
 
-/// How long a target is remembered. The time is short, since requests do not collapse meanwhile. A
-/// wrong entry costs nothing else.
+/// How long a target is remembered. The time is short, since requests do not collapse meanwhile.
+/// That is all that a wrong entry costs.
 const RETENTION: Duration = Duration::from_secs(30);
 
 /// Why a target is hit-for-miss.
@@ -27,10 +27,10 @@ pub(super) enum HitForMissReason {
     Unstored,
 }
 
-/// The class of a request by its credentials. Each class is remembered separately.
+/// The class of a request, by its credentials. Targets are remembered separately for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialClass {
-    /// The request has no credentials: it gets the same response as any client.
+    /// The request has no credentials, so any client would get the same response.
     Anonymous,
     /// The request has credentials.
     Identified,
@@ -78,7 +78,7 @@ impl HitForMiss {
         }
     }
 
-    /// Removes a key, because its responses can be shared.
+    /// Removes a key, because its responses can now be shared.
     pub(super) fn forget(&self, key: &CacheKey) {
         self.targets.remove(&CredentialClass::Anonymous.slot(key));
         self.targets.remove(&CredentialClass::Identified.slot(key));

@@ -1,5 +1,5 @@
-//! Responds immediately to hits: requests that repeat one header section and find a fresh response
-//! in memory.
+//! Responds immediately to a hit, if the request repeats the previous request's header section and
+//! a fresh response is in memory.
 //!
 //! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
 //! plain hit is declined before it has an effect.
@@ -26,20 +26,20 @@ use crate::{
     store::Store,
 };
 
-/// Responds to the requests of one connection that have these header fields.
+/// Responds to requests that repeat the same header fields on one connection.
 pub(super) struct HitResponder<S> {
     pipeline: Arc<Pipeline<S>>,
     repeated: RepeatedFields,
 }
 
-/// The fields of requests, and what follows from them.
+/// The header fields that the requests repeat, and the properties computed from them once.
 struct RepeatedFields {
     connection: Arc<Connection>,
     /// The configuration under which the fields were sanitised.
     config: SnapshotId,
     headers: HeaderMap,
     presence: FieldPresence,
-    /// Findings in the fields; `None` if no request has had content.
+    /// What the fields say about the content; `None` until a request has content.
     content: Option<ContentFields>,
 }
 
@@ -104,8 +104,8 @@ impl RepeatedFields {
         encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
     }
 
-    /// Returns the content of a request as its route keys it, and describes it in the fields.
-    /// Declines requests whose content is no part of the key.
+    /// Returns the content in the form that the key contains, and updates the header fields that
+    /// describe the content. Declines requests whose content is not part of the key.
     fn read_content(
         &mut self,
         config: &ConfigSnapshot,

@@ -145,12 +145,12 @@ pub(super) fn is_target_field(name: &HeaderName) -> bool {
     ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
 }
 
-/// Returns the `Host` of a request, whose target is in origin form; empty if there is none.
+/// Returns the host of a request whose target is in origin form; empty if there is no `Host`.
 pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Returns the head of a request for the functions of `policy`.
+/// Returns the head of a request in the form that the functions of `policy` take.
 pub(super) fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = requested_host(&request.headers);

@@ -47,7 +47,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 pub(super) enum PurgeOutcome {
     /// The write purges nothing.
     NotNeeded,
-    /// The purge is in the log, and takes effect as any appended purge does.
+    /// The purge is in the log, so every node applies it.
     Appended(PurgeReceipt),
     /// The purge applies on this node, and is sent to the other nodes as soon as possible.
     LocalOnly,
@@ -55,15 +55,15 @@ pub(super) enum PurgeOutcome {
 
 /// Returns what an unsafe request invalidates (RFC 9111 §4.4).
 ///
-/// - The request's target, `Location` and `Content-Location`, if they are on this host and
-///   cacheable, and the route's writes invalidate responses.
+/// - If the route's writes invalidate responses, the request's target, and `Location` and
+///   `Content-Location` on this host. Targets that are not cacheable are left out.
 /// - The groups that the response names (RFC 9875).
-/// - If the request succeeded, the tags that its route names. This includes the routes that other
+/// - If the request succeeded, the tags that its route names, and the tags of the routes that other
 ///   readings of its path select.
 ///
 /// On a GraphQL route, `effect` says what a mutation has changed. If `effect` is unknown, all
-/// responses of the route are invalidated. The request's own target is not, since all operations
-/// share it.
+/// responses of the route are invalidated. The request's own target is not invalidated, since all
+/// operations share it.
 ///
 /// On routes that separate users, targets are invalidated only for the writing user. A logout
 /// invalidates all responses of the user and ends the credential.
@@ -173,10 +173,10 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Purges what a write has changed with one record, and waits until the fleet has applied it.
+/// Purges all that a write has changed, in one record, and waits until the fleet has applied it.
 ///
-/// Waits 40 ms for the log, then half a second for slow nodes. Does not wait for dead nodes, or if
-/// the log is unreachable: the write is done, and its response must be sent.
+/// Waits 40 ms for the log, then half a second for slow nodes. Does not wait for dead nodes, nor
+/// for an unreachable log: the write is done, and its response must be sent.
 ///
 /// The purge applies on this node before the first wait. If it is not in the log when this function
 /// returns or its caller is dropped, it is appended later.
@@ -245,8 +245,8 @@ async fn wait_for_log(
 
 /// Purges like [`purge`] or [`append`], at most once a second for each subject.
 ///
-/// Later purges within the second are merged into one at its end, even if the node stops. Returns
-/// the time of the purge.
+/// Later purges within the second are merged into one at its end, or when the node stops. Returns
+/// when the purge is made.
 pub(super) async fn purge_rate_limited<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     subject: PurgeSubject,

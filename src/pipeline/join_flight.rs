@@ -1,5 +1,5 @@
-//! Joining a flight: a request waits until another has fetched the same response, or leads a
-//! flight.
+//! Joining a flight: a request either waits for another request that already fetches the same
+//! response, or leads a flight.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -22,22 +22,22 @@ use crate::{
     store::Store,
 };
 
-/// Maximum number of flights that a request joins if each yields another variant.
+/// Maximum number of flights that a request joins if each yields a variant it does not select.
 const MAX_JOINS: usize = 3;
 
 /// The outcome of joining a flight.
 pub(super) enum FlightOutcome {
     /// This request fetches, on behalf of all requests that join.
     Leader(MissPlan, FlightLeader),
-    /// This request cannot use the result, and fetches for itself.
+    /// This request cannot use what another request fetched, and sends a fetch of its own.
     NotShared(MissPlan),
     /// The result of another request's fetch.
     Shared(FetchOutcome),
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Joins the flight of this request, or leads one. After a failure, one follower leads again if
-    /// that may help.
+    /// Joins the flight of this request, or leads one. After a failure, one follower leads a new
+    /// flight if that may help.
     pub(super) async fn join_flight(
         &self,
         lookup: &LookupRequest,
@@ -165,8 +165,8 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.flights.join(key, &attributes, applied_purges, self.received.started)
     }
 
-    /// Returns whether this request must not get a shared response, or its token has expired while
-    /// it waited.
+    /// Returns whether a shared response must not go to this request: its credentials forbid
+    /// sharing, or its token has expired while it waited.
     fn is_withheld(&self, freshness: &Freshness, lookup: &LookupRequest) -> bool {
         let has_ended = lookup.member.as_deref().is_some_and(|member| {
             member.expires.is_some_and(|end| end <= self.pipeline.clock.now())

@@ -1,4 +1,4 @@
-//! The response to an `OPTIONS` or `TRACE` whose `Max-Forwards` ends here (RFC 9110 §7.6.2).
+//! The response to an `OPTIONS` or `TRACE` whose `Max-Forwards` is used up (RFC 9110 §7.6.2).
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};

@@ -13,8 +13,9 @@ const MAX_COMBINED: usize = 4;
 /// Returns the selectors of what a logout ends: all responses of the user, and the acceptance of
 /// the credentials. If a token names no user, only the acceptance ends.
 ///
-/// Exact credentials count as a set. A browser may send more of them with a logout than with other
-/// requests (such as a cookie limited to the logout's path), so every combination is ended.
+/// Unless identities are configured, a request's credentials together identify its member. A
+/// browser may send more of them with a logout than with other requests (such as a cookie limited
+/// to the logout's path), so every combination is ended.
 pub(super) fn selectors(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> Vec<Selector> {
     if !config.users.is_configured() {
         return logins(config, inputs).iter().flat_map(selectors_of).collect();

@@ -60,7 +60,7 @@ pub(super) struct LookupCriteria<'a> {
     /// The fields and cookies that the route adds to `Vary`.
     pub vary: &'a AddedVary,
     pub headers: &'a HeaderMap,
-    /// Which fields are present.
+    /// The header fields that the request has.
     pub presence: FieldPresence,
     /// The purges that this node has applied.
     pub applied_purges: &'a AppliedPurges,
@@ -117,7 +117,7 @@ pub(super) enum Tier {
 pub(super) enum MemoryState {
     /// Nothing is stored under the key of the request's target.
     Absent,
-    /// A usable response may be found.
+    /// Memory may have a usable response.
     Unknown,
 }
 
@@ -201,8 +201,8 @@ async fn find_acceptable<S: Store>(
     }
 }
 
-/// Returns a response fetched by a client that accepts more codings, if this request accepts the
-/// coding that the origin chose.
+/// Returns a response fetched for a request that accepts more codings than this request, if this
+/// request accepts the coding that the origin chose.
 async fn find_by_wider_coding<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
@@ -225,8 +225,8 @@ async fn find_by_wider_coding<S: Store>(
     latest
 }
 
-/// Returns the response in the client's preferred language, fetched with other preferences. An
-/// origin with that language would send it to this client too (RFC 9111 §4.1).
+/// Returns the response in the client's preferred language that was fetched with other preferences.
+/// An origin that has this language would send it to this client too (RFC 9111 §4.1).
 async fn by_language<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
@@ -289,7 +289,7 @@ fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
 }
 
 /// Returns the stored response in memory if no purge selects it, otherwise what the lookup found.
-/// Looks only under the request's own values; [`find`] looks further.
+/// Unlike [`find`], tries only the variants for the exact values of the request's fields.
 pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,

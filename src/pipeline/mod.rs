@@ -270,7 +270,7 @@ impl<S: Store> Pipeline<S> {
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Takes the action of the first plan.
+    /// Carries out the action of the first plan.
     fn dispatch(
         mut self,
         action: RequestAction,
@@ -288,7 +288,7 @@ impl<S: Store> ClientRequest<S> {
         self.act(action, memory, body)
     }
 
-    /// Boxes each path separately, so that a request carries only the state of its own path.
+    /// Carries out an action. Boxes each path separately, to keep the state of requests small.
     fn act(
         self,
         action: RequestAction,
@@ -320,7 +320,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Reads the content, which is part of the key, and takes the action of the second plan.
+    /// Reads the content, which is part of the key, and carries out the action of the second plan.
     async fn respond_to_content(
         mut self,
         form: ContentForm,

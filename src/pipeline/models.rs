@@ -29,19 +29,19 @@ use crate::{
 /// Number of interleavings that each test tries.
 const ORDERS: usize = 2_000;
 
-/// More bytes than half the window of a body that is not retained.
+/// The bytes of the longest chunk: more than half the window of a body that is not retained.
 static BYTES: [u8; 600_000] = [0; 600_000];
 
 /// The lengths of a body's chunks, all different.
 const LENGTHS: [usize; 4] = [600_000, 599_999, 599_998, 599_997];
 
-/// Runs a test in random interleavings, and in interleavings that delay a few threads for long.
+/// Runs a test in random interleavings, and in some that delay a few threads for a long time.
 fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(test, ORDERS);
     shuttle::check_pct(test, ORDERS, 3);
 }
 
-/// How the body of a model ends.
+/// How the response body ends in a modelled exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyEnd {
     Complete,

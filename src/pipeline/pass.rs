@@ -78,7 +78,7 @@ impl<S: Store> RequestContext<S> {
         OriginRequest { method: method.clone(), body, ..forwarded }
     }
 
-    /// Returns whether the request may have conditions with the tags of coded bodies.
+    /// Returns whether the request's preconditions may contain entity tags of coded bodies.
     fn has_coded_tags(&self) -> bool {
         let conditions = FieldPresence::CONDITION.with(FieldPresence::ORIGIN_CONDITION);
         self.presence.has(conditions) && self.config.routes.any_encodes()
@@ -88,8 +88,8 @@ impl<S: Store> RequestContext<S> {
         self.config.route(self.route).encodes()
     }
 
-    /// Replaces the tag of a `304` with that of the client's coded copy. After a condition with a
-    /// date, which does not identify the copy, weakens the tag.
+    /// Replaces the entity tag of a `304` with that of the client's coded copy. Weakens the tag if
+    /// the precondition is a date, which does not identify the copy.
     pub(super) fn confirm_coded_tag(&self, response: &mut Response<ResponseBody>) {
         if response.status() != StatusCode::NOT_MODIFIED || !self.has_coded_tags() {
             return;

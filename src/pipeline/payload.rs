@@ -168,7 +168,7 @@ pub(super) fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Cod
     }
 }
 
-/// The request that a payload responds to.
+/// The request whose response has the payload.
 pub(super) struct PayloadRequest<'a> {
     pub config: &'a Arc<ConfigSnapshot>,
     pub route: usize,
@@ -359,7 +359,7 @@ mod tests {
         Payload::of(&route("{$.id}"), &headers(fields), None).map_err(|(_, cause)| cause)
     }
 
-    /// Checks a body on a route without tags from the body, with or without `store_unless`.
+    /// Returns the payload on a route without tags from bodies, with `store_unless` if `is_route`.
     fn checked(
         is_route: bool,
         fields: &[(&'static str, &'static str)],

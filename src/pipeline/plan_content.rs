@@ -58,8 +58,8 @@ impl<S> RequestContext<S> {
     }
 }
 
-/// Returns the content of a request as its route keys and forwards it. Adapts the fields that describe
-/// it.
+/// Returns the content of a request as the route puts it into the key and forwards it. Updates the
+/// header fields that describe the content.
 pub(super) fn interpret(
     config: &ConfigSnapshot,
     (route, form): (usize, ContentForm),

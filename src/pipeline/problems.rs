@@ -7,9 +7,9 @@ use crate::{
     problem::Problem,
 };
 
-/// Returns the problem document if the origin did not respond: `504` if it timed out, `503` if it
-/// has no free connection, otherwise `502`. If the client's own body was the cause, describes the
-/// body instead.
+/// Returns the problem document for an origin that did not respond: `504` if it timed out, `503` if
+/// all connections to it are in use, otherwise `502`. If the client's own body was the cause,
+/// describes the body instead.
 ///
 /// The document contains no address and no internal cause. Both are in the log.
 pub(super) fn origin_error(error: &OriginError) -> Problem {
@@ -29,7 +29,7 @@ pub(super) fn origin_error(error: &OriginError) -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
 }
 
-/// `Retry-After` if all connections to the origin are in use.
+/// The value of `Retry-After` if all connections to the origin are in use.
 const BUSY_SECONDS: u32 = 1;
 
 /// Returns the problem document for a follower of a fetch that ended with an error response which
@@ -83,7 +83,7 @@ pub(super) fn misdirected() -> Problem {
 /// Returns the problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
     let detail =
-        "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
+        "The limit on open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 

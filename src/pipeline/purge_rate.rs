@@ -37,7 +37,7 @@ struct RateWindow {
     is_followed: bool,
 }
 
-/// When a purge is written.
+/// When a purge is appended to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgeSlot {
     Now,

@@ -71,7 +71,7 @@ pub(super) struct LookupRequest {
     pub credentials: Credentials,
     /// The requesting member of the route's partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
-    /// Which fields are present.
+    /// The header fields that the request has.
     pub presence: FieldPresence,
 }
 
@@ -198,11 +198,11 @@ pub(super) fn plan(
     }
 }
 
-/// Returns the action for a GraphQL request that depends only on its content: the request may be a
-/// read or a write, regardless of its other parts. `None` if later decisions choose the action.
+/// Returns the action that the content of a GraphQL request alone determines, and the index of the
+/// route that reads the content. Until the content has been read, the request may be a read or a
+/// write. Returns `None` if later decisions choose the action.
 ///
-/// Includes the index of the route that reads the content. Another reading of the path may select
-/// that route.
+/// Another reading of the path may select the route.
 fn on_graphql_content(
     config: &ConfigSnapshot,
     selection: &Selection<'_>,
@@ -244,8 +244,8 @@ fn reason_of_quarantine(
     }
 }
 
-/// Returns the route for the operation of a GraphQL request, and the query in its key. Returns the
-/// given route if it is not GraphQL. Fails with the action to take instead.
+/// Returns the route for a GraphQL operation, and the URL's query in the key. Returns the given
+/// route if it is not a GraphQL route. Fails if the cache may not answer, with the action to take.
 fn on_graphql_route<'a>(
     config: &'a ConfigSnapshot,
     (index, route): (usize, &'a Route),
@@ -305,7 +305,7 @@ fn may_refresh(route: &Route, request: &ReceivedRequest<'_>, lookup: &LookupRequ
 }
 
 /// Returns the form in which the content of a request is part of the key; `None` for a `GET` or
-/// `HEAD` without content. Otherwise returns why the response is not stored.
+/// `HEAD` without content. Fails with the reason if the content cannot be part of the key.
 fn form_of_content(
     route: &Route,
     request: &ReceivedRequest<'_>,

@@ -28,7 +28,7 @@ const MAX_FIELD_BYTES: usize = 2048;
 /// Number of requests for one host after which all its counts are halved.
 const HALVED_AT: u32 = 4096;
 
-/// Fields by which origins select responses, and which many clients share.
+/// Fields by which origins select responses, and whose values many clients share.
 const SELECTING: [HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
@@ -120,7 +120,7 @@ impl RecentHost {
     }
 }
 
-/// An item with a number of requests. The least requested item is evicted.
+/// An item that counts requests.
 trait RequestCount {
     fn requests(&self) -> u32;
 }
@@ -151,7 +151,7 @@ fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
     index
 }
 
-/// Returns the selecting fields, and the forwarding fields about the target.
+/// Returns the selecting fields, and the forwarding fields that describe the target.
 fn selecting(headers: &HeaderMap) -> HeaderMap {
     let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_target_field(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()

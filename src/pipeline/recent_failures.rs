@@ -17,8 +17,8 @@ const CAPACITY: usize = 16_384;
 /// Minimum time between two probes, and between a failure and the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a failure is remembered without a probe, in addition to the duration of the fetch,
-/// because a probe may take as long.
+/// How long a failure is remembered after it occurred or was last probed. The duration of the
+/// failed fetch is added, because a probe may take as long.
 const RETENTION: Duration = Duration::from_secs(10);
 
 /// Minimum duration of a fetch whose error status is remembered. After a faster error, each request
@@ -28,7 +28,7 @@ const SLOW_ERROR: Duration = Duration::from_millis(250);
 /// Keys whose fetches failed recently, and whether the whole origin fails.
 pub(super) struct RecentFailures {
     origin: Mutex<Option<FailedFetch>>,
-    /// Whether `origin` is set, to be read without a lock.
+    /// Whether `origin` is set. Can be read without taking the lock.
     is_origin_failing: AtomicBool,
     keys: Cache<u128, FailedFetch>,
 }
@@ -50,7 +50,7 @@ impl FailedFetch {
         now.saturating_since(self.at) < self.remembered_for
     }
 
-    /// Returns this failure with a probe that starts now; `None` if no probe is due.
+    /// Returns this failure, marked as probed now; `None` if no probe is due.
     fn probed(self, now: Timestamp) -> Option<Self> {
         (now.saturating_since(self.at) >= PROBE_INTERVAL).then_some(Self { at: now, ..self })
     }

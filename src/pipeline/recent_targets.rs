@@ -173,7 +173,7 @@ impl ClockRing {
         }
     }
 
-    /// Returns the next unmarked slot. It clears the marks that it passes, so it terminates.
+    /// Returns the next unmarked slot. Clears the marks that it passes, so the search terminates.
     fn evict(&mut self) -> usize {
         for _ in 0..2 * CAPACITY {
             self.hand = (self.hand + 1) % CAPACITY;

@@ -32,7 +32,7 @@ pub(super) enum FormChoice<'a> {
 /// Why a request gets a response as stored, not in a content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FormRefusal {
-    /// The route does not encode.
+    /// The route does not encode responses.
     Off,
     /// The request does not accept a coding of the route, or prefers an unencoded body.
     NotAccepted,
@@ -42,7 +42,7 @@ pub(super) enum FormRefusal {
     Range,
     /// The response cannot be encoded.
     Response(CodingRefusal),
-    /// The response did not become smaller when encoded, or its form would not fit into memory.
+    /// The encoded body was not smaller, or would not fit into memory.
     Excluded,
 }
 

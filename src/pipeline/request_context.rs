@@ -111,7 +111,7 @@ impl RequestSafety {
 }
 
 impl<S> RequestContext<S> {
-    /// Creates the context of a request. Its safety is that of the route and the method.
+    /// Creates the context of a request. The route and the method determine its safety.
     pub(super) fn new(
         pipeline: &Arc<Pipeline<S>>,
         (config, route): (&Arc<ConfigSnapshot>, usize),

@@ -202,7 +202,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Responds with a problem document after the origin gave no response.
+    /// Responds with a problem document if the origin did not respond.
     pub(super) fn respond_origin_error(
         self,
         error: &OriginError,
@@ -235,8 +235,8 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Returns whether the outcome is a successful response that is stored. A request for an invented
-/// host has no such outcome if the origin checks hosts.
+/// Returns whether the outcome is a successful response that is stored. If the origin checks hosts,
+/// a request for a host that does not exist never has such an outcome.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

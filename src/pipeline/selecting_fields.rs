@@ -13,8 +13,8 @@ use crate::{
     route::{AddedVary, Route},
 };
 
-/// Returns whether cookies selected the response with this key and its freshness comes from the
-/// route alone. Downstream caches then need `Vary: Cookie`.
+/// Returns `true` if the response with this key was selected by cookies and has its freshness only
+/// from the route. Downstream caches then need `Vary: Cookie`.
 pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
@@ -47,13 +47,13 @@ pub(super) fn without_partition_fields(
     names.cloned().collect()
 }
 
-/// Returns the canonical text that selects a variant: the request's values for `set`, and the
-/// cookies that the route names.
+/// Returns the canonical text that selects a variant: the request's values of the fields in `set`,
+/// and of the cookies that the route names.
 pub(super) fn selecting_values(set: &VarySet, rule: &AddedVary, headers: &HeaderMap) -> Vec<u8> {
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 
-/// Like [`selecting_values`], but with these preferences instead of the request's.
+/// Like [`selecting_values`], but with the preferences in `other` instead of those in the request.
 pub(super) fn selecting_values_with(
     set: &VarySet,
     rule: &AddedVary,

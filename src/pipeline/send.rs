@@ -17,8 +17,8 @@ use crate::{
 /// A response, and the times when it was requested and received.
 pub(super) type SentResponse = (Response<ResponseBody>, FetchTimes);
 
-/// Sends a request to the origin and records metrics. Removes the fields about the origin's
-/// connection from the response.
+/// Sends a request to the origin and records metrics. Removes the hop-by-hop fields from the
+/// response.
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,

@@ -18,8 +18,8 @@ use crate::{
 /// Prefix of the tags that stand for sensitive URLs.
 const PREFIX: &str = "larder:url:";
 
-/// Returns the partition of a response on a sensitive route. `known` is its partition without
-/// sensitivity.
+/// Returns the partition of a response on a sensitive route. `known` is the partition that the
+/// response would have if the route were not sensitive.
 ///
 /// The partition differs from `known` and between digest keys, so that responses without the tag
 /// for purges are not used.

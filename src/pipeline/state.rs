@@ -41,14 +41,15 @@ use crate::{
     warm::{self, WarmQueue},
 };
 
-/// Memory for bodies that are being stored, in addition to stored responses, in bytes.
+/// Memory budget, in bytes, for bodies that are still being stored. It comes on top of the memory
+/// for stored responses.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
 /// Memory for the responses that routes in shadow mode would store, in bytes.
 const SHADOW_STORE_BYTES: u64 = 24 << 20;
 
-/// Memory for copies of bodies on routes in shadow mode, in bytes. It is separate, so that live
-/// routes keep theirs.
+/// Memory for copies of bodies on routes in shadow mode, in bytes. Separate from
+/// [`FILL_BUDGET_BYTES`], so that shadow mode takes no memory from live routes.
 const SHADOW_FILL_BYTES: u64 = 8 << 20;
 
 /// The parts that a pipeline shares with its shadow.
@@ -202,7 +203,7 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Returns the owner digests of a user's stored responses, by issuer and claim.
+    /// Returns the owner digests of a user: one for `issuer`, or one for each configured issuer.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }
@@ -240,7 +241,7 @@ impl<S: Store> Pipeline<S> {
 
 impl<S> Pipeline<S> {
     /// Returns whether the origin recently accepted a member's credentials and has not denied them
-    /// the target.
+    /// access to the target.
     pub(super) fn is_accepted(
         &self,
         config: &ConfigSnapshot,

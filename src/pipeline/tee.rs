@@ -29,19 +29,19 @@ pub(crate) use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
 /// the budget is exceeded, the lead is one chunk.
 const WINDOW: usize = 256 << 10;
 
-/// How long a slow reader of a window may stall others.
+/// How long a slow reader may stall the other readers of a body that is not retained.
 const MAX_STALL: Duration = Duration::from_secs(5);
 
-/// One body with one producer and any number of readers.
+/// A body that one producer writes and any number of readers read.
 ///
 /// While the body is *retained*, every chunk stays until the end, for the store and for late
-/// readers, and the producer never waits. Once the body is stored, readers continue in the stored
-/// copy and the body's share of the budget is released.
+/// readers, and the producer never waits. Once the body is stored, readers switch to the stored
+/// copy, and the body's share of the budget is released.
 ///
 /// A body that exceeds the limit or the budget becomes a *window*: a chunk is released once every
-/// reader has read it, and the slowest reader holds back the producer. A reader that stalls others
-/// for long is cut off. Memory is therefore bounded, whatever the origin sends and however slowly
-/// clients read.
+/// reader has read it, and the slowest reader holds back the producer. A reader that stalls the
+/// others for too long is cut off. Memory is therefore bounded, no matter how much the origin sends
+/// and how slowly clients read.
 pub(super) struct TeeBody {
     shared: Mutex<TeeInner>,
     expected: Option<u64>,
@@ -139,7 +139,7 @@ impl TeeBody {
         (tee, reader)
     }
 
-    /// Adds a reader from the first byte. Returns `None` if the first bytes are already released.
+    /// Adds a reader that starts at the first byte. Returns `None` if that byte has been released.
     pub(super) fn reader(self: &Arc<Self>) -> Option<TeeReader> {
         let mut shared = self.shared.lock();
         if shared.gone > 0 {
@@ -149,14 +149,14 @@ impl TeeBody {
         Some(TeeReader { tee: Arc::clone(self), slot })
     }
 
-    /// Adds a chunk, then waits for the slowest reader of a window. Cancel safe, because it adds
-    /// the chunk before it waits.
+    /// Adds a chunk, then waits like [`Self::capacity`]. Cancel safe, because it adds the chunk
+    /// before it waits.
     pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
         self.add(chunk);
         self.capacity().await
     }
 
-    /// Waits for the slowest reader of a window.
+    /// Waits until the slowest reader has caught up, if the body is not retained.
     pub(super) async fn capacity(&self) -> Result<(), NoReaders> {
         loop {
             let capacity = std::future::poll_fn(|context| self.poll_capacity(context));
@@ -193,7 +193,7 @@ impl TeeBody {
         }
     }
 
-    /// Continues readers in the stored copy, and releases the share of the budget. The copy must be
+    /// Switches readers to the stored copy, and releases the share of the budget. The copy must be
     /// complete. Has no effect if the body is not retained.
     pub(super) fn switch_to_stored(&self, body: Bytes) {
         let mut shared = self.shared.lock();
@@ -206,12 +206,12 @@ impl TeeBody {
         }
     }
 
-    /// Releases chunks once all readers have read them, since the body is not stored.
+    /// Stops retaining the body, so that chunks are released once all readers have read them.
     pub(super) fn stop_retaining(&self) {
         self.shared.lock().stop_retaining();
     }
 
-    /// Marks the body as complete, which ends its readers.
+    /// Marks the body as complete, so that readers end after the last chunk.
     pub(super) fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
         let mut shared = self.shared.lock();
         shared.state = TeeState::Complete(trailers);
@@ -267,7 +267,7 @@ impl TeeBody {
         Poll::Pending
     }
 
-    /// Cuts off the slowest readers, if others wait for the next chunk.
+    /// Cuts off the slowest readers, if other readers wait for the next chunk.
     fn cut_off_slow_readers(&self) {
         let mut shared = self.shared.lock();
         let wakers = shared.cut_off_slow_readers();
@@ -277,7 +277,7 @@ impl TeeBody {
 }
 
 impl TeeInner {
-    /// Adds a reader at the first byte.
+    /// Adds a reader that starts at the first byte.
     fn attach(&mut self) -> usize {
         self.readers.insert(ReaderState { position: 0, waker: None, is_cut_off: false })
     }
@@ -371,7 +371,7 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
     wakers.into_iter().for_each(Waker::wake);
 }
 
-/// How reading a background response ended.
+/// The outcome of reading a response that no client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
     /// The response was read to the end, or had no body.
@@ -382,7 +382,7 @@ pub(crate) enum DrainOutcome {
     Truncated,
 }
 
-/// The error if the origin's response was truncated, or this reader was too slow for the others.
+/// The error if the response was truncated, or this reader was cut off because it was too slow.
 #[derive(Debug, thiserror::Error)]
 #[error("the response from the origin was truncated")]
 pub(crate) struct TruncatedBody;

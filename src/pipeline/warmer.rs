@@ -39,7 +39,7 @@ use crate::{
     },
 };
 
-/// Fetches requests from the warm-up queue through a pipeline.
+/// Sends the requests in the warm-up queue through a pipeline.
 pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
     /// Targets of requests with credentials whose responses were not stored, by key digest, with
@@ -112,8 +112,8 @@ impl<S: Store> Warmer<S> {
         }
     }
 
-    /// Fetches a target as recent clients requested it. The first request is sent now. The others
-    /// are queued, since the first response shows whether they differ.
+    /// Fetches a target as recent clients requested it. The first request is sent now. The other
+    /// requests are queued, since the first response shows whether their responses can differ.
     async fn fetch_as_recent(
         &self,
         client: (Option<&WarmHost>, &HeaderMap),

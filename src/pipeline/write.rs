@@ -1,9 +1,9 @@
 //! Writes: unsafe requests, which run to completion in their own tasks.
 //!
-//! The effect of a write does not depend on its client. Once its body is complete, it continues
-//! even if the client has disconnected, and its purges are made (RFC 9111 §4.4). A truncated body
-//! cancels the request. If there is no final response and part of the request was sent, the outcome
-//! is unknown, and the write purges like a success.
+//! The effect of a write does not depend on its client. Once the request's body is complete, the
+//! write continues even if the client has disconnected, and purges what it has changed (RFC 9111
+//! §4.4). A truncated body cancels the request. If there is no final response and part of the
+//! request was sent, the outcome is unknown, and the write purges as if it had succeeded.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -184,8 +184,8 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    /// Purges like a success. Another such purge for the same client and target within the same
-    /// second is made at the end of the second.
+    /// Purges as if the write had succeeded. Further purges of this kind for the same client and
+    /// target within a second are merged into one at its end.
     async fn purge_unknown(&self) {
         if self.context.safety.is_found_to_read(self.context.presence) {
             return;

@@ -1,13 +1,13 @@
 //! Write-through: stores the response to a write as the response to a `GET` of the same target.
 //!
 //! Concurrent writes make write-through unsafe. Another write may reach the origin after this one,
-//! and its purge may be made before this write's response arrives. No later record would then show
-//! that this representation is old, because its fence is after both writes.
+//! and its purge may be in the log before this write's response arrives. No later record would then
+//! show that this representation is old, because its fence is after both writes.
 //!
 //! The response is therefore stored only if the write's own purge is the *only* record since the
-//! origin request that may select it. Records before the response are looked up in the purge table,
-//! and records up to the write's own purge among the recent ones. The response's fence is the
-//! write's own record, so later records select it as usual.
+//! origin request that may select it. Records from before the response are looked up in the purge
+//! table, later ones up to the write's own purge in the list of recent records. The response's
+//! fence is the write's own record, so later records select it as usual.
 
 use std::sync::{Arc, OnceLock};
 
@@ -50,7 +50,7 @@ pub(super) struct WriteStart {
 pub(super) struct WriteThroughResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Reads the body from its first byte.
+    /// A reader that starts at the first byte of the body.
     pub reader: TeeReader,
     pub freshness: Freshness,
     /// Whether the response will be stored, as far as its head shows.
@@ -115,8 +115,8 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// Returns the context that a `GET` of this target would have been fetched in; `None` if the
-    /// cache would not answer the `GET`.
+    /// Returns the context in which the cache would have fetched this target by `GET`; `None` if
+    /// the cache would not answer the `GET`.
     fn as_get(&self, stamp: FenceStamp, requested_at: Timestamp) -> Option<FetchContext<S>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;

@@ -56,13 +56,13 @@ impl CacheResult {
 pub(crate) enum ForwardReason {
     /// The cache is configured not to handle the request.
     Bypass,
-    /// The request method requires the origin.
+    /// The method of the request requires forwarding it to the origin.
     Method,
     /// No response is stored for the target.
     UriMiss,
     /// Responses are stored for the target, but this request selects none of them.
     VaryMiss,
-    /// Cache directives in the request require the origin.
+    /// Cache directives in the request require forwarding it to the origin.
     Request,
     /// The stored response is stale.
     Stale,
@@ -170,7 +170,7 @@ impl CacheStatus {
 /// A buffer on the stack, large enough for a `Cache-Status` member.
 type MemberBuffer = SmallVec<[u8; 128]>;
 
-/// The largest integer of a structured field (RFC 9651 §3.3.1).
+/// The largest integer that a structured field can contain (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 fn push_integer(text: &mut MemberBuffer, number: i64) {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::cache_status::{CACHE_STATUS, X_API_CACHE};
 use crate::field::{hop::LARDER_WARM, list};
 
-/// The cache fields that clients may read, in the spelling that is sent.
+/// The cache fields that scripts may read, and the spelling in which each is sent.
 const EXPOSED: [(HeaderName, &str); 4] = [
     (X_API_CACHE, "X-API-Cache"),
     (CACHE_STATUS, "Cache-Status"),

@@ -1,4 +1,4 @@
-//! Restrictions for downstream caches on responses of a partition.
+//! Keeps shared caches downstream from storing the responses of a partition.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 

@@ -43,7 +43,7 @@ impl Constraints {
     pub const MUST_REVALIDATE: Self = Self(1 << 1);
     /// `proxy-revalidate`: never served stale.
     pub const PROXY_REVALIDATE: Self = Self(1 << 2);
-    /// `s-maxage` set the lifetime: served stale only within a window of the origin (§5.2.2.10).
+    /// `s-maxage` set the lifetime: served stale only if the origin gives a window (§5.2.2.10).
     pub const S_MAXAGE: Self = Self(1 << 3);
     /// `immutable`: a reload does not revalidate the response while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
@@ -54,12 +54,12 @@ impl Constraints {
     /// The origin gave an explicit lifetime that is not zero.
     pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
-    /// Returns the byte that entries store.
+    /// Encodes the set as the byte in stored entries.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// Decodes the byte that entries store. Never fails: all eight bits are assigned.
+    /// Decodes the byte in stored entries. Never fails: all eight bits are assigned.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
@@ -100,8 +100,8 @@ impl Freshness {
     /// Computes the freshness of a response at the time of receipt.
     ///
     /// `ttl_from` chooses between the origin's lifetime and the rule's. The rule's lifetime counts
-    /// from receipt, whatever the age of the response. The rule's lifetime applies only to the
-    /// statuses that the rule names: a `ttl` on a route does not keep errors.
+    /// from receipt, whatever the age of the response. It applies only to the statuses that the
+    /// rule names: a `ttl` on a route does not make errors fresh.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -135,8 +135,8 @@ impl Freshness {
     /// Limits all use of the response to this time after receipt.
     ///
     /// An earlier limit stays. Used for responses that must not outlive the credentials that gave
-    /// access to them. After the limit, only the validator is used: a 304 brings freshness with a
-    /// new limit.
+    /// access to them. After the limit, only the validator is used: a `304` gives the response new
+    /// freshness and a new limit.
     #[must_use]
     pub fn ending_in(self, remaining: Duration) -> Self {
         let usable_for = self.usable_for.map_or(remaining, |known| known.min(remaining));
@@ -179,10 +179,10 @@ impl Freshness {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
-    /// Returns whether the response is fresh: young enough, and not ended.
+    /// Returns whether the response is fresh: younger than its lifetime, and still usable.
     ///
-    /// A response whose time of receipt is in the future is not fresh: another clock was ahead, and
-    /// the response would stay fresh too long.
+    /// A response whose time of receipt is in the future is not fresh: the clock of the node that
+    /// received it was ahead, and the response would stay fresh too long.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.has_ended(now)
     }
@@ -293,8 +293,8 @@ fn initial_age(response: &ResponseHead<'_>) -> Duration {
     corrected.max(apparent)
 }
 
-/// Returns the value of `Age`, or zero if the field is absent or invalid. The first member of all
-/// lines counts. If it is invalid, the whole field is ignored (§5.1).
+/// Returns the value of `Age`, or zero if the field is absent or invalid. Only the first value
+/// counts, also across several field lines. If it is invalid, the whole field is ignored (§5.1).
 fn age_value(headers: &HeaderMap) -> Duration {
     let first = list::members(headers, header::AGE).next();
     let seconds = first.and_then(delta_seconds).unwrap_or_default();

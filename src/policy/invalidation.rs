@@ -14,7 +14,7 @@ const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 pub(crate) enum UnsafeRequestOutcome<'a> {
     /// The origin sent a final response, with this status and these fields.
     Answered(StatusCode, &'a HeaderMap),
-    /// The request was sent at least in part, without a final response. It may have been processed.
+    /// No final response arrived, but part of the request was sent and may have been processed.
     Unknown,
 }
 
@@ -106,8 +106,8 @@ pub(crate) fn invalidated_targets(
     targets
 }
 
-/// Returns path and query of a URI reference in a response; `None` if it is on another host.
-/// Default ports count as absent. The scheme is ignored, since gateways often change it.
+/// Returns the path and the query of a URI reference in a response; `None` if it is on another
+/// host. Default ports count as absent. The scheme is ignored, since gateways often change it.
 pub(crate) fn resolve_same_origin(
     request: &RequestHead<'_>,
     reference: &HeaderValue,

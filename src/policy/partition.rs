@@ -12,7 +12,7 @@ pub enum Partition {
     Everyone,
     /// All clients with a valid token of one issuer and the same rights.
     Authenticated,
-    /// Clients whose tokens have the same values of these claims and the same rights.
+    /// Clients whose tokens have the same value for each of these claims, and the same rights.
     Claims(Arc<[Box<str>]>),
     /// Requests of one user with the same rights.
     User,

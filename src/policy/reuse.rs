@@ -32,7 +32,7 @@ pub enum Reuse {
 }
 
 impl Reuse {
-    /// Returns the reason for not simply serving the response; `None` for [`Reuse::Fresh`].
+    /// Returns why the response is not simply served; `None` for [`Reuse::Fresh`].
     pub fn reason(self) -> Option<Reason> {
         match self {
             Self::Fresh => None,

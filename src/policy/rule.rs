@@ -110,7 +110,7 @@ impl Ttl {
         self.0.is_empty()
     }
 
-    /// Returns the lifetime if [`SUCCESSES`](Self::SUCCESSES), and no other statuses, share it.
+    /// Returns the lifetime that [`SUCCESSES`](Self::SUCCESSES) share, if no other status has one.
     pub fn successes_only(&self) -> Option<Duration> {
         let time = self.for_status(StatusCode::OK)?;
         (*self == Self::for_successes(time)).then_some(time)

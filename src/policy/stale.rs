@@ -15,7 +15,7 @@ use super::{
 pub(crate) enum Outage {
     /// A timeout or an error status.
     Error,
-    /// No connection on any try, or a connection that closed before a response began.
+    /// All attempts to connect failed, or the connection closed before a response began.
     Disconnected,
 }
 
@@ -141,8 +141,8 @@ pub(crate) fn revokes_stored(status: StatusCode) -> bool {
 
 /// Returns the freshness of a revoked response: stale, and usable only after validation.
 ///
-/// Keeps the windows, so that stores retain the response as long as older copies. By any node's
-/// clock, it is received later than older copies.
+/// Keeps the windows, so that stores retain the response as long as older copies. The time of
+/// receipt is later than that of older copies, even if the clocks of nodes differ.
 #[must_use]
 pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));

@@ -15,9 +15,9 @@ use super::{
 
 /// Decides whether a complete response may be stored for later `GET` requests.
 ///
-/// Responses to writes qualify only if they represent the result of a `GET` of the target, with
-/// explicit freshness: for `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2), and `PUT`, since
-/// `Content-Location` has the same meaning there (RFC 9110 §8.7).
+/// The response to a write qualifies only if it has explicit freshness and represents the result of
+/// a `GET` of the target. This holds for `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and `PUT`,
+/// where `Content-Location` has the same meaning (RFC 9110 §8.7).
 ///
 /// `request_directives` are those of the request, and `directives` those of the response. A refusal
 /// carries the reason that users see. [`stored_fields`](super::stored_fields::stored_fields)
@@ -107,7 +107,7 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
     }
 }
 
-/// Rejects statuses about credentials (401, 403) on routes with a partition.
+/// Rejects statuses that concern credentials (401, 403) on routes with a partition.
 fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Reason> {
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(());
@@ -124,8 +124,8 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
 pub enum TtlRefusal {
     /// Responses with the status are never stored.
     NeverStored,
-    /// Any client could trigger such a response by its method, target or fields, and poison the
-    /// cache.
+    /// Any client could poison the cache, because the method, the target or the fields of a
+    /// request can trigger such a response.
     ByAnyClient,
 }
 
@@ -154,7 +154,7 @@ fn directives_allow(
     if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
 }
 
-/// Returns whether a status is a final status of RFC 9110. Larder implements their caching rules.
+/// Returns whether a status is a final status of RFC 9110, whose caching rules Larder implements.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

@@ -55,7 +55,7 @@ pub(super) fn listed_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName;
         .collect()
 }
 
-/// Returns whether the response is an endless stream of events.
+/// Returns whether the response is a stream of server-sent events, which may never end.
 pub(super) fn is_event_stream(response: &HeaderMap) -> bool {
     let media_type =
         |value: &HeaderValue| {

@@ -7,12 +7,12 @@ use crate::field::list;
 
 use super::directive::{delta_seconds, restrictions};
 
-/// Device token of directives for Larder alone.
+/// The device token that addresses Larder alone.
 const DEVICE_TOKEN: &[u8] = b"larder";
 
 pub(super) const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// The directive of `Surrogate-Control` that applies.
+/// The `Surrogate-Control` directive that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SurrogateDirective {
     /// `no-store`.
@@ -26,7 +26,7 @@ pub(super) enum SurrogateDirective {
 pub(super) struct SurrogateControl<'a> {
     /// The well-formed directive that applies. If `None`, `Cache-Control` decides.
     pub(super) directive: Option<SurrogateDirective>,
-    /// The members for this cache, well-formed or not; their restrictions apply.
+    /// The list members that address this cache. Restrictions apply even if a member is malformed.
     pub(super) applicable: SmallVec<[&'a [u8]; 2]>,
 }
 

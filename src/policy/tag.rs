@@ -15,17 +15,17 @@ const LISTED: [HeaderName; 2] =
 /// The field with a list of groups (RFC 9875), meant for all caches on the path.
 const GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// Maximum number of tags per response; RFC 9875 requires 32 groups.
+/// Maximum number of tags per response; RFC 9875 requires support for at least 32 groups.
 pub(crate) const MAX_COUNT: usize = 1000;
 
-/// Maximum length of a tag in bytes, as in Fastly; RFC 9875 requires 32.
+/// Maximum length of a tag in bytes, as in Fastly; RFC 9875 requires at least 32.
 pub(crate) const MAX_LENGTH: usize = 1024;
 
 /// Removes the tag fields from a response, and returns their tags in order, without empty tags.
 ///
 /// Clients do not see tags, except for `Cache-Groups`, which stays. Each group adds two tags: its
-/// name, for purges by name, and its name with the host, for invalidation by responses of the same
-/// host.
+/// name, for purges by name, and its name with the host, for invalidation by responses from the
+/// same host.
 pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
     let mut tags = Vec::new();
     if has_any(response) {

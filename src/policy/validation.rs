@@ -13,9 +13,9 @@ use super::stored_fields::{append_all, is_never_stored, listed_by_connection};
 /// The source of a stored response's `ETag`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtagOrigin {
-    /// The origin, which can validate the tag.
+    /// The origin, which can validate the entity tag.
     Origin,
-    /// Larder. Only clients can use the tag; the origin does not know it.
+    /// Larder. Only clients can use the entity tag; the origin does not know it.
     Larder,
 }
 
@@ -122,8 +122,8 @@ pub(crate) enum PreconditionOutcome {
 /// Evaluates the conditions of a `GET` or `HEAD` request against a stored response (§4.3.2).
 ///
 /// The stored response is fresh or validated. `If-None-Match` takes precedence over
-/// `If-Modified-Since`. Without `Last-Modified`, the stored `Date` counts; without `Date`, the time
-/// of receipt. Conditions apply to a stored 200 only.
+/// `If-Modified-Since`, which is compared with the stored `Last-Modified`, else with `Date`, else
+/// with the time of receipt. Conditions apply to a stored 200 only.
 pub(crate) fn evaluate(
     request: &HeaderMap,
     status: StatusCode,
@@ -142,8 +142,8 @@ pub(crate) fn evaluate(
     if current { PreconditionOutcome::NotModified } else { PreconditionOutcome::Full }
 }
 
-/// Returns whether the `If-None-Match` of a `GET` or `HEAD` lists the tag of a stored response. Its
-/// other conditions do not matter then: [`evaluate`] returns the same for any request.
+/// Returns whether the `If-None-Match` of a `GET` or `HEAD` lists the tag of a stored response. If
+/// so, [`evaluate`] returns the same result whatever other conditions the request has.
 pub(crate) fn is_tag_listed(request: &HeaderMap, status: StatusCode, tag: &[u8]) -> bool {
     let tag = EntityTag::parse(tag);
     status == StatusCode::OK
@@ -190,7 +190,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 ///
 /// Fields that the 304 lacks stay, and new fields are added, except fields that are never stored or
 /// that describe the stored content. `Age` is taken from the 304: compute the new
-/// [`Freshness`](super::Freshness) from the result, then keep its
+/// [`Freshness`](super::Freshness) from the updated fields first, then filter them with
 /// [`stored_fields`](super::stored_fields::stored_fields). A 304 without `Date` gets its time of
 /// receipt.
 pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -> HeaderMap {
@@ -236,7 +236,7 @@ pub(crate) enum RangeOutcome {
 }
 
 /// Evaluates `Range` and `If-Range` of a `GET` request (RFC 9110 §14.2). The stored response is
-/// complete, with a content of `length` bytes.
+/// complete, and its content is `length` bytes long.
 pub(crate) fn evaluate_range(
     request: &HeaderMap,
     status: StatusCode,

@@ -18,7 +18,7 @@ impl From<Duration> for AckTimeout {
 }
 
 impl AckTimeout {
-    /// Maximum of both timeouts.
+    /// Upper limit for each of the two timeouts.
     const MAX: Duration = Duration::from_hours(24);
 
     pub(super) fn deadlines(self, now: Instant) -> AckDeadlines {

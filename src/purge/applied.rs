@@ -27,8 +27,8 @@ use crate::{
 /// share buckets.
 const MAX_SELECTORS: usize = 1 << 18;
 
-/// Time after which an unsynced node serves nothing. Other nodes then remove the node from the
-/// membership.
+/// Time without a lease after which a node uses no stored responses under
+/// [`UnsyncedPolicy::Bounded`], and other nodes remove the node from the membership.
 pub(super) const NODE_EXPIRY: Duration = Duration::from_mins(10);
 
 /// Sentinel for `synced_until`: the node has had no lease yet, so no other node waits for it.
@@ -39,7 +39,8 @@ const SIGNED_OFF: u64 = 1;
 /// The responses that a node may serve while it does not follow the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnsyncedPolicy {
-    /// Only responses requested from the origin within this time; nothing after ten minutes.
+    /// Only responses requested from the origin within this time, and none once the node has been
+    /// unsynced for ten minutes.
     Bounded(Duration),
     /// Any fresh response, without the guarantee that purged responses are gone.
     Serve,
@@ -76,7 +77,7 @@ pub struct IncompleteResponse<'a> {
     pub tags: Option<&'a [String]>,
 }
 
-/// A fact about a credential, learned from the origin; a purge record may revoke it.
+/// A fact about a credential, learned from the origin and revocable by a purge record.
 #[derive(Debug)]
 pub struct RevocableVerdict {
     stamp: FenceStamp,
@@ -95,7 +96,7 @@ fn system_now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Converts an instant to milliseconds of the monotonic clock, above all sentinels.
+/// Converts an instant to milliseconds of the monotonic clock. The result exceeds all sentinels.
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = at.saturating_duration_since(*START);
@@ -125,7 +126,7 @@ impl AppliedPurges {
         }
     }
 
-    /// Returns the stamp of an origin request: taken before the request, stored with the response.
+    /// Returns the stamp to take before an origin request and to store with its response.
     pub fn stamp(&self) -> FenceStamp {
         let began = millis(Instant::now());
         let table = self.table.read();
@@ -141,8 +142,8 @@ impl AppliedPurges {
         self.look_up(response, started)
     }
 
-    /// Returns whether a fact about a credential still holds: no later record has revoked it. On a
-    /// node that is not synced, only recent facts hold.
+    /// Returns whether a fact about a credential still holds, that is, whether no later record has
+    /// revoked it. On a node that is not synced, only recent facts hold.
     ///
     /// `started` is the time of the request. Costs two comparisons and no lock if no purge was
     /// applied since the last check.
@@ -264,7 +265,7 @@ impl AppliedPurges {
         self.synced_until.store(SIGNED_OFF, Ordering::Release);
     }
 
-    /// Returns how long after a request an unsynced node may use its response; zero if unlimited.
+    /// Returns how long an unsynced node may use a response after requesting it; zero if unlimited.
     pub fn unsynced_ttl(&self) -> Duration {
         match self.unsynced_policy {
             UnsyncedPolicy::Bounded(ttl) => ttl,
@@ -275,8 +276,8 @@ impl AppliedPurges {
     /// Starts following a log at this position. Responses with an older fence, or with a fence of
     /// another log, are invalid.
     ///
-    /// `raise` is the cause if stored responses may become invalid, else `None`. For subscribers,
-    /// there is no gap if the sequence numbers continue under a new log id.
+    /// `raise` is the cause if stored responses may become invalid, else `None`. Subscribers
+    /// receive no `Begin` event if a new log continues the sequence numbers.
     pub fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         let before = self.change(|table| {
             let before = table.fence();
@@ -392,8 +393,8 @@ impl AppliedPurges {
         verdict
     }
 
-    /// Returns whether an unsynced node may use a response requested at `began` at the time
-    /// `started`.
+    /// Returns whether, at the time `started`, an unsynced node may use a response that it
+    /// requested at `began`.
     fn is_recent(&self, began: u64, started: Instant) -> bool {
         match self.unsynced_policy {
             UnsyncedPolicy::Serve => true,

@@ -1,4 +1,4 @@
-//! Random identifiers of logs, nodes and entries, written as 16 hexadecimal digits.
+//! Random identifiers for logs, nodes and entries, written as 16 hexadecimal digits.
 
 use std::fmt;
 

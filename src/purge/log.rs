@@ -33,7 +33,7 @@ pub struct PurgeLog {
     observation: Mutex<()>,
 }
 
-/// An exclusive role of this node, renewed until dropped.
+/// A lease on an exclusive role, held by this node and renewed until dropped.
 #[derive(Debug)]
 pub struct LeaderLease(LeaseBackend);
 
@@ -118,9 +118,10 @@ impl PurgeLog {
         }
     }
 
-    /// Like [`append`](Self::append), unless a node used this key in the last 24 hours.
+    /// Like [`append`](Self::append), unless a node used this idempotency key in the last 24 hours.
     ///
-    /// If a node used it, appends nothing, and waits for the acknowledgement of the earlier purge.
+    /// If a node used the key, appends nothing, and waits for the acknowledgement of the earlier
+    /// purge.
     pub async fn append_deduplicated(
         &self,
         purge: Purge,
@@ -204,7 +205,7 @@ impl PurgeLog {
         }
     }
 
-    /// Acquires the leader lease of this name. Returns `None` if another node holds it.
+    /// Acquires the leader lease with this name. Returns `None` if another node holds it.
     pub async fn acquire_lease(&self, name: &str) -> Result<Option<LeaderLease>, LogUnavailable> {
         Ok(match &self.backend {
             Backend::Memory(memory) => memory.acquire_lease(name).map(LeaseBackend::Memory),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::{AppliedPurges, DedupOutcome, PurgeReceipt, identifier::random_id};
 use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
-/// Maximum number of keys. At the limit, expired keys are removed; if none has expired, all keys.
+/// Maximum number of keys. At the limit, expired keys are removed, or all keys if none has expired.
 const MAX_KEYS: usize = 100_000;
 /// How long an idempotency key is remembered.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
@@ -36,7 +36,7 @@ pub(super) struct MemoryLeaderLease {
 }
 
 impl MemoryLog {
-    /// Creates an empty log with a random id. Stored responses do not outlive the process either.
+    /// Creates an empty log with a random id. The process starts without stored responses as well.
     pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
         applied_purges.begin(Fence { log: LogId(random_id()), seq: 0 }, None);
         Self {

@@ -30,7 +30,7 @@ pub enum PlantedBug {
     RefreshForAnother,
     /// A prefetch uses the credentials of the previous request.
     WarmForAnother,
-    /// A response may still be served stale after its token has expired.
+    /// A response stored for a user is served stale even after that user's token has expired.
     ExpiredWhileStale,
     /// A shared response sets the cookies of the first client.
     CookieForEveryone,

@@ -62,7 +62,7 @@ impl PurgeReceipt {
 }
 
 impl DedupOutcome {
-    /// Returns the receipt of the new or the first purge.
+    /// Returns the receipt of the appended purge or, for a duplicate, of the first purge.
     pub fn into_receipt(self) -> PurgeReceipt {
         match self {
             Self::Appended(receipt) | Self::Duplicate(receipt) => receipt,

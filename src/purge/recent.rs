@@ -72,8 +72,9 @@ pub struct LogEvents {
 pub enum LogEvent {
     /// A point after which no record is missing, as a log position and as a time.
     ///
-    /// Position and time apply to this log and to logs that continue it without a gap. The event is
-    /// the first, and is repeated if records were lost or the subscriber was too slow.
+    /// Position and time apply to this log and to logs that continue it without a gap. Each
+    /// subscription starts with this event, and receives it again if records were lost or the
+    /// subscriber was too slow.
     Begin {
         /// The position directly before the next record.
         fence: Fence,

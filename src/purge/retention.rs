@@ -11,22 +11,23 @@ pub struct LogRetention {
     pub min_records: u64,
     /// Approximate maximum number of records.
     pub max_records: u64,
-    /// Age up to which further records are kept: the longest time for which a response may be used.
+    /// Age up to which records beyond `min_records` are kept: the maximum time for which a response
+    /// may be used.
     pub lifetime: Duration,
 }
 
 impl LogRetention {
-    /// Returns the retention for responses that may be used for `lifetime`; keeps at least a day.
+    /// Returns the retention for responses that may be used for `lifetime`; at least a day.
     pub fn of(lifetime: Duration) -> Self {
         let lifetime = lifetime.max(Self::DAY).saturating_add(Self::SLACK);
         Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
-    /// Minimum lifetime. Origins may set longer lifetimes than any route; a day covers usual
-    /// lifetimes.
+    /// Minimum lifetime. Origins may set lifetimes that exceed those of all routes; a day covers
+    /// the usual ones.
     const DAY: Duration = Duration::from_hours(24);
 
-    /// Additional lifetime, for origin requests of nodes that have not applied a record yet.
+    /// Additional lifetime, since a node may send origin requests before it has applied a record.
     const SLACK: Duration = Duration::from_mins(10);
 }
 

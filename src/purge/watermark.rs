@@ -1,6 +1,7 @@
 //! Causes of a low watermark raise.
 
-/// The reason why all responses stored earlier are invalid: this node may have missed purges.
+/// A reason for invalidating all responses stored earlier, such as purges that may have been
+/// missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatermarkRaise {
     /// The log was missing: flushed, evicted, or not created yet.
@@ -33,7 +34,8 @@ impl WatermarkRaise {
 
     /// Returns whether the new log continues the sequence numbers of the previous one.
     ///
-    /// Nodes that had applied a lost record append a loss record to the new log.
+    /// The sequence can continue even if records of the previous log are lost, because a node that
+    /// had applied such a record appends a loss record to the new log.
     pub(super) fn continues(self) -> bool {
         matches!(self, Self::Empty | Self::Restart)
     }

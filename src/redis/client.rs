@@ -30,7 +30,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Minimum and maximum delay between reconnection attempts, in milliseconds.
 const RECONNECT: (u32, u32) = (50, 2_000);
 
-/// Creates clients of one Redis deployment. Cheap to clone.
+/// Creates clients for one Redis deployment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisConnector {
     config: Config,
@@ -49,7 +49,7 @@ pub enum RedisClientKind {
     Commands,
     /// A session whose owner must notice its end: it never reconnects, and later commands fail.
     Session,
-    /// A session with blocking commands, which may take this much longer than others.
+    /// A session with blocking commands, whose timeouts are this much longer than usual.
     Blocking(Duration),
     /// A session whose owner checks each reply.
     ///
@@ -95,12 +95,12 @@ impl RedisConnector {
         })
     }
 
-    /// Returns the timeout of a command.
+    /// Returns the timeout for commands.
     pub fn command_deadline(&self) -> Duration {
         self.command_deadline
     }
 
-    /// Returns the timeout of connecting.
+    /// Returns the timeout for connecting.
     pub fn connect_deadline(&self) -> Duration {
         self.connect_deadline
     }

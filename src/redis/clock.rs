@@ -81,7 +81,8 @@ impl ServerClocks {
 }
 
 impl ClockOffset {
-    /// Returns the intersection of both bounds, or the new bounds if a clock was set in between.
+    /// Returns the intersection of the old and new bounds. If they do not overlap, a clock was set,
+    /// and the new bounds are returned.
     fn intersect(self, measured: Self) -> Self {
         let (min, max) = (self.min.max(measured.min), self.max.min(measured.max));
         if min <= max { Self { min, max, ..measured } } else { measured }
@@ -99,7 +100,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A round trip at these milliseconds after the start.
+    /// Returns a round trip with these times, in milliseconds after the start.
     fn trip(clocks: &ServerClocks, sent: u64, answered: u64) -> RoundTrip {
         let at = |millis| clocks.started + Duration::from_millis(millis);
         RoundTrip { sent: at(sent), answered: at(answered) }

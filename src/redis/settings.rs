@@ -18,9 +18,9 @@ pub struct Settings {
     pub password: Option<Password>,
     /// The database number, if not 0. A cluster only has database 0.
     pub database: Option<u8>,
-    /// Timeout of connecting, including the TLS handshake and authentication.
+    /// Timeout for connecting, including the TLS handshake and authentication.
     pub connect_deadline: Duration,
-    /// Timeout of a command.
+    /// Timeout for a command.
     pub command_deadline: Duration,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Why a Redis URL is invalid. Never contains a password.
+/// The reason why a Redis URL is invalid. Never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     #[error("invalid URL: {0}")]
@@ -108,9 +108,9 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Default timeout of connecting.
+    /// Default timeout for connecting.
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-    /// Default timeout of a command.
+    /// Default timeout for a command.
     pub const COMMAND_DEADLINE: Duration = Duration::from_millis(250);
 
     /// Parses a URL with percent-encoded credentials.

@@ -1,4 +1,4 @@
-//! Tag templates that may use a response's JSON: `product:{$.id}`.
+//! Tag templates that may use a response's JSON, such as `product:{$.id}`.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::policy::tag;
 
-/// A tag template of a response, by the source of its values.
+/// A tag template for responses, classified by the source of its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AnyTagTemplate {
     /// The values come from the request alone.
@@ -33,7 +33,7 @@ enum BodyTemplatePart {
     Path(JsonPath),
 }
 
-/// The values for a template: from a request and the JSON of its response.
+/// The values that fill a template: from a request and from the JSON of its response.
 #[derive(Debug, Clone)]
 pub struct BodyValues<'a> {
     /// Values from the request.
@@ -127,7 +127,7 @@ impl fmt::Display for BodyTagTemplate {
     }
 }
 
-/// Appends each value to each tag.
+/// Returns each tag with each value appended.
 fn combine(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, TagLimitExceeded> {
     let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
     let length = longest(&mut tags.iter().map(String::len))

@@ -120,7 +120,7 @@ impl ExpectedValue {
 pub struct QueryCondition {
     /// Decoded name.
     pub name: Box<str>,
-    /// Expected value, decoded; `None` if any matches.
+    /// Expected value, decoded; `None` if any value matches.
     value: Option<ExpectedValue>,
 }
 
@@ -166,7 +166,7 @@ impl fmt::Display for QueryCondition {
 pub struct HeaderCondition {
     /// Name of the field.
     pub name: HeaderName,
-    /// Expected value of one of its lines; `None` if any matches.
+    /// Expected value of a field line; `None` if any value matches.
     value: Option<ExpectedValue>,
 }
 

@@ -1,4 +1,4 @@
-//! The requests with content whose responses are stored, and how their content enters the key.
+//! The requests with content whose responses are stored, and how the key contains their content.
 
 use http::{HeaderMap, Method, header};
 
@@ -21,7 +21,7 @@ pub enum ContentRule {
     Graphql,
 }
 
-/// The form in which content enters the key.
+/// The form in which the key contains the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentForm {
     /// The bytes as sent.
@@ -64,7 +64,7 @@ pub enum NotKeyed {
 }
 
 impl ContentRule {
-    /// Returns how the content of a request with this method and these fields enters the key.
+    /// Returns how the key contains the content of a request with this method and these fields.
     ///
     /// # Errors
     /// Fails if such a request is not a read.

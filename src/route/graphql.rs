@@ -1,4 +1,4 @@
-//! GraphQL on a route: what its operations are, and what its mutations purge.
+//! The GraphQL settings of a route: documents, lifetimes by operation, and what mutations purge.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +19,16 @@ pub struct GraphqlRule {
     pub operations: Option<BTreeMap<Box<str>, Ttl>>,
     /// What the response to a mutation purges.
     pub purge_by_response: PurgeByResponse,
-    /// The tags that a mutation purges instead, by operation name. Their JSON paths select from
-    /// `variables` of the request and `data` of the response.
+    /// The tags that a mutation purges in place of those from its response, by operation name. JSON
+    /// paths in the tags select from the request's `variables` and the response's `data`.
     pub(crate) purge_by_operation: BTreeMap<Box<str>, Box<[AnyTagTemplate]>>,
 }
 
 /// What the response to a mutation purges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PurgeByResponse {
-    /// All responses with objects of the types in the mutation's response. A new object belongs to
-    /// lists that do not have it yet.
+    /// All responses with objects of any type in the mutation's response. This covers lists in
+    /// which a new object is still missing.
     #[default]
     Types,
     /// All responses with the objects in the mutation's response.
@@ -38,10 +38,10 @@ pub enum PurgeByResponse {
 }
 
 impl GraphqlRule {
-    /// The name that stands for all other operations.
+    /// The key in `operations` for all operations that are not listed.
     pub const OTHERS: &str = "*";
 
-    /// Returns the classifier of requests.
+    /// Returns the classifier for requests on this route.
     pub(crate) fn classifier(&self) -> Classifier<'_> {
         Classifier { documents: &self.documents, registered: self.registered.as_ref() }
     }

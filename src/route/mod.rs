@@ -52,7 +52,7 @@ pub struct Route {
     pub query: QueryRule,
     /// The requests with content that are reads.
     pub content: ContentRule,
-    /// Request fields that separate responses in addition to the origin's `Vary`.
+    /// Request fields that select a variant in addition to the origin's `Vary`.
     pub vary: AddedVary,
     /// Requests that skip the cache.
     pub bypass: BypassRule,
@@ -83,7 +83,7 @@ pub struct Route {
     pub leak_detection: LeakDetection,
     /// Whether the route may use the cache at present.
     pub quarantine: QuarantineState,
-    /// Whether stored responses are compared with those of the origin.
+    /// Whether stored responses are compared with the origin's responses.
     pub verification: Verification,
     /// The parts of responses that comparisons ignore.
     pub comparison: ComparisonRule,
@@ -183,8 +183,8 @@ impl Route {
             && self.shares_among_requesters()
     }
 
-    /// Returns whether requesters with different credentials share responses, and their credentials
-    /// reach the origin.
+    /// Returns whether requesters with different credentials may share responses, although the
+    /// origin receives their credentials.
     pub fn shares_among_requesters(&self) -> bool {
         let partition = &self.rule.partition;
         let is_shared =
@@ -242,7 +242,7 @@ impl Route {
         self.render_tags(&self.purged_on_write, path, (query, user))
     }
 
-    /// Returns whether success of a request with this method ends the session. True on a logout
+    /// Returns whether a successful request with this method ends its session. True on a logout
     /// route for unsafe methods and for methods that the pattern names.
     pub fn is_logout(&self, method: &Method) -> bool {
         let is_named = || self.pattern.as_ref().is_some_and(|it| it.methods().contains(method));

@@ -50,7 +50,7 @@ enum PatternEnd {
 pub struct Params<'a>(SmallVec<[(&'a str, &'a str); 4]>);
 
 impl<'a> Params<'a> {
-    /// Returns the segment of this name.
+    /// Returns the segment with this name.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
@@ -146,7 +146,7 @@ impl Pattern {
             && self.in_form(form).matches_path(path)
     }
 
-    /// Returns the part of a request that does not match, the path first.
+    /// Returns the part of a request that does not match. Checks the path first.
     pub fn mismatch(
         &self,
         method: &Method,
@@ -203,7 +203,7 @@ impl Pattern {
         methods && host && self.covers_path(other)
     }
 
-    /// Returns the literal first segment of a path in this form; `None` if any segment matches.
+    /// Returns the pattern's first segment in this form if it is literal, else `None`.
     pub(super) fn first_literal(&self, form: PathForm) -> Option<&str> {
         match self.in_form(form).segments.first() {
             Some(Segment::Literal(literal)) => Some(literal),
@@ -263,7 +263,7 @@ impl PathPattern {
         self.end == PatternEnd::Rest || rest.is_none()
     }
 
-    /// Returns the params of a path in the form of this pattern if it matches.
+    /// Returns the params of a path in the form of this pattern if the path matches.
     fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
         let mut params = Params::default();
         let mut given = path.strip_prefix('/')?.split('/');
@@ -278,8 +278,8 @@ impl PathPattern {
         (self.end == PatternEnd::Rest || given.next().is_none()).then_some(params)
     }
 
-    /// Returns the same pattern for readings in another form; a decoded literal may be several
-    /// segments.
+    /// Returns this pattern for paths in another form. A literal segment may become several
+    /// segments when decoded.
     fn in_form(&self, form: PathForm) -> Self {
         let mut segments = Vec::new();
         for segment in &self.segments {

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// Selection costs a binary search over the first segments of patterns, and a comparison for each
 /// route with the same first segment or a placeholder there. Paths with capitals or a trailing
-/// slash cost the same twice. Only paths with several readings allocate.
+/// slash cost twice as much. Only paths with several readings allocate.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
@@ -30,7 +30,7 @@ pub struct RouteTable {
     operations: OperationIndex,
     sent: RouteIndex,
     loosest: RouteIndex,
-    /// Whether any pattern differs in its loosest form.
+    /// Whether the loosest form of any pattern differs from the pattern as written.
     has_loosest_variant: bool,
     has_graphql: bool,
 }
@@ -156,8 +156,9 @@ impl RouteTable {
         self.selection(found, ReadingAgreement::Unanimous)
     }
 
-    /// Returns the distinct routes under which responses for a target may be stored, by the loosest
-    /// reading of its path: the route of a `GET` first, then those that read by `QUERY` and `POST`.
+    /// Returns the distinct routes under which responses for a target may be stored: the route of a
+    /// `GET` first, then routes that store responses to `QUERY` and `POST`. The loosest reading of
+    /// the path selects the routes.
     pub fn select_stored(&self, host: &str, path: &PathReadings<'_>) -> SmallVec<[&Arc<Route>; 1]> {
         let path = path.loosest();
         let find = |method| self.first_match(&method, host, (PathForm::Loosest, &path));
@@ -174,8 +175,8 @@ impl RouteTable {
         found.into_iter().map(|index| self.route(index)).collect()
     }
 
-    /// Returns whether a `QUERY` may be cached, given the index of its route: the route matches it
-    /// by a pattern, or a `GET` of the target selects the fallback route too.
+    /// Returns whether a `QUERY` may be cached, given the index of its route. It may if a pattern
+    /// selected the route, or if a `GET` of the target selects the fallback route as well.
     pub fn answers_query(&self, index: usize, host: &str, path: &PathReadings<'_>) -> bool {
         index < self.routes.len() || self.select(&Method::GET, host, path).index == index
     }
@@ -243,7 +244,7 @@ impl RouteTable {
         self.routes.iter().chain([&self.unmatched]).chain(&self.by_operation)
     }
 
-    /// Returns the same table, with the state of quarantine that `state_of` returns for each route.
+    /// Returns the same table, with the quarantine state that `state_of` returns for each route.
     #[must_use]
     pub fn with_quarantine(&self, state_of: impl Fn(&Route) -> QuarantineState) -> Self {
         let marked = |route: &Arc<Route>| {

@@ -87,7 +87,7 @@ pub enum TagProblem {
     /// A placeholder has an unknown name.
     #[error("unknown placeholder `{{{0}}}`")]
     Unknown(String),
-    /// The tag uses `{user}` without users and without a path segment of this name.
+    /// The tag uses `{user}`, but there are no users and no path segment has this name.
     #[error("`{{user}}` is not available: `[user]` configures no authentication")]
     User,
     /// The tag uses a JSON path where there is no JSON document.
@@ -143,7 +143,7 @@ impl fmt::Display for TagTemplate {
 }
 
 impl TagTemplatePart {
-    /// Creates the part for a token that the request fills in.
+    /// Creates the part for literal text, or for a placeholder that a request fills.
     pub(super) fn from_token(
         token: &TemplateToken<'_>,
         names: PlaceholderNames<'_>,
@@ -255,7 +255,7 @@ fn literal_token(literal: &str, start: usize) -> Result<Option<TemplateToken<'_>
     Ok((!literal.is_empty()).then_some(TemplateToken::Literal(literal)))
 }
 
-/// Appends each value to each tag.
+/// Appends each value to a copy of each tag. Stops at [`MAX_TAGS`] tags.
 fn append(tags: &mut Vec<String>, values: &[Cow<'_, str>]) {
     if let [value] = values {
         for tag in tags {

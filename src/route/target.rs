@@ -113,7 +113,7 @@ fn is_target(text: &str) -> bool {
     !text.contains('#') && text.parse::<PathAndQuery>().is_ok()
 }
 
-/// Appends each value to each target.
+/// Appends each value to a copy of each target. Stops at [`MAX_TARGETS`] targets.
 fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
     *targets = targets
         .iter()
@@ -122,7 +122,7 @@ fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
         .collect();
 }
 
-/// Encodes reserved characters of a path segment that are allowed there but not in a query.
+/// Encodes the reserved characters that are allowed in a path segment but not in a query value.
 fn reencode_segment(segment: &str) -> Cow<'static, str> {
     match percent_decode_str(segment).decode_utf8() {
         Ok(value) => Cow::Owned(encode(&value).into_owned()),

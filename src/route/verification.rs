@@ -1,10 +1,10 @@
-//! Verification: whether stored responses are compared with those of the origin, and how.
+//! Verification: whether and how stored responses are compared with the origin's responses.
 
 use std::{fmt, sync::Arc};
 
 use serde_json_path::JsonPath;
 
-/// Whether stored responses of a route are compared with those of the origin.
+/// Whether the stored responses of a route are compared with the origin's responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
     /// Stored responses are not compared.
@@ -28,7 +28,7 @@ impl Verification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleRate(u32);
 
-/// The whole, in millionths.
+/// All requests, in millionths.
 const WHOLE: u32 = 1_000_000;
 
 impl SampleRate {

@@ -1,4 +1,4 @@
-//! Accepts connections, one task each, until the drain begins.
+//! Accepts connections, each in a task of its own, until the drain begins.
 
 use std::{
     future::poll_fn,
@@ -248,7 +248,7 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-/// Completes when the grace period has passed after the beginning of the drain.
+/// Completes when the grace period after the beginning of the drain has passed.
 async fn grace_after_drain(drain_guard: &DrainGuard) {
     poll_fn(|_| {
         if drain_guard.has_reached(DrainPhase::Draining) { Poll::Ready(()) } else { Poll::Pending }

@@ -116,19 +116,20 @@ impl ConnectionActivity {
         self.tunnel.load(Relaxed)
     }
 
-    /// Makes the close read the data that the client is still sending. Unread data would cause a
-    /// reset, which destroys the response (RFC 9112 §9.6).
+    /// Makes the connection, before it closes, read the data that the client is still sending.
+    /// Unread data would cause a reset, which destroys the response (RFC 9112 §9.6).
     pub(super) fn linger_at_close(&self) {
         self.linger.store(true, Relaxed);
     }
 
-    /// Returns whether the close has to read data that the client is still sending.
+    /// Returns whether the connection, before it closes, has to read data that the client still
+    /// sends.
     pub(super) fn should_linger(&self) -> bool {
         self.linger.load(Relaxed)
     }
 
-    /// Makes the connection close with a reset. The failed response ends with the connection, so a
-    /// clean close would make it look complete (RFC 9112 §8).
+    /// Makes the connection close with a reset. After a clean close, the failed response would look
+    /// complete if only the end of the connection marks its end (RFC 9112 §8).
     pub(super) fn reset_at_close(&self) {
         self.reset.store(true, Relaxed);
     }

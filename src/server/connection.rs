@@ -16,7 +16,7 @@ pub struct Connection {
     pub secure: bool,
     /// Sends 1xx responses before the final response.
     pub interim: InterimSender,
-    /// The limits of the connection's request bodies, see [`super::LimitedBody`].
+    /// The limits on request bodies of the connection, see [`super::LimitedBody`].
     pub body: BodyLimits,
     /// Forwarding headers that describe the client. The headers are created for the first forwarded
     /// request.

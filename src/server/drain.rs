@@ -93,8 +93,8 @@ impl Drain {
         ListenerGuard(Arc::clone(&self.state))
     }
 
-    /// Waits until no listener and no connection is open, but at most for the time `deadline`.
-    /// Returns the number of connections still open.
+    /// Waits until no listener and no connection is open, for at most the time `deadline`. Returns
+    /// the number of connections still open.
     ///
     /// Upgraded connections (WebSocket) count as open, and get the same time as requests in flight.
     pub async fn finished(&self, deadline: Duration) -> usize {

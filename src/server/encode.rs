@@ -7,8 +7,8 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotPlain;
 
-/// Appends the head of a response to a request in HTTP/1.1, as hyper's server encodes it. The
-/// connection stays open.
+/// Appends the head of the response to an HTTP/1.1 request, as hyper's server encodes it. The head
+/// keeps the connection open.
 ///
 /// `length` is the length of the body that follows the head; 0 without a body.
 ///
@@ -74,7 +74,7 @@ pub(super) fn interim_response(bytes: &mut Vec<u8>, status: StatusCode, headers:
     push_fields(bytes, headers);
 }
 
-/// Appends a status line. `unknown` is the reason phrase of an unknown status.
+/// Appends a status line. `unknown` is the reason phrase for an unknown status.
 fn push_status_line(bytes: &mut Vec<u8>, status: StatusCode, unknown: &str) {
     let reason = status.canonical_reason().unwrap_or(unknown);
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {

@@ -1,8 +1,9 @@
 //! The fast path of HTTP/1.1: responds to repeated requests without hyper.
 //!
-//! Most requests of a connection repeat the field section of the one before. What follows from the
-//! section is computed once, and a handler that can respond at once does so on the bytes as they
-//! arrive. Everything else goes to hyper, byte for byte.
+//! Most requests on a connection repeat the field section of the previous request. The fast path
+//! parses such a section once, and the handler makes a responder for it. The responder reads the
+//! received bytes, and responds to each request that needs no waiting. All other bytes go to hyper
+//! unchanged.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
@@ -13,11 +14,11 @@ use super::{
     validate::{ValidatedHost, validate},
 };
 
-/// Limit on the fields of a section, like that of hyper.
+/// Maximum number of fields in a section, the same as hyper's.
 const MAX_FIELDS: usize = 100;
 
-/// After requests in a row that the handler declined, at most `2^MAX_PAUSE - 1` go to hyper at once:
-/// looking twice costs time.
+/// Limits how many reads skip the fast path after declined requests in a row: at most
+/// `2^MAX_PAUSE - 1`. A declined request costs time, since hyper has to parse it as well.
 const MAX_PAUSE: u32 = 5;
 
 /// When the fast path is tried.
@@ -26,9 +27,9 @@ pub enum FastPathMode {
     /// For requests that repeat a field section.
     #[default]
     Repeated,
-    /// For all plain requests. For tests, in which few requests repeat a section.
+    /// For all plain requests. Used in tests, in which few requests repeat a section.
     Eager,
-    /// Never. For tests that compare.
+    /// The fast path is off. Used in tests that compare responses with and without it.
     Off,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct FastPath {
     responder: Option<(u32, Option<Box<dyn ImmediateResponder>>)>,
     /// The number of declined requests in a row.
     declined: u32,
-    /// The number of requests to leave to hyper.
+    /// The number of reads to leave to hyper.
     pause: u32,
 }
 
@@ -53,7 +54,7 @@ impl FastPath {
         Self { mode, make, responder: None, declined: 0, pause: 0 }
     }
 
-    /// Returns whether requests may be responded to here, if the connection is between two heads.
+    /// Returns whether the fast path is on and the connection is between two requests.
     pub(super) fn is_on(&self, framing: &FramingValidator) -> bool {
         match self.mode {
             FastPathMode::Off => false,
@@ -62,8 +63,8 @@ impl FastPath {
         }
     }
 
-    /// Appends responses to the requests at the start of `bytes`, as far as the handler responds at
-    /// once. Returns the rest, which is for hyper.
+    /// Appends responses to the requests at the start of `bytes`, until a request needs hyper.
+    /// Returns the remaining bytes, which go to hyper.
     pub(super) fn respond<'b>(
         &mut self,
         framing: &mut FramingValidator,
@@ -110,8 +111,8 @@ impl FastPath {
         self.responder.as_mut()?.1.as_mut()
     }
 
-    /// Leaves the next requests to hyper: twice as many each time. A connection without hits then
-    /// keeps no responder in memory.
+    /// Makes the next reads skip the fast path: about twice as many after each declined request.
+    /// Frees the responder after [`MAX_PAUSE`] declined requests in a row.
     fn note_declined(&mut self) {
         if self.mode == FastPathMode::Eager {
             return;
@@ -124,8 +125,8 @@ impl FastPath {
     }
 }
 
-/// Parses the field section of a request as hyper does, and checks it. `None` if it concerns more
-/// than one request, or its framing needs more than `Content-Length`.
+/// Parses the field section of a request as hyper does, and checks the fields. Returns `None` if a
+/// field concerns more than one request, or framing other than `Content-Length`.
 fn parse(section: &[u8]) -> Option<HeaderMap> {
     let block = Bytes::copy_from_slice(section);
     let mut lines = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -153,7 +154,8 @@ fn parse(section: &[u8]) -> Option<HeaderMap> {
     Some(request.into_parts().0.headers)
 }
 
-/// Returns whether a field leaves the connection alone, and the framing but for its length.
+/// Returns whether a field concerns its request alone: neither the connection, nor framing other
+/// than the length.
 fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
     match *name {
         header::CONNECTION => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
@@ -188,8 +190,8 @@ mod tests {
         }
     }
 
-    /// Returns the responses to requests for these paths on one connection, `-` for those that are
-    /// left to hyper.
+    /// Returns the responses to requests for these paths on one connection, with `-` for each
+    /// request that is left to hyper.
     fn responses(paths: &[&str]) -> String {
         let mut framing = FramingValidator::new(LIMITS);
         let mut fast_path =

@@ -20,7 +20,7 @@ pub(super) struct HeadLimits {
     pub(super) target_bytes: usize,
 }
 
-/// Longer field sections are not cached.
+/// Maximum length of a cached field section, in bytes.
 const MAX_REPEATED_BYTES: usize = 2048;
 
 /// Follows the requests of one connection. Buffers at most one incomplete line, and the fields of
@@ -43,15 +43,16 @@ enum FramingState {
     Head,
     Body(u64),
     Chunked(ChunkState),
-    /// Ignores everything that follows: after a refused request, a lost boundary, or in a tunnel.
+    /// All further bytes are ignored: a request was refused, a boundary was lost, or the connection
+    /// is a tunnel.
     Off,
 }
 
 /// The field section of the last valid request that is not chunked, with the empty line. Empty if
 /// there was none.
 ///
-/// The next request mostly repeats it, apart from the value of `Content-Length`. It then needs no
-/// validation.
+/// The next request usually repeats the section, apart from the value of `Content-Length`. The
+/// request then needs no validation.
 #[derive(Debug, Default)]
 struct RepeatedSection {
     bytes: Vec<u8>,
@@ -70,7 +71,7 @@ pub(super) struct RepeatedRequest<'b> {
     pub(super) content: Option<&'b [u8]>,
 }
 
-/// Findings about the current head.
+/// The state of the current head, of which only a part may have arrived.
 #[derive(Debug, Default)]
 struct HeadScan {
     bytes: usize,
@@ -94,7 +95,7 @@ impl FramingValidator {
         }
     }
 
-    /// Feeds the next bytes of the connection.
+    /// Validates the next bytes of the connection.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.ends_with_request = false;
@@ -130,8 +131,8 @@ impl FramingValidator {
         self.state == FramingState::Head && self.head.bytes > 0
     }
 
-    /// Returns whether a head is due, and the last request was a valid one that is not chunked. Then
-    /// no reader of the same bytes waits for the rest of it.
+    /// Returns whether a head is due, and the last request was valid and not chunked. Every reader
+    /// of the same bytes then has the whole last request.
     pub(super) fn is_between_requests(&self) -> bool {
         self.ends_with_request && self.expects_head()
     }
@@ -141,8 +142,8 @@ impl FramingValidator {
         (&self.repeated.bytes, self.repeated.number)
     }
 
-    /// Splits off a complete request whose fields repeat the cached ones, if a head is due: the
-    /// request, and what follows it. Counts nothing.
+    /// Splits off a complete request whose fields repeat the cached fields. Returns the request and
+    /// the remaining bytes, and does not count the request. Called while a head is due.
     pub(super) fn split_repeated<'b>(
         &self,
         bytes: &'b [u8],
@@ -155,8 +156,8 @@ impl FramingValidator {
         Some((RepeatedRequest { line, content: Some(content) }, rest))
     }
 
-    /// Splits off a head whose fields repeat the cached ones, if a head is due: its request line
-    /// without the CRLF, its `Content-Length`, and what follows the head.
+    /// Splits off a head whose fields repeat the cached fields. Returns its request line without
+    /// the CRLF, its `Content-Length`, and the remaining bytes. Called while a head is due.
     fn split_repeated_head<'b>(
         &self,
         bytes: &'b [u8],
@@ -171,14 +172,14 @@ impl FramingValidator {
         (is_within && is_right).then_some((line, length, rest))
     }
 
-    /// Returns whether nothing was fed yet.
+    /// Returns whether no byte of a head has been validated yet.
     pub(super) fn is_before_first_byte(&self) -> bool {
         self.expects_head() && self.heads == 0 && self.head.bytes == 0
     }
 
-    /// Remembers the field section of the head at the start of `bytes`, so that a head that repeats
-    /// it need not be validated again. Does nothing unless the head is complete and valid, and not
-    /// that of a chunked request.
+    /// Caches the field section of the head at the start of `bytes`, so that heads that repeat the
+    /// section need no validation. Does nothing if the head is incomplete or invalid, or if its
+    /// request is chunked.
     pub(super) fn learn_fields(&mut self, bytes: &[u8]) {
         const END: &[u8] = b"\r\n\r\n";
         if self.split_repeated_head(bytes).is_some() {
@@ -207,7 +208,7 @@ impl FramingValidator {
         self.line = Vec::new();
     }
 
-    /// Takes a whole head if its fields repeat the last ones; otherwise only its first line.
+    /// Takes a whole head if its fields repeat the cached fields, else its first line.
     fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let Some((_line, length, rest)) = self.split_repeated_head(bytes) else {
             return self.feed_first(bytes);
@@ -223,7 +224,8 @@ impl FramingValidator {
         self.state = if length == 0 { FramingState::Head } else { FramingState::Body(length) };
     }
 
-    /// Takes the first line of a head. Takes the others as well if all are there, to cache them.
+    /// Takes the first line of a head. If the whole head has arrived, takes and caches its fields
+    /// as well.
     fn feed_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let heads = self.heads;
         let fields = self.feed_head(bytes);
@@ -272,8 +274,8 @@ impl FramingValidator {
         rest
     }
 
-    /// Refuses a head that is too large already. The client gets this refusal if hyper reads the
-    /// whole head, otherwise hyper's 431.
+    /// Refuses an incomplete head that is already too large. The client gets this refusal if hyper
+    /// reads the whole head, otherwise hyper's 431.
     fn refuse_unfinished(&mut self) {
         let refusal = if self.head.lines == 0 {
             RequestRefusal::TargetTooLong
@@ -311,8 +313,8 @@ impl FramingValidator {
         }
     }
 
-    /// Refuses whatever follows a malformed chunked body. hyper rejects most of these bodies, but
-    /// takes a bare LF in the trailers and goes on behind them.
+    /// Refuses everything after a malformed chunked body. hyper rejects most of these bodies, but
+    /// accepts a bare LF in the trailers and continues to read requests.
     fn lose_boundary(&mut self) {
         self.refused = Some((self.heads.wrapping_add(1), RequestRefusal::Framing));
         self.stop();
@@ -347,7 +349,7 @@ impl FramingValidator {
 }
 
 impl RepeatedSection {
-    /// Replaces it by the section of a valid request that is not chunked.
+    /// Replaces the section with that of a newer valid request that is not chunked.
     fn replace_by(&mut self, section: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(section);
@@ -362,8 +364,8 @@ impl RepeatedSection {
         });
     }
 
-    /// Returns the `Content-Length` of these fields, and what follows them, if they begin with this
-    /// section.
+    /// Removes this section from the start of `fields`. Returns the `Content-Length` of the fields
+    /// and the remaining bytes, or `None` if `fields` start with another section.
     fn strip_from<'b>(&self, fields: &'b [u8]) -> Option<(Option<u64>, &'b [u8])> {
         if self.bytes.is_empty() {
             return None;

@@ -20,7 +20,7 @@ pub struct Heads {
     pub refused: Option<usize>,
 }
 
-/// Returns the heads in the bytes of one connection, which are fed one by one.
+/// Feeds the bytes of one connection to the validator one by one, and returns the heads found.
 pub fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
@@ -39,8 +39,8 @@ pub fn heads(bytes: &[u8]) -> Heads {
     heads
 }
 
-/// Returns the number of heads, and the number of the refused one. The bytes are fed in pieces of
-/// this size.
+/// Feeds the bytes to the validator in pieces of this size. Returns the number of heads, and the
+/// number of the refused head.
 pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {
@@ -52,9 +52,9 @@ pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
 /// The requests that the fast path takes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FastRequests {
-    /// Each with its number among all heads, from 0.
+    /// The requests, each with its number among all heads, from 0.
     pub taken: Vec<(usize, FastRequest)>,
-    /// The number of heads, and the refused one.
+    /// The number of heads, and the number of the refused head.
     pub count: (usize, Option<usize>),
 }
 
@@ -66,8 +66,9 @@ pub struct FastRequest {
     pub content: Vec<u8>,
 }
 
-/// Returns the requests that the fast path takes of the bytes of one connection, fed in pieces of
-/// this size. Every third one is declined. The rest goes to the validator, as if hyper had it.
+/// Feeds the bytes of one connection to the fast path in pieces of this size, and returns the
+/// requests that it takes. Every third request is declined. The validator gets the remaining bytes,
+/// as if hyper had read them.
 pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests {
     let seen = Arc::<Mutex<Vec<FastRequest>>>::default();
     let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::Repeated };

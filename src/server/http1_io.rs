@@ -29,8 +29,9 @@ use super::{
     stream::Stream,
 };
 
-/// Maximum time for which a closing connection is still read, up to [`LINGER_BYTES`] bytes.
+/// Maximum time for which a closing connection is still read.
 const LINGER: Duration = Duration::from_secs(2);
+/// Maximum number of bytes that are read from a closing connection.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Maximum total length of slices that are joined before they are written. Copying a small response
@@ -164,8 +165,9 @@ impl Http1Io {
         }
     }
 
-    /// Returns a replacement for hyper's own error response, which hyper writes outside a tunnel,
-    /// after all responses so far; else `None`. A body may contain the same bytes.
+    /// Returns the replacement for hyper's own error response, or `None` if `bytes` are something
+    /// else, such as a body with the same bytes. hyper writes its error response only outside a
+    /// tunnel and after all earlier responses.
     fn parse_error_response(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let response = parse_error::replacement_for(bytes)?;
         let is_hyper_response = self.activity.requests_answered() == Some(self.answered);
@@ -198,7 +200,7 @@ impl Http1Io {
     }
 
     /// Returns whether hyper waits for a head, all earlier requests were read, and their responses
-    /// written. The next request may then be responded to here.
+    /// were written. The fast path may then respond to the next request.
     fn is_between_requests(&self) -> bool {
         self.fast_path.is_on(&self.framing)
             && self.activity.requests_answered() == Some(self.answered)
@@ -234,8 +236,8 @@ impl Http1Io {
         Poll::Pending
     }
 
-    /// Reads once, and sends responses to the first requests if possible. Puts the other bytes into
-    /// `buf`. Returns the number of bytes read.
+    /// Reads once, and sends responses to the first requests if the fast path takes them. Puts the
+    /// remaining bytes into `buf`. Returns the number of bytes read.
     fn poll_read_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -395,8 +397,9 @@ impl AsyncWrite for Http1Io {
         self.stream.is_write_vectored()
     }
 
-    /// Writes interim responses too. hyper calls this when its own buffer is empty: between two
-    /// responses, or before a final response. Only then may interim responses be written.
+    /// Flushes the stream, and writes queued interim responses first. hyper calls this when its own
+    /// buffer is empty: between two responses, or before a final response. Only then may interim
+    /// responses be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.outgoing.is_empty() {
             self.reader.rest();

@@ -1,4 +1,4 @@
-//! Responses that a handler gives at once, without hyper: the requests and the bytes.
+//! Immediate responses of a handler, without hyper: the requests, the responders and the bytes.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use http::Method;
 
 use super::{body_file::BodyFile, framing::RepeatedRequest};
 
-/// Longer bodies are sent from where they are; shorter ones are copied behind their head.
+/// Maximum length of a body that is copied behind its head, in bytes. Longer bodies are not copied.
 const MAX_COPIED_BODY: usize = 8 * 1024;
 
-/// A batch of this length is sent before further requests are looked at.
+/// Length of a batch, in bytes, at which it is sent before further requests are examined.
 const MAX_BATCH: usize = 32 * 1024;
 
 /// Responds to requests on one connection that repeat one header section.
@@ -20,8 +20,8 @@ pub trait ImmediateResponder: Send {
     /// Appends the response to a request. Never waits.
     ///
     /// # Errors
-    /// If only [`Handler::handle`](super::Handler::handle) can respond. The request has then had no
-    /// effect, and nothing is appended.
+    /// Fails if only [`Handler::handle`](super::Handler::handle) can respond. The request has then
+    /// had no effect, and nothing is appended.
     fn respond(
         &mut self,
         request: &PlainRequest<'_>,
@@ -29,17 +29,17 @@ pub trait ImmediateResponder: Send {
     ) -> Result<(), Declined>;
 }
 
-/// Why a request gets no response at once.
+/// The reason why a request gets no immediate response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Declined {
-    /// It takes more than a look.
+    /// Only [`Handler::handle`](super::Handler::handle) can respond to the request.
     Request,
     /// The responder was made under an older configuration.
     Outdated,
 }
 
-/// A `GET` or `HEAD` without a body, or a `POST` or `QUERY` with all of its content, with a target in
-/// origin form, in HTTP/1.1.
+/// An HTTP/1.1 request to which a responder may respond, with a target in origin form: a `GET` or
+/// `HEAD` without a body, or a `POST` or `QUERY` with all of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainRequest<'a> {
     /// `GET`, `HEAD`, `POST` or `QUERY`.
@@ -53,8 +53,8 @@ pub struct PlainRequest<'a> {
 }
 
 impl<'a> PlainRequest<'a> {
-    /// Parses the request line of a request. `None` unless it is plain: a target with characters
-    /// that parsers may read differently is not.
+    /// Parses a request. Returns `None` if the request is not plain, for example because its target
+    /// has characters that parsers may read differently.
     pub(super) fn parse(request: RepeatedRequest<'a>) -> Option<Self> {
         let RepeatedRequest { line, content } = request;
         let (method, rest) = match (line, content) {
@@ -87,8 +87,8 @@ impl<'a> PlainRequest<'a> {
     }
 }
 
-/// Returns whether a byte means the same in every path and query: RFC 3986's unreserved and
-/// reserved characters but `?` and `#`, and `%`.
+/// Returns whether a byte has the same meaning in every path and query. True for `%`, and for
+/// RFC 3986's unreserved and reserved characters except `?` and `#`.
 #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
 fn is_plain(byte: u8) -> bool {
     PLAIN[usize::from(byte)]
@@ -133,7 +133,8 @@ impl ResponseBatch {
         &mut self.bytes
     }
 
-    /// Appends the body that follows the head: a copy, or a long one from `share`.
+    /// Appends the body that follows the head. Copies a short body, and takes a long body from
+    /// `share`.
     pub fn push_body(&mut self, body: &[u8], share: impl FnOnce() -> Bytes) {
         if body.len() <= MAX_COPIED_BODY {
             self.bytes.extend_from_slice(body);
@@ -154,7 +155,7 @@ impl ResponseBatch {
         (self.body, self.file) = (body, Some(Arc::clone(file)));
     }
 
-    /// Returns whether it has to be sent before more is appended.
+    /// Returns whether the batch has to be sent before a response is appended.
     pub(super) fn is_full(&self) -> bool {
         !self.body.is_empty() || self.bytes.len() >= MAX_BATCH
     }
@@ -167,13 +168,13 @@ impl ResponseBatch {
         self.bytes.len()
     }
 
-    /// Removes what was appended since it had this length, without a long body.
+    /// Truncates the batch to the length that it had before a response, and removes a long body.
     pub(super) fn undo(&mut self, length: usize) {
         self.bytes.truncate(length);
         (self.body, self.file) = (Bytes::new(), None);
     }
 
-    /// Empties it, and keeps the buffer unless it has become large.
+    /// Empties the batch, and keeps its buffer unless the buffer has become large.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * MAX_BATCH);

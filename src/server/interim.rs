@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::encode;
 
-/// Maximum number of queued bytes. Further interim responses to the request are dropped.
+/// Maximum number of queued bytes. Further interim responses to a request are dropped.
 const QUEUE_BYTES: usize = 64 * 1024;
 
 /// Sends 1xx responses before the final response, if the protocol allows it (HTTP/1.1).

@@ -167,7 +167,8 @@ impl Listener {
 
     /// Binds a Unix socket with these permissions.
     ///
-    /// Replaces a stale socket file. Fails if a process listens on the file, or if it is no socket.
+    /// Replaces a stale socket file. Fails if a process listens on the file, or the file is not a
+    /// socket.
     pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

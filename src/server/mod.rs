@@ -21,6 +21,7 @@ pub(crate) mod fuzzed;
 mod handler;
 mod head_budget;
 mod http1_io;
+mod http2_io;
 mod immediate;
 mod incoming;
 pub(crate) mod interim;

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use super::encode;
 use crate::problem::Problem;
 
-/// The start of a status line, in the version of the last request.
+/// The HTTP versions in hyper's status lines, which repeat the version of the last request.
 const VERSIONS: [&[u8]; 2] = [b"HTTP/1.1", b"HTTP/1.0"];
 const BAD_REQUEST: &[u8] = b" 400 Bad Request\r\n";
 

@@ -2,10 +2,11 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use super::{
     fast_path::FastPath,
     framing::{FramingValidator, HeadLimits},
     http1_io::Http1Io,
+    http2_io::Http2Io,
     interim::InterimChannel,
     listener::OpenConnection,
     service::Service,
@@ -119,8 +121,10 @@ impl<H: Handler> ListenerContext<H> {
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();
         let close = http1::UpgradeableConnection::graceful_shutdown;
-        let end =
-            self.watch(connection, (close, DrainPhase::Draining), &activity, &drain_guard).await;
+        // hyper itself flushes what it writes.
+        let send = |_: &mut Context<'_>| Poll::Ready(Ok(()));
+        let phase = DrainPhase::Draining;
+        let end = self.watch((connection, send), (close, phase), &activity, &drain_guard).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has responded to a head that it cannot parse.
             let refusal = activity.refusal_of_next_request();
@@ -138,14 +142,16 @@ impl<H: Handler> ListenerContext<H> {
     ) {
         let client = service.connection.peer.map(|peer| peer.ip());
         let policy = SlowReaderPolicy::of(&self.settings, &self.counters, client);
+        let (io, sender) = Http2Io::new(stream);
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
-            .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
+            .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)));
+        let send = |cx: &mut Context<'_>| sender.poll_send(cx);
         let activity = Arc::clone(&service.activity);
         // Sends a GOAWAY that allows all streams, then a GOAWAY that names the last accepted stream
         // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
-        let end =
-            self.watch(connection, (close, DrainPhase::Leaving), &activity, drain_guard).await;
+        let phase = DrainPhase::Leaving;
+        let end = self.watch((connection, send), (close, phase), &activity, drain_guard).await;
         log_end(end);
     }
 
@@ -154,11 +160,11 @@ impl<H: Handler> ListenerContext<H> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection until it ends. Closes the connection when the drain reaches `phase` or
-    /// a timer fires.
+    /// Polls the connection until it ends. Sends what the connection has written at the end of each
+    /// turn. Closes the connection when the drain reaches `phase` or a timer fires.
     async fn watch<C>(
         &self,
-        connection: C,
+        (connection, send): (C, impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>),
         (close, phase): (impl Fn(Pin<&mut C>), DrainPhase),
         activity: &ConnectionActivity,
         drain_guard: &DrainGuard,
@@ -169,7 +175,7 @@ impl<H: Handler> ListenerContext<H> {
         let mut connection = pin!(connection);
         let mut timer = IdleTimer::new(self.settings.header_timeout, self.settings.idle_timeout);
         let (mut is_closing, mut is_begun) = (false, false);
-        poll_fn(|cx| {
+        let mut turn = move |cx: &mut Context<'_>| {
             loop {
                 // Bytes read ahead may contain a request, which the first poll has to serve.
                 if is_begun && !is_closing && drain_guard.has_reached(phase) {
@@ -192,6 +198,14 @@ impl<H: Handler> ListenerContext<H> {
                 is_closing = true;
                 close(connection.as_mut());
             }
+        };
+        poll_fn(|cx| {
+            let turn = turn(cx);
+            if let Poll::Ready(Err(error)) = send(cx) {
+                tracing::debug!(%error, "cannot send to a client");
+                return Poll::Ready(Ok(()));
+            }
+            turn
         })
         .await
     }

@@ -26,7 +26,7 @@ use super::{
     validate::{ValidatedHost, validate},
 };
 
-/// The value of `Connection` in the last response of a connection.
+/// The value of `Connection` in the last response on a connection.
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Handles the requests of one connection.
@@ -145,7 +145,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// Records that the head of a response is ready, and the minimum length of its body. Returns
-    /// `None` over HTTP/1.1, which has no streams.
+    /// the paced stream for the body, or `None` over HTTP/1.1, which has no streams.
     fn paced_stream(&self, length: u64) -> Option<Box<PacedStream>> {
         let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
         progress.note_head(length);
@@ -176,8 +176,8 @@ impl<H: Handler> Service<H> {
 /// before the next chunk is queued, so a response occupies little memory in the queue.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Removes and returns the next chunk. The last chunk is copied: it may be queued longer than the
-/// response exists, and would keep the whole response in memory.
+/// Removes and returns the next chunk. The last chunk is copied: it may stay queued after the
+/// response is dropped, and would keep the whole response in memory.
 fn next_chunk(rest: &mut Bytes) -> Bytes {
     if rest.len() > CHUNK_BYTES {
         return rest.split_to(CHUNK_BYTES);
@@ -188,7 +188,7 @@ fn next_chunk(rest: &mut Bytes) -> Bytes {
 /// The current data of a response that is sent in chunks, and its progress.
 pub(super) struct PacedStream {
     progress: Arc<StreamProgress>,
-    /// The part of the current data that was not sent yet.
+    /// The part of the current data that has not been sent yet.
     rest: Bytes,
 }
 

@@ -15,15 +15,17 @@ pub struct Settings {
     /// Maximum number of open connections of all listeners that share counters. Further clients get
     /// a 503.
     pub connections: usize,
-    /// Maximum size of a request's head, or of an HTTP/2 header list, in bytes; beyond it, 431.
+    /// Maximum size of a request's head, or of an HTTP/2 header list, in bytes. Requests above it
+    /// get a 431.
     pub header_bytes: usize,
-    /// Maximum number of header lines in a request; beyond it, 431.
+    /// Maximum number of header lines in a request. Requests with more lines get a 431.
     pub header_count: usize,
-    /// Maximum length of an HTTP/1.1 request line, in bytes; beyond it, 414.
+    /// Maximum length of an HTTP/1.1 request line, in bytes. Requests above it get a 414.
     pub target_bytes: usize,
-    /// Maximum length of a request body, in bytes; beyond it, 413. `u64::MAX` means no limit.
+    /// Maximum length of a request body, in bytes. Requests above it get a 413. `u64::MAX` means no
+    /// limit.
     pub body_bytes: u64,
-    /// Maximum pause in a request body.
+    /// Maximum time to wait for the next bytes of a request body.
     pub body_timeout: Duration,
     /// Maximum time for a TLS handshake.
     pub handshake_timeout: Duration,
@@ -34,7 +36,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Maximum number of open tunnels (WebSocket and other upgrades); beyond it, 503.
+    /// Maximum number of open tunnels (WebSocket and other upgrades). Further upgrades get a 503.
     pub tunnels: usize,
     /// Time after which a tunnel without traffic is closed (up to a quarter more).
     pub tunnel_idle_timeout: Duration,

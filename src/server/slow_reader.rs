@@ -2,8 +2,8 @@
 //!
 //! A response that waits for its client keeps its body in memory. Without pressure, a client may
 //! take as long as it likes if it reads something within each idle timeout. Under pressure, the
-//! timeout is three seconds; and if the responses that wait for a client exceed its limit
-//! (`server/unread.rs`), those that it reads slowly are dropped.
+//! timeout is three seconds. If a client's waiting responses exceed the limit per client
+//! (`server/unread.rs`), those that the client reads slowly are dropped.
 
 use std::{
     future::Future as _,
@@ -27,7 +27,7 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The timeout while memory or origin connections are scarce.
 const PRESSURE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client that reads fewer bytes of a response in a tick reads the response slowly.
+/// A client that reads fewer bytes of a response than this in a tick counts as slow.
 pub(super) const SLOW_BYTES: u64 = 256 << 10;
 
 /// The limits on how long, and how much, responses may wait for one client.

@@ -61,7 +61,7 @@ impl StreamProgress {
         self.state.store((self.state.load(Relaxed) | WAITS_FOR_CLIENT).wrapping_add(2), Relaxed);
     }
 
-    /// Records that the body has no data: the stream does not wait for its client.
+    /// Records that the body has no data at present, so the stream does not wait for its client.
     pub(super) fn note_body_pending(&self) {
         self.state.store(self.state.load(Relaxed) & !WAITS_FOR_CLIENT, Relaxed);
     }

@@ -80,8 +80,9 @@ impl Stream {
         }
     }
 
-    /// Reads bytes that may contain request heads with the cheapest system call: at most `room`,
-    /// and a few kilobytes. Passes them to `take`, and returns their number; 0 at the end.
+    /// Reads bytes that may contain request heads, with the cheapest system call, and passes them
+    /// to `take`. Reads at most `room` bytes, and at most a few kilobytes. Returns their number; 0
+    /// at the end of the stream.
     pub(super) fn poll_read_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -181,8 +182,8 @@ impl Stream {
         self.given_back = 0;
     }
 
-    /// Makes the connection close with a reset when dropped. Neither a FIN nor TLS's `close_notify`
-    /// may be sent before.
+    /// Makes the connection close with a reset when the stream is dropped. The caller must not send
+    /// a FIN or TLS's `close_notify` before the drop.
     pub(super) fn reset_at_close(&self) {
         let tcp = match &self.transport {
             Transport::Tcp(stream) => stream,

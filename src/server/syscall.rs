@@ -134,7 +134,7 @@ pub(super) fn poll_receive(
     })
 }
 
-/// Reads up to `room` bytes of any stream, at most [`HEAD_BYTES`], and passes them to `take`.
+/// Reads up to `room` bytes from any stream, at most [`HEAD_BYTES`], and passes them to `take`.
 /// Returns their number.
 pub(super) fn poll_read_head(
     stream: Pin<&mut impl AsyncRead>,

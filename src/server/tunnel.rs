@@ -1,4 +1,4 @@
-//! Connections that leave HTTP, such as WebSocket (RFC 9110 §7.8).
+//! Connections that switch from HTTP to another protocol, such as WebSocket (RFC 9110 §7.8).
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use super::{ListenerCounters, Settings, listener::OpenConnection};
 /// Number of checks on a tunnel during one idle timeout.
 const TICKS: u32 = 4;
 
-/// A handle for one connection to the limit on the number of tunnels.
+/// Opens tunnels for one connection, up to the limit on the number of tunnels.
 #[derive(Debug, Default)]
 pub struct TunnelLimiter {
     /// The guard that counts the connection as open.

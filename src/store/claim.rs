@@ -18,7 +18,7 @@ pub(crate) enum FetchClaim {
 pub(crate) enum LeaseResult {
     /// The response is in the store.
     Stored,
-    /// The response is for one client only: each request sends a fetch of its own.
+    /// The response is for one client only, so each request needs a fetch of its own.
     NotShareable,
     Failed(OriginFailure),
     /// The fetching node died or gave up: another node may fetch instead.

@@ -179,7 +179,7 @@ async fn the_memory_store_keeps_the_contract() {
     keeps_the_contract(MemoryStore::new(64 << 20, 1 << 20), async |_: &MemoryStore| ()).await;
 }
 
-/// Returns a tiered store with a running Redis server.
+/// Returns a tiered store on a running Redis server.
 async fn over(server: &Server, memory: Option<MemoryStore>) -> TieredStore {
     let redis = redis::start(redis::settings(&server.url()));
     redis::until("up", || redis.health() == super::redis::RedisHealth::Up).await;

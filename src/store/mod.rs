@@ -1,4 +1,4 @@
-//! Stores of responses: one trait, and its implementations.
+//! Response stores: one trait, and its implementations.
 
 mod claim;
 #[cfg(test)]
@@ -69,7 +69,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Adds a coded form to the response under this key, in the tier of [`Store::peek`].
     ///
     /// Does nothing if the tier now has different content. If the form would make the response too
-    /// large, excludes the coding instead.
+    /// large, marks its coding as excluded instead.
     fn add_form(&self, _key: &CacheKey, _content: ContentId, _form: Arc<CodedBody>) {}
 
     /// Adds a file of the body in a coding (`None`: as stored) to the response under this key, in the
@@ -110,7 +110,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutOutcome {
-    /// The entry can be looked up.
+    /// The entry was accepted, and can be looked up.
     Stored,
     /// The stored entry supersedes the new entry and stays.
     Superseded,

@@ -17,7 +17,7 @@ pub(crate) struct NamespaceVersion {
 /// The consequences of the fleet's record for a starting node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamespaceHistory {
-    /// The record to store; `None` if this node must not change it.
+    /// The new record to store; `None` if the node must not change the known record.
     pub to_record: Option<NamespaceVersion>,
     /// The previous version, and the time until which its responses may be served stale, if any.
     pub previous: Option<(String, Timestamp)>,

@@ -1,4 +1,4 @@
-//! The store of two tiers: this node's memory in front of the fleet's Redis.
+//! The two-tier store: this node's memory in front of the fleet's Redis.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     server::{BodyFile, BodyFiles},
 };
 
-/// A store of two optional tiers: memory and Redis.
+/// A store with two optional tiers: memory and Redis.
 ///
 /// Entries are put into memory immediately and into Redis soon after. Entries read from Redis are
 /// copied to memory, unless memory has a newer entry. If Redis is down, only memory is used.
@@ -49,7 +49,7 @@ impl TieredStore {
         self.redis.as_ref().map(RedisStore::health)
     }
 
-    /// Makes misses also read the namespace version `version`, until `until`.
+    /// Makes lookups that miss read the namespace version `version` as well, until `until`.
     pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.set_previous_version(version, until);
@@ -204,10 +204,10 @@ impl Store for TieredStore {
     }
 }
 
-/// Copies an entry from Redis to memory, unless `was_removed` since the read began.
+/// Copies an entry from Redis to memory, unless `was_removed` returns `true`.
 ///
-/// A concurrent removal may concern this entry. So the function stores the entry, calls
-/// `was_removed` again, and removes the entry if so.
+/// `was_removed` returns whether an entry was removed since the read began. If a concurrent removal
+/// makes it return `true` after the copy, the copy is removed again.
 fn promote(
     memory: &MemoryStore,
     key: &CacheKey,

@@ -11,7 +11,7 @@ use crate::{
     policy::cache_status::CacheResult,
 };
 
-/// The limits of the queue. Typical lines have about 250 bytes; a long path makes many kilobytes.
+/// The limits of the queue. A typical line has about 250 bytes, but a long path adds kilobytes.
 const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
 /// The format of lines.
@@ -35,10 +35,10 @@ pub(crate) struct AccessLog {
 
 /// The logged properties of a request.
 ///
-/// They exclude query, field values and bodies, which may hold personal data.
+/// The query, field values and bodies are not logged, because they may contain personal data.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLogEntry<'a> {
-    /// When the head of the request was complete.
+    /// The time at which the head of the request was complete.
     pub at: Timestamp,
     /// The request's `X-Request-ID`; empty if there is none.
     pub request_id: &'a str,

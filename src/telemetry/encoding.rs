@@ -47,7 +47,7 @@ impl EncodingMetrics {
         }
     }
 
-    /// Counts an encoding in this coding.
+    /// Counts an encoding with this content coding and result.
     pub(crate) fn count(&self, coding: &str, result: EncodingResult) {
         self.encodings.with_label_values(&[coding, result.as_str()]).inc();
     }

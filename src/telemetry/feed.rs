@@ -12,7 +12,7 @@ pub struct FeedMetrics {
     pub sent: IntCounter,
     /// Number of resets sent to listeners that may have missed events.
     pub resets: IntCounter,
-    /// Number of listeners rejected by the limit.
+    /// Number of listeners rejected because of the limit.
     pub refused: IntCounter,
 }
 

@@ -283,7 +283,7 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// Counts a response of one of Larder's own endpoints.
+    /// Counts a response from one of Larder's own endpoints.
     pub fn count_local_response(&self, endpoint: &str, status: StatusCode) {
         if let Some(class) = CLASSES.get(class_of(Some(status))) {
             self.own_requests.with_label_values(&[endpoint, class]).inc();

@@ -1,4 +1,4 @@
-//! The metrics of identities: the keys that verify tokens.
+//! The metrics of the published keys that verify tokens.
 
 use prometheus::{IntCounterVec, IntGauge};
 

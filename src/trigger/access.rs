@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, header};
 pub(crate) enum RequiredPermission {
     /// No token is required, as for health checks.
     Open,
-    /// A token with `read`; no token if no tokens are configured.
+    /// A token with the permission `read`. If no tokens are configured, none is required.
     Read,
-    /// A token with `purge`.
+    /// A token with the permission `purge`.
     Purge,
 }
 

@@ -33,8 +33,8 @@ const BYTES_PER_CLIENT: usize = 2 * MAX_BODY_BYTES;
 
 /// A byte budget for all bodies held at the same time.
 ///
-/// Callers that are authenticated only by the body, such as senders with a signature, share a part
-/// of the budget. In this part, each webhook and each client has a quota, so that endless bodies
+/// Callers that are authenticated only by the body, such as senders that sign it, share a part of
+/// the budget. Within this part, each webhook and each client has a quota, so that endless bodies
 /// cannot block other senders.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BodyBudget {

@@ -1,4 +1,4 @@
-//! `POST /_larder/clear`: purges all stored responses of the user that sends the request.
+//! `POST /_larder/clear`: purges all stored responses of the user who sends the request.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of tracked users at which finished entries are removed.
 const MAX_TRACKED_USERS: usize = 1024;
 
-/// Field name of `X-Requested-With`. Forms cannot send it; pages of other origins need a preflight.
+/// The field `X-Requested-With`. Forms cannot send it, and other origins' pages need a preflight.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// The users with a clear request that is in progress or less than a second old.
@@ -48,14 +48,14 @@ pub(super) struct UserClearRequest<'a> {
 /// The result of the check against cross-site request forgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginCheck {
-    /// The request was sent by a page of the same host or an allowed origin, or by no page.
+    /// The request was sent by a page from the same host or an allowed origin, or by no page.
     Allowed,
-    /// The request was sent by a page of another origin, or its origin is unknown.
+    /// The request was sent by a page from another origin, or its origin is unknown.
     Forbidden,
 }
 
 impl UserClearRequest<'_> {
-    /// Checks that the request was not forged by a page of another origin.
+    /// Checks that the request was not forged by a page from another origin.
     ///
     /// Browsers attach cookies to forged requests, and a gateway may turn a cookie into a trusted
     /// field. Browsers never attach `Authorization` without a page's script.
@@ -80,7 +80,7 @@ impl UserClearRequest<'_> {
         self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "site_data=cache"))
     }
 
-    /// Responds to a request of `user`, which is an error if the user could not be identified.
+    /// Responds to the request. `user` is an error if the user could not be identified.
     pub(super) async fn respond(
         &self,
         user: Result<Arc<PartitionMember>, Reason>,
@@ -143,8 +143,8 @@ impl UserClearRequest<'_> {
 impl UserClearThrottle {
     /// Purges all responses of an owner.
     ///
-    /// Requests that arrive while an earlier request waits share its purge, which begins after
-    /// their arrival.
+    /// A request that had to wait uses the last purge, if that purge began after the request
+    /// arrived.
     async fn clear(
         &self,
         owner: &Arc<str>,

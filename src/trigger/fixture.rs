@@ -124,7 +124,7 @@ impl ManualClock {
     }
 }
 
-/// The targets fetched ahead.
+/// Records the targets of warm-up requests.
 #[derive(Default)]
 pub(super) struct FetchLog(pub(super) Mutex<Vec<String>>);
 

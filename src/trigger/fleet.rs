@@ -24,14 +24,14 @@ pub(crate) trait Fleet: Send + Sync + 'static {
         key: &str,
     ) -> impl Future<Output = Result<(), LogUnavailable>> + Send;
 
-    /// Uses a key. Returns `true` if no node has used the key within the time `within`.
+    /// Marks a key as used. Returns `true` if no node used it within the time `within` before.
     fn dedup(
         &self,
         key: &str,
         within: Duration,
     ) -> impl Future<Output = Result<bool, LogUnavailable>> + Send;
 
-    /// Acquires the lease of this name; `None` if another node holds it or Redis is unreachable.
+    /// Acquires the lease with this name; `None` if another node holds it or Redis is unreachable.
     fn acquire_lease(&self, name: &str) -> impl Future<Output = Option<Self::Lease>> + Send;
 
     /// Returns the last value that a node stored under this name, if any.
@@ -54,7 +54,7 @@ pub(crate) trait Lease: Send + Sync + 'static {
     fn is_held(&self) -> bool;
 }
 
-/// The [`Fleet`] of nodes that share the purge log.
+/// The [`Fleet`] implementation for nodes that share a purge log.
 pub(crate) struct LogFleet {
     purger: Arc<Purger>,
 }

@@ -92,7 +92,7 @@ pub(crate) fn is_fastly_soft_purge(headers: &HeaderMap) -> bool {
     headers.get(&FASTLY_SOFT).is_some_and(|value| value == "1")
 }
 
-/// Returns the tags of `Surrogate-Key`, separated by spaces or commas.
+/// Returns the tags in `Surrogate-Key`, separated by spaces or commas.
 pub(crate) fn surrogate_keys(headers: &HeaderMap) -> Vec<String> {
     let mut keys = Vec::new();
     tag::read_spaced(headers, &SURROGATE_KEY, &mut keys);

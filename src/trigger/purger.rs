@@ -86,7 +86,7 @@ impl Purger {
         result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
-    /// Parses the selectors of a URL.
+    /// Parses a URL, and returns its selectors.
     pub(crate) fn url(&self, text: &str) -> Result<Vec<Selector>, SelectorError> {
         selector::url(text, self.normalizer())
     }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::purge::{Acknowledgement, NodeId};
 
-    /// Returns the receipt of three nodes, without those that are missing.
+    /// Returns the receipt of a purge on three nodes, which the nodes `missing` have not applied.
     fn receipt(missing: &[u64]) -> PurgeReceipt {
         let acknowledgement = match missing {
             [] => Acknowledgement::Given,

@@ -92,7 +92,7 @@ pub(crate) struct RouterDependencies {
 }
 
 impl<H> EndpointRouter<H> {
-    /// Creates a router in front of `handler`. `extra` is tried first.
+    /// Creates a router in front of `handler`. The endpoints in `parts.extra` are tried first.
     pub(crate) fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
         let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
         let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
@@ -315,7 +315,7 @@ impl LarderEndpoints {
 
     /// Runs the purges of a delivery, and builds the response.
     ///
-    /// If a purge fails, the delivery's id is not kept, so that the sender can repeat the delivery.
+    /// If a purge fails, the id is not recorded, so that the sender can repeat the delivery.
     async fn deliver(&self, name: &str, mapped: MappedPurges, id: Option<&str>) -> Response<Bytes> {
         let unfilled = u64::try_from(mapped.unfilled).unwrap_or(u64::MAX);
         let metrics = &self.purger.metrics().purging;

@@ -26,7 +26,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add
 pub(crate) enum SelectorError {
     #[error("it is empty")]
     Empty,
-    /// The text is longer than tags or URLs of responses may be.
+    /// The text is longer than a tag or URL may be.
     #[error("it is longer than any stored tag or URL")]
     TooLong,
     /// The text has a control character.
@@ -47,9 +47,9 @@ pub(crate) enum SelectorError {
 
 /// A function that returns the selectors of a URL.
 ///
-/// The selectors are the URL's normal forms in cache keys, `host/path?query`: one for each form
-/// that a route uses to store its responses. On a sensitive route, the form is the substitute in
-/// the key.
+/// A selector contains the URL as routes write it in cache keys, `host/path?query`. Routes may
+/// write it differently, so a URL can have several selectors. For a sensitive route, the selector
+/// is a tag instead.
 pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Vec<Selector> + Send + Sync;
 
 /// A function that returns the owner digests of a user's stored responses, by issuer and claim.
@@ -114,7 +114,7 @@ pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
     Ok(Selector::Pattern(normalized_prefix(text, Wildcards::Allowed)?))
 }
 
-/// Returns selectors of all responses of a user, one for each issuer.
+/// Returns selectors for all responses of a user, one for each issuer.
 ///
 /// The selectors contain only digests of the user's name, which is the value of the claim or of the
 /// gateway's field.

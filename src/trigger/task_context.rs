@@ -11,7 +11,7 @@ pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub(crate) struct TaskContext<F> {
     /// The fleet and its purge log.
     pub fleet: Arc<F>,
-    /// The queue of targets to fetch ahead.
+    /// The queue of targets to warm.
     pub warm: WarmQueue,
     pub now: WallClock,
     pub metrics: Arc<Metrics>,

@@ -5,7 +5,7 @@ use super::jwt::json;
 /// Maximum length of a claim value in bytes.
 const MAX_LENGTH: usize = 256;
 
-/// A value of a claim. A number and a string of the same digits differ.
+/// The value of a claim. A number and a string with the same digits are different values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimValue {
     kind: &'static [u8],
@@ -44,8 +44,8 @@ pub(super) fn is_user_name(text: &str) -> bool {
     (1..=MAX_LENGTH).contains(&text.len()) && !text.contains(char::is_control)
 }
 
-/// Returns whether a number is an integer without exponent or fraction. Other numbers have many
-/// spellings and are rounded.
+/// Returns whether a number is an integer without exponent or fraction. Other numbers have several
+/// notations, and parsers round them.
 fn is_whole(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     raw != "-0" && raw.len() <= MAX_LENGTH && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -23,7 +23,7 @@ const MEMBERS_WEIGHT: u64 = 512;
 /// Maximum number of cached forged tokens, of 24 bytes each.
 const FORGED_CAPACITY: usize = 4096;
 
-/// A verified identity, with its member of each partition that routes use.
+/// A verified identity, as a member of each partition that routes use.
 #[derive(Debug)]
 pub(super) struct VerifiedIdentity {
     /// Expiry by the system clock; `None` if the identity does not expire.
@@ -32,7 +32,7 @@ pub(super) struct VerifiedIdentity {
     pub(super) key: Option<KeyFingerprint>,
     /// The latest key set generation that is known to contain the key.
     generation: AtomicU64,
-    /// The identity's member of each partition, in the order of the authenticator's partitions.
+    /// The identity as a member of each partition, in the order of the authenticator's partitions.
     pub(super) members: Box<[Result<Arc<PartitionMember>, IdentityError>]>,
 }
 

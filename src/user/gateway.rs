@@ -23,8 +23,8 @@ use crate::{
 
 /// Fields in which gateways name users, in addition to `X-Forwarded-User` and similar fields.
 ///
-/// The fields belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware proxies
-/// of clouds, Kong and Kubernetes.
+/// The fields belong to oauth2-proxy, Authelia, authentik, Pomerium, Vouch, identity-aware cloud
+/// proxies, Kong and Kubernetes.
 static FIELDS: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "remote-email",
@@ -108,8 +108,8 @@ impl Gateway {
         is_known.then(|| if has_word() { NarrowingKind::Rights } else { NarrowingKind::User })
     }
 
-    /// Returns whether a field is removed from a request of this peer: only a gateway may set it,
-    /// or an origin may mistake its name for that of a gateway field.
+    /// Returns whether a field is removed from requests from this peer: either only a gateway may
+    /// set the field, or an origin may mistake its name for that of a gateway field.
     pub(super) fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         let own = [&self.rules.name].into_iter().chain(&self.rules.narrows);
         let mut own = own.filter(|own| is_same(own.as_str().as_bytes(), field.as_str().as_bytes()));

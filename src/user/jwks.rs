@@ -11,8 +11,8 @@ use super::jwt::{
 /// Maximum number of keys that are read from a set; issuers publish two or three.
 const MAX_KEYS: usize = 64;
 
-/// Parses a key set. Returns `None` if the text is no key set. Keys that are unsupported, too weak,
-/// or not for signatures are skipped (RFC 7517 §5).
+/// Parses a key set; `None` if the text is not a key set. Skips keys that are unsupported, too
+/// weak, or not for signatures (RFC 7517 §5).
 pub(super) fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
     let document = JsonObject::parse(str::from_utf8(bytes).ok()?)?;
     let keys = json::list(document.get("keys")?)?;

@@ -76,8 +76,8 @@ impl KeySet {
         self.keys.iter().any(|known| known.id == key)
     }
 
-    /// Finds the key that signed the token. Of published keys, only the one of the token's `kid` is
-    /// tried. A token without `kid` is verified only if exactly one key fits its algorithm.
+    /// Finds the key that signed the token. Of published keys, only the one with the token's `kid`
+    /// is tried. A token without `kid` is verified only if exactly one key fits its algorithm.
     pub(super) fn find_signer(&self, token: &Jwt<'_>) -> Result<KeyFingerprint, IdentityError> {
         let kid = token.kid.as_deref();
         let is_named = |key: &&VerificationKey| {
@@ -190,7 +190,7 @@ struct JwksDocument {
     tag: Option<HeaderValue>,
 }
 
-/// The reason of a failed fetch, for the log.
+/// The reason why a fetch failed, for the log.
 #[derive(Debug, thiserror::Error)]
 enum JwksFetchError {
     #[error(transparent)]
@@ -200,7 +200,7 @@ enum JwksFetchError {
 }
 
 impl JwksUpdater {
-    /// Runs until the keys are dropped.
+    /// Fetches the keys periodically and on request, until the keys are dropped.
     async fn run(mut self, mut requests: mpsc::Receiver<()>) {
         loop {
             let began = Instant::now();

@@ -16,7 +16,7 @@ pub struct PartitionMember {
     /// The owner by which purges select the member's responses. A keyed digest of issuer and
     /// identifying claims only. `None` if the partition has no owner (`"authenticated"`).
     pub owner: Option<Arc<str>>,
-    /// The user's name from the claim, for `{user}`.
+    /// The user's name from the claim, which replaces `{user}` in tags.
     pub user: Option<Box<str>>,
     /// The issuer; empty for a gateway.
     pub issuer: Box<str>,
@@ -39,14 +39,14 @@ impl fmt::Debug for PartitionMember {
     }
 }
 
-/// Kind of a partition by user. Kinds are part of digests, so that no two kinds share a response.
+/// The kind of a partition by user. Digests include the kind, so no two kinds share a response.
 pub(super) const USER: &[u8] = b"user";
 pub(super) const CLAIM: &[u8] = b"claim";
 pub(super) const AUTHENTICATED: &[u8] = b"authenticated";
 pub(super) const CREDENTIAL: &[u8] = b"credential";
 const OWNER: &[u8] = b"owner";
 
-/// Returns the owner of responses: a keyed digest of texts that identify it, in hexadecimal.
+/// Returns the owner of responses: a keyed digest of texts that identify the owner, in hexadecimal.
 pub(super) fn owner<'a>(
     digests: &DigestKey,
     kind: &'a [u8],
@@ -55,7 +55,7 @@ pub(super) fn owner<'a>(
     hex(digest(digests, [OWNER, kind].into_iter().chain(texts))).into()
 }
 
-/// Returns the keyed digest of some texts. Each follows its length, so that different lists differ.
+/// Returns the keyed digest of texts and their lengths, so that different lists of texts differ.
 pub(super) fn digest<'a>(
     digests: &DigestKey,
     texts: impl IntoIterator<Item = &'a [u8]>,

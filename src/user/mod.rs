@@ -103,8 +103,8 @@ impl Authenticator {
         !matches!(self.verifier, Verifier::None)
     }
 
-    /// Returns the request's member of `partition`, or the reason why it is no member. Some route
-    /// must use the partition, unless it is [`Partition::User`].
+    /// Returns the client of a request as a member of `partition`, or the reason why it is not a
+    /// member. Some route must use the partition, unless it is [`Partition::User`].
     pub fn identify(
         &self,
         partition: &Partition,
@@ -114,7 +114,7 @@ impl Authenticator {
         self.identify_with_cause(partition, request, now).map_err(IdentityError::reason)
     }
 
-    /// Returns the same as [`Self::identify`], with the full cause.
+    /// Like [`Self::identify`], but returns the full cause if the client is not a member.
     pub fn identify_with_cause(
         &self,
         partition: &Partition,
@@ -130,8 +130,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns the request's member of the first partition for which the request's claims suffice.
-    /// The digest of the credential is the same in all partitions.
+    /// Returns the client of a request as a member of the first partition for which its claims
+    /// suffice. The digest of the credential is the same in all partitions.
     pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
@@ -156,7 +156,7 @@ impl Authenticator {
     }
 
     /// Returns whether identities depend on this field: it carries the token, or the gateway sets
-    /// it. Of `Cookie`, only the cookie of [`Self::cookie`] counts.
+    /// it. If the field is `Cookie`, only the cookie [`Self::cookie`] counts.
     pub fn uses_field(&self, field: &HeaderName) -> bool {
         match &self.verifier {
             Verifier::None => false,
@@ -206,7 +206,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether [`Self::remove_spoofed_fields`] removes this field from requests of this
+    /// Returns whether [`Self::remove_spoofed_fields`] removes this field from requests from this
     /// peer.
     pub fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_spoofed(field, peer))
@@ -217,7 +217,7 @@ impl Authenticator {
         self.recheck
     }
 
-    /// Returns a keyed digest that separates users, the same on all nodes of a fleet.
+    /// Returns a keyed digest of `bytes`, which is the same on all nodes of a fleet.
     pub fn digest(&self, bytes: &[u8]) -> [u8; 16] {
         self.digests.digest(bytes)
     }

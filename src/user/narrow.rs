@@ -1,8 +1,8 @@
 //! Narrowing of identities by claims about permissions.
 //!
-//! Tokens of one user with different scopes share no responses, because these may differ.
-//! Equivalent spellings of a claim count as equal. In doubt, spellings count as different, which
-//! only costs hits.
+//! Tokens of one user with different scopes share no responses, because the origin may respond
+//! differently to each scope. Equivalent spellings of a claim count as equal. In doubt, spellings
+//! count as different, which only costs hits.
 
 use super::jwt::json::{self, JsonObject};
 
@@ -44,7 +44,7 @@ enum ClaimSemantics {
     Words,
 }
 
-/// Appends claims in a form that is equal only if the claims mean the same.
+/// Appends claims in a form that is equal only if the claims are equivalent.
 pub(super) fn write(claims: &JsonObject<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {

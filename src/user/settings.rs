@@ -24,7 +24,7 @@ pub enum IdentitySource {
 /// The tokens that are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRules {
-    /// Place of the token in a request.
+    /// The part of a request that carries the token.
     pub location: TokenLocation,
     /// Verification keys.
     pub keys: KeySource,
@@ -40,13 +40,13 @@ pub struct TokenRules {
     pub narrows: Box<[Box<str>]>,
 }
 
-/// The place of the token in a request.
+/// The part of a request that carries the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// A field of this name. `Bearer` precedes the token in `Authorization`, and optionally in
+    /// The field with this name. `Bearer` precedes the token in `Authorization`, and optionally in
     /// other fields.
     Field(HeaderName),
-    /// The cookie of this name.
+    /// The cookie with this name.
     Cookie(Box<str>),
 }
 

@@ -50,7 +50,7 @@ impl TokenVerifier {
         Self { rules, keys, cache: CredentialCache::new() }
     }
 
-    /// Returns the place of the token.
+    /// Returns the part of a request that carries the token.
     pub(super) fn location(&self) -> &TokenLocation {
         &self.rules.location
     }
@@ -124,8 +124,8 @@ impl TokenVerifier {
         }
     }
 
-    /// Returns the token in a value. It follows `Bearer` (RFC 6750 §2.1), which is optional in
-    /// other fields than `Authorization`.
+    /// Returns the token in a field or cookie value. `Bearer` (RFC 6750 §2.1) precedes the token,
+    /// and is required only in `Authorization`.
     fn token<'a>(&self, credentials: &'a [u8]) -> Result<&'a [u8], IdentityError> {
         const SCHEME: &[u8] = b"bearer ";
         let is_bare = self.rules.location != TokenLocation::Field(header::AUTHORIZATION);
@@ -200,12 +200,12 @@ fn has_current_key(verified: &VerifiedIdentity, keys: &KeySet) -> bool {
     is_there
 }
 
-/// Returns a digest of the signed bytes, the same for every spelling of a signature.
+/// Returns a digest of the signed bytes. It does not depend on how the signature is encoded.
 fn credential(digests: &DigestKey, signed: &[u8]) -> u128 {
     u128::from_be_bytes(member::digest(digests, [member::CREDENTIAL, signed]))
 }
 
-/// Returns the value of a field with a single line.
+/// Returns the value of a field, or an error if the field is missing or repeated.
 pub(super) fn single_value<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -22,7 +22,7 @@ pub enum WarmOutcome {
     Fresh,
     /// The response was not fetched or not stored, for this reason.
     Skipped(&'static str),
-    /// There was no response, or an error, for this reason.
+    /// There was no response or an error response, for this reason.
     Failed(&'static str),
 }
 

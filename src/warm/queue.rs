@@ -38,8 +38,8 @@ pub(crate) struct Budget {
 }
 
 impl Default for Budget {
-    /// Four fetches at a time, 50 a second, and 4,096 queued requests or 8 MiB: little load for any
-    /// origin.
+    /// Returns limits that put little load on any origin: four fetches at a time, 50 a second, and
+    /// 4,096 queued requests or 8 MiB.
     fn default() -> Self {
         Self {
             concurrency: 4,
@@ -51,11 +51,11 @@ impl Default for Budget {
     }
 }
 
-/// Fetches the requests of the queue. The pipeline implements it.
+/// Fetches queued requests. The pipeline implements this trait.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
     /// Fetches the response to its end, unless a fresh response is stored, and returns the outcome.
     ///
-    /// Warm-up requests trigger no others. The future is dropped after [`Budget::timeout`].
+    /// Warm-up requests trigger no further ones. The future is dropped after [`Budget::timeout`].
     fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
 }
 

@@ -42,7 +42,8 @@ pub enum WarmClients {
     Recent {
         /// The host; if `None`, the host with the most recent requests.
         host: Option<WarmHost>,
-        /// Fields that replace the clients' own. Each value of a name makes a separate request.
+        /// Fields that replace the clients' own. Each combination of their values makes one
+        /// request.
         headers: HeaderMap,
     },
 }
@@ -87,7 +88,8 @@ impl WarmPlan {
 }
 
 impl WarmTarget {
-    /// Returns a request for the target on behalf of recent clients, with these fields replaced.
+    /// Returns a request for the target on behalf of recent clients; `headers` replace their
+    /// fields.
     pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
         let client = WarmClients::Recent { host: self.host.clone(), headers: headers.clone() };
         WarmRequest { client, target: self.target.clone(), content: None, report: None }

@@ -31,11 +31,12 @@ pub struct WarmPlan {
     /// Whether recent targets that the purge selects are warmed.
     pub purged: bool,
     pub targets: Box<[WarmTarget]>,
-    /// Fields that replace the clients' own. Each value of a name makes a separate request.
+    /// Fields that override the fields of recent clients. One request is sent for each combination
+    /// of their values.
     pub headers: HeaderMap,
 }
 
-/// Why a text is not a warm-up target.
+/// The reasons why a text is not a warm-up target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
     /// The text has no path.
@@ -72,7 +73,7 @@ impl WarmTarget {
 }
 
 impl WarmHost {
-    /// Parses `host`, `host:port`, or either after `http://` or `https://`.
+    /// Parses `host` or `host:port`, optionally after `http://` or `https://`.
     pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, host) = scheme(text)?;
         Self::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)

@@ -172,7 +172,7 @@ async fn a_drain_ends_streams_and_nothing_is_cut_off() {
     .await;
 }
 
-/// Five thousand listeners, if the limit of open files permits.
+/// Five thousand listeners, if the limit on open files permits.
 #[tokio::test]
 async fn thousands_listen_on_one_node() {
     within_seconds(60, async {
@@ -198,7 +198,7 @@ async fn thousands_listen_on_one_node() {
     .await;
 }
 
-/// Returns the limit of open files of this process.
+/// Returns the limit on open files of this process.
 fn open_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();

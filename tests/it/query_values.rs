@@ -1,4 +1,4 @@
-//! Parameters that mean the same in several spellings: lists in any order, and defaults.
+//! Equivalent query values: lists that differ only in order, and defaults that may be omitted.
 
 use crate::support::{
     proxy::{Proxy, request_with_body},

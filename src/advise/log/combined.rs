@@ -1,4 +1,4 @@
-//! Lines in nginx's format `combined`, which Apache and other servers also write.
+//! Lines in nginx's `combined` format, which Apache and other servers also write.
 
 use super::{
     record::{
@@ -7,7 +7,7 @@ use super::{
     time,
 };
 
-/// Parses a line in the format `combined`. Of the fields after the user agent, only a response time
+/// Parses a line in the `combined` format. Of the fields after the user agent, only a response time
 /// is read.
 pub(super) fn parse(line: &str) -> Result<LoggedRequest<'_>, LineError> {
     let (client, rest) = line.split_once(' ').ok_or(LineError::Format)?;

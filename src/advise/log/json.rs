@@ -73,7 +73,7 @@ const VALIDATORS: [&str; 4] = [
 ];
 
 impl<'a> Members<'a> {
-    /// Returns the first non-empty value of these members. nginx writes `-` for a missing value.
+    /// Returns the first value of these members that is neither empty nor nginx's `-`.
     fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
         let values = names.iter().filter_map(|name| self.0.get(*name));
         values.into_iter().find(|value| !matches!(&***value, "" | "-")).cloned()
@@ -83,7 +83,7 @@ impl<'a> Members<'a> {
         self.first(names).and_then(|text| text.parse().ok())
     }
 
-    /// Returns method, path and query.
+    /// Returns the request's method, path and query.
     fn target(&self) -> Result<(Cow<'a, str>, Cow<'a, str>, LoggedQuery<'a>), LineError> {
         let line = self.first(&["request"]);
         let line = line.as_deref().and_then(split_request);

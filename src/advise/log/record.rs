@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-/// The properties of a request that its line in an access log contains.
+/// A request, as described by one line of an access log.
 ///
 /// Clients, browsers and validators are kept as digests: they are compared and never shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,7 @@ pub(crate) struct LoggedResponse {
 /// The reason why a line is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineError {
-    /// The line has none of the known formats.
+    /// The line is in none of the known formats.
     Format,
     /// The line has no readable time.
     Time,
@@ -68,8 +68,8 @@ pub(crate) enum LineError {
 }
 
 impl LoggedRequest<'_> {
-    /// Returns the digest of the validator, else the size, to compare representations. `None` if
-    /// the response has no complete body.
+    /// Returns a number that identifies the representation: the digest of the validator, or else
+    /// the size. `None` if the response has no complete body.
     pub(crate) fn representation(&self) -> Option<u64> {
         if !matches!(self.status, 200 | 203) || self.method == "HEAD" {
             return None;
@@ -98,7 +98,7 @@ impl LoggedRequest<'_> {
     }
 }
 
-/// Returns a digest that is the same in all runs. It selects samples and compares values.
+/// Returns a digest that is the same in all runs, for selecting samples and comparing values.
 pub(crate) fn digest(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -229,7 +229,7 @@ fn gateway(
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
 }
 
-/// Warns about a gateway network of all addresses: any client could impersonate any user.
+/// Warns if the gateway network contains all addresses: any client could impersonate any user.
 fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
     if value::network(text).is_ok_and(|network| network.prefix_len() == 0) {
         let message = "any client could impersonate any user: this network contains all addresses";

@@ -23,7 +23,7 @@ impl Problems<'_> {
         self.findings.push(finding);
     }
 
-    /// Adds a finding once, even if several routes share the text that it is about.
+    /// Adds a finding once, even if several routes share the text that the finding is about.
     pub(super) fn push_once(&mut self, finding: Finding) {
         let is_same = |known: &Finding| known.at == finding.at && known.message == finding.message;
         if !self.findings.iter().any(is_same) {

@@ -44,7 +44,7 @@ pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTa
     RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
-/// Compiles the route of requests that no other route matches. Ignores `defaults.ttl`.
+/// Compiles the route for requests that no other route matches. Ignores `defaults.ttl`.
 fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
     let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let encode = defaults.codings();

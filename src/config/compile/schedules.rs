@@ -26,7 +26,7 @@ use crate::{
 pub(super) struct PublicHost {
     /// The value of `public_host`, used if neither a path nor its section names a host.
     host: Option<WarmHost>,
-    /// The default scheme of hosts.
+    /// The default scheme for hosts.
     default_scheme: Scheme,
 }
 

@@ -53,7 +53,7 @@ pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     }
 }
 
-/// Returns the fields of the identity whose names do not already mark them as credentials.
+/// Returns the identity's fields whose names do not already mark them as credentials.
 fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
     let fields = identity_source.fields().map(HeaderName::as_str);
     let is_known = |name: &&str| {

@@ -56,7 +56,7 @@ fn route_of<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Ro
     routes.routes().iter().map(AsRef::as_ref).find(|route| *route.name == *name.value)
 }
 
-/// Warns about settings for stored responses on a route that only has writes.
+/// Warns about settings for stored responses on a route that only matches writes.
 fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
     let is_read = |method: &Method| is_read(method) || content::reads(route.content, method);
@@ -147,7 +147,7 @@ fn warn_about_leaks(section: &RouteSection, route: &Route, problems: &mut Proble
     problems.push(Finding::warning(flag.span.clone(), message));
 }
 
-/// Warns about GraphQL on a route that is not cached, or without the methods of GraphQL.
+/// Warns about GraphQL settings on a route that is not cached or matches no GraphQL method.
 fn warn_about_graphql(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let Some(flag) = section.graphql.as_ref().filter(|flag| flag.value) else { return };
     if let Some(table) = section.operation.as_ref().filter(|_| !route.rule.cache) {
@@ -234,7 +234,7 @@ fn warn_about_warming(
     }
 }
 
-/// Replaces each placeholder of a target by `x`.
+/// Replaces each placeholder of a target with `x`.
 fn without_placeholders(target: &str) -> String {
     let mut text = String::new();
     for (index, part) in target.split('{').enumerate() {
@@ -357,7 +357,7 @@ fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
     row.first() == Some(&true)
 }
 
-/// Returns, for each rest of a template, whether it matches the empty text.
+/// Returns, for each suffix of a template, whether it matches the empty text.
 fn rest_matches_nothing(elements: &[TagElement]) -> Vec<bool> {
     let mut row = vec![true];
     for element in elements.iter().rev() {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::located::{Located, Texts};
 
-/// The section `[events]`.
+/// The `[events]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EventsTable {

@@ -9,7 +9,7 @@ use toml::{
 
 use crate::config::suggest::nearest;
 
-/// Keys whose values are secrets. They are masked in any table, since its name may be misspelt.
+/// Keys whose values are secrets in any table, because the table's name may be misspelt.
 const SECRETS: [&str; 8] = [
     "token",
     "tokens",
@@ -153,7 +153,7 @@ fn has_tables(value: &DeValue<'_>) -> bool {
     elements.any(|element| element.get_ref().is_table())
 }
 
-/// Returns whether a key is that of a secret, or a misspelling of such a key.
+/// Returns whether a key holds a secret, or looks like a misspelling of such a key.
 fn is_secret(name: &str) -> bool {
     let holds = |word| name.contains(word);
     ["token", "secret", "passw"].into_iter().any(holds) || nearest(name, SECRETS).is_some()

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// The section `[defaults]`.
+/// The `[defaults]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DefaultsTable {
@@ -35,7 +35,7 @@ pub(crate) struct DefaultsTable {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// A section `[tier.NAME]`.
+/// A `[tier.NAME]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TierTable {
@@ -62,7 +62,7 @@ pub(crate) struct TierTable {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// A section `[[route]]`.
+/// A `[[route]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RouteSection {
@@ -99,7 +99,7 @@ pub(crate) struct RouteSection {
     pub(crate) compare: Option<Located<CompareTable>>,
 }
 
-/// Values by names that the operator chooses.
+/// Values keyed by names that the operator chooses.
 pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
 
 /// `ttl`: one time, or one for each status.
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for TtlVisitor {
     }
 }
 
-/// The table `route.query`.
+/// The `route.query` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct QueryTable {
@@ -153,7 +153,7 @@ pub(crate) struct QueryTable {
     pub(crate) defaults: BTreeMap<Spanned<String>, Values>,
 }
 
-/// The table `route.vary`.
+/// The `route.vary` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct VaryTable {
@@ -161,7 +161,7 @@ pub(crate) struct VaryTable {
     pub(crate) cookies: Option<Texts>,
 }
 
-/// The table `route.bypass`.
+/// The `route.bypass` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BypassTable {
@@ -170,14 +170,14 @@ pub(crate) struct BypassTable {
     pub(crate) refresh: Option<Located<bool>>,
 }
 
-/// The table `route.compare`.
+/// The `route.compare` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CompareTable {
     pub(crate) ignore: Option<Texts>,
 }
 
-/// The table `route.on_write`: what a write invalidates, and for which users.
+/// The `route.on_write` table: what a write invalidates, and for which users.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnWriteTable {
@@ -188,7 +188,7 @@ pub(crate) struct OnWriteTable {
     pub(crate) purge_by_operation: Option<Located<Named<Texts>>>,
 }
 
-/// The table `route.on_success`: after success, logs the user out or warms targets.
+/// The `route.on_success` table: after success, logs the user out or warms targets.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnSuccessTable {

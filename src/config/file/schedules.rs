@@ -12,7 +12,7 @@ use super::{
     test::HeaderFields,
 };
 
-/// A section `[[schedule]]`.
+/// A `[[schedule]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ScheduleSection {
@@ -26,7 +26,7 @@ pub(crate) struct ScheduleSection {
     pub(crate) headers: HeaderFields,
 }
 
-/// A section `[[poll]]`.
+/// A `[[poll]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PollSection {

@@ -37,7 +37,7 @@ pub(crate) struct ConfigFile {
     pub(crate) test: Vec<Located<TestSection>>,
 }
 
-/// The table `tls`.
+/// The `tls` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TlsTable {
@@ -45,7 +45,7 @@ pub(crate) struct TlsTable {
     pub(crate) key: Option<Text>,
 }
 
-/// The section `[origin]`.
+/// The `[origin]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OriginTable {
@@ -66,7 +66,7 @@ pub(crate) struct OriginTable {
     pub(crate) host: Option<Text>,
 }
 
-/// The table `origin.health`.
+/// The `origin.health` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthTable {
@@ -74,7 +74,7 @@ pub(crate) struct HealthTable {
     pub(crate) every: Option<Text>,
 }
 
-/// The table `origin.tls`.
+/// The `origin.tls` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OriginTlsTable {
@@ -84,7 +84,7 @@ pub(crate) struct OriginTlsTable {
     pub(crate) server_name: Option<Text>,
 }
 
-/// The section `[limits]`.
+/// The `[limits]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsTable {
@@ -100,7 +100,7 @@ pub(crate) struct LimitsTable {
     pub(crate) drain: Option<Text>,
 }
 
-/// The section `[admin]`.
+/// The `[admin]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdminTable {
@@ -119,7 +119,7 @@ pub(crate) struct TokenTable {
     pub(crate) may: Option<Texts>,
 }
 
-/// The section `[store]`.
+/// The `[store]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreTable {
@@ -139,7 +139,7 @@ pub(crate) struct StoreTable {
     pub(crate) when_unsynced: Option<Text>,
 }
 
-/// The table `store.tls`.
+/// The `store.tls` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreTlsTable {
@@ -148,7 +148,7 @@ pub(crate) struct StoreTlsTable {
     pub(crate) key: Option<Text>,
 }
 
-/// The section `[log]`.
+/// The `[log]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LogTable {

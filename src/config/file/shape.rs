@@ -1,4 +1,4 @@
-//! The keys of `proxy.toml`, with position and shape.
+//! The tree of keys in `proxy.toml`, with the shape of each value.
 //!
 //! Keys that are not in this list are reported as unknown. Tests check that the list, the serde
 //! structs and the documented file have the same keys.
@@ -13,7 +13,7 @@ pub(super) struct KeySpec {
 /// The shape of a key's value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ValueShape {
-    /// A string; the text describes it for messages.
+    /// A string; the variant's text describes it in messages.
     Text(&'static str),
     /// A duration, or durations by status.
     Ttl,

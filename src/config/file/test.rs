@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// A section `[[test]]`.
+/// A `[[test]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TestSection {
@@ -31,7 +31,7 @@ pub(crate) struct TestSection {
     pub(crate) other_key_than: Option<Texts>,
 }
 
-/// The table `test.response`.
+/// The `test.response` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TestResponse {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::located::{Located, Text, Texts};
 
-/// The section `[user]`.
+/// The `[user]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UserTable {
@@ -21,7 +21,7 @@ pub(crate) struct UserTable {
     pub(crate) header: Option<Located<GatewayTable>>,
 }
 
-/// The table `user.jwt`.
+/// The `user.jwt` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JwtTable {
@@ -37,7 +37,7 @@ pub(crate) struct JwtTable {
     pub(crate) algorithms: Option<Texts>,
 }
 
-/// The table `user.header`.
+/// The `user.header` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewayTable {

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::located::{Located, Text, Texts, Values};
 
-/// A section `[[webhook]]`.
+/// A `[[webhook]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebhookSection {
@@ -27,7 +27,7 @@ pub(crate) struct WebhookSection {
     pub(crate) on: Vec<Located<WebhookRule>>,
 }
 
-/// A section `[[webhook.on]]`.
+/// A `[[webhook.on]]` section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WebhookRule {
@@ -39,5 +39,5 @@ pub(crate) struct WebhookRule {
     pub(crate) warm: bool,
 }
 
-/// `webhook.on.when`: expected values by their path.
+/// `webhook.on.when`: expected values, keyed by path.
 pub(crate) type When = BTreeMap<Spanned<String>, Values>;

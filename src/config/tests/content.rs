@@ -1,4 +1,4 @@
-//! Tests of routes that are read by their body, and of parameters in canonical form.
+//! Tests of routes with the request body in the key, and of parameters in canonical form.
 
 use super::{errors, parse, warnings};
 use crate::route::ContentRule;

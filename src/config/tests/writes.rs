@@ -1,4 +1,4 @@
-//! Tests of JSON conditions and writes of routes.
+//! Tests of tags from requests and JSON bodies, and of purges by writes.
 
 use serde_json::json;
 

@@ -6,7 +6,7 @@ const ROUND: usize = 4 * size_of::<u64>();
 /// An odd number, so that multiplication is invertible: 2^64 divided by the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Returns the checksum of `bytes`; each `seed` makes a different function.
+/// Returns the checksum of `bytes`; each `seed` selects a different function.
 ///
 /// Each step is invertible, so damage within one word is always detected. Other damage is missed
 /// with a probability of 2^-64. Takes about 50 ns for 1 KiB.

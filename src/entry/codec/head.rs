@@ -26,7 +26,7 @@ use crate::{
     policy::{Freshness, freshness::Constraints, validation::EtagOrigin},
 };
 
-/// An upper bound of the size of a head.
+/// An upper bound on the size of an encoded head, in bytes.
 pub(super) const MAX_SIZE: usize = 160;
 
 /// Maximum number of chunks of a response, which bounds the Redis requests that a head can cause.
@@ -38,7 +38,7 @@ const ETAG_BY_LARDER: u8 = 1 << 2;
 const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
 const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
-/// All flags. A head with any other bit is rejected.
+/// All known flags. A head with any other flag is rejected.
 const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) struct EntryHead {
     etag: EtagOrigin,
     fence: Fence,
     requested_at: Timestamp,
-    /// The ends of key, URL, attributes, tags, fields and trailers in the content.
+    /// Offsets in the content at which key, URL, attributes, tags, fields and trailers end.
     ends: SectionEnds,
     pub(super) length: usize,
     /// The length of the encoded content, which is smaller than `length` if it is compressed.

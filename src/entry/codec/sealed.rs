@@ -1,17 +1,18 @@
 //! The encrypted form of an entry, for responses that are limited to some clients.
 //!
 //! ```text
-//! "LRDS"  version u8  checksum u64 of all that follows  kind u8  order u64 × 3 of a response, × 1 of an index
-//! key id u32  nonce [u8; 12]  ciphertext of the plain head  tag [u8; 16]
+//! "LRDS"  version u8  checksum u64 of all that follows  kind u8
+//! order u64 × 3 (response) or × 1 (index)  key id u32  nonce [u8; 12]
+//! ciphertext of the plain head  tag [u8; 16]
 //! ```
 //!
 //! Kind and order are at the same offsets as in the plain form, for the scripts that compare
 //! entries ([`ORDER_OFFSET`]). A chunk is a key ID, a nonce, ciphertext and a tag.
 //!
 //! The cipher is AES-256-GCM (NIST SP 800-38D) with random nonces. Each place in Redis has its own
-//! key, derived from the operator's (HMAC-SHA-256, RFC 2104). So no key gets near the 2^32 messages
-//! after which random nonces may repeat. The place is authenticated too: a value that is moved to
-//! another key, or to another position among the chunks, cannot be decrypted there.
+//! key, derived from the operator's secret by HMAC-SHA-256 (RFC 2104). So no key gets near the 2^32
+//! messages after which random nonces may repeat. The place is authenticated too: a value that is
+//! moved to another key, or to another position among the chunks, cannot be decrypted there.
 
 use std::fmt;
 
@@ -30,14 +31,14 @@ use crate::key::digest::MIN_DIGEST_KEY_LENGTH;
 
 const SEALED_MAGIC: [u8; 4] = *b"LRDS";
 
-/// The length of a response's order, which follows the kind.
+/// The length of a response's order in bytes, see [`ORDER_OFFSET`].
 const RESPONSE_ORDER: usize = 24;
 const VARIANTS_ORDER: usize = 8;
 
 const ID: usize = size_of::<u32>();
 const TAG: usize = 16;
 
-/// A place of encrypted data in Redis.
+/// A place in Redis that holds encrypted data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SealedPart {
     /// The value at the entry's key.
@@ -56,13 +57,13 @@ struct SealingKey {
     secret: hmac::Key,
 }
 
-/// The result of decrypting.
+/// The result of decrypting a head or a chunk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UnsealOutcome {
     Plain(Vec<u8>),
     /// The data is damaged, or not an encrypted entry.
     Damaged,
-    /// The data was encrypted with an unknown secret, or for another place.
+    /// The data was encrypted with an unknown secret, or for another place in Redis.
     Locked,
 }
 
@@ -83,8 +84,8 @@ impl SealingKeys {
 
     /// Encrypts an encoded entry, given the digest of its key.
     ///
-    /// `None` if the system has no random numbers. Takes 1 µs plus 0.5 ns per byte; copies the
-    /// chunks.
+    /// Returns `None` if the system provides no random numbers. Takes 1 µs plus 0.5 ns per byte;
+    /// copies the chunks.
     pub(crate) fn seal(
         &self,
         digest: u128,
@@ -186,7 +187,7 @@ impl Cipher {
         Some(plain)
     }
 
-    /// Returns the additional authenticated data: the form, the place, and the unencrypted part.
+    /// Returns the additional authenticated data: version, place in Redis, and unencrypted part.
     fn authenticated(&self, part: SealedPart, shown: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.push(VERSION);

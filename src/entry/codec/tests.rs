@@ -184,7 +184,7 @@ fn hex(bytes: &[u8]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Offsets of the parts of the head that `response` builds.
+/// The offset of the flags in the head of `response`. The offsets of other parts follow.
 const FLAGS: usize = ORDER_OFFSET + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
@@ -193,9 +193,9 @@ const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 12;
 const FIELDS_END: usize = KEY_END + 16;
 const TRAILERS_END: usize = FIELDS_END + 4;
 const LENGTH: usize = TRAILERS_END + 4;
-/// A part that only compressed content has.
+/// The offset of the encoded length, which only compressed content has.
 const STORED: usize = LENGTH + 8;
-/// A part that only uncompressed content in chunks has.
+/// The offset of the chunk size, for uncompressed content in chunks.
 const CHUNK_SIZE: usize = LENGTH + 8 + 8;
 
 /// Replaces some bytes of a head, corrects its checksum, and decodes it.

@@ -15,7 +15,7 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
 }
 
-/// Compresses content to one frame with the content size in its header.
+/// Compresses content into one frame with the content size in its header.
 ///
 /// `None` if the frame is not smaller.
 pub(super) fn compress(content: &[u8]) -> Option<Vec<u8>> {

@@ -68,7 +68,7 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<FeedBody> {
     feed.respond(&request.body(()).unwrap(), &Caller::default()).unwrap()
 }
 
-/// Returns the next frame; empty at the end.
+/// Returns the next frame; empty at the end of the stream.
 async fn next(body: &mut FeedBody) -> String {
     match body.frame().await {
         Some(frame) => String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap(),

@@ -1,4 +1,4 @@
-//! Private events, and the end of streams with their credentials.
+//! Private events, and streams that end when their users' credentials end.
 
 use super::*;
 use crate::fence::Selector;
@@ -15,7 +15,7 @@ fn member(user: &str) -> Arc<PartitionMember> {
     })
 }
 
-/// A feed at second 100 that shows these tags, and identifies users by `x-user`.
+/// A feed that shows these tags, and identifies users by `x-user`. Its clock stands at second 100.
 fn feed_of(tags: &[&str]) -> Feed {
     let feed = Feed::new(Some(settings(tags)), Metrics::new(), Vec::new, || second(100));
     begin(&feed, LOG, 0);

@@ -467,7 +467,7 @@ struct FetchedResponse {
     url: &'static str,
     tags: Vec<&'static str>,
     attributes: ResponseAttributes<'static>,
-    /// Number of purges so far.
+    /// Number of purges before the response was requested.
     at: usize,
     worst: PurgeVerdict,
 }
@@ -609,7 +609,7 @@ impl FetchedResponse {
     }
 }
 
-/// A reference implementation of patterns.
+/// A reference implementation of pattern matching.
 fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),

@@ -1,7 +1,8 @@
 //! A cache of the classes of field names: clients send the same names over and over.
 
-/// Limits of the cache: its number of names, and the length of each.
+/// Maximum number of names in the cache.
 const SLOTS: usize = 256;
+/// Maximum length of a cached name in bytes.
 const LONGEST: usize = 40;
 
 /// The number of slots tried for a name.

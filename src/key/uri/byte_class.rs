@@ -4,7 +4,7 @@ pub(super) const UPPER: u8 = 1;
 pub(super) const COLON: u8 = 1 << 1;
 pub(super) const SLASH: u8 = 1 << 2;
 pub(super) const DOT: u8 = 1 << 3;
-/// A byte that servers read differently in a path: `%`, `\`, `;` and non-ASCII.
+/// A byte that different servers interpret differently in a path: `%`, `\`, `;` and non-ASCII.
 pub(super) const SPECIAL: u8 = 1 << 4;
 
 /// Returns the union of the classes of all bytes in a text.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Scheme, byte_class};
 
-/// Returns `host[:port]` in lower case, without a default or empty port and a trailing dot.
+/// Returns `host[:port]` in lower case, without a default or empty port or a trailing dot.
 ///
 /// Also drops leading zeros of the port. Borrows canonical input. Runs for every request.
 pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {

@@ -5,7 +5,8 @@
 
 use super::{PathReadings, percent, reading};
 
-/// Returns the form of a complete URL. `query` is the key's query, without ignored parameters.
+/// Returns a complete URL in the form that purges match. `query` is the key's query, without
+/// ignored parameters.
 pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
     let mut form = Vec::with_capacity(requested_host.len() + path.len() + 16);
@@ -15,7 +16,7 @@ pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&s
     text(form)
 }
 
-/// Returns the form of a URL prefix, or of a URL that contains `*`.
+/// Returns a URL prefix, or a URL that contains `*`, in the form that purges match.
 pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     let mut form = requested_host.as_bytes().to_vec();
     match rest.split_once('?') {

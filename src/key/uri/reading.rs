@@ -29,7 +29,7 @@ pub struct AmbiguousPath<'a> {
     is_fully_decoded: bool,
 }
 
-/// How far a reading, and the text that is compared with it, is decoded.
+/// How far a reading of a path is decoded. Text is compared with it in the same form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathForm {
     /// The path as sent, or in the normal form of RFC 3986 §6.2.2.
@@ -138,7 +138,7 @@ impl<'a> AmbiguousPath<'a> {
     }
 }
 
-/// Returns a pattern's literal in the form of the readings to compare it with.
+/// Returns a pattern's literal in `form`, to be compared with readings in the same form.
 ///
 /// `literal` is in the normal form.
 pub(crate) fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {

@@ -49,7 +49,7 @@ pub(in crate::origin) struct Http1Body {
     persists: bool,
 }
 
-/// The connection, or its half, from which the remaining bytes are read.
+/// The connection from which the remaining bytes are read, or its read half.
 enum ReadSource {
     /// A connection whose request has been sent completely.
     Connection(Box<Http1Connection>),
@@ -175,7 +175,7 @@ impl Http1Body {
         }
     }
 
-    /// Returns the next part of the body in the received bytes; `None` if more bytes are needed.
+    /// Returns the next part of the body from the received bytes; `None` if more bytes are needed.
     fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
         match &mut self.framing {
             BodyFraming::Done => Ok(Some(DecodedPart::End)),

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::response;
 use crate::server::message_length::ChunkState;
 
-/// Maximum size of all chunk extensions in a body, in bytes. Extensions are ignored.
+/// Maximum total size of the chunk extensions in a body, in bytes. Extensions are ignored.
 const EXTENSION_BYTES: usize = 16 * 1024;
 /// Maximum size of a trailer section, in bytes.
 const TRAILER_BYTES: usize = 16 * 1024;
@@ -86,8 +86,8 @@ impl ChunkedDecoder {
 mod tests {
     use super::*;
 
-    /// Returns the data, the trailers and the number of unread bytes. Asserts that the split of the
-    /// input does not matter.
+    /// Returns the data, the trailers and the number of unread bytes. Asserts that the result does
+    /// not depend on how the input is split.
     fn decoded(text: &str) -> Result<(String, Option<HeaderMap>, usize), &'static str> {
         let mut whole = decode(text.as_bytes().chunks(text.len().max(1)));
         let dribbled = decode(text.as_bytes().chunks(1));

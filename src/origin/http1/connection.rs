@@ -53,7 +53,7 @@ impl Http1Connection {
         self.stream.is_idle()
     }
 
-    /// Completes at the time `until`. Creates a missing timer with the duration `limit`.
+    /// Completes at `until`. If there is no timer yet, creates one with the duration `limit`.
     pub(super) fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,

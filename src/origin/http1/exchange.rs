@@ -48,7 +48,7 @@ pub(in crate::origin) struct ExchangeResponse {
 
 /// Parameters of an exchange.
 pub(in crate::origin) struct ExchangeOptions<'a> {
-    /// The `Host` of requests that have no `Host` field.
+    /// The `Host` field added to requests that have none.
     pub(in crate::origin) default_host: &'a HeaderValue,
     pub(in crate::origin) since: Instant,
     /// Maximum time from the request's last byte to the head of the response.
@@ -201,8 +201,8 @@ impl<'a> Exchange<'a> {
         None
     }
 
-    /// Completes if the origin has not responded within the timeout after the whole request. Time
-    /// spent waiting for the client's upload does not count.
+    /// Completes if the origin has not responded within the timeout after the whole request was
+    /// sent. Time spent waiting for the client's upload does not count.
     fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.options.first_byte_timeout;
         loop {

@@ -9,8 +9,8 @@ use httparse::Header;
 
 use crate::field::common;
 
-/// Maximum number of cached lines. With the maximum length of names and values, a thread caches at
-/// most 10 KiB.
+/// Maximum number of cached lines. If all names and values have [`MAX_CACHED_BYTES`], a thread
+/// caches 10 KiB.
 const MAX_CACHED_LINES: usize = 32;
 const MAX_CACHED_BYTES: usize = 128;
 

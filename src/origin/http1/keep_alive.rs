@@ -9,8 +9,8 @@ pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Margin for a request that is in transit while the origin closes the connection.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Returns the `timeout` of a `Keep-Alive` field minus a margin; `None` without this field or
-/// parameter. Node and Apache send it.
+/// Returns the `timeout` parameter of `Keep-Alive`, minus a margin; `None` if the field or the
+/// parameter is missing. Node and Apache send the field.
 ///
 /// The margin is one second, but at most half of the `timeout`.
 pub(super) fn idle_limit(headers: &HeaderMap) -> Option<Duration> {

@@ -90,7 +90,7 @@ struct FramingFields {
     connection: ConnectionOptions,
 }
 
-/// The options `close` and `keep-alive` of a `Connection` field.
+/// Whether the `Connection` field contains the options `close` and `keep-alive`.
 #[derive(Clone, Copy, Default)]
 struct ConnectionOptions {
     close: bool,
@@ -98,7 +98,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Parses a line. Returns whether the line has options other than `close` and `keep-alive`.
+    /// Parses a `Connection` line. Returns whether it has options besides `close` and `keep-alive`.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

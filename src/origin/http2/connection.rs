@@ -82,7 +82,7 @@ impl Http2Connection {
         Some(ReservedStream { sender: self.sender.clone(), permit })
     }
 
-    /// Returns whether the connection has had no open stream for this time.
+    /// Returns whether the connection has had no open stream for at least `time`.
     pub(in crate::origin) fn is_idle_for(&self, time: Duration) -> bool {
         self.streams.is_idle_for(time)
     }

@@ -17,7 +17,7 @@ use tokio::{
 use super::streams::Streams;
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
-/// Interval of pings on a connection with open streams, and the time allowed for a reply.
+/// Interval of pings on a connection with open streams. The reply is due within [`PING_TIMEOUT`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -69,7 +69,7 @@ impl Driver {
     }
 }
 
-/// Detects dead connections by pings (RFC 9113 §6.7).
+/// Detects dead connections with pings (RFC 9113 §6.7).
 struct KeepAlive {
     ping_pong: Option<PingPong>,
     is_waiting: bool,
@@ -77,9 +77,9 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Completes when a ping was not answered in time. Only connections with open streams send
-    /// pings. Also completes if an abandoned connection does not end, since the origin may have
-    /// stopped reading.
+    /// Completes when a ping has not been answered in time. Pings are sent only on connections with
+    /// open streams. Also completes if an abandoned connection does not end, since the origin may
+    /// have stopped reading.
     fn poll_dead(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {

@@ -1,9 +1,9 @@
-//! The meaning of an HTTP/2 error for a request.
+//! What an HTTP/2 error means for a request.
 
 use h2::Reason;
 
-/// Returns whether the origin has not processed the request: its stream is above the last stream in
-/// a GOAWAY (RFC 9113 §6.8), or was refused (§8.7).
+/// Returns whether the origin has not processed the request, because its stream is above the last
+/// stream in a GOAWAY (RFC 9113 §6.8) or was refused (§8.7).
 pub(in crate::origin) fn is_unprocessed(error: &h2::Error) -> bool {
     (error.is_remote() && error.is_go_away()) || is_refusal(error)
 }

@@ -88,7 +88,7 @@ impl Exchange {
 }
 
 impl UploadTask {
-    /// Sends the available data, and spawns a task for the rest; `None` if there is no rest.
+    /// Sends the available data, and spawns a task for the rest. Returns `None` if all is sent.
     fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());
@@ -122,7 +122,7 @@ struct BodyWriter {
     stream: SendStream<Bytes>,
     /// Trailer fields that may be sent, since the request announced them.
     announced: Vec<HeaderName>,
-    /// Counts the stream as open until its sending half is closed too.
+    /// Keeps the stream counted as open until its sending half is closed.
     _permit: Arc<StreamPermit>,
 }
 
@@ -135,7 +135,7 @@ enum BodySendError {
 
 impl BodyWriter {
     /// Sends the whole body. Resets the stream if reading the body fails, so that the origin does
-    /// not take a part for the whole body.
+    /// not mistake a part of the body for the whole.
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         if let Err(BodySendError::Body(error)) = sent {

@@ -19,7 +19,7 @@ pub(super) struct Streams {
     /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
     limit: AtomicUsize,
     idle_since: Mutex<Instant>,
-    /// Whether the origin has refused a stream. New streams are opened on another connection.
+    /// Whether the origin has refused a stream, so that new ones are opened on another connection.
     is_retired: AtomicBool,
     /// The queued requests, to which free streams are offered.
     waiters: Arc<Waiters>,
@@ -60,7 +60,7 @@ impl Streams {
         self.open.load(Relaxed) > 0
     }
 
-    /// Returns whether no stream has been open for this time.
+    /// Returns whether no stream has been open for at least `time`.
     pub(super) fn is_idle_for(&self, time: Duration) -> bool {
         !self.is_busy() && self.idle_since.lock().elapsed() >= time
     }

@@ -23,7 +23,7 @@ pub enum RequestBody {
     Empty,
     /// A body in memory.
     Full(Bytes),
-    /// The client's body, streamed; made by [`RequestBody::client`].
+    /// The client's streamed body, created by [`RequestBody::client`].
     Client(Box<ClientBody>),
 }
 

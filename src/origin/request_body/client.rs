@@ -60,7 +60,7 @@ enum BufferedFrame {
 pub enum RequestBodyError {
     #[error(transparent)]
     Client(ClientBodyError),
-    /// The origin responded without requesting the body, or a newer attempt replaced this one.
+    /// The origin responded without requesting the body, or a newer attempt reads the body instead.
     #[error("the origin did not request the body")]
     Unwanted,
     /// The body is longer or shorter than its declared length.
@@ -267,8 +267,8 @@ impl From<BufferedFrame> for Frame<Bytes> {
     }
 }
 
-/// Removes trailer fields that only a head or a proxy may set: fields about the request, its
-/// connection or its identity. Some origins merge trailers into the head (RFC 9110 §6.5.1).
+/// Removes trailer fields that are valid only in a head, such as `Host`, or only from a proxy, such
+/// as forwarding fields. Some origins merge trailers into the head (RFC 9110 §6.5.1).
 fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

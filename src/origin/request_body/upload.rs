@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(in crate::origin) enum BodyStart {
     Immediate,
-    /// The upload starts on the origin's 100, or after this time without it (RFC 9110 §10.1.1).
+    /// The upload starts on the origin's 100, at the latest after this time (RFC 9110 §10.1.1).
     AfterContinue(Duration),
 }
 
@@ -31,7 +31,7 @@ const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
 
-/// The error if the origin's response ended without a request for the body.
+/// The error if the origin's response ended before the origin asked Larder for the request body.
 pub(super) struct BodyNotRequested;
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The memory budget of request content that is part of a key.
+//! The memory budget for request content that is part of a key.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -22,7 +22,7 @@ struct ContentUsage {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// The share of one request in the budget. It is returned when dropped.
+/// One request's share of the budget. The memory is returned when the share is dropped.
 #[derive(Debug)]
 pub(crate) struct ContentShare {
     budget: Arc<ContentBudget>,

@@ -83,7 +83,8 @@ fn graphql_form(
     }
 }
 
-/// Returns a request by hash with its document added; `None` if this node lacks the document.
+/// Adds the document to a request that refers to it by hash. Returns `None` if the request has no
+/// hash, or if this node lacks the document.
 fn with_documents(rule: &GraphqlRule, sent: &[u8]) -> Option<Bytes> {
     let is_by_hash = sent.windows(PERSISTED.len()).any(|part| part == PERSISTED);
     let text = canonical(sent).ok().filter(|_| is_by_hash)?;
@@ -95,7 +96,7 @@ fn with_documents(rule: &GraphqlRule, sent: &[u8]) -> Option<Bytes> {
 const PERSISTED: &[u8] = b"persistedQuery";
 
 /// Returns the class of a GraphQL request with this content. Content that servers may read
-/// differently counts as a write, unless it surely has no mutation.
+/// differently counts as a write, unless it certainly contains no mutation.
 pub(in crate::pipeline) fn class_of(
     rule: &GraphqlRule,
     (query, headers): (Option<&str>, &HeaderMap),
@@ -130,7 +131,7 @@ fn readable<'a>(headers: &HeaderMap, sent: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     is_known.then_some(plain)
 }
 
-/// The character encodings, other than UTF-8, in which ASCII characters have their usual bytes.
+/// The character encodings, other than UTF-8, that encode ASCII characters as in ASCII.
 const ASCII_CHARSETS: [&[u8]; 3] =
     [b"charset=us-ascii", b"charset=iso-8859-", b"charset=windows-125"];
 

@@ -27,7 +27,7 @@ struct KnownContent {
 const MIN_PRUNED: usize = 64;
 
 impl InternedContent {
-    /// Returns the equal content that other requests hold; the given content if there is none.
+    /// Returns equal content that another request holds, or else the given content.
     pub(crate) fn intern(&self, content: Arc<RequestContent>) -> Arc<RequestContent> {
         let mut known = self.0.lock();
         let other = known.by_digest.get(&content.digest).and_then(Weak::upgrade);

@@ -1,8 +1,8 @@
-//! Request content that is part of the key: of `QUERY` requests, and of the `POST` requests that a
-//! route names.
+//! Request content that is part of the key. This applies to `QUERY` requests, and to the `POST`
+//! requests that a route names.
 //!
-//! Such a request is planned twice. The first plan says that its content has to be read; the second
-//! plan makes the key from it. The origin receives exactly the content that is keyed.
+//! Such a request is planned twice. The first plan shows that the content has to be read; the
+//! second plan derives the key from it. The origin receives exactly the content that is keyed.
 
 mod budget;
 mod graphql;

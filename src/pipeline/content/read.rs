@@ -11,7 +11,7 @@ use crate::{
     server::{BodyLimits, Incoming, LimitedBody},
 };
 
-/// Maximum length of content that becomes part of a key, in bytes. Requests with more content pass.
+/// Maximum length of content that becomes part of a key, in bytes. Longer content is not keyed.
 pub(in crate::pipeline) const MAX_BYTES: usize = 64 << 10;
 
 /// The outcome of reading the content of a request.
@@ -53,7 +53,7 @@ enum ReadStop {
     Failed(UploadFailure),
 }
 
-/// Appends the content to a buffer. If it stops early, the buffer holds the bytes that were read.
+/// Appends the content to a buffer, which holds the bytes read so far if reading stops early.
 async fn collect<B>(
     body: &mut LimitedBody<B>,
     content: &mut Vec<u8>,
@@ -89,7 +89,7 @@ mod tests {
 
     const LIMITS: BodyLimits = BodyLimits { bytes: 1 << 20, idle_timeout: Duration::from_mins(1) };
 
-    /// Reads these chunks and trailers, and then nothing more or the end.
+    /// Reads a body of these chunks and trailers, which then ends, or stalls if not `is_ended`.
     async fn collected(
         chunks: &[&'static str],
         is_ended: bool,

@@ -10,11 +10,11 @@ use super::request_content::RequestContent;
 /// Maximum number of bytes that the cached requests take.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Approximate size of a request in addition to its texts, in bytes.
+/// Approximate size of a cached request, in bytes, without its query, `Content-Type` and content.
 const REQUEST_BYTES: usize = 512;
 
-/// Number of copies of the content that the cache holds: as forwarded, and as variables and
-/// extensions of its class.
+/// Number of copies of the content that the cache holds, which are the forwarded bytes, and the
+/// variables and extensions in the request's class.
 const CONTENT_COPIES: usize = 2;
 
 /// The contents of GraphQL requests, by the request parts that they were read from. Bounded in

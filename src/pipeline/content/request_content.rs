@@ -16,14 +16,14 @@ use crate::{
 
 /// The content of a request, as it is keyed and as the origin receives it.
 ///
-/// It is kept as long as it may be needed to fetch the response, also in the background.
+/// It is kept as long as a fetch may need it, including a fetch in the background.
 #[derive(Debug)]
 pub(in crate::pipeline) struct RequestContent {
     /// `POST` or `QUERY`.
     pub method: Method,
     /// The bytes that the origin receives.
     pub bytes: Bytes,
-    /// The digest of the content in the key.
+    /// The digest of the content, which is part of the key.
     pub digest: ContentDigest,
     /// The form of the content: as sent, or rewritten.
     pub form: KeyedForm,
@@ -52,7 +52,7 @@ impl RequestContent {
         Self { method: method.clone(), bytes, digest, form, graphql: None, _share: share }
     }
 
-    /// Returns whether two contents have the same digest, method and bytes.
+    /// Returns whether both contents have the same digest, method and bytes.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.digest == other.digest && self.method == other.method && self.bytes == other.bytes
     }
@@ -98,7 +98,7 @@ impl RequestContent {
         Arc::new(Self { method, bytes, digest: *digest, form: *form, graphql, _share: None })
     }
 
-    /// Keys the canonical form, but forwards the content as sent (a planted bug).
+    /// Keys the canonical form, but forwards the content as sent ([`PlantedBug::ContentAsSent`]).
     #[cold]
     fn as_sent(
         form: ContentForm,

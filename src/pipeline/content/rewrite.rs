@@ -39,7 +39,7 @@ pub(in crate::pipeline) enum WhyAsSent {
 /// What the header fields of a request say about its content.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ContentFields {
-    /// Why they forbid changes to the content; `None` if they do not.
+    /// Why the fields forbid changes to the content; `None` if they allow changes.
     pub(super) why_as_sent: Option<WhyAsSent>,
     /// `Content-Type`, if it is the only field that describes the content.
     pub(super) only_type: Option<HeaderValue>,
@@ -79,7 +79,7 @@ impl WhyAsSent {
     }
 }
 
-/// Returns content in the form in which it is keyed and forwarded, and which form that is.
+/// Returns content in the form in which it is keyed and forwarded, and the name of that form.
 pub(in crate::pipeline) fn keyed_form(
     form: ContentForm,
     fields: &ContentFields,
@@ -116,7 +116,7 @@ fn why_as_sent(headers: &HeaderMap) -> Option<WhyAsSent> {
     is_signed(headers).then_some(WhyAsSent::Signed)
 }
 
-/// Returns whether content has a coding.
+/// Returns whether the content has a content coding.
 pub(super) fn is_coded(headers: &HeaderMap) -> bool {
     let is_identity = |coding: &[u8]| coding.eq_ignore_ascii_case(b"identity");
     headers.contains_key(header::CONTENT_ENCODING)
@@ -137,7 +137,7 @@ pub(super) fn is_utf8(parameter: &[u8]) -> bool {
 }
 
 /// Returns whether a header field may hold a digest or a signature of the content (RFC 9530, RFC
-/// 9421, AWS signatures and similar ones).
+/// 9421, AWS signatures and the like).
 fn is_signed(headers: &HeaderMap) -> bool {
     const PARTS: [&str; 5] = ["digest", "signature", "hmac", "content-md5", "content-sha"];
     let may_sign =
@@ -150,7 +150,7 @@ fn is_signed(headers: &HeaderMap) -> bool {
         || headers.get_all(header::AUTHORIZATION).iter().any(scheme_signs)
 }
 
-/// Replaces the fields about the framing of content with its `Content-Length`.
+/// Replaces the fields that frame the content with its `Content-Length`.
 pub(in crate::pipeline) fn describe(headers: &mut HeaderMap, length: usize) {
     for name in [header::TRANSFER_ENCODING, header::TRAILER, header::EXPECT] {
         headers.remove(name);

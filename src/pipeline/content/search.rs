@@ -13,8 +13,8 @@ use crate::{graphql::MutationSearch, route::GraphqlMedia};
 pub(in crate::pipeline) struct SharedSearch(Arc<Mutex<MutationSearch>>);
 
 impl SharedSearch {
-    /// Returns a search in the content of a request; `None` if the search could prove nothing: the
-    /// content is not JSON in UTF-8, or the URL may name a mutation.
+    /// Returns a search in the content of a request; `None` if the search could prove nothing,
+    /// because the content is not JSON in UTF-8 or the URL may name a mutation.
     pub(in crate::pipeline) fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
         let is_json = GraphqlMedia::of(headers) == Some(GraphqlMedia::Json);
         let is_plain = !is_coded(headers) && has_charset(headers, is_utf8);
@@ -27,7 +27,7 @@ impl SharedSearch {
         self.0.lock().add(part);
     }
 
-    /// Returns whether the search has read all of the content, which surely has no mutation.
+    /// Returns whether the search has read all of the content and proved that it has no mutation.
     pub(in crate::pipeline) fn has_found_query(&self) -> bool {
         self.0.lock().has_found_query()
     }

@@ -189,7 +189,7 @@ const fn partition_means(partition: &Partition) -> &'static str {
         }
         Partition::User => "each user has separate responses",
         Partition::Claims(_) => {
-            "requests with equal values of these claims and equal rights share responses"
+            "requests with the same values for these claims and the same rights share responses"
         }
     }
 }

@@ -165,7 +165,7 @@ const STEPS: [DecisionRule; 15] = [
 /// The index of the quarantine step, which is shown only if it is final.
 const QUARANTINE: usize = 7;
 
-/// The indexes of two steps whose order depends on the partition.
+/// The index of the cookie step. The partition decides whether it precedes or follows [`IDENTITY`].
 const COOKIES: usize = 9;
 const IDENTITY: usize = 10;
 

@@ -23,10 +23,10 @@ pub struct Explanation {
     pub outcome: ExplainedOutcome,
     /// How the request to the origin differs from the client's.
     pub origin: ExplainedOrigin,
-    /// The stored response; `None` if nothing is stored, or without a running node.
+    /// The stored response; `None` if nothing is stored or no node is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<ExplainedStored>,
-    /// The last purge that selects the response; `None` without such a purge or a running node.
+    /// The last purge that selects the response; `None` if there is none or no node is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged: Option<ExplainedPurge>,
     /// How the given response is handled; `None` if none was given or the cache is not used.
@@ -95,7 +95,7 @@ pub struct ExplainedCredential {
     /// The location in the request: `header`, `cookie` or `parameter`.
     pub place: &'static str,
     pub name: String,
-    /// The classification of the part.
+    /// The kind of the header field, cookie or parameter, such as `credential` or `session`.
     pub kind: &'static str,
     /// The reason for the classification, and its effect.
     pub why: String,
@@ -197,7 +197,7 @@ pub struct ExplainedOrigin {
 #[derive(Debug, Clone, Serialize)]
 pub struct ExplainedStored {
     pub status: u16,
-    /// `memory`, or `redis` if this node does not have it in memory.
+    /// `memory`, or `redis` if this node does not have the response in memory.
     pub tier: &'static str,
     pub age: HumanDuration,
     /// Remaining freshness; `None` if the response is stale.
@@ -269,13 +269,13 @@ pub struct ExplainedResponse {
 /// The calculation of a lifetime.
 #[derive(Debug, Clone, Serialize)]
 pub struct Lifetime {
-    /// The lifetime set by the origin, with the directive.
+    /// The lifetime set by the origin, and the directive that sets it.
     pub by_origin: Option<(HumanDuration, &'static str)>,
     /// The lifetime set by the route's `ttl` for this status.
     pub by_ttl: Option<HumanDuration>,
     /// Which lifetime has priority: `origin`, `rule`, `min` or `max`.
     pub ttl_from: &'static str,
-    /// The basis of the result: `origin`, `ttl`, `heuristic` or `nothing`.
+    /// What the lifetime is based on: `origin`, `ttl`, `heuristic` or `nothing`.
     pub basis: &'static str,
     /// The age of the response on arrival.
     pub age: HumanDuration,

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::server::Connection;
 
-/// Maximum number of fields of a request or response, and maximum body size.
+/// Maximum number of header fields in a request or response.
 const MAX_FIELDS: usize = 200;
 
 /// The JSON input of `POST /v1/explain`.
@@ -76,7 +76,7 @@ pub enum InvalidExplainRequest {
     Url,
     #[error("the URL must not contain a user name; use an `authorization` header")]
     UserInfo,
-    /// A field without a colon or with invalid characters. Its value is not repeated.
+    /// The field at this position (from 1) is malformed. The error does not repeat its value.
     #[error("header {0} is not of the form `name: value`")]
     Field(usize),
     #[error("more than {MAX_FIELDS} headers")]

@@ -374,7 +374,7 @@ fn effect(
     Some(graphql_write::effect_of(route, target, (planned.safety.written(), (status, document))))
 }
 
-/// Formats a selector without the user's name. Returns `None` if nothing of it is left.
+/// Formats a selector without the user's name. Returns `None` for a kind that is not shown.
 fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),

@@ -78,7 +78,7 @@ impl EvaluatedResponse {
         self.given.status
     }
 
-    /// Returns the fields that select among the responses of the target.
+    /// Returns the fields that select among the responses for the target.
     pub(super) fn selecting(&self, config: &ConfigSnapshot, route: &Route) -> VarySet {
         selecting_set(config, route, &self.given.headers)
     }
@@ -194,7 +194,7 @@ impl EvaluatedResponse {
     }
 }
 
-/// Why no response to a request is stored, regardless of its content.
+/// The reason why Larder does not store a response to a request, whatever the origin sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotStored {
     pub(super) reason: Reason,
@@ -288,7 +288,7 @@ const fn by(directives: &ResponseDirectives) -> &'static str {
     }
 }
 
-/// Returns the selectors of the responses to a request.
+/// Returns the selectors that purge the responses to a request.
 pub(super) fn selectors(
     planned: &PlannedRequest<'_>,
     lookup: &LookupRequest,

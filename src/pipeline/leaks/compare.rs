@@ -77,8 +77,8 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    /// Compares two requests in the background, unless one of the requesters has logged out, the
-    /// route is or was recently compared, too many comparisons run, or the origin is busy.
+    /// Compares two requests in the background, unless a requester has logged out, the route is
+    /// being compared or recently was, too many comparisons run, or the origin is busy.
     pub(super) fn compare_soon(self: &Arc<Self>, pair: [Arc<ProbeRequest>; 2]) -> ComparisonStart {
         let [first, _] = &pair;
         let Some(watch) = first.config.watch(first.route) else { return ComparisonStart::NotNow };

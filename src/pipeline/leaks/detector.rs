@@ -17,13 +17,13 @@ use super::{
 /// How long a sampled hit waits for a hit by another requester.
 pub(super) const PAIR_WINDOW: Duration = Duration::from_secs(1);
 
-/// Maximum number of concurrent comparisons, each of another route. A slow route delays no other.
+/// Maximum number of concurrent comparisons on different routes. A slow route delays no others.
 const MAX_COMPARISONS: usize = 4;
 
 /// The requests of a node that may be compared, on all routes.
 pub(in crate::pipeline) struct LeakDetector {
     sightings: Mutex<SweptSightings>,
-    /// The sampled hit of each route, by name.
+    /// The sampled hit that waits on each route, by the route's name.
     waiting: Mutex<HashMap<Box<str>, WaitingHit>>,
     /// The permits for comparisons.
     turns: Arc<Semaphore>,
@@ -60,8 +60,9 @@ impl LeakDetector {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    /// Adds a fetch. Returns the request of the previous fetch if their responses differ and have
-    /// to be compared, and whether [`Self::sweep`] has to be called once a second from now on.
+    /// Adds a fetch. The first value returned is the request of the previous fetch with this key,
+    /// if the two requests have to be compared because their responses differ. The second says
+    /// whether the caller has to start a task that calls [`Self::sweep`] once a second.
     pub(super) fn add_fetch(
         &self,
         key: u128,
@@ -73,7 +74,7 @@ impl LeakDetector {
         (sightings.all.add(key, sighting), sweeper)
     }
 
-    /// Records that the fetches of a key are compared, which pauses further comparisons of the key.
+    /// Records that a key's fetches are being compared, which pauses comparisons of the key.
     pub(super) fn pause(&self, key: u128, now: Instant) {
         self.sightings.lock().all.pause(key, now);
     }

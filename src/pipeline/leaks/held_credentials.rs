@@ -15,10 +15,10 @@ use crate::{
 
 /// The credentials of a request, as of the time when it arrived.
 pub(in crate::pipeline) struct HeldCredentials {
-    /// The member that the credentials identify; `None` if no logout could name such a member.
+    /// The member that the credentials identify; `None` if no logout can end the credentials.
     holder: Option<Arc<PartitionMember>>,
     stamp: FenceStamp,
-    /// The verdict that the credentials were valid at the time of the stamp.
+    /// The verdict that the credentials were valid when the request arrived.
     counted: RevocableVerdict,
 }
 
@@ -35,8 +35,9 @@ impl HeldCredentials {
         Self { holder, stamp, counted: RevocableVerdict::new(stamp) }
     }
 
-    /// Returns whether no logout, and no refusal by the origin, has ended the credentials since, on
-    /// any node. Returns `false` while this node does not follow the purge log.
+    /// Returns whether no logout and no refusal by the origin, on any node, has ended the
+    /// credentials since the request arrived. Returns `false` while this node does not follow the
+    /// purge log.
     pub(super) fn still_count(&self, applied_purges: &AppliedPurges) -> bool {
         let Some(holder) = &self.holder else { return true };
         let (now, name) = (Instant::now(), || holder.credential_name());

@@ -2,10 +2,10 @@
 //! sends their requests to the origin again.
 //!
 //! The detector sends nothing to the origin as long as fetches for different requesters yield the
-//! same response. If two fetches differ, or a sampled hit is followed by a hit of another
-//! requester, it repeats the two requests alternately
+//! same response. If two fetches differ, or a sampled hit is followed by another requester's hit,
+//! it repeats the two requests alternately
 //! ([`RequesterComparison`](crate::leak::RequesterComparison)). Requests with credentials are kept
-//! in memory only, and for seconds. They are not repeated after a logout.
+//! only in memory, and only for seconds. They are not repeated after a logout.
 
 mod compare;
 mod detector;

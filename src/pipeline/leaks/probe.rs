@@ -44,9 +44,9 @@ pub(in crate::pipeline) struct ProbeRequest {
 }
 
 impl ProbeRequest {
-    /// Keeps a request of a client, if it identifies its requester on a watched route and asks for
-    /// a whole response, otherwise returns `None`. `origin_request` is the request as sent to the
-    /// origin; `hold` returns its credentials.
+    /// Keeps a client's request that identifies its requester, is for a watched route, and asks for
+    /// a whole response. Returns `None` for other requests. `origin_request` is the request as sent
+    /// to the origin; `hold` returns the client's credentials.
     pub(in crate::pipeline) fn of(
         (config, route, request): (&Arc<ConfigSnapshot>, usize, &Arc<Parts>),
         lookup: &LookupRequest,

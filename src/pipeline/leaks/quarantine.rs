@@ -1,4 +1,5 @@
-//! Quarantine of routes: until an operator clears it, nothing is stored or served from the store.
+//! Quarantine of routes: until an operator clears a route's quarantine, no response of the route is
+//! stored or served from the store.
 //!
 //! The state is one value in the purge log's Redis, which every node merges with its own state. It
 //! is not a record of the log, because records are trimmed. Records announce each change, and purge
@@ -104,7 +105,7 @@ impl<S: Store> Pipeline<S> {
         Ok(())
     }
 
-    /// Merges another state into this node's state. Returns the result.
+    /// Merges another state into this node's state. Returns the merged state.
     fn adopt_quarantine(&self, other: QuarantineTable) -> QuarantineTable {
         let (before, after, was_complete) = {
             let mut known = self.quarantine.lock();
@@ -151,7 +152,7 @@ fn announcement(selectors: Vec<Selector>, reason: Option<String>) -> Purge {
     Purge { mode, selectors, source, reason, warm: false }
 }
 
-/// Keeps the quarantine of this node and of the fleet the same, as long as the log exists.
+/// Keeps this node's quarantine in sync with the fleet's, as long as the log exists.
 pub(crate) async fn follow_quarantine<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     let mut sync_state = pipeline.log.sync_state();

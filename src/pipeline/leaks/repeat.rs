@@ -33,8 +33,8 @@ pub(super) struct ProbeResponse {
 pub(super) struct NotComparable;
 
 impl ProbeRequest {
-    /// Repeats the request, with the other fields of `pattern`. Fails if a logout has ended the
-    /// credentials.
+    /// Sends the request again. Takes the fields that do not identify the requester from `pattern`.
+    /// Fails if a logout has ended the credentials.
     pub(super) async fn repeat<S: Store>(
         &self,
         pipeline: &Pipeline<S>,

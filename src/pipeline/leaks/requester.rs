@@ -91,8 +91,8 @@ fn cookie_identifies((config, route): (&ConfigSnapshot, &Route), name: &[u8]) ->
     }
 }
 
-/// Removes cookies that origins do not use: those of analytics and of load balancers, which would
-/// route each requester to a different server.
+/// Removes cookies that origins do not use, such as those for analytics and load balancing. The
+/// latter would route each requester to a different server.
 pub(super) fn remove_harmless_cookies(headers: &mut HeaderMap) {
     let kept: Vec<&[u8]> = cookie::cookies(headers)
         .filter(|cookie| !HARMLESS_COOKIES.match_name(cookie.name))

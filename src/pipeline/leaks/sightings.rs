@@ -11,9 +11,9 @@ use super::probe::ProbeRequest;
 /// Maximum number of keys remembered.
 const CAPACITY: usize = 256;
 
-/// How long a fetch waits for a fetch by another requester with the same key. [`KEPT_IF_NAMED`]
-/// applies if the response contains a name of its requester.
+/// How long a fetch waits for another requester's fetch with the same key.
 const KEPT: Duration = Duration::from_secs(10);
+/// How long a fetch waits if its response contains a name of its requester.
 const KEPT_IF_NAMED: Duration = Duration::from_mins(1);
 
 /// Minimum time between two comparisons of a key. It doubles with each comparison.
@@ -59,7 +59,7 @@ impl Sighting {
 
 impl Sightings {
     /// Adds a fetch. Returns the previous fetch with this key if it was for another requester and
-    /// got another body. Returns `None` if the key was compared recently.
+    /// got a different body. Returns `None` if the key was compared recently.
     pub(super) fn add(&mut self, key: u128, mut sighting: Sighting) -> Option<Arc<ProbeRequest>> {
         let now = sighting.at;
         let mut previous = None;

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 const FIRST_INTERVAL: u64 = 64;
 const MAX_DOUBLINGS: u32 = 10;
 
-/// Maximum number of doublings after samples waited in vain. Smaller than [`MAX_DOUBLINGS`],
-/// because a second requester may appear.
+/// Maximum number of times the interval doubles because no second requester came. Smaller than
+/// [`MAX_DOUBLINGS`], because one may still come.
 const MAX_DOUBLINGS_ALONE: u32 = 6;
 
 /// Number of hits by the same requester after which a sample stops waiting.
@@ -32,7 +32,7 @@ pub(crate) struct RouteSampler {
     /// Number of hits with credentials since the last sample.
     hits: AtomicU64,
     interval: AtomicU64,
-    /// A part of the digest of the target on which a sampled hit waits; 0 if no hit waits.
+    /// A part of the digest of the target for which a sampled hit waits; 0 if no hit waits.
     waiting_for: AtomicU64,
     pace: Mutex<Pace>,
 }
@@ -102,7 +102,7 @@ impl RouteSampler {
         self.reset(&mut self.pace.lock());
     }
 
-    /// Ends the wait that began at this time, and doubles the interval; no effect if it has ended.
+    /// Doubles the interval and ends the wait that began at this time, unless it has already ended.
     pub(super) fn stop_waiting_since(&self, since: Instant) {
         let mut pace = self.pace.lock();
         if pace.waiting_since == Some(since) {
@@ -111,7 +111,7 @@ impl RouteSampler {
         }
     }
 
-    /// Counts a sampled hit that was not compared. Ends the wait after too many.
+    /// Counts a sampled hit that was not compared. Ends the wait after [`MAX_SKIPPED`] such hits.
     pub(super) fn skip(&self) {
         let mut pace = self.pace.lock();
         pace.skipped += 1;

@@ -74,8 +74,8 @@ impl FillBudget {
         BudgetShare { budget: Arc::clone(self), size: PoolKind::Small, bytes: 0 }
     }
 
-    /// Reserves room for a body of this length. A body of unknown length grows its share. Returns
-    /// `None` if there is no room.
+    /// Reserves room for a body of this length. Without a length, the share starts empty and grows.
+    /// Returns `None` if there is no room.
     pub(crate) fn reserve(self: &Arc<Self>, expected: Option<u64>) -> Option<BudgetShare> {
         let bytes = usize::try_from(expected.unwrap_or(0)).ok()?;
         let size = if bytes <= SMALL_BODY && self.small.take_if_free(bytes) {

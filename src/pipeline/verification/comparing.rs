@@ -17,7 +17,7 @@ use crate::{
     policy::{stale, validation},
 };
 
-/// Bodies up to this many bytes without a content coding are parsed inline.
+/// Maximum length of a body without a content coding that is parsed inline, in bytes.
 const INLINE_BYTES: usize = 16 << 10;
 
 /// The head of a live response.
@@ -78,8 +78,8 @@ pub(super) async fn compare<S>(
     compare_pair(pair, ignore, (&pipeline.verification_slots, &pipeline.parsing)).await
 }
 
-/// Compares two responses. Parses long documents on another thread, and also bodies with a content
-/// coding, because their decoded length is unknown.
+/// Compares two responses. Parses long documents on another thread. Does the same with bodies in a
+/// content coding, because their decoded length is unknown.
 async fn compare_pair(
     (stored, live): (ComparedResponse, ComparedResponse),
     ignore: &Arc<[JsonPath]>,
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// A response with a JSON array of this many zeros.
+    /// Returns a response with a JSON array of this many zeros.
     fn zeros(count: usize, coding: Option<&'static str>) -> ComparedResponse {
         let json = format!("[{}]", vec!["0"; count].join(","));
         let body = if coding.is_some() { gzip(json.as_bytes()) } else { json.into_bytes() };

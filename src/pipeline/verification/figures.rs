@@ -97,7 +97,7 @@ pub(super) struct ComparedCount {
     pub(super) different: u64,
 }
 
-/// Differences of one kind: at the same places, between requests that differ in the same inputs.
+/// Differences in the same parts of responses, between requests that differ in the same inputs.
 #[derive(Debug, Clone)]
 pub(super) struct DifferenceSample {
     pub(super) differences: Vec<Difference>,
@@ -106,9 +106,9 @@ pub(super) struct DifferenceSample {
     pub(super) count: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
-    /// The age of the stored response at the last difference. `path` is the path of the request, as
-    /// the access log shows it.
+    /// The age of the stored response at the last difference.
     pub(super) age: Duration,
+    /// The path of the request at the last difference, as the access log shows it.
     pub(super) path: String,
 }
 
@@ -227,7 +227,7 @@ impl RouteFigures {
         self.since.get().is_none_or(|(_, steady)| requested_at < *steady)
     }
 
-    /// Returns whether a reload has replaced the rule. The new rule may not find its responses.
+    /// Returns whether a reload has replaced the rule. The new rule may not find older responses.
     pub(super) fn is_replaced(&self) -> bool {
         self.is_replaced.load(Relaxed)
     }
@@ -377,8 +377,8 @@ impl RouteCounts {
         self.samples.push(DifferenceSample { differences, inputs, count, first, last, age, path });
     }
 
-    /// Drops the rarest sample if there are too many. Kinds of differences that a client invents
-    /// therefore do not displace frequent kinds.
+    /// Drops the rarest sample if there are too many, so that a client that provokes many kinds of
+    /// differences cannot displace the frequent kinds.
     fn make_room_for_sample(&mut self) {
         if self.samples.len() < MAX_SAMPLES {
             return;

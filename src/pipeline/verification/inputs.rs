@@ -80,7 +80,7 @@ impl RequestInput {
     }
 }
 
-/// Returns whether a header field has another value in each request.
+/// Returns whether a header field has a different value in each request.
 fn is_per_request(name: &str) -> bool {
     const PREFIXES: [&str; 5] = ["if-", "x-b3-", "sec-", "forwarded", "x-forwarded-"];
     const PARTS: [&str; 5] = ["request-id", "correlation-id", "trace", "span-id", "cf-ray"];

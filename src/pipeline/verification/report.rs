@@ -24,7 +24,7 @@ pub(crate) struct VerificationReport {
 #[derive(Debug, Clone, Serialize)]
 struct RouteReport {
     route: String,
-    /// `shadow` or `audit`.
+    /// How the route is verified: `shadow` or `audit`.
     mode: &'static str,
     /// When counting began; `None` before the first request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ struct RouteReport {
     /// The share of hits and collapsed requests among the requests that consult the cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     hit_ratio: Option<f64>,
-    /// Number of requests that would have shared the fetch of another.
+    /// Number of requests that would have shared the fetch of another request.
     #[serde(skip_serializing_if = "Option::is_none")]
     collapsed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,20 +50,20 @@ struct RouteReport {
     not_stored: BTreeMap<&'static str, u64>,
     /// Number of stored responses that were compared with the origin's.
     compared: u64,
-    /// Number of compared responses that differ.
+    /// Number of compared responses that differ from the origin's.
     wrong: u64,
     /// Number of comparisons that did not take place, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: BTreeMap<&'static str, u64>,
     /// Comparisons by the age of the stored response.
     ages: Vec<AgeGroup>,
-    /// Comparisons by the parts in which the request differs from that of the stored response.
+    /// Comparisons by the inputs in which the request differs from that of the stored response.
     inputs: BTreeMap<&'static str, Compared>,
     samples: Vec<ReportedSample>,
     /// Number of differing responses that no sample describes.
     #[serde(skip_serializing_if = "is_zero")]
     unsampled: u64,
-    /// What the figures suggest, one sentence each.
+    /// What the operator should do according to the figures, one sentence each.
     advice: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ struct AgeGroup {
     wrong: u64,
 }
 
-/// Differences at the same places, between requests that differ in the same parts.
+/// Differences in the same parts of responses, between requests that differ in the same inputs.
 #[derive(Debug, Clone, Serialize)]
 struct ReportedSample {
     count: u64,
@@ -102,7 +102,7 @@ struct ReportedSample {
     path: String,
     /// The age of the stored response at the last request, in seconds.
     age: f64,
-    /// The parts in which the request differs from that of the stored response.
+    /// The inputs in which the request differs from that of the stored response.
     inputs: Vec<&'static str>,
     differences: Vec<Difference>,
 }
@@ -199,7 +199,7 @@ impl RouteCounts {
         names.zip(counts).filter(|(_, count)| count.total > 0).map(of).collect()
     }
 
-    /// Returns what the figures suggest.
+    /// Returns what the operator should do according to the figures.
     fn advice(&self, mode: VerificationMode) -> Vec<String> {
         let Some(suspect) = self.suspect() else { return self.advice_without_suspect(mode) };
         let what = match suspect {

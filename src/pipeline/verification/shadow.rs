@@ -126,8 +126,8 @@ impl<S: Store> ClientRequest<S> {
 }
 
 impl ShadowRequest {
-    /// Looks the request up in the shadow store. Takes the fence stamp for a response to store.
-    /// Returns `None` on a route without figures.
+    /// Looks up the response to the request in the shadow store. Takes the fence stamp in case the
+    /// origin's response is stored. Returns `None` on a route without figures.
     async fn begin<S: Store>(real: &RequestContext<S>, lookup: LookupRequest) -> Option<Self> {
         let (pipeline, config) = (&real.pipeline, &real.config);
         let figures = Arc::clone(config.figures.get(real.route)?);

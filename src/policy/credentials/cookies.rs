@@ -60,7 +60,7 @@ impl CookieFindings {
     }
 
     /// Returns whether a difference between cookie parsers could change the response. `has_ttl`
-    /// states whether the route has a `ttl`: selecting cookies then matter too.
+    /// states whether the route has a `ttl`, which makes selecting cookies relevant.
     pub fn are_ambiguous(self, has_ttl: bool) -> bool {
         let is_relevant = self.has(Self::VARIED) || (has_ttl && self.has(Self::SELECTING));
         self.has(Self::AMBIGUOUS) || (is_relevant && self.has(Self::LOOSE))
@@ -78,7 +78,7 @@ impl CookieFindings {
         self.credentials_without_token().with(token)
     }
 
-    /// Returns the credentials that the cookies carry, without the identity's token.
+    /// Returns the credentials that the cookies carry, except the token of the client's identity.
     pub fn credentials_without_token(self) -> Credentials {
         let of = |these, credentials| {
             if self.has(these) { credentials } else { Credentials::NONE }

@@ -1,7 +1,7 @@
 //! Built-in lists of names: cookies and query parameters.
 //!
-//! Names are compared in a normalised form: without case, with `_`, `-` and `.` equal. `*` matches
-//! any characters. Each list is sorted by the normalised form.
+//! Names are compared in a normalised form, which ignores case and treats `_`, `-` and `.` as
+//! equal. `*` matches any characters. Each list is sorted by the normalised form.
 
 use crate::field::name::{PatternSet, WordSet};
 
@@ -50,7 +50,7 @@ pub static SELECTING_COOKIES: PatternSet = PatternSet::new(&[
     "wp-wpml_current_language", "X-Magento-Vary", "zip", "zipcode",
 ]);
 
-/// Cookies of analytics, advertising, consent, load balancers, and bot and forgery protection.
+/// Cookies for analytics, advertising, consent, load balancing, and bot and forgery protection.
 #[rustfmt::skip]
 pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "___utmv*", "__adroll*", "__ar_v4", "__attentive_*", "__cf_bm", "__cflb", "__cfruid",

@@ -28,14 +28,14 @@ impl Credentials {
     pub const NONE: Self = Self(0);
     /// `Authorization` (RFC 9111 §3.5).
     pub const AUTHORIZATION: Self = Self(1);
-    /// A field or a query parameter outside the key, other than `Authorization`, that is named like
-    /// a key, a token, a user or a session.
+    /// A field or query parameter that is not part of the cache key and is named like a key, a
+    /// token, a user or a session. Does not include `Authorization`.
     pub const FIELD: Self = Self(1 << 1);
     /// A session cookie, recognised by a list or by parts of its name.
     pub const SESSION_COOKIE: Self = Self(1 << 2);
     /// A cookie that is in no list.
     pub const UNKNOWN_COOKIE: Self = Self(1 << 3);
-    /// A query parameter with a key or a token that is part of the key.
+    /// A query parameter that carries a key or a token, and is part of the cache key.
     pub const PARAMETER: Self = Self(1 << 4);
     /// A query parameter with a signature, which the origin may consider expired at any time.
     pub const SIGNATURE: Self = Self(1 << 5);
@@ -67,7 +67,7 @@ impl Credentials {
     }
 
     /// Returns whether the request is personal: credentials outside its key identify the client. A
-    /// personal request has a fetch of its own, which is not repeated for other requests.
+    /// personal request has a fetch of its own, whose response goes to no other request.
     pub const fn are_personal(self) -> bool {
         self.has(Self::PERSONAL)
     }

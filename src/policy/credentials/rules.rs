@@ -9,7 +9,7 @@ use crate::field::{
     presence::FieldPresence,
 };
 
-/// The operator's additions to the built-in lists of credentials, and exceptions from these lists.
+/// The operator's additions to the built-in lists of credentials, and exceptions to these lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CredentialRules {
     /// Fields that are credentials.
@@ -28,7 +28,7 @@ pub struct CredentialRules {
     pub token_cookie: Option<Box<str>>,
 }
 
-/// Name patterns: case-insensitive, `_`, `-` and `.` equal, `*` for any characters.
+/// Name patterns. Case is ignored, `_`, `-` and `.` are equal, and `*` matches any characters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NameList(Box<[Box<str>]>);
 
@@ -39,7 +39,7 @@ pub struct InvalidNamePattern;
 
 impl NameList {
     /// Checks a name pattern. Accepts visible characters that are allowed in names. Rejects a
-    /// pattern of stars alone, since it would match every name.
+    /// pattern that consists of stars and punctuation only, since it could match every name.
     pub fn check(pattern: &str) -> Result<(), InvalidNamePattern> {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\&?".contains(&byte);
         let says_something = pattern.bytes().any(|byte| byte.is_ascii_alphanumeric());

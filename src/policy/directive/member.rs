@@ -1,4 +1,4 @@
-//! A member of a list of cache directives, parsed by grammar and by words.
+//! A member of a list of cache directives, parsed strictly or searched for words.
 //!
 //! Directives that permit something are parsed strictly (RFC 9111 §5.2). Restrictions are found as
 //! words between any separators: an author of `no-store; private` or `private max-age=300` intended
@@ -94,7 +94,7 @@ pub(crate) enum RestrictiveDirective {
 }
 
 impl RestrictiveDirective {
-    /// Parses a word in any case, with `-`, `_` or nothing between its parts; else `None`.
+    /// Parses a word in any case, with `-`, `_` or nothing between its parts; `None` if unknown.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
             let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));

@@ -1,4 +1,4 @@
-//! Tests of the decision to store.
+//! Tests whether responses are stored.
 
 use std::time::Duration;
 

@@ -105,7 +105,7 @@ pub(super) async fn append_record(
     Ok((record, entered.occurrence))
 }
 
-/// Starts a new log, unless a log exists that may continue and is not the `doubted` log.
+/// Starts a new log, unless the current log may continue. The log `doubted` may not.
 pub(super) async fn start_new_log(
     shared: &LogState,
     appender: &RedisClient,

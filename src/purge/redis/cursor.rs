@@ -31,7 +31,7 @@ pub(super) struct StreamView {
     pub(super) own: ViewedEntry,
 }
 
-/// An entry at one position of the stream.
+/// The entry, if any, at one position in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ViewedEntry {
     Missing,
@@ -40,18 +40,18 @@ pub(super) enum ViewedEntry {
     Known(StreamPosition),
 }
 
-/// The decision of a node after a view of the stream.
+/// The decision of a node that has viewed the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SyncDecision {
     /// Continue from the current position. The node is synced once it reaches this sequence number.
     Continue(u64),
     /// Follow the log from `position`. The node is synced at `until`. Older fences are invalid.
     Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
-    /// Start a new log, because the current log (this one, if any) must not continue.
+    /// Start a new log. If an id is given, the log with this id must not continue.
     StartNewLog(Option<LogId>),
 }
 
-/// The way in which a node handles the next entry.
+/// How a node handles the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryAction {
     Skip,

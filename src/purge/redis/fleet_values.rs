@@ -22,7 +22,7 @@ pub(super) enum SetCondition {
     IfAbsent,
 }
 
-/// Stores a value with a deadline. Returns `None` if the condition was not met.
+/// Stores a value for the time `ttl` if `condition` is met. Returns `None` if it is not met.
 pub(super) async fn set(
     shared: &LogState,
     (key, value): (String, String),

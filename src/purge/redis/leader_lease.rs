@@ -20,7 +20,7 @@ use crate::purge::{
     identifier::{random_id, to_hex},
 };
 
-/// Duration of a lease, after which the lease of an unreachable node ends.
+/// Duration of a lease. The lease of an unreachable node ends after this time.
 const LEASE: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_secs(1);
 

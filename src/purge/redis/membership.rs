@@ -83,7 +83,7 @@ pub(super) struct AckStatus {
     pub(super) awaits_live: bool,
 }
 
-/// A node to add to Redis again, which may have lost it.
+/// A node that this node adds to Redis again, because Redis may have lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RestoredMember {
     pub(super) node: NodeId,
@@ -112,7 +112,8 @@ impl Peer {
         self.status == MemberStatus::Active && now < self.until + NODE_EXPIRY
     }
 
-    /// Returns the time until which the node may serve the purged responses, else `None`.
+    /// Returns the time until which the node may serve the purged responses, or `None` if it
+    /// cannot.
     fn may_serve_until(&self, appended: &AppendedRecord, now: Instant) -> Option<Instant> {
         if self.has_applied(appended.fence) {
             return None;
@@ -176,7 +177,7 @@ impl Membership {
         AckStatus { receipt, recheck_at, awaits_live }
     }
 
-    /// Returns the nodes to add to Redis again, which may have lost them.
+    /// Returns the nodes to add to Redis again, because Redis may have lost them.
     pub(super) fn to_restore(&self, now: Instant) -> Vec<RestoredMember> {
         let known = self.peers.iter().filter(|(_, peer)| peer.is_known(now));
         known
@@ -198,8 +199,8 @@ impl Membership {
 }
 
 impl Peer {
-    /// Moves to a position if it is later, and returns whether it was. The order of two logs is
-    /// unknown, so a position in another log counts as later.
+    /// Moves to `position` if it is later than the current position, and returns whether it is. The
+    /// order of two logs is unknown, so a position in another log counts as later.
     fn advance_to(&mut self, position: Fence) -> bool {
         let is_further = position.log != self.position.log || position.seq > self.position.seq;
         let is_news = is_further && position.log != LogId::default();

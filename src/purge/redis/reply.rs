@@ -20,7 +20,7 @@ pub(super) struct ViewReply {
     pub(super) lease: Option<MembershipSnapshot>,
 }
 
-/// The reply to `append.lua`: a new or earlier position, and a snapshot of the membership.
+/// The reply to `append.lua`: the position of the new or the earlier record, and the membership.
 pub(super) struct AppendReply {
     pub(super) fence: Fence,
     pub(super) occurrence: IdempotencyResult,
@@ -91,7 +91,8 @@ fn fence(log: &Value, seq: &Value) -> Option<Fence> {
 /// Maximum accepted time for which a node serves without a lease: a day, in milliseconds.
 const MAX_TTL_MS: u64 = 86_400_000;
 
-/// Parses the reply to `XREAD` of one stream; `None` if malformed. Empty after a timeout.
+/// Parses the reply to `XREAD` of one stream; `None` if malformed. After a timeout, the list of
+/// entries is empty.
 pub(super) fn xread_entries(reply: &Value) -> Option<Vec<StreamEntry>> {
     let stream = match reply {
         Value::Null => return Some(Vec::new()),
@@ -135,7 +136,8 @@ fn members(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// Copies the value's text, if it is text: the value would keep the client's read buffer in memory.
+/// Returns a copy of the text, or `None` if the value is not text. A reference would keep the
+/// client's read buffer in memory.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(String::from(&**text)),
@@ -246,7 +248,7 @@ mod tests {
         assert_eq!(snapshot, MembershipSnapshot::default());
     }
 
-    /// Returns any reply of this depth: wrong types, nils, errors, huge numbers, invalid UTF-8.
+    /// Generates replies with wrong types, nils, errors, huge numbers and invalid UTF-8.
     fn any_value() -> impl Strategy<Value = Value> {
         let texts = prop_oneof![
             Just("00000000000000aa".to_owned()),

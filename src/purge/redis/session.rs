@@ -78,7 +78,7 @@ async fn open(shared: &LogState) -> Result<(RedisClient, RedisClient), SessionEr
 
 /// Subscribes to the position reports of other nodes.
 ///
-/// If the ACL denies `SUBSCRIBE`, positions arrive up to a second later, with the next view.
+/// If the ACL denies `SUBSCRIBE`, positions are delayed by up to a second, until the next view.
 async fn subscribe(
     shared: &LogState,
     appender: &RedisClient,
@@ -89,7 +89,10 @@ async fn subscribe(
     match with_deadline(APPEND_TIMEOUT, async { Ok(subscribed.await) }).await? {
         Err(error) if appender.is_closed() => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, "SUBSCRIBE denied: purges are acknowledged up to a second later");
+            tracing::warn!(
+                %error,
+                "SUBSCRIBE denied: purge acknowledgements are delayed by up to a second"
+            );
         }
         Ok(()) => {}
     }
@@ -150,7 +153,8 @@ async fn follow(
     }
 }
 
-/// Compares the cursor with the stream until the stream continues it. Renews the lease each time.
+/// Compares the cursor with the stream until the node can follow the stream. Moves the cursor or
+/// starts a new log if necessary. Renews the lease with each comparison.
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,

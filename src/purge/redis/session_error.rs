@@ -18,7 +18,7 @@ pub(super) enum SessionError {
     LogNotStable,
 }
 
-/// Awaits a reply with a deadline: the client's own timeouts do not cover everything.
+/// Awaits a reply with a deadline, since the Redis client's own timeouts do not cover everything.
 pub(super) async fn with_deadline<T>(
     deadline: Duration,
     reply: impl Future<Output = Result<T, SessionError>>,

@@ -181,7 +181,8 @@ impl LogState {
         self.membership_changed.send_replace(());
     }
 
-    /// Returns `true`, once per log, if a node that may have applied lost records has not moved.
+    /// Returns `true`, once per log, if a node that may have applied lost records has not moved to
+    /// the current log in time.
     pub(super) fn misses_a_member(&self, snapshot: &MembershipSnapshot, now: Instant) -> bool {
         let log = self.applied_purges.fence().log;
         self.continuity.lock().update(self.node, log, snapshot, now)

@@ -192,8 +192,8 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// Stores an entry; without the forms of its body if they make it too large. The caller holds the
-    /// write lock of the key.
+    /// Stores an entry, without the forms of its body if they would make the entry too large. The
+    /// caller holds the write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let digest = key.digest();
         let entry = if self.fits(&entry) { entry } else { entry.without_forms() };

@@ -1,4 +1,4 @@
-//! Evicted responses that requests still use: their memory is outside the budget.
+//! Tracks evicted responses that requests still use. Their memory is outside the budget.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::entry::{Entry, StoredResponse};
 
-/// The size in bytes above which a response is counted.
+/// The size in bytes above which an evicted response is tracked.
 const LARGE: usize = 64 << 10;
 
 /// The limit for the total size of pinned responses, in bytes.
@@ -23,7 +23,7 @@ pub(super) struct PinnedResponses {
 }
 
 impl PinnedResponses {
-    /// Starts counting an evicted entry if it is a large response in use.
+    /// Starts tracking an evicted entry if it is a large response in use.
     pub(super) fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
         if response.heap_size() <= LARGE || !is_in_use(&response) {

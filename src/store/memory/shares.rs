@@ -16,7 +16,7 @@ const MAX_ENTRIES: usize = 1000;
 /// The number of locks that the identities share.
 const LOCKS: usize = 64;
 
-/// The number of oldest entries that are candidates for eviction.
+/// The maximum number of an identity's oldest entries that are candidates for eviction.
 const CANDIDATES: usize = 8;
 
 /// The accounting overhead of an entry, in bytes.
@@ -48,13 +48,13 @@ struct HeldEntry {
 }
 
 impl IdentityShares {
-    /// Creates the accounts for a memory of this many bytes.
+    /// Creates empty accounts for a memory budget of this many bytes.
     pub(super) fn new(budget: u64) -> Self {
         let accounts = [const { Mutex::new(Accounts::with_hasher(DigestBuildHasher)) }; LOCKS];
         Self { accounts, max_bytes: budget / SHARE_DIVISOR }
     }
 
-    /// Returns whether a single entry of this size is within the share.
+    /// Returns whether a single entry of this size fits into the share of an identity.
     pub(super) fn fits(&self, bytes: u64) -> bool {
         bytes <= self.max_bytes
     }
@@ -82,7 +82,7 @@ impl IdentityShares {
 
     /// Returns the oldest entries of an identity, or `None` if its entries are within its share.
     ///
-    /// The result never contains the newest entry.
+    /// Never returns the newest entry.
     pub(super) fn eviction_candidates(
         &self,
         identity: u128,
@@ -100,7 +100,7 @@ impl IdentityShares {
         self.accounts[(identity % LOCKS as u128) as usize].lock()
     }
 
-    /// Returns the number of entries and the bytes of each identity.
+    /// Returns the number and total size in bytes of each identity's entries.
     #[cfg(test)]
     pub(super) fn held(&self) -> std::collections::BTreeMap<u128, (usize, u64)> {
         let held = |(identity, account): (&u128, &Account)| {

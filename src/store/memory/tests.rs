@@ -1,4 +1,4 @@
-//! Tests of the share of an identity in the memory, and of its exact accounting.
+//! Tests of the memory share of each identity, and of its exact accounting.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -249,7 +249,7 @@ fn accounts_are_exact_however_threads_meet() {
     assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
 }
 
-/// Returns the body stored under a key. While it is held, a client counts as reading it.
+/// Returns the body stored under a key. The response counts as in use until the body is dropped.
 fn read(store: &MemoryStore, key: &CacheKey) -> bytes::Bytes {
     match store.peek(key) {
         Some(Entry::Response(response)) => response.body(),
@@ -331,7 +331,7 @@ fn stored(store: &MemoryStore, key: &CacheKey) -> Arc<StoredResponse> {
     response
 }
 
-/// Returns an entry with the same content, as after a `304`.
+/// Returns an entry with the content of `response`, as stored after a `304`.
 fn freshened(response: &StoredResponse, requested_at: u64) -> Entry {
     let requested_at = Timestamp::from_millis(requested_at);
     let (freshness, stamp) = (response.freshness, FenceStamp::default());

@@ -10,7 +10,7 @@ use crate::entry::{CodedBody, Entry, StoredResponse};
 pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 
 /// Memory overhead of a form of a body, in bytes: the struct, reference counts and the suffix of its
-/// tag.
+/// entity tag.
 const FORM_OVERHEAD: usize = size_of::<CodedBody>() + 192;
 
 #[derive(Clone)]
@@ -36,7 +36,7 @@ fn weight_of_forms(entry: &Entry) -> usize {
     coded.chain(files).sum()
 }
 
-/// Returns the size of jemalloc's allocation for `size` bytes: size classes, four per doubling.
+/// Returns the size of jemalloc's size class for `size` bytes. There are four classes per doubling.
 fn size_class(size: usize) -> usize {
     if size <= 128 {
         return size.next_multiple_of(16);

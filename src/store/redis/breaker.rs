@@ -20,7 +20,7 @@ use super::error::{CommandError, RedisRefusal};
 use crate::{redis::RedisClient, telemetry::StoreMetrics};
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The interval of probes if Redis rejects the user. Frequent probes would fill the log of Redis.
+/// The interval between probes if Redis rejects the user. Frequent probes would fill Redis' log.
 const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
 
 /// The minimum time between two new address lookups after a server turned out to be a replica.

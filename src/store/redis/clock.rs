@@ -18,7 +18,8 @@ use crate::store::monotonic;
 
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The tolerated difference, usually network jitter. Correcting for it would make times jump.
+/// How far the offset may lie outside the measured range before it is corrected, in milliseconds. A
+/// smaller deviation is usually network jitter, and correcting it would make times jump.
 const TOLERANCE_MILLIS: i64 = 20;
 
 /// The offset of Redis' clock from this node's clock, in milliseconds; 0 until measured.
@@ -55,7 +56,7 @@ impl RedisClock {
     }
 }
 
-/// Returns the minimum and maximum offset. Redis reads its clock between request and reply.
+/// Returns the bounds of the offset, which follow from the times of the request and the reply.
 async fn measure(connection: &BatchingConnection, key: Bytes) -> Result<[i64; 2], CommandError> {
     let sent = Instant::now();
     let theirs = connection.time(key).await?;

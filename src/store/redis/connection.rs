@@ -33,10 +33,11 @@ use crate::redis::{
     RedisClient, RedisClientKind, RedisConnector, Script, ScriptCall, ServerClocks,
 };
 
-/// The number of consecutive timeouts that open the breaker; fewer if they last [`MAX_SILENCE`].
+/// The maximum number of consecutive timeouts before the breaker opens. The breaker opens earlier
+/// if the timeouts last [`MAX_SILENCE`].
 const MAX_TIMEOUTS: u32 = 5;
 const MAX_SILENCE: Duration = Duration::from_millis(500);
-/// The number of deadlines after which a session gives up on a command.
+/// The time after which a session gives up on a command, as a multiple of its deadline.
 const GIVE_UP_FACTOR: u32 = 10;
 /// The number of times that a thread processes pending input before it reports a timeout.
 const FINAL_POLLS: usize = 3;
@@ -146,7 +147,7 @@ impl RedisPool {
         })
     }
 
-    /// Opens a new connection. If only one caller uses it, its commands stay in order.
+    /// Opens a new connection. If only one caller uses the connection, commands stay in order.
     pub(super) fn open(
         &self,
         generation: Generation,
@@ -199,8 +200,8 @@ impl BatchingConnection {
 
     /// Runs a script.
     ///
-    /// The script has no effect if Redis starts it later than `within` from now. `None` stands for
-    /// the time after which the session gives up.
+    /// The script has no effect if Redis starts it later than `within` from now. If `within` is
+    /// `None`, the time after which the session gives up applies.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
@@ -311,8 +312,8 @@ impl ConnectionShared {
         }
     }
 
-    /// Awaits a reply until the deadline. The futures of the Redis client take kilobytes, so `reply`
-    /// is boxed by callers for which moving it counts.
+    /// Awaits a reply until the deadline. The futures of the Redis client take kilobytes, so
+    /// callers box `reply` if it is moved often.
     ///
     /// An overloaded thread may notice a timeout although the reply has arrived. So after the
     /// deadline, the thread first processes pending input.

@@ -40,7 +40,7 @@ pub(crate) enum RedisRefusal {
     NotAllowed,
     /// `CLUSTERDOWN`, `MASTERDOWN`: a part of the deployment is down.
     Incomplete,
-    /// `BUSY`: a script of another client is running.
+    /// `BUSY`: another client's script is running.
     Busy,
 }
 
@@ -86,7 +86,7 @@ impl RedisRefusal {
 }
 
 impl CommandError {
-    /// Classifies an error of fred.
+    /// Classifies an error from the Redis client fred.
     pub(super) fn from_fred(error: &Error) -> Self {
         if let Some(refusal) = RedisRefusal::parse(error.details()) {
             return Self::Refused(refusal);
@@ -110,7 +110,7 @@ impl CommandError {
         }
     }
 
-    /// Returns the outcome that metrics count for the error.
+    /// Returns the outcome under which metrics count this error.
     pub(super) const fn outcome(&self) -> StoreOperationOutcome {
         match self {
             Self::BreakerOpen => StoreOperationOutcome::Open,
@@ -136,13 +136,13 @@ impl std::fmt::Display for CommandError {
     }
 }
 
-/// Returns the operating system's message in an error of fred, or else the whole text.
+/// Returns the operating system's message in an error from fred, or the whole text if it has none.
 fn system_message(details: &str) -> String {
     let quoted = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     quoted.map_or(details, |(message, _)| message).to_owned()
 }
 
-/// Returns whether the error is a reply of Redis, which begins with a word in capitals.
+/// Returns whether an error is a reply from Redis, which begins with a word in capitals.
 fn is_from_redis(text: &str) -> bool {
     let word = text.split_whitespace().next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())

@@ -29,7 +29,7 @@ use crate::{
     telemetry::{DropCause, StoreMetrics},
 };
 
-/// The time limit of a probe, including its connection.
+/// The time limit of a probe, including the time to connect.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct StoreInner {

@@ -36,17 +36,17 @@ impl NamespaceKeys {
         (0..count).map(move |number| Bytes::from(format!("{prefix}{number}")))
     }
 
-    /// Returns the key of the lease to fetch this digest.
+    /// Returns the key of the lease for fetching the response with this digest.
     pub(super) fn lease(&self, digest: u128) -> Bytes {
         self.key(b"l:{", digest, b"}")
     }
 
-    /// Returns the key of the set of nodes that wait for the lease of this digest.
+    /// Returns the key of the set of nodes that wait for the lease with this digest.
     pub(super) fn waiters(&self, digest: u128) -> Bytes {
         self.key(b"w:{", digest, b"}")
     }
 
-    /// Returns the prefix of the names of the nodes' channels.
+    /// Returns the prefix of the nodes' channel names.
     pub(super) fn channel_prefix(&self) -> String {
         format!("{}n:", self.prefix)
     }

@@ -26,8 +26,8 @@ pub(super) fn parse(message: &str) -> Option<(u128, LeaseResult)> {
     Some((u128::from_str_radix(digest, 16).ok()?, result))
 }
 
-/// Formats a message. Nodes of older releases ignore unknown results, and wait until the lease has
-/// expired.
+/// Formats a message. Nodes that run older releases ignore unknown results, and wait until the
+/// lease has expired.
 pub(super) fn format(digest: u128, result: LeaseResult) -> String {
     let result: Cow<'static, str> = match result {
         LeaseResult::Stored => "stored".into(),

@@ -41,7 +41,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// The TTL of the set of waiting nodes: longer than [`MAX_WAIT`].
 const WAITERS_TTL: Duration = Duration::from_secs(40);
-/// The margin for inexact clocks and timers before an expired lease is checked again.
+/// The time from the expiry of a lease to the next check, since clocks and timers are inexact.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// Acquires the lease, or registers this node as waiting for its holder, in one round trip.
@@ -118,8 +118,8 @@ struct AcquireAttempts {
 }
 
 impl AcquireAttempts {
-    /// Returns the result of an attempt. After a timeout, an overdue attempt counts as a timeout
-    /// too.
+    /// Returns the result of an attempt. Once an attempt has timed out, overdue attempts count as
+    /// timeouts.
     fn result(&mut self, result: Result<i64, CommandError>) -> Result<i64, CommandError> {
         self.had_timeout |= matches!(result, Err(CommandError::TimedOut));
         match result {
@@ -170,15 +170,16 @@ async fn renew_until_released(
     }
 }
 
-/// Returns the result to report for a fetch that ended while Redis was down: nothing was stored.
+/// Waits until Redis is back. Returns the result to report for a fetch that ended while Redis was
+/// down, so that its response could not be stored in Redis.
 ///
 /// Returns `None` if Redis stays down for longer than the TTL of the lease.
 async fn result_after_outage(inner: &StoreInner) -> Option<LeaseResult> {
     timeout(LEASE_TTL, inner.breaker.wait_closed()).await.ok().map(|_| LeaseResult::Abandoned)
 }
 
-/// Renews a lease. Returns `false` if another node holds the lease; `true` if renewing fails, since
-/// it is repeated.
+/// Renews a lease. Returns `false` if another node holds the lease. A failed renewal returns
+/// `true`, because the caller repeats it.
 async fn renew(inner: &StoreInner, digest: u128, token: &str) -> bool {
     let Some(generation) = inner.breaker.permit() else { return true };
     let connection = inner.pool.connection(generation, TrafficClass::Small);

@@ -65,7 +65,7 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts a store with its background tasks on `runtime`, which also connect to Redis.
+    /// Starts a store. Its background tasks run on `runtime`, where they also connect to Redis.
     pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,
@@ -104,7 +104,7 @@ impl RedisStore {
         }
     }
 
-    /// Returns the entry under this key in the previous namespace version, if that is still read.
+    /// Returns this key's entry in the previous namespace version, if that version is still read.
     pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {

@@ -55,7 +55,7 @@ pub(super) enum QueuedWrite {
 /// Queued entries can be looked up, so this node never reads an entry that it has replaced.
 pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
-    /// The number of digests in `state.pending`: a lookup in an empty queue takes no lock.
+    /// The number of digests in `state.pending`, so that a lookup in an empty queue takes no lock.
     pending: AtomicUsize,
     removals: AtomicU64,
     queued: Notify,
@@ -66,7 +66,7 @@ pub(super) struct WriteQueue {
 #[derive(Default)]
 struct PendingWrites {
     writes: VecDeque<QueuedWrite>,
-    /// The values that digests will have after all queued writes.
+    /// The values that keys will have after all queued writes, by key digest.
     pending: HashMap<u128, PendingEntry>,
     entries: usize,
     /// The total size of entries that are queued or being written, in bytes.
@@ -140,7 +140,7 @@ impl WriteQueue {
 
     /// Changes the number that [`removals`](Self::removals) returns.
     ///
-    /// Callers call this function before any other effect of a removal, even if the queue is full.
+    /// Must be called before any other effect of a removal, even if the queue is full.
     pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
@@ -231,7 +231,7 @@ impl Drop for WriteBatch<'_> {
 }
 
 impl QueuedWrite {
-    /// Returns the operation that metrics count for the write.
+    /// Returns the operation under which metrics count this write.
     pub(super) const fn operation(&self) -> StoreOperation {
         match self {
             Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
@@ -266,7 +266,7 @@ impl QueuedWrite {
     }
 }
 
-/// Merges the index `added` into `found`. If only one of them is an index, returns this index.
+/// Merges the index `added` into `found`. If only one of them is an index, returns that index.
 pub(super) fn merge_variants(
     found: Option<Entry>,
     added: Option<Arc<VariantIndex>>,

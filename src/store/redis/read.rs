@@ -102,6 +102,6 @@ impl StoreInner {
 enum ReadOutcome {
     Entry(Entry),
     Absent,
-    /// The value cannot be decoded: another version, incomplete, or encrypted differently.
+    /// The value cannot be decoded: it is incomplete, of another version, or encrypted differently.
     Unreadable(StoreOperationOutcome),
 }

@@ -1,6 +1,6 @@
 //! Lua scripts for operations that have to be atomic.
 //!
-//! Each script also takes a deadline, see [`Script::run`].
+//! [`Script::run`] adds a deadline to each script's arguments.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -58,13 +58,14 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 
 /// Stores an entry, unless the stored entry supersedes the new entry.
 ///
-/// A response with a fence of the same purge log supersedes the new entry if requested later. An
-/// index of variants that was written recently supersedes a new response without `Vary`.
+/// A stored response supersedes a new response if both have a fence from the same purge log and the
+/// stored one was requested later. An index of variants that was written recently supersedes a new
+/// response without `Vary`.
 ///
-/// Key: the entry. Arguments: the entry, its TTL, the time for which an index supersedes; times in
-/// milliseconds. Returns the first bytes of the replaced entry, or nothing if nothing was stored.
-/// Offsets follow from `codec::ORDER_OFFSET`. The fourth byte marks encrypted entries, which have
-/// the same offsets.
+/// Key: the entry. Arguments: the entry, its TTL, the time for which an index supersedes a
+/// response; times in milliseconds. Returns the first bytes of the replaced entry, or nothing if
+/// nothing was stored. Offsets follow from `codec::ORDER_OFFSET`. The fourth byte marks encrypted
+/// entries, which have the same offsets.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
@@ -97,7 +98,7 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          return 1"])
 });
 
-/// Converts a duration to an argument of scripts: milliseconds, at least 1.
+/// Converts a duration to a script argument: milliseconds, at least 1.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
 }

@@ -20,7 +20,8 @@ use crate::{
 /// Maximum size in bytes of content that is decompressed on the calling thread.
 pub(super) const INLINE_DECODE_LIMIT: usize = 64 << 10;
 
-/// The context of a value: the digest of its key, and whether it has to be encrypted.
+/// The context for encrypting or decrypting a value: the digest of its key, and whether the value
+/// has to be encrypted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SealContext {
     pub digest: u128,
@@ -28,12 +29,12 @@ pub(super) struct SealContext {
 }
 
 impl SealContext {
-    /// Returns the context of the entry with this key digest and text.
+    /// Returns the context for the entry with this key digest and key text.
     pub(super) fn new(digest: u128, key_text: &[u8]) -> Self {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
-    /// Returns the context for reading a value to remove, which may be encrypted or plain.
+    /// Returns a context for decoding a value that is to be removed, whether encrypted or plain.
     pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }

@@ -1,4 +1,4 @@
-//! The store against real servers, and against servers that misbehave.
+//! Tests of the store against real servers, and against servers that misbehave.
 
 use std::{
     path::PathBuf,
@@ -72,7 +72,7 @@ impl Server {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// Sends a signal, such as `-STOP`: the server then accepts commands and executes them later.
+    /// Sends a signal. A stopped server (`-STOP`) still accepts commands, and executes them later.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
@@ -661,7 +661,7 @@ async fn a_lease_is_renewed_while_it_is_held() {
     until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
 }
 
-/// A time that is longer than any wait of a request.
+/// A time that is longer than any request waits for a reply from Redis.
 const GIVEN_UP: Duration = Duration::from_millis(1500);
 
 #[tokio::test]

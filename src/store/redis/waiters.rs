@@ -1,4 +1,4 @@
-//! The requests of this node that wait for fetches of other nodes.
+//! This node's requests that wait for fetches by other nodes.
 
 use std::{
     collections::HashMap,

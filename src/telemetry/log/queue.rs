@@ -18,7 +18,7 @@ use prometheus::IntCounter;
 /// system call.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The minimum and maximum pause while a stream accepts no data. The pause doubles each time.
+/// The first pause while a stream accepts no data. The pause doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,7 +47,7 @@ pub(crate) struct LogQueue {
 
 enum QueueCommand {
     Entry(Vec<u8>),
-    /// Confirms once all previous entries are written or dropped.
+    /// Requests a confirmation once all previous entries are written or dropped.
     Flush(SyncSender<()>),
 }
 

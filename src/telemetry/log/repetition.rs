@@ -76,7 +76,7 @@ impl RepetitionLimiter {
         ended
     }
 
-    /// Returns all suppressed messages, at the end of the process.
+    /// Ends all windows, and returns their suppressed messages. Used at the end of the process.
     pub(super) fn take(&mut self) -> Vec<SuppressedMessage> {
         mem::take(&mut self.windows)
             .into_values()

@@ -38,7 +38,7 @@ const LIMITS: QueueLimits = QueueLimits { entries: 4096, bytes: 1 << 20 };
 /// The time limit at shutdown for writing the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Entries that this process could not write.
+/// Number of entries that this process could not write.
 pub(in crate::telemetry) static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter(
         "larder_log_dropped_total",
@@ -46,7 +46,7 @@ pub(in crate::telemetry) static DROPPED: LazyLock<IntCounter> = LazyLock::new(||
     )
 });
 
-/// Messages that this process suppressed as repetitions.
+/// Number of messages that this process suppressed as repetitions.
 pub(in crate::telemetry) static SUPPRESSED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter(
         "larder_log_repeated_total",
@@ -82,7 +82,7 @@ impl StderrLog {
         Self { queue: queue.ok().map(Arc::new), repetitions, has_colour }
     }
 
-    /// Installs this log as the subscriber of all `tracing` events and for panics.
+    /// Installs this log as the global `tracing` subscriber, and a panic hook that logs to it.
     ///
     /// `directives` filter the events, and `LARDER_LOG` overrides them. Both use `tracing`'s filter
     /// syntax.
@@ -121,7 +121,7 @@ impl StderrLog {
     }
 }
 
-/// Replaces the standard library's hook, which blocks on standard error.
+/// Logs a panic. Replaces the standard library's panic hook, which blocks on standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
@@ -164,7 +164,7 @@ impl<'a> MakeWriter<'a> for StderrLog {
     }
 }
 
-/// Writes one event. `tracing` passes each event in one piece.
+/// A writer for one event, which `tracing` passes in one piece.
 pub(crate) struct EventWriter<'a>(&'a StderrLog);
 
 impl Write for EventWriter<'_> {

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 /// Returns whether a character is invisible and changes how other characters are displayed.
 ///
-/// These are controls, line and paragraph separators, directional marks and embeddings (Unicode TR
-/// 36 §2.6), invisible joiners and tags.
+/// These are control characters, line and paragraph separators, directional marks and embeddings
+/// (Unicode TR 36 §2.6), invisible joiners and tags.
 pub(super) fn is_deceptive(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -43,7 +43,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Escapes a character in UTF-16, as in JSON (RFC 8259 §7).
+/// Escapes a character as UTF-16 code units, as in JSON (RFC 8259 §7).
 pub(super) fn escape(character: char, to: &mut impl fmt::Write) -> fmt::Result {
     for unit in character.encode_utf16(&mut [0; 2]) {
         write!(to, "\\u{unit:04x}")?;

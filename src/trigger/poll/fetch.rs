@@ -43,7 +43,7 @@ pub(super) trait VersionSource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<PollResponse, VersionFetchError>> + Send;
 }
 
-/// A data version behind an HTTP URL, fetched over kept-alive connections.
+/// A data version at an HTTP URL, fetched over kept-alive connections.
 pub(super) struct HttpVersionSource {
     client: DocumentClient,
     version: VersionFrom,

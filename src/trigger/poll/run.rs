@@ -23,8 +23,8 @@ const MAX_BACKOFF_FACTOR: u32 = 10;
 /// The longest pause between two polls.
 const MAX_PAUSE: Duration = Duration::from_hours(24 * 10);
 
-/// The longest pause while another node polls, since that node may disappear, or while the purge
-/// log is unavailable.
+/// The longest pause while the purge log is unavailable, or while another node polls, because that
+/// node may disappear.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// A running poll.
@@ -60,7 +60,7 @@ enum PollOutcome {
 }
 
 impl PollOutcome {
-    /// Returns the outcome's value of the metric label; `None` if another node polls.
+    /// Returns the value of the metric label for the outcome; `None` if another node polls.
     const fn as_str(self) -> Option<&'static str> {
         match self {
             Self::NotLeader => None,
@@ -173,7 +173,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         tokio::time::sleep_until(end).await;
     }
 
-    /// Returns the time until the next delayed purge; `None` without one, or on other nodes.
+    /// Returns the time until the next delayed purge; `None` without one, or if another node polls.
     fn until_due(&self) -> Option<Duration> {
         self.lease.as_ref().filter(|lease| lease.is_held())?;
         self.cell.record()?.until_due((self.context.now)())
@@ -182,7 +182,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
     /// Runs the delayed purges that are due.
     ///
     /// A delayed purge is removed only after it has run, so that another node repeats it if this
-    /// node stops before.
+    /// node stops before then.
     async fn purge_delayed(&self) -> Result<(), LogUnavailable> {
         let Some(record) = self.cell.record() else { return Ok(()) };
         let Some(rest) = record.without_due((self.context.now)()) else { return Ok(()) };

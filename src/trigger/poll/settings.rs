@@ -24,6 +24,6 @@ pub struct Poll {
     pub warm: WarmPlan,
     /// The delay until a second purge after a change, for data that loads late; `None` disables it.
     pub delay: Option<Duration>,
-    /// The age of a version from which a metric reports it as overdue, if set.
+    /// The age above which a metric reports a version as overdue; `None` disables it.
     pub alert_after: Option<Duration>,
 }

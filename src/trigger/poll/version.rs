@@ -78,7 +78,7 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
     }
 }
 
-/// Returns a JSON value as text, strings without quotes.
+/// Returns a JSON value as text. A string is returned without quotes.
 fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -106,9 +106,9 @@ fn selects_one(path: &str) -> bool {
     true
 }
 
-/// Returns the version of an entity tag.
+/// Returns the version that an entity tag stands for.
 ///
-/// Weak and strong tags of the same text are the same version, because compression weakens tags.
+/// Tags with the same text, weak or strong, have one version, because compression weakens tags.
 fn version_of_etag(tag: &HeaderValue) -> Box<str> {
     let bytes = tag.as_bytes();
     let opaque = bytes.strip_prefix(b"W/").unwrap_or(bytes);
@@ -138,7 +138,7 @@ mod tests {
         read.unwrap().unwrap()
     }
 
-    /// Returns a task in the list of a Druid Overlord.
+    /// Returns a task as listed by a Druid Overlord.
     fn task(id: &str, kind: &str, created: &str, status: &str) -> String {
         format!(
             r#"{{"id": "{id}", "groupId": "load", "type": "{kind}", "createdTime": "{created}",

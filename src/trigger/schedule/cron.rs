@@ -68,7 +68,7 @@ pub struct CronField {
     words: &'static [&'static str],
 }
 
-/// The fields in order.
+/// The fields of a cron expression, in order.
 const FIELDS: [CronField; 5] = [
     CronField { name: "minute", allowed: "`0` to `59`, `*`, `1-5`, `*/10`, or a list", words: &[] },
     CronField { name: "hour", allowed: "`0` to `23`, `*`, `9-17`, `*/2`, or a list", words: &[] },
@@ -173,7 +173,7 @@ fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build()
 }
 
-/// Checks each field separately.
+/// Checks each field of a cron expression separately.
 fn check_fields(text: &str) -> Result<(), CronError> {
     let given: Vec<&str> = text.split_whitespace().collect();
     if given.len() != FIELDS.len() {

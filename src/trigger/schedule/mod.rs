@@ -2,8 +2,8 @@
 //!
 //! Every node waits for the same times. At a scheduled time, each node appends the same purge under
 //! the same key, and the log accepts only the first. So a purge takes place even if nodes fail. One
-//! node, chosen by de-duplication, fetches ahead. The fleet stores the time of the last run. A node
-//! that was suspended or down repeats only the latest missed run.
+//! node, chosen by de-duplication, warms responses. The fleet stores the time of the last run. A
+//! node that was suspended or down repeats only the latest missed run.
 
 mod cron;
 
@@ -30,7 +30,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(15);
 /// The first and the longest delay before a failed run is retried.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// How long the fleet remembers which node fetched ahead.
+/// How long the fleet remembers that a node has warmed the responses of a run.
 const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
 /// A scheduled action.
@@ -43,7 +43,7 @@ pub struct Schedule {
     pub purge: Box<[Box<str>]>,
     /// The mode of the purge.
     pub mode: PurgeMode,
-    /// The targets to fetch ahead, after the purge if there is one.
+    /// The targets to warm, after the purge if there is one.
     pub warm: WarmPlan,
 }
 

@@ -1,4 +1,4 @@
-//! Tests of schedules: on one node and many, through suspension, restarts and outages.
+//! Tests of schedules: on one node and on many, through suspension, restarts and outages.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

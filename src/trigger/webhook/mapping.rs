@@ -43,8 +43,8 @@ pub struct MappingRule {
     pub when: Box<[PayloadCondition]>,
     /// The tags to purge.
     pub purge: Box<[PayloadTemplate]>,
-    /// The users to purge responses of, by the value of their claim or gateway field. Without tags,
-    /// all responses of these users are purged.
+    /// The users whose responses to purge, named by their claim or gateway field. Without tags, all
+    /// responses of these users are purged.
     pub users: Box<[PayloadTemplate]>,
     /// The mode of the purge.
     pub mode: PurgeMode,

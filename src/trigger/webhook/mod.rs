@@ -106,7 +106,7 @@ impl Handshake {
 }
 
 impl DeliveryError {
-    /// Returns the error's value of the metric label.
+    /// Returns the value of the metric label for the error.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Unverified(_) => "refused",

@@ -1,4 +1,4 @@
-//! Templates of tags from a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
+//! Templates that make tags from a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -39,7 +39,7 @@ pub enum TemplateProblem {
     /// A brace is unbalanced.
     #[error("unbalanced brace")]
     Brace,
-    /// A placeholder is not a JSON path.
+    /// A placeholder does not contain a JSON path, which starts with `$`.
     #[error("expected a JSONPath into the payload, such as `{{$.id}}`")]
     NoPath,
     /// The JSON path in a placeholder is invalid.

@@ -54,12 +54,12 @@ impl JwsAlgorithm {
         Self::EdDsa,
     ];
 
-    /// Returns the algorithm of this name. Names are compared exactly (RFC 7515 §4.1.1).
+    /// Returns the algorithm with this name. Names are compared exactly (RFC 7515 §4.1.1).
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
-    /// Returns the name in tokens.
+    /// Returns the algorithm's name in tokens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
@@ -77,7 +77,7 @@ impl JwsAlgorithm {
         }
     }
 
-    /// Returns the type of key.
+    /// Returns the type of key that the algorithm uses.
     pub const fn key_type(self) -> KeyType {
         match self {
             Self::Hs256 | Self::Hs384 | Self::Hs512 => KeyType::Secret,

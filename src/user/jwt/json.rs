@@ -21,7 +21,7 @@ impl<'a> JsonObject<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// Returns the value of a name, as written.
+    /// Returns the value with this name, as written.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).map(|value| value.get())
     }

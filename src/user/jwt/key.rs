@@ -1,4 +1,4 @@
-//! Verification keys of tokens: shared secrets and public keys.
+//! Keys that verify tokens: shared secrets and public keys.
 
 use std::{fmt, sync::Arc};
 

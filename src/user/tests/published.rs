@@ -1,4 +1,4 @@
-//! Keys that an issuer publishes.
+//! Tests of keys that an issuer publishes.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Signed tokens.
+//! Tests of signed tokens.
 
 use std::time::Duration;
 

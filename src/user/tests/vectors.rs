@@ -1,4 +1,4 @@
-//! Signatures: the examples of the RFCs, and tokens signed with keys made here.
+//! Tests of signatures: examples from the RFCs, and tokens signed with generated keys.
 
 use aws_lc_rs::{
     encoding::AsDer as _,

@@ -25,7 +25,7 @@ struct GatedFetcher {
 }
 
 impl GatedFetcher {
-    /// Creates a fetcher. The first `count` fetches end without the gate.
+    /// Creates a fetcher. The first `count` fetches end without waiting for the gate.
     fn allowing(count: usize) -> Arc<Self> {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { gate: Gate::new(count), began: Mutex::default(), running, most })

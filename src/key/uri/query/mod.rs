@@ -17,7 +17,7 @@ use pair::{is_ambiguous, name_of};
 
 /// The query parameters that are part of the key, their order, and those that reach the origin.
 ///
-/// By default, the key contains all parameters: RFC 9111 §2 equates no different URIs.
+/// By default, the key contains all parameters: in RFC 9111 §2, different URIs are different keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRule {
     /// Parameters that the key omits.
@@ -35,7 +35,7 @@ pub struct QueryRule {
 /// The query parameters that reach an origin whose response may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryForwarding {
-    /// Parameters in the key, so no other parameter can affect a response.
+    /// Only parameters in the key, so no other parameter can affect a response.
     #[default]
     Kept,
     /// All parameters. If the origin uses a parameter that the key omits, any client can change the
@@ -43,7 +43,7 @@ pub enum QueryForwarding {
     All,
 }
 
-/// The order in which parameters enter the key.
+/// The order of the parameters in the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryOrder {
     /// The order as sent: another order is another target.

@@ -1,4 +1,4 @@
-//! Values that mean the same: lists in any order, and defaults.
+//! Equivalent query values: lists that differ only in order, and defaults that may be omitted.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,7 +16,7 @@ use crate::field::form::{decoded, pairs};
 pub struct ValueRule {
     /// Parameters whose value is a list, separated by commas, in any order.
     pub lists: Box<[NamePattern]>,
-    /// Parameters that the key omits if they have their default.
+    /// Parameters that the key omits if they have their default value.
     pub defaults: Box<[DefaultValue]>,
 }
 
@@ -61,7 +61,7 @@ impl ValueRule {
         Some(changed.map_or(query, Cow::Owned))
     }
 
-    /// Returns the query from which the tags of its response are made: lists are sorted, and
+    /// Returns the query from which the tags of its response are derived: lists are sorted, and
     /// omitted parameters have their defaults.
     pub fn with_defaults<'a>(&self, query: Option<&'a str>) -> Option<Cow<'a, str>> {
         if self.is_empty() {
@@ -101,7 +101,7 @@ impl ValueRule {
             && !query.split('&').any(is_ambiguous)
     }
 
-    /// Returns a pair with its list sorted; `None` if its value is no list or is already sorted.
+    /// Returns a pair with its list sorted; `None` if its value is not a list or is already sorted.
     fn sorted_list(&self, pair: &str) -> Option<String> {
         let (name, value) = pair.split_once('=')?;
         let decoded_name = decoded(name);

@@ -32,7 +32,7 @@ fn appended(age: Duration, nodes: &[MemberRow], now: Instant) -> (Membership, Ap
     (membership, AppendedRecord::new(position(5), now, &snapshot, TTL))
 }
 
-/// Returns the applied and the total number of nodes, and the missing nodes.
+/// Returns how many nodes have applied the record, the number of all nodes, and the missing nodes.
 fn judged(
     membership: &Membership,
     appended: &AppendedRecord,

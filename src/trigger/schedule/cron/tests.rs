@@ -17,7 +17,7 @@ fn written(at: Timestamp) -> String {
     jiff::Timestamp::from_second(i64::try_from(at.seconds()).unwrap()).unwrap().to_string()
 }
 
-/// Returns the next times in UTC, without year and seconds.
+/// Returns the next due times in UTC, without year and seconds.
 fn next(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
     let cron = parse(cron, zone);
     let first = cron.next_after(at(after)).unwrap();

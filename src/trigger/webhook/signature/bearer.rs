@@ -1,4 +1,4 @@
-//! Secrets that senders put into a field without a digest.
+//! Secrets that senders put into a field as they are, without a digest.
 
 use http::{HeaderMap, HeaderName, header};
 

@@ -1,4 +1,4 @@
-//! Checks that all signature schemes share.
+//! The checks that all signature schemes share.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub enum SignatureError {
     Timestamp,
 }
 
-/// Verifies that one of the digests signs the output of `write` with one of the keys.
+/// Verifies that one of the digests is an HMAC of the output of `write` under one of the keys.
 pub(super) fn verify_digests(
     keys: &[hmac::Key],
     digests: &[Vec<u8>],
@@ -52,7 +52,7 @@ pub(super) fn verify_digests(
     verify_any_equal(expected.iter().map(AsRef::as_ref), &digests)
 }
 
-/// Verifies that one of the given values is expected. Compares every pair in constant time.
+/// Verifies that a given value equals an expected value. Compares every pair in constant time.
 pub(super) fn verify_any_equal<'a>(
     expected: impl Iterator<Item = &'a [u8]>,
     given: &[&[u8]],
@@ -74,7 +74,7 @@ pub(super) fn required_field<'a>(
     value.map(str::trim).ok_or_else(|| SignatureError::MissingField(name.clone()))
 }
 
-/// Checks that a time is within the tolerance. `header` is the field that contains it.
+/// Checks that a time is within the tolerance. `header` is the field that contains the time.
 pub(super) fn check_timestamp(
     text: &str,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! Encodings of digests and secrets in text.
+//! Text encodings of digests and secrets.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 

@@ -46,7 +46,7 @@ pub enum Algorithm {
     Sha512,
 }
 
-/// The signing time of a delivery and its tolerance.
+/// The field with a delivery's signing time, and the tolerance for this time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimestampHeader {
     /// The field with the time, in seconds or milliseconds since the Unix epoch.

@@ -48,7 +48,7 @@ impl SigningTemplate {
         if bodies == 1 { Ok(Self(parts.into())) } else { Err(SigningTemplateError::Body) }
     }
 
-    /// Creates a template of these parts, which must include the body.
+    /// Creates a template from these parts, which must include the body.
     pub(crate) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
         Self(parts.into())
     }

@@ -1,4 +1,4 @@
-//! Tests of signatures, with the examples of vendors and RFCs.
+//! Tests of signatures, with examples from vendors and RFCs.
 
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ const SVIX_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SVIX_SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const SVIX_BODY: &[u8] = br#"{"test": 2432232314}"#;
 
-/// Verifies Svix's example with these field names at another time.
+/// Verifies Svix's example with these field names, `at` seconds after its signing time.
 fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), SignatureError> {
     let scheme = StandardWebhooks::new(&["c2VjcmV0", SVIX_SECRET], Duration::from_mins(5)).unwrap();
     let values = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", signature];

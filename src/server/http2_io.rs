@@ -1,0 +1,248 @@
+//! The byte stream below hyper's HTTP/2: sends the frames of one turn together.
+//!
+//! h2 writes each frame with data on its own. A client with several streams gets several responses
+//! in a turn, and the system calls would cost more than the responses. So small frames are copied
+//! into a buffer, which is sent when the connection's task has no more work.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stream::Stream;
+
+/// Maximum number of bytes that wait in the buffer.
+const MAX_BUFFERED: usize = 16 * 1024;
+
+/// Longer writes are not copied if nothing waits in the buffer.
+const MAX_COPIED: usize = 4 * 1024;
+
+/// The byte stream of a client that hyper's HTTP/2 reads and writes.
+///
+/// Whoever polls hyper's connection calls [`FrameSender::poll_send`] afterwards: flushing alone
+/// sends nothing.
+pub(super) struct Http2Io<T = Stream>(Arc<Mutex<BufferedStream<T>>>);
+
+/// Sends what hyper has written to an [`Http2Io`].
+pub(super) struct FrameSender<T = Stream>(Arc<Mutex<BufferedStream<T>>>);
+
+struct BufferedStream<T> {
+    stream: T,
+    /// Written by hyper, and not sent yet. Takes no memory if empty.
+    buffer: BytesMut,
+    /// Whether the stream may hold bytes, as TLS does until a flush.
+    is_unflushed: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Http2Io<T> {
+    pub(super) fn new(stream: T) -> (Self, FrameSender<T>) {
+        let buffered = BufferedStream { stream, buffer: BytesMut::new(), is_unflushed: false };
+        let shared = Arc::new(Mutex::new(buffered));
+        (Self(Arc::clone(&shared)), FrameSender(shared))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> FrameSender<T> {
+    /// Sends all that was written. If the client does not read, wakes the task once it does.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_send(cx)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> BufferedStream<T> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_empty(cx))?;
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the buffer to the stream.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            self.is_unflushed = true;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffer.advance(written);
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.buffer.len() + length > MAX_BUFFERED {
+            ready!(self.poll_empty(cx))?;
+        }
+        if self.buffer.is_empty() {
+            if length > MAX_COPIED {
+                self.is_unflushed = true;
+                return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            }
+            self.buffer.reserve(MAX_BUFFERED);
+        }
+        for slice in slices {
+            self.buffer.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Http2Io<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().stream).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Leaves the sending to [`FrameSender`]: h2 flushes behind each frame with data.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffered = self.0.lock();
+        ready!(buffered.poll_send(cx))?;
+        Pin::new(&mut buffered.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn pair(room: usize) -> (Http2Io<DuplexStream>, FrameSender<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(room);
+        let (io, sender) = Http2Io::new(near);
+        (io, sender, far)
+    }
+
+    async fn send(sender: &FrameSender<DuplexStream>) {
+        poll_fn(|cx| sender.poll_send(cx)).await.unwrap();
+    }
+
+    /// Returns what has arrived.
+    async fn arrived(far: &mut DuplexStream) -> Vec<u8> {
+        let mut bytes = vec![0; 64 * 1024];
+        let read = poll_fn(|cx| {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *far).poll_read(cx, &mut buf) {
+                Poll::Pending => Poll::Ready(0),
+                Poll::Ready(read) => Poll::Ready(read.map(|()| buf.filled().len()).unwrap()),
+            }
+        });
+        let read = read.await;
+        bytes.truncate(read);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn small_writes_of_a_turn_are_sent_together() {
+        let (mut io, sender, mut far) = pair(1 << 20);
+        for part in ["a", "b"] {
+            io.write_all(part.as_bytes()).await.unwrap();
+            io.flush().await.unwrap();
+        }
+        assert_eq!(arrived(&mut far).await, b"");
+        send(&sender).await;
+        assert_eq!(arrived(&mut far).await, b"ab");
+        assert_eq!(io.0.lock().buffer.capacity(), 0, "an idle connection keeps no buffer");
+    }
+
+    #[tokio::test]
+    async fn large_writes_are_not_copied_and_nothing_overtakes() {
+        let (mut io, sender, mut far) = pair(1 << 20);
+        let large = vec![b'l'; MAX_COPIED + 1];
+        io.write_all(&large).await.unwrap();
+        assert_eq!(arrived(&mut far).await, large, "sent at once");
+        io.write_all(b"a").await.unwrap();
+        io.write_all(&large).await.unwrap();
+        assert_eq!(arrived(&mut far).await, b"", "behind what waits");
+        let full = vec![b'f'; MAX_BUFFERED];
+        io.write_all(&full).await.unwrap();
+        send(&sender).await;
+        assert_eq!(arrived(&mut far).await, [b"a", &*large, &full].concat());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_blocks_the_writer_when_the_buffer_is_full() {
+        let (mut io, sender, mut far) = pair(1);
+        let part = vec![b'p'; MAX_COPIED];
+        let mut written = 0;
+        while written < 2 * MAX_BUFFERED {
+            let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, &part))).await;
+            let Poll::Ready(length) = write else { break };
+            written += length.unwrap();
+        }
+        assert_eq!(written, MAX_BUFFERED);
+        let reading = tokio::spawn(async move {
+            let mut bytes = vec![0; written];
+            far.read_exact(&mut bytes).await.unwrap();
+            (bytes, far)
+        });
+        send(&sender).await;
+        assert_eq!(reading.await.unwrap().0, part.repeat(MAX_BUFFERED / MAX_COPIED));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_what_waits_first() {
+        let (mut io, _sender, mut far) = pair(1 << 20);
+        io.write_all(b"last").await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut bytes = Vec::new();
+        far.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"last");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_is_an_error() {
+        let (mut io, sender, far) = pair(1 << 20);
+        drop(far);
+        io.write_all(b"a").await.unwrap();
+        assert!(poll_fn(|cx| sender.poll_send(cx)).await.is_err());
+    }
+}
