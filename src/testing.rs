@@ -140,9 +140,9 @@ pub mod redis {
 }
 pub mod server {
     pub use crate::server::{
-        BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
-        ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters, PlainRequest,
-        ResponseBatch, Settings, serve,
+        BodyFile, BodyFiles, BoundAddress, ClientBodyError, Connection, Declined, Drain,
+        FastPathMode, FileTurn, Handler, ImmediateResponder, Incoming, LimitedBody, Listener,
+        ListenerCounters, PlainRequest, ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

@@ -74,8 +74,10 @@ pub(super) fn admin_server() -> server::Settings {
 /// Creates the store. Must be called in the runtime that runs its background tasks.
 pub(super) fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<TieredStore> {
     let settings = &config.store;
-    let memory =
-        (settings.memory > 0).then(|| MemoryStore::new(settings.memory, settings.max_object));
+    let memory = (settings.memory > 0).then(|| {
+        MemoryStore::new(settings.memory, settings.max_object)
+            .with_files(files::for_bodies(&config.limits))
+    });
     let redis = match &settings.redis {
         None => None,
         Some(connection) => {

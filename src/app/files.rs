@@ -58,6 +58,20 @@ pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
     clients
 }
 
+/// Returns the number of files for bodies: descriptors that clients, the origin and operators leave,
+/// and at most a quarter of all.
+pub(super) fn for_bodies(limits: &LimitsConfig) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(MAX_FILES);
+    spare_for_bodies(configured(limits), usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+fn spare_for_bodies(wanted: ClientLimits, files: usize) -> usize {
+    let clients = fit_to_files(wanted, files);
+    let origins = (files / 4).min(MAX_ORIGIN_FILES);
+    let used = clients.connections + clients.tunnels + origins + RESERVED_FILES;
+    files.saturating_sub(used).min(files / 4)
+}
+
 fn configured(limits: &LimitsConfig) -> ClientLimits {
     let connections = limits.connections;
     let tunnels = limits.tunnels.unwrap_or(connections.div_ceil(2)).min(connections);
@@ -84,6 +98,19 @@ mod tests {
     fn fitted(connections: usize, tunnels: usize, files: usize) -> (usize, usize) {
         let clients = fit_to_files(ClientLimits { connections, tunnels }, files);
         (clients.connections, clients.tunnels)
+    }
+
+    #[test]
+    fn bodies_get_what_others_leave() {
+        let spare = |connections, tunnels, files| {
+            spare_for_bodies(ClientLimits { connections, tunnels }, files)
+        };
+        assert_eq!(spare(10_000, 5_000, 1 << 20), 1 << 18, "a quarter");
+        assert_eq!(spare(10_000, 5_000, 20_000), 3912);
+        assert_eq!(spare(10_000, 5_000, 1024), 0, "clients take all");
+        assert_eq!(spare(100, 50, 1024), 256);
+        assert_eq!(spare(400, 200, 1024), 104);
+        assert_eq!(spare(1, 0, 10), 0);
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub(super) async fn watch(
         if looked_at.elapsed() >= ALLOCATOR_INTERVAL {
             let open = counters.open.load(Relaxed) as u64;
             let stored = memory + pipeline.shadow_usage().bytes;
-            allocator_is_short = allocated().is_some_and(|bytes| is_short(bytes, stored, open));
+            let files = pipeline.store().file_bytes();
+            allocator_is_short =
+                allocated().is_some_and(|bytes| is_short(bytes + files, stored, open));
             looked_at = Instant::now();
         }
         waits = if pipeline.origin_load().pending > 0 { waits.saturating_add(1) } else { 0 };

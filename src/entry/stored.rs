@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use super::{
-    CodedForms, PackedFields, VariantIndex,
+    BodyForms, PackedFields, VariantIndex,
     sections::{Section, SectionEnds},
 };
 use crate::{
@@ -53,8 +53,8 @@ pub struct StoredResponse {
     pub requested_at: Timestamp,
     pub has_content_coding: bool,
     pub is_for_one_identity: bool,
-    /// The body in other codings. These forms are never stored outside this process.
-    pub forms: CodedForms,
+    /// The body in other codings and in files. These forms are never stored outside this process.
+    pub forms: BodyForms,
     pub(super) fence: Fence,
     pub(super) requested_at_monotonic: u64,
     /// The version of the fence table at which the response was last found alive.
@@ -191,7 +191,7 @@ impl ResponseDraft {
             requested_at_monotonic: self.stamp.began,
             checked_version: AtomicU64::new(self.stamp.version),
             recently_used: AtomicBool::new(false),
-            forms: CodedForms::of_new_content(),
+            forms: BodyForms::of_new_content(),
             bytes: bytes.into_boxed_slice().into(),
             ends: SectionEnds(ends.into_inner().ok()?),
         })
@@ -361,7 +361,7 @@ impl StoredResponse {
 
     /// Returns the heap size in bytes: key, URL, attributes, tags, fields, trailers and body.
     ///
-    /// Does not count the coded forms.
+    /// Does not count the forms of the body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
@@ -374,10 +374,10 @@ impl StoredResponse {
         coding::refusal(self.status, self.fields().iter(), Some(self.body_length()))
     }
 
-    /// Returns the same response with other coded forms. Keeps the checked version and the mark of
-    /// recent use.
+    /// Returns the same response with other forms of its body. Keeps the checked version and the mark
+    /// of recent use.
     #[must_use]
-    pub fn with_forms(&self, forms: CodedForms) -> Self {
+    pub fn with_forms(&self, forms: BodyForms) -> Self {
         Self {
             checked_version: AtomicU64::new(self.checked_version()),
             recently_used: AtomicBool::new(self.is_recently_used()),
@@ -495,7 +495,7 @@ impl Entry {
         }
     }
 
-    /// Returns this entry with the coded forms of `known`, if `known` has the same content.
+    /// Returns this entry with the forms of `known`, if `known` has the same content.
     ///
     /// A response that is freshened while a form is made keeps the form.
     #[must_use]
@@ -511,11 +511,11 @@ impl Entry {
         }
     }
 
-    /// Returns this entry without its coded forms, which can be made again.
+    /// Returns this entry without the forms of its body, which can be made again.
     #[must_use]
     pub fn without_forms(self) -> Self {
         match self {
-            Self::Response(response) if response.forms.iter().next().is_some() => {
+            Self::Response(response) if !response.forms.is_empty() => {
                 Self::Response(Arc::new(response.with_forms(response.forms.without_bodies())))
             }
             entry => entry,

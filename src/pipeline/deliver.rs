@@ -325,7 +325,7 @@ impl Responder<'_> {
         let (stored, now) = (form.stored, self.received.steady);
         HeadKey {
             response: stored.id,
-            coding: form.coded.map(|coded| coded.coding),
+            coding: form.coding(),
             route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),

@@ -1,6 +1,6 @@
 //! Encodes a hit directly into the bytes that hyper's server would send for `deliver::hit`.
 
-use std::{cell::RefCell, thread::LocalKey};
+use std::{cell::RefCell, sync::Arc, thread::LocalKey};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -14,11 +14,13 @@ use super::{
     head_cache::{HeadCache, HeadKey},
     received_request::ReceivedRequest,
     representation::Representation,
+    state::Pipeline,
 };
 use crate::{
     field::presence::FieldPresence,
     policy::{CacheResult, validation},
     server::{Declined, ResponseBatch, encode},
+    store::Store,
 };
 
 /// A thread's cache of encoded heads.
@@ -34,7 +36,7 @@ thread_local! {
 /// # Errors
 /// Fails if only hyper can encode the response. The request has then had no effect.
 pub(super) fn append(
-    (config, route): (&ConfigSnapshot, usize),
+    (pipeline, config, route): (&Arc<Pipeline<impl Store>>, &ConfigSnapshot, usize),
     received: ReceivedAt,
     request: &ReceivedRequest<'_>,
     (presence, form): (FieldPresence, Representation<'_>),
@@ -47,7 +49,7 @@ pub(super) fn append(
     let (method, headers) = (request.method, request.headers);
     let responder = Responder { config, route, received, method, headers };
     let (status, length) = if responder.sends_whole(presence) {
-        append_whole(&responder, form, decision, batch)?
+        append_whole(pipeline, &responder, form, decision, batch)?
     } else if lists_tag(&responder, form, presence) {
         append_not_modified(&responder, form, decision, batch)?
     } else {
@@ -61,18 +63,19 @@ pub(super) fn append(
 /// Appends a complete response, with a head that stays the same for a second. Returns the status
 /// and the length of the body.
 fn append_whole(
+    pipeline: &Arc<Pipeline<impl Store>>,
     responder: &Responder<'_>,
     form: Representation<'_>,
     decision: CacheDecision,
     batch: &mut ResponseBatch,
 ) -> Result<(StatusCode, u64), Declined> {
-    let (status, body) = (form.stored.status, form.body_bytes());
+    let (status, length) = (form.stored.status, form.body_length());
     append_head(&WHOLE, responder.head_key(form), batch.head(), |bytes| {
         let headers = responder.make_head(&form.stored.fields(), form, decision);
-        encode::response_head(bytes, (responder.method, status), &headers, body.len())
+        encode::response_head(bytes, (responder.method, status), &headers, form.body_bytes().len())
     })?;
-    batch.push_body(body, || form.body());
-    Ok((status, body.len() as u64))
+    pipeline.push_body(form, batch);
+    Ok((status, length))
 }
 
 /// Returns whether the request lists the tag of the stored response, and gets the same `304` as all

@@ -130,7 +130,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::entry::CodedForms;
+    use crate::entry::BodyForms;
 
     fn body() -> Arc<CodedBody> {
         let bytes = Bytes::from_static(b"x");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn content() -> ContentId {
-        CodedForms::of_new_content().content()
+        BodyForms::of_new_content().content()
     }
 
     fn leader(role: EncodingRole) -> EncodingLeader {

@@ -62,7 +62,7 @@ impl<S: Store> HitResponder<S> {
 impl RepeatedFields {
     fn respond(
         &mut self,
-        (pipeline, config): (&Pipeline<impl Store>, &ConfigSnapshot),
+        (pipeline, config): (&Arc<Pipeline<impl Store>>, &ConfigSnapshot),
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
@@ -100,7 +100,8 @@ impl RepeatedFields {
         ) else {
             return Err(Declined::Request);
         };
-        encoded_hit::append((config, index), received, &head, (lookup.presence, form), batch)
+        let place = (pipeline, config, index);
+        encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
     }
 
     /// Returns the content in the form that the key contains, and updates the header fields that

@@ -46,6 +46,7 @@ mod fetch;
 mod fetch_context;
 mod fetch_failure;
 mod fetch_times;
+mod file_form;
 mod finish;
 mod flight_result;
 mod graphql_request;

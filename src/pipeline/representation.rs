@@ -177,7 +177,23 @@ fn may_be_encoded(stored: &StoredResponse) -> bool {
     stored.forms.may_be_made(|| stored.coding_refusal().is_none())
 }
 
+impl<'a> Representation<'a> {
+    /// Returns the body in this coding (`None`: as stored), if it was made.
+    pub(super) fn of(stored: &'a StoredResponse, coding: Option<ContentCoding>) -> Option<Self> {
+        let coded = match coding {
+            None => None,
+            Some(coding) => Some(&**stored.forms.get(coding)?),
+        };
+        Some(Self { stored, coded })
+    }
+}
+
 impl Representation<'_> {
+    /// Returns the coding of the body; `None` if it is sent as stored.
+    pub(super) fn coding(&self) -> Option<ContentCoding> {
+        self.coded.map(|coded| coded.coding)
+    }
+
     /// Returns the body, without a copy.
     pub(super) fn body(&self) -> Bytes {
         self.coded.map_or_else(|| self.stored.body(), |coded| coded.bytes.clone())

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     activity::ConnectionActivity,
+    body_file::BodyFile,
     drain::{DrainGuard, DrainPhase},
     fast_path::FastPath,
     framing::FramingValidator,
@@ -66,7 +67,10 @@ pub(super) struct Http1Io {
 #[derive(Default)]
 struct OutgoingBytes {
     bytes: Bytes,
+    /// The rest of the body.
     body: Bytes,
+    /// A file that ends with the rest of the body, if there is one.
+    file: Option<Arc<BodyFile>>,
 }
 
 impl OutgoingBytes {
@@ -80,7 +84,7 @@ impl OutgoingBytes {
         written = written.saturating_sub(batch.bytes.len());
         let mut body = batch.body.clone();
         body.advance(written.min(body.len()));
-        Self { bytes: Bytes::copy_from_slice(rest), body }
+        Self { bytes: Bytes::copy_from_slice(rest), body, file: batch.file.clone() }
     }
 
     fn advance(&mut self, written: usize) {
@@ -92,7 +96,7 @@ impl OutgoingBytes {
 
 impl From<Vec<u8>> for OutgoingBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), body: Bytes::new() }
+        Self { bytes: bytes.into(), ..Self::default() }
     }
 }
 
@@ -172,11 +176,18 @@ impl Http1Io {
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.drain_guard.has_reached(DrainPhase::Draining) {
+            // Requests that are still unread would turn the close into a reset.
+            self.activity.linger_at_close();
+        }
         while !self.outgoing.is_empty() {
-            let OutgoingBytes { bytes, body } = &self.outgoing;
-            let rest = if bytes.is_empty() { body } else { bytes };
+            let OutgoingBytes { bytes, body, file } = &self.outgoing;
             let left = bytes.len() + body.len();
-            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let written = if bytes.is_empty() {
+                self.stream.poll_write_body(cx, body, file.as_deref())
+            } else {
+                Pin::new(&mut self.stream).poll_write(cx, bytes)
+            };
             let written = ready!(self.judge_write(cx, written, left))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -235,6 +246,7 @@ impl Http1Io {
         batch: &mut ResponseBatch,
     ) -> Poll<io::Result<usize>> {
         batch.clear();
+        batch.sends_files = self.stream.sends_files();
         let Self { stream, framing, fast_path, .. } = self;
         let heads = framing.head_count();
         let read = ready!(stream.poll_read_head(cx, buf.remaining(), |bytes| {
@@ -256,7 +268,9 @@ impl Http1Io {
     /// Sends as much of a batch as the stream accepts. Keeps the rest in `outgoing`.
     fn send_batch(&mut self, cx: &mut Context<'_>, batch: &ResponseBatch) -> io::Result<()> {
         let mut stream = Pin::new(&mut self.stream);
-        let written = if batch.body.is_empty() {
+        let written = if let Some(file) = &batch.file {
+            stream.poll_write_with_file(cx, &batch.bytes, (&batch.body, file))
+        } else if batch.body.is_empty() {
             stream.as_mut().poll_write(cx, &batch.bytes)
         } else {
             let slices = [IoSlice::new(&batch.bytes), IoSlice::new(&batch.body)];
@@ -416,10 +430,7 @@ impl AsyncWrite for Http1Io {
             return Poll::Ready(Ok(()));
         }
         if matches!(self.close, CloseState::Open) {
-            // hyper does not wait for responses that were sent without it.
             if !self.outgoing.is_empty() {
-                // Requests that are still unread would turn the close into a reset.
-                self.activity.linger_at_close();
                 ready!(self.poll_responses(cx))?;
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;

@@ -1,9 +1,11 @@
 //! Immediate responses of a handler, without hyper: the requests, the responders and the bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 
-use super::framing::RepeatedRequest;
+use super::{body_file::BodyFile, framing::RepeatedRequest};
 
 /// Maximum length of a body that is copied behind its head, in bytes. Longer bodies are not copied.
 const MAX_COPIED_BODY: usize = 8 * 1024;
@@ -120,6 +122,10 @@ pub struct ResponseBatch {
     pub(super) bytes: Vec<u8>,
     /// The body of the last response, unless it is part of `bytes`.
     pub(super) body: Bytes,
+    /// The file with the same body, if there is one.
+    pub(super) file: Option<Arc<BodyFile>>,
+    /// Whether the connection can send files.
+    pub(super) sends_files: bool,
 }
 
 impl ResponseBatch {
@@ -138,6 +144,18 @@ impl ResponseBatch {
         }
     }
 
+    /// Returns whether the connection can send a body from a file.
+    #[inline]
+    pub fn sends_files(&self) -> bool {
+        self.sends_files
+    }
+
+    /// Appends the body that follows the head: `body`, which a file also contains. The body is sent
+    /// from the file.
+    pub fn push_file(&mut self, body: Bytes, file: &Arc<BodyFile>) {
+        (self.body, self.file) = (body, Some(Arc::clone(file)));
+    }
+
     /// Returns whether the batch has to be sent before a response is appended.
     pub(super) fn is_full(&self) -> bool {
         !self.body.is_empty() || self.bytes.len() >= MAX_BATCH
@@ -154,14 +172,14 @@ impl ResponseBatch {
     /// Truncates the batch to the length that it had before a response, and removes a long body.
     pub(super) fn undo(&mut self, length: usize) {
         self.bytes.truncate(length);
-        self.body = Bytes::new();
+        (self.body, self.file) = (Bytes::new(), None);
     }
 
     /// Empties the batch, and keeps its buffer unless the buffer has become large.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * MAX_BATCH);
-        self.body = Bytes::new();
+        (self.body, self.file) = (Bytes::new(), None);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::syscall;
+use super::{body_file::BodyFile, syscall};
 
 /// The 24 bytes that start an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -131,6 +131,48 @@ impl Stream {
                 Transport::Unix(stream) => syscall::is_open_and_empty(stream),
                 Transport::Tls(stream) => syscall::is_open_and_empty(stream.get_ref().0),
             }
+    }
+
+    /// Returns whether the kernel sends body files on this connection.
+    pub(super) fn sends_files(&self) -> bool {
+        matches!(self.transport, Transport::Tcp(_))
+    }
+
+    /// Writes the rest of a body: from the file that ends with it, if there is one.
+    pub(super) fn poll_write_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &[u8],
+        file: Option<&BodyFile>,
+    ) -> Poll<io::Result<usize>> {
+        match (&self.transport, file) {
+            (Transport::Tcp(stream), Some(file)) => syscall::poll_send_file(stream, cx, body, file),
+            _ => Pin::new(self).poll_write(cx, body),
+        }
+    }
+
+    /// Writes a head, and behind it a body that a file also contains. Returns the number of bytes
+    /// written of both.
+    ///
+    /// The head leaves in a packet of its own. With `MSG_MORE` it would not, but under congestion
+    /// control that paces (BBR), the timers then cost more than the packet.
+    pub(super) fn poll_write_with_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        (body, file): (&[u8], &BodyFile),
+    ) -> Poll<io::Result<usize>> {
+        let Transport::Tcp(stream) = &self.transport else {
+            return Pin::new(self).poll_write(cx, head);
+        };
+        let written = ready!(syscall::poll_send(stream, cx, head))?;
+        if written < head.len() {
+            return Poll::Ready(Ok(written));
+        }
+        match syscall::poll_send_file(stream, cx, body, file) {
+            Poll::Ready(sent) => Poll::Ready(Ok(written + sent?)),
+            Poll::Pending => Poll::Ready(Ok(written)),
+        }
     }
 
     /// Puts bytes back, so that they are read again.

@@ -1,5 +1,5 @@
-//! `send` and `recv` on TCP sockets without libc's support for thread cancellation. That support
-//! costs a process with several threads two locked operations per call.
+//! `send`, `recv` and `sendfile` on TCP sockets without libc's support for thread cancellation. That
+//! support costs a process with several threads two locked operations per call.
 
 use std::{
     cell::RefCell,
@@ -18,6 +18,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::body_file::BodyFile;
+
 /// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
@@ -31,13 +33,48 @@ pub(super) fn poll_send(
     cx: &mut Context<'_>,
     bytes: &[u8],
 ) -> Poll<io::Result<usize>> {
+    poll_until_sent(stream, cx, || send(stream, bytes, SendFlags::NOSIGNAL))
+}
+
+/// Sends as many bytes of the rest of a body as the socket accepts, and returns their number. The
+/// file ends with the same bytes, which the kernel does not copy.
+///
+/// Sends from memory if the system does not send the file.
+pub(super) fn poll_send_file(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    rest: &[u8],
+    file: &BodyFile,
+) -> Poll<io::Result<usize>> {
+    poll_until_sent(stream, cx, || {
+        send_from_file(stream, rest, file).or_else(|error| match error {
+            Errno::AGAIN => Err(error),
+            _ => send(stream, rest, SendFlags::NOSIGNAL),
+        })
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn send_from_file(stream: &TcpStream, rest: &[u8], file: &BodyFile) -> Result<usize, Errno> {
+    let mut offset = file.length().saturating_sub(rest.len()) as u64;
+    rustix::fs::sendfile(stream, file, Some(&mut offset), rest.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_from_file(_: &TcpStream, _: &[u8], _: &BodyFile) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
+}
+
+fn poll_until_sent(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    send: impl Fn() -> Result<usize, Errno>,
+) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        let sent =
-            stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, SendFlags::NOSIGNAL)?));
-        match sent {
+        match stream.try_io(Interest::WRITABLE, || Ok(send()?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => return Poll::Ready(sent),
+            result => return Poll::Ready(result),
         }
     }
 }
@@ -112,4 +149,28 @@ pub(super) fn poll_read_head(
         take(buf.filled());
         Poll::Ready(Ok(buf.filled().len()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_sent_from_memory_if_its_file_cannot_be_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (sender, mut client) = (sender.unwrap(), accepted.unwrap().0);
+        let file = BodyFile::unsendable(9);
+        let sent = poll_fn(|cx| poll_send_file(&sender, cx, b"the rest", &file)).await;
+        assert_eq!(sent.unwrap(), 8);
+        drop(sender);
+        let mut received = String::new();
+        client.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "the rest");
+    }
 }

@@ -18,8 +18,10 @@ pub(crate) use redis::RedisStore;
 pub(crate) use tiered::TieredStore;
 
 use crate::{
+    coding::ContentCoding,
     entry::{CodedBody, ContentId, Entry, VarySelection},
     key::CacheKey,
+    server::{BodyFile, BodyFiles},
 };
 
 /// A store of responses.
@@ -69,6 +71,25 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Does nothing if the tier now has different content. If the form would make the response too
     /// large, marks its coding as excluded instead.
     fn add_form(&self, _key: &CacheKey, _content: ContentId, _form: Arc<CodedBody>) {}
+
+    /// Adds a file of the body in a coding (`None`: as stored) to the response under this key, in the
+    /// tier of [`Store::peek`].
+    ///
+    /// Does nothing if the tier now has different content. If the file would make the response too
+    /// large, excludes the file instead.
+    fn add_file(
+        &self,
+        _key: &CacheKey,
+        _content: ContentId,
+        _coding: Option<ContentCoding>,
+        _file: BodyFile,
+    ) {
+    }
+
+    /// Returns the limits of the files in the tier of [`Store::peek`]; `None` if it has no files.
+    fn body_files(&self) -> Option<&Arc<BodyFiles>> {
+        None
+    }
 
     /// Claims the fetch of a key that is in no tier, so that only one node fetches it.
     fn claim_fetch(&self, key: &CacheKey) -> impl Future<Output = FetchClaim> + Send;

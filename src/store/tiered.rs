@@ -10,8 +10,10 @@ use super::{
     redis::{RedisHealth, RedisStore},
 };
 use crate::{
+    coding::ContentCoding,
     entry::{CodedBody, ContentId, Entry, VarySelection},
     key::{CacheKey, StoragePlacement},
+    server::{BodyFile, BodyFiles},
 };
 
 /// A store with two optional tiers: memory and Redis.
@@ -36,6 +38,11 @@ impl TieredStore {
     /// Returns the total size of large evicted responses that clients still read, in bytes.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
+    }
+
+    /// Returns the memory of all body files, in bytes, which is not the allocator's.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.body_files().map_or(0, |files| files.bytes())
     }
 
     pub(crate) fn health(&self) -> Option<RedisHealth> {
@@ -149,6 +156,22 @@ impl Store for TieredStore {
         if let Some(memory) = &self.memory {
             memory.add_form(key, content, form);
         }
+    }
+
+    fn add_file(
+        &self,
+        key: &CacheKey,
+        content: ContentId,
+        coding: Option<ContentCoding>,
+        file: BodyFile,
+    ) {
+        if let Some(memory) = &self.memory {
+            memory.add_file(key, content, coding, file);
+        }
+    }
+
+    fn body_files(&self) -> Option<&Arc<BodyFiles>> {
+        self.memory.as_ref()?.body_files()
     }
 
     async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {

@@ -36,6 +36,7 @@ mod graphql;
 mod harness;
 mod hostile;
 mod identities;
+mod large_bodies;
 mod leaks;
 mod lifecycle;
 mod namespaces;

@@ -14,7 +14,7 @@ use http::StatusCode;
 
 use super::{
     super::{
-        CodedForms, Entry, PackedFields, ResponseId, StoredResponse,
+        BodyForms, Entry, PackedFields, ResponseId, StoredResponse,
         sections::{Section, SectionEnds},
     },
     reader::ByteReader,
@@ -189,7 +189,7 @@ impl EntryHead {
             requested_at_monotonic: 0,
             checked_version: AtomicU64::new(0),
             recently_used: AtomicBool::new(false),
-            forms: CodedForms::of_new_content(),
+            forms: BodyForms::of_new_content(),
             bytes,
             ends: self.ends,
         })))

@@ -17,8 +17,10 @@ use quick_cache::{Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{FetchClaim, PutOutcome, Store};
 use crate::{
-    entry::{CodedBody, ContentId, Entry, VariantIndex, VarySelection},
+    coding::ContentCoding,
+    entry::{BodyForms, CodedBody, ContentId, Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
+    server::{BodyFile, BodyFiles},
 };
 use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
@@ -30,6 +32,9 @@ use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 ///
 /// `quick_cache` rejects an entry that is larger than this fraction.
 const HOT_FRACTION: f64 = 0.9;
+
+/// All body files together may take at most the budget divided by this number.
+const FILES_DIVISOR: u64 = 4;
 
 /// The number of locks that serialize writes to the same key. Reads take no such lock.
 const WRITE_LOCKS: usize = 64;
@@ -48,6 +53,7 @@ pub(crate) struct MemoryStore {
     max_entry: usize,
     shares: Arc<IdentityShares>,
     pinned: PinnedResponses,
+    files: Arc<BodyFiles>,
     evicted: AtomicU64,
     evicted_by_share: AtomicU64,
     replaced: AtomicU64,
@@ -99,12 +105,19 @@ impl MemoryStore {
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
             shares,
             pinned: PinnedResponses::default(),
+            files: BodyFiles::new(0, 0),
             evicted: AtomicU64::new(0),
             evicted_by_share: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// Allows this many files of large bodies, which take at most a quarter of the budget.
+    #[must_use]
+    pub(crate) fn with_files(self, max_count: usize) -> Self {
+        Self { files: BodyFiles::new(max_count, self.cache.capacity() / FILES_DIVISOR), ..self }
     }
 
     /// Returns the total size of large evicted responses that clients still read, in bytes.
@@ -179,8 +192,8 @@ impl MemoryStore {
         variants.recent.iter().copied().filter(is_used).collect()
     }
 
-    /// Stores an entry, without its coded forms if they would make the entry too large. The caller
-    /// holds the write lock of the key.
+    /// Stores an entry, without the forms of its body if they would make the entry too large. The
+    /// caller holds the write lock of the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         let digest = key.digest();
         let entry = if self.fits(&entry) { entry } else { entry.without_forms() };
@@ -195,6 +208,28 @@ impl MemoryStore {
         }
         self.place(digest, entry);
         PutOutcome::Stored
+    }
+
+    /// Replaces the forms of a response by those that `with` returns. If the response would become
+    /// too large, calls `exclude` instead. Does nothing if the content is no longer stored.
+    fn change_forms(
+        &self,
+        (key, content): (&CacheKey, ContentId),
+        with: impl FnOnce(&BodyForms) -> BodyForms,
+        exclude: impl FnOnce(&BodyForms),
+    ) {
+        self.write_locked(key, || {
+            let Some(Entry::Response(known)) = self.peek(key) else { return };
+            if known.forms.content() != content {
+                return;
+            }
+            let entry = Entry::Response(Arc::new(known.with_forms(with(&known.forms))));
+            if self.fits(&entry) {
+                self.place(key.digest(), entry);
+            } else {
+                exclude(&known.forms);
+            }
+        });
     }
 
     /// Returns whether an entry is within the limits.
@@ -340,19 +375,26 @@ impl Store for MemoryStore {
     }
 
     fn add_form(&self, key: &CacheKey, content: ContentId, form: Arc<CodedBody>) {
-        self.write_locked(key, || {
-            let Some(Entry::Response(known)) = self.peek(key) else { return };
-            if known.forms.content() != content {
-                return;
-            }
-            let coding = form.coding;
-            let entry = Entry::Response(Arc::new(known.with_forms(known.forms.with(form))));
-            if self.fits(&entry) {
-                self.place(key.digest(), entry);
-            } else {
-                known.forms.exclude(coding);
-            }
-        });
+        let coding = form.coding;
+        let (with, exclude) =
+            (|forms: &BodyForms| forms.with(form), |forms: &BodyForms| forms.exclude(coding));
+        self.change_forms((key, content), with, exclude);
+    }
+
+    fn add_file(
+        &self,
+        key: &CacheKey,
+        content: ContentId,
+        coding: Option<ContentCoding>,
+        file: BodyFile,
+    ) {
+        let file = Arc::new(file);
+        let with = |forms: &BodyForms| forms.with_file(coding, file);
+        self.change_forms((key, content), with, |forms| forms.exclude_file(coding));
+    }
+
+    fn body_files(&self) -> Option<&Arc<BodyFiles>> {
+        Some(&self.files)
     }
 
     async fn claim_fetch(&self, _key: &CacheKey) -> FetchClaim {

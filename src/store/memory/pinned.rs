@@ -65,6 +65,7 @@ fn is_in_use(response: &Arc<StoredResponse>) -> bool {
 }
 
 fn bytes_of(response: &StoredResponse) -> usize {
-    let forms = response.forms.iter().map(|form| form.bytes.len());
-    response.heap_size() + forms.sum::<usize>()
+    let coded = response.forms.iter().map(|form| form.bytes.len());
+    let files = response.forms.files().map(|file| file.size());
+    response.heap_size() + coded.chain(files).sum::<usize>()
 }

@@ -360,6 +360,45 @@ fn a_form_counts_and_stays_with_its_content() {
     assert_eq!(store.usage().bytes, before.bytes, "the form of another content");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_counts_and_stays_with_its_content() {
+    const LENGTH: usize = 40_000;
+    let store = MemoryStore::new(1 << 20, 1 << 20).with_files(2);
+    let (files, key) = (store.body_files().unwrap(), key(ANYONE, "/a"));
+    let file = || files.turn(LENGTH).unwrap().create(&vec![b'x'; LENGTH]).unwrap();
+    put(&store, &key, LENGTH, 1);
+    let (plain, before) = (stored(&store, &key), store.usage());
+    store.add_file(&key, plain.forms.content(), None, file());
+    let after = store.usage();
+    assert!((LENGTH..50_000).contains(&usize::try_from(after.bytes - before.bytes).unwrap()));
+    assert!(files.bytes() >= LENGTH as u64 && files.count() == 1);
+    assert_eq!((after.replaced, after.entries, store.pinned_bytes()), (before.replaced, 1, 0));
+    store.put(&key, freshened(&plain, 2)).now_or_never().unwrap();
+    let kept = stored(&store, &key);
+    assert!(kept.forms.file(None).is_some());
+    assert_eq!(store.usage().bytes, after.bytes);
+    put(&store, &key, LENGTH, 4);
+    drop(kept);
+    assert_eq!(files.count(), 0, "another content");
+    store.add_file(&key, plain.forms.content(), None, file());
+    assert_eq!((store.usage().bytes, files.count()), (before.bytes, 0), "the file of the first");
+    assert!(files.turn(1 << 18).is_none(), "a quarter of the memory");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_without_room_is_left_out_and_the_response_stays() {
+    let store = MemoryStore::new(1 << 20, 60_000).with_files(2);
+    let (files, key) = (store.body_files().unwrap(), key(ANYONE, "/a"));
+    put(&store, &key, 40_000, 1);
+    let (plain, before) = (stored(&store, &key), store.usage());
+    let file = files.turn(40_000).unwrap().create(&vec![b'x'; 40_000]).unwrap();
+    store.add_file(&key, plain.forms.content(), None, file);
+    assert_eq!((store.usage(), files.count()), (before, 0));
+    assert!(!plain.forms.note_large_hit(None) && !plain.forms.note_large_hit(None), "excluded");
+}
+
 #[test]
 fn forms_of_large_responses_pin_nothing() {
     let (store, key) = (MemoryStore::new(64 << 20, 1 << 20), key(ANYONE, "/a"));

@@ -9,7 +9,7 @@ use crate::entry::{CodedBody, Entry, StoredResponse};
 /// and its share of the ghost list.
 pub(super) const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 
-/// Memory overhead of a coded form, in bytes: the struct, reference counts and the suffix of its
+/// Memory overhead of a form of a body, in bytes: the struct, reference counts and the suffix of its
 /// entity tag.
 const FORM_OVERHEAD: usize = size_of::<CodedBody>() + 192;
 
@@ -28,10 +28,12 @@ pub(super) fn weight_of(entry: &Entry) -> u64 {
     (size_class(entry.heap_size()) + OVERHEAD + bookkeeping + weight_of_forms(entry)) as u64
 }
 
-/// Returns the total size of a response's coded forms, in bytes.
+/// Returns the total size of the forms of a response's body, in bytes.
 fn weight_of_forms(entry: &Entry) -> usize {
     let Entry::Response(response) = entry else { return 0 };
-    response.forms.iter().map(|form| size_class(form.bytes.len()) + FORM_OVERHEAD).sum()
+    let coded = response.forms.iter().map(|form| size_class(form.bytes.len()) + FORM_OVERHEAD);
+    let files = response.forms.files().map(|file| file.size() + FORM_OVERHEAD);
+    coded.chain(files).sum()
 }
 
 /// Returns the size of jemalloc's size class for `size` bytes. There are four classes per doubling.
