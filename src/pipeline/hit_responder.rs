@@ -7,7 +7,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderValue, Version, header};
 
 use super::{
     clock::ReceivedAt,
@@ -117,6 +117,7 @@ impl RepeatedFields {
         if length > self.connection.body.bytes {
             return Err(Declined::Request);
         }
+        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let head = self.received(request, ContentState::Unread(length));
         let arrival = (&*self.connection, received.at);
         let planned = receive::plan(config, &head, self.presence, arrival);

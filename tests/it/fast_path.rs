@@ -397,10 +397,29 @@ async fn routes_change_nothing_about_that() {
         [[route]]\nname = \"public\"\nmatch = \"/fresh\"\npartition = \"everyone\"\nttl = \"1m\"\n\
         [[route]]\nname = \"coded\"\nmatch = \"/long\"\nttl = \"1m\"\nencode = [\"gzip\"]\n\
         [[route]]\nname = \"graphql\"\nmatch = \"/graphql\"\ngraphql = true\nttl = \"1m\"\n\
-        [[route]]\nname = \"search\"\nmatch = \"/search\"\nkey = \"json-body\"\nttl = \"1m\"\n\
+        [[route]]\nname = \"search\"\nmatch = \"POST|QUERY /search\"\nkey = \"json-body\"\nttl = \"1m\"\n\
         [[route]]\nname = \"private\"\nmatch = \"/modified\"\nttl = \"1m\"\npartition = \"user\"\n\
         [[route]]\nname = \"audited\"\nmatch = \"/cors\"\nttl = \"1m\"\nclient_cache = \"no-cache\"\n";
     within_seconds(120, compare(FastPathMode::Eager, toml, 2000..2100)).await;
+}
+
+#[tokio::test]
+async fn the_length_that_a_client_sends_counts_and_not_that_of_the_request_before() {
+    within(async {
+        let toml = "[[route]]\nname = \"search\"\nmatch = \"POST|QUERY /search\"\nkey = \"json-body\"\n\
+            ttl = \"1m\"\nbypass = { header = [\"content-length: 6\"] }\n";
+        let origin = origin().await;
+        let proxy = Proxy::with_fast_path(&origin.url(), toml, FastPathMode::Repeated);
+        let mut wire = proxy.connect().await;
+        for (content, result) in
+            [("[1,2]", "MISS"), ("[1,2]", "HIT"), ("[1, 2]", "BYPASS"), ("[1,2]", "HIT")]
+        {
+            let fields = [("content-type", "application/json")];
+            let sent = request_with_body("POST", "/search", &fields, content);
+            assert_eq!(wire.exchange(sent).await.cache(), result, "{content}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
