@@ -1,9 +1,12 @@
-//! The fast path of HTTP/1.1: responds to repeated requests without hyper.
+//! The fast path of HTTP/1.1: responds to plain requests without hyper.
 //!
-//! Most requests on a connection repeat the field section of the previous request. The fast path
-//! parses such a section once, and the handler makes a responder for it. The responder reads the
-//! received bytes, and responds to each request that needs no waiting. All other bytes go to hyper
-//! unchanged.
+//! The fast path parses the field section of a request, and the handler makes a responder for it.
+//! The responder reads the received bytes, and responds to each request that needs no waiting. All
+//! other bytes go to hyper unchanged.
+//!
+//! Most requests on a connection repeat the field section of the previous request, and so share its
+//! responder. If sections differ, because a proxy sends the requests of several users, or each
+//! request has a trace id, each section is parsed.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
@@ -24,10 +27,10 @@ const MAX_PAUSE: u32 = 5;
 /// When the fast path is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FastPathMode {
-    /// For requests that repeat a field section.
+    /// For plain requests, with pauses after declined requests.
     #[default]
-    Repeated,
-    /// For all plain requests. Used in tests, in which few requests repeat a section.
+    On,
+    /// For all plain requests. Used in tests, in which many requests are declined.
     Eager,
     /// The fast path is off. Used in tests that compare responses with and without it.
     Off,
@@ -58,8 +61,9 @@ impl FastPath {
     pub(super) fn is_on(&self, framing: &FramingValidator) -> bool {
         match self.mode {
             FastPathMode::Off => false,
-            FastPathMode::Repeated => framing.is_between_requests(),
-            FastPathMode::Eager => framing.is_between_requests() || framing.is_before_first_byte(),
+            FastPathMode::On | FastPathMode::Eager => {
+                framing.is_between_requests() || framing.is_before_first_byte()
+            }
         }
     }
 
@@ -76,15 +80,15 @@ impl FastPath {
             return bytes;
         }
         while !bytes.is_empty() && !batch.is_full() {
-            if self.mode == FastPathMode::Eager {
-                framing.learn_fields(bytes);
-            }
-            let Some((request, rest)) = framing.split_repeated(bytes) else { break };
+            let Some((request, rest)) = framing.split_request(bytes) else { break };
             let Some(request) = PlainRequest::parse(request) else { break };
-            let Some(responder) = self.responder(framing.repeated_fields()) else { break };
+            let Some(responder) = self.responder(framing.last_fields()) else {
+                self.note_declined();
+                break;
+            };
             let start = batch.length();
             let Err(declined) = responder.respond(&request, batch) else {
-                framing.count_repeated();
+                framing.count_split();
                 self.declined = 0;
                 bytes = rest;
                 continue;
@@ -99,7 +103,7 @@ impl FastPath {
         bytes
     }
 
-    /// Returns the responder for the cached field section.
+    /// Returns the responder for the last field section; `None` if hyper has to read its requests.
     fn responder(
         &mut self,
         (fields, number): (&[u8], u32),
@@ -194,8 +198,7 @@ mod tests {
     /// request that is left to hyper.
     fn responses(paths: &[&str]) -> String {
         let mut framing = FramingValidator::new(LIMITS);
-        let mut fast_path =
-            FastPath::new(FastPathMode::Repeated, Box::new(|_| Some(Box::new(Echo))));
+        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(|_| Some(Box::new(Echo))));
         framing.feed(HEAD);
         let taken = paths.iter().map(|path| {
             let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -217,6 +220,34 @@ mod tests {
         // Declined, declined, one left out, declined, three left out.
         let many = [&["/declined"; 4][..], &["/a"; 5]].concat();
         assert_eq!(responses(&many), "- - - - - - - /a /a");
+    }
+
+    /// Returns whether the fast path takes each of these heads of one connection.
+    fn taken(heads: &[String]) -> Vec<bool> {
+        let mut framing = FramingValidator::new(LIMITS);
+        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(|_| Some(Box::new(Echo))));
+        let taken = heads.iter().map(|head| {
+            assert!(fast_path.is_on(&framing));
+            let mut batch = ResponseBatch::default();
+            let rest = fast_path.respond(&mut framing, head.as_bytes(), &mut batch);
+            framing.feed(rest);
+            rest.is_empty()
+        });
+        taken.collect()
+    }
+
+    #[test]
+    fn requests_are_taken_whether_or_not_their_fields_repeat() {
+        let head = |id| format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: {id}\r\n\r\n");
+        assert_eq!(taken(&[1, 2, 2, 3].map(head)), [true; 4]);
+    }
+
+    #[test]
+    fn fields_that_are_left_to_hyper_are_followed_by_a_pause() {
+        let head = |te: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\n");
+        let (declined, plain) = (head("TE: trailers\r\n"), head(""));
+        let heads = [&declined, &declined, &plain, &plain].map(Clone::clone);
+        assert_eq!(taken(&heads), [false, false, false, true]);
     }
 
     #[test]

@@ -62,9 +62,9 @@ struct RepeatedSection {
     number: u32,
 }
 
-/// A request that repeats the cached field section.
+/// A complete request whose field section is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RepeatedRequest<'b> {
+pub(super) struct CompleteRequest<'b> {
     /// The request line without its CRLF.
     pub(super) line: &'b [u8],
     /// The content; `None` if the fields give no length.
@@ -138,22 +138,24 @@ impl FramingValidator {
     }
 
     /// Returns the cached field section and its number; empty if there is none.
-    pub(super) fn repeated_fields(&self) -> (&[u8], u32) {
+    pub(super) fn last_fields(&self) -> (&[u8], u32) {
         (&self.repeated.bytes, self.repeated.number)
     }
 
-    /// Splits off a complete request whose fields repeat the cached fields. Returns the request and
-    /// the remaining bytes, and does not count the request. Called while a head is due.
-    pub(super) fn split_repeated<'b>(
-        &self,
+    /// Splits off a complete, valid request that is not chunked, and caches its field section.
+    /// Returns the request and the remaining bytes, and does not count the request. Called while a
+    /// head is due.
+    pub(super) fn split_request<'b>(
+        &mut self,
         bytes: &'b [u8],
-    ) -> Option<(RepeatedRequest<'b>, &'b [u8])> {
-        let (line, length, rest) = self.split_repeated_head(bytes)?;
+    ) -> Option<(CompleteRequest<'b>, &'b [u8])> {
+        let head = self.split_repeated_head(bytes).or_else(|| self.split_new_head(bytes));
+        let (line, length, rest) = head?;
         let Some(length) = length else {
-            return Some((RepeatedRequest { line, content: None }, rest));
+            return Some((CompleteRequest { line, content: None }, rest));
         };
         let (content, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        Some((RepeatedRequest { line, content: Some(content) }, rest))
+        Some((CompleteRequest { line, content: Some(content) }, rest))
     }
 
     /// Splits off a head whose fields repeat the cached fields. Returns its request line without
@@ -177,26 +179,40 @@ impl FramingValidator {
         self.expects_head() && self.heads == 0 && self.head.bytes == 0
     }
 
-    /// Caches the field section of the head at the start of `bytes`, so that heads that repeat the
-    /// section need no validation. Does nothing if the head is incomplete or invalid, or if its
-    /// request is chunked.
-    pub(super) fn learn_fields(&mut self, bytes: &[u8]) {
-        const END: &[u8] = b"\r\n\r\n";
-        if self.split_repeated_head(bytes).is_some() {
-            return;
+    /// Splits off a complete, valid head of a request that is not chunked, like
+    /// [`Self::split_repeated_head`], and caches its field section.
+    #[inline(never)]
+    fn split_new_head<'b>(&mut self, bytes: &'b [u8]) -> Option<(&'b [u8], Option<u64>, &'b [u8])> {
+        let within = bytes.get(..self.limits.header_bytes).unwrap_or(bytes);
+        let (mut scan, mut unread) = (HeadScan::default(), within);
+        let mut request_line: &[u8] = &[];
+        loop {
+            let before = unread;
+            let taken = unread.skip_until(b'\n').unwrap_or(0);
+            let line = before.get(..taken).filter(|line| line.ends_with(b"\n"))?;
+            if matches!(line, b"\r\n" | b"\n") {
+                scan.check_end(line);
+                break;
+            }
+            if scan.lines == 0 {
+                request_line = line;
+            }
+            scan.take_line(line, &self.limits);
         }
-        let end = bytes.windows(END.len()).position(|part| part == END);
-        let head = end.and_then(|end| bytes.get(..end + END.len())).unwrap_or_default();
-        let mut alone = Self::new(self.limits);
-        alone.feed(head);
-        if alone.heads == 1 && !alone.repeated.bytes.is_empty() {
-            let number = self.repeated.number.wrapping_add(1);
-            self.repeated = RepeatedSection { number, ..alone.repeated };
+        if scan.lines == 0 || scan.refusal.is_some() || scan.chunked {
+            return None;
         }
+        let (head, rest) = bytes.split_at_checked(within.len() - unread.len())?;
+        let fields = head.get(request_line.len()..)?;
+        if fields.len() > MAX_REPEATED_BYTES {
+            return None;
+        }
+        self.repeated.replace_by(fields);
+        Some((request_line.strip_suffix(b"\r\n")?, scan.length, rest))
     }
 
-    /// Counts a request that [`Self::split_repeated`] has split off.
-    pub(super) fn count_repeated(&mut self) {
+    /// Counts a request that [`Self::split_request`] has split off.
+    pub(super) fn count_split(&mut self) {
         self.heads = self.heads.wrapping_add(1);
         self.ends_with_request = true;
     }
@@ -618,26 +634,54 @@ mod tests {
     }
 
     #[test]
-    fn a_head_with_the_known_fields_is_split_off() {
+    fn a_complete_head_is_split_off_and_its_fields_are_cached() {
         let mut framing = framing();
-        framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let next = b"GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET";
-        let request = RepeatedRequest { line: b"GET /b HTTP/1.1", content: None };
-        assert_eq!(framing.split_repeated(next), Some((request, &b"GET"[..])));
-        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(100));
-        for other in [
+        let request = CompleteRequest { line: b"GET /b HTTP/1.1", content: None };
+        let mut number = 0;
+        for (fields, is_new) in [
+            ("Host: a\r\n\r\n", true),
+            ("Host: a\r\n\r\n", false),
+            ("Host: b\r\n\r\n", true),
+            ("Host: b\r\nContent-Type: a\r\n\r\n", true),
+            ("\r\n", true),
+        ] {
+            let bytes = format!("GET /b HTTP/1.1\r\n{fields}GET");
+            assert_eq!(framing.split_request(bytes.as_bytes()), Some((request, &b"GET"[..])));
+            number += u32::from(is_new);
+            assert_eq!(framing.last_fields(), (fields.as_bytes(), number));
+        }
+        assert_eq!(framing.head_count(), 0, "splitting counts nothing");
+    }
+
+    #[test]
+    fn other_heads_are_not_split_off() {
+        let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(100));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(9));
+        let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1000));
+        for head in [
             "",
             "GET /b HTTP/1.1\r\nHost: a\r\n",
-            "GET /b HTTP/1.1\r\nHost: b\r\n\r\n",
-            "GET /b HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /b HTTP/1.1\r\nHost: a\r\n\r",
             "GET /b HTTP/1.1\nHost: a\r\n\r\n",
+            "GET /b HTTP/1.1\r\nHost: a\n\r\n",
+            "GET /b HTTP/1.1\r\nHost: a\r\n\n",
+            "GET /b HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
             "GET /#b HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\nHost: a\r\n\r\n",
-            &long,
+            "\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /b HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+            "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            &long_target,
+            &many,
+            &large,
         ] {
-            assert_eq!(framing.split_repeated(other.as_bytes()), None, "{other:?}");
+            let mut fresh = framing();
+            assert_eq!(fresh.split_request(head.as_bytes()), None, "{head:?}");
+            let mut framing = framing();
+            framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(framing.split_request(head.as_bytes()), None, "{head:?}");
+            assert_eq!(framing.last_fields(), (&b"Host: a\r\n\r\n"[..], 1), "{head:?}");
         }
-        assert_eq!(framing.head_count(), 1, "splitting counts nothing");
     }
 
     #[test]
@@ -645,27 +689,30 @@ mod tests {
         let mut framing = framing();
         framing.feed(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab");
         let next = b"POST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\ncdPOST";
-        let request = RepeatedRequest { line: b"POST /b HTTP/1.1", content: Some(b"cd") };
-        assert_eq!(framing.split_repeated(next), Some((request, &b"POST"[..])));
+        let request = CompleteRequest { line: b"POST /b HTTP/1.1", content: Some(b"cd") };
+        assert_eq!(framing.split_request(next), Some((request, &b"POST"[..])));
         for missing in 5..9 {
-            assert_eq!(framing.split_repeated(&next[..next.len() - missing]), None, "{missing}");
+            assert_eq!(framing.split_request(&next[..next.len() - missing]), None, "{missing}");
         }
         let longer = b"POST /b HTTP/1.1\r\nContent-Length: 12\r\n\r\n123456789012POST";
-        let request = RepeatedRequest { line: b"POST /b HTTP/1.1", content: Some(b"123456789012") };
-        assert_eq!(framing.split_repeated(longer), Some((request, &b"POST"[..])));
-        for length in ["", "+1", "1 ", "1x", "1\r\nContent-Length: 1", "99999999999999999999"] {
+        let request = CompleteRequest { line: b"POST /b HTTP/1.1", content: Some(b"123456789012") };
+        assert_eq!(framing.split_request(longer), Some((request, &b"POST"[..])));
+        let spaced = b"POST /b HTTP/1.1\r\nContent-Length: 1 \r\n\r\nxPOST";
+        let request = CompleteRequest { line: b"POST /b HTTP/1.1", content: Some(b"x") };
+        assert_eq!(framing.split_request(spaced), Some((request, &b"POST"[..])));
+        for length in ["", "+1", "1x", "1\r\nContent-Length: 1", "99999999999999999999"] {
             let other = format!("POST /b HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx");
-            assert_eq!(framing.split_repeated(other.as_bytes()), None, "{length}");
+            assert_eq!(framing.split_request(other.as_bytes()), None, "{length}");
         }
         framing.feed(&next[..next.len() - 6]);
         assert_eq!((framing.head_count(), framing.expects_head()), (2, false));
         framing.feed(b"cdPOST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
         let next = b"POST /c HTTP/1.1\r\nContent-Length: 0\r\n\r\nPOST";
-        let request = RepeatedRequest { line: b"POST /c HTTP/1.1", content: Some(b"") };
-        assert_eq!(framing.split_repeated(next), Some((request, &b"POST"[..])));
+        let request = CompleteRequest { line: b"POST /c HTTP/1.1", content: Some(b"") };
+        assert_eq!(framing.split_request(next), Some((request, &b"POST"[..])));
         framing.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
         let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-        assert_eq!((framing.split_repeated(chunked), framing.head_count()), (None, 4));
+        assert_eq!((framing.split_request(chunked), framing.head_count()), (None, 4));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub struct FastRequest {
 /// as if hyper had read them.
 pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests {
     let seen = Arc::<Mutex<Vec<FastRequest>>>::default();
-    let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::Repeated };
+    let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::On };
     let recorded = Arc::clone(&seen);
     let make =
         move |_| Some(Box::new(Recorder(Arc::clone(&recorded), 0)) as Box<dyn ImmediateResponder>);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 
-use super::{body_file::BodyFile, framing::RepeatedRequest};
+use super::{body_file::BodyFile, framing::CompleteRequest};
 
 /// Maximum length of a body that is copied behind its head, in bytes. Longer bodies are not copied.
 const MAX_COPIED_BODY: usize = 8 * 1024;
@@ -56,8 +56,8 @@ impl<'a> PlainRequest<'a> {
     /// Parses a request. Returns `None` if the request is not plain, for example because its target
     /// has characters that parsers may read differently.
     #[inline]
-    pub(super) fn parse(request: RepeatedRequest<'a>) -> Option<Self> {
-        let RepeatedRequest { line, content } = request;
+    pub(super) fn parse(request: CompleteRequest<'a>) -> Option<Self> {
+        let CompleteRequest { line, content } = request;
         let (method, rest) = match (line, content) {
             ([b'G', b'E', b'T', b' ', rest @ ..], None) => (&Method::GET, rest),
             ([b'H', b'E', b'A', b'D', b' ', rest @ ..], None) => (&Method::HEAD, rest),
@@ -198,7 +198,7 @@ mod tests {
         line: &'a str,
         content: Option<&'a [u8]>,
     ) -> Option<(&'a str, &'a str, Option<&'a str>)> {
-        let request = RepeatedRequest { line: line.as_bytes(), content };
+        let request = CompleteRequest { line: line.as_bytes(), content };
         let request = PlainRequest::parse(request)?;
         assert_eq!(request.content, content);
         Some((request.method.as_str(), request.path, request.query))
@@ -251,7 +251,7 @@ mod tests {
         #[test]
         fn a_target_is_read_as_hyper_reads_it(target in "/[ -~]{0,40}") {
             let line = format!("GET {target} HTTP/1.1");
-            let request = RepeatedRequest { line: line.as_bytes(), content: None };
+            let request = CompleteRequest { line: line.as_bytes(), content: None };
             if let Some(request) = PlainRequest::parse(request) {
                 let uri = Uri::from_maybe_shared(Bytes::from(target.clone())).unwrap();
                 prop_assert_eq!(uri.authority(), None);
