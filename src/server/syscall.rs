@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::body_file::BodyFile;
+use crate::body_file::BodyFile;
 
 /// Size of the receive buffer for heads, in bytes. Heads are copied from it once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;

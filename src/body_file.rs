@@ -42,7 +42,7 @@ impl BodyFile {
 #[cfg(test)]
 impl BodyFile {
     /// Returns a file that contains no body.
-    pub(super) fn unsendable(length: usize) -> Self {
+    pub(crate) fn unsendable(length: usize) -> Self {
         let file = std::fs::File::create("/dev/null").expect("a file to write").into();
         Self { file, length, _share: FileShare::new(&BodyFiles::new(0, 0), 0) }
     }
