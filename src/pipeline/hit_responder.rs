@@ -38,7 +38,7 @@ struct RepeatedFields {
     config: SnapshotId,
     headers: HeaderMap,
     presence: FieldPresence,
-    /// What the fields say about the content; `None` until a request has content.
+    /// The properties of the content, read from the fields; `None` until a request has content.
     content: Option<ContentFields>,
 }
 

@@ -248,7 +248,7 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
-/// What to do if no stored response can be used.
+/// The next step for a request if no stored response can be used.
 enum MissStep {
     /// Refuse, since the client accepts stored responses only.
     Refuse(CacheDecision),
@@ -422,7 +422,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Returns what to do if no stored response can be used.
+    /// Returns the next step if no stored response can be used.
     fn step_on_miss(
         &self,
         lookup: &LookupRequest,
