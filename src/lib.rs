@@ -11,7 +11,7 @@
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
 //!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (PEM files
-//!   and TLS to servers).
+//!   and TLS to servers), [`body_file`] (bodies that the kernel sends from memory).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
 //!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
 //!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).
@@ -29,6 +29,7 @@ compile_error!("`models` replaces locks by those of a test's scheduler: it is fo
 mod admin;
 mod advise;
 mod app;
+mod body_file;
 mod cli;
 mod coding;
 mod comparison;

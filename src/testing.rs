@@ -139,10 +139,11 @@ pub mod redis {
     pub use crate::redis::{RedisConnector, Settings, TlsSettings};
 }
 pub mod server {
+    pub use crate::body_file::{BodyFile, BodyFiles, FileTurn};
     pub use crate::server::{
-        BodyFile, BodyFiles, BoundAddress, ClientBodyError, Connection, Declined, Drain,
-        FastPathMode, FileTurn, Handler, ImmediateResponder, Incoming, LimitedBody, Listener,
-        ListenerCounters, PlainRequest, ResponseBatch, Settings, serve,
+        BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
+        ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters, PlainRequest,
+        ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

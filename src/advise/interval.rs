@@ -22,8 +22,9 @@ struct Gaps {
 /// How often responses change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ChangeRate {
-    /// Number of pairs of responses, `changes` of which differ.
+    /// Number of pairs of responses.
     pub(super) pairs: u64,
+    /// Number of pairs in which the responses differ.
     pub(super) changes: u64,
     /// The mean time between changes in seconds. If nothing changed, this is a lower bound with 95
     /// % confidence: a third of the time observed.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::{coding::ContentCoding, server::BodyFile};
+use crate::{body_file::BodyFile, coding::ContentCoding};
 
 /// A body in a content coding, made from a stored response.
 ///
@@ -265,7 +265,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn files_are_kept_beside_the_bodies_they_contain() {
-        let files = crate::server::BodyFiles::new(9, 1 << 20);
+        let files = crate::body_file::BodyFiles::new(9, 1 << 20);
         let file = || Arc::new(files.turn(1).unwrap().create(b"x").unwrap());
         let (gzip, none) = (Some(ContentCoding::Gzip), BodyForms::of_new_content());
         let two = none.with_file(None, file()).with_file(gzip, file());

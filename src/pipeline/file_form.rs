@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{representation::Representation, state::Pipeline};
 use crate::{
+    body_file::FileTurn,
     coding::ContentCoding,
     entry::{ContentId, Entry},
     key::CacheKey,
-    server::{FileTurn, ResponseBatch},
+    server::ResponseBatch,
     store::Store,
 };
 

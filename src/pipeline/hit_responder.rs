@@ -16,7 +16,6 @@ use super::{
     credentials, encoded_hit, plan_content,
     receive::{self, RequestAction},
     received_request::{ContentState, ReceivedRequest},
-    representation::{self, FormChoice, FormRequest},
     state::Pipeline,
 };
 use crate::{
@@ -39,7 +38,7 @@ struct RepeatedFields {
     config: SnapshotId,
     headers: HeaderMap,
     presence: FieldPresence,
-    /// What the fields say about the content; `None` until a request has content.
+    /// The properties of the content, read from the fields; `None` until a request has content.
     content: Option<ContentFields>,
 }
 
@@ -90,18 +89,12 @@ impl RepeatedFields {
             credentials::make_anonymous(config, route, headers.to_mut(), self.presence);
         }
         head.headers = &headers;
-        let stored = pipeline
-            .fresh_in_memory(config, index, &headers, &lookup, received)
-            .map_err(|_| Declined::Request)?;
-        let FormChoice::Ready(form) = representation::choose(
-            route,
-            FormRequest::of(route, &headers, lookup.presence),
-            &stored,
-        ) else {
-            return Err(Declined::Request);
-        };
         let place = (pipeline, config, index);
-        encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
+        pipeline
+            .respond_from_memory((config, index), &headers, &lookup, received, |_, form| {
+                encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
+            })
+            .unwrap_or(Err(Declined::Request))
     }
 
     /// Returns the content in the form that the key contains, and updates the header fields that

@@ -10,15 +10,36 @@ use super::{
     credentials,
     lookup::{self, LookupCriteria, MemoryState},
     receive::LookupRequest,
+    representation::{self, FormChoice, FormRequest, Representation},
     request_context::{RequestContext, evaluate_reuse},
     state::Pipeline,
 };
 use crate::{entry::StoredResponse, policy::Reuse, store::Store};
 
 impl<S: Store> Pipeline<S> {
+    /// Responds with the fresh stored response to a request, if memory has it in the form that the
+    /// client receives. Otherwise returns what the lookup found.
+    #[inline]
+    pub(super) fn respond_from_memory<T>(
+        &self,
+        (config, route): (&ConfigSnapshot, usize),
+        headers: &HeaderMap,
+        lookup: &LookupRequest,
+        received: ReceivedAt,
+        respond: impl FnOnce(&Arc<StoredResponse>, Representation<'_>) -> T,
+    ) -> Result<T, MemoryState> {
+        let stored = self.fresh_in_memory(config, route, headers, lookup, received)?;
+        let route = config.route(route);
+        let request = FormRequest::of(route, headers, lookup.presence);
+        match representation::choose(route, request, &stored) {
+            FormChoice::Ready(form) => Ok(respond(&stored, form)),
+            FormChoice::Missing(_) => Err(MemoryState::Unknown),
+        }
+    }
+
     /// Returns the fresh stored response to a request if it is in memory, otherwise what the lookup
     /// found. Has no effect except that it marks entries as used.
-    pub(super) fn fresh_in_memory(
+    fn fresh_in_memory(
         &self,
         config: &ConfigSnapshot,
         route: usize,

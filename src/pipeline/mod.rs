@@ -146,26 +146,15 @@ use lookup::MemoryState;
 use miss_plan::{LookupOutcome, MissPlan};
 use receive::{LookupRequest, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
-use representation::{FormChoice, FormRequest};
 use request_context::RequestContext;
-use verification::{AuditedHit, is_audited};
+use verification::{AuditedHit, HitToAudit, is_audited};
 
 /// The result of the first, synchronous step of handling a request.
 enum FirstStep {
-    /// A response from memory.
-    Hit(Response<DeliveredBody>),
-    /// A response from memory, and the data to audit it.
-    AuditedHit(Response<DeliveredBody>, Box<HitToAudit>),
+    /// A response from memory, and the data to audit it if it is audited.
+    Hit(Response<DeliveredBody>, Option<Box<HitToAudit>>),
     /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
-}
-
-/// A hit to audit, with the data that the audit needs.
-struct HitToAudit {
-    config: Arc<ConfigSnapshot>,
-    route: usize,
-    lookup: LookupRequest,
-    stored: Arc<StoredResponse>,
 }
 
 impl<S: Store> Handler for Pipeline<S> {
@@ -189,34 +178,8 @@ impl<S: Store> Handler for Pipeline<S> {
             }
             match action {
                 RequestAction::Lookup(lookup) => {
-                    let headers = request.headers();
-                    match self.fresh_in_memory(config, route, headers, &lookup, received) {
-                        Ok(stored) => {
-                            let (matched, presence) = (config.route(route), lookup.presence);
-                            let chosen = FormRequest::of(matched, request.headers(), presence);
-                            let FormChoice::Ready(form) =
-                                representation::choose(matched, chosen, &stored)
-                            else {
-                                let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
-                                let action = RequestAction::Lookup(lookup);
-                                return FirstStep::Continue(config, route, action, memory);
-                            };
-                            let served = (lookup.presence, form);
-                            let head = ReceivedRequest::of(&request);
-                            let hit = deliver::hit(config, route, received, &head, served);
-                            if is_audited(config.route(route), request.method()) {
-                                let config = Arc::clone(config);
-                                let audited = HitToAudit { config, route, lookup, stored };
-                                FirstStep::AuditedHit(hit, Box::new(audited))
-                            } else {
-                                FirstStep::Hit(hit)
-                            }
-                        }
-                        Err(memory) => {
-                            let action = RequestAction::Lookup(lookup);
-                            FirstStep::Continue(Arc::clone(config), route, action, memory)
-                        }
-                    }
+                    let head = ReceivedRequest::of(&request);
+                    self.first_lookup((config, route), &head, lookup, received)
                 }
                 action => {
                     FirstStep::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
@@ -224,10 +187,11 @@ impl<S: Store> Handler for Pipeline<S> {
             }
         });
         let (config, route, action, memory) = match planned {
-            FirstStep::Hit(hit) => return Either::Left(ready(hit)),
-            FirstStep::AuditedHit(hit, audited) => {
-                let (request, _no_body) = request.into_parts();
-                self.audit(*audited, received, Arc::clone(connection), request);
+            FirstStep::Hit(hit, audited) => {
+                if let Some(audited) = audited {
+                    let (request, _no_body) = request.into_parts();
+                    audited.start(self, request, (Arc::clone(connection), received));
+                }
                 return Either::Left(ready(hit));
             }
             FirstStep::Continue(config, route, action, memory) => (config, route, action, memory),
@@ -254,22 +218,37 @@ impl<S: Store> Handler for Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Audits a hit in the background.
-    fn audit(
-        self: &Arc<Self>,
-        audited: HitToAudit,
+    /// Responds from memory if possible. Otherwise returns the lookup to continue with.
+    fn first_lookup(
+        &self,
+        (config, route): (&Arc<ConfigSnapshot>, usize),
+        head: &ReceivedRequest<'_>,
+        lookup: LookupRequest,
         received: ReceivedAt,
-        connection: Arc<Connection>,
-        request: Parts,
-    ) {
-        let HitToAudit { config, route, lookup, stored } = audited;
-        let request = (Arc::new(request), lookup.presence);
-        let context = RequestContext::new(self, (&config, route), request, (connection, received));
-        AuditedHit { context, lookup, stored }.start();
+    ) -> FirstStep {
+        let place = (&**config, route);
+        let hit =
+            self.respond_from_memory(place, head.headers, &lookup, received, |stored, form| {
+                let hit = deliver::hit(config, route, received, head, (lookup.presence, form));
+                let is_audited = is_audited(config.route(route), head.method);
+                (hit, is_audited.then(|| Arc::clone(stored)))
+            });
+        match hit {
+            Ok((hit, None)) => FirstStep::Hit(hit, None),
+            Ok((hit, Some(stored))) => {
+                let config = Arc::clone(config);
+                let audited = HitToAudit { config, route, lookup, stored };
+                FirstStep::Hit(hit, Some(Box::new(audited)))
+            }
+            Err(memory) => {
+                let action = RequestAction::Lookup(lookup);
+                FirstStep::Continue(Arc::clone(config), route, action, memory)
+            }
+        }
     }
 }
 
-/// What to do if no stored response can be used.
+/// The next step for a request if no stored response can be used.
 enum MissStep {
     /// Refuse, since the client accepts stored responses only.
     Refuse(CacheDecision),
@@ -443,7 +422,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Returns what to do if no stored response can be used.
+    /// Returns the next step if no stored response can be used.
     fn step_on_miss(
         &self,
         lookup: &LookupRequest,

@@ -16,8 +16,9 @@ use super::{
 /// Decides whether a complete response may be stored for later `GET` requests.
 ///
 /// The response to a write qualifies only if it has explicit freshness and represents the result of
-/// a `GET` of the target. This holds for `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and `PUT`,
-/// where `Content-Location` has the same meaning (RFC 9110 §8.7).
+/// a `GET` of the target. The specifications require this for `POST` (RFC 9110 §9.3.3) and `PATCH`
+/// (RFC 5789 §2). The same applies to `PUT`, because `Content-Location` has the same meaning in its
+/// responses (RFC 9110 §8.7).
 ///
 /// `request_directives` are those of the request, and `directives` those of the response. A refusal
 /// carries the reason that users see. [`stored_fields`](super::stored_fields::stored_fields)

@@ -18,7 +18,6 @@ use tokio::{
 
 use super::{
     activity::ConnectionActivity,
-    body_file::BodyFile,
     drain::{DrainGuard, DrainPhase},
     fast_path::FastPath,
     framing::FramingValidator,
@@ -28,6 +27,7 @@ use super::{
     slow_reader::Http1Reader,
     stream::Stream,
 };
+use crate::body_file::BodyFile;
 
 /// Maximum time for which a closing connection is still read.
 const LINGER: Duration = Duration::from_secs(2);

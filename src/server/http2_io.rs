@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::Stream;
 
-/// Maximum number of bytes that wait in the buffer.
+/// Maximum number of bytes that wait in the buffer, in addition to h2's queue
+/// (`server/send_queue.rs`).
 const MAX_BUFFERED: usize = 16 * 1024;
 
 /// Longer writes are not copied if nothing waits in the buffer.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 
-use super::{body_file::BodyFile, framing::CompleteRequest};
+use super::framing::CompleteRequest;
+use crate::body_file::BodyFile;
 
 /// Maximum length of a body that is copied behind its head, in bytes. Longer bodies are not copied.
 const MAX_COPIED_BODY: usize = 8 * 1024;

@@ -7,7 +7,6 @@
 
 mod accept;
 mod activity;
-pub(crate) mod body_file;
 pub(crate) mod body_limits;
 pub(crate) mod connection;
 mod cookie_crumbs;
@@ -44,7 +43,6 @@ mod unread;
 mod validate;
 
 pub use accept::serve;
-pub use body_file::{BodyFile, BodyFiles, FileTurn};
 pub(crate) use body_limits::BodyLimits;
 pub use connection::Connection;
 pub(crate) use connection::ForwardedHeaders;

@@ -201,6 +201,9 @@ impl<H: Handler> ListenerContext<H> {
         };
         poll_fn(|cx| {
             let turn = turn(cx);
+            // If the connection has ended, it loses the bytes that `send` cannot send now. After a
+            // failure or a timeout, it loses h2's queue as well. In all other cases no bytes are
+            // left: h2 ends a connection only after `poll_shutdown`, which sends all of them.
             if let Poll::Ready(Err(error)) = send(cx) {
                 tracing::debug!(%error, "cannot send to a client");
                 return Poll::Ready(Ok(()));

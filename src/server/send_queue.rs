@@ -3,7 +3,11 @@
 //! Each stream's task checks whether its client reads (`server/stall.rs`), but stops once the end
 //! of the response is queued. Data that the client has not read by then stays in memory while the
 //! connection is open. So the end of a response is queued only if the queue is short, or once the
-//! response's data has been sent.
+//! response's data has left the queue.
+//!
+//! Data leaves the queue when h2 writes it. It is then sent, or copied into the connection's buffer
+//! (`server/http2_io.rs`). So a client that does not read can keep 64 KiB in the queue and 16 KiB
+//! in the buffer of each connection.
 
 use std::{
     sync::{
@@ -20,20 +24,21 @@ use futures_util::task::AtomicWaker;
 /// of smaller chunks.
 const MIN_COUNTED_BYTES: usize = 1 << 10;
 
-/// Maximum number of bytes of ended responses in the queue of one connection.
+/// Maximum number of bytes of ended responses in the queue of one connection. The connection's
+/// buffer may hold 16 KiB more.
 const MAX_BYTES_PER_CONNECTION: usize = 64 << 10;
 
 /// The number of queued chunks of one stream.
 #[derive(Debug, Default)]
 pub(super) struct QueuedChunks {
     count: AtomicUsize,
-    sent: AtomicWaker,
+    written: AtomicWaker,
 }
 
 /// The number of queued bytes of all streams of one connection.
 pub(super) type QueuedBytes = Arc<AtomicUsize>;
 
-/// A queued chunk. It is dropped when it has been sent, or when its stream is reset.
+/// A queued chunk. It is dropped when h2 has written it, or when its stream is reset.
 struct QueuedChunk {
     bytes: Bytes,
     stream: Arc<QueuedChunks>,
@@ -62,7 +67,7 @@ impl QueuedChunks {
         if self.may_end(all) {
             return Poll::Ready(());
         }
-        self.sent.register(cx.waker());
+        self.written.register(cx.waker());
         if self.may_end(all) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -77,7 +82,7 @@ impl Drop for QueuedChunk {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes.len(), Relaxed);
         self.stream.count.fetch_sub(1, Relaxed);
-        self.stream.sent.wake();
+        self.stream.written.wake();
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_ends_behind_some_bytes_and_behind_more_once_its_own_were_sent() {
+    fn a_response_ends_behind_some_bytes_and_behind_more_once_its_own_were_written() {
         let (all, waker) = (QueuedBytes::default(), futures_util::task::noop_waker());
         let cx = Context::from_waker(&waker);
         let (first, second) = (Arc::<QueuedChunks>::default(), Arc::<QueuedChunks>::default());

@@ -14,7 +14,8 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::{body_file::BodyFile, syscall};
+use super::syscall;
+use crate::body_file::BodyFile;
 
 /// The 24 bytes that start an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -18,10 +18,10 @@ pub(crate) use redis::RedisStore;
 pub(crate) use tiered::TieredStore;
 
 use crate::{
+    body_file::{BodyFile, BodyFiles},
     coding::ContentCoding,
     entry::{CodedBody, ContentId, Entry, VarySelection},
     key::CacheKey,
-    server::{BodyFile, BodyFiles},
 };
 
 /// A store of responses.

@@ -10,10 +10,10 @@ use super::{
     redis::{RedisHealth, RedisStore},
 };
 use crate::{
+    body_file::{BodyFile, BodyFiles},
     coding::ContentCoding,
     entry::{CodedBody, ContentId, Entry, VarySelection},
     key::{CacheKey, StoragePlacement},
-    server::{BodyFile, BodyFiles},
 };
 
 /// A store with two optional tiers: memory and Redis.

@@ -18,7 +18,7 @@ use crate::{
         fleet::short_sleep,
         process::Process,
         proxy::{request, sum},
-        wire::{RawOrigin, Wire},
+        wire::{RawOrigin, Reply, Wire},
         within_seconds,
     },
 };
@@ -64,12 +64,26 @@ impl Versions {
         body(target, self.version.load(Relaxed))
     }
 
-    /// Starts Larder with this limit on open files and further configuration.
-    async fn larder(&self, files: &str, toml: &str) -> Process {
+    /// Requests a target, and checks that the response has its current body.
+    async fn get(&self, wire: &mut Wire, target: &str) -> Reply {
+        let reply = wire.exchange(get(target)).await;
+        assert!(reply.body == self.body(target), "{}", reply.head);
+        reply
+    }
+
+    /// Starts Larder in front of the origin.
+    async fn larder(&self, toml: &str) -> Process {
         let toml = format!("defaults.detect_leaks = false\n{toml}");
         let file = File::new(&self.origin.url(), &toml);
-        Process::run_with_files(&["--config", file.path().to_str().unwrap()], files).await
+        Process::run_with_files(&["--config", file.path().to_str().unwrap()], FILES).await
     }
+}
+
+/// Starts an origin, and Larder in front of it.
+async fn start(toml: &str) -> (Versions, Process) {
+    let versions = Versions::start().await;
+    let process = versions.larder(toml).await;
+    (versions, process)
 }
 
 /// Returns a body in which each line differs from all others.
@@ -116,33 +130,33 @@ async fn wait_for_body_files(process: &Process, count: usize) {
 async fn make_file(process: &Process, (versions, target): (&Versions, &str), others: usize) {
     let mut wire = Wire::connect(process.address).await;
     while body_files(process) == others {
-        let reply = wire.exchange(get(target)).await;
-        assert!(reply.body == versions.body(target), "{}", reply.head);
+        versions.get(&mut wire, target).await;
     }
 }
 
-/// Connects like a client that reads slowly: with a small buffer for what it receives.
+/// Connects like a client that reads slowly: with a small buffer for what it receives. The next
+/// request takes the fast path, since it is not the first.
 async fn connect_slowly(address: SocketAddr) -> Wire {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(32 << 10).unwrap();
-    Wire::new(socket.connect(address).await.unwrap())
+    let mut wire = Wire::new(socket.connect(address).await.unwrap());
+    wire.exchange(get("/10/c")).await;
+    wire
 }
 
 #[tokio::test]
 async fn the_second_hit_on_a_large_body_makes_its_file() {
     within_seconds(60, async {
-        let versions = Versions::start().await;
-        let process = versions.larder(FILES, FEW_CLIENTS).await;
+        let (versions, process) = start(FEW_CLIENTS).await;
         let mut wire = Wire::connect(process.address).await;
         for target in ["/60000/small", LARGE] {
-            assert_eq!(wire.exchange(get(target)).await.cache(), "MISS");
-            assert_eq!(wire.exchange(get(target)).await.cache(), "HIT");
-            assert_eq!(wire.exchange(get(target)).await.cache(), "HIT");
+            for expected in ["MISS", "HIT", "HIT"] {
+                assert_eq!(versions.get(&mut wire, target).await.cache(), expected);
+            }
         }
         wait_for_body_files(&process, 1).await;
         for _ in 0..3 {
-            let reply = wire.exchange(get(LARGE)).await;
-            assert!(reply.cache() == "HIT" && reply.body == versions.body(LARGE));
+            assert_eq!(versions.get(&mut wire, LARGE).await.cache(), "HIT");
             wire.exchange(get("/60000/small")).await;
         }
         assert_eq!(body_files(&process), 1);
@@ -153,8 +167,7 @@ async fn the_second_hit_on_a_large_body_makes_its_file() {
 #[tokio::test]
 async fn pipelined_responses_from_files_and_memory_come_complete_and_in_order() {
     within_seconds(60, async {
-        let versions = Versions::start().await;
-        let process = versions.larder(FILES, FEW_CLIENTS).await;
+        let (versions, process) = start(FEW_CLIENTS).await;
         make_file(&process, (&versions, LARGE), 0).await;
         make_file(&process, (&versions, "/2000000/b"), 1).await;
         let small = process.get("/10/c").await.body;
@@ -198,12 +211,10 @@ const MUCH_MEMORY: &str = "[limits]\nconnections = 20\ntunnels = 10\n\
 #[tokio::test]
 async fn a_client_that_stops_in_the_middle_gets_the_old_bytes_to_the_end() {
     within_seconds(60, async {
-        let versions = Versions::start().await;
-        let process = versions.larder(FILES, MUCH_MEMORY).await;
+        let (versions, process) = start(MUCH_MEMORY).await;
         make_file(&process, (&versions, HUGE), 0).await;
         let old = versions.body(HUGE);
         let mut slow = connect_slowly(process.address).await;
-        slow.exchange(get("/10/c")).await;
         slow.write([get(HUGE), get("/10/c")].concat()).await;
         let head = slow.read_head().await;
         let mut read = slow.read_exact(100_000).await;
@@ -223,11 +234,9 @@ async fn a_client_that_stops_in_the_middle_gets_the_old_bytes_to_the_end() {
 #[tokio::test]
 async fn a_shutdown_lets_a_client_read_a_file_to_its_end() {
     within_seconds(60, async {
-        let versions = Versions::start().await;
-        let process = versions.larder(FILES, MUCH_MEMORY).await;
+        let (versions, process) = start(MUCH_MEMORY).await;
         make_file(&process, (&versions, HUGE), 0).await;
         let mut slow = connect_slowly(process.address).await;
-        slow.exchange(get("/10/c")).await;
         slow.write(get(HUGE)).await;
         slow.read_head().await;
         process.signal("TERM");
@@ -241,25 +250,23 @@ async fn a_shutdown_lets_a_client_read_a_file_to_its_end() {
 #[tokio::test]
 async fn files_are_bounded_by_the_limit_on_open_files() {
     within_seconds(60, async {
-        let versions = Versions::start().await;
-        let process = versions.larder(FILES, FEW_CLIENTS).await;
+        let (versions, process) = start(FEW_CLIENTS).await;
         let targets: Vec<_> = (0..MAX_BODY_FILES + 20).map(|n| format!("/66000/{n}")).collect();
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_BODY_FILES {
             for target in &targets {
-                assert!(wire.exchange(get(target)).await.body == versions.body(target));
+                versions.get(&mut wire, target).await;
             }
         }
         for target in targets.iter().chain(&targets) {
-            let reply = wire.exchange(get(target)).await;
-            assert!(reply.cache() == "HIT" && reply.body == versions.body(target));
+            assert_eq!(versions.get(&mut wire, target).await.cache(), "HIT");
         }
         assert_eq!(body_files(&process), MAX_BODY_FILES);
         // If clients may need all descriptors, there is none for files.
-        let process = versions.larder(FILES, "").await;
+        let process = versions.larder("").await;
         let mut wire = Wire::connect(process.address).await;
         for _ in 0..5 {
-            assert!(wire.exchange(get(LARGE)).await.body == versions.body(LARGE));
+            versions.get(&mut wire, LARGE).await;
             assert_eq!(body_files(&process), 0);
         }
     })
@@ -270,13 +277,12 @@ async fn files_are_bounded_by_the_limit_on_open_files() {
 async fn files_take_a_quarter_of_the_memory_and_go_with_their_responses() {
     const MAX_FILES: usize = (2 << 20) / 70_000;
     within_seconds(60, async {
-        let versions = Versions::start().await;
         let toml = format!("{FEW_CLIENTS}[store]\nmemory = \"8MiB\"\n");
-        let process = versions.larder(FILES, &toml).await;
+        let (versions, process) = start(&toml).await;
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_FILES - 3 {
             for target in 0..MAX_FILES + 10 {
-                wire.exchange(get(&format!("/70000/{target}"))).await;
+                versions.get(&mut wire, &format!("/70000/{target}")).await;
             }
         }
         assert!(body_files(&process) <= MAX_FILES);

@@ -36,7 +36,7 @@ pub(in crate::pipeline) enum WhyAsSent {
     Json(NotCanonical),
 }
 
-/// What the header fields of a request say about its content.
+/// The properties of a request's content, read from its header fields.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ContentFields {
     /// Why the fields forbid changes to the content; `None` if they allow changes.

@@ -275,7 +275,7 @@ pub struct Lifetime {
     pub by_ttl: Option<HumanDuration>,
     /// Which lifetime has priority: `origin`, `rule`, `min` or `max`.
     pub ttl_from: &'static str,
-    /// What the lifetime is based on: `origin`, `ttl`, `heuristic` or `nothing`.
+    /// The basis of the lifetime: `origin`, `ttl`, `heuristic` or `nothing`.
     pub basis: &'static str,
     /// The age of the response on arrival.
     pub age: HumanDuration,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -16,16 +16,20 @@ use crate::{
     fence::PurgeVerdict,
     origin::{OriginRequest, ResponseBody},
     pipeline::{
+        clock::ReceivedAt,
+        config_snapshot::ConfigSnapshot,
         lookup::{ForcedStaleness, StoredMatch},
         miss_plan::MissPlan,
         receive::LookupRequest,
         request_context::RequestContext,
         send::send,
         sensitive::shown_path,
+        state::Pipeline,
         tee::{BudgetShare, BudgetState},
     },
     policy::{Reason, validation},
     route::Route,
+    server::Connection,
     store::Store,
 };
 
@@ -34,6 +38,29 @@ pub(in crate::pipeline) struct AuditedHit<S> {
     pub(in crate::pipeline) context: RequestContext<S>,
     pub(in crate::pipeline) lookup: LookupRequest,
     pub(in crate::pipeline) stored: Arc<StoredResponse>,
+}
+
+/// A hit to audit, which was answered before the request had a context.
+pub(in crate::pipeline) struct HitToAudit {
+    pub(in crate::pipeline) config: Arc<ConfigSnapshot>,
+    pub(in crate::pipeline) route: usize,
+    pub(in crate::pipeline) lookup: LookupRequest,
+    pub(in crate::pipeline) stored: Arc<StoredResponse>,
+}
+
+impl HitToAudit {
+    /// Audits the hit in the background.
+    pub(in crate::pipeline) fn start<S: Store>(
+        self,
+        pipeline: &Arc<Pipeline<S>>,
+        request: Parts,
+        arrival: (Arc<Connection>, ReceivedAt),
+    ) {
+        let Self { config, route, lookup, stored } = self;
+        let request = (Arc::new(request), lookup.presence);
+        let context = RequestContext::new(pipeline, (&config, route), request, arrival);
+        AuditedHit { context, lookup, stored }.start();
+    }
 }
 
 /// Returns whether a hit is audited: it is a `GET`, and is sampled at the route's rate.

@@ -14,7 +14,7 @@ mod report;
 mod shadow;
 mod slots;
 
-pub(super) use audit::{AuditedHit, is_audited};
+pub(super) use audit::{AuditedHit, HitToAudit, is_audited};
 pub(crate) use figures::FiguresByRoute;
 pub(super) use inputs::RememberedInputs;
 pub(crate) use report::VerificationReport;

@@ -17,10 +17,10 @@ use quick_cache::{Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{FetchClaim, PutOutcome, Store};
 use crate::{
+    body_file::{BodyFile, BodyFiles},
     coding::ContentCoding,
     entry::{BodyForms, CodedBody, ContentId, Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
-    server::{BodyFile, BodyFiles},
 };
 use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
