@@ -155,7 +155,8 @@ function text ({ path, fields, content }, number) {
   const lines = Object.entries(fields).flatMap(([name, value]) => value === undefined ? [] : [`${name}: ${value}`])
   if (content) lines.push(`Content-Length: ${Buffer.byteLength(content)}`)
   const method = content ? 'POST' : 'GET'
-  return [`${method} ${path.replace('{number}', `${100000 + number}`)} HTTP/1.1`, 'Host: api.test', ...lines, '', content ?? ''].join('\r\n')
+  const head = [`${method} ${path} HTTP/1.1`, 'Host: api.test', ...lines].map(line => line.replace('{number}', `${100000 + number}`))
+  return [...head, '', content ?? ''].join('\r\n')
 }
 
 /** Fails if a response is of another kind than was to be counted. */

@@ -1,6 +1,6 @@
 // Requests as clients and the proxies in front of a server send them, for `callgrind.mjs`: a path and fields. If they are `isTrusted`, the peer is one
 // of `trusted_proxies`; if they are `isRedis`, the response is in Redis alone. They are hits, unless `does` says `not-modified`, `pass` or `store`;
-// `{number}` in a path differs in each request. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
+// `{number}` in a path or a field differs in each request. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
 // None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
@@ -91,10 +91,12 @@ const accepting = { ...curl, 'Accept-Encoding': chromium['Accept-Encoding'] }
 
 export const requests = {
   plain: { path: '/hit/1k', fields: curl },
+  traced: { path: '/hit/1k', fields: { ...curl, 'X-Request-ID': '0a4f1c2e9b7d4e61a3c58f20d7{number}' } },
   accepting: { path: '/hit/1k', fields: accepting },
   coded: { path: '/coded/1k', fields: accepting, isCoded: true },
   browser: { path: '/hit/1k', fields: browser, batch: 64 },
   user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
+  users: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}`, 'X-Request-ID': '{number}' } },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined }, batch: 64 },
   capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser, batch: 64 },
   trusted: { path: '/hit/1k', fields: proxied, batch: 64, isTrusted: true },
