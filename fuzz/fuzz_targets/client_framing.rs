@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
@@ -23,7 +23,7 @@ use larder::testing::server::fuzzed;
 use libfuzzer_sys::fuzz_target;
 
 /// What a byte of the input stands for if it is no ASCII character.
-const WORDS: [&[u8]; 25] = [
+const WORDS: [&[u8]; 29] = [
     b"GET / HTTP/1.1\r\n",
     b"POST /a HTTP/1.1\r\n",
     b"GET http://b/c HTTP/1.1\r\n",
@@ -49,6 +49,10 @@ const WORDS: [&[u8]; 25] = [
     b"HTTP/1.1",
     b"\0",
     b"Content-Length: 5\r\n\r\nhello",
+    b"X: y\r\n",
+    b"X: z\r\n",
+    b"x:\t z \r\n",
+    b"GET /e HTTP/1.1\r\nHost: a\r\n",
 ];
 
 fuzz_target!(|input: (u8, &[u8])| {
@@ -71,6 +75,7 @@ fuzz_target!(|input: (u8, &[u8])| {
             let mut parsed = httparse::Request::new(&mut fields);
             parsed.parse(head).expect("the fast path has taken it");
             assert_eq!(body_of(parsed.headers, behind).as_deref(), Some(&*request.content));
+            assert_eq!(without_length(request.fields), without_length(map_of(parsed.headers)));
         }
     }
 
@@ -83,6 +88,21 @@ fuzz_target!(|input: (u8, &[u8])| {
         seen.compare(&bytes[range.clone()], &bytes[range.end..]);
     }
 });
+
+fn map_of(fields: &[httparse::Header<'_>]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).expect("a name");
+        map.append(name, HeaderValue::from_bytes(field.value).expect("a value"));
+    }
+    map
+}
+
+/// Requests that differ only in their length share the fields of the first.
+fn without_length(mut fields: HeaderMap) -> HeaderMap {
+    fields.remove(header::CONTENT_LENGTH);
+    fields
+}
 
 fn written(input: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,5 +1,4 @@
-//! Responds immediately to a hit, if the request repeats the previous request's header section and
-//! a fresh response is in memory.
+//! Responds immediately to a plain request, without hyper, if a fresh response is in memory.
 //!
 //! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
 //! plain hit is declined before it has an effect.
@@ -7,7 +6,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{
     clock::ReceivedAt,
@@ -25,14 +24,14 @@ use crate::{
     store::Store,
 };
 
-/// Responds to requests that repeat the same header fields on one connection.
+/// Responds to requests on one connection that have the same header fields.
 pub(super) struct HitResponder<S> {
     pipeline: Arc<Pipeline<S>>,
-    repeated: RepeatedFields,
+    fields: RequestFields,
 }
 
-/// The header fields that the requests repeat, and the properties computed from them once.
-struct RepeatedFields {
+/// The header fields of the requests, and the properties computed from them once.
+struct RequestFields {
     connection: Arc<Connection>,
     /// The configuration under which the fields were sanitised.
     config: SnapshotId,
@@ -53,12 +52,12 @@ impl<S: Store> HitResponder<S> {
             .config
             .with(|config| (config.id, receive::sanitize_fields(config, &mut headers, connection)));
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
-        let repeated = RepeatedFields { connection, config, headers, presence, content: None };
-        Self { pipeline, repeated }
+        let fields = RequestFields { connection, config, headers, presence, content: None };
+        Self { pipeline, fields }
     }
 }
 
-impl RepeatedFields {
+impl RequestFields {
     fn respond(
         &mut self,
         (pipeline, config): (&Arc<Pipeline<impl Store>>, &ConfigSnapshot),
@@ -95,6 +94,20 @@ impl RepeatedFields {
                 encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
             })
             .unwrap_or(Err(Declined::Request))
+    }
+
+    /// Replaces a value of the fields as received. A field that [`receive::sanitize_fields`] has
+    /// removed stays removed, since it looks at no values except those of `Connection`. Returns
+    /// `false` if there are several fields with this name.
+    fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
+        if self.headers.get_all(name).iter().nth(1).is_some() {
+            return false;
+        }
+        if let Some(known) = self.headers.get_mut(name) {
+            *known = value;
+            self.content = None;
+        }
+        true
     }
 
     /// Returns the content in the form that the key contains, and updates the header fields that
@@ -140,7 +153,11 @@ impl<S: Store> ImmediateResponder for HitResponder<S> {
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
-        let Self { pipeline, repeated } = self;
-        pipeline.config.with(|config| repeated.respond((pipeline, config), request, batch))
+        let Self { pipeline, fields } = self;
+        pipeline.config.with(|config| fields.respond((pipeline, config), request, batch))
+    }
+
+    fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
+        self.fields.replace_value(name, value)
     }
 }

@@ -5,14 +5,14 @@
 //! other bytes go to hyper unchanged.
 //!
 //! Most requests on a connection repeat the field section of the previous request, and so share its
-//! responder. If sections differ, because a proxy sends the requests of several users, or each
-//! request has a trace id, each section is parsed.
+//! responder. If only values differ, because a proxy sends the requests of several users, or each
+//! request has a trace id, the responder receives these values. Any other section is parsed.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::{
-    framing::FramingValidator,
+    framing::{self, FramingValidator, LastFields},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
     validate::{ValidatedHost, validate},
 };
@@ -104,12 +104,18 @@ impl FastPath {
     }
 
     /// Returns the responder for the last field section; `None` if hyper has to read its requests.
-    fn responder(
-        &mut self,
-        (fields, number): (&[u8], u32),
-    ) -> Option<&mut Box<dyn ImmediateResponder>> {
-        if self.responder.as_ref().is_none_or(|(known, _)| *known != number) {
-            let responder = parse(fields).and_then(|fields| (self.make)(fields));
+    fn responder(&mut self, fields: LastFields<'_>) -> Option<&mut Box<dyn ImmediateResponder>> {
+        let number = fields.number();
+        let is_ready = match &mut self.responder {
+            Some((known, _)) if *known == number => true,
+            Some((known, Some(responder))) if *known == number.wrapping_sub(1) => {
+                *known = number;
+                replace_values(&mut **responder, fields)
+            }
+            _ => false,
+        };
+        if !is_ready {
+            let responder = parse(fields.bytes()).and_then(|fields| (self.make)(fields));
             self.responder = Some((number, responder));
         }
         self.responder.as_mut()?.1.as_mut()
@@ -158,6 +164,24 @@ fn parse(section: &[u8]) -> Option<HeaderMap> {
     Some(request.into_parts().0.headers)
 }
 
+/// Gives a responder for the section before the values in which this section differs. Returns
+/// `false` if the responder is of no use for this section.
+fn replace_values(responder: &mut dyn ImmediateResponder, fields: LastFields<'_>) -> bool {
+    let Some(mut changed) = fields.changed_lines() else { return false };
+    changed.all(|line| {
+        let Some((name, value)) = parse_line(line) else { return false };
+        // These are checked when a section is parsed.
+        !matches!(name, header::HOST | header::CONNECTION) && responder.replace_value(&name, value)
+    })
+}
+
+/// Parses a line of a section whose other version was parsed before, with the same name.
+fn parse_line(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+    let value = framing::trim(value.get(1..)?);
+    Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+}
+
 /// Returns whether a field concerns its request alone: neither the connection, nor framing other
 /// than the length.
 fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
@@ -174,6 +198,11 @@ fn concerns_one_request(name: &HeaderName, value: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
     use super::{super::framing::HeadLimits, *};
 
     const LIMITS: HeadLimits =
@@ -222,32 +251,83 @@ mod tests {
         assert_eq!(responses(&many), "- - - - - - - /a /a");
     }
 
-    /// Returns whether the fast path takes each of these heads of one connection.
-    fn taken(heads: &[String]) -> Vec<bool> {
+    /// Responds with the values of `x` and `cookie`.
+    struct Values(HeaderMap);
+
+    impl ImmediateResponder for Values {
+        fn respond(
+            &mut self,
+            _: &PlainRequest<'_>,
+            batch: &mut ResponseBatch,
+        ) -> Result<(), Declined> {
+            for value in ["x", "cookie"].iter().flat_map(|name| self.0.get_all(*name)) {
+                batch.head().extend_from_slice(value.as_bytes());
+                batch.head().push(b';');
+            }
+            Ok(())
+        }
+
+        fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
+            self.0.get_all(name).iter().count() == 1 && self.0.insert(name, value).is_some()
+        }
+    }
+
+    /// Returns the responses to heads with these fields on one connection, with `-` for each head
+    /// that is left to hyper, and the number of responders made.
+    fn values(sections: &[&str]) -> (Vec<String>, usize) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let make = move |fields| {
+            counted.fetch_add(1, Relaxed);
+            Some(Box::new(Values(fields)) as Box<dyn ImmediateResponder>)
+        };
         let mut framing = FramingValidator::new(LIMITS);
-        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(|_| Some(Box::new(Echo))));
-        let taken = heads.iter().map(|head| {
+        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(make));
+        let responses = sections.iter().map(|fields| {
             assert!(fast_path.is_on(&framing));
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
             let mut batch = ResponseBatch::default();
             let rest = fast_path.respond(&mut framing, head.as_bytes(), &mut batch);
             framing.feed(rest);
-            rest.is_empty()
+            if rest.is_empty() { String::from_utf8(batch.bytes).unwrap() } else { "-".to_owned() }
         });
-        taken.collect()
+        (responses.collect(), made.load(Relaxed))
     }
 
     #[test]
-    fn requests_are_taken_whether_or_not_their_fields_repeat() {
-        let head = |id| format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: {id}\r\n\r\n");
-        assert_eq!(taken(&[1, 2, 2, 3].map(head)), [true; 4]);
+    fn a_responder_receives_the_values_that_differ() {
+        for (sections, expected, made) in [
+            (&["X: 1\r\n", "X: 2\r\n", "X: 2\r\n"][..], &["1;", "2;", "2;"][..], 1),
+            (&["X: 1\r\nCookie: a\r\n", "X:\r\nCookie: \t b \r\n"], &["1;a;", ";b;"], 1),
+            (&["X: 1\r\n", "x: 2\r\n", "Cookie: a\r\n"], &["1;", "2;", "a;"], 3),
+            (&["X: 1\r\nX: 2\r\n", "X: 1\r\nX: 3\r\n"], &["1;2;", "1;3;"], 2),
+            (&["X: 1\r\n", "X: 2\r\nX: 3\r\n", "X: 4\r\n"], &["1;", "2;3;", "4;"], 3),
+            (&["X: 1\r\n", "X: \u{7f}\r\n", "X: 2\r\n"], &["1;", "-", "2;"], 2),
+        ] {
+            let expected = expected.iter().map(ToString::to_string).collect();
+            assert_eq!(values(sections), (expected, made), "{sections:?}");
+        }
+    }
+
+    #[test]
+    fn another_host_or_connection_field_needs_a_new_responder() {
+        let kept = ["Connection: keep-alive\r\n", "Connection: close\r\n"];
+        assert_eq!(values(&kept).0, ["", "-"]);
+        let mut framing = FramingValidator::new(LIMITS);
+        let mut fast_path =
+            FastPath::new(FastPathMode::On, Box::new(|fields| Some(Box::new(Values(fields)))));
+        for (host, is_taken) in [("a", true), ("b", true), ("a/b", false)] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nX: 1\r\n\r\n");
+            let mut batch = ResponseBatch::default();
+            let rest = fast_path.respond(&mut framing, head.as_bytes(), &mut batch);
+            assert_eq!(rest.is_empty(), is_taken, "{host}");
+        }
     }
 
     #[test]
     fn fields_that_are_left_to_hyper_are_followed_by_a_pause() {
-        let head = |te: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\n");
-        let (declined, plain) = (head("TE: trailers\r\n"), head(""));
-        let heads = [&declined, &declined, &plain, &plain].map(Clone::clone);
-        assert_eq!(taken(&heads), [false, false, false, true]);
+        let sections = ["TE: trailers\r\n", "TE: trailers\r\n", "X: 1\r\n", "X: 2\r\n"];
+        assert_eq!(values(&sections).0, ["-", "-", "-", "2;"]);
     }
 
     #[test]

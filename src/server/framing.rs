@@ -5,7 +5,10 @@
 //! neighbours may disagree about the start of the next one (request smuggling). So this validator
 //! reads the same bytes.
 
-use std::{io::BufRead, ops::Range};
+use std::ops::Range;
+
+use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::{
     message_length::{ChunkState, content_length},
@@ -22,6 +25,9 @@ pub(super) struct HeadLimits {
 
 /// Maximum length of a cached field section, in bytes.
 const MAX_REPEATED_BYTES: usize = 2048;
+
+/// Maximum number of changed lines that are remembered of a field section.
+const MAX_CHANGED_LINES: usize = 4;
 
 /// Follows the requests of one connection. Buffers at most one incomplete line, and the fields of
 /// one request.
@@ -60,6 +66,36 @@ struct RepeatedSection {
     length: Option<Range<usize>>,
     /// The number of sections before this one, wrapping.
     number: u32,
+    /// The lines whose values differ from those of the section before; `None` if the sections
+    /// differ in more than a few values.
+    changed: Option<SmallVec<[Range<usize>; MAX_CHANGED_LINES]>>,
+}
+
+/// The cached field section.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastFields<'a> {
+    section: &'a RepeatedSection,
+}
+
+impl<'a> LastFields<'a> {
+    /// Returns the bytes of the section with the empty line. Empty if there is no section.
+    pub(super) fn bytes(self) -> &'a [u8] {
+        &self.section.bytes
+    }
+
+    /// Returns the number of the section. Each section has the number after that of the section
+    /// before it, wrapping.
+    pub(super) fn number(self) -> u32 {
+        self.section.number
+    }
+
+    /// Returns the lines, without CRLF, whose values differ from those of the section with the
+    /// number before. `None` if the sections differ in other ways, or in many lines.
+    pub(super) fn changed_lines(self) -> Option<impl Iterator<Item = &'a [u8]>> {
+        let RepeatedSection { bytes, changed, .. } = self.section;
+        let changed = changed.as_ref()?;
+        Some(changed.iter().filter_map(|line| bytes.get(line.clone())?.strip_suffix(b"\r\n")))
+    }
 }
 
 /// A complete request whose field section is cached.
@@ -137,9 +173,9 @@ impl FramingValidator {
         self.ends_with_request && self.expects_head()
     }
 
-    /// Returns the cached field section and its number; empty if there is none.
-    pub(super) fn last_fields(&self) -> (&[u8], u32) {
-        (&self.repeated.bytes, self.repeated.number)
+    /// Returns the cached field section.
+    pub(super) fn last_fields(&self) -> LastFields<'_> {
+        LastFields { section: &self.repeated }
     }
 
     /// Splits off a complete, valid request that is not chunked, and caches its field section.
@@ -164,10 +200,9 @@ impl FramingValidator {
         &self,
         bytes: &'b [u8],
     ) -> Option<(&'b [u8], Option<u64>, &'b [u8])> {
-        let mut fields = bytes;
-        let taken = fields.skip_until(b'\n').unwrap_or(0);
+        let (line, fields) = split_line(bytes);
         let (length, rest) = self.repeated.strip_from(fields)?;
-        let line = bytes.get(..taken)?.strip_suffix(b"\r\n")?;
+        let line = line.strip_suffix(b"\r\n")?;
         let is_within = bytes.len() - rest.len() <= self.limits.header_bytes;
         let is_right =
             !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#');
@@ -187,12 +222,15 @@ impl FramingValidator {
         let (mut scan, mut unread) = (HeadScan::default(), within);
         let mut request_line: &[u8] = &[];
         loop {
-            let before = unread;
-            let taken = unread.skip_until(b'\n').unwrap_or(0);
-            let line = before.get(..taken).filter(|line| line.ends_with(b"\n"))?;
-            if matches!(line, b"\r\n" | b"\n") {
-                scan.check_end(line);
-                break;
+            let line;
+            (line, unread) = split_line(unread);
+            match line {
+                b"\r\n" | b"\n" => {
+                    scan.check_end(line);
+                    break;
+                }
+                [.., b'\n'] => {}
+                _ => return None,
             }
             if scan.lines == 0 {
                 request_line = line;
@@ -207,7 +245,7 @@ impl FramingValidator {
         if fields.len() > MAX_REPEATED_BYTES {
             return None;
         }
-        self.repeated.replace_by(fields);
+        self.repeated.replace_by(fields, scan.length.is_some());
         Some((request_line.strip_suffix(b"\r\n")?, scan.length, rest))
     }
 
@@ -256,17 +294,13 @@ impl FramingValidator {
             self.heads != heads && matches!(self.state, FramingState::Head | FramingState::Body(_));
         let section = fields.get(..fields.len().saturating_sub(rest.len())).unwrap_or_default();
         if is_counted && section.len() <= MAX_REPEATED_BYTES {
-            self.repeated.replace_by(section);
+            self.repeated.replace_by(section, true);
         }
         rest
     }
 
     fn feed_head<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let mut rest = bytes;
-        let taken = rest.skip_until(b'\n').unwrap_or(0);
-        let Some(part) = bytes.get(..taken) else {
-            return &[];
-        };
+        let (part, rest) = split_line(bytes);
         let is_whole = part.ends_with(b"\n");
         if self.line.is_empty() && self.head.lines == 0 && matches!(part, b"\r\n" | b"\n") {
             return rest;
@@ -365,19 +399,14 @@ impl FramingValidator {
 }
 
 impl RepeatedSection {
-    /// Replaces the section with that of a newer valid request that is not chunked.
-    fn replace_by(&mut self, section: &[u8]) {
+    /// Replaces the section with that of a newer valid request that is not chunked. `has_length`
+    /// says whether to look for `Content-Length`.
+    fn replace_by(&mut self, section: &[u8], has_length: bool) {
+        self.changed = changed_lines(&self.bytes, section);
         self.bytes.clear();
         self.bytes.extend_from_slice(section);
         self.number = self.number.wrapping_add(1);
-        let mut start = 0;
-        self.length = section.split_inclusive(|byte| *byte == b'\n').find_map(|line| {
-            let before = start;
-            start += line.len();
-            let value = value_of(line.strip_suffix(b"\r\n")?, b"content-length")?;
-            let first = before + line.iter().position(u8::is_ascii_digit)?;
-            Some(first..first + value.len())
-        });
+        self.length = if has_length { find_length(section) } else { None };
     }
 
     /// Removes this section from the start of `fields`. Returns the `Content-Length` of the fields
@@ -467,6 +496,53 @@ impl HeadScan {
     }
 }
 
+/// Returns the position of the value of `Content-Length`.
+fn find_length(section: &[u8]) -> Option<Range<usize>> {
+    lines(section).find_map(|(start, line)| {
+        let value = value_of(line.strip_suffix(b"\r\n")?, b"content-length")?;
+        let first = start + line.iter().position(u8::is_ascii_digit)?;
+        Some(first..first + value.len())
+    })
+}
+
+/// Splits after the first LF. Without an LF, all bytes are the line.
+fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = memchr(b'\n', bytes).map_or(bytes.len(), |position| position + 1);
+    bytes.split_at_checked(length).unwrap_or((bytes, &[]))
+}
+
+/// Returns the lines with their positions.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (start, line) = (bytes.len() - rest.len(), rest);
+        let line = (!line.is_empty()).then(|| split_line(line))?;
+        rest = line.1;
+        Some((start, line.0))
+    })
+}
+
+/// Returns the lines of `new` whose values differ from those in `old`. `None` if the sections
+/// differ in their names, or in more than [`MAX_CHANGED_LINES`] lines.
+fn changed_lines(old: &[u8], new: &[u8]) -> Option<SmallVec<[Range<usize>; MAX_CHANGED_LINES]>> {
+    let (mut changed, mut rest) = (SmallVec::new(), new);
+    for (_, before) in lines(old) {
+        if let Some(after) = rest.strip_prefix(before) {
+            rest = after;
+            continue;
+        }
+        let start = new.len() - rest.len();
+        let (line, after) = split_line(rest);
+        let name = line.get(..=memchr(b':', line)?)?;
+        if changed.len() == MAX_CHANGED_LINES || !before.starts_with(name) {
+            return None;
+        }
+        changed.push(start..start + line.len());
+        rest = after;
+    }
+    (rest.is_empty() && !old.is_empty()).then_some(changed)
+}
+
 /// Returns the value if the line is the named field. A malformed field has an empty value, which is
 /// never valid.
 fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
@@ -482,7 +558,7 @@ fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
 }
 
 /// Trims the optional whitespace of RFC 9110 §5.6.3, which is less than what Rust trims.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -648,9 +724,41 @@ mod tests {
             let bytes = format!("GET /b HTTP/1.1\r\n{fields}GET");
             assert_eq!(framing.split_request(bytes.as_bytes()), Some((request, &b"GET"[..])));
             number += u32::from(is_new);
-            assert_eq!(framing.last_fields(), (fields.as_bytes(), number));
+            let last = framing.last_fields();
+            assert_eq!((last.bytes(), last.number()), (fields.as_bytes(), number));
         }
         assert_eq!(framing.head_count(), 0, "splitting counts nothing");
+    }
+
+    #[test]
+    fn lines_with_other_values_are_remembered() {
+        const FIRST: &str = "Host: a\r\nX: y\r\nB: c\r\n\r\n";
+        for (next, expected) in [
+            ("Host: a\r\nX: z\r\nB: c\r\n\r\n", Some(&["X: z"][..])),
+            ("Host: a\r\nX: yy\r\nB:\r\n\r\n", Some(&["X: yy", "B:"])),
+            ("Host: a\r\nx: y\r\nB: c\r\n\r\n", None),
+            ("Host: a\r\nX: y\r\n\r\n", None),
+            ("Host: a\r\nX: y\r\nB: c\r\nD: e\r\n\r\n", None),
+            ("Host: a\r\nX: y\r\nX: y\r\n\r\n", None),
+            ("\r\n", None),
+        ] {
+            let mut framing = framing();
+            for fields in [FIRST, next] {
+                let head = format!("GET / HTTP/1.1\r\n{fields}");
+                assert!(framing.split_request(head.as_bytes()).is_some(), "{fields}");
+            }
+            let changed = framing.last_fields().changed_lines().map(Iterator::collect::<Vec<_>>);
+            let expected =
+                expected.map(|lines| lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(changed, expected, "{next}");
+        }
+        let many = |value| "A: b\r\n".replace('b', value).repeat(5);
+        let mut framing = framing();
+        for value in ["b", "c"] {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n", many(value));
+            assert!(framing.split_request(head.as_bytes()).is_some());
+            assert!(framing.last_fields().changed_lines().is_none());
+        }
     }
 
     #[test]
@@ -680,7 +788,8 @@ mod tests {
             let mut framing = framing();
             framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(framing.split_request(head.as_bytes()), None, "{head:?}");
-            assert_eq!(framing.last_fields(), (&b"Host: a\r\n\r\n"[..], 1), "{head:?}");
+            let last = framing.last_fields();
+            assert_eq!((last.bytes(), last.number()), (&b"Host: a\r\n\r\n"[..], 1), "{head:?}");
         }
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::{
     fast_path::{FastPath, FastPathMode},
     framing::{FramingValidator, HeadLimits},
@@ -63,6 +65,8 @@ pub struct FastRequests {
 pub struct FastRequest {
     /// `METHOD path?query`.
     pub line: String,
+    /// The fields, as the responder knows them. `Content-Length` may be that of an earlier request.
+    pub fields: HeaderMap,
     pub content: Vec<u8>,
 }
 
@@ -73,8 +77,10 @@ pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests
     let seen = Arc::<Mutex<Vec<FastRequest>>>::default();
     let mode = if is_eager { FastPathMode::Eager } else { FastPathMode::On };
     let recorded = Arc::clone(&seen);
-    let make =
-        move |_| Some(Box::new(Recorder(Arc::clone(&recorded), 0)) as Box<dyn ImmediateResponder>);
+    let make = move |fields| {
+        let recorder = Recorder { seen: Arc::clone(&recorded), fields, count: 0 };
+        Some(Box::new(recorder) as Box<dyn ImmediateResponder>)
+    };
     let (mut framing, mut fast_path) = (validator(), FastPath::new(mode, Box::new(make)));
     let mut taken = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
@@ -91,7 +97,11 @@ pub fn fast_requests(bytes: &[u8], piece: usize, is_eager: bool) -> FastRequests
     FastRequests { taken, count: (framing.head_count() as usize, refused(&framing)) }
 }
 
-struct Recorder(Arc<Mutex<Vec<FastRequest>>>, usize);
+struct Recorder {
+    seen: Arc<Mutex<Vec<FastRequest>>>,
+    fields: HeaderMap,
+    count: usize,
+}
 
 impl ImmediateResponder for Recorder {
     fn respond(
@@ -99,18 +109,24 @@ impl ImmediateResponder for Recorder {
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
-        self.1 += 1;
-        if self.1.is_multiple_of(3) {
+        self.count += 1;
+        if self.count.is_multiple_of(3) {
             return Err(Declined::Request);
         }
         let PlainRequest { method, path, query, content } = request;
         let query = query.map_or(String::new(), |query| format!("?{query}"));
         let line = format!("{method} {path}{query}");
-        if let Ok(mut seen) = self.0.lock() {
-            seen.push(FastRequest { line, content: content.unwrap_or_default().to_vec() });
+        let content = content.unwrap_or_default().to_vec();
+        if let Ok(mut seen) = self.seen.lock() {
+            seen.push(FastRequest { line, fields: self.fields.clone(), content });
         }
         batch.head().push(b'x');
         Ok(())
+    }
+
+    fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
+        let is_single = self.fields.get_all(name).iter().count() == 1;
+        is_single && self.fields.insert(name, value).is_some()
     }
 }
 

@@ -23,8 +23,8 @@ pub trait Handler: Send + Sync + 'static {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// Returns a responder for the requests of a connection that repeat this header section. Called
-    /// when a section repeats. `None` if the handler cannot respond to these requests immediately.
+    /// Returns a responder for the requests of a connection that have this header section. `None` if
+    /// the handler cannot respond to these requests immediately.
     fn immediate_responder(
         self: &Arc<Self>,
         _fields: HeaderMap,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 
 use super::framing::CompleteRequest;
 use crate::body_file::BodyFile;
@@ -14,7 +14,7 @@ const MAX_COPIED_BODY: usize = 8 * 1024;
 /// Length of a batch, in bytes, at which it is sent before further requests are examined.
 const MAX_BATCH: usize = 32 * 1024;
 
-/// Responds to requests on one connection that repeat one header section.
+/// Responds to requests on one connection that have the same header section.
 ///
 /// Its responses must be those of [`Handler::handle`](super::Handler::handle) to the same requests.
 pub trait ImmediateResponder: Send {
@@ -28,6 +28,13 @@ pub trait ImmediateResponder: Send {
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined>;
+
+    /// Replaces a value in the header section of the following requests, which is otherwise the
+    /// same. `name` is a field of the section, and neither `Host` nor `Connection`. Returns `false`
+    /// if the following requests need a new responder.
+    fn replace_value(&mut self, _name: &HeaderName, _value: HeaderValue) -> bool {
+        false
+    }
 }
 
 /// The reason why a request gets no immediate response.

@@ -5,7 +5,7 @@ use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Either};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
     access_record::{AccessRecord, AccessReporter, StreamingBody},
@@ -174,6 +174,10 @@ impl ImmediateResponder for PassedResponder {
             return Err(Declined::Request);
         }
         self.responder.respond(request, batch)
+    }
+
+    fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
+        self.responder.replace_value(name, value)
     }
 }
 
