@@ -42,9 +42,10 @@ impl PinnedResponses {
         self.bytes.load(Relaxed)
     }
 
-    /// Returns whether the pinned bytes exceed the limit.
+    /// Returns whether the pinned bytes exceed the limit, after removing responses no longer in
+    /// use. The node checks this several times a second, so that none of them stays for long.
     pub(super) fn is_over_limit(&self) -> bool {
-        self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
+        self.bytes.load(Relaxed) > 0 && self.bytes() > LIMIT
     }
 
     /// Returns the number of tracked responses, including those no longer in use.

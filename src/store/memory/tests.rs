@@ -281,6 +281,18 @@ fn large_responses_that_left_the_store_count_until_their_clients_have_read_them(
 }
 
 #[test]
+fn a_large_response_that_left_the_store_is_released_when_the_limit_is_next_checked() {
+    const LARGE: usize = 256 << 10;
+    let (store, key) = (MemoryStore::new(64 << 20, 1 << 20), key(ANYONE, "/a"));
+    put(&store, &key, LARGE, 1);
+    let body = read(&store, &key);
+    remove(&store, &key);
+    assert!(!store.is_over_pinned_limit() && store.pinned.tracked() == 1);
+    drop(body);
+    assert!(!store.is_over_pinned_limit() && store.pinned.tracked() == 0);
+}
+
+#[test]
 fn a_large_response_that_is_evicted_while_it_is_read_counts() {
     const LARGE: usize = 256 << 10;
     let store = MemoryStore::new(4 << 20, 1 << 20);
