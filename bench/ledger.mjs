@@ -19,6 +19,7 @@ const BOUND = 2 // percent
 const KINDS = {
   hit: { request: 'plain' },
   'hit of a browser': { request: 'browser' },
+  'hit with other values each time': { request: 'users' },
   'hit of GraphQL by POST': { request: 'graphql' },
   'hit from Redis': { request: 'redis' },
   'not modified (304)': { request: 'not-modified' },

@@ -16,8 +16,8 @@
 //!                                                      └─ alone ───► fetch ─► admit ─► deliver
 //! ```
 //!
-//! For repeated requests on HTTP/1.1, `hit_responder` takes the steps from `receive` to `finish` of
-//! a hit, through the same functions, without hyper.
+//! For plain requests on HTTP/1.1, `hit_responder` takes the steps from `receive` to `finish` of a
+//! hit, through the same functions, without hyper.
 //!
 //! Each step decides with pure functions of `policy`, `key` and `route`. Only `lookup`, `fetch`,
 //! `pass` and `admit` wait for I/O.

@@ -1,4 +1,4 @@
-//! The byte stream below hyper's HTTP/1: validates framing, responds to repeated requests, writes
+//! The byte stream below hyper's HTTP/1: validates framing, responds to plain requests, writes
 //! interim responses, lingers at the close.
 
 use std::{
@@ -213,7 +213,7 @@ impl Http1Io {
             && !self.drain_guard.has_reached(DrainPhase::Leaving)
     }
 
-    /// Responds to repeated requests as they arrive, until a request needs hyper.
+    /// Responds to plain requests as they arrive, until a request needs hyper.
     ///
     /// Reads nothing while the client does not read its responses.
     fn poll_read_between(

@@ -45,7 +45,7 @@ pub struct Settings {
     /// Number of file descriptors reserved for this listener, so that it can still accept clients
     /// when the process has no descriptors left.
     pub reserved_files: usize,
-    /// The mode of the fast path: when repeated requests are responded to without hyper.
+    /// The mode of the fast path: which requests are responded to without hyper.
     pub fast_path: FastPathMode,
     /// A function that is called with each request that the server refuses, if set.
     pub on_refusal: Option<RefusalObserver>,
