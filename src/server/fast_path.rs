@@ -277,12 +277,12 @@ mod tests {
     fn values(sections: &[&str]) -> (Vec<String>, usize) {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
-        let make = move |fields| {
+        let responder = move |fields| {
             counted.fetch_add(1, Relaxed);
             Some(Box::new(Values(fields)) as Box<dyn ImmediateResponder>)
         };
         let mut framing = FramingValidator::new(LIMITS);
-        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(make));
+        let mut fast_path = FastPath::new(FastPathMode::On, Box::new(responder));
         let responses = sections.iter().map(|fields| {
             assert!(fast_path.is_on(&framing));
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");

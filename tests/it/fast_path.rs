@@ -271,7 +271,7 @@ fn conversation(random: &mut Random) -> (Vec<u8>, Vec<usize>) {
             continue;
         }
         if random.one_in(4) {
-            fields = (*random.pick::<&str>(&FIELDS)).to_owned();
+            (*random.pick::<&str>(&FIELDS)).clone_into(&mut fields);
         } else if is_varied {
             fields = varied_fields(random);
         }
