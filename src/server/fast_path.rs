@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::{
-    framing::{self, FramingValidator, LastFields},
+    framing::{self, FieldSection, FramingValidator},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
     validate::{ValidatedHost, validate},
 };
@@ -59,12 +59,8 @@ impl FastPath {
 
     /// Returns whether the fast path is on and the connection is between two requests.
     pub(super) fn is_on(&self, framing: &FramingValidator) -> bool {
-        match self.mode {
-            FastPathMode::Off => false,
-            FastPathMode::On | FastPathMode::Eager => {
-                framing.is_between_requests() || framing.is_before_first_byte()
-            }
-        }
+        self.mode != FastPathMode::Off
+            && (framing.is_between_requests() || framing.is_before_first_byte())
     }
 
     /// Appends responses to the requests at the start of `bytes`, until a request needs hyper.
@@ -104,7 +100,7 @@ impl FastPath {
     }
 
     /// Returns the responder for the last field section; `None` if hyper has to read its requests.
-    fn responder(&mut self, fields: LastFields<'_>) -> Option<&mut Box<dyn ImmediateResponder>> {
+    fn responder(&mut self, fields: &FieldSection) -> Option<&mut Box<dyn ImmediateResponder>> {
         let number = fields.number();
         let is_ready = match &mut self.responder {
             Some((known, _)) if *known == number => true,
@@ -164,9 +160,9 @@ fn parse(section: &[u8]) -> Option<HeaderMap> {
     Some(request.into_parts().0.headers)
 }
 
-/// Gives a responder for the section before the values in which this section differs. Returns
-/// `false` if the responder is of no use for this section.
-fn replace_values(responder: &mut dyn ImmediateResponder, fields: LastFields<'_>) -> bool {
+/// Replaces the values that differ from those of the section before, for which the responder was
+/// made. Returns `false` if this section needs a new responder.
+fn replace_values(responder: &mut dyn ImmediateResponder, fields: &FieldSection) -> bool {
     let Some(mut changed) = fields.changed_lines() else { return false };
     changed.all(|line| {
         let Some((name, value)) = parse_line(line) else { return false };

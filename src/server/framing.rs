@@ -24,7 +24,7 @@ pub(super) struct HeadLimits {
 }
 
 /// Maximum length of a cached field section, in bytes.
-const MAX_REPEATED_BYTES: usize = 2048;
+const MAX_SECTION_BYTES: usize = 2048;
 
 /// Maximum number of changed lines that are remembered of a field section.
 const MAX_CHANGED_LINES: usize = 4;
@@ -35,7 +35,7 @@ const MAX_CHANGED_LINES: usize = 4;
 pub(super) struct FramingValidator {
     limits: HeadLimits,
     state: FramingState,
-    repeated: RepeatedSection,
+    last_fields: FieldSection,
     /// Whether the bytes so far end with a valid request that is not chunked.
     ends_with_request: bool,
     head: HeadScan,
@@ -60,7 +60,7 @@ enum FramingState {
 /// The next request usually repeats the section, apart from the value of `Content-Length`. The
 /// request then needs no validation.
 #[derive(Debug, Default)]
-struct RepeatedSection {
+pub(super) struct FieldSection {
     bytes: Vec<u8>,
     /// The position of the value of `Content-Length`.
     length: Option<Range<usize>>,
@@ -71,30 +71,22 @@ struct RepeatedSection {
     changed: Option<SmallVec<[Range<usize>; MAX_CHANGED_LINES]>>,
 }
 
-/// The cached field section.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LastFields<'a> {
-    section: &'a RepeatedSection,
-}
-
-impl<'a> LastFields<'a> {
-    /// Returns the bytes of the section with the empty line. Empty if there is no section.
-    pub(super) fn bytes(self) -> &'a [u8] {
-        &self.section.bytes
+impl FieldSection {
+    /// Returns the bytes of the section with the empty line.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// Returns the number of the section. Each section has the number after that of the section
-    /// before it, wrapping.
-    pub(super) fn number(self) -> u32 {
-        self.section.number
+    /// Returns the number of sections before this one, wrapping.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
-    /// Returns the lines, without CRLF, whose values differ from those of the section with the
-    /// number before. `None` if the sections differ in other ways, or in many lines.
-    pub(super) fn changed_lines(self) -> Option<impl Iterator<Item = &'a [u8]>> {
-        let RepeatedSection { bytes, changed, .. } = self.section;
-        let changed = changed.as_ref()?;
-        Some(changed.iter().filter_map(|line| bytes.get(line.clone())?.strip_suffix(b"\r\n")))
+    /// Returns the lines, without CRLF, whose values differ from those of the section before.
+    /// `None` if the sections differ in other ways, or in many lines.
+    pub(super) fn changed_lines(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let changed = self.changed.as_ref()?;
+        Some(changed.iter().filter_map(|line| self.bytes.get(line.clone())?.strip_suffix(b"\r\n")))
     }
 }
 
@@ -122,7 +114,7 @@ impl FramingValidator {
         Self {
             limits,
             state: FramingState::Head,
-            repeated: RepeatedSection::default(),
+            last_fields: FieldSection::default(),
             ends_with_request: false,
             head: HeadScan::default(),
             line: Vec::new(),
@@ -174,8 +166,8 @@ impl FramingValidator {
     }
 
     /// Returns the cached field section.
-    pub(super) fn last_fields(&self) -> LastFields<'_> {
-        LastFields { section: &self.repeated }
+    pub(super) fn last_fields(&self) -> &FieldSection {
+        &self.last_fields
     }
 
     /// Splits off a complete, valid request that is not chunked, and caches its field section.
@@ -201,7 +193,7 @@ impl FramingValidator {
         bytes: &'b [u8],
     ) -> Option<(&'b [u8], Option<u64>, &'b [u8])> {
         let (line, fields) = split_line(bytes);
-        let (length, rest) = self.repeated.strip_from(fields)?;
+        let (length, rest) = self.last_fields.strip_from(fields)?;
         let line = line.strip_suffix(b"\r\n")?;
         let is_within = bytes.len() - rest.len() <= self.limits.header_bytes;
         let is_right =
@@ -242,10 +234,10 @@ impl FramingValidator {
         }
         let (head, rest) = bytes.split_at_checked(within.len() - unread.len())?;
         let fields = head.get(request_line.len()..)?;
-        if fields.len() > MAX_REPEATED_BYTES {
+        if fields.len() > MAX_SECTION_BYTES {
             return None;
         }
-        self.repeated.replace_by(fields, scan.length.is_some());
+        self.last_fields.replace_by(fields, scan.length.is_some());
         Some((request_line.strip_suffix(b"\r\n")?, scan.length, rest))
     }
 
@@ -293,8 +285,8 @@ impl FramingValidator {
         let is_counted =
             self.heads != heads && matches!(self.state, FramingState::Head | FramingState::Body(_));
         let section = fields.get(..fields.len().saturating_sub(rest.len())).unwrap_or_default();
-        if is_counted && section.len() <= MAX_REPEATED_BYTES {
-            self.repeated.replace_by(section, true);
+        if is_counted && section.len() <= MAX_SECTION_BYTES {
+            self.last_fields.replace_by(section, true);
         }
         rest
     }
@@ -398,7 +390,7 @@ impl FramingValidator {
     }
 }
 
-impl RepeatedSection {
+impl FieldSection {
     /// Replaces the section with that of a newer valid request that is not chunked. `has_length`
     /// says whether to look for `Content-Length`.
     fn replace_by(&mut self, section: &[u8], has_length: bool) {
