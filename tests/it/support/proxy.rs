@@ -123,7 +123,7 @@ impl Proxy {
 }
 
 /// Returns the mode of the fast path for all proxies of this test run. `LARDER_TEST_FAST_PATH` may
-/// say `eager`, with which no request makes a pause for the next ones, or `off`.
+/// say `eager`, to try the fast path for every plain request, or `off`.
 fn fast_path() -> FastPathMode {
     match std::env::var("LARDER_TEST_FAST_PATH").as_deref() {
         Ok("eager") => FastPathMode::Eager,
