@@ -156,6 +156,8 @@ impl Http1Io {
             Poll::Pending if !self.activity.is_tunnel() => {
                 ready!(self.reader.poll_blocked(cx, length));
                 self.activity.reset_at_close();
+                // Otherwise hyper's last flush would wait for the client, and count it, once more.
+                self.outgoing = OutgoingBytes::default();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Ready(Ok(bytes)) => {
