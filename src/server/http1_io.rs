@@ -337,6 +337,10 @@ impl AsyncRead for Http1Io {
         if self.is_between_requests() {
             return self.poll_read_between(cx, buf);
         }
+        // If the client has sent its last request, hyper closes the connection after this read.
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_responses(cx))?;
+        }
         let before = buf.filled().len();
         if self.framing.expects_head() {
             let room = buf.remaining();

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::support::{
+    fleet::short_sleep,
     proxy::{Proxy, request, request_with_body},
     random::Random,
     serving::{BoxBody, TestServer, reply},
@@ -27,7 +28,8 @@ use crate::support::{
 };
 
 /// A handler that tells which way a request took: `fast` or `usual`, and its path. It declines
-/// `/declined`, and sends a long body for `/long`, and for `/file` from a file.
+/// `/declined`, and sends a long body for `/long`, for `/file` from a file, and a longer one for
+/// `/huge`.
 struct Tell;
 
 impl Handler for Tell {
@@ -64,6 +66,7 @@ impl ImmediateResponder for TellFast {
         }
         let body = match request.path {
             "/long" | "/file" => long_body(),
+            "/huge" => "x".repeat(HUGE),
             path => {
                 let sent = String::from_utf8_lossy(request.content.unwrap_or_default());
                 format!("fast {path} {sent}").trim_end().to_owned()
@@ -81,6 +84,9 @@ impl ImmediateResponder for TellFast {
 }
 
 const LONG: usize = 100_000;
+
+/// More than all buffers between client and server take.
+const HUGE: usize = 32 << 20;
 
 fn long_body() -> String {
     format!("fast {}", "x".repeat(LONG))
@@ -563,6 +569,36 @@ async fn whoever_repeats_requests_and_reads_nothing_is_closed_and_counted() {
             while io.write_all(get(long).as_bytes()).await.is_ok() {}
             assert_eq!(server.counters.stalled.load(Ordering::Relaxed), 1);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_of_one_response_is_counted_once() {
+    within(async {
+        let idle_timeout = Duration::from_millis(200);
+        let server = TestServer::start(Tell, Settings { idle_timeout, ..Settings::default() });
+        let mut wire = Wire::connect(server.address).await;
+        wire.write(get("/huge")).await;
+        while server.counters.stalled.load(Ordering::Relaxed) == 0 {
+            short_sleep().await;
+        }
+        while server.counters.open.load(Ordering::Relaxed) > 0 {
+            short_sleep().await;
+        }
+        assert_eq!(server.counters.stalled.load(Ordering::Relaxed), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_gets_the_response_before_its_last_request() {
+    within(async {
+        let server = TestServer::start(Tell, Settings::default());
+        let mut wire = Wire::connect(server.address).await;
+        wire.write(["/huge", "/declined"].map(get).concat()).await;
+        wire.finish().await;
+        assert_eq!(wire.read_reply().await.body.len(), HUGE);
     })
     .await;
 }
