@@ -152,7 +152,7 @@ function within (head) {
 }
 
 function text ({ path, fields, content }, number) {
-  const lines = Object.entries(fields).flatMap(([name, value]) => value === undefined ? [] : [`${name}: ${value}`])
+  const lines = Object.entries(fields).flatMap(([name, value]) => value === undefined ? [] : [`${name}: ${typeof value === 'function' ? value(number) : value}`])
   if (content) lines.push(`Content-Length: ${Buffer.byteLength(content)}`)
   const method = content ? 'POST' : 'GET'
   const head = [`${method} ${path} HTTP/1.1`, 'Host: api.test', ...lines].map(line => line.replace('{number}', `${100000 + number}`))

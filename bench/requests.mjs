@@ -1,6 +1,6 @@
 // Requests as clients and the proxies in front of a server send them, for `callgrind.mjs`: a path and fields. If they are `isTrusted`, the peer is one
 // of `trusted_proxies`; if they are `isRedis`, the response is in Redis alone. They are hits, unless `does` says `not-modified`, `pass` or `store`;
-// `{number}` in a path or a field differs in each request. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
+// `{number}` in a path or a field differs in each request, and the value of a field may be a function of that number. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
 // None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
@@ -25,6 +25,9 @@ export function tokenOf (user) {
   const signed = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(JSON.stringify(claims))}`
   return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
 }
+
+// As many as the requests of a batch, so that each batch has the same ones.
+const tokens = Array.from({ length: 16 }, (_, user) => tokenOf(`user-${10 + user}`))
 
 const curl = { 'User-Agent': 'curl/8.14.1', Accept: '*/*' }
 
@@ -96,7 +99,7 @@ export const requests = {
   coded: { path: '/coded/1k', fields: accepting, isCoded: true },
   browser: { path: '/hit/1k', fields: browser, batch: 64 },
   user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
-  users: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}`, 'X-Request-ID': '{number}' } },
+  users: { path: '/items/mine/list', fields: { ...curl, Authorization: number => `Bearer ${tokens[number % tokens.length]}`, 'X-Request-ID': '{number}' } },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined }, batch: 64 },
   capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser, batch: 64 },
   trusted: { path: '/hit/1k', fields: proxied, batch: 64, isTrusted: true },
