@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
@@ -47,7 +48,12 @@ thread_local! {
 }
 
 /// The byte stream of a client that hyper's HTTP/1 reads and writes.
-pub(super) struct Http1Io {
+pub(super) struct Http1Io(Arc<Mutex<Http1Stream>>);
+
+/// Responds to plain requests on an [`Http1Io`] without polling hyper.
+pub(super) struct PlainRequests(Arc<Mutex<Http1Stream>>);
+
+struct Http1Stream {
     stream: Stream,
     framing: FramingValidator,
     fast_path: FastPath,
@@ -58,6 +64,10 @@ pub(super) struct Http1Io {
     /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
     reader: Http1Reader,
+    /// Whether hyper waits for a request, and its task is woken when bytes arrive.
+    hyper_waits: bool,
+    /// What hyper reads next: bytes that were read without hyper, or none at the end of the stream.
+    for_hyper: Option<io::Result<Bytes>>,
     /// The number of requests whose responses have been written completely.
     answered: u32,
     close: CloseState,
@@ -113,8 +123,8 @@ impl Http1Io {
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
         reader: Http1Reader,
         drain_guard: Arc<DrainGuard>,
-    ) -> Self {
-        Self {
+    ) -> (Self, PlainRequests) {
+        let stream = Http1Stream {
             stream,
             framing,
             fast_path,
@@ -123,26 +133,52 @@ impl Http1Io {
             drain_guard,
             outgoing: OutgoingBytes::default(),
             reader,
+            hyper_waits: false,
+            for_hyper: None,
             answered: 0,
             close: CloseState::Open,
-        }
+        };
+        let shared = Arc::new(Mutex::new(stream));
+        (Self(Arc::clone(&shared)), PlainRequests(shared))
     }
+}
 
-    #[inline]
-    fn observe(&mut self, fresh: &[u8]) {
-        if self.activity.is_tunnel() {
-            self.framing.stop();
-            return;
+impl PlainRequests {
+    /// Responds to plain requests as they arrive. Completes if hyper has to be polled. Otherwise
+    /// hyper waits for a request, and so has nothing to do.
+    pub(super) fn poll_until_other(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.lock().poll_without_hyper(cx)
+    }
+}
+
+/// Validates the next bytes of a connection.
+#[inline]
+fn observe(framing: &mut FramingValidator, activity: &ConnectionActivity, fresh: &[u8]) {
+    if activity.is_tunnel() {
+        framing.stop();
+        return;
+    }
+    let was_inside_head = framing.is_inside_head();
+    framing.feed(fresh);
+    let heads = framing.head_count();
+    activity.set_heads(heads, framing.refused());
+    let is_inside_head = framing.is_inside_head();
+    if was_inside_head || is_inside_head {
+        let number = if is_inside_head { heads.wrapping_add(1) } else { 0 };
+        activity.set_unfinished_head(number);
+    }
+}
+
+impl Http1Stream {
+    fn poll_without_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.hyper_waits || !self.is_between_requests() {
+            return Poll::Ready(());
         }
-        let was_inside_head = self.framing.is_inside_head();
-        self.framing.feed(fresh);
-        let heads = self.framing.head_count();
-        self.activity.set_heads(heads, self.framing.refused());
-        let is_inside_head = self.framing.is_inside_head();
-        if was_inside_head || is_inside_head {
-            let number = if is_inside_head { heads.wrapping_add(1) } else { 0 };
-            self.activity.set_unfinished_head(number);
-        }
+        let mut rest = Bytes::new();
+        let take = |bytes: &[u8]| rest = Bytes::copy_from_slice(bytes);
+        let read = ready!(self.poll_read_between(cx, usize::MAX, take));
+        self.for_hyper = Some(read.map(|()| rest));
+        Poll::Ready(())
     }
 
     /// Records the result of a write to the client. Fails if the client does not read.
@@ -215,23 +251,23 @@ impl Http1Io {
             && !self.drain_guard.has_reached(DrainPhase::Leaving)
     }
 
-    /// Responds to plain requests as they arrive, until a request needs hyper.
+    /// Responds to plain requests as they arrive, until a request needs hyper or the stream ends.
+    /// Passes the bytes for hyper to `take`, if there are any.
     ///
     /// Reads nothing while the client does not read its responses.
     fn poll_read_between(
         &mut self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        room: usize,
+        mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         for _ in 0..MAX_BATCHES {
             if !self.outgoing.is_empty() {
                 ready!(self.poll_responses(cx))?;
             }
-            let before = buf.filled().len();
-            let read = BATCH.with_borrow_mut(|batch| self.poll_read_batch(cx, buf, batch));
-            let read = ready!(read)?;
-            self.observe(buf.filled().get(before..).unwrap_or_default());
-            if read == 0 || buf.filled().len() > before {
+            let is_for_hyper =
+                BATCH.with_borrow_mut(|batch| self.poll_read_batch(cx, room, batch, &mut take));
+            if ready!(is_for_hyper)? {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -239,32 +275,39 @@ impl Http1Io {
         Poll::Pending
     }
 
-    /// Reads once, and sends responses to the first requests if the fast path takes them. Puts the
-    /// remaining bytes into `buf`. Returns the number of bytes read.
+    /// Reads once, and sends responses to the first requests if the fast path takes them. Passes
+    /// the remaining bytes to `take`. Returns whether hyper has to read them, or the end of the
+    /// stream.
     fn poll_read_batch(
         &mut self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        room: usize,
         batch: &mut ResponseBatch,
-    ) -> Poll<io::Result<usize>> {
+        take: &mut impl FnMut(&[u8]),
+    ) -> Poll<io::Result<bool>> {
         batch.clear();
         batch.sends_files = self.stream.sends_files();
-        let Self { stream, framing, fast_path, .. } = self;
-        let heads = framing.head_count();
-        let read = ready!(stream.poll_read_head(cx, buf.remaining(), |bytes| {
-            buf.put_slice(fast_path.respond(framing, bytes, batch));
+        let Self { stream, framing, fast_path, activity, .. } = self;
+        let (mut answered, mut has_rest) = (0, false);
+        let read = ready!(stream.poll_read_head(cx, room, |bytes| {
+            let heads = framing.head_count();
+            let rest = fast_path.respond(framing, bytes, batch);
+            answered = framing.head_count().wrapping_sub(heads);
+            observe(framing, activity, rest);
+            if !rest.is_empty() {
+                has_rest = true;
+                take(rest);
+            }
         }))?;
-        if batch.is_empty() {
-            return Poll::Ready(Ok(read));
+        if !batch.is_empty() {
+            self.activity.count_answered(answered);
+            self.answered = self.answered.wrapping_add(answered);
+            let sent = self.send_batch(cx, batch);
+            // Frees the body now, not at this thread's next batch.
+            batch.clear();
+            sent?;
         }
-        let answered = self.framing.head_count().wrapping_sub(heads);
-        self.activity.count_answered(answered);
-        self.answered = self.answered.wrapping_add(answered);
-        let sent = self.send_batch(cx, batch);
-        // Frees the body now, not at this thread's next batch.
-        batch.clear();
-        sent?;
-        Poll::Ready(Ok(read))
+        Poll::Ready(Ok(has_rest || read == 0))
     }
 
     /// Sends as much of a batch as the stream accepts. Keeps the rest in `outgoing`.
@@ -317,25 +360,19 @@ impl Http1Io {
         }
         Poll::Ready(())
     }
-}
 
-impl Drop for Http1Io {
-    fn drop(&mut self) {
-        if self.activity.should_reset() {
-            self.stream.reset_at_close();
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.hyper_waits = false;
+        if let Some(read) = self.for_hyper.take() {
+            let mut bytes = read?;
+            buf.put_slice(&bytes.split_to(bytes.len().min(buf.remaining())));
+            self.for_hyper = (!bytes.is_empty()).then_some(Ok(bytes));
+            return Poll::Ready(Ok(()));
         }
-        self.channel.abandon();
-    }
-}
-
-impl AsyncRead for Http1Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
         if self.is_between_requests() {
-            return self.poll_read_between(cx, buf);
+            let read = self.poll_read_between(cx, buf.remaining(), |bytes| buf.put_slice(bytes));
+            self.hyper_waits = read.is_pending();
+            return read;
         }
         // If the client has sent its last request, hyper closes the connection after this read.
         if !self.outgoing.is_empty() {
@@ -348,17 +385,12 @@ impl AsyncRead for Http1Io {
         } else {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
-        self.observe(buf.filled().get(before..).unwrap_or_default());
+        let fresh = buf.filled().get(before..).unwrap_or_default();
+        observe(&mut self.framing, &self.activity, fresh);
         Poll::Ready(Ok(()))
     }
-}
 
-impl AsyncWrite for Http1Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
@@ -371,7 +403,7 @@ impl AsyncWrite for Http1Io {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -400,14 +432,10 @@ impl AsyncWrite for Http1Io {
         self.judge_write(cx, written, length)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
     /// Flushes the stream, and writes queued interim responses first. hyper calls this when its own
     /// buffer is empty: between two responses, or before a final response. Only then may interim
     /// responses be written.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.outgoing.is_empty() {
             self.reader.rest();
         }
@@ -431,7 +459,7 @@ impl AsyncWrite for Http1Io {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.activity.should_reset() {
             return Poll::Ready(Ok(()));
         }
@@ -449,5 +477,54 @@ impl AsyncWrite for Http1Io {
         ready!(self.poll_linger(cx));
         self.close = CloseState::Closed;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Http1Stream {
+    fn drop(&mut self) {
+        if self.activity.should_reset() {
+            self.stream.reset_at_close();
+        }
+        self.channel.abandon();
+    }
+}
+
+impl AsyncRead for Http1Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.lock().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Http1Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.lock().stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_shutdown(cx)
     }
 }

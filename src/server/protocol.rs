@@ -116,15 +116,17 @@ impl<H: Handler> ListenerContext<H> {
         let client = service.connection.peer.map(|peer| peer.ip());
         let reader = Http1Reader::new(Arc::clone(settings), Arc::clone(&self.counters), client);
         let (parsing, shared) = ((framing, fast_path), (Arc::clone(&activity), channel));
-        let io = Http1Io::new(stream, parsing, shared, reader, drain_guard.clone());
+        let (io, plain_requests) =
+            Http1Io::new(stream, parsing, shared, reader, drain_guard.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();
         let close = http1::UpgradeableConnection::graceful_shutdown;
+        let respond = |cx: &mut Context<'_>| plain_requests.poll_until_other(cx);
         // hyper itself flushes what it writes.
         let send = |_: &mut Context<'_>| Poll::Ready(Ok(()));
-        let phase = DrainPhase::Draining;
-        let end = self.watch((connection, send), (close, phase), &activity, &drain_guard).await;
+        let (io, phase) = ((respond, send), DrainPhase::Draining);
+        let end = self.watch((connection, io), (close, phase), &activity, &drain_guard).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has responded to a head that it cannot parse.
             let refusal = activity.refusal_of_next_request();
@@ -145,13 +147,14 @@ impl<H: Handler> ListenerContext<H> {
         let (io, sender) = Http2Io::new(stream);
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)));
+        let respond = |_: &mut Context<'_>| Poll::Ready(());
         let send = |cx: &mut Context<'_>| sender.poll_send(cx);
         let activity = Arc::clone(&service.activity);
         // Sends a GOAWAY that allows all streams, then a GOAWAY that names the last accepted stream
         // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
-        let phase = DrainPhase::Leaving;
-        let end = self.watch((connection, send), (close, phase), &activity, drain_guard).await;
+        let (io, phase) = ((respond, send), DrainPhase::Leaving);
+        let end = self.watch((connection, io), (close, phase), &activity, drain_guard).await;
         log_end(end);
     }
 
@@ -160,11 +163,18 @@ impl<H: Handler> ListenerContext<H> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection until it ends. Sends what the connection has written at the end of each
-    /// turn. Closes the connection when the drain reaches `phase` or a timer fires.
+    /// Polls the connection until it ends, in each turn after `respond` completes. Calls `send` at
+    /// the end of each turn, to send what the connection has written. Closes the connection when the
+    /// drain reaches `phase` or a timer fires.
     async fn watch<C>(
         &self,
-        (connection, send): (C, impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>),
+        (connection, (respond, send)): (
+            C,
+            (
+                impl Fn(&mut Context<'_>) -> Poll<()>,
+                impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
+            ),
+        ),
         (close, phase): (impl Fn(Pin<&mut C>), DrainPhase),
         activity: &ConnectionActivity,
         drain_guard: &DrainGuard,
@@ -182,7 +192,8 @@ impl<H: Handler> ListenerContext<H> {
                     is_closing = true;
                     close(connection.as_mut());
                 }
-                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                let is_due = is_closing || respond(cx).is_ready();
+                if is_due && let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(end);
                 }
                 if !std::mem::replace(&mut is_begun, true) {

@@ -71,11 +71,11 @@ fn poll_until_sent(
     send: impl Fn() -> Result<usize, Errno>,
 ) -> Poll<io::Result<usize>> {
     loop {
-        ready!(stream.poll_write_ready(cx))?;
         match stream.try_io(Interest::WRITABLE, || Ok(send()?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return Poll::Ready(result),
         }
+        ready!(stream.poll_write_ready(cx))?;
     }
 }
 
@@ -113,7 +113,6 @@ pub(super) fn poll_receive(
         let room = room.min(head.len());
         let head = head.get_mut(..room).unwrap_or_default();
         loop {
-            ready!(stream.poll_read_ready(cx))?;
             let mut received = None;
             let attempt = stream.try_io(Interest::READABLE, || {
                 let (length, _) = recv(stream, &mut *head, RecvFlags::empty())?;
@@ -128,7 +127,7 @@ pub(super) fn poll_receive(
                 (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Poll::Ready(Err(error));
                 }
-                (None, _) => {}
+                (None, _) => ready!(stream.poll_read_ready(cx))?,
             }
         }
     })
