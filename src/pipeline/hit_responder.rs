@@ -12,7 +12,9 @@ use super::{
     clock::ReceivedAt,
     config_snapshot::{ConfigSnapshot, SnapshotId},
     content::{ContentFields, RequestContent},
-    credentials, encoded_hit, plan_content,
+    credentials, encoded_hit,
+    ingress::{self, Ingress},
+    plan_content,
     receive::{self, RequestAction},
     received_request::{ContentState, ReceivedRequest},
     state::Pipeline,
@@ -37,6 +39,7 @@ struct RequestFields {
     config: SnapshotId,
     headers: HeaderMap,
     presence: FieldPresence,
+    ingress: Ingress<'static>,
     /// The properties of the content, read from the fields; `None` until a request has content.
     content: Option<ContentFields>,
 }
@@ -48,11 +51,14 @@ impl<S: Store> HitResponder<S> {
         mut headers: HeaderMap,
         connection: &Arc<Connection>,
     ) -> Self {
-        let (config, presence) = pipeline
-            .config
-            .with(|config| (config.id, receive::sanitize_fields(config, &mut headers, connection)));
+        let (config, presence, ingress) = pipeline.config.with(|config| {
+            let presence = receive::sanitize_fields(config, &mut headers, connection);
+            let ingress = Ingress::of(config, &headers, connection).into_owned();
+            (config.id, presence, ingress)
+        });
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
-        let fields = RequestFields { connection, config, headers, presence, content: None };
+        let fields =
+            RequestFields { connection, config, headers, presence, ingress, content: None };
         Self { pipeline, fields }
     }
 }
@@ -75,7 +81,8 @@ impl RequestFields {
         let content = content.as_ref().map_or(ContentState::Absent, ContentState::Read);
         let mut head = self.received(request, content);
         let arrival = (&*self.connection, received.at);
-        let (index, action) = receive::plan(config, &head, self.presence, arrival);
+        let (index, action) =
+            receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
         let route = config.route(index);
         let RequestAction::Lookup(lookup) = action else { return Err(Declined::Request) };
         if route.verification.audit().is_some() {
@@ -98,12 +105,15 @@ impl RequestFields {
 
     /// Replaces a value of the fields as received. A field that [`receive::sanitize_fields`] has
     /// removed stays removed, since it looks at no values except those of `Connection`. Returns
-    /// `false` if there are several fields with this name.
+    /// `false` if there are several fields with this name, or if the ingress depends on the field.
     fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
         if self.headers.get_all(name).iter().nth(1).is_some() {
             return false;
         }
         if let Some(known) = self.headers.get_mut(name) {
+            if ingress::is_target_field(name) {
+                return false;
+            }
             *known = value;
             self.content = None;
         }
@@ -126,7 +136,7 @@ impl RequestFields {
         self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let head = self.received(request, ContentState::Unread(length));
         let arrival = (&*self.connection, received.at);
-        let planned = receive::plan(config, &head, self.presence, arrival);
+        let planned = receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
         let (route, RequestAction::ReadContent(form)) = planned else {
             return Err(Declined::Request);
         };

@@ -50,6 +50,15 @@ impl<'a> Ingress<'a> {
         Self { scheme, host, forwarded }
     }
 
+    /// Returns the same ingress without the borrow of the request.
+    pub(super) fn into_owned(self) -> Ingress<'static> {
+        Ingress {
+            scheme: self.scheme,
+            host: Cow::Owned(self.host.into_owned()),
+            forwarded: self.forwarded,
+        }
+    }
+
     /// Returns the target as received, for a request that bypasses the cache.
     pub(super) fn into_target(
         self,

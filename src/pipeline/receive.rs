@@ -121,8 +121,19 @@ pub(super) fn plan(
     presence: FieldPresence,
     (connection, now): (&Connection, Timestamp),
 ) -> (usize, RequestAction) {
+    let ingress = Ingress::of(config, request.headers, connection);
+    plan_from(&ingress, config, request, presence, (connection, now))
+}
+
+/// Like [`plan`], for a request whose ingress is known.
+pub(super) fn plan_from(
+    ingress: &Ingress<'_>,
+    config: &ConfigSnapshot,
+    request: &ReceivedRequest<'_>,
+    presence: FieldPresence,
+    (connection, now): (&Connection, Timestamp),
+) -> (usize, RequestAction) {
     let headers = request.headers;
-    let ingress = Ingress::of(config, headers, connection);
     let readings = PathReadings::of(request.path);
     let selection = config.routes.select(request.method, &ingress.host, &readings);
     let (index, route) = (selection.index, &**selection.route);
@@ -134,7 +145,7 @@ pub(super) fn plan(
     }
     // With an override field, a request is a write, regardless of its content.
     if !presence.has(FieldPresence::OVERRIDE)
-        && let Some(read) = on_graphql_content(config, &selection, request, (&ingress, &readings))
+        && let Some(read) = on_graphql_content(config, &selection, request, (ingress, &readings))
     {
         return read;
     }
@@ -177,7 +188,7 @@ pub(super) fn plan(
     let query = query.as_deref().or(request.query);
     let inputs = IdentityInputs { query, headers, presence, peer, now };
     let target = (request.path, request.content.read());
-    let (identity, target) = match identify((config, route), &ingress, target, &inputs) {
+    let (identity, target) = match identify((config, route), ingress, target, &inputs) {
         Ok(identified) => identified,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };

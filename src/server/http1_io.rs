@@ -177,6 +177,7 @@ impl Http1Stream {
         let mut rest = Bytes::new();
         let take = |bytes: &[u8]| rest = Bytes::copy_from_slice(bytes);
         let read = ready!(self.poll_read_between(cx, usize::MAX, take));
+        self.hyper_waits = false;
         self.for_hyper = Some(read.map(|()| rest));
         Poll::Ready(())
     }

@@ -22,6 +22,7 @@ use crate::support::{
     fleet::short_sleep,
     proxy::{Proxy, request, request_with_body},
     random::Random,
+    script::{OriginResponse, ScriptedOrigin},
     serving::{BoxBody, TestServer, reply},
     wire::{RawOrigin, Wire, header},
     within, within_seconds,
@@ -439,6 +440,41 @@ async fn the_length_that_a_client_sends_counts_and_not_that_of_the_request_befor
             let sent = request_with_body("POST", "/search", &fields, content);
             assert_eq!(wire.exchange(sent).await.cache(), result, "{content}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_request_of_a_trusted_proxy_gets_the_response_for_its_host() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            let host = request.header("x-forwarded-host").unwrap_or("none");
+            OriginResponse::fresh(&format!("for {host}"))
+        })
+        .await;
+        let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
+        let proxy = Proxy::with_fast_path(&origin.url(), toml, FastPathMode::Eager);
+        let fields = [
+            "X-Forwarded-Host: a.test",
+            "X-Forwarded-Host: b.test",
+            "Forwarded: host=c.test",
+            "Forwarded: host=d.test",
+            "X-Request-ID: 1",
+            "X-Forwarded-Host: b.test",
+        ];
+        let requests: String = fields
+            .map(|field| format!("GET /a HTTP/1.1\r\nHost: api.test\r\n{field}\r\n\r\n"))
+            .concat();
+        let last = "GET /last HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
+        let bytes = format!("{requests}{last}").into_bytes();
+        let mut responses = String::new();
+        for _ in 0..2 {
+            responses = exchange(proxy.address, &(bytes.clone(), Vec::new())).await;
+        }
+        let bodies: Vec<&str> = responses.split("for ").skip(1).map(|rest| &rest[..4]).collect();
+        let expected = ["a.te", "b.te", "c.te", "d.te", "api.", "b.te", "api."];
+        assert_eq!(bodies, expected, "{responses}");
+        assert_eq!(responses.matches("x-api-cache: HIT").count(), expected.len(), "{responses}");
     })
     .await;
 }
