@@ -35,7 +35,7 @@ const HOLD: Duration = Duration::from_secs(1);
 const ALLOWANCE: u64 = 64 << 20;
 
 /// The memory allowance of one connection, in bytes.
-const BYTES_PER_CONNECTION: u64 = 32 << 10;
+const BYTES_PER_CONNECTION: u64 = 40 << 10;
 
 /// A resource that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
