@@ -435,8 +435,10 @@ impl<S: Store> ClientRequest<S> {
                 ..decision
             });
         }
-        let is_for_origin =
-            |stored: &lookup::StoredMatch| self.is_range_for_origin(lookup, &stored.response);
+        let Parts { method, headers, .. } = &*self.context.request;
+        let is_for_origin = |stored: &lookup::StoredMatch| {
+            is_range_for_origin((method, headers), lookup, &stored.response)
+        };
         if plan.stored.as_ref().is_none_or(is_for_origin)
             && let Some(decision) = self.pass_decision(lookup, plan, decision)
         {
@@ -465,18 +467,6 @@ impl<S: Store> ClientRequest<S> {
         Some(CacheDecision { reason: Some(reason), ..decision })
     }
 
-    /// Returns whether only the origin can answer a request for a range of a stored response: a
-    /// range of a `HEAD`, which is undefined (RFC 9110 §14.2), or a range past the end.
-    fn is_range_for_origin(&self, lookup: &LookupRequest, stored: &StoredResponse) -> bool {
-        let Parts { method, headers, .. } = &*self.context.request;
-        lookup.presence.has(FieldPresence::RANGE)
-            && (*method == Method::HEAD || {
-                let (fields, length) = (stored.fields().unpack(0), stored.body_length());
-                let range = validation::evaluate_range(headers, stored.status, &fields, length);
-                range == RangeOutcome::Unsatisfiable
-            })
-    }
-
     async fn lead(
         self,
         lookup: &LookupRequest,
@@ -494,4 +484,19 @@ impl<S: Store> ClientRequest<S> {
             Err(_) => self.respond_problem(problems::internal_error(), decision),
         }
     }
+}
+
+/// Returns whether only the origin can answer a request for a range of a stored response: a range of
+/// a `HEAD`, which is undefined (RFC 9110 §14.2), or a range past the end.
+fn is_range_for_origin(
+    (method, headers): (&Method, &HeaderMap),
+    lookup: &LookupRequest,
+    stored: &StoredResponse,
+) -> bool {
+    lookup.presence.has(FieldPresence::RANGE)
+        && (*method == Method::HEAD || {
+            let (fields, length) = (stored.fields().unpack(0), stored.body_length());
+            let range = validation::evaluate_range(headers, stored.status, &fields, length);
+            range == RangeOutcome::Unsatisfiable
+        })
 }

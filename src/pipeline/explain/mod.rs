@@ -33,7 +33,7 @@ use super::{
     credentials, graphql_response,
     graphql_write::{self, MutationEffect},
     ingress::requested_host,
-    invalidate,
+    invalidate, is_range_for_origin,
     payload::PayloadError,
     receive::{LookupRequest, RequestAction, pass_reason_on_miss},
     request_context::RequestContext,
@@ -177,15 +177,21 @@ fn refused(
         let (reason, means) = (Reason::OnlyIfCached, "No request is sent to the origin.");
         return Some(NotStored { reason, means });
     }
-    if snapshot.is_some_and(|snapshot| snapshot.stored().is_some()) {
-        return None;
+    let (method, headers) = (planned.request.method(), planned.request.headers());
+    if let Some(snapshot) = snapshot
+        && let Some(stored) = snapshot.stored()
+    {
+        let is_stored_used = snapshot.without_origin().is_some()
+            || !is_range_for_origin((method, headers), lookup, &stored.response);
+        if is_stored_used {
+            return None;
+        }
     }
     let is_shared = snapshot.map_or_else(
         || !lookup.credentials.need_own_fetch(&planned.matched_route().rule),
         |snapshot| snapshot.may_be_shared(lookup, &planned.matched_route().rule),
     );
     let because = snapshot.map_or(Reason::Cold, LookupSnapshot::needed_because);
-    let method = planned.request.method();
     let reason = pass_reason_on_miss(method, lookup, (is_shared, because))?;
     let means = match reason {
         Reason::Range => "Partial responses are not stored.",

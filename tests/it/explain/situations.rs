@@ -135,6 +135,14 @@ pub(crate) const SITUATIONS: &[Situation] = &[
         target: "/items/a%2Fb",
         ..GET
     },
+    Situation {
+        name: "head-of-a-range-without-cache",
+        before: &[Step::Get(&[])],
+        method: "HEAD",
+        fields: &[("cache-control", "no-cache"), ("range", "bytes=0-1")],
+        ..GET
+    },
+    Situation { name: "request-without-store", fields: &[("cache-control", "no-store")], ..GET },
     Situation { name: "readings-of-one-route", toml: TTL, target: "/items/a%2Fb;c", ..GET },
     Situation {
         name: "write",
