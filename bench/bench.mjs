@@ -85,7 +85,7 @@ function room () {
 
 function takesPart (name, workload) {
   const { group, does = 'hit' } = WORKLOADS[workload]
-  return servers[name].group === group && (!servers[name].isStub || does === 'hit')
+  return servers[name].group === group && (!servers[name].isStub || servers[name].does.includes(does))
 }
 
 /** How long a workload takes in comparison with the others: one for each server. */
@@ -206,9 +206,9 @@ function fieldsOf (does) {
  * all be found there, as Redis itself counts.
  */
 function wrongKind (name, does, asked, requests, found) {
-  if (servers[name].isStub) return ''
   if (found < requests) return `Redis was asked for only ${found} of ${requests} hits`
   if (does === 'pass' || does === 'store') return asked >= requests ? '' : `only ${asked} of ${requests} requests reached the origin`
+  if (servers[name].isStub) return ''
   return asked <= 5 ? '' : `${asked} of ${requests} requests were no hits`
 }
 

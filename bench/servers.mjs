@@ -167,11 +167,11 @@ async function startVarnish (folder, origin) {
 }
 
 const startBare = (folder, origin, { bare }) => startProgram(bare)
-const startCeiling = (folder, origin, { bare }) => startProgram(join(dirname(bare), 'ceiling'))
+const startCeiling = (folder, origin, { bare }) => startProgram(join(dirname(bare), 'ceiling'), origin.host)
 
-async function startProgram (program) {
+async function startProgram (program, ...rest) {
   const port = await freePort()
-  return { ...start([...SERVER_CORE, program, `127.0.0.1:${port}`]), port }
+  return { ...start([...SERVER_CORE, program, `127.0.0.1:${port}`, ...rest]), port }
 }
 
 function startLarderPinned (folder, origin, { larder }, options = {}) {
@@ -265,14 +265,14 @@ function startTwin (folder, origin, { twin }) {
 
 /**
  * By name: how to start it, and how it tells its version. The servers of a `group` take part in the workloads of that group alone; one that `isAskedFor` takes
- * part only if `--servers` names it; one with `isStub` only sends the bytes of a hit.
+ * part only if `--servers` names it; one with `isStub` does no more than its comment in `bench/bare` says, in the workloads of `does` alone.
  */
 export const servers = {
   nginx: { start: startNginx, version: () => `nginx ${told('nginx', '-v')}` },
   haproxy: { start: startHaproxy, version: () => `HAProxy ${told('haproxy', '-v')}` },
   varnish: { start: startVarnish, version: () => `Varnish ${told('varnishd', '-V')}` },
-  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true },
-  tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true },
+  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true, does: ['hit'] },
+  tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true, does: ['hit', 'pass'] },
   larder: { start: startLarderPinned, version: ({ larder }) => `Larder ${told(larder, '--version')}` },
   'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, group: 'redis' },
   'larder-redis': { start: startLarderRedis, version: redisVersion, group: 'redis' },

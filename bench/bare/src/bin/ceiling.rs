@@ -1,10 +1,14 @@
 //! The ceiling for a server on tokio: it reads a request and writes prepared bytes, those of a hit
 //! from Larder. It parses nothing but the end of the request and its target.
 //!
-//! Usage: `ceiling ADDRESS`. `GET /hit/1k` gets 1 KiB, any other target 100 KiB.
+//! Usage: `ceiling ADDRESS [ORIGIN]`. `GET /hit/1k` gets 1 KiB, and any other target 100 KiB, except
+//! `/pass/…`: these requests go to the origin unchanged over a kept connection, and its response of
+//! 1 KiB goes back unchanged.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io;
 
 use bare::FIELDS;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,14 +26,16 @@ struct Responses {
 // One thread, as one worker of Larder.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).ok_or("usage: ceiling ADDRESS")?;
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().ok_or("usage: ceiling ADDRESS [ORIGIN]")?;
+    let origin: &'static str = Box::leak(arguments.next().unwrap_or_default().into());
     let listener = TcpListener::bind(address).await?;
     let responses = Responses { small: response(1024)?, large: response(100 * 1024)? };
     let responses: &'static Responses = Box::leak(Box::new(responses));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(serve(stream, responses));
+        tokio::spawn(serve(stream, responses, origin));
     }
 }
 
@@ -45,7 +51,7 @@ fn response(length: usize) -> Result<Vec<u8>, std::fmt::Error> {
 }
 
 /// Responds to the requests of one connection, each of which has to arrive alone.
-async fn serve(mut stream: TcpStream, responses: &'static Responses) {
+async fn serve(mut stream: TcpStream, responses: &'static Responses, origin: &'static str) {
     let mut buffer = vec![0; 8 * 1024];
     let mut filled = 0;
     while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await {
@@ -53,11 +59,49 @@ async fn serve(mut stream: TcpStream, responses: &'static Responses) {
         if !buffer[..filled].ends_with(b"\r\n\r\n") {
             continue;
         }
-        let is_small = buffer.starts_with(b"GET /hit/1k ");
-        filled = 0;
-        let bytes = if is_small { &responses.small } else { &responses.large };
-        if stream.write_all(bytes).await.is_err() {
+        let length = std::mem::take(&mut filled);
+        let written = if buffer.starts_with(b"GET /pass/") {
+            match exchange(origin, &mut buffer, length).await {
+                Ok(length) => stream.write_all(&buffer[..length]).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            let is_small = buffer.starts_with(b"GET /hit/1k ");
+            stream.write_all(if is_small { &responses.small } else { &responses.large }).await
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+thread_local! {
+    static IDLE: RefCell<Vec<TcpStream>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sends the first `length` bytes of the buffer to the origin, and reads its response into the
+/// buffer. Returns the length of the response.
+async fn exchange(origin: &str, buffer: &mut [u8], length: usize) -> io::Result<usize> {
+    let idle = IDLE.with_borrow_mut(Vec::pop);
+    let mut connection = match idle {
+        Some(connection) => connection,
+        None => {
+            let connection = TcpStream::connect(origin).await?;
+            connection.set_nodelay(true)?;
+            connection
+        }
+    };
+    connection.write_all(&buffer[..length]).await?;
+    let (mut filled, mut expected) = (0, usize::MAX);
+    while filled < expected {
+        match connection.read(&mut buffer[filled..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
+        if let Some(end) = buffer[..filled].windows(4).position(|end| end == b"\r\n\r\n") {
+            expected = end + 4 + 1024;
+        }
+    }
+    IDLE.with_borrow_mut(|idle| idle.push(connection));
+    Ok(filled)
 }
