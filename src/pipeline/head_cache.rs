@@ -5,8 +5,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::config_snapshot::SnapshotId;
 use crate::{coding::ContentCoding, entry::ResponseId};
 
-/// Number of heads that each thread keeps. Every personal response takes a slot of its own.
-const SLOTS: usize = 1024;
+/// Number of sets. The number of the response determines the set of a head.
+const SETS: usize = 1024;
+
+/// Number of heads in a set. With a single one, two of three heads of 1,000 responses would share
+/// their place with another, and each hit on them would build its head anew.
+const WAYS: usize = 4;
 
 /// Maximum total size of the heads in one cache, in bytes.
 const MAX_BYTES: usize = 2 << 20;
@@ -30,10 +34,12 @@ pub(super) struct HeadKey {
 /// Building a head costs several times as much as copying one. Each thread has a cache of its own,
 /// so that threads do not contend for the reference counts of the heads.
 pub(super) struct HeadCache<T> {
-    slots: Vec<Option<(HeadKey, T)>>,
+    sets: Vec<[Option<(HeadKey, T)>; WAYS]>,
     bytes: usize,
-    /// The slot to empty next if there are too many bytes.
+    /// The set to empty next if there are too many bytes.
     hand: usize,
+    /// The head of a full set to replace next.
+    turn: usize,
 }
 
 /// A response head that can be cached.
@@ -60,42 +66,62 @@ impl CachedHead for Box<[u8]> {
 }
 
 impl HeadKey {
-    /// Returns the slot for this key. Different forms of a response have different slots.
-    fn slot(&self) -> usize {
-        let form = self.coding.map_or(0, |coding| coding.index() + 1);
-        self.response.number().wrapping_add(form * (SLOTS / 4)) % SLOTS
+    fn set(&self) -> usize {
+        self.response.number() % SETS
+    }
+
+    /// Returns whether the heads of both keys are the same except for their time.
+    fn differs_in_time_only(&self, other: &Self) -> bool {
+        let Self { age, ttl, .. } = *other;
+        Self { age, ttl, ..*self } == *other
     }
 }
 
 impl<T: CachedHead> HeadCache<T> {
     pub(super) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| None).collect(), bytes: 0, hand: 0 }
+        Self {
+            sets: (0..SETS).map(|_| [const { None }; WAYS]).collect(),
+            bytes: 0,
+            hand: 0,
+            turn: 0,
+        }
     }
 
     /// Returns the head with this key.
     pub(super) fn find(&self, key: &HeadKey) -> Option<&T> {
-        match self.slots.get(key.slot()) {
-            Some(Some((known, head))) if known == key => Some(head),
-            _ => None,
-        }
+        let mut heads = self.sets.get(key.set())?.iter().flatten();
+        heads.find_map(|(known, head)| (known == key).then_some(head))
     }
 
-    /// Caches a head. The head must share no memory with the stored response, because it would keep
-    /// an evicted body in memory.
+    /// Caches a head, in place of an older one with the same content if there is one. The head must
+    /// share no memory with the stored response, because it would keep an evicted body in memory.
     pub(super) fn insert(&mut self, key: HeadKey, head: T) {
+        let Some(set) = self.sets.get_mut(key.set()) else { return };
+        let is_older = |slot: &Option<(HeadKey, T)>| {
+            slot.as_ref().is_some_and(|(known, _)| known.differs_in_time_only(&key))
+        };
+        let place = set.iter().position(is_older).or_else(|| set.iter().position(Option::is_none));
+        let place = place.unwrap_or_else(|| {
+            self.turn = (self.turn + 1) % WAYS;
+            self.turn
+        });
+        let Some(slot) = set.get_mut(place) else { return };
         self.bytes += head.size();
-        self.replace(key.slot(), Some((key, head)));
-        while self.bytes > MAX_BYTES {
-            self.replace(self.hand, None);
-            self.hand = (self.hand + 1) % SLOTS;
-        }
-    }
-
-    fn replace(&mut self, slot: usize, head: Option<(HeadKey, T)>) {
-        let Some(slot) = self.slots.get_mut(slot) else { return };
-        if let Some((_, replaced)) = std::mem::replace(slot, head) {
+        if let Some((_, replaced)) = slot.replace((key, head)) {
             self.bytes -= replaced.size();
         }
+        while self.bytes > MAX_BYTES {
+            self.empty_next_set();
+        }
+    }
+
+    fn empty_next_set(&mut self) {
+        if let Some(set) = self.sets.get_mut(self.hand) {
+            for slot in set {
+                self.bytes -= slot.take().map_or(0, |(_, head)| head.size());
+            }
+        }
+        self.hand = (self.hand + 1) % SETS;
     }
 }
 
@@ -135,19 +161,42 @@ mod tests {
     }
 
     #[test]
+    fn responses_of_one_set_keep_their_heads() {
+        let same_set = |id: &ResponseId| id.number() % SETS == 0;
+        let mut ids = std::iter::repeat_with(ResponseId::next).filter(same_set);
+        let first = key(ids.next().unwrap(), 1);
+        let others: Vec<_> = ids.take(WAYS).map(|response| HeadKey { response, ..first }).collect();
+        let mut heads = HeadCache::new();
+        heads.insert(first, "1");
+        for other in &others[1..] {
+            heads.insert(*other, "2");
+        }
+        for age in 2..9 {
+            heads.insert(HeadKey { age, ..first }, "3");
+        }
+        assert_eq!(heads.find(&HeadKey { age: 8, ..first }), Some(&"3"));
+        assert!(others[1..].iter().all(|other| heads.find(other) == Some(&"2")));
+        heads.insert(others[0], "4");
+        assert_eq!(heads.find(&others[0]), Some(&"4"));
+        let kept = others[1..].iter().filter(|other| heads.find(other).is_some()).count();
+        assert!(kept >= WAYS - 2, "one head at most makes room");
+    }
+
+    #[test]
     fn the_heads_of_a_thread_are_bounded_by_bytes() {
         let long = HeaderValue::try_from("x".repeat(60 << 10)).unwrap();
         let head = || HeaderMap::from_iter([(http::header::CONTENT_SECURITY_POLICY, long.clone())]);
         let (mut heads, mut last) = (HeadCache::new(), None);
-        for _ in 0..2 * SLOTS {
+        for _ in 0..SETS {
             let key = key(ResponseId::next(), 1);
             heads.insert(key, head());
             last = Some(key);
-            let bytes = heads.slots.iter().flatten().map(|(_, head)| head.size()).sum::<usize>();
+            let kept = heads.sets.iter().flatten().flatten();
+            let bytes = kept.map(|(_, head)| head.size()).sum::<usize>();
             assert_eq!(heads.bytes, bytes);
             assert!(bytes <= MAX_BYTES, "{bytes}");
         }
-        let kept = heads.slots.iter().flatten().count();
+        let kept = heads.sets.iter().flatten().flatten().count();
         assert!((30..40).contains(&kept), "{kept}");
         assert!(heads.find(&last.unwrap()).is_some());
     }
