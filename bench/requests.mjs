@@ -1,6 +1,7 @@
 // Requests as clients and the proxies in front of a server send them, for `callgrind.mjs`: a path and fields. If they are `isTrusted`, the peer is one
 // of `trusted_proxies`; if they are `isRedis`, the response is in Redis alone. They are hits, unless `does` says `not-modified`, `pass` or `store`;
-// `{number}` in a path or a field differs in each request, and the value of a field may be a function of that number. One with `content` is a `POST`. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
+// `{number}` in a path or a field differs in each request, and the value of a field may be a function of that number. One with `content` is a `POST`. One
+// with `responses` asks for as many in turn. Of those with many fields Larder examines every 64th anew, so that they are counted in batches of that size.
 // None has a cookie that any version of Larder takes for a session's.
 
 import { createHmac } from 'node:crypto'
@@ -99,7 +100,7 @@ export const requests = {
   coded: { path: '/coded/1k', fields: accepting, isCoded: true },
   browser: { path: '/hit/1k', fields: browser, batch: 64 },
   user: { path: '/items/mine/list', fields: { ...curl, Authorization: `Bearer ${tokenOf('user-1')}` } },
-  users: { path: '/items/mine/list', fields: { ...curl, Authorization: number => `Bearer ${tokens[number % tokens.length]}`, 'X-Request-ID': '{number}' } },
+  users: { path: '/items/mine/list', fields: { ...curl, Authorization: number => `Bearer ${tokens[number % tokens.length]}`, 'X-Request-ID': '{number}' }, responses: tokens.length },
   cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined }, batch: 64 },
   capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser, batch: 64 },
   trusted: { path: '/hit/1k', fields: proxied, batch: 64, isTrusted: true },
