@@ -9,12 +9,18 @@ const OWN = ['Purging', 'A trading journal behind login', 'Hostile clients', 'Ch
 
 /** Writes the page of `bench.mjs`; the other sections stay. */
 export function writePage (text) {
-  writeFileSync(FILE, [text.trimEnd(), ...OWN.flatMap(title => section(title) ?? [])].join('\n\n') + '\n')
+  writeFileSync(FILE, [wrapped(text.trimEnd()), ...OWN.flatMap(title => section(title) ?? [])].join('\n\n') + '\n')
+}
+
+/** Wraps the prose at 100 columns. */
+function wrapped (text) {
+  const lines = text.split('\n').map(line => /^[|#]/.test(line) ? line : line.replace(/(.{1,100})(?: |$)/g, '$1\n').trimEnd())
+  return lines.join('\n')
 }
 
 /** Writes one of the other sections; the rest stays. */
 export function writeSection (title, lines) {
-  const text = [`## ${title}`, '', ...lines].join('\n').trimEnd()
+  const text = wrapped([`## ${title}`, '', ...lines].join('\n').trimEnd())
   const old = section(title)
   const page = read()
   writeFileSync(FILE, old ? page.replace(old, () => text) : `${page.trimEnd()}\n\n${text}\n`)

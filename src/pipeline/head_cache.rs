@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn responses_of_one_set_keep_their_heads() {
-        let same_set = |id: &ResponseId| id.number() % SETS == 0;
+        let same_set = |id: &ResponseId| id.number().is_multiple_of(SETS);
         let mut ids = std::iter::repeat_with(ResponseId::next).filter(same_set);
         let first = key(ids.next().unwrap(), 1);
         let others: Vec<_> = ids.take(WAYS).map(|response| HeadKey { response, ..first }).collect();

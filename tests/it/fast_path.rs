@@ -449,7 +449,7 @@ async fn each_request_of_a_trusted_proxy_gets_the_response_for_its_host() {
     within(async {
         let origin = ScriptedOrigin::start(|request| {
             let host = request.header("x-forwarded-host").unwrap_or("none");
-            OriginResponse::fresh(&format!("for {host}"))
+            OriginResponse::fresh(format!("for {host}"))
         })
         .await;
         let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
