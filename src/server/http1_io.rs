@@ -63,6 +63,8 @@ struct Http1Stream {
     drain_guard: Arc<DrainGuard>,
     /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
+    /// Whether the stream may hold bytes of the fast path's responses, as TLS does until a flush.
+    is_unflushed: bool,
     reader: Http1Reader,
     /// Whether hyper waits for a request, and its task is woken when bytes arrive.
     hyper_waits: bool,
@@ -132,6 +134,7 @@ impl Http1Io {
             channel,
             drain_guard,
             outgoing: OutgoingBytes::default(),
+            is_unflushed: false,
             reader,
             hyper_waits: false,
             for_hyper: None,
@@ -234,6 +237,7 @@ impl Http1Stream {
             self.outgoing.advance(written);
         }
         self.outgoing = OutgoingBytes::default();
+        self.reader.rest();
         self.activity.set_sending(false);
         self.channel.mark_written();
         Poll::Ready(Ok(()))
@@ -263,7 +267,7 @@ impl Http1Stream {
         mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         for _ in 0..MAX_BATCHES {
-            if !self.outgoing.is_empty() {
+            if !self.outgoing.is_empty() || self.is_unflushed {
                 ready!(self.poll_responses(cx))?;
             }
             let is_for_hyper =
@@ -340,7 +344,10 @@ impl Http1Stream {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.is_unflushed = true;
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.is_unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Reads data that the client still sends, until the client closes or a limit is reached.
@@ -453,6 +460,7 @@ impl Http1Stream {
             ready!(self.poll_outgoing(cx))?;
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.is_unflushed = false;
         // hyper ends the message only after this flush, and may then close the connection.
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;
@@ -527,5 +535,88 @@ impl AsyncWrite for Http1Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        net::{IpAddr, Ipv4Addr},
+        sync::LazyLock,
+        task::Waker,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::{
+        super::{
+            Drain, ListenerCounters, Settings,
+            fast_path::FastPathMode,
+            framing::HeadLimits,
+            immediate::{Declined, ImmediateResponder, PlainRequest},
+            stream::{Protocol, Transport},
+        },
+        *,
+    };
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
+    /// More than all buffers between server and client take.
+    static BODY: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 32 << 20].into());
+
+    struct Huge;
+
+    impl ImmediateResponder for Huge {
+        fn respond(
+            &mut self,
+            _: &PlainRequest<'_>,
+            batch: &mut ResponseBatch,
+        ) -> Result<(), Declined> {
+            batch.head().extend_from_slice(HEAD);
+            batch.push_body(&BODY, || BODY.clone());
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_was_read_slowly_does_not_count_as_unread_afterwards() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut client, server) = (client.unwrap(), accepted.unwrap().0);
+        let peer = Some(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let counters = Arc::<ListenerCounters>::default();
+        let unread = counters.unread.of(peer);
+        let limits = HeadLimits { header_bytes: 1000, header_count: 8, target_bytes: 100 };
+        let fast_path = FastPath::new(FastPathMode::On, Box::new(|_| Some(Box::new(Huge))));
+        let (mut io, plain_requests) = Http1Io::new(
+            Transport::Tcp(server).into(),
+            (FramingValidator::new(limits), fast_path),
+            (Arc::new(ConnectionActivity::new(Protocol::Http1)), Arc::default()),
+            Http1Reader::new(Arc::new(Settings::default()), Arc::clone(&counters), peer),
+            Arc::new(Drain::new().register(Waker::noop())),
+        );
+        let mut bytes = [0; 100];
+        let hyper = poll_fn(|cx| {
+            let mut buf = ReadBuf::new(&mut bytes);
+            Poll::Ready(Pin::new(&mut io).poll_read(cx, &mut buf))
+        });
+        assert!(hyper.await.is_pending(), "no request yet");
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        tokio::spawn(async move {
+            poll_fn(|cx| plain_requests.poll_until_other(cx)).await;
+            drop(io);
+        });
+        while !unread.is_over_limit() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let mut response = vec![0; HEAD.len() + BODY.len()];
+        client.read_exact(&mut response).await.unwrap();
+        assert!(response.ends_with(&BODY));
+        assert!(!unread.is_over_limit());
     }
 }
