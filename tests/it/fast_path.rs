@@ -14,11 +14,13 @@ use larder::testing::server::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
 };
+use tokio_rustls::TlsConnector;
 
 use crate::support::{
+    certificate::Certificate,
     fleet::short_sleep,
     proxy::{Proxy, request, request_with_body},
     random::Random,
@@ -623,6 +625,49 @@ async fn whoever_reads_nothing_of_one_response_is_counted_once() {
             short_sleep().await;
         }
         assert_eq!(server.counters.stalled.load(Ordering::Relaxed), 1);
+    })
+    .await;
+}
+
+/// Returns the number of complete responses.
+fn complete_responses(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        let length: usize = head.rsplit(": ").next().unwrap().parse().unwrap();
+        let Some(rest) = bytes.get(end + 4 + length..) else { break };
+        (bytes, count) = (rest, count + 1);
+    }
+    count
+}
+
+/// TLS keeps up to 64 KiB that the socket does not accept. In some of these numbers of responses,
+/// the last one ends there.
+#[tokio::test]
+async fn a_client_that_reads_late_over_tls_gets_the_last_response_whole() {
+    within_seconds(60, async {
+        let certificate = Certificate::new();
+        let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+        let server = TestServer::start(Tell, settings);
+        for count in 1..40 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let stream = socket.connect(server.address).await.unwrap();
+            let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
+            let mut stream =
+                connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            for _ in 0..count {
+                stream.write_all(get("/long").as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                short_sleep().await;
+            }
+            let mut received = Vec::new();
+            while complete_responses(&received) < count {
+                let read = stream.read_buf(&mut received);
+                let read = tokio::time::timeout(Duration::from_secs(5), read).await;
+                assert!(read.is_ok_and(|read| read.unwrap() > 0), "{count}: {}", received.len());
+            }
+        }
     })
     .await;
 }
