@@ -66,7 +66,7 @@ impl CachedHead for Box<[u8]> {
 }
 
 impl HeadKey {
-    fn set(&self) -> usize {
+    fn set_index(&self) -> usize {
         self.response.number() % SETS
     }
 
@@ -89,14 +89,14 @@ impl<T: CachedHead> HeadCache<T> {
 
     /// Returns the head with this key.
     pub(super) fn find(&self, key: &HeadKey) -> Option<&T> {
-        let mut heads = self.sets.get(key.set())?.iter().flatten();
+        let mut heads = self.sets.get(key.set_index())?.iter().flatten();
         heads.find_map(|(known, head)| (known == key).then_some(head))
     }
 
     /// Caches a head, in place of an older one with the same content if there is one. The head must
     /// share no memory with the stored response, because it would keep an evicted body in memory.
     pub(super) fn insert(&mut self, key: HeadKey, head: T) {
-        let Some(set) = self.sets.get_mut(key.set()) else { return };
+        let Some(set) = self.sets.get_mut(key.set_index()) else { return };
         let is_older = |slot: &Option<(HeadKey, T)>| {
             slot.as_ref().is_some_and(|(known, _)| known.differs_in_time_only(&key))
         };

@@ -68,7 +68,7 @@ struct Http1Stream {
     reader: Http1Reader,
     /// Whether hyper waits for a request, and its task is woken when bytes arrive.
     hyper_waits: bool,
-    /// What hyper reads next: bytes that were read without hyper, or none at the end of the stream.
+    /// What hyper reads next. Empty bytes are the end of the stream.
     for_hyper: Option<io::Result<Bytes>>,
     /// The number of requests whose responses have been written completely.
     answered: u32,
@@ -150,7 +150,7 @@ impl PlainRequests {
     /// Responds to plain requests as they arrive. Completes if hyper has to be polled. Otherwise
     /// hyper waits for a request, and so has nothing to do.
     pub(super) fn poll_until_other(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.lock().poll_without_hyper(cx)
+        self.0.lock().poll_until_other(cx)
     }
 }
 
@@ -173,7 +173,7 @@ fn observe(framing: &mut FramingValidator, activity: &ConnectionActivity, fresh:
 }
 
 impl Http1Stream {
-    fn poll_without_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_until_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.hyper_waits || !self.is_between_requests() {
             return Poll::Ready(());
         }
