@@ -141,9 +141,9 @@ pub mod redis {
 pub mod server {
     pub use crate::body_file::{BodyFile, BodyFiles, FileTurn};
     pub use crate::server::{
-        BoundAddress, ClientBodyError, Connection, Declined, Drain, FastPathMode, Handler,
-        ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters, PlainRequest,
-        ResponseBatch, Settings, serve,
+        BoundAddress, ClientBodyError, Connection, Declined, Deferrer, Drain, FastPathMode,
+        Handler, ImmediateResponder, Incoming, LimitedBody, Listener, ListenerCounters,
+        PlainRequest, ResponseBatch, Settings, serve,
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {

@@ -16,8 +16,8 @@
 //!                                                      └─ alone ───► fetch ─► admit ─► deliver
 //! ```
 //!
-//! For plain requests on HTTP/1.1, `hit_responder` takes the steps from `receive` to `finish` of a
-//! hit, through the same functions, without hyper.
+//! For plain requests on HTTP/1.1, `plain_responder` takes the steps from `receive` to `finish` of a
+//! hit, through the same functions, without hyper. It begins the other steps as `handle` does.
 //!
 //! Each step decides with pure functions of `policy`, `key` and `route`. Only `lookup`, `fetch`,
 //! `pass` and `admit` wait for I/O.
@@ -55,7 +55,6 @@ mod graphql_write;
 mod gzip;
 mod head_cache;
 mod hit_for_miss;
-mod hit_responder;
 mod identify;
 mod in_memory;
 mod ingress;
@@ -73,6 +72,7 @@ mod origin_request;
 mod pass;
 mod payload;
 mod persisted_query;
+mod plain_responder;
 mod plan_content;
 mod problems;
 mod purge_rate;
@@ -130,20 +130,20 @@ use crate::{
         validation::{self, RangeOutcome},
     },
     route::ContentForm,
-    server::{Connection, Handler, ImmediateResponder, Incoming},
+    server::{Connection, Deferrer, Handler, ImmediateResponder, Incoming},
     store::Store,
 };
 use body::DeliveredBody;
-use client_request::ClientRequest;
+use client_request::{ClientRequest, FirstPlan};
 use clock::ReceivedAt;
 use collapse::FlightLeader;
 use content::ReadOutcome;
 use deliver::CacheDecision;
 use finish::RequestAccounting;
-use hit_responder::HitResponder;
 use join_flight::FlightOutcome;
 use lookup::MemoryState;
 use miss_plan::{LookupOutcome, MissPlan};
+use plain_responder::PlainResponder;
 use receive::{LookupRequest, RequestAction, pass_reason_on_miss};
 use received_request::ReceivedRequest;
 use request_context::RequestContext;
@@ -154,7 +154,7 @@ enum FirstStep {
     /// A response from memory, and the data to audit it if it is audited.
     Hit(Response<DeliveredBody>, Option<Box<HitToAudit>>),
     /// The request needs more work.
-    Continue(Arc<ConfigSnapshot>, usize, RequestAction, MemoryState),
+    Continue(FirstPlan),
 }
 
 impl<S: Store> Handler for Pipeline<S> {
@@ -182,11 +182,12 @@ impl<S: Store> Handler for Pipeline<S> {
                     self.first_lookup((config, route), &head, lookup, received)
                 }
                 action => {
-                    FirstStep::Continue(Arc::clone(config), route, action, MemoryState::Unknown)
+                    let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
+                    FirstStep::Continue(FirstPlan { config, route, action, memory })
                 }
             }
         });
-        let (config, route, action, memory) = match planned {
+        let plan = match planned {
             FirstStep::Hit(hit, audited) => {
                 if let Some(audited) = audited {
                     let (request, _no_body) = request.into_parts();
@@ -194,30 +195,40 @@ impl<S: Store> Handler for Pipeline<S> {
                 }
                 return Either::Left(ready(hit));
             }
-            FirstStep::Continue(config, route, action, memory) => (config, route, action, memory),
+            FirstStep::Continue(plan) => plan,
         };
-        request_id::ensure_request_id(request.headers_mut());
-        let accounting = RequestAccounting::begin(Arc::clone(&config), route, received, &request);
-        let (mut request, body) = request.into_parts();
-        let upgrade = request.extensions.remove::<OnUpgrade>();
-        let request = Arc::new(request);
-        let accounting = Box::new(accounting);
-        let (request, arrival) = ((request, presence), (Arc::clone(connection), received));
-        let context = RequestContext::new(self, (&config, route), request, arrival);
-        let client_request = ClientRequest { context, upgrade, accounting };
-        Either::Right(client_request.dispatch(action, memory, body))
+        let arrival = (Arc::clone(connection), received);
+        Either::Right(self.respond_later(plan, (request, presence), arrival))
     }
 
     fn immediate_responder(
         self: &Arc<Self>,
         fields: HeaderMap,
         connection: &Arc<Connection>,
+        deferrer: &Arc<dyn Deferrer<DeliveredBody>>,
     ) -> Option<Box<dyn ImmediateResponder>> {
-        Some(Box::new(HitResponder::new(self, fields, connection)))
+        Some(Box::new(PlainResponder::new(self, fields, connection, deferrer)))
     }
 }
 
 impl<S: Store> Pipeline<S> {
+    /// Carries out the first plan of a request.
+    fn respond_later(
+        self: &Arc<Self>,
+        FirstPlan { config, route, action, memory }: FirstPlan,
+        (mut request, presence): (Request<Incoming>, FieldPresence),
+        (connection, received): (Arc<Connection>, ReceivedAt),
+    ) -> BoxFuture<'static, Response<DeliveredBody>> {
+        request_id::ensure_request_id(request.headers_mut());
+        let accounting = RequestAccounting::begin(Arc::clone(&config), route, received, &request);
+        let (mut request, body) = request.into_parts();
+        let upgrade = request.extensions.remove::<OnUpgrade>();
+        let (request, accounting) = ((Arc::new(request), presence), Box::new(accounting));
+        let arrival = (connection, received);
+        let context = RequestContext::new(self, (&config, route), request, arrival);
+        ClientRequest { context, upgrade, accounting }.dispatch(action, memory, body)
+    }
+
     /// Responds from memory if possible. Otherwise returns the lookup to continue with.
     fn first_lookup(
         &self,
@@ -241,8 +252,8 @@ impl<S: Store> Pipeline<S> {
                 FirstStep::Hit(hit, Some(Box::new(audited)))
             }
             Err(memory) => {
-                let action = RequestAction::Lookup(lookup);
-                FirstStep::Continue(Arc::clone(config), route, action, memory)
+                let (config, action) = (Arc::clone(config), RequestAction::Lookup(lookup));
+                FirstStep::Continue(FirstPlan { config, route, action, memory })
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The fast path of HTTP/1.1: responds to plain requests without hyper.
 //!
 //! The fast path parses the field section of a request, and the handler makes a responder for it.
-//! The responder reads the received bytes, and responds to each request that needs no waiting. All
-//! other bytes go to hyper unchanged.
+//! The responder reads the received bytes, and responds to each request that needs no waiting. It may
+//! also defer the response to the last of them (`server/deferred.rs`). All other bytes go to hyper
+//! unchanged.
 //!
 //! Most requests on a connection repeat the field section of the previous request, and so share its
 //! responder. If only values differ, because a proxy sends the requests of several users, or each
@@ -65,7 +66,8 @@ impl FastPath {
     }
 
     /// Appends responses to the requests at the start of `bytes`, until a request needs hyper.
-    /// Returns the remaining bytes, which go to hyper.
+    /// Returns the remaining bytes, which go to hyper. If the response to the only request is
+    /// deferred, counts the request and appends nothing.
     pub(super) fn respond<'b>(
         &mut self,
         framing: &mut FramingValidator,
@@ -84,6 +86,7 @@ impl FastPath {
                 break;
             };
             let start = batch.length();
+            batch.waits &= rest.is_empty();
             let Err(declined) = responder.respond(&request, batch) else {
                 framing.count_split();
                 self.declined = 0;

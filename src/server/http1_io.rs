@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     activity::ConnectionActivity,
+    deferred::{NeedsHyper, PollDeferred},
     drain::{DrainGuard, DrainPhase},
     fast_path::FastPath,
     framing::FramingValidator,
@@ -39,7 +40,8 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// is cheaper than a vectored write.
 const COALESCE_BYTES: usize = 8 * 1024;
 
-/// Maximum number of reads that the fast path serves before other connections get their turn.
+/// Maximum number of reads, and of deferred responses, that the fast path serves before other
+/// connections get their turn.
 const MAX_BATCHES: usize = 8;
 
 thread_local! {
@@ -66,7 +68,10 @@ struct Http1Stream {
     /// Whether the stream may hold bytes of the fast path's responses, as TLS does until a flush.
     is_unflushed: bool,
     reader: Http1Reader,
-    /// Whether hyper waits for a request, and its task is woken when bytes arrive.
+    deferred: Arc<dyn PollDeferred>,
+    /// Whether `deferred` has the response to the last request.
+    is_deferred: bool,
+    /// Whether hyper waits for bytes to read. Between requests, it then has nothing else to do.
     hyper_waits: bool,
     /// What hyper reads next. Empty bytes are the end of the stream.
     for_hyper: Option<io::Result<Bytes>>,
@@ -123,7 +128,7 @@ impl Http1Io {
         stream: Stream,
         (framing, fast_path): (FramingValidator, FastPath),
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
-        reader: Http1Reader,
+        (reader, deferred): (Http1Reader, Arc<dyn PollDeferred>),
         drain_guard: Arc<DrainGuard>,
     ) -> (Self, PlainRequests) {
         let stream = Http1Stream {
@@ -136,6 +141,8 @@ impl Http1Io {
             outgoing: OutgoingBytes::default(),
             is_unflushed: false,
             reader,
+            deferred,
+            is_deferred: false,
             hyper_waits: false,
             for_hyper: None,
             answered: 0,
@@ -151,6 +158,11 @@ impl PlainRequests {
     /// hyper waits for a request, and so has nothing to do.
     pub(super) fn poll_until_other(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.lock().poll_until_other(cx)
+    }
+
+    /// Returns whether the response to a request that hyper has not read is deferred.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.0.lock().is_deferred
     }
 }
 
@@ -174,15 +186,58 @@ fn observe(framing: &mut FramingValidator, activity: &ConnectionActivity, fresh:
 
 impl Http1Stream {
     fn poll_until_other(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.hyper_waits || !self.is_between_requests() {
-            return Poll::Ready(());
+        for _ in 0..MAX_BATCHES {
+            if self.is_deferred {
+                match ready!(self.poll_deferred(cx)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(NeedsHyper)) => {
+                        let head = Bytes::from_static(self.deferred.head_for_hyper());
+                        return self.wake_hyper(Ok(head));
+                    }
+                    Err(error) => return self.wake_hyper(Err(error)),
+                }
+            }
+            if !self.hyper_waits || !self.is_between_requests() {
+                return Poll::Ready(());
+            }
+            let mut rest = Bytes::new();
+            let take = |bytes: &[u8]| rest = Bytes::copy_from_slice(bytes);
+            let read = ready!(self.poll_read_between(cx, (usize::MAX, true), take));
+            if !self.is_deferred {
+                return self.wake_hyper(read.map(|()| rest));
+            }
         }
-        let mut rest = Bytes::new();
-        let take = |bytes: &[u8]| rest = Bytes::copy_from_slice(bytes);
-        let read = ready!(self.poll_read_between(cx, usize::MAX, take));
-        self.hyper_waits = false;
-        self.for_hyper = Some(read.map(|()| rest));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sets what hyper reads next, so that hyper has to be polled.
+    fn wake_hyper(&mut self, read: io::Result<Bytes>) -> Poll<()> {
+        (self.hyper_waits, self.is_deferred) = (false, false);
+        self.for_hyper = Some(read);
         Poll::Ready(())
+    }
+
+    /// Sends the deferred response once it is ready. Hands over to hyper if hyper has to send it, or
+    /// if the client meanwhile sends or closes.
+    fn poll_deferred(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Result<(), NeedsHyper>>> {
+        BATCH.with_borrow_mut(|batch| {
+            batch.clear();
+            match self.deferred.poll_append(cx, batch) {
+                Poll::Ready(Ok(())) => {
+                    self.is_deferred = false;
+                    self.answered = self.answered.wrapping_add(1);
+                    let sent = self.send_batch(cx, batch);
+                    batch.clear();
+                    Poll::Ready(sent.map(Ok))
+                }
+                Poll::Ready(Err(NeedsHyper)) => Poll::Ready(Ok(Err(NeedsHyper))),
+                Poll::Pending => {
+                    ready!(self.stream.poll_readable(cx));
+                    Poll::Ready(Ok(Err(NeedsHyper)))
+                }
+            }
+        })
     }
 
     /// Records the result of a write to the client. Fails if the client does not read.
@@ -256,23 +311,26 @@ impl Http1Stream {
             && !self.drain_guard.has_reached(DrainPhase::Leaving)
     }
 
-    /// Responds to plain requests as they arrive, until a request needs hyper or the stream ends.
-    /// Passes the bytes for hyper to `take`, if there are any.
+    /// Responds to plain requests as they arrive, until a request needs hyper, the stream ends, or,
+    /// if `waits`, a response is deferred. Passes the bytes for hyper to `take`, if there are any.
     ///
     /// Reads nothing while the client does not read its responses.
     fn poll_read_between(
         &mut self,
         cx: &mut Context<'_>,
-        room: usize,
+        (room, waits): (usize, bool),
         mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         for _ in 0..MAX_BATCHES {
             if !self.outgoing.is_empty() || self.is_unflushed {
                 ready!(self.poll_responses(cx))?;
             }
-            let is_for_hyper =
-                BATCH.with_borrow_mut(|batch| self.poll_read_batch(cx, room, batch, &mut take));
-            if ready!(is_for_hyper)? {
+            let is_over = BATCH.with_borrow_mut(|batch| {
+                batch.clear();
+                batch.waits = waits;
+                self.poll_read_batch(cx, room, batch, &mut take)
+            });
+            if ready!(is_over)? {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -282,7 +340,7 @@ impl Http1Stream {
 
     /// Reads once, and sends responses to the first requests if the fast path takes them. Passes
     /// the remaining bytes to `take`. Returns whether hyper has to read them, or the end of the
-    /// stream.
+    /// stream, or whether a response is deferred.
     fn poll_read_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -290,7 +348,6 @@ impl Http1Stream {
         batch: &mut ResponseBatch,
         take: &mut impl FnMut(&[u8]),
     ) -> Poll<io::Result<bool>> {
-        batch.clear();
         batch.sends_files = self.stream.sends_files();
         let Self { stream, framing, fast_path, activity, .. } = self;
         let (mut answered, mut has_rest) = (0, false);
@@ -311,8 +368,10 @@ impl Http1Stream {
             // Frees the body now, not at this thread's next batch.
             batch.clear();
             sent?;
+        } else if answered > 0 {
+            self.is_deferred = true;
         }
-        Poll::Ready(Ok(has_rest || read == 0))
+        Poll::Ready(Ok(has_rest || read == 0 || self.is_deferred))
     }
 
     /// Sends as much of a batch as the stream accepts. Keeps the rest in `outgoing`.
@@ -377,11 +436,23 @@ impl Http1Stream {
             self.for_hyper = (!bytes.is_empty()).then_some(Ok(bytes));
             return Poll::Ready(Ok(()));
         }
-        if self.is_between_requests() {
-            let read = self.poll_read_between(cx, buf.remaining(), |bytes| buf.put_slice(bytes));
-            self.hyper_waits = read.is_pending();
-            return read;
-        }
+        let read = if self.is_between_requests() {
+            let room = (buf.remaining(), false);
+            self.poll_read_between(cx, room, |bytes| buf.put_slice(bytes))
+        } else {
+            self.poll_read_within(cx, buf)
+        };
+        // hyper does not read again while it waits, not even after a response.
+        self.hyper_waits = read.is_pending();
+        read
+    }
+
+    /// Reads what belongs to a request that hyper has begun to read, or follows it.
+    fn poll_read_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // If the client has sent its last request, hyper closes the connection after this read.
         if !self.outgoing.is_empty() {
             ready!(self.poll_responses(cx))?;
@@ -582,6 +653,22 @@ mod tests {
         }
     }
 
+    struct NothingDeferred;
+
+    impl PollDeferred for NothingDeferred {
+        fn poll_append(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut ResponseBatch,
+        ) -> Poll<Result<(), NeedsHyper>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn head_for_hyper(&self) -> &'static [u8] {
+            b""
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_response_that_was_read_slowly_does_not_count_as_unread_afterwards() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -597,7 +684,10 @@ mod tests {
             Transport::Tcp(server).into(),
             (FramingValidator::new(limits), fast_path),
             (Arc::new(ConnectionActivity::new(Protocol::Http1)), Arc::default()),
-            Http1Reader::new(Arc::new(Settings::default()), Arc::clone(&counters), peer),
+            (
+                Http1Reader::new(Arc::new(Settings::default()), Arc::clone(&counters), peer),
+                Arc::new(NothingDeferred),
+            ),
             Arc::new(Drain::new().register(Waker::noop())),
         );
         let mut bytes = [0; 100];

@@ -1,9 +1,10 @@
-//! Immediate responses of a handler, without hyper: the requests, the responders and the bytes.
+//! Responses of a handler without hyper: the requests, the responders and the bytes.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Method, Response};
 
 use super::framing::CompleteRequest;
 use crate::body_file::BodyFile;
@@ -18,7 +19,9 @@ const MAX_BATCH: usize = 32 * 1024;
 ///
 /// Its responses must be those of [`Handler::handle`](super::Handler::handle) to the same requests.
 pub trait ImmediateResponder: Send {
-    /// Appends the response to a request. Never waits.
+    /// Appends the response to a request. If the response takes time and the batch
+    /// [may be deferred](ResponseBatch::may_defer), may instead append nothing and give the response
+    /// to the [`Deferrer`] of the connection. Never waits itself.
     ///
     /// # Errors
     /// Fails if only [`Handler::handle`](super::Handler::handle) can respond. The request has then
@@ -35,6 +38,15 @@ pub trait ImmediateResponder: Send {
     fn replace_value(&mut self, _name: &HeaderName, _value: HeaderValue) -> bool {
         false
     }
+}
+
+/// Waits for responses of a [`Handler`](super::Handler) with bodies of this type, on one connection.
+pub trait Deferrer<B>: Send + Sync {
+    /// Takes the response to the current request, a `GET` or `HEAD` without a body. Called only if
+    /// the response [may be deferred](ResponseBatch::may_defer).
+    ///
+    /// The future is dropped if the client disconnects before it completes.
+    fn defer(&self, method: &Method, response: BoxFuture<'static, Response<B>>);
 }
 
 /// The reason why a request gets no immediate response.
@@ -134,6 +146,8 @@ pub struct ResponseBatch {
     pub(super) file: Option<Arc<BodyFile>>,
     /// Whether the connection can send files.
     pub(super) sends_files: bool,
+    /// Whether the connection can wait for a response to the current request.
+    pub(super) waits: bool,
 }
 
 impl ResponseBatch {
@@ -162,6 +176,13 @@ impl ResponseBatch {
     /// from the file.
     pub fn push_file(&mut self, body: Bytes, file: &Arc<BodyFile>) {
         (self.body, self.file) = (body, Some(Arc::clone(file)));
+    }
+
+    /// Returns whether the response to the current request may be deferred: no earlier response
+    /// waits to be sent, and no later request was received.
+    #[inline]
+    pub fn may_defer(&self) -> bool {
+        self.waits && self.bytes.is_empty()
     }
 
     /// Returns whether the batch has to be sent before a response is appended.

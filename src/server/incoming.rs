@@ -18,7 +18,8 @@ use super::stream::Protocol;
 /// if the stream or the connection ends with `NO_ERROR`. An HTTP/1.1 body ends with its last chunk,
 /// or at its length (RFC 9112 §8).
 pub struct Incoming {
-    body: body::Incoming,
+    /// `None` if the request has no body, and hyper has not read it.
+    body: Option<body::Incoming>,
     protocol: Protocol,
 }
 
@@ -37,13 +38,18 @@ impl Incoming {
     /// Wraps the body of a request in this version of HTTP.
     pub(crate) fn new(body: body::Incoming, version: Version) -> Self {
         let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
-        Self { body, protocol }
+        Self { body: Some(body), protocol }
+    }
+
+    /// Returns the body of an HTTP/1.1 request without one.
+    pub(crate) fn empty() -> Self {
+        Self { body: None, protocol: Protocol::Http1 }
     }
 
     fn has_ended(&self) -> bool {
         match self.protocol {
-            Protocol::Http2 => self.body.is_end_stream(),
-            Protocol::Http1 => self.body.size_hint().exact().is_none_or(|left| left == 0),
+            Protocol::Http2 => self.is_end_stream(),
+            Protocol::Http1 => self.size_hint().exact().is_none_or(|left| left == 0),
         }
     }
 }
@@ -56,7 +62,8 @@ impl Body for Incoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
             Some(frame) => Some(frame.map_err(IncomingError::Failed)),
             None if self.has_ended() => None,
             None => Some(Err(IncomingError::Truncated)),
@@ -64,10 +71,10 @@ impl Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -19,11 +19,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     BodyLimits, Connection, Drain, Handler, InterimSender, ListenerCounters, Settings,
     activity::{ConnectionActivity, IdleTimer, TimeoutKind},
+    deferred::Requests,
     drain::{DrainGuard, DrainPhase},
     fast_path::FastPath,
     framing::{FramingValidator, HeadLimits},
-    http1_io::Http1Io,
-    http2_io::Http2Io,
+    http1_io::{Http1Io, PlainRequests},
+    http2_io::{FrameSender, Http2Io},
+    immediate::Deferrer,
     interim::InterimChannel,
     listener::OpenConnection,
     service::Service,
@@ -111,21 +113,21 @@ impl<H: Handler> ListenerContext<H> {
         .await;
         let activity = Arc::clone(&service.activity);
         let (handler, client) = (Arc::clone(&self.handler), Arc::clone(&service.connection));
-        let responder = move |fields| handler.immediate_responder(fields, &client);
+        let requests = Arc::new(Requests::new(service));
+        let deferrer: Arc<dyn Deferrer<H::Body>> = requests.clone();
+        let responder = move |fields| handler.immediate_responder(fields, &client, &deferrer);
         let fast_path = FastPath::new(settings.fast_path, Box::new(responder));
         let client = service.connection.peer.map(|peer| peer.ip());
         let reader = Http1Reader::new(Arc::clone(settings), Arc::clone(&self.counters), client);
         let (parsing, shared) = ((framing, fast_path), (Arc::clone(&activity), channel));
+        let responses = (reader, Arc::clone(&requests) as _);
         let (io, plain_requests) =
-            Http1Io::new(stream, parsing, shared, reader, drain_guard.clone());
+            Http1Io::new(stream, parsing, shared, responses, drain_guard.clone());
         let connection = http1_builder(settings)
-            .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
+            .serve_connection(TokioIo::new(io), service_fn(|request| requests.call(request)))
             .with_upgrades();
         let close = http1::UpgradeableConnection::graceful_shutdown;
-        let respond = |cx: &mut Context<'_>| plain_requests.poll_until_other(cx);
-        // hyper itself flushes what it writes.
-        let send = |_: &mut Context<'_>| Poll::Ready(Ok(()));
-        let (io, phase) = ((respond, send), DrainPhase::Draining);
+        let (io, phase) = (plain_requests, DrainPhase::Draining);
         let end = self.watch((connection, io), (close, phase), &activity, &drain_guard).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has responded to a head that it cannot parse.
@@ -147,13 +149,11 @@ impl<H: Handler> ListenerContext<H> {
         let (io, sender) = Http2Io::new(stream);
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)));
-        let respond = |_: &mut Context<'_>| Poll::Ready(());
-        let send = |cx: &mut Context<'_>| sender.poll_send(cx);
         let activity = Arc::clone(&service.activity);
         // Sends a GOAWAY that allows all streams, then a GOAWAY that names the last accepted stream
         // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
-        let (io, phase) = ((respond, send), DrainPhase::Leaving);
+        let (io, phase) = (sender, DrainPhase::Leaving);
         let end = self.watch((connection, io), (close, phase), &activity, drain_guard).await;
         log_end(end);
     }
@@ -163,18 +163,11 @@ impl<H: Handler> ListenerContext<H> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
-    /// Polls the connection until it ends, in each turn after `respond` completes. Calls `send` at
-    /// the end of each turn, to send what the connection has written. Closes the connection when the
+    /// Polls the connection until it ends, together with its I/O. Closes the connection when the
     /// drain reaches `phase` or a timer fires.
     async fn watch<C>(
         &self,
-        (connection, (respond, send)): (
-            C,
-            (
-                impl Fn(&mut Context<'_>) -> Poll<()>,
-                impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
-            ),
-        ),
+        (connection, io): (C, impl ConnectionIo),
         (close, phase): (impl Fn(Pin<&mut C>), DrainPhase),
         activity: &ConnectionActivity,
         drain_guard: &DrainGuard,
@@ -185,14 +178,15 @@ impl<H: Handler> ListenerContext<H> {
         let mut connection = pin!(connection);
         let mut timer = IdleTimer::new(self.settings.header_timeout, self.settings.idle_timeout);
         let (mut is_closing, mut is_begun) = (false, false);
-        let mut turn = move |cx: &mut Context<'_>| {
+        let mut turn = |cx: &mut Context<'_>| {
             loop {
                 // Bytes read ahead may contain a request, which the first poll has to serve.
-                if is_begun && !is_closing && drain_guard.has_reached(phase) {
+                if is_begun && !is_closing && drain_guard.has_reached(phase) && !io.is_responding()
+                {
                     is_closing = true;
                     close(connection.as_mut());
                 }
-                let is_due = is_closing || respond(cx).is_ready();
+                let is_due = is_closing || io.poll_respond(cx).is_ready();
                 if is_due && let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(end);
                 }
@@ -212,16 +206,57 @@ impl<H: Handler> ListenerContext<H> {
         };
         poll_fn(|cx| {
             let turn = turn(cx);
-            // If the connection has ended, it loses the bytes that `send` cannot send now. After a
+            // If the connection has ended, it loses the bytes that cannot be sent now. After a
             // failure or a timeout, it loses h2's queue as well. In all other cases no bytes are
             // left: h2 ends a connection only after `poll_shutdown`, which sends all of them.
-            if let Poll::Ready(Err(error)) = send(cx) {
+            if let Poll::Ready(Err(error)) = io.poll_send(cx) {
                 tracing::debug!(%error, "cannot send to a client");
                 return Poll::Ready(Ok(()));
             }
             turn
         })
         .await
+    }
+}
+
+/// The I/O of a connection, apart from what hyper calls.
+trait ConnectionIo {
+    /// Responds to requests without hyper. Completes if hyper has to be polled.
+    fn poll_respond(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Returns whether a request is in progress that hyper has not read.
+    fn is_responding(&self) -> bool;
+
+    /// Sends what hyper has written.
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl ConnectionIo for PlainRequests {
+    fn poll_respond(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_until_other(cx)
+    }
+
+    fn is_responding(&self) -> bool {
+        self.is_deferred()
+    }
+
+    /// hyper itself flushes what it writes.
+    fn poll_send(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ConnectionIo for FrameSender {
+    fn poll_respond(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn is_responding(&self) -> bool {
+        false
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        FrameSender::poll_send(self, cx)
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Service<H> {
 
 /// A request in progress. It ends when the response's body is dropped.
 pub(super) struct RequestGuard<H> {
-    service: Arc<Service<H>>,
+    pub(super) service: Arc<Service<H>>,
     version: Version,
 }
 
@@ -55,6 +55,31 @@ impl<H> RequestGuard<H> {
         if self.version < Version::HTTP_11 {
             self.service.activity.reset_at_close();
         }
+    }
+}
+
+impl<H: Handler> RequestGuard<H> {
+    /// Completes the head of the final response. The request ends with the response's body.
+    pub(super) fn serve(self, response: Response<H::Body>) -> Response<ServedBody<H>> {
+        self.serve_rest(response, None)
+    }
+
+    /// Like [`Self::serve`], for a response whose body has been polled, and gave this frame.
+    pub(super) fn serve_rest(
+        self,
+        mut response: Response<H::Body>,
+        untaken: Option<Untaken<H::Body>>,
+    ) -> Response<ServedBody<H>> {
+        let service = &*self.service;
+        service.close_interim();
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            service.activity.become_tunnel();
+        } else if self.version < Version::HTTP_2 && service.drain.is_leaving() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        let stream = service.paced_stream(response.body().size_hint().lower());
+        let request_guard = self;
+        response.map(|body| ServedBody::Handler { body, request_guard, stream, untaken })
     }
 }
 
@@ -84,22 +109,40 @@ impl<H: Handler> Service<H> {
                 Err(refusal) => return Ok(service.refuse(refusal, &request)),
             };
             let request = request.map(|body| Incoming::new(body, version));
-            let mut response = service.handler.handle(request, &service.connection).await;
-            if let Some(channel) = &service.channel {
-                // The final response must not overtake interim responses.
-                if channel.is_queued() {
-                    channel.flushed().await;
-                }
-                channel.close();
-            }
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                service.activity.become_tunnel();
-            } else if version < Version::HTTP_2 && service.drain.is_leaving() {
-                response.headers_mut().insert(header::CONNECTION, CLOSE);
-            }
+            let response = service.handler.handle(request, &service.connection).await;
+            service.interim_written().await;
             drop(head);
-            let stream = service.paced_stream(response.body().size_hint().lower());
-            Ok(response.map(|body| ServedBody::Handler { body, request_guard, stream }))
+            Ok(request_guard.serve(response))
+        }
+    }
+
+    /// Counts a request that needs no validation, and opens the queue for its interim responses.
+    pub(super) fn begin_validated(self: &Arc<Self>, version: Version) -> RequestGuard<H> {
+        let number = self.activity.begin();
+        if let Some(channel) = &self.channel {
+            channel.open_for(number);
+        }
+        RequestGuard { service: Arc::clone(self), version }
+    }
+
+    /// Returns whether interim responses wait to be written.
+    pub(super) fn has_interim(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.is_queued())
+    }
+
+    /// Closes the queue of interim responses, since the final response is about to be written.
+    pub(super) fn close_interim(&self) {
+        if let Some(channel) = &self.channel {
+            channel.close();
+        }
+    }
+
+    /// Waits until the interim responses are written, which the final response must not overtake.
+    pub(super) async fn interim_written(&self) {
+        if let Some(channel) = &self.channel
+            && channel.is_queued()
+        {
+            channel.flushed().await;
         }
     }
 
@@ -172,6 +215,16 @@ impl<H: Handler> Service<H> {
     }
 }
 
+/// Returns the size hint of a body that has `length` more bytes than this hint says.
+fn with_length(mut hint: SizeHint, length: usize) -> SizeHint {
+    let length = length as u64;
+    if let Some(upper) = hint.upper() {
+        hint.set_upper(upper.saturating_add(length));
+    }
+    hint.set_lower(hint.lower().saturating_add(length));
+    hint
+}
+
 /// Size of the chunks that are passed to HTTP/2, in bytes. The client has to read most of a chunk
 /// before the next chunk is queued, so a response occupies little memory in the queue.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -199,18 +252,21 @@ impl PacedStream {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// The body of a response, from the handler or the server's own problem document.
-    #[project = ServedBodyProjection]
-    pub(super) enum ServedBody<H: Handler> {
-        Handler {
-            #[pin]
-            body: H::Body,
-            request_guard: RequestGuard<H>,
-            stream: Option<Box<PacedStream>>,
-        },
-        Problem { problem: Option<Bytes> },
-    }
+/// A frame that was polled from a body and is still to be sent, or the body's failure. Boxed, since
+/// most bodies have none.
+pub(super) type Untaken<B> = Box<Result<Frame<Bytes>, <B as Body>::Error>>;
+
+/// The body of a response, from the handler or the server's own problem document.
+pub(super) enum ServedBody<H: Handler> {
+    Handler {
+        body: H::Body,
+        request_guard: RequestGuard<H>,
+        stream: Option<Box<PacedStream>>,
+        untaken: Option<Untaken<H::Body>>,
+    },
+    Problem {
+        problem: Option<Bytes>,
+    },
 }
 
 impl<H: Handler> Body for ServedBody<H> {
@@ -221,10 +277,16 @@ impl<H: Handler> Body for ServedBody<H> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.project() {
-            ServedBodyProjection::Handler { body, request_guard, stream } => {
+        match self.get_mut() {
+            Self::Handler { body, request_guard, stream, untaken } => {
+                if let Some(frame) = untaken.take() {
+                    if frame.is_err() {
+                        request_guard.abort();
+                    }
+                    return Poll::Ready(Some(*frame));
+                }
                 let Some(stream) = stream else {
-                    let frame = ready!(body.poll_frame(cx));
+                    let frame = ready!(Pin::new(body).poll_frame(cx));
                     if matches!(frame, Some(Err(_))) {
                         request_guard.abort();
                     }
@@ -234,7 +296,7 @@ impl<H: Handler> Body for ServedBody<H> {
                 let (chunks, queued) = (&progress.chunks, &request_guard.service.activity.queued);
                 if rest.is_empty() {
                     ready!(chunks.poll_may_end(cx, queued));
-                    let Poll::Ready(frame) = body.poll_frame(cx) else {
+                    let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
                         progress.note_body_pending();
                         return Poll::Pending;
                     };
@@ -258,7 +320,7 @@ impl<H: Handler> Body for ServedBody<H> {
                 }
                 Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
-            ServedBodyProjection::Problem { problem } => {
+            Self::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
             }
         }
@@ -266,9 +328,11 @@ impl<H: Handler> Body for ServedBody<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, request_guard, stream } => {
+            Self::Handler { body, request_guard, stream, untaken } => {
                 let queued = &request_guard.service.activity.queued;
-                stream.as_ref().is_none_or(|stream| stream.may_end(queued)) && body.is_end_stream()
+                stream.as_ref().is_none_or(|stream| stream.may_end(queued))
+                    && untaken.is_none()
+                    && body.is_end_stream()
             }
             Self::Problem { problem } => problem.is_none(),
         }
@@ -276,7 +340,12 @@ impl<H: Handler> Body for ServedBody<H> {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Handler { body, .. } => body.size_hint(),
+            Self::Handler { body, untaken, .. } => match untaken.as_deref() {
+                Some(Ok(frame)) => {
+                    with_length(body.size_hint(), frame.data_ref().map_or(0, Bytes::len))
+                }
+                _ => body.size_hint(),
+            },
             Self::Problem { problem } => {
                 SizeHint::with_exact(problem.as_ref().map_or(0, |problem| problem.len() as u64))
             }

@@ -113,6 +113,19 @@ impl Stream {
         pin!(self.read_buf(received)).poll(cx)
     }
 
+    /// Completes if the client may have sent data, or has closed the connection. Reads nothing.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(());
+        }
+        let ready = match &self.transport {
+            Transport::Tcp(stream) => stream.poll_read_ready(cx),
+            Transport::Unix(stream) => stream.poll_read_ready(cx),
+            Transport::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        };
+        ready.map(drop)
+    }
+
     /// Returns whether the stream is open and has no data. Makes a system call only after a
     /// readiness event.
     pub(crate) fn is_idle(&mut self) -> bool {

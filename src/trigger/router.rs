@@ -23,7 +23,8 @@ use crate::{
     problem::Problem,
     purge::DedupOutcome,
     server::{
-        Connection, Declined, Handler, ImmediateResponder, Incoming, PlainRequest, ResponseBatch,
+        Connection, Declined, Deferrer, Handler, ImmediateResponder, Incoming, PlainRequest,
+        ResponseBatch,
     },
     user::IdentifyFn,
 };
@@ -152,8 +153,9 @@ where
         self: &Arc<Self>,
         fields: HeaderMap,
         connection: &Arc<Connection>,
+        deferrer: &Arc<dyn Deferrer<H::Body>>,
     ) -> Option<Box<dyn ImmediateResponder>> {
-        let responder = self.handler.immediate_responder(fields, connection)?;
+        let responder = self.handler.immediate_responder(fields, connection, deferrer)?;
         Some(Box::new(PassedResponder { endpoints: Arc::clone(&self.endpoints), responder }))
     }
 }

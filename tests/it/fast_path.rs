@@ -9,8 +9,8 @@ use std::{
 
 use http::{HeaderMap, Request, Response};
 use larder::testing::server::{
-    BodyFile, BodyFiles, Connection, Declined, FastPathMode, Handler, ImmediateResponder, Incoming,
-    PlainRequest, ResponseBatch, Settings,
+    BodyFile, BodyFiles, Connection, Declined, Deferrer, FastPathMode, Handler, ImmediateResponder,
+    Incoming, PlainRequest, ResponseBatch, Settings,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -50,6 +50,7 @@ impl Handler for Tell {
         self: &Arc<Self>,
         _: HeaderMap,
         _: &Arc<Connection>,
+        _: &Arc<dyn Deferrer<BoxBody>>,
     ) -> Option<Box<dyn ImmediateResponder>> {
         Some(Box::new(TellFast))
     }
@@ -702,6 +703,7 @@ impl Handler for Counted {
         self: &Arc<Self>,
         _: HeaderMap,
         _: &Arc<Connection>,
+        _: &Arc<dyn Deferrer<BoxBody>>,
     ) -> Option<Box<dyn ImmediateResponder>> {
         Some(Box::new(CountedFast(Arc::clone(self))))
     }

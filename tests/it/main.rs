@@ -23,6 +23,7 @@ mod commands;
 mod continuity;
 mod cors;
 mod credentials;
+mod deferred;
 mod docs;
 mod encoding;
 mod events;

@@ -1,19 +1,23 @@
-//! Responds immediately to a plain request, without hyper, if a fresh response is in memory.
+//! Responds to plain requests without hyper: immediately, if a fresh response is in memory.
+//! Otherwise the connection waits for the response, if it can.
 //!
-//! Each decision is made by the same functions as in `Pipeline::handle`. Any request other than a
-//! plain hit is declined before it has an effect.
+//! Each decision is made by the same functions as in `Pipeline::handle`. A request is declined
+//! before it has an effect.
 
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
 
 use super::{
+    body::DeliveredBody,
+    client_request::FirstPlan,
     clock::ReceivedAt,
     config_snapshot::{ConfigSnapshot, SnapshotId},
     content::{ContentFields, RequestContent},
     credentials, encoded_hit,
     ingress::{self, Ingress},
+    lookup::MemoryState,
     plan_content,
     receive::{self, RequestAction},
     received_request::{ContentState, ReceivedRequest},
@@ -22,14 +26,25 @@ use super::{
 use crate::{
     field::presence::FieldPresence,
     policy::Partition,
-    server::{Connection, Declined, ImmediateResponder, PlainRequest, ResponseBatch},
+    server::{
+        Connection, Declined, Deferrer, ImmediateResponder, Incoming, PlainRequest, ResponseBatch,
+    },
     store::Store,
 };
 
 /// Responds to requests on one connection that have the same header fields.
-pub(super) struct HitResponder<S> {
+pub(super) struct PlainResponder<S> {
     pipeline: Arc<Pipeline<S>>,
+    deferrer: Arc<dyn Deferrer<DeliveredBody>>,
     fields: RequestFields,
+}
+
+/// A request to which a response takes time, with its plan.
+struct DeferredRequest {
+    plan: FirstPlan,
+    request: Request<Incoming>,
+    presence: FieldPresence,
+    received: ReceivedAt,
 }
 
 /// The header fields of the requests, and the properties computed from them once.
@@ -44,32 +59,36 @@ struct RequestFields {
     content: Option<ContentFields>,
 }
 
-impl<S: Store> HitResponder<S> {
+impl<S: Store> PlainResponder<S> {
     /// Creates a responder for requests with these fields, as received.
     pub(super) fn new(
         pipeline: &Arc<Pipeline<S>>,
         mut headers: HeaderMap,
         connection: &Arc<Connection>,
+        deferrer: &Arc<dyn Deferrer<DeliveredBody>>,
     ) -> Self {
         let (config, presence, ingress) = pipeline.config.with(|config| {
             let presence = receive::sanitize_fields(config, &mut headers, connection);
             let ingress = Ingress::of(config, &headers, connection).into_owned();
+            // For the request id of each deferred request, which gets a copy of the map.
+            headers.reserve(1);
             (config.id, presence, ingress)
         });
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
         let fields =
             RequestFields { connection, config, headers, presence, ingress, content: None };
-        Self { pipeline, fields }
+        Self { pipeline, deferrer: Arc::clone(deferrer), fields }
     }
 }
 
 impl RequestFields {
+    /// Responds from memory, or returns the request whose response takes time.
     fn respond(
         &mut self,
-        (pipeline, config): (&Arc<Pipeline<impl Store>>, &ConfigSnapshot),
+        (pipeline, config): (&Arc<Pipeline<impl Store>>, &Arc<ConfigSnapshot>),
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
-    ) -> Result<(), Declined> {
+    ) -> Result<Option<Box<DeferredRequest>>, Declined> {
         if config.id != self.config {
             return Err(Declined::Outdated);
         }
@@ -84,10 +103,15 @@ impl RequestFields {
         let (index, action) =
             receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
         let route = config.route(index);
-        let RequestAction::Lookup(lookup) = action else { return Err(Declined::Request) };
-        if route.verification.audit().is_some() {
-            return Err(Declined::Request);
-        }
+        let lookup = match action {
+            RequestAction::Lookup(lookup) if route.verification.audit().is_none() => lookup,
+            RequestAction::Lookup(_) => return Err(Declined::Request),
+            action => {
+                let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
+                let plan = FirstPlan { config, route: index, action, memory };
+                return self.deferred(plan, request, received, batch).map(Some);
+            }
+        };
         let mut headers = Cow::Borrowed(&self.headers);
         if route.rule.partition == Partition::Everyone
             && credentials::may_be_present(config, self.presence)
@@ -95,12 +119,44 @@ impl RequestFields {
             credentials::make_anonymous(config, route, headers.to_mut(), self.presence);
         }
         head.headers = &headers;
-        let place = (pipeline, config, index);
-        pipeline
-            .respond_from_memory((config, index), &headers, &lookup, received, |_, form| {
-                encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
-            })
-            .unwrap_or(Err(Declined::Request))
+        let place = (pipeline, &**config, index);
+        let hit = pipeline.respond_from_memory(
+            (config, index),
+            &headers,
+            &lookup,
+            received,
+            |_, form| encoded_hit::append(place, received, &head, (lookup.presence, form), batch),
+        );
+        match hit {
+            Ok(appended) => appended.map(|()| None),
+            Err(memory) => {
+                let (config, action) = (Arc::clone(config), RequestAction::Lookup(lookup));
+                let plan = FirstPlan { config, route: index, action, memory };
+                self.deferred(plan, request, received, batch).map(Some)
+            }
+        }
+    }
+
+    /// Returns a request as its response needs it. Declines it if the response may not be deferred.
+    fn deferred(
+        &self,
+        plan: FirstPlan,
+        plain: &PlainRequest<'_>,
+        received: ReceivedAt,
+        batch: &ResponseBatch,
+    ) -> Result<Box<DeferredRequest>, Declined> {
+        if !batch.may_defer() || plain.content.is_some() {
+            return Err(Declined::Request);
+        }
+        let mut request = Request::new(Incoming::empty());
+        *request.method_mut() = plain.method.clone();
+        *request.uri_mut() = uri(plain).ok_or(Declined::Request)?;
+        *request.headers_mut() = self.headers.clone();
+        if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = plan.action {
+            let (route, headers) = (plan.config.route(plan.route), request.headers_mut());
+            credentials::make_anonymous(&plan.config, route, headers, self.presence);
+        }
+        Ok(Box::new(DeferredRequest { plan, request, presence: self.presence, received }))
     }
 
     /// Replaces a value of the fields as received. A field that [`receive::sanitize_fields`] has
@@ -157,17 +213,34 @@ impl RequestFields {
     }
 }
 
-impl<S: Store> ImmediateResponder for HitResponder<S> {
+impl<S: Store> ImmediateResponder for PlainResponder<S> {
     fn respond(
         &mut self,
         request: &PlainRequest<'_>,
         batch: &mut ResponseBatch,
     ) -> Result<(), Declined> {
-        let Self { pipeline, fields } = self;
-        pipeline.config.with(|config| fields.respond((pipeline, config), request, batch))
+        let Self { pipeline, deferrer, fields } = self;
+        let responded =
+            pipeline.config.with(|config| fields.respond((pipeline, config), request, batch));
+        if let Some(deferred) = responded? {
+            let DeferredRequest { plan, request: sent, presence, received } = *deferred;
+            let arrival = (Arc::clone(&fields.connection), received);
+            let response = pipeline.respond_later(plan, (sent, presence), arrival);
+            deferrer.defer(request.method, response);
+        }
+        Ok(())
     }
 
     fn replace_value(&mut self, name: &HeaderName, value: HeaderValue) -> bool {
         self.fields.replace_value(name, value)
     }
+}
+
+/// Returns the target of a request in origin form.
+fn uri(request: &PlainRequest<'_>) -> Option<Uri> {
+    let target: Bytes = match request.query {
+        None => Bytes::copy_from_slice(request.path.as_bytes()),
+        Some(query) => [request.path, "?", query].concat().into(),
+    };
+    PathAndQuery::from_maybe_shared(target).ok().map(Uri::from)
 }
