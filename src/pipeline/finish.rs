@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode, request::Parts};
 
 use super::{
     clock::ReceivedAt, config_snapshot::ConfigSnapshot, ingress::requested_host,
@@ -49,20 +49,20 @@ struct LoggedRequest {
 
 impl RequestAccounting {
     /// Starts accounting for a request.
-    pub(crate) fn begin<B>(
+    pub(crate) fn begin(
         config: Arc<ConfigSnapshot>,
         route: usize,
         received: ReceivedAt,
-        request: &Request<B>,
+        request: &Parts,
     ) -> Self {
         let logged = config.access_log.is_some().then(|| {
             Box::new(LoggedRequest {
-                request_id: request_id::from_headers(request.headers())
+                request_id: request_id::from_headers(&request.headers)
                     .unwrap_or_default()
                     .to_owned(),
-                method: request.method().clone(),
-                host: requested_host(request.headers()).to_owned(),
-                path: shown_path(config.route(route), request.uri().path()).into_owned(),
+                method: request.method.clone(),
+                host: requested_host(&request.headers).to_owned(),
+                path: shown_path(config.route(route), request.uri.path()).into_owned(),
             })
         });
         let outcome = CacheOutcome { result: CacheResult::Bypass, reason: None };

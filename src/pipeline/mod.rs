@@ -197,8 +197,12 @@ impl<S: Store> Handler for Pipeline<S> {
             }
             FirstStep::Continue(plan) => plan,
         };
+        let (mut request, body) = request.into_parts();
+        request_id::ensure_request_id(&mut request.headers);
+        let upgrade = request.extensions.remove::<OnUpgrade>();
         let arrival = (Arc::clone(connection), received);
-        Either::Right(self.respond_later(plan, (request, presence), arrival))
+        let request = (Arc::new(request), presence);
+        Either::Right(self.respond_later(plan, request, (body, upgrade), arrival))
     }
 
     fn immediate_responder(
@@ -212,19 +216,17 @@ impl<S: Store> Handler for Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Carries out the first plan of a request.
+    /// Carries out the first plan of a request, which has a request id.
     fn respond_later(
         self: &Arc<Self>,
         FirstPlan { config, route, action, memory }: FirstPlan,
-        (mut request, presence): (Request<Incoming>, FieldPresence),
+        (request, presence): (Arc<Parts>, FieldPresence),
+        (body, upgrade): (Incoming, Option<OnUpgrade>),
         (connection, received): (Arc<Connection>, ReceivedAt),
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
-        request_id::ensure_request_id(request.headers_mut());
         let accounting = RequestAccounting::begin(Arc::clone(&config), route, received, &request);
-        let (mut request, body) = request.into_parts();
-        let upgrade = request.extensions.remove::<OnUpgrade>();
-        let (request, accounting) = ((Arc::new(request), presence), Box::new(accounting));
-        let arrival = (connection, received);
+        let accounting = Box::new(accounting);
+        let (request, arrival) = ((request, presence), (connection, received));
         let context = RequestContext::new(self, (&config, route), request, arrival);
         ClientRequest { context, upgrade, accounting }.dispatch(action, memory, body)
     }

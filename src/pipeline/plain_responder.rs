@@ -7,7 +7,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
 
 use super::{
     body::DeliveredBody,
@@ -25,6 +28,7 @@ use super::{
 };
 use crate::{
     field::presence::FieldPresence,
+    forward::request_id,
     policy::Partition,
     server::{
         Connection, Declined, Deferrer, ImmediateResponder, Incoming, PlainRequest, ResponseBatch,
@@ -42,7 +46,7 @@ pub(super) struct PlainResponder<S> {
 /// A request to which a response takes time, with its plan.
 struct DeferredRequest {
     plan: FirstPlan,
-    request: Request<Incoming>,
+    request: Arc<Parts>,
     presence: FieldPresence,
     received: ReceivedAt,
 }
@@ -148,14 +152,16 @@ impl RequestFields {
         if !batch.may_defer() || plain.content.is_some() {
             return Err(Declined::Request);
         }
-        let mut request = Request::new(Incoming::empty());
-        *request.method_mut() = plain.method.clone();
-        *request.uri_mut() = uri(plain).ok_or(Declined::Request)?;
-        *request.headers_mut() = self.headers.clone();
+        let (mut request, ()) = Request::new(()).into_parts();
+        request.method = plain.method.clone();
+        request.uri = uri(plain).ok_or(Declined::Request)?;
+        request.headers = self.headers.clone();
         if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = plan.action {
-            let (route, headers) = (plan.config.route(plan.route), request.headers_mut());
-            credentials::make_anonymous(&plan.config, route, headers, self.presence);
+            let (config, route) = (&plan.config, plan.config.route(plan.route));
+            credentials::make_anonymous(config, route, &mut request.headers, self.presence);
         }
+        request_id::ensure_request_id(&mut request.headers);
+        let request = Arc::new(request);
         Ok(Box::new(DeferredRequest { plan, request, presence: self.presence, received }))
     }
 
@@ -225,7 +231,8 @@ impl<S: Store> ImmediateResponder for PlainResponder<S> {
         if let Some(deferred) = responded? {
             let DeferredRequest { plan, request: sent, presence, received } = *deferred;
             let arrival = (Arc::clone(&fields.connection), received);
-            let response = pipeline.respond_later(plan, (sent, presence), arrival);
+            let body = (Incoming::empty(), None);
+            let response = pipeline.respond_later(plan, (sent, presence), body, arrival);
             deferrer.defer(request.method, response);
         }
         Ok(())

@@ -185,7 +185,8 @@ impl<S: Store> RequestContext<S> {
         let Some(member) = lookup.member.as_deref() else {
             return self.look_up_in_tiers(lookup, memory).await;
         };
-        let recheck = self.recheck(member, lookup).await;
+        // Boxed, so that requests without a partition do not carry this future.
+        let recheck = Box::pin(self.recheck(member, lookup)).await;
         // The recheck may have taken a while.
         let outcome = self.look_up_in_tiers(lookup, MemoryState::Unknown).await;
         match recheck {

@@ -135,7 +135,7 @@ impl TeeBody {
     ) -> (Arc<Self>, TeeReader) {
         let tee = Self::new(expected, limit, share);
         let slot = tee.shared.lock().attach();
-        let reader = TeeReader { tee: Arc::clone(&tee), slot };
+        let reader = TeeReader { tee: Arc::clone(&tee), slot, read: 0 };
         (tee, reader)
     }
 
@@ -146,7 +146,7 @@ impl TeeBody {
             return None;
         }
         let slot = shared.attach();
-        Some(TeeReader { tee: Arc::clone(self), slot })
+        Some(TeeReader { tee: Arc::clone(self), slot, read: 0 })
     }
 
     /// Adds a chunk, then waits like [`Self::capacity`]. Cancel safe, because it adds the chunk
@@ -391,6 +391,8 @@ pub(crate) struct TruncatedBody;
 pub(crate) struct TeeReader {
     tee: Arc<TeeBody>,
     slot: usize,
+    /// The number of bytes read.
+    read: u64,
 }
 
 impl Body for TeeReader {
@@ -398,18 +400,22 @@ impl Body for TeeReader {
     type Error = TruncatedBody;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, TruncatedBody>>> {
         let (frame, producer) = ready!(self.poll_next(context));
         if let Some(producer) = producer {
             producer.wake();
         }
+        if let Some(Ok(frame)) = &frame {
+            self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
         Poll::Ready(frame)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.tee.expected.map_or_else(SizeHint::default, SizeHint::with_exact)
+        let left = self.tee.expected.map(|expected| expected.saturating_sub(self.read));
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

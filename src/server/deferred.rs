@@ -169,7 +169,8 @@ fn append<B: Body<Data = Bytes> + Unpin>(
         return Err(None);
     }
     let has_body = !response.body().is_end_stream();
-    let length = if has_body { response.body().size_hint().exact() } else { Some(0) };
+    let hint = response.body().size_hint();
+    let length = if has_body { hint.exact() } else { Some(0) };
     let Some(Ok(length)) = length.map(usize::try_from) else { return Err(None) };
     let method = if is_head { Method::HEAD } else { Method::GET };
     let head = (&method, response.status());
@@ -181,18 +182,18 @@ fn append<B: Body<Data = Bytes> + Unpin>(
     if !has_body {
         return Ok(());
     }
-    let untaken = match Pin::new(response.body_mut()).poll_frame(cx) {
+    let frame = match Pin::new(response.body_mut()).poll_frame(cx) {
         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
             Ok(body) if body.len() == length => {
                 batch.push_body(&body, || body.clone());
                 return Ok(());
             }
-            Ok(part) => Some(Box::new(Ok(Frame::data(part)))),
-            Err(trailers) => Some(Box::new(Ok(trailers))),
+            Ok(part) => Some(Ok(Frame::data(part))),
+            Err(trailers) => Some(Ok(trailers)),
         },
-        Poll::Ready(Some(Err(error))) => Some(Box::new(Err(error))),
+        Poll::Ready(Some(Err(error))) => Some(Err(error)),
         Poll::Ready(None) | Poll::Pending => None,
     };
     batch.undo(0);
-    Err(untaken)
+    Err(frame.map(|frame| Box::new((frame, hint))))
 }

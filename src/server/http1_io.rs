@@ -119,7 +119,12 @@ impl From<Vec<u8>> for OutgoingBytes {
 
 enum CloseState {
     Open,
-    Lingering { until: Pin<Box<Sleep>>, left: usize },
+    /// hyper has begun to close the stream.
+    Closing,
+    Lingering {
+        until: Pin<Box<Sleep>>,
+        left: usize,
+    },
     Closed,
 }
 
@@ -543,7 +548,8 @@ impl Http1Stream {
         if self.activity.should_reset() {
             return Poll::Ready(Ok(()));
         }
-        if matches!(self.close, CloseState::Open) {
+        if matches!(self.close, CloseState::Open | CloseState::Closing) {
+            self.close = CloseState::Closing;
             if !self.outgoing.is_empty() {
                 ready!(self.poll_responses(cx))?;
             }

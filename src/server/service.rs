@@ -215,16 +215,6 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// Returns the size hint of a body that has `length` more bytes than this hint says.
-fn with_length(mut hint: SizeHint, length: usize) -> SizeHint {
-    let length = length as u64;
-    if let Some(upper) = hint.upper() {
-        hint.set_upper(upper.saturating_add(length));
-    }
-    hint.set_lower(hint.lower().saturating_add(length));
-    hint
-}
-
 /// Size of the chunks that are passed to HTTP/2, in bytes. The client has to read most of a chunk
 /// before the next chunk is queued, so a response occupies little memory in the queue.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -253,8 +243,8 @@ impl PacedStream {
 }
 
 /// A frame that was polled from a body and is still to be sent, or the body's failure. Boxed, since
-/// most bodies have none.
-pub(super) type Untaken<B> = Box<Result<Frame<Bytes>, <B as Body>::Error>>;
+/// most bodies have none. With the body's size hint from before it was polled.
+pub(super) type Untaken<B> = Box<(Result<Frame<Bytes>, <B as Body>::Error>, SizeHint)>;
 
 /// The body of a response, from the handler or the server's own problem document.
 pub(super) enum ServedBody<H: Handler> {
@@ -279,11 +269,12 @@ impl<H: Handler> Body for ServedBody<H> {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Handler { body, request_guard, stream, untaken } => {
-                if let Some(frame) = untaken.take() {
+                if let Some(untaken) = untaken.take() {
+                    let (frame, _) = *untaken;
                     if frame.is_err() {
                         request_guard.abort();
                     }
-                    return Poll::Ready(Some(*frame));
+                    return Poll::Ready(Some(frame));
                 }
                 let Some(stream) = stream else {
                     let frame = ready!(Pin::new(body).poll_frame(cx));
@@ -341,10 +332,8 @@ impl<H: Handler> Body for ServedBody<H> {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Handler { body, untaken, .. } => match untaken.as_deref() {
-                Some(Ok(frame)) => {
-                    with_length(body.size_hint(), frame.data_ref().map_or(0, Bytes::len))
-                }
-                _ => body.size_hint(),
+                Some((_, hint)) => hint.clone(),
+                None => body.size_hint(),
             },
             Self::Problem { problem } => {
                 SizeHint::with_exact(problem.as_ref().map_or(0, |problem| problem.len() as u64))

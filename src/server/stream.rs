@@ -121,7 +121,11 @@ impl Stream {
         let ready = match &self.transport {
             Transport::Tcp(stream) => stream.poll_read_ready(cx),
             Transport::Unix(stream) => stream.poll_read_ready(cx),
-            Transport::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+            Transport::Tls(stream) => match stream.get_ref() {
+                // Data or the end of the stream was read together with earlier data.
+                (_, session) if !session.wants_read() => return Poll::Ready(()),
+                (socket, _) => socket.poll_read_ready(cx),
+            },
         };
         ready.map(drop)
     }

@@ -25,9 +25,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{
     certificate::Certificate,
-    proxy::request,
+    fleet::short_sleep,
+    proxy::{Proxy, request},
     serving::{BoxBody, TestServer, full},
-    wire::Wire,
+    wire::{RawOrigin, Wire},
     within,
 };
 
@@ -294,6 +295,30 @@ async fn a_deferred_response_is_the_one_that_hyper_sends() {
                 assert_eq!(fast, usual, "{method} {path}");
                 assert_eq!((deferred, none), (1, 0), "{method} {path}");
             }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stored_response_that_arrives_in_pieces_is_sent_whole() {
+    within(async {
+        let origin = RawOrigin::start(|mut wire, _| async move {
+            while wire.try_read_head().await.is_some() {
+                let head =
+                    "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 12\r\n\r\n";
+                for piece in [&format!("{head}one "), "two ", "end."] {
+                    wire.write(piece).await;
+                    short_sleep().await;
+                }
+            }
+        })
+        .await;
+        let proxy = Proxy::with_fast_path(&origin.url(), "", FastPathMode::On);
+        let mut wire = proxy.connect().await;
+        for number in 0..20 {
+            let reply = wire.exchange(get(&format!("/{number}"))).await;
+            assert_eq!((reply.cache(), &*reply.body), ("MISS", "one two end."));
         }
     })
     .await;
