@@ -166,7 +166,7 @@ async function startVarnish (folder, origin) {
   return { ...child, port }
 }
 
-const startBare = (folder, origin, { bare }) => startProgram(bare)
+const startBare = (folder, origin, { bare }) => startProgram(bare, origin.host)
 const startCeiling = (folder, origin, { bare }) => startProgram(join(dirname(bare), 'ceiling'), origin.host)
 
 async function startProgram (program, ...rest) {
@@ -271,7 +271,7 @@ export const servers = {
   nginx: { start: startNginx, version: () => `nginx ${told('nginx', '-v')}` },
   haproxy: { start: startHaproxy, version: () => `HAProxy ${told('haproxy', '-v')}` },
   varnish: { start: startVarnish, version: () => `Varnish ${told('varnishd', '-V')}` },
-  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true, does: ['hit'] },
+  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true, does: ['hit', 'pass'] },
   tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true, does: ['hit', 'pass'] },
   larder: { start: startLarderPinned, version: ({ larder }) => `Larder ${told(larder, '--version')}` },
   'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, group: 'redis' },
