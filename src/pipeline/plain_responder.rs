@@ -145,23 +145,23 @@ impl RequestFields {
     fn deferred(
         &self,
         plan: FirstPlan,
-        plain: &PlainRequest<'_>,
+        request: &PlainRequest<'_>,
         received: ReceivedAt,
         batch: &ResponseBatch,
     ) -> Result<Box<DeferredRequest>, Declined> {
-        if !batch.may_defer() || plain.content.is_some() {
+        if !batch.may_defer() || request.content.is_some() {
             return Err(Declined::Request);
         }
-        let (mut request, ()) = Request::new(()).into_parts();
-        request.method = plain.method.clone();
-        request.uri = uri(plain).ok_or(Declined::Request)?;
-        request.headers = self.headers.clone();
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = request.method.clone();
+        parts.uri = uri(request).ok_or(Declined::Request)?;
+        parts.headers = self.headers.clone();
         if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = plan.action {
             let (config, route) = (&plan.config, plan.config.route(plan.route));
-            credentials::make_anonymous(config, route, &mut request.headers, self.presence);
+            credentials::make_anonymous(config, route, &mut parts.headers, self.presence);
         }
-        request_id::ensure_request_id(&mut request.headers);
-        let request = Arc::new(request);
+        request_id::ensure_request_id(&mut parts.headers);
+        let request = Arc::new(parts);
         Ok(Box::new(DeferredRequest { plan, request, presence: self.presence, received }))
     }
 

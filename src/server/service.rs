@@ -332,7 +332,7 @@ impl<H: Handler> Body for ServedBody<H> {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Handler { body, untaken, .. } => match untaken.as_deref() {
-                Some((_, hint)) => hint.clone(),
+                Some((_, hint)) => *hint,
                 None => body.size_hint(),
             },
             Self::Problem { problem } => {

@@ -125,7 +125,7 @@ fn response(path: &str) -> Response<BoxBody> {
 /// A body in pieces, of which each takes a turn.
 /// An empty piece takes a turn more.
 struct Pieces {
-    pieces: Vec<&'static str>,
+    left: Vec<&'static str>,
     length: Option<u64>,
     end: Option<End>,
     has_waited: bool,
@@ -140,8 +140,8 @@ enum End {
 
 impl Pieces {
     fn of(pieces: &[&'static str], length: Option<u64>, end: End) -> BoxBody {
-        let pieces = pieces.iter().rev().copied().collect();
-        Self { pieces, length, end: Some(end), has_waited: true }.boxed_unsync()
+        let left = pieces.iter().rev().copied().collect();
+        Self { left, length, end: Some(end), has_waited: true }.boxed_unsync()
     }
 }
 
@@ -159,7 +159,7 @@ impl Body for Pieces {
             return Poll::Pending;
         }
         this.has_waited = false;
-        Poll::Ready(match this.pieces.pop() {
+        Poll::Ready(match this.left.pop() {
             Some("") => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
