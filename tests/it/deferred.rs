@@ -122,8 +122,7 @@ fn response(path: &str) -> Response<BoxBody> {
     response
 }
 
-/// A body in pieces, of which each takes a turn.
-/// An empty piece takes a turn more.
+/// A body whose pieces come in separate turns of the event loop. An empty piece is one more turn.
 struct Pieces {
     left: Vec<&'static str>,
     length: Option<u64>,
@@ -238,6 +237,16 @@ async fn connect(server: &TestServer) -> Wire {
     wire
 }
 
+/// Sends a request for a path that waits, and returns once it is in progress. The fast path must have
+/// deferred the response if it is on.
+async fn begin_waiting(wire: &mut Wire, path: &str, (shared, mode): (&Shared, FastPathMode)) {
+    let deferred = shared.deferred.load(Relaxed);
+    wire.write(get(path)).await;
+    shared.has_active(1).await;
+    let deferred = shared.deferred.load(Relaxed) - deferred;
+    assert_eq!(deferred, usize::from(mode == FastPathMode::On), "{mode:?}");
+}
+
 fn get(path: &str) -> String {
     request("GET", path, &[])
 }
@@ -331,8 +340,7 @@ async fn a_client_that_leaves_ends_its_deferred_request() {
             let (server, shared) = start(mode);
             for half in [false, true] {
                 let mut wire = connect(&server).await;
-                wire.write(get("/wait")).await;
-                shared.has_active(1).await;
+                begin_waiting(&mut wire, "/wait", (&shared, mode)).await;
                 if half {
                     wire.finish().await;
                     shared.has_active(0).await;
@@ -353,8 +361,7 @@ async fn requests_that_follow_a_deferred_one_are_responded_to_after_it() {
         for mode in BOTH {
             let (server, shared) = start(mode);
             let mut wire = connect(&server).await;
-            wire.write(get("/wait/1")).await;
-            shared.has_active(1).await;
+            begin_waiting(&mut wire, "/wait/1", (&shared, mode)).await;
             wire.write(["/2", "/long", "/wait/3"].map(get).concat()).await;
             tokio::task::yield_now().await;
             shared.is_open.send_replace(true);
@@ -376,8 +383,7 @@ async fn a_server_that_leaves_sends_the_deferred_response_and_closes() {
         for mode in BOTH {
             let (server, shared) = start(mode);
             let mut wire = connect(&server).await;
-            wire.write(get("/wait")).await;
-            shared.has_active(1).await;
+            begin_waiting(&mut wire, "/wait", (&shared, mode)).await;
             server.drain.leave();
             server.drain.start();
             tokio::task::yield_now().await;
