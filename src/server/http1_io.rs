@@ -197,9 +197,9 @@ impl Http1Stream {
                     Ok(Ok(())) => {}
                     Ok(Err(NeedsHyper)) => {
                         let head = Bytes::from_static(self.deferred.head_for_hyper());
-                        return self.wake_hyper(Ok(head));
+                        return self.hand_to_hyper(Ok(head));
                     }
-                    Err(error) => return self.wake_hyper(Err(error)),
+                    Err(error) => return self.hand_to_hyper(Err(error)),
                 }
             }
             if !self.hyper_waits || !self.is_between_requests() {
@@ -209,15 +209,15 @@ impl Http1Stream {
             let take = |bytes: &[u8]| rest = Bytes::copy_from_slice(bytes);
             let read = ready!(self.poll_read_between(cx, (usize::MAX, true), take));
             if !self.is_deferred {
-                return self.wake_hyper(read.map(|()| rest));
+                return self.hand_to_hyper(read.map(|()| rest));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Sets what hyper reads next, so that hyper has to be polled.
-    fn wake_hyper(&mut self, read: io::Result<Bytes>) -> Poll<()> {
+    /// Sets what hyper reads next. Completes, since hyper then has to be polled.
+    fn hand_to_hyper(&mut self, read: io::Result<Bytes>) -> Poll<()> {
         (self.hyper_waits, self.is_deferred) = (false, false);
         self.for_hyper = Some(read);
         Poll::Ready(())

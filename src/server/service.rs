@@ -242,8 +242,8 @@ impl PacedStream {
     }
 }
 
-/// A frame that was polled from a body and is still to be sent, or the body's failure. Boxed, since
-/// most bodies have none. With the body's size hint from before it was polled.
+/// A frame (or failure) of a body that was polled and is still to be sent, and the body's size hint
+/// from before the poll. Boxed, since most bodies have none.
 pub(super) type Untaken<B> = Box<(Result<Frame<Bytes>, <B as Body>::Error>, SizeHint)>;
 
 /// The body of a response, from the handler or the server's own problem document.
