@@ -147,7 +147,7 @@ pub mod server {
     };
     #[cfg(fuzzing)]
     pub mod fuzzed {
-        pub use crate::server::fuzzed::{count, fast_requests, heads};
+        pub use crate::server::fuzzed::{count, fast_requests, heads, serve_connection};
     }
     pub mod tls {
         pub use crate::server::tls::{Certificates, server_config};

@@ -1,4 +1,4 @@
-//! Entry points for fuzz targets: the request boundaries that the validator finds.
+//! Entry points for fuzz targets: the request boundaries that the validator finds, and a connection.
 
 use std::{
     ops::Range,
@@ -6,12 +6,33 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::net::UnixStream;
 
 use super::{
+    Drain, Handler, ListenerCounters, Settings,
     fast_path::{FastPath, FastPathMode},
     framing::{FramingValidator, HeadLimits},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
+    protocol::ListenerContext,
+    stream::{Protocol, Stream, Transport},
 };
+
+/// Serves one HTTP/1.1 connection until it ends.
+pub async fn serve_connection<H: Handler>(
+    handler: Arc<H>,
+    settings: Settings,
+    drain: Drain,
+    stream: UnixStream,
+) {
+    let counters = Arc::<ListenerCounters>::default();
+    let open_connection = counters.acquire(1).map(Arc::new);
+    let context = ListenerContext { handler, settings: Arc::new(settings), drain, counters };
+    if let Some(open_connection) = open_connection {
+        let drain_guard = context.register().await;
+        let stream = (Stream::from(Transport::Unix(stream)), Protocol::Http1);
+        context.drive(stream, (None, false), (drain_guard, &open_connection)).await;
+    }
+}
 
 /// The heads found in a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
