@@ -7,15 +7,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     activity::ConnectionActivity,
@@ -25,16 +21,12 @@ use super::{
     framing::FramingValidator,
     immediate::ResponseBatch,
     interim::InterimChannel,
+    linger::Linger,
     parse_error,
     slow_reader::Http1Reader,
     stream::Stream,
 };
 use crate::body_file::BodyFile;
-
-/// Maximum time for which a closing connection is still read.
-const LINGER: Duration = Duration::from_secs(2);
-/// Maximum number of bytes that are read from a closing connection.
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Maximum total length of slices that are joined before they are written. Copying a small response
 /// is cheaper than a vectored write.
@@ -121,10 +113,7 @@ enum CloseState {
     Open,
     /// hyper has begun to close the stream.
     Closing,
-    Lingering {
-        until: Pin<Box<Sleep>>,
-        left: usize,
-    },
+    Lingering(Linger),
     Closed,
 }
 
@@ -414,25 +403,6 @@ impl Http1Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads data that the client still sends, until the client closes or a limit is reached.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let CloseState::Lingering { until, left } = &mut self.close else {
-            return Poll::Ready(());
-        };
-        let mut scratch = [0; 4096];
-        while *left > 0 {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Pending => return until.as_mut().poll(cx),
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    *left = left.saturating_sub(buf.filled().len());
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-            }
-        }
-        Poll::Ready(())
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.hyper_waits = false;
         if let Some(read) = self.for_hyper.take() {
@@ -555,12 +525,13 @@ impl Http1Stream {
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.close = CloseState::Closed;
-            if self.activity.should_linger() {
-                let until = Box::pin(tokio::time::sleep(LINGER));
-                self.close = CloseState::Lingering { until, left: LINGER_BYTES };
+            if self.activity.should_linger() || self.stream.has_unread() {
+                self.close = CloseState::Lingering(Linger::new());
             }
         }
-        ready!(self.poll_linger(cx));
+        if let CloseState::Lingering(linger) = &mut self.close {
+            ready!(linger.poll(cx, &mut self.stream));
+        }
         self.close = CloseState::Closed;
         Poll::Ready(Ok(()))
     }
@@ -622,6 +593,7 @@ mod tests {
         net::{IpAddr, Ipv4Addr},
         sync::LazyLock,
         task::Waker,
+        time::Duration,
     };
 
     use tokio::{

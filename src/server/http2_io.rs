@@ -15,7 +15,7 @@ use bytes::{Buf as _, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::Stream;
+use super::{linger::Linger, stream::Stream};
 
 /// Maximum number of bytes that wait in the buffer, in addition to h2's queue
 /// (`server/send_queue.rs`).
@@ -39,11 +39,15 @@ struct BufferedStream<T> {
     buffer: BytesMut,
     /// Whether the stream may hold bytes, as TLS does until a flush.
     is_unflushed: bool,
+    /// Reads the window updates that the client sends while it receives the end of the last
+    /// response.
+    linger: Option<Linger>,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Http2Io<T> {
     pub(super) fn new(stream: T) -> (Self, FrameSender<T>) {
-        let buffered = BufferedStream { stream, buffer: BytesMut::new(), is_unflushed: false };
+        let (buffer, is_unflushed, linger) = (BytesMut::new(), false, None);
+        let buffered = BufferedStream { stream, buffer, is_unflushed, linger };
         let shared = Arc::new(Mutex::new(buffered));
         (Self(Arc::clone(&shared)), FrameSender(shared))
     }
@@ -115,7 +119,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Http2Io<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -143,8 +147,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffered = self.0.lock();
-        ready!(buffered.poll_send(cx))?;
-        Pin::new(&mut buffered.stream).poll_shutdown(cx)
+        if buffered.linger.is_none() {
+            ready!(buffered.poll_send(cx))?;
+            ready!(Pin::new(&mut buffered.stream).poll_shutdown(cx))?;
+        }
+        let BufferedStream { stream, linger, .. } = &mut *buffered;
+        linger.get_or_insert_with(Linger::new).poll(cx, stream).map(Ok)
     }
 }
 
@@ -233,10 +241,13 @@ mod tests {
     async fn a_shutdown_sends_what_waits_first() {
         let (mut io, _sender, mut far) = pair(1 << 20);
         io.write_all(b"last").await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            far.read_to_end(&mut bytes).await.unwrap();
+            bytes
+        });
         io.shutdown().await.unwrap();
-        let mut bytes = Vec::new();
-        far.read_to_end(&mut bytes).await.unwrap();
-        assert_eq!(bytes, b"last");
+        assert_eq!(reading.await.unwrap(), b"last");
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ mod http2_io;
 mod immediate;
 mod incoming;
 pub(crate) mod interim;
+mod linger;
 pub(crate) mod listener;
 pub(crate) mod message_length;
 mod parse_error;

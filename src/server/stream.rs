@@ -151,6 +151,15 @@ impl Stream {
             }
     }
 
+    /// Returns whether the socket has data that was not read. Always makes a system call.
+    pub(super) fn has_unread(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(stream) => syscall::has_data(stream),
+            Transport::Unix(stream) => syscall::has_data(stream),
+            Transport::Tls(stream) => syscall::has_data(stream.get_ref().0),
+        }
+    }
+
     /// Returns whether the kernel sends body files on this connection.
     pub(super) fn sends_files(&self) -> bool {
         matches!(self.transport, Transport::Tcp(_))

@@ -93,9 +93,17 @@ pub(super) fn is_idle(stream: &TcpStream) -> bool {
 /// Returns whether the socket is open and has no data. Always makes a system call, so it also
 /// detects a close that has not been reported yet.
 pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
+    peek(socket).is_err_and(|error| error == Errno::AGAIN || error == Errno::WOULDBLOCK)
+}
+
+/// Returns whether the socket has data. Always makes a system call.
+pub(super) fn has_data(socket: impl AsFd) -> bool {
+    peek(socket).is_ok_and(|length| length > 0)
+}
+
+fn peek(socket: impl AsFd) -> rustix::io::Result<usize> {
     let mut byte = [0];
-    let peeked = recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    peeked.is_err_and(|error| error == Errno::AGAIN || error == Errno::WOULDBLOCK)
+    recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(length, _)| length)
 }
 
 /// Receives up to `room` bytes, but not more than [`HEAD_BYTES`], and passes them to `take`.

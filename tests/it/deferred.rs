@@ -2,6 +2,7 @@
 //! happens meanwhile has the same effect.
 
 use std::{
+    io::Write,
     pin::Pin,
     sync::{
         Arc,
@@ -20,7 +21,11 @@ use larder::testing::server::{
     Connection, Declined, Deferrer, FastPathMode, Handler, ImmediateResponder, Incoming,
     PlainRequest, ResponseBatch, Settings,
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
@@ -414,6 +419,46 @@ async fn responses_over_tls_are_deferred_as_well() {
             assert_eq!(reply.header("x-path").or(Some("/interim")), Some(path));
         }
         assert!(shared.deferred.load(Relaxed) >= 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_tls_session_with_the_request_ends_the_request() {
+    within(async {
+        let certificate = Certificate::new();
+        for fast_path in BOTH {
+            let shared = Arc::<Shared>::default();
+            let tls = Some(certificate.server());
+            let settings = Settings { tls, fast_path, ..Settings::default() };
+            let server = TestServer::start(Late(Arc::clone(&shared)), settings);
+            let stream = TcpStream::connect(server.address).await.unwrap();
+            let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
+            let mut stream =
+                connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            // The session's tickets precede the response, which ends with its body.
+            stream.write_all(get("/first").as_bytes()).await.unwrap();
+            let mut received = Vec::new();
+            while !received.ends_with(b"body of /first") {
+                stream.read_buf(&mut received).await.unwrap();
+            }
+            let (socket, session) = stream.get_mut();
+            session.writer().write_all(get("/wait").as_bytes()).unwrap();
+            session.send_close_notify();
+            let mut records = Vec::new();
+            while session.wants_write() {
+                session.write_tls(&mut records).unwrap();
+            }
+            let deferred = shared.deferred.load(Relaxed);
+            socket.write_all(&records).await.unwrap();
+            let mut rest = Vec::new();
+            // A client that has ended its session gets no end of the other direction.
+            let _truncated = stream.read_to_end(&mut rest).await;
+            assert_eq!(String::from_utf8(rest).unwrap(), "");
+            let deferred = shared.deferred.load(Relaxed) - deferred;
+            assert_eq!(deferred, usize::from(fast_path == FastPathMode::On), "{fast_path:?}");
+            shared.has_active(0).await;
+        }
     })
     .await;
 }

@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     sync::watch,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{
     certificate::Certificate,
@@ -651,17 +651,8 @@ async fn a_client_that_reads_late_over_tls_gets_the_last_response_whole() {
         let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
         let server = TestServer::start(Tell, settings);
         for count in 1..40 {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.set_recv_buffer_size(4096).unwrap();
-            let stream = socket.connect(server.address).await.unwrap();
-            let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
-            let mut stream =
-                connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-            for _ in 0..count {
-                stream.write_all(get("/long").as_bytes()).await.unwrap();
-                stream.flush().await.unwrap();
-                short_sleep().await;
-            }
+            let mut stream = connect_slowly(&certificate, server.address).await;
+            request_slowly(&mut stream, count).await;
             let mut received = Vec::new();
             while complete_responses(&received) < count {
                 let read = stream.read_buf(&mut received);
@@ -760,16 +751,60 @@ async fn shut_down_while_full(long: &str) {
         server.drain.start();
         let mut received = Vec::new();
         io.read_to_end(&mut received).await.expect("no reset");
-        let received = String::from_utf8(received).unwrap();
-        assert_eq!(received.matches("fast ").count(), answered - 1, "all but the first");
-        let mut rest = &*received;
-        while let Some((head, behind)) = rest.split_once("\r\n\r\n") {
-            let length = header(head, "content-length").unwrap();
-            let length: usize = length.parse().unwrap();
-            assert!(behind.len() >= length, "a response is cut off");
-            rest = &behind[length..];
-        }
-        assert_eq!(rest, "");
+        let fast = assert_whole(&String::from_utf8(received).unwrap());
+        assert_eq!(fast, answered - 1, "all but the first");
     })
     .await;
+}
+
+/// Fails if a response is cut off. Returns the number of those on the fast path.
+fn assert_whole(received: &str) -> usize {
+    let mut rest = received;
+    while let Some((head, behind)) = rest.split_once("\r\n\r\n") {
+        let length = header(head, "content-length").unwrap();
+        let length: usize = length.parse().unwrap();
+        assert!(behind.len() >= length, "a response is cut off");
+        rest = &behind[length..];
+    }
+    assert_eq!(rest, "");
+    received.matches("fast ").count()
+}
+
+/// The end of the stream has to wait for the socket, as the responses before it.
+#[tokio::test]
+async fn a_shutdown_over_tls_ends_the_stream_behind_the_last_response() {
+    within_seconds(60, async {
+        let certificate = Certificate::new();
+        for count in (2..40).step_by(3) {
+            let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+            let server = TestServer::start(Tell, settings);
+            let mut stream = connect_slowly(&certificate, server.address).await;
+            request_slowly(&mut stream, count).await;
+            server.drain.leave();
+            server.drain.start();
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).await.expect("neither a reset nor a truncation");
+            let fast = assert_whole(&String::from_utf8(received).unwrap());
+            assert!((1..=count).contains(&fast), "{fast} of {count}");
+        }
+    })
+    .await;
+}
+
+/// Connects over TLS, with a small buffer for what the client receives.
+async fn connect_slowly(certificate: &Certificate, address: SocketAddr) -> TlsStream<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(address).await.unwrap();
+    let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
+    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+}
+
+/// Sends requests for long responses, and reads none of them.
+async fn request_slowly(stream: &mut TlsStream<TcpStream>, count: usize) {
+    for _ in 0..count {
+        stream.write_all(get("/long").as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        short_sleep().await;
+    }
 }

@@ -22,7 +22,10 @@ use larder::testing::{
         Settings, serve,
     },
 };
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::Notify,
+};
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
@@ -461,6 +464,64 @@ async fn http2_is_spoken_in_plain_text_and_drained() {
         contradiction.headers_mut().insert(header::HOST, HeaderValue::from_static("c.test"));
         assert_eq!(sender.send_request(contradiction).await.unwrap().status(), 400);
         serving.drain.start();
+        assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
+        connection.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// When the server has sent all of a response, a slow client still receives it, and sends window
+/// updates.
+#[tokio::test]
+async fn a_slow_client_gets_the_end_of_its_http2_response_after_the_server_has_drained() {
+    within(async {
+        let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (began, wait) = (Arc::clone(&started), Arc::clone(&gate));
+        let handler = FnHandler(move |_, _| {
+            let (began, wait) = (Arc::clone(&began), Arc::clone(&wait));
+            async move {
+                began.notify_one();
+                wait.notified().await;
+                reply(200, "x".repeat(200_000))
+            }
+        });
+        let serving = TestServer::start(handler, Settings::default());
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = socket.connect(serving.address).await.unwrap();
+        let (mut sender, mut connection) = h2::client::Builder::new()
+            .initial_window_size(256 * 1024)
+            .initial_connection_window_size(256 * 1024)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .unwrap();
+        let request = Request::get("http://b.test/").body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        tokio::select! {
+            () = started.notified() => {}
+            _ = &mut connection => panic!("the connection has ended"),
+        }
+        serving.drain.start();
+        let refused = async {
+            while sender.clone().ready().await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = refused => {}
+            _ = &mut connection => panic!("the connection has ended"),
+        }
+        gate.notify_one();
+        serving.drain.finished(Duration::from_millis(300)).await;
+        let connection = tokio::spawn(connection);
+        let (mut body, mut length) = (response.await.unwrap().into_body(), 0);
+        while let Some(data) = body.data().await {
+            let received = data.expect("no reset").len();
+            body.flow_control().release_capacity(received).unwrap();
+            length += received;
+        }
+        assert_eq!(length, 200_000);
+        drop(sender);
         assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
         connection.await.unwrap().unwrap();
     })
