@@ -167,7 +167,7 @@ async function startVarnish (folder, origin) {
 }
 
 const startBare = (folder, origin, { bare }) => startProgram(bare, origin.host)
-const startCeiling = (folder, origin, { bare }) => startProgram(join(dirname(bare), 'ceiling'), origin.host)
+const startCeiling = (folder, origin, { bare }, ...rest) => startProgram(join(dirname(bare), 'ceiling'), origin.host, ...rest)
 
 async function startProgram (program, ...rest) {
   const port = await freePort()
@@ -198,8 +198,11 @@ const startRoutes = count => (folder, origin, given) => {
 const startStored = count => async (folder, origin, given) => {
   const larder = await startLarderPinned(folder, origin, given, { memory: '4GiB' })
   if (count > 1000) fill(given, larder, '/items/', count)
-  return { ...larder, stride: count > 1000 ? 997 : 1 }
+  return { ...larder, stride: strideOf(count) }
 }
+
+const startStoredCeiling = count => async (...given) => ({ ...await startCeiling(...given, String(count)), stride: strideOf(count) })
+const strideOf = count => count > 1000 ? 997 : 1
 
 /** Larder with users who prove themselves by tokens: requests for what all share, or each user's for a response of the user's own. */
 const startUsers = isOwn => async (folder, origin, given) => {
@@ -271,8 +274,8 @@ export const servers = {
   nginx: { start: startNginx, version: () => `nginx ${told('nginx', '-v')}` },
   haproxy: { start: startHaproxy, version: () => `HAProxy ${told('haproxy', '-v')}` },
   varnish: { start: startVarnish, version: () => `Varnish ${told('varnishd', '-V')}` },
-  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true, does: ['hit', 'pass'] },
-  tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true, does: ['hit', 'pass'] },
+  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock', isStub: true, does: ['hit', 'not-modified', 'pass'] },
+  tokio: { start: startCeiling, version: () => 'tokio as there', isStub: true, does: ['hit', 'not-modified', 'pass'] },
   larder: { start: startLarderPinned, version: ({ larder }) => `Larder ${told(larder, '--version')}` },
   'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, group: 'redis' },
   'larder-redis': { start: startLarderRedis, version: redisVersion, group: 'redis' },
@@ -288,6 +291,8 @@ export const servers = {
   'routes-1000': { start: startRoutes(1000), group: 'routes' },
   'stored-1000': { start: startStored(1000), group: 'stored' },
   'stored-1000000': { start: startStored(1000000), group: 'stored' },
+  'tokio-1000': { start: startStoredCeiling(1000), group: 'stored', isStub: true, does: ['hit'] },
+  'tokio-1000000': { start: startStoredCeiling(1000000), group: 'stored', isStub: true, does: ['hit'] },
   twin: { start: startTwin, version: () => 'another build of larder', isAskedFor: true }
 }
 

@@ -48,9 +48,9 @@ function summary ({ workloads, latency, 'memory-1k': memory, reference }) {
     '| work | server | against | ratio | bar | met |', '|---|---|---|---:|---:|---|',
     ...rows.map(({ title, server, against, ratios, bar, isMost }) => {
       const ratio = median(ratios)
-      const isMet = isMost ? ratio <= bar : ratio >= bar
+      const verdict = bar ? [`${isMost ? '≤' : '≥'} ${bar}`, (isMost ? ratio <= bar : ratio >= bar) ? 'yes' : 'no'] : ['–', '–']
       return `| ${title} | ${server} | ${against} | ${ratio.toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}) | ` +
-        `${isMost ? '≤' : '≥'} ${bar} | ${isMet ? 'yes' : 'no'} |`
+        `${verdict.join(' | ')} |`
     }), ''
   ]
 }

@@ -62,7 +62,8 @@ export const WORKLOADS = {
 }
 
 /**
- * The rows of the summary: in a workload, `server` reaches at least `bar` times the rate of `against`, which is a server or `best peer`.
+ * The rows of the summary: in a workload, `server` reaches at least `bar` times the rate of `against`, which is a server or `best peer`. Rows without a bar
+ * say what a program reaches that does as little as is possible (`bench/bare`).
  */
 export const BARS = [
   { workload: 'hit-1k-64', against: 'best peer', bar: 1.4 },
@@ -78,9 +79,11 @@ export const BARS = [
   { workload: 'hit-100k-1000', against: 'haproxy', bar: 1.4 },
   { workload: 'hit-100k-1000', against: 'varnish', bar: 1.4 },
   { workload: 'not-modified-64', against: 'best peer', bar: 1.5 },
+  { workload: 'not-modified-64', server: 'tokio', against: 'best peer' },
   { workload: 'redis-1k-64', server: 'larder-redis', against: 'best peer', bar: 2 },
   { workload: 'redis-1k-1000', server: 'larder-redis', against: 'best peer', bar: 2 },
   { workload: 'pass-64', against: 'nginx', bar: 1 },
+  { workload: 'pass-64', server: 'bare', against: 'nginx' },
   { workload: 'store-64', against: 'nginx', bar: 1 },
   { workload: 'tls-http1-64', server: 'larder-tls', against: 'nginx-tls', bar: 1.2 },
   { workload: 'tls-http2-64', server: 'larder-tls', against: 'nginx-tls', bar: 1.2 },
@@ -89,5 +92,6 @@ export const BARS = [
   { workload: 'users-64', server: 'users-own', against: 'users-shared', bar: 0.85 },
   { workload: 'workers-64', server: 'workers-2', against: 'workers-1', bar: 0.9 },
   { workload: 'routes-64', server: 'routes-1000', against: 'routes-1', bar: 0.97 },
-  { workload: 'stored-64', server: 'stored-1000000', against: 'stored-1000', bar: 0.95 }
+  { workload: 'stored-64', server: 'stored-1000000', against: 'stored-1000', bar: 0.95 },
+  { workload: 'stored-64', server: 'tokio-1000000', against: 'tokio-1000' }
 ]

@@ -1,9 +1,9 @@
 //! A bare hyper server: it answers every request with the bytes and the number of fields of a hit
 //! from Larder, and does nothing else. What Larder's own work costs is the distance from this.
 //!
-//! Usage: `bare ADDRESS [ORIGIN]`. `GET /hit/1k` gets 1 KiB, and any other target 100 KiB, except
-//! `/pass/…`: hyper's client sends these requests to the origin unchanged over a kept connection,
-//! and the response goes back unchanged.
+//! Usage: `bare ADDRESS [ORIGIN]`. `GET /hit/1k` gets 1 KiB, or a `304` if it has `If-None-Match`.
+//! Any other target gets 100 KiB, except `/pass/…`: hyper's client sends these requests to the
+//! origin unchanged over a kept connection, and the response goes back unchanged.
 
 use std::error::Error;
 use std::io;
@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bare::FIELDS;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -46,8 +46,16 @@ impl Answers {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let is_small = request.uri().path() == "/hit/1k";
-        let body = if is_small { self.small.clone() } else { self.large.clone() };
+        let is_not_modified = is_small && request.headers().contains_key(IF_NONE_MATCH);
+        let body = match is_small {
+            _ if is_not_modified => Bytes::new(),
+            true => self.small.clone(),
+            false => self.large.clone(),
+        };
         let mut response = Response::new(Full::new(body));
+        if is_not_modified {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
         *response.headers_mut() = self.fields.clone();
         response
     }

@@ -1,37 +1,76 @@
 //! The ceiling for a server on tokio: it reads a request and writes prepared bytes, those of a hit
 //! from Larder. It parses nothing but the end of the request and its target.
 //!
-//! Usage: `ceiling ADDRESS [ORIGIN]`. `GET /hit/1k` gets 1 KiB, and any other target 100 KiB, except
-//! `/pass/…`: these requests go to the origin unchanged over a kept connection, and its response of
-//! 1 KiB goes back unchanged.
+//! Usage: `ceiling ADDRESS [ORIGIN [COUNT]]`. `GET /hit/1k` gets 1 KiB, or a `304` if it has
+//! `If-None-Match`. `/items/1` to `/items/COUNT` get 1 KiB from a hash map that has a copy for each
+//! of them. Any other target gets 100 KiB, except `/pass/…`: these requests go to the origin
+//! unchanged over a kept connection, and its response of 1 KiB goes back unchanged.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
 use bare::FIELDS;
+use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Both responses, head and body in one piece.
+/// The responses, head and body in one piece.
 struct Responses {
     small: Vec<u8>,
     large: Vec<u8>,
+    not_modified: Vec<u8>,
+    /// By target.
+    stored: HashMap<Box<[u8]>, Box<[u8]>>,
+}
+
+impl Responses {
+    fn new(count: usize) -> Result<Self, std::fmt::Error> {
+        let small = response("200 OK", 1024)?;
+        let stored = (1..=count)
+            .map(|number| (format!("/items/{number}").into_bytes().into(), small.clone().into()))
+            .collect();
+        Ok(Self {
+            large: response("200 OK", 100 * 1024)?,
+            not_modified: response("304 Not Modified", 0)?,
+            small,
+            stored,
+        })
+    }
+
+    /// The response to a complete `GET`.
+    fn find(&self, request: &[u8]) -> &[u8] {
+        if !self.stored.is_empty() {
+            let target = &request["GET ".len()..];
+            let length = memchr::memchr(b' ', target).unwrap_or(target.len());
+            if let Some(stored) = self.stored.get(&target[..length]) {
+                return stored;
+            }
+        }
+        if !request.starts_with(b"GET /hit/1k ") {
+            &self.large
+        } else if memmem::find(request, b"\r\nIf-None-Match:").is_some() {
+            &self.not_modified
+        } else {
+            &self.small
+        }
+    }
 }
 
 // One thread, as one worker of Larder.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().ok_or("usage: ceiling ADDRESS [ORIGIN]")?;
+    let address = arguments.next().ok_or("usage: ceiling ADDRESS [ORIGIN [COUNT]]")?;
     let origin: &'static str = Box::leak(arguments.next().unwrap_or_default().into());
+    let count = arguments.next().map_or(Ok(0), |count| count.parse())?;
     let listener = TcpListener::bind(address).await?;
-    let responses = Responses { small: response(1024)?, large: response(100 * 1024)? };
-    let responses: &'static Responses = Box::leak(Box::new(responses));
+    let responses: &'static Responses = Box::leak(Box::new(Responses::new(count)?));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -39,12 +78,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn response(length: usize) -> Result<Vec<u8>, std::fmt::Error> {
-    let mut head = String::from("HTTP/1.1 200 OK\r\n");
+/// A response with all fields of a hit; a `304` has the length that it stands for in none of them.
+fn response(status: &str, length: usize) -> Result<Vec<u8>, std::fmt::Error> {
+    let mut head = format!("HTTP/1.1 {status}\r\n");
     for (name, value) in FIELDS {
         write!(head, "{name}: {value}\r\n")?;
     }
-    write!(head, "content-length: {length}\r\n\r\n")?;
+    if length > 0 {
+        write!(head, "content-length: {length}\r\n")?;
+    }
+    head.push_str("\r\n");
     let mut bytes = head.into_bytes();
     bytes.resize(bytes.len() + length, b'x');
     Ok(bytes)
@@ -66,8 +109,7 @@ async fn serve(mut stream: TcpStream, responses: &'static Responses, origin: &'s
                 Err(error) => Err(error),
             }
         } else {
-            let is_small = buffer.starts_with(b"GET /hit/1k ");
-            stream.write_all(if is_small { &responses.small } else { &responses.large }).await
+            stream.write_all(responses.find(&buffer[..length])).await
         };
         if written.is_err() {
             return;
