@@ -268,7 +268,8 @@ impl Http1Stream {
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.drain_guard.has_reached(DrainPhase::Draining) {
-            // Requests that are still unread would turn the close into a reset.
+            // A client that is still receiving may send further requests, also after the close. They
+            // would cause a reset.
             self.activity.linger_at_close();
         }
         while !self.outgoing.is_empty() {

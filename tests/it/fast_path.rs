@@ -770,7 +770,7 @@ fn assert_whole(received: &str) -> usize {
     received.matches("fast ").count()
 }
 
-/// The end of the stream has to wait for the socket, as the responses before it.
+/// The server has not read all requests, which would turn the close into a reset.
 #[tokio::test]
 async fn a_shutdown_over_tls_ends_the_stream_behind_the_last_response() {
     within_seconds(60, async {
