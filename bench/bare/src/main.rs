@@ -47,10 +47,12 @@ impl Answers {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let is_small = request.uri().path() == "/hit/1k";
         let is_not_modified = is_small && request.headers().contains_key(IF_NONE_MATCH);
-        let body = match is_small {
-            _ if is_not_modified => Bytes::new(),
-            true => self.small.clone(),
-            false => self.large.clone(),
+        let body = if is_not_modified {
+            Bytes::new()
+        } else if is_small {
+            self.small.clone()
+        } else {
+            self.large.clone()
         };
         let mut response = Response::new(Full::new(body));
         if is_not_modified {

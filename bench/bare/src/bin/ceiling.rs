@@ -78,7 +78,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// A response with all fields of a hit; a `304` has the length that it stands for in none of them.
+/// Encodes a response with the fields of a hit, and with a body of this length. A response without a
+/// body has no `Content-Length`.
 fn response(status: &str, length: usize) -> Result<Vec<u8>, std::fmt::Error> {
     let mut head = format!("HTTP/1.1 {status}\r\n");
     for (name, value) in FIELDS {
