@@ -32,7 +32,10 @@ use tokio::{
     time::sleep,
 };
 
-/// What the path of a request may consist of. Each letter is a property of the response.
+/// The letters of request paths. Each one is a property of the response: `w` waits for a permit, `y`
+/// for a turn of the event loop; `i` sends an interim response; `p`, `P`, `L` and `e` are pieces of the
+/// body, `l` delays each of them, and `h` all but the first; `u` hides the length; `f` fails, `t` adds
+/// trailers; `c` closes the connection; `n`, `m` and `r` are the statuses 204, 304 and 404.
 const LETTERS: &[u8; 16] = b"wyieuhlpPLtfcnmr";
 
 /// More permits than any input needs.
@@ -50,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// What the client and the server do in turn.
+/// An action of the client or of the server.
 #[derive(Debug)]
 enum Step {
     /// The client sends bytes. It reads only at the end.
@@ -111,7 +114,8 @@ fn get(method: &str, input: &mut &[u8]) -> String {
     format!("{method} /{path} HTTP/1.1\r\nHost: a\r\n{field}\r\n")
 }
 
-/// What a client receives until the server closes the connection; nothing if it disconnects itself.
+/// Returns the bytes that a client receives until the server closes the connection; none if the
+/// client disconnects itself.
 fn received(steps: &[Step], fast_path: FastPathMode) -> Vec<u8> {
     thread_local! {
         static RUNTIME: RefCell<Runtime> = RefCell::new(runtime());
