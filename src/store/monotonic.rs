@@ -2,7 +2,7 @@
 
 use std::{
     sync::LazyLock,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::field::Timestamp;
@@ -13,10 +13,40 @@ use crate::field::Timestamp;
 /// timestamps, so setting the system clock does not change the age of a response.
 pub(crate) fn timestamp(instant: Instant) -> Timestamp {
     static START: LazyLock<(Instant, Timestamp)> =
-        LazyLock::new(|| (Instant::now(), SystemTime::now().into()));
-    let (start, time) = *START;
+        LazyLock::new(|| whole_millisecond(Instant::now(), SystemTime::now()));
+    since(*START, instant)
+}
+
+/// Returns when the current millisecond of the system clock began, by both clocks.
+///
+/// Without the fraction, timestamps are rounded down as the system time is. A response then ends
+/// with the token that fetched it, and not up to a millisecond later.
+fn whole_millisecond(instant: Instant, time: SystemTime) -> (Instant, Timestamp) {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let fraction = Duration::from_nanos(u64::from(since_epoch.subsec_nanos() % 1_000_000));
+    (instant.checked_sub(fraction).unwrap_or(instant), time.into())
+}
+
+fn since((start, time): (Instant, Timestamp), instant: Instant) -> Timestamp {
     match instant.checked_duration_since(start) {
         Some(passed) => time.saturating_add(passed),
         None => time.saturating_sub(start.saturating_duration_since(instant)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_rounded_as_the_system_time_is() {
+        let (instant, passed) = (Instant::now(), Duration::from_micros);
+        let time = SystemTime::UNIX_EPOCH + passed(10_000_900);
+        let start = whole_millisecond(instant, time);
+        for micros in [0, 99, 100, 1_099, 1_100, 5_000_000] {
+            let expected = Timestamp::from(time + passed(micros));
+            assert_eq!(since(start, instant + passed(micros)), expected, "{micros}");
+        }
+        assert_eq!(since(start, instant - passed(1_000_900)), Timestamp::from_millis(9_000));
     }
 }
