@@ -164,7 +164,8 @@ impl Client {
         match judge(&self.world, sent, reply) {
             Ok(what) => self.world.count(what),
             Err(wrong) => {
-                let text = format!("{wrong}:\n{}{}", sent.text, reply.head);
+                // What is wrong comes last too: of a long output often only the end is kept.
+                let text = format!("{wrong}:\n{}{}{wrong}", sent.text, reply.head);
                 let may_be_late = ["by a write", "by a logout", "after the logout"];
                 if may_be_late.iter().any(|cause| wrong.ends_with(cause)) {
                     self.world.outdated.lock().unwrap().push(text);
