@@ -3,12 +3,14 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
-    time::Instant,
 };
 
 use tokio::sync::watch;
 
-use super::flight_result::{FetchFailure, FlightResult};
+use super::{
+    clock::ReceivedAt,
+    flight_result::{FetchFailure, FlightResult},
+};
 use crate::{
     fence::{FenceStamp, OwnedResponseAttributes},
     key::CacheKey,
@@ -71,15 +73,16 @@ impl Flights {
 
     /// Joins the flight of this key, or leads a new one whose response will have these attributes.
     ///
-    /// A request that arrived at `started` does not join a flight whose response a purge may have
-    /// selected since the flight began. It leads a new flight, which later requests join. Earlier
-    /// followers keep waiting for the old flight.
+    /// A request received at `received` does not join a flight whose response a purge may have
+    /// selected since the flight began, or whose response is no longer fresh while its body
+    /// arrives. It leads a new flight, which later requests join. Earlier followers keep the old
+    /// flight.
     pub(super) fn join(
         &self,
         key: &CacheKey,
         attributes: &OwnedResponseAttributes,
         applied_purges: &AppliedPurges,
-        started: Instant,
+        received: ReceivedAt,
     ) -> FlightRole {
         let mut flights = shard(&self.shards, key.digest()).lock();
         match flights.entry(key.digest()) {
@@ -88,7 +91,7 @@ impl Flights {
             Entry::Occupied(listed) if listed.get().key != *key => {
                 FlightRole::Leader(self.new_flight(None, attributes, applied_purges.stamp()).0)
             }
-            Entry::Occupied(listed) if listed.get().may_be_joined(applied_purges, started) => {
+            Entry::Occupied(listed) if listed.get().may_be_joined(applied_purges, received) => {
                 FlightRole::Follower(FlightFollower { result: listed.get().result.clone() })
             }
             entry => {
@@ -124,14 +127,19 @@ impl Flights {
 }
 
 impl Flight {
-    fn may_be_joined(&self, applied_purges: &AppliedPurges, started: Instant) -> bool {
+    fn may_be_joined(&self, applied_purges: &AppliedPurges, received: ReceivedAt) -> bool {
         let result = self.result.borrow();
-        let tags = match &*result {
-            Some(FlightResult::Streaming(streaming)) => streaming.tags.as_deref(),
+        let streaming = match &*result {
+            Some(FlightResult::Streaming(streaming)) => Some(streaming),
             _ => None,
         };
+        let is_outdated = streaming.is_some_and(|streaming| {
+            !streaming.freshness.is_fresh(received.steady.max(streaming.freshness.received_at))
+        });
         let (url, attributes) = (self.url.as_bytes(), self.attributes.as_attributes());
-        applied_purges.may_join(&self.stamp, &IncompleteResponse { url, attributes, tags }, started)
+        let tags = streaming.and_then(|streaming| streaming.tags.as_deref());
+        let incomplete = IncompleteResponse { url, attributes, tags };
+        !is_outdated && applied_purges.may_join(&self.stamp, &incomplete, received.started)
     }
 }
 

@@ -162,16 +162,20 @@ impl<S: Store> RequestContext<S> {
             .then(|| key_without_partition(key))
             .flatten();
         let key = shared.as_ref().unwrap_or(key);
-        self.pipeline.flights.join(key, &attributes, applied_purges, self.received.started)
+        self.pipeline.flights.join(key, &attributes, applied_purges, self.received)
     }
 
     /// Returns whether a shared response must not go to this request: its credentials forbid
-    /// sharing, or its token has expired while it waited.
+    /// sharing, or its own token or that of the fetch has expired in the meantime.
     fn is_withheld(&self, freshness: &Freshness, lookup: &LookupRequest) -> bool {
-        let has_ended = lookup.member.as_deref().is_some_and(|member| {
-            member.expires.is_some_and(|end| end <= self.pipeline.clock.now())
-        });
-        has_ended || freshness.sharing_refusal(lookup.credentials).is_some()
+        let clock = &self.pipeline.clock;
+        let has_expired = lookup
+            .member
+            .as_deref()
+            .is_some_and(|member| member.expires.is_some_and(|end| end <= clock.now()));
+        has_expired
+            || freshness.has_ended(clock.steady())
+            || freshness.sharing_refusal(lookup.credentials).is_some()
     }
 
     fn is_answered_by(&self, streaming: &StreamingResponse) -> bool {

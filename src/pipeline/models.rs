@@ -4,16 +4,14 @@
 //! The scheduler itself finds deadlocks and lost wake-ups. The tests assert what readers and
 //! followers receive.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
+    clock::{Clock, ReceivedAt},
     collapse::{FlightLeader, FlightRole, Flights},
     flight_result::FlightResult,
     tee::{FillBudget, TeeBody, TeeReader},
@@ -134,6 +132,11 @@ fn key(path: &str) -> CacheKey {
     OriginTarget::plain(Scheme::Http, "a.test", path).key()
 }
 
+/// Returns when a request that arrives now was received.
+fn received() -> ReceivedAt {
+    ReceivedAt::now(&Clock::System)
+}
+
 /// The numbers of fetches of one key: in progress, and in total.
 #[derive(Debug, Default)]
 struct Fetches {
@@ -148,12 +151,8 @@ async fn request(
     fetches: Arc<Mutex<Fetches>>,
     (path, lands): (&'static str, bool),
 ) {
-    match flights.join(
-        &key(path),
-        &OwnedResponseAttributes::default(),
-        &applied_purges,
-        Instant::now(),
-    ) {
+    match flights.join(&key(path), &OwnedResponseAttributes::default(), &applied_purges, received())
+    {
         FlightRole::Leader(leader) => {
             {
                 let mut fetches = fetches.lock().unwrap();
@@ -196,7 +195,7 @@ fn one_request_fetches_and_the_others_get_to_know_what_came_of_it() {
                 &key("/a"),
                 &OwnedResponseAttributes::default(),
                 &applied_purges,
-                Instant::now(),
+                received(),
             );
             assert!(matches!(again, FlightRole::Leader(_)), "nothing stays in the table");
         });
@@ -210,7 +209,7 @@ fn a_flight_under_two_keys_takes_no_place_of_another_and_leaves_both() {
             (Arc::new(Flights::new()), Arc::new(AppliedPurges::standalone()));
         let join = |path| {
             let attributes = OwnedResponseAttributes::default();
-            flights.join(&key(path), &attributes, &applied_purges, Instant::now())
+            flights.join(&key(path), &attributes, &applied_purges, received())
         };
         let FlightRole::Leader(mut leader) = join("/a") else { panic!("the first one leads") };
         let fetches = Arc::<Mutex<Fetches>>::default();
@@ -244,7 +243,7 @@ fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
             (Arc::new(Flights::new()), Arc::new(AppliedPurges::standalone()));
         let join = || {
             let attributes = OwnedResponseAttributes::default();
-            flights.join(&key("/a"), &attributes, &applied_purges, Instant::now())
+            flights.join(&key("/a"), &attributes, &applied_purges, received())
         };
         let FlightRole::Leader(outdated) = join() else { panic!("the first one leads") };
         applied_purges.apply(&everything(1));
