@@ -138,8 +138,13 @@ impl<'a> OriginTarget<'a> {
 
     /// Returns the partition in the text of a key. Allocates nothing.
     pub(super) fn partition_in(text: &'a [u8]) -> Option<&'a [u8]> {
+        Self::read_to_partition(text)?.1.next()
+    }
+
+    /// Reads a key's text up to its partition. Returns the method and a reader of the rest.
+    fn read_to_partition(text: &'a [u8]) -> Option<(&'static Method, KeyTextReader<'a>)> {
         let mut parts = KeyTextReader(text);
-        method(parts.next()?)?;
+        let method = method(parts.next()?)?;
         parts.byte()?;
         parts.next()?;
         parts.length()?;
@@ -149,7 +154,17 @@ impl<'a> OriginTarget<'a> {
         for _ in 0..2 * parts.length()? {
             parts.next()?;
         }
-        parts.next()
+        Some((method, parts))
+    }
+
+    /// Returns the parts of a key's text that name the resource: all before the partition, and the
+    /// digest of the content.
+    fn resource_in(text: &'a [u8]) -> Option<[&'a [u8]; 2]> {
+        let (method, mut rest) = Self::read_to_partition(text)?;
+        let (before, _) = text.split_at_checked(text.len() - rest.0.len())?;
+        rest.next()?;
+        let length = if *method == Method::GET { 0 } else { ContentDigest::LENGTH };
+        Some([before, rest.take(length)?])
     }
 
     fn read_from(parts: &mut KeyTextReader<'a>) -> Option<Self> {
@@ -216,6 +231,13 @@ impl CacheKey {
     /// no target. Usually allocates nothing, because the text contains the URL in this form.
     pub fn purge_url(&self) -> Cow<'_, str> {
         requested(self.text()).map(|(url, host)| purge_url::of_url(url, host)).unwrap_or_default()
+    }
+
+    /// Returns a digest of the resource: method, URL and content, regardless of who requests it and
+    /// with which cookies. Takes about 200 ns.
+    pub fn resource_digest(&self) -> u128 {
+        let Some(parts) = OriginTarget::resource_in(self.text()) else { return self.digest() };
+        Self::of_target(|text| parts.iter().for_each(|part| text.extend_from_slice(part))).digest()
     }
 
     /// Returns the host that the client requested; empty if the text encodes no target.
@@ -387,6 +409,24 @@ mod tests {
         let key = more.key();
         assert_eq!(key, target("h", "/a", Some("b")).key());
         assert_eq!(key.origin_target().unwrap().path_and_query(), "/a?b&c");
+    }
+
+    #[test]
+    fn a_resource_is_the_same_for_all_clients_and_with_all_cookies() {
+        let plain = || target("h", "/a", Some("b"));
+        let digest = |target: OriginTarget<'_>| target.key().resource_digest();
+        let of_user = || OriginTarget { partition: Cow::Borrowed(b"user"), ..plain() };
+        assert_eq!(digest(plain()), digest(of_user()));
+        let selected = of_user().key().with_selecting_cookies(|text| text.push(b'x'));
+        assert_eq!(digest(plain()), selected.resource_digest());
+        assert_eq!(digest(plain()), selected.variant(b"y").resource_digest());
+        let queried = |content| with_content(&Method::QUERY, content, of_user());
+        let others = [target("h", "/a", None), target("i", "/a", Some("b")), queried("1")];
+        for other in others {
+            assert_ne!(digest(plain()), digest(other));
+        }
+        assert_ne!(digest(queried("1")), digest(queried("2")));
+        assert_eq!(CacheKey::from_text(b"?").resource_digest(), CacheKey::from_text(b"?").digest());
     }
 
     #[test]

@@ -261,7 +261,7 @@ impl AcceptedCredentials {
             return None;
         }
         let (target, ends) = if self.count_denied(member, target, now.1) {
-            (target.digest(), member.expires)
+            (target.resource_digest(), member.expires)
         } else {
             tracing::info!("a credential was denied too many targets: bypassing the cache for it");
             (EVERY_TARGET, Some(of_all))
@@ -330,7 +330,7 @@ impl AcceptedCredentials {
         if !self.has_denials.load(Ordering::Acquire) {
             return;
         }
-        let name = denial_key(member.credential, target.digest());
+        let name = denial_key(member.credential, target.resource_digest());
         let _unless_it_is_newer =
             self.denials.remove_if(&name, |denial: &Denial| denial.since <= requested_at);
     }
@@ -347,11 +347,15 @@ impl AcceptedCredentials {
             denial.is_some_and(|denial| now < denial.until)
         };
         self.has_denials.load(Ordering::Acquire)
-            && (is_denied(target.digest()) || is_denied(EVERY_TARGET))
+            && (is_denied(target.resource_digest()) || is_denied(EVERY_TARGET))
     }
 }
 
-/// Returns the key of a denial, derived from a credential and a target.
+/// Returns the key of a denial, derived from a credential and the
+/// [digest](CacheKey::resource_digest) of a target.
+///
+/// A denial is about the URL: cookies that select a representation or separate responses of one
+/// user do not lift it.
 fn denial_key(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }

@@ -1,5 +1,10 @@
 //! Responses behind a login: whose they are, who shares them, and what ends that.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
 use serde_json::json;
 
 use super::support::{
@@ -477,6 +482,50 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
     .await;
 }
 
+/// Cookies select what the origin sends, not what it allows.
+#[tokio::test]
+async fn a_denied_url_is_denied_with_whatever_cookies() {
+    within(async {
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        for (partition, cookie) in
+            [("authenticated", "theme=dark"), ("user", "theme=dark"), ("user", "desk=1")]
+        {
+            let gate = Arc::new(AtomicBool::new(true));
+            let (is_allowed, denied) = (Arc::clone(&gate), zoe.clone());
+            let origin = ScriptedOrigin::start(move |request| {
+                let is_denied = request.target == "/a"
+                    && request.header("authorization") == Some(&denied)
+                    && !is_allowed.load(SeqCst);
+                if is_denied { OriginResponse::status(403, "no") } else { stamped(request) }
+            })
+            .await;
+            let toml = format!("user.selecting_cookies = [\"theme\"]\n{}", by_token(partition));
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let get = async |token: &str, cookie: Option<&str>| {
+                let mut fields = vec![("authorization", token)];
+                fields.extend(cookie.map(|cookie| ("cookie", cookie)));
+                let reply = proxy.get_with("/a", &fields).await;
+                (reply.status(), outcome(&reply))
+            };
+            let case = format!("{partition} {cookie}");
+            assert_eq!(get(&zoe, None).await.0, 200, "{case}");
+            gate.store(false, SeqCst);
+            assert_eq!(get(&zoe, None).await, (200, "HIT -".to_owned()), "{case}");
+            assert_eq!(get(&zoe, Some(cookie)).await.0, 403, "{case}");
+            assert_eq!(get(&zoe, None).await.0, 403, "{case}: denied");
+            assert_eq!(get(&bob, None).await.0, 200, "{case}");
+            gate.store(true, SeqCst);
+            proxy.advance(1);
+            for _ in 0..2 {
+                assert_eq!(get(&zoe, Some(cookie)).await.0, 200, "{case}");
+                assert_eq!(get(&zoe, None).await.0, 200, "{case}");
+            }
+            assert_eq!(get(&zoe, None).await, (200, "HIT -".to_owned()), "{case}: allowed");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_denied_on_one_node_is_denied_on_all_although_nothing_was_stored() {
     within(async {
@@ -569,6 +618,48 @@ async fn two_users_never_share_a_fetch() {
         for (wire, token) in wires.iter_mut().zip(&tokens) {
             assert_eq!(wire.read_reply().await.body, format!("{token} - -"));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fetch_is_not_shared_after_the_end_of_its_token() {
+    within(async {
+        let gate = Gate::closed();
+        let behind = gate.clone();
+        let (short, long) = (bearer_until("zoe", "r", now() + 100), bearer("zoe", "r"));
+        let held = short.clone();
+        let origin = ScriptedOrigin::start(move |request| {
+            let is_held = request.header("authorization") == Some(&held);
+            match (&*request.target, is_held) {
+                ("/head", true) => stamped(request).after(&behind),
+                ("/body", true) => OriginResponse::fresh("begun ").then(&behind, "ended"),
+                _ => stamped(request),
+            }
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("user"));
+        for token in [&short, &long] {
+            proxy.get_with("/other", &[("authorization", token)]).await;
+        }
+        let ask = async |token: &str| {
+            let mut wires = Vec::new();
+            for target in ["/head", "/body"] {
+                let mut wire = proxy.connect().await;
+                wire.write(request("GET", target, &[("authorization", token)])).await;
+                wires.push(wire);
+            }
+            wires
+        };
+        let mut leaders = ask(&short).await;
+        leaders[1].read_head().await;
+        origin.wait_for_requests(3).await;
+        proxy.advance(110);
+        let mut others = ask(&long).await;
+        assert_eq!(others[1].read_reply().await.body, format!("{long} - -"));
+        gate.open();
+        assert_eq!(others[0].read_reply().await.body, format!("{long} - -"));
+        assert_eq!(leaders[0].read_reply().await.body, format!("{short} - -"));
     })
     .await;
 }
