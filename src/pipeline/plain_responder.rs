@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
     uri::PathAndQuery,
 };
 
@@ -22,7 +22,7 @@ use super::{
     ingress::{self, Ingress},
     lookup::MemoryState,
     plan_content,
-    receive::{self, RequestAction},
+    receive::{self, LookupRequest, RequestAction},
     received_request::{ContentState, ReceivedRequest},
     state::Pipeline,
 };
@@ -35,6 +35,9 @@ use crate::{
     },
     store::Store,
 };
+
+/// Maximum length of a target whose plan a connection keeps, in bytes.
+const MAX_KEPT_TARGET: usize = 1024;
 
 /// Responds to requests on one connection that have the same header fields.
 pub(super) struct PlainResponder<S> {
@@ -61,6 +64,23 @@ struct RequestFields {
     ingress: Ingress<'static>,
     /// The properties of the content, read from the fields; `None` until a request has content.
     content: Option<ContentFields>,
+    last: LastTarget,
+}
+
+/// The target of the last request without content, which the next request often repeats.
+#[derive(Default)]
+struct LastTarget {
+    method: Method,
+    /// Path and query; empty if the next request repeats nothing.
+    target: String,
+    /// The plan for requests with this target; `None` until a request repeats the one before.
+    planned: Option<Box<PlannedLookup>>,
+}
+
+/// The lookup of a request, and the index of its route.
+struct PlannedLookup {
+    route: usize,
+    lookup: LookupRequest,
 }
 
 impl<S: Store> PlainResponder<S> {
@@ -79,8 +99,15 @@ impl<S: Store> PlainResponder<S> {
             (config.id, presence, ingress)
         });
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
-        let fields =
-            RequestFields { connection, config, headers, presence, ingress, content: None };
+        let fields = RequestFields {
+            connection,
+            config,
+            headers,
+            presence,
+            ingress,
+            content: None,
+            last: LastTarget::default(),
+        };
         Self { pipeline, deferrer: Arc::clone(deferrer), fields }
     }
 }
@@ -102,20 +129,32 @@ impl RequestFields {
             None => None,
         };
         let content = content.as_ref().map_or(ContentState::Absent, ContentState::Read);
+        let is_repeated = request.content.is_none() && self.last.is_of(request);
+        let last = if is_repeated { self.last.planned.take() } else { None };
+        let last = last.filter(|last| self.is_current(config, last, received));
         let mut head = self.received(request, content);
-        let arrival = (&*self.connection, received.at);
-        let (index, action) =
-            receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
-        let route = config.route(index);
-        let lookup = match action {
-            RequestAction::Lookup(lookup) if route.verification.audit().is_none() => lookup,
-            RequestAction::Lookup(_) => return Err(Declined::Request),
-            action => {
-                let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
-                let plan = FirstPlan { config, route: index, action, memory };
-                return self.deferred(plan, request, received, batch).map(Some);
+        let mut new = None;
+        let (index, lookup) = if let Some(last) = &last {
+            (last.route, &last.lookup)
+        } else {
+            let arrival = (&*self.connection, received.at);
+            let (route, action) =
+                receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
+            match action {
+                RequestAction::Lookup(lookup)
+                    if config.route(route).verification.audit().is_none() =>
+                {
+                    (route, &*new.insert(lookup))
+                }
+                RequestAction::Lookup(_) => return Err(Declined::Request),
+                action => {
+                    let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
+                    let plan = FirstPlan { config, route, action, memory };
+                    return self.deferred(plan, request, received, batch).map(Some);
+                }
             }
         };
+        let route = config.route(index);
         let mut headers = Cow::Borrowed(&self.headers);
         if route.rule.partition == Partition::Everyone
             && credentials::may_be_present(config, self.presence)
@@ -124,21 +163,50 @@ impl RequestFields {
         }
         head.headers = &headers;
         let place = (pipeline, &**config, index);
-        let hit = pipeline.respond_from_memory(
-            (config, index),
-            &headers,
-            &lookup,
-            received,
-            |_, form| encoded_hit::append(place, received, &head, (lookup.presence, form), batch),
-        );
+        let hit =
+            pipeline.respond_from_memory((config, index), &headers, lookup, received, |_, form| {
+                encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
+            });
         match hit {
-            Ok(appended) => appended.map(|()| None),
+            Ok(appended) => {
+                if last.is_some() {
+                    self.last.planned = last;
+                } else if request.content.is_none() && route.graphql.is_none() {
+                    // How a GraphQL query is read depends on the documents that are known by then.
+                    if is_repeated {
+                        let planned = |lookup| Box::new(PlannedLookup { route: index, lookup });
+                        self.last.planned = new.map(planned);
+                    } else {
+                        self.last.note(request);
+                    }
+                }
+                appended.map(|()| None)
+            }
             Err(memory) => {
+                let lookup = last.map(|last| last.lookup).or(new).ok_or(Declined::Request)?;
                 let (config, action) = (Arc::clone(config), RequestAction::Lookup(lookup));
                 let plan = FirstPlan { config, route: index, action, memory };
                 self.deferred(plan, request, received, batch).map(Some)
             }
         }
+    }
+
+    /// Returns whether a plan for requests with these fields still holds. Nothing but the identity
+    /// depends on the time: a token expires, and its key may be withdrawn.
+    fn is_current(
+        &self,
+        config: &ConfigSnapshot,
+        planned: &PlannedLookup,
+        received: ReceivedAt,
+    ) -> bool {
+        let Some(member) = &planned.lookup.member else { return true };
+        if !config.users.is_configured() {
+            return true;
+        }
+        let partition = &config.route(planned.route).rule.partition;
+        let peer = self.connection.peer.map(|peer| peer.ip().to_canonical());
+        let identified = config.users.identify(partition, (&self.headers, peer), received.at);
+        identified.is_ok_and(|identified| Arc::ptr_eq(&identified, member))
     }
 
     /// Returns a request as its response needs it. Declines it if the response may not be deferred.
@@ -172,6 +240,7 @@ impl RequestFields {
         if self.headers.get_all(name).iter().nth(1).is_some() {
             return false;
         }
+        self.last.forget();
         if let Some(known) = self.headers.get_mut(name) {
             if ingress::is_target_field(name) {
                 return false;
@@ -216,6 +285,38 @@ impl RequestFields {
         let PlainRequest { method, path, query, .. } = *request;
         let (version, headers) = (Version::HTTP_11, &self.headers);
         ReceivedRequest { method, path, query, version, headers, content }
+    }
+}
+
+impl LastTarget {
+    /// Returns whether a request has this method and target.
+    fn is_of(&self, request: &PlainRequest<'_>) -> bool {
+        let is_same = match (self.target.strip_prefix(request.path), request.query) {
+            (Some(rest), Some(query)) => rest.strip_prefix('?') == Some(query),
+            (Some(rest), None) => rest.is_empty(),
+            (None, _) => false,
+        };
+        is_same && self.method == *request.method
+    }
+
+    /// Notes the target of a request. Its plan is kept once a request repeats it: otherwise, most
+    /// connections would keep plans that no request repeats.
+    fn note(&mut self, request: &PlainRequest<'_>) {
+        self.forget();
+        if request.path.len() + request.query.map_or(0, str::len) > MAX_KEPT_TARGET {
+            return;
+        }
+        self.method = request.method.clone();
+        self.target.push_str(request.path);
+        if let Some(query) = request.query {
+            self.target.push('?');
+            self.target.push_str(query);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.target.clear();
+        self.planned = None;
     }
 }
 

@@ -26,6 +26,7 @@ use crate::support::{
     random::Random,
     script::{OriginResponse, ScriptedOrigin},
     serving::{BoxBody, TestServer, reply},
+    token::{bearer_until, by_token, now, outcome},
     wire::{RawOrigin, Wire, header},
     within, within_seconds,
 };
@@ -299,7 +300,11 @@ fn conversation(random: &mut Random) -> (Vec<u8>, Vec<usize>) {
         }
         let method = if random.one_in(5) { "HEAD" } else { "GET" };
         let (path, suffix) = (random.pick(&PATHS), random.pick(&SUFFIXES));
-        write!(text, "{method} {path}{suffix} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n").unwrap();
+        let repeats = if random.one_in(2) { random.below(4) } else { 0 };
+        for _ in 0..=repeats {
+            write!(text, "{method} {path}{suffix} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n")
+                .unwrap();
+        }
     }
     text.push_str(random.pick::<&str>(&LAST));
     let length = text.len();
@@ -443,6 +448,41 @@ async fn the_length_that_a_client_sends_counts_and_not_that_of_the_request_befor
             let sent = request_with_body("POST", "/search", &fields, content);
             assert_eq!(wire.exchange(sent).await.cache(), result, "{content}");
         }
+    })
+    .await;
+}
+
+/// The connection keeps the plan of a request that repeats.
+#[tokio::test]
+async fn repeated_requests_with_a_token_end_with_it_and_a_reload_counts_at_once() {
+    within(async {
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("x")).await;
+        let toml = by_token("user");
+        let proxy = Proxy::with_fast_path(&origin.url(), &toml, FastPathMode::On);
+        let token = bearer_until("zoe", "r", now() + 30);
+        let mut wire = proxy.connect().await;
+        let mut get = async |target: &str| {
+            outcome(&wire.exchange(request("GET", target, &[("authorization", &token)])).await)
+        };
+        for expected in ["MISS cold", "HIT -", "HIT -", "HIT -"] {
+            assert_eq!(get("/a").await, expected);
+        }
+        for target in ["/a?", "/a?b", "/a?b&c", "/", "/a/b"] {
+            assert_eq!(get(target).await, "MISS cold", "{target}");
+        }
+        for _ in 0..3 {
+            assert_eq!(get("/a").await, "HIT -");
+        }
+        proxy.reconfigure(&origin.url(), &format!("{toml}\nbypass = {{ query = [\"b\"] }}"));
+        assert_eq!(get("/a").await, "HIT -");
+        for _ in 0..3 {
+            assert_eq!(get("/a?b").await, "BYPASS rule-bypass");
+        }
+        for _ in 0..3 {
+            assert_eq!(get("/a").await, "HIT -");
+        }
+        proxy.advance(40);
+        assert_eq!(get("/a").await, "BYPASS unverified-token");
     })
     .await;
 }
