@@ -39,6 +39,10 @@ use crate::{
 /// Maximum length of a target whose plan a connection keeps, in bytes.
 const MAX_KEPT_TARGET: usize = 1024;
 
+/// Limits how many requests are not noted after targets that no request repeated: at most
+/// `2^MAX_PAUSE - 1`. Noting a target costs time.
+const MAX_PAUSE: u32 = 5;
+
 /// Responds to requests on one connection that have the same header fields.
 pub(super) struct PlainResponder<S> {
     pipeline: Arc<Pipeline<S>>,
@@ -67,14 +71,18 @@ struct RequestFields {
     last: LastTarget,
 }
 
-/// The target of the last request without content, which the next request often repeats.
+/// The target of the last noted request without content. A client that polls repeats it.
 #[derive(Default)]
 struct LastTarget {
     method: Method,
-    /// Path and query; empty if the next request repeats nothing.
+    /// Path and query; empty if there is none.
     target: String,
-    /// The plan for requests with this target; `None` until a request repeats the one before.
+    /// The plan for requests with this target; `None` until a request repeats it.
     planned: Option<Box<PlannedLookup>>,
+    /// The number of noted targets in a row that no request repeated.
+    unrepeated: u32,
+    /// The number of requests not to note.
+    pause: u32,
 }
 
 /// The lookup of a request, and the index of its route.
@@ -173,11 +181,11 @@ impl RequestFields {
                     self.last.planned = last;
                 } else if request.content.is_none() && route.graphql.is_none() {
                     // How a GraphQL query is read depends on the documents that are known by then.
-                    if is_repeated {
-                        let planned = |lookup| Box::new(PlannedLookup { route: index, lookup });
-                        self.last.planned = new.map(planned);
-                    } else {
-                        self.last.note(request);
+                    match new {
+                        Some(lookup) if is_repeated => {
+                            self.last.keep(PlannedLookup { route: index, lookup });
+                        }
+                        _ => self.last.note(request),
                     }
                 }
                 appended.map(|()| None)
@@ -299,9 +307,15 @@ impl LastTarget {
         is_same && self.method == *request.method
     }
 
-    /// Notes the target of a request. Its plan is kept once a request repeats it: otherwise, most
-    /// connections would keep plans that no request repeats.
+    /// Notes the target of a request, unless the requests of this connection do not repeat. Its plan
+    /// is kept once a request repeats it.
     fn note(&mut self, request: &PlainRequest<'_>) {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return;
+        }
+        self.pause = (1 << self.unrepeated) - 1;
+        self.unrepeated = (self.unrepeated + 1).min(MAX_PAUSE);
         self.forget();
         if request.path.len() + request.query.map_or(0, str::len) > MAX_KEPT_TARGET {
             return;
@@ -314,6 +328,13 @@ impl LastTarget {
         }
     }
 
+    /// Keeps the plan of a request that repeats the target.
+    fn keep(&mut self, planned: PlannedLookup) {
+        self.planned = Some(Box::new(planned));
+        (self.unrepeated, self.pause) = (0, 0);
+    }
+
+    /// Forgets the target: with other fields, its plan may be another.
     fn forget(&mut self) {
         self.target.clear();
         self.planned = None;
