@@ -157,14 +157,15 @@ impl<'a> OriginTarget<'a> {
         Some((method, parts))
     }
 
-    /// Returns the parts of a key's text that name the resource: all before the partition, and the
-    /// digest of the content.
-    fn resource_in(text: &'a [u8]) -> Option<[&'a [u8]; 2]> {
+    /// Returns the part of a key's text before selecting cookies and selecting fields. Allocates
+    /// nothing.
+    fn text_without_selection(text: &'a [u8]) -> Option<&'a [u8]> {
         let (method, mut rest) = Self::read_to_partition(text)?;
-        let (before, _) = text.split_at_checked(text.len() - rest.0.len())?;
         rest.next()?;
-        let length = if *method == Method::GET { 0 } else { ContentDigest::LENGTH };
-        Some([before, rest.take(length)?])
+        if *method != Method::GET {
+            rest.take(ContentDigest::LENGTH)?;
+        }
+        text.get(..text.len() - rest.0.len())
     }
 
     fn read_from(parts: &mut KeyTextReader<'a>) -> Option<Self> {
@@ -233,11 +234,13 @@ impl CacheKey {
         requested(self.text()).map(|(url, host)| purge_url::of_url(url, host)).unwrap_or_default()
     }
 
-    /// Returns a digest of the resource: method, URL and content, regardless of who requests it and
-    /// with which cookies. Takes about 200 ns.
-    pub fn resource_digest(&self) -> u128 {
-        let Some(parts) = OriginTarget::resource_in(self.text()) else { return self.digest() };
-        Self::of_target(|text| parts.iter().for_each(|part| text.extend_from_slice(part))).digest()
+    /// Returns the digest of the same target without selecting cookies. Takes about 200 ns if there
+    /// are some.
+    pub fn digest_without_cookies(&self) -> u128 {
+        match OriginTarget::text_without_selection(self.text()) {
+            Some(target) if target.len() < self.text().len() => Self::from_text(target).digest(),
+            _ => self.digest(),
+        }
     }
 
     /// Returns the host that the client requested; empty if the text encodes no target.
@@ -412,21 +415,18 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_is_the_same_for_all_clients_and_with_all_cookies() {
-        let plain = || target("h", "/a", Some("b"));
-        let digest = |target: OriginTarget<'_>| target.key().resource_digest();
-        let of_user = || OriginTarget { partition: Cow::Borrowed(b"user"), ..plain() };
-        assert_eq!(digest(plain()), digest(of_user()));
-        let selected = of_user().key().with_selecting_cookies(|text| text.push(b'x'));
-        assert_eq!(digest(plain()), selected.resource_digest());
-        assert_eq!(digest(plain()), selected.variant(b"y").resource_digest());
-        let queried = |content| with_content(&Method::QUERY, content, of_user());
-        let others = [target("h", "/a", None), target("i", "/a", Some("b")), queried("1")];
-        for other in others {
-            assert_ne!(digest(plain()), digest(other));
+    fn a_target_is_the_same_with_all_cookies() {
+        let of_user = OriginTarget { partition: Cow::Borrowed(b"user"), ..target("h", "/a", None) };
+        let queried = with_content(&Method::QUERY, "1", of_user.clone());
+        for key in [of_user.key(), queried.key()] {
+            assert_eq!(key.digest_without_cookies(), key.digest());
+            let selected = key.clone().with_selecting_cookies(|text| text.push(b'x'));
+            assert_ne!(selected.digest(), key.digest());
+            assert_eq!(selected.digest_without_cookies(), key.digest());
+            assert_eq!(selected.variant(b"y").digest_without_cookies(), key.digest());
         }
-        assert_ne!(digest(queried("1")), digest(queried("2")));
-        assert_eq!(CacheKey::from_text(b"?").resource_digest(), CacheKey::from_text(b"?").digest());
+        let malformed = CacheKey::from_text(b"?");
+        assert_eq!(malformed.digest_without_cookies(), malformed.digest());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
 /// origin request.
 const CAPACITY: usize = 1 << 17;
 
-/// Maximum number of denied targets remembered, 48 bytes each.
+/// Maximum number of denials remembered, 48 bytes each. A denial of one target takes two.
 const DENIAL_CAPACITY: usize = 1 << 16;
 
 /// Maximum number of targets whose denials this node publishes for one credential in an hour
@@ -86,7 +86,7 @@ pub(super) struct AcceptedCredentials {
     acceptances: Cache<AcceptanceKey, Arc<Acceptance>>,
     /// The credentials that the origin is checking. Other requests with these credentials wait.
     rechecks: Mutex<HashMap<AcceptanceKey, watch::Receiver<()>>>,
-    /// The denials, by the [`denial_key`] of credential and target.
+    /// The denials, by each of their [`DenialKeys`].
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
     /// The number of recently denied targets, by credential.
@@ -260,30 +260,31 @@ impl AcceptedCredentials {
         if self.is_covered(denial_key(member.credential, EVERY_TARGET), Some(of_all), now) {
             return None;
         }
-        let (target, ends) = if self.count_denied(member, target, now.1) {
-            (target.resource_digest(), member.expires)
+        let keys = DenialKeys::of(member, target);
+        let (keys, ends) = if self.count_denied(member, keys, now.1) {
+            (keys, member.expires)
         } else {
             tracing::info!("a credential was denied too many targets: bypassing the cache for it");
-            (EVERY_TARGET, Some(of_all))
+            let every = denial_key(member.credential, EVERY_TARGET);
+            (DenialKeys { exact: every, url: every }, Some(of_all))
         };
-        let name = denial_key(member.credential, target);
-        if self.is_covered(name, ends, now) {
+        if self.is_covered(keys.exact, ends, now) {
             return None;
         }
         let denial = Denial { is_published: may_publish, ..Denial::until(ends, now) };
-        self.note_denial(name, denial);
-        let ends = ends.map_or_else(String::new, |end| format!(":{}", end.millis()));
-        may_publish.then(|| format!("{DENIAL_PREFIX}{}{ends}", hex(name.to_be_bytes())))
+        self.note_denial(keys.exact, denial);
+        self.note_denial(keys.url, denial);
+        may_publish.then(|| keys.name(ends))
     }
 
     /// Counts a target that the origin denies to a member at `now`. Returns whether the member's
     /// denials are still within the limit.
-    fn count_denied(&self, member: &PartitionMember, target: &CacheKey, now: Timestamp) -> bool {
+    fn count_denied(&self, member: &PartitionMember, keys: DenialKeys, now: Timestamp) -> bool {
         let is_recent =
             |denied: &DeniedTargets| now.saturating_since(denied.since) < DENIAL_RETENTION;
         let known = self.denied_targets.get(&member.credential).filter(is_recent);
         let mut denied = known.unwrap_or(DeniedTargets { since: now, count: 0 });
-        denied.count = denied.count.saturating_add(u32::from(!self.is_denied(member, target, now)));
+        denied.count = denied.count.saturating_add(u32::from(!self.has_denial(keys.exact, now)));
         self.denied_targets.insert(member.credential, denied);
         denied.count <= MAX_DENIALS_PER_CREDENTIAL
     }
@@ -308,19 +309,20 @@ impl AcceptedCredentials {
     /// Records a denial from its name in the purge log. Ignores names of credentials.
     pub(super) fn apply_denial(&self, name: &str, now: (Timestamp, Timestamp)) {
         let Some(name) = name.strip_prefix(DENIAL_PREFIX) else { return };
-        let (name, ends) = name.split_once(':').unwrap_or((name, ""));
+        let (keys, ends) = name.split_once(':').unwrap_or((name, ""));
         let ends = ends.parse().ok().map(Timestamp::from_millis);
-        if let Ok(name) = u128::from_str_radix(name, 16) {
-            self.note_denial(name, Denial::until(ends, now));
+        for key in keys.split('.').filter_map(|key| u128::from_str_radix(key, 16).ok()) {
+            self.note_denial(key, Denial::until(ends, now));
         }
     }
 
-    fn note_denial(&self, name: u128, denial: Denial) {
-        self.denials.insert(name, denial);
+    fn note_denial(&self, key: u128, denial: Denial) {
+        self.denials.insert(key, denial);
         self.has_denials.store(true, Ordering::Release);
     }
 
     /// Removes a denial if the origin accepted the credentials in a request sent after the denial.
+    /// What was denied with other selecting cookies stays denied with them.
     pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
@@ -330,9 +332,11 @@ impl AcceptedCredentials {
         if !self.has_denials.load(Ordering::Acquire) {
             return;
         }
-        let name = denial_key(member.credential, target.resource_digest());
-        let _unless_it_is_newer =
-            self.denials.remove_if(&name, |denial: &Denial| denial.since <= requested_at);
+        let DenialKeys { exact, url } = DenialKeys::of(member, target);
+        for key in [exact, url] {
+            let _unless_it_is_newer =
+                self.denials.remove_if(&key, |denial: &Denial| denial.since <= requested_at);
+        }
     }
 
     /// Returns whether the origin recently denied a target to a member.
@@ -342,25 +346,52 @@ impl AcceptedCredentials {
         target: &CacheKey,
         now: Timestamp,
     ) -> bool {
-        let is_denied = |target| {
-            let denial = self.denials.get(&denial_key(member.credential, target));
-            denial.is_some_and(|denial| now < denial.until)
-        };
-        self.has_denials.load(Ordering::Acquire)
-            && (is_denied(target.resource_digest()) || is_denied(EVERY_TARGET))
+        if !self.has_denials.load(Ordering::Acquire) {
+            return false;
+        }
+        let DenialKeys { exact, url } = DenialKeys::of(member, target);
+        let every = denial_key(member.credential, EVERY_TARGET);
+        [exact, url, every].into_iter().any(|key| self.has_denial(key, now))
+    }
+
+    fn has_denial(&self, key: u128, now: Timestamp) -> bool {
+        self.denials.get(&key).is_some_and(|denial| now < denial.until)
     }
 }
 
-/// Returns the key of a denial, derived from a credential and the
-/// [digest](CacheKey::resource_digest) of a target.
-///
-/// A denial is about the URL: cookies that select a representation or separate responses of one
-/// user do not lift it.
+/// The two keys of a denial. It counts for the URL whatever selecting cookies a request has, until
+/// the origin accepts the credentials there. With the same cookies it counts until the origin
+/// accepts the credentials with these, so that two representations, of which one is denied, do not
+/// undo each other's denial.
+#[derive(Debug, Clone, Copy)]
+struct DenialKeys {
+    /// The key for the target with its selecting cookies.
+    exact: u128,
+    /// The key for the target with any selecting cookies.
+    url: u128,
+}
+
+impl DenialKeys {
+    fn of(member: &PartitionMember, target: &CacheKey) -> Self {
+        let key = |target| denial_key(member.credential, target);
+        // Inverted, since a target without cookies has one digest for both.
+        Self { exact: key(target.digest()), url: key(!target.digest_without_cookies()) }
+    }
+
+    /// Returns the name of a denial until `ends` in the purge log.
+    fn name(self, ends: Option<Timestamp>) -> String {
+        let [exact, url] = [self.exact, self.url].map(|key| hex(key.to_be_bytes()));
+        let ends = ends.map_or_else(String::new, |end| format!(":{}", end.millis()));
+        format!("{DENIAL_PREFIX}{exact}.{url}{ends}")
+    }
+}
+
+/// Derives a key of a denial from a credential and the digest of a target.
 fn denial_key(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
-/// Prefix of a denial's name in the purge log: `target:{denial}:{milliseconds}`. The last part is
+/// Prefix of a denial's name in the purge log: `target:{key}.{key}:{milliseconds}`. The last part is
 /// the time at which the credentials expire, if they do.
 const DENIAL_PREFIX: &str = "target:";
 

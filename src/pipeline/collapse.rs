@@ -74,9 +74,10 @@ impl Flights {
     /// Joins the flight of this key, or leads a new one whose response will have these attributes.
     ///
     /// A request received at `received` does not join a flight whose response a purge may have
-    /// selected since the flight began, or whose response is no longer fresh while its body
-    /// arrives. It leads a new flight, which later requests join. Earlier followers keep the old
-    /// flight.
+    /// selected since the flight began, or whose response has [ended] while its body arrives. It
+    /// leads a new flight, which later requests join. Earlier followers keep the old flight.
+    ///
+    /// [ended]: crate::policy::Freshness::has_ended
     pub(super) fn join(
         &self,
         key: &CacheKey,
@@ -133,13 +134,14 @@ impl Flight {
             Some(FlightResult::Streaming(streaming)) => Some(streaming),
             _ => None,
         };
-        let is_outdated = streaming.is_some_and(|streaming| {
-            !streaming.freshness.is_fresh(received.steady.max(streaming.freshness.received_at))
+        let has_ended = streaming.is_some_and(|streaming| {
+            let freshness = &streaming.freshness;
+            freshness.has_ended(received.steady.max(freshness.received_at))
         });
         let (url, attributes) = (self.url.as_bytes(), self.attributes.as_attributes());
         let tags = streaming.and_then(|streaming| streaming.tags.as_deref());
         let incomplete = IncompleteResponse { url, attributes, tags };
-        !is_outdated && applied_purges.may_join(&self.stamp, &incomplete, received.started)
+        !has_ended && applied_purges.may_join(&self.stamp, &incomplete, received.started)
     }
 }
 

@@ -406,39 +406,6 @@ async fn a_write_during_a_revalidation_keeps_what_was_stored_out() {
 }
 
 #[tokio::test]
-async fn a_response_that_became_stale_while_its_body_arrives_is_fetched_once_more() {
-    within(async {
-        let [first, second] = [Gate::closed(), Gate::closed()];
-        let gates = [first.clone(), second.clone()];
-        let origin = ScriptedOrigin::start(move |request| {
-            let begun = OriginResponse::fresh(format!("{} ", request.before));
-            begun.then(&gates[request.before], "end")
-        })
-        .await;
-        let proxy = Proxy::before(&origin.url());
-        let mut wires = waiting(&proxy, "/a", 1).await;
-        wires[0].read_head().await;
-        proxy.advance(59);
-        wires.extend(waiting(&proxy, "/a", 1).await);
-        until_waiting(&proxy, 1).await;
-        proxy.advance(1);
-        wires.extend(waiting(&proxy, "/a", 1).await);
-        origin.wait_for_requests(2).await;
-        wires.extend(waiting(&proxy, "/a", 1).await);
-        until_waiting(&proxy, 2).await;
-        second.open();
-        for wire in &mut wires[2..] {
-            assert_eq!(wire.read_reply().await.body, "1 end");
-        }
-        first.open();
-        assert_eq!(wires[1].read_reply().await.body, "0 end");
-        let reply = proxy.get("/a").await;
-        assert_eq!((reply.cache(), &*reply.body), ("HIT", "1 end"), "the later response is kept");
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn requests_of_one_target_on_other_hosts_are_not_collapsed() {
     within(async {
         let gate = Gate::closed();

@@ -482,48 +482,90 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
     .await;
 }
 
-/// Cookies select what the origin sends, not what it allows.
+/// Selecting cookies select what the origin sends, not what it allows.
 #[tokio::test]
 async fn a_denied_url_is_denied_with_whatever_cookies() {
     within(async {
         let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
-        for (partition, cookie) in
-            [("authenticated", "theme=dark"), ("user", "theme=dark"), ("user", "desk=1")]
-        {
+        for (partition, cookies) in [
+            ("authenticated", [None, Some("theme=dark")]),
+            ("authenticated", [Some("theme=dark"), None]),
+            ("authenticated", [Some("theme=light"), Some("theme=dark")]),
+            ("user", [None, Some("theme=dark")]),
+        ] {
             let gate = Arc::new(AtomicBool::new(true));
             let (is_allowed, denied) = (Arc::clone(&gate), zoe.clone());
             let origin = ScriptedOrigin::start(move |request| {
-                let is_denied = request.target == "/a"
-                    && request.header("authorization") == Some(&denied)
-                    && !is_allowed.load(SeqCst);
+                let is_denied =
+                    request.header("authorization") == Some(&denied) && !is_allowed.load(SeqCst);
                 if is_denied { OriginResponse::status(403, "no") } else { stamped(request) }
             })
             .await;
-            let toml = format!("user.selecting_cookies = [\"theme\"]\n{}", by_token(partition));
-            let proxy = Proxy::with(&origin.url(), &toml);
-            let get = async |token: &str, cookie: Option<&str>| {
-                let mut fields = vec![("authorization", token)];
-                fields.extend(cookie.map(|cookie| ("cookie", cookie)));
-                let reply = proxy.get_with("/a", &fields).await;
-                (reply.status(), outcome(&reply))
-            };
-            let case = format!("{partition} {cookie}");
-            assert_eq!(get(&zoe, None).await.0, 200, "{case}");
+            let proxy = Proxy::with(&origin.url(), &with_theme(partition));
+            let get = async |token: &str, cookie| themed(&proxy, token, cookie).await;
+            let (case, hit) = (format!("{partition} {cookies:?}"), (200, "HIT -".to_owned()));
+            let [stored, other] = cookies;
+            assert_eq!(get(&zoe, stored).await.0, 200, "{case}");
             gate.store(false, SeqCst);
-            assert_eq!(get(&zoe, None).await, (200, "HIT -".to_owned()), "{case}");
-            assert_eq!(get(&zoe, Some(cookie)).await.0, 403, "{case}");
-            assert_eq!(get(&zoe, None).await.0, 403, "{case}: denied");
-            assert_eq!(get(&bob, None).await.0, 200, "{case}");
+            assert_eq!(get(&zoe, stored).await, hit, "{case}");
+            assert_eq!(get(&zoe, other).await.0, 403, "{case}");
+            assert_eq!(get(&zoe, stored).await.0, 403, "{case}: denied");
+            assert_eq!(get(&bob, stored).await.0, 200, "{case}");
             gate.store(true, SeqCst);
             proxy.advance(1);
-            for _ in 0..2 {
-                assert_eq!(get(&zoe, Some(cookie)).await.0, 200, "{case}");
-                assert_eq!(get(&zoe, None).await.0, 200, "{case}");
+            for cookie in [other, stored, other, stored] {
+                assert_eq!(get(&zoe, cookie).await.0, 200, "{case}");
             }
-            assert_eq!(get(&zoe, None).await, (200, "HIT -".to_owned()), "{case}: allowed");
+            assert_eq!(get(&zoe, stored).await, hit, "{case}: allowed");
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn responses_that_differ_by_a_cookie_are_denied_apart_and_once() {
+    within(async {
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        for [denied, allowed] in [
+            [Some("theme=dark"), Some("theme=light")],
+            [None, Some("theme=light")],
+            [Some("theme=dark"), None],
+        ] {
+            let user = zoe.clone();
+            let origin = ScriptedOrigin::start(move |request| {
+                let is_denied = request.header("authorization") == Some(&user)
+                    && request.header("cookie") == denied;
+                if is_denied { OriginResponse::status(404, "no") } else { stamped(request) }
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), &with_theme("authenticated"));
+            let get = async |token: &str, cookie| themed(&proxy, token, cookie).await;
+            assert_eq!(get(&bob, denied).await.0, 200);
+            assert_eq!(get(&zoe, denied).await.0, 404);
+            assert_eq!(get(&zoe, allowed).await.0, 200);
+            let records = proxy.metric("larder_purge_records_total", "").await;
+            for _ in 0..3 {
+                assert_eq!(get(&zoe, denied).await.0, 404, "{denied:?}");
+                assert_eq!(get(&zoe, allowed).await, (200, "HIT -".to_owned()), "{denied:?}");
+            }
+            assert_eq!(get(&bob, denied).await, (200, "HIT -".to_owned()), "{denied:?}");
+            assert_eq!(proxy.metric("larder_purge_records_total", "").await, records);
+        }
+    })
+    .await;
+}
+
+fn with_theme(partition: &str) -> String {
+    format!("user.selecting_cookies = [\"theme\"]\n{}", by_token(partition))
+}
+
+/// Returns the status and the outcome of `GET /a` with this token and cookie.
+async fn themed(proxy: &Proxy, token: &str, cookie: Option<&str>) -> (u16, String) {
+    let fields = [("authorization", Some(token)), ("cookie", cookie)];
+    let fields: Vec<_> =
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let reply = proxy.get_with("/a", &fields).await;
+    (reply.status(), outcome(&reply))
 }
 
 #[tokio::test]
