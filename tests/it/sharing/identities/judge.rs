@@ -31,7 +31,7 @@ pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String,
             if let (Some(one), None) = (credentials.next(), credentials.next())
                 && reply.cache() != "BYPASS"
             {
-                world.note_denied(one, &sent.target);
+                world.note_denied(&sent.asker.denied(one, sent.kind), &sent.target);
             }
             return Ok("403".to_owned());
         }
@@ -135,7 +135,7 @@ fn validity(world: &World, sent: &Sent) -> Result<(), String> {
         if let Some(passed) = late(world.refused_since(credential)) {
             return Err(format!("an answer {passed:.3} s after its credential was refused"));
         }
-        if let Some(passed) = late(world.denied_since(credential, target)) {
+        if let Some(passed) = late(world.denied_since(&asker.denied(credential, *kind), target)) {
             return Err(format!("an answer {passed:.3} s after access was denied"));
         }
     }

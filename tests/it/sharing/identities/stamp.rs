@@ -158,6 +158,13 @@ impl Asker {
         [&self.token, &self.session, &self.key].into_iter().flatten()
     }
 
+    /// What a denial is remembered for: a credential, of a user's own responses with the cookies that
+    /// nobody knows, which are part of who asks.
+    pub(super) fn denied(&self, credential: &str, kind: Kind) -> String {
+        let unknown = self.unknown.as_deref().filter(|_| kind == Kind::User);
+        format!("{credential} {}", unknown.unwrap_or_default())
+    }
+
     /// What the token claims; nothing where it is none of the issuer's kind.
     pub(super) fn claims(&self) -> Option<Value> {
         self.token.as_deref().and_then(token::claimed)
