@@ -322,7 +322,7 @@ impl AcceptedCredentials {
     }
 
     /// Removes a denial if the origin accepted the credentials in a request sent after the denial.
-    /// What was denied with other selecting cookies stays denied with them.
+    /// A denial of the same URL with other selecting cookies still counts for those cookies.
     pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
@@ -359,10 +359,12 @@ impl AcceptedCredentials {
     }
 }
 
-/// The two keys of a denial. It counts for the URL whatever selecting cookies a request has, until
-/// the origin accepts the credentials there. With the same cookies it counts until the origin
-/// accepts the credentials with these, so that two representations, of which one is denied, do not
-/// undo each other's denial.
+/// The two keys of a denial.
+///
+/// Under `url`, the denial counts whatever selecting cookies a request has, until the origin accepts
+/// the credentials at the URL with any cookies. Under `exact`, it counts for the same cookies, until
+/// the origin accepts the credentials with these. So a representation that is allowed does not lift
+/// the denial of another one.
 #[derive(Debug, Clone, Copy)]
 struct DenialKeys {
     /// The key for the target with its selecting cookies.

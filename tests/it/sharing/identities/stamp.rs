@@ -158,8 +158,8 @@ impl Asker {
         [&self.token, &self.session, &self.key].into_iter().flatten()
     }
 
-    /// What a denial is remembered for: a credential, of a user's own responses with the cookies that
-    /// nobody knows, which are part of who asks.
+    /// Returns the name under which a denial is noted: the credential and, for a user's own responses,
+    /// the unknown cookies, which are part of the identity there.
     pub(super) fn denied(&self, credential: &str, kind: Kind) -> String {
         let unknown = self.unknown.as_deref().filter(|_| kind == Kind::User);
         format!("{credential} {}", unknown.unwrap_or_default())
