@@ -487,6 +487,34 @@ async fn repeated_requests_with_a_token_end_with_it_and_a_reload_counts_at_once(
     .await;
 }
 
+/// The connection keeps the plan of a request that repeats, for as long as its fields are the same.
+#[tokio::test]
+async fn users_who_repeat_a_target_on_one_connection_get_their_own_responses() {
+    within(async {
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::fresh(request.header("authorization").unwrap_or("none"))
+        })
+        .await;
+        let toml =
+            "[[route]]\nname = \"own\"\nmatch = \"/**\"\nttl = \"1m\"\npartition = \"user\"\n";
+        for mode in [FastPathMode::On, FastPathMode::Eager] {
+            let proxy = Proxy::with_fast_path(&origin.url(), toml, mode);
+            let mut wire = proxy.connect().await;
+            let mut known = Vec::new();
+            for user in [1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 2, 1, 2, 3, 3, 3, 1] {
+                let token = format!("Bearer user-{user}");
+                let sent = request("GET", "/a", &[("authorization", &token)]);
+                let response = wire.exchange(sent).await;
+                assert_eq!(response.body, token, "{mode:?}");
+                let expected = if known.contains(&user) { "HIT" } else { "MISS" };
+                assert_eq!(response.cache(), expected, "{token} {mode:?}");
+                known.push(user);
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn each_request_of_a_trusted_proxy_gets_the_response_for_its_host() {
     within(async {
