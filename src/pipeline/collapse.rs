@@ -38,7 +38,11 @@ struct Flight {
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
     result: watch::Receiver<Option<FlightResult>>,
+    lease: SharedLease,
 }
+
+/// The lease that makes other nodes wait for a flight, if it has one.
+type SharedLease = Arc<Mutex<Option<FetchLease>>>;
 
 /// The role of a request in a flight.
 pub(super) enum FlightRole {
@@ -58,7 +62,7 @@ pub(super) struct FlightLeader {
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
     result: watch::Sender<Option<FlightResult>>,
-    lease: Mutex<Option<FetchLease>>,
+    lease: SharedLease,
 }
 
 /// A request that waits for the result of a flight.
@@ -75,7 +79,8 @@ impl Flights {
     ///
     /// A request received at `received` does not join a flight whose response a purge may have
     /// selected since the flight began, or whose response has [ended] while its body arrives. It
-    /// leads a new flight, which later requests join. Earlier followers keep the old flight.
+    /// leads a new flight, which later requests join. Earlier followers keep the old flight, which
+    /// loses its lease.
     ///
     /// [ended]: crate::policy::Freshness::has_ended
     pub(super) fn join(
@@ -98,8 +103,24 @@ impl Flights {
             entry => {
                 let (leader, flight) =
                     self.new_flight(Some(key), attributes, applied_purges.stamp());
+                if let Entry::Occupied(outdated) = &entry {
+                    release(&outdated.get().lease, LeaseResult::Abandoned);
+                }
                 flight.map(|flight| entry.insert_entry(flight));
                 FlightRole::Leader(leader)
+            }
+        }
+    }
+
+    /// Releases the leases of flights whose response a purge may have selected, so that other nodes
+    /// need not wait for these flights. Costs time for each flight.
+    pub(super) fn release_purged(&self, applied_purges: &AppliedPurges, received: ReceivedAt) {
+        for shard in &*self.shards {
+            for flight in shard.lock().values() {
+                if flight.lease.lock().is_some() && !flight.may_be_joined(applied_purges, received)
+                {
+                    release(&flight.lease, LeaseResult::Abandoned);
+                }
             }
         }
     }
@@ -111,17 +132,18 @@ impl Flights {
         stamp: FenceStamp,
     ) -> (FlightLeader, Option<Flight>) {
         let ((sender, result), attributes) = (watch::channel(None), attributes.clone());
+        let lease = SharedLease::default();
         let leader = FlightLeader {
             shards: Arc::clone(&self.shards),
             keys: key.map(CacheKey::digest).into_iter().collect(),
             attributes: attributes.clone(),
             stamp,
             result: sender,
-            lease: Mutex::new(None),
+            lease: Arc::clone(&lease),
         };
         let flight = key.map(|key| {
             let (key, url) = (key.clone(), key.purge_url().into());
-            Flight { key, url, attributes, stamp, result }
+            Flight { key, url, attributes, stamp, result, lease }
         });
         (leader, flight)
     }
@@ -187,9 +209,7 @@ impl FlightLeader {
     }
 
     fn release_lease(&self, result: LeaseResult) {
-        if let Some(lease) = self.lease.lock().take() {
-            lease.release(result);
-        }
+        release(&self.lease, result);
     }
 
     /// Lists the flight under another key too, after the response turned out to be a variant of its
@@ -201,7 +221,8 @@ impl FlightLeader {
             self.keys.push(key.digest());
             let (key, url, attributes) =
                 (key.clone(), key.purge_url().into(), self.attributes.clone());
-            Flight { key, url, attributes, stamp: self.stamp, result }
+            let lease = Arc::clone(&self.lease);
+            Flight { key, url, attributes, stamp: self.stamp, result, lease }
         });
     }
 
@@ -230,6 +251,12 @@ impl FlightFollower {
     pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()
+    }
+}
+
+fn release(lease: &SharedLease, result: LeaseResult) {
+    if let Some(lease) = lease.lock().take() {
+        lease.release(result);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::support::{
     proxy::request,
     redis::Redis,
     script::{OriginResponse, ScriptedOrigin},
-    wire::{Reply, Wire},
+    wire::{Reply, Wire, header},
     within,
 };
 
@@ -181,6 +181,36 @@ async fn where_the_origin_fails_another_node_tries_and_nobody_forgets_to_wait() 
         gate.open();
         let outcome = asking.await.unwrap();
         assert_eq!((outcome.failures().len(), origin.requests()), (1, 2), "{outcome}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_body_of_a_purged_response() {
+    within(async {
+        // The first request after the purge reaches another node, or the node that fetches.
+        for first in [1, 0] {
+            let gate = Gate::closed();
+            let waiting = gate.clone();
+            let origin = ScriptedOrigin::start(move |request| match request.before {
+                0 => OriginResponse::fresh("old ").then(&waiting, "body"),
+                before => OriginResponse::fresh(format!("new {before}")),
+            })
+            .await;
+            let redis = Redis::start().await;
+            let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+            let mut client = Wire::connect(fleet.addresses()[0]).await;
+            client.write(request("GET", "/a", &[])).await;
+            assert_eq!(header(&client.read_head().await, "x-api-cache"), Some("MISS"));
+            fleet.purge(2, "{\"urls\": [\"/a\"]}").await;
+            for node in [first, 2, 0, 1] {
+                assert_eq!(fleet.get(node, "/a").await.body, "new 1", "{first}: {node}");
+            }
+            gate.open();
+            assert_eq!(client.read_chunks().await.0, "old body");
+            assert_eq!(fleet.get(0, "/a").await.summary(), "200 HIT new 1");
+            assert_eq!(origin.requests(), 2, "{first}");
+        }
     })
     .await;
 }
