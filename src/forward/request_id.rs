@@ -16,6 +16,12 @@ pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     }
 }
 
+/// Adds an empty `X-Request-ID`, unless there is one. [`ensure_request_id`] then replaces it, and
+/// the map need not grow.
+pub(crate) fn reserve(headers: &mut HeaderMap) {
+    headers.entry(X_REQUEST_ID).or_insert(HeaderValue::from_static(""));
+}
+
 /// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
 pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(&X_REQUEST_ID)?;

@@ -85,10 +85,20 @@ struct LastTarget {
     pause: u32,
 }
 
-/// The lookup of a request, and the index of its route.
+/// The plan of a request that the cache may answer.
 struct PlannedLookup {
+    /// The index of the route.
     route: usize,
     lookup: LookupRequest,
+    /// The head of the request, once the response to a repeated request took time. It has a field
+    /// for the request id, so that a copy of it need not grow.
+    head: Option<Box<Parts>>,
+}
+
+/// The plan for a request: one that the connection has kept, or a new one.
+enum Plan {
+    Kept(Box<PlannedLookup>),
+    New(PlannedLookup),
 }
 
 impl<S: Store> PlainResponder<S> {
@@ -138,64 +148,66 @@ impl RequestFields {
         };
         let content = content.as_ref().map_or(ContentState::Absent, ContentState::Read);
         let is_repeated = request.content.is_none() && self.last.is_of(request);
-        let last = if is_repeated { self.last.planned.take() } else { None };
-        let last = last.filter(|last| self.is_current(config, last, received));
-        let mut head = self.received(request, content);
-        let mut new = None;
-        let (index, lookup) = if let Some(last) = &last {
-            (last.route, &last.lookup)
-        } else {
-            let arrival = (&*self.connection, received.at);
-            let (route, action) =
-                receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
-            match action {
-                RequestAction::Lookup(lookup)
-                    if config.route(route).verification.audit().is_none() =>
-                {
-                    (route, &*new.insert(lookup))
+        let kept = if is_repeated { self.last.planned.take() } else { None };
+        let mut plan = match kept.filter(|kept| self.is_current(config, kept, received)) {
+            Some(kept) => Plan::Kept(kept),
+            None => match self.plan(config, (request, content), received)? {
+                (route, RequestAction::Lookup(lookup)) => {
+                    Plan::New(PlannedLookup { route, lookup, head: None })
                 }
-                RequestAction::Lookup(_) => return Err(Declined::Request),
-                action => {
-                    let (config, memory) = (Arc::clone(config), MemoryState::Unknown);
-                    let plan = FirstPlan { config, route, action, memory };
-                    return self.deferred(plan, request, received, batch).map(Some);
+                (route, action) => {
+                    let keyed = matches!(action, RequestAction::Refresh(_)).then_some(route);
+                    let head = self.head(request, (config, keyed), batch)?;
+                    let plan = (route, action, MemoryState::Unknown);
+                    return Ok(Some(self.deferred(config, plan, head, received)));
                 }
-            }
+            },
         };
-        let route = config.route(index);
+        let planned = plan.planned();
+        let (index, route) = (planned.route, config.route(planned.route));
         let mut headers = Cow::Borrowed(&self.headers);
         if route.rule.partition == Partition::Everyone
             && credentials::may_be_present(config, self.presence)
         {
             credentials::make_anonymous(config, route, headers.to_mut(), self.presence);
         }
-        head.headers = &headers;
-        let place = (pipeline, &**config, index);
+        let head = ReceivedRequest { headers: &headers, ..self.received(request, content) };
+        let (place, lookup) = ((pipeline, &**config, index), &planned.lookup);
         let hit =
             pipeline.respond_from_memory((config, index), &headers, lookup, received, |_, form| {
                 encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
             });
-        match hit {
-            Ok(appended) => {
-                if last.is_some() {
-                    self.last.planned = last;
-                } else if request.content.is_none() && route.graphql.is_none() {
-                    // How a GraphQL query is read depends on the documents that are known by then.
-                    match new {
-                        Some(lookup) if is_repeated => {
-                            self.last.keep(PlannedLookup { route: index, lookup });
-                        }
-                        _ => self.last.note(request),
-                    }
-                }
-                appended.map(|()| None)
-            }
+        let responded = match hit {
+            Ok(appended) => appended.map(|()| None),
             Err(memory) => {
-                let lookup = last.map(|last| last.lookup).or(new).ok_or(Declined::Request)?;
-                let (config, action) = (Arc::clone(config), RequestAction::Lookup(lookup));
-                let plan = FirstPlan { config, route: index, action, memory };
-                self.deferred(plan, request, received, batch).map(Some)
+                let head = self.head_of(planned, is_repeated, (config, request), batch)?;
+                let plan = (index, RequestAction::Lookup(planned.lookup.clone()), memory);
+                Ok(Some(self.deferred(config, plan, head, received)))
             }
+        };
+        // How a GraphQL query is read depends on the documents that are known by then.
+        if request.content.is_none() && route.graphql.is_none() {
+            self.last.settle(request, plan, is_repeated);
+        }
+        responded
+    }
+
+    /// Returns the index of the route of a request, and the action. Declines a request whose hit is
+    /// audited.
+    fn plan(
+        &self,
+        config: &ConfigSnapshot,
+        (request, content): (&PlainRequest<'_>, ContentState<'_>),
+        received: ReceivedAt,
+    ) -> Result<(usize, RequestAction), Declined> {
+        let (head, arrival) = (self.received(request, content), (&*self.connection, received.at));
+        let (route, action) =
+            receive::plan_from(&self.ingress, config, &head, self.presence, arrival);
+        match action {
+            RequestAction::Lookup(_) if config.route(route).verification.audit().is_some() => {
+                Err(Declined::Request)
+            }
+            action => Ok((route, action)),
         }
     }
 
@@ -217,28 +229,61 @@ impl RequestFields {
         identified.is_ok_and(|identified| Arc::ptr_eq(&identified, member))
     }
 
-    /// Returns a request as its response needs it. Declines it if the response may not be deferred.
-    fn deferred(
+    /// Like [`Self::head`], for a planned request. The plan keeps the head of a repeated request.
+    fn head_of(
         &self,
-        plan: FirstPlan,
-        request: &PlainRequest<'_>,
-        received: ReceivedAt,
+        planned: &mut PlannedLookup,
+        is_repeated: bool,
+        (config, request): (&ConfigSnapshot, &PlainRequest<'_>),
         batch: &ResponseBatch,
-    ) -> Result<Box<DeferredRequest>, Declined> {
+    ) -> Result<Parts, Declined> {
+        match &planned.head {
+            Some(head) if batch.may_defer() => return Ok(Parts::clone(head)),
+            _ => {}
+        }
+        let head = self.head(request, (config, Some(planned.route)), batch)?;
+        if is_repeated {
+            let mut kept = head.clone();
+            request_id::reserve(&mut kept.headers);
+            planned.head = Some(Box::new(kept));
+        }
+        Ok(head)
+    }
+
+    /// Returns the head of a request whose response takes time, apart from its request id. `keyed` is
+    /// the route under whose keys the response may be stored; if it is public, the head has no
+    /// credentials. Declines the request if its response may not be deferred.
+    fn head(
+        &self,
+        request: &PlainRequest<'_>,
+        (config, keyed): (&ConfigSnapshot, Option<usize>),
+        batch: &ResponseBatch,
+    ) -> Result<Parts, Declined> {
         if !batch.may_defer() || request.content.is_some() {
             return Err(Declined::Request);
         }
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = request.method.clone();
-        parts.uri = uri(request).ok_or(Declined::Request)?;
-        parts.headers = self.headers.clone();
-        if let RequestAction::Lookup(_) | RequestAction::Refresh(_) = plan.action {
-            let (config, route) = (&plan.config, plan.config.route(plan.route));
-            credentials::make_anonymous(config, route, &mut parts.headers, self.presence);
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = request.method.clone();
+        head.uri = uri(request).ok_or(Declined::Request)?;
+        head.headers = self.headers.clone();
+        if let Some(route) = keyed {
+            let route = config.route(route);
+            credentials::make_anonymous(config, route, &mut head.headers, self.presence);
         }
-        request_id::ensure_request_id(&mut parts.headers);
-        let request = Arc::new(parts);
-        Ok(Box::new(DeferredRequest { plan, request, presence: self.presence, received }))
+        Ok(head)
+    }
+
+    fn deferred(
+        &self,
+        config: &Arc<ConfigSnapshot>,
+        (route, action, memory): (usize, RequestAction, MemoryState),
+        mut head: Parts,
+        received: ReceivedAt,
+    ) -> Box<DeferredRequest> {
+        request_id::ensure_request_id(&mut head.headers);
+        let plan = FirstPlan { config: Arc::clone(config), route, action, memory };
+        let request = Arc::new(head);
+        Box::new(DeferredRequest { plan, request, presence: self.presence, received })
     }
 
     /// Replaces a value of the fields as received. A field that [`receive::sanitize_fields`] has
@@ -296,6 +341,15 @@ impl RequestFields {
     }
 }
 
+impl Plan {
+    fn planned(&mut self) -> &mut PlannedLookup {
+        match self {
+            Self::Kept(planned) => planned,
+            Self::New(planned) => planned,
+        }
+    }
+}
+
 impl LastTarget {
     /// Returns whether a request has this method and target.
     fn is_of(&self, request: &PlainRequest<'_>) -> bool {
@@ -325,6 +379,15 @@ impl LastTarget {
         if let Some(query) = request.query {
             self.target.push('?');
             self.target.push_str(query);
+        }
+    }
+
+    /// Keeps the plan of a request that repeats the target. Notes the target of any other request.
+    fn settle(&mut self, request: &PlainRequest<'_>, plan: Plan, is_repeated: bool) {
+        match plan {
+            Plan::Kept(kept) => self.planned = Some(kept),
+            Plan::New(planned) if is_repeated => self.keep(planned),
+            Plan::New(_) => self.note(request),
         }
     }
 

@@ -61,6 +61,7 @@ impl RequestAction {
 }
 
 /// A request that the cache may answer.
+#[derive(Clone)]
 pub(super) struct LookupRequest {
     pub target: CacheKey,
     /// The content that is part of the key and that the origin receives; `None` for a `GET`.

@@ -1,6 +1,7 @@
 //! The fast path of HTTP/1.1: whoever sends what, the responses are those that hyper's way gives.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, LazyLock, atomic::Ordering},
@@ -510,6 +511,45 @@ async fn users_who_repeat_a_target_on_one_connection_get_their_own_responses() {
                 assert_eq!(response.cache(), expected, "{token} {mode:?}");
                 known.push(user);
             }
+        }
+    })
+    .await;
+}
+
+/// The connection keeps the head of a request that repeats, if its response takes time.
+#[tokio::test]
+async fn repeated_requests_reach_the_origin_like_the_first_one_and_with_ids_of_their_own() {
+    within(async {
+        let origin =
+            ScriptedOrigin::always(OriginResponse::ok("x").with("cache-control", "no-store")).await;
+        let toml = "[[route]]\nname = \"public\"\nmatch = \"/a\"\nttl = \"1m\"\n\
+            partition = \"everyone\"\n";
+        for (id, is_kept) in [(None, false), (Some("an-id"), true), (Some("not an id"), false)] {
+            let proxy = Proxy::with_fast_path(&origin.url(), toml, FastPathMode::Eager);
+            let mut wire = proxy.connect().await;
+            let earlier = origin.requests();
+            let fields = [("accept", "text/html"), ("cookie", "session=1"), ("x-own", "b")];
+            let id_field = id.map(|id| ("x-request-id", id));
+            let fields: Vec<_> = fields.into_iter().chain(id_field).collect();
+            for _ in 0..5 {
+                let reply = wire.exchange(request("GET", "/a?b=1", &fields)).await;
+                assert_eq!(reply.summary(), "200 MISS x");
+            }
+            let received = origin.received().split_off(earlier);
+            let ids: HashSet<_> =
+                received.iter().map(|received| received.header("x-request-id").unwrap()).collect();
+            assert_eq!(ids.len(), if is_kept { 1 } else { 5 }, "{ids:?}");
+            assert_eq!(ids.iter().any(|used| Some(*used) == id), is_kept, "{ids:?}");
+            let heads: HashSet<String> = received
+                .iter()
+                .map(|received| {
+                    let id = received.header("x-request-id").unwrap();
+                    received.head.replace(&format!("{id}\r\n"), "-\r\n")
+                })
+                .collect();
+            assert_eq!(heads.len(), 1, "{heads:?}");
+            let head = heads.into_iter().next().unwrap();
+            assert_eq!((header(&head, "cookie"), header(&head, "x-own")), (None, Some("b")));
         }
     })
     .await;
