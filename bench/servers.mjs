@@ -166,12 +166,12 @@ async function startVarnish (folder, origin) {
   return { ...child, port }
 }
 
-const startBare = (folder, origin, { bare }) => startProgram(bare, origin.host)
-const startCeiling = (folder, origin, { bare }, ...rest) => startProgram(join(dirname(bare), 'ceiling'), origin.host, ...rest)
+const startBare = (folder, origin, { bare }) => startProgram(bare, [origin.host])
+const startCeiling = (folder, origin, { bare }, rest = [], prefix) => startProgram(join(dirname(bare), 'ceiling'), [origin.host, ...rest], prefix)
 
-async function startProgram (program, ...rest) {
+async function startProgram (program, rest, prefix = SERVER_CORE) {
   const port = await freePort()
-  return { ...start([...SERVER_CORE, program, `127.0.0.1:${port}`, ...rest]), port }
+  return { ...start([...prefix, program, `127.0.0.1:${port}`, ...rest]), port }
 }
 
 function startLarderPinned (folder, origin, { larder }, options = {}) {
@@ -184,6 +184,7 @@ function startLarderTls (folder, origin, given) {
 }
 
 const startWorkers = cores => (folder, origin, given) => startLarderPinned(folder, origin, given, { prefix: ['taskset', '-c', cores] })
+const startCeilingWorkers = cores => (folder, origin, given) => startCeiling(folder, origin, given, [], ['taskset', '-c', cores])
 
 /** Larder with as many routes, of which the last one matches what is requested. */
 const startRoutes = count => (folder, origin, given) => {
@@ -201,7 +202,7 @@ const startStored = count => async (folder, origin, given) => {
   return { ...larder, stride: strideOf(count) }
 }
 
-const startStoredCeiling = count => async (...given) => ({ ...await startCeiling(...given, String(count)), stride: strideOf(count) })
+const startStoredCeiling = count => async (...given) => ({ ...await startCeiling(...given, [String(count)]), stride: strideOf(count) })
 const strideOf = count => count > 1000 ? 997 : 1
 
 /** Larder with users who prove themselves by tokens: requests for what all share, or each user's for a response of the user's own. */
@@ -286,6 +287,8 @@ export const servers = {
   'users-own': { start: startUsers(true), group: 'users' },
   'workers-1': { start: startWorkers('0'), group: 'workers' },
   'workers-2': { start: startWorkers('0,1'), group: 'workers' },
+  'tokio-workers-1': { start: startCeilingWorkers('0'), group: 'workers', isStub: true, does: ['hit'] },
+  'tokio-workers-2': { start: startCeilingWorkers('0,1'), group: 'workers', isStub: true, does: ['hit'] },
   'routes-1': { start: startRoutes(1), group: 'routes' },
   'routes-100': { start: startRoutes(100), group: 'routes' },
   'routes-1000': { start: startRoutes(1000), group: 'routes' },

@@ -91,6 +91,7 @@ export const BARS = [
   { workload: 'handshake-resumed', server: 'larder-tls', against: 'nginx-tls', bar: 1 },
   { workload: 'users-64', server: 'users-own', against: 'users-shared', bar: 0.85 },
   { workload: 'workers-64', server: 'workers-2', against: 'workers-1', bar: 0.9 },
+  { workload: 'workers-64', server: 'tokio-workers-2', against: 'tokio-workers-1' },
   { workload: 'routes-64', server: 'routes-1000', against: 'routes-1', bar: 0.97 },
   { workload: 'stored-64', server: 'stored-1000000', against: 'stored-1000', bar: 0.95 },
   { workload: 'stored-64', server: 'tokio-1000000', against: 'tokio-1000' }

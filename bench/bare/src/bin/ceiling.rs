@@ -62,15 +62,34 @@ impl Responses {
     }
 }
 
-// One thread, as one worker of Larder.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().ok_or("usage: ceiling ADDRESS [ORIGIN [COUNT]]")?;
     let origin: &'static str = Box::leak(arguments.next().unwrap_or_default().into());
     let count = arguments.next().map_or(Ok(0), |count| count.parse())?;
-    let listener = TcpListener::bind(address).await?;
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
     let responses: &'static Responses = Box::leak(Box::new(Responses::new(count)?));
+    // One thread for each core that it may use, as Larder has.
+    let threads: Vec<_> = (0..std::thread::available_parallelism()?.get())
+        .map(|_| {
+            let listener = listener.try_clone()?;
+            Ok(std::thread::spawn(move || accept(listener, responses, origin)))
+        })
+        .collect::<io::Result<_>>()?;
+    for thread in threads {
+        thread.join().map_err(|_| "a thread panicked")??;
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn accept(
+    listener: std::net::TcpListener,
+    responses: &'static Responses,
+    origin: &'static str,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
