@@ -31,17 +31,14 @@ use crate::{
     forward::request_id,
     policy::Partition,
     server::{
-        Connection, Declined, Deferrer, ImmediateResponder, Incoming, PlainRequest, ResponseBatch,
+        AttemptBackoff, Connection, Declined, Deferrer, ImmediateResponder, Incoming, PlainRequest,
+        ResponseBatch,
     },
     store::Store,
 };
 
 /// Maximum length of a target whose plan a connection keeps, in bytes.
 const MAX_KEPT_TARGET: usize = 1024;
-
-/// Limits how many requests are not noted after targets that no request repeated: at most
-/// `2^MAX_PAUSE - 1`. Noting a target costs time.
-const MAX_PAUSE: u32 = 5;
 
 /// Responds to requests on one connection that have the same header fields.
 pub(super) struct PlainResponder<S> {
@@ -79,10 +76,8 @@ struct LastTarget {
     target: String,
     /// The plan for requests with this target; `None` until a request repeats it.
     planned: Option<Box<PlannedLookup>>,
-    /// The number of noted targets in a row that no request repeated.
-    unrepeated: u32,
-    /// The number of requests not to note.
-    pause: u32,
+    /// Notes fewer targets if no requests repeat them, because that costs time.
+    backoff: AttemptBackoff,
 }
 
 /// The plan of a request that the cache may answer.
@@ -364,12 +359,10 @@ impl LastTarget {
     /// Notes the target of a request, unless the requests of this connection do not repeat. Its plan
     /// is kept once a request repeats it.
     fn note(&mut self, request: &PlainRequest<'_>) {
-        if self.pause > 0 {
-            self.pause -= 1;
+        if self.backoff.skips() {
             return;
         }
-        self.pause = (1 << self.unrepeated) - 1;
-        self.unrepeated = (self.unrepeated + 1).min(MAX_PAUSE);
+        self.backoff.note_failure();
         self.forget();
         if request.path.len() + request.query.map_or(0, str::len) > MAX_KEPT_TARGET {
             return;
@@ -394,7 +387,7 @@ impl LastTarget {
     /// Keeps the plan of a request that repeats the target.
     fn keep(&mut self, planned: PlannedLookup) {
         self.planned = Some(Box::new(planned));
-        (self.unrepeated, self.pause) = (0, 0);
+        self.backoff.note_success();
     }
 
     /// Forgets the target: with other fields, its plan may be another.

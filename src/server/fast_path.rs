@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::{
+    attempt_backoff::AttemptBackoff,
     framing::{self, FieldSection, FramingValidator},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
     validate::{ValidatedHost, validate},
@@ -22,14 +23,10 @@ use super::{
 /// takes 20 KiB.
 const MAX_FIELDS: usize = 48;
 
-/// Limits how many reads skip the fast path after declined requests in a row: at most
-/// `2^MAX_PAUSE - 1`. A declined request costs time, since hyper has to parse it as well.
-const MAX_PAUSE: u32 = 5;
-
 /// When the fast path is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FastPathMode {
-    /// For plain requests, with pauses after declined requests.
+    /// For plain requests, but reads skip it after declined requests.
     #[default]
     On,
     /// For all plain requests. Used in tests, in which many requests are declined.
@@ -48,15 +45,14 @@ pub(super) struct FastPath {
     make: MakeResponder,
     /// The number of a field section, and its responder if it has one.
     responder: Option<(u32, Option<Box<dyn ImmediateResponder>>)>,
-    /// The number of declined requests in a row.
-    declined: u32,
-    /// The number of reads to leave to hyper.
-    pause: u32,
+    /// Leaves reads to hyper after declined requests, which cost time because hyper has to parse
+    /// them as well.
+    backoff: AttemptBackoff,
 }
 
 impl FastPath {
     pub(super) fn new(mode: FastPathMode, make: MakeResponder) -> Self {
-        Self { mode, make, responder: None, declined: 0, pause: 0 }
+        Self { mode, make, responder: None, backoff: AttemptBackoff::default() }
     }
 
     /// Returns whether the fast path is on and the connection is between two requests.
@@ -74,8 +70,7 @@ impl FastPath {
         mut bytes: &'b [u8],
         batch: &mut ResponseBatch,
     ) -> &'b [u8] {
-        if self.pause > 0 {
-            self.pause -= 1;
+        if self.backoff.skips() {
             return bytes;
         }
         while !bytes.is_empty() && !batch.is_full() {
@@ -89,7 +84,7 @@ impl FastPath {
             batch.waits &= rest.is_empty();
             let Err(declined) = responder.respond(&request, batch) else {
                 framing.count_split();
-                self.declined = 0;
+                self.backoff.note_success();
                 bytes = rest;
                 continue;
             };
@@ -121,15 +116,14 @@ impl FastPath {
         self.responder.as_mut()?.1.as_mut()
     }
 
-    /// Makes the next reads skip the fast path: about twice as many after each declined request.
-    /// Frees the responder after [`MAX_PAUSE`] declined requests in a row.
+    /// Makes the next reads skip the fast path. Frees the responder after many declined requests in a
+    /// row.
     fn note_declined(&mut self) {
         if self.mode == FastPathMode::Eager {
             return;
         }
-        self.pause = (1 << self.declined) - 1;
-        self.declined = (self.declined + 1).min(MAX_PAUSE);
-        if self.declined == MAX_PAUSE {
+        self.backoff.note_failure();
+        if self.backoff.is_at_limit() {
             self.responder = None;
         }
     }

@@ -7,6 +7,7 @@
 
 mod accept;
 mod activity;
+mod attempt_backoff;
 pub(crate) mod body_limits;
 pub(crate) mod connection;
 mod cookie_crumbs;
@@ -45,6 +46,7 @@ mod unread;
 mod validate;
 
 pub use accept::serve;
+pub(crate) use attempt_backoff::AttemptBackoff;
 pub(crate) use body_limits::BodyLimits;
 pub use connection::Connection;
 pub(crate) use connection::ForwardedHeaders;
