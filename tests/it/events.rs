@@ -290,9 +290,8 @@ async fn a_place_of_one_node_is_a_place_on_every_other() {
         let configuration = format!("{EVENTS}[store]\n{}", redis.store());
         let nodes = [0, 1].map(|_| Proxy::with(&origin.url(), &configuration));
         for node in &nodes {
-            while !node.admin("/readyz").await.body.contains("purge log: synced")
-                || node.get("/_larder/version").await.status() == 503
-            {
+            node.until_synced().await;
+            while node.get("/_larder/version").await.status() == 503 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }

@@ -188,6 +188,7 @@ async fn what_was_measured_is_never_served() {
             ScriptedOrigin::start(|request| OriginResponse::ok(request.before.to_string())).await;
         let store = format!("[store]\n{}", redis.store());
         let proxy = Proxy::with(&origin.url(), &format!("{SHADOW}{store}"));
+        proxy.until_synced().await;
         for turn in 0..3 {
             assert_eq!(proxy.get("/a").await.summary(), format!("200 BYPASS {turn}"));
         }

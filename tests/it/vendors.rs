@@ -342,9 +342,7 @@ async fn no_call_is_answered_as_done_while_a_node_may_use_what_it_purges() {
         let (origin, redis) = (origin().await, Redis::start().await);
         let toml = format!("admin.token = \"secret\"\n{ROUTE}[store]\n{}", redis.store());
         let proxy = Proxy::with(&origin.url(), &toml);
-        while !proxy.admin("/readyz").await.body.contains("purge log: synced") {
-            tokio::task::yield_now().await;
-        }
+        proxy.until_synced().await;
         // A node that went without a word, and uses for a minute what it has asked for.
         let nodes = "{larder:log}:nodes";
         let gone = "1 60000 on 00000000000000aa 1";

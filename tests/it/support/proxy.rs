@@ -18,7 +18,10 @@ use larder::testing::{
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::wire::{Reply, Wire};
+use super::{
+    fleet::short_sleep,
+    wire::{Reply, Wire},
+};
 
 pub(crate) struct Proxy {
     pub(crate) node: Node,
@@ -91,6 +94,13 @@ impl Proxy {
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         let mut wire = Wire::connect(self.admin_address()).await;
         wire.exchange(request("GET", path, &[("Host", "localhost")])).await
+    }
+
+    /// Waits until the node follows the purge log in Redis. Until then, it uses no stored response.
+    pub(crate) async fn until_synced(&self) {
+        while !self.admin("/readyz").await.body.contains("purge log: synced") {
+            short_sleep().await;
+        }
     }
 
     /// Returns the address of the admin listener.
