@@ -21,7 +21,7 @@ use larder::testing::{
         settings::{HealthCheck, HostHeader, OriginTls},
     },
     pipeline::Clock,
-    server::{self, FastPathMode, Incoming},
+    server::{self, Incoming},
 };
 use tokio::{
     net::TcpStream,
@@ -30,6 +30,7 @@ use tokio::{
 
 use crate::support::{
     certificate::Certificate,
+    proxy::fast_path,
     serving::{FnHandler, ForwardingHandler, TestServer, reply},
     wire::{RawOrigin, Wire, header},
     within,
@@ -58,7 +59,7 @@ fn node(origin: &str) -> Node {
         clock: Clock::manual(),
         access_log: Box::new(std::io::sink()),
         workers: Workers::CurrentRuntime,
-        fast_path: FastPathMode::default(),
+        fast_path: fast_path(),
     };
     Node::start(&config, options).unwrap()
 }

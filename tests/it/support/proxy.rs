@@ -134,7 +134,7 @@ impl Proxy {
 
 /// Returns the mode of the fast path for all proxies of this test run. `LARDER_TEST_FAST_PATH` may
 /// say `eager`, to try the fast path for every plain request, or `off`.
-fn fast_path() -> FastPathMode {
+pub(crate) fn fast_path() -> FastPathMode {
     match std::env::var("LARDER_TEST_FAST_PATH").as_deref() {
         Ok("eager") => FastPathMode::Eager,
         Ok("off") => FastPathMode::Off,
