@@ -41,7 +41,7 @@ use crate::{
     parsing::ParseQueue,
     pipeline::{
         Clock, LocalResponse, Pipeline, VerificationReport, Warmer, follow_denials,
-        follow_quarantine, release_purged_leases, warm_purged,
+        follow_quarantine, warm_purged,
     },
     purge::PurgeLog,
     server::{
@@ -190,7 +190,6 @@ impl Node {
         tokio::spawn(node.pipeline.warm_queue().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         tokio::spawn(follow_denials(Arc::clone(&node.pipeline)));
-        tokio::spawn(release_purged_leases(Arc::clone(&node.pipeline)));
         tokio::spawn(follow_quarantine(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), AppliedRecords::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });

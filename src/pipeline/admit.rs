@@ -1,11 +1,12 @@
 //! Admission: tees a cacheable response into the store while the client and followers read it.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     cacheability::StoreDecision,
@@ -19,12 +20,16 @@ use super::{
 };
 use crate::{
     entry::{CompleteBody, Entry, LanguageVariant, ResponseDraft, StoredResponse, VarySelection},
+    fence::PurgeVerdict,
     field::list,
     key::{CacheKey, vary},
     origin::{CompletionProof, ResponseBody},
     policy::{CacheResult, ResponseDirectives, cache_status::StoredStatus, stored_fields, tag},
     store::{PutOutcome, Store},
 };
+
+/// How often a fetch with a lease checks whether its response has been purged.
+const PURGE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A response to store, and the request that it was fetched for.
 pub(super) struct Admission<S> {
@@ -164,7 +169,9 @@ async fn pump<S: Store>(
     flight: Option<FlightLeader>,
 ) {
     let guard = TeeFailGuard(&tee);
-    let Some(end) = read(&context, body, &tee, flight.as_ref()).await else { return };
+    let reading = read(&context, body, &tee, flight.as_ref());
+    let end = hold_lease_until_purged(&context, &draft.tags, flight.as_ref(), reading).await;
+    let Some(end) = end else { return };
     let kept = tee.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
     if let (Err(cause), None) = (&kept, tee.not_kept()) {
         context.note_not_kept(*cause, flight.as_ref());
@@ -227,6 +234,33 @@ struct BodyEnd {
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,
     proof: CompletionProof,
+}
+
+/// Waits for `reading`. If a purge selects the response meanwhile, releases the lease of its fetch:
+/// otherwise the requests after the purge would wait for the whole body, on every node.
+///
+/// Tags in the body are unknown until its end, so that their purges release no lease.
+async fn hold_lease_until_purged<S: Store, T>(
+    context: &FetchContext<S>,
+    tags: &[String],
+    flight: Option<&FlightLeader>,
+    reading: impl Future<Output = T>,
+) -> T {
+    let Some(flight) = flight.filter(|flight| flight.has_lease()) else { return reading.await };
+    let mut reading = pin!(reading);
+    let mut checks = interval(PURGE_CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut reading => return end,
+            _ = checks.tick() => {}
+        }
+        if context.purge_verdict(tags) != PurgeVerdict::Alive {
+            flight.yield_lease();
+            return reading.await;
+        }
+    }
 }
 
 /// Reads a body to its end. Returns `None` if it is truncated, or if it has no readers and is not

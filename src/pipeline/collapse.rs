@@ -38,11 +38,7 @@ struct Flight {
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
     result: watch::Receiver<Option<FlightResult>>,
-    lease: SharedLease,
 }
-
-/// The lease that makes other nodes wait for a flight, if it has one.
-type SharedLease = Arc<Mutex<Option<FetchLease>>>;
 
 /// The role of a request in a flight.
 pub(super) enum FlightRole {
@@ -62,7 +58,7 @@ pub(super) struct FlightLeader {
     attributes: OwnedResponseAttributes,
     stamp: FenceStamp,
     result: watch::Sender<Option<FlightResult>>,
-    lease: SharedLease,
+    lease: Mutex<Option<FetchLease>>,
 }
 
 /// A request that waits for the result of a flight.
@@ -79,8 +75,7 @@ impl Flights {
     ///
     /// A request received at `received` does not join a flight whose response a purge may have
     /// selected since the flight began, or whose response has [ended] while its body arrives. It
-    /// leads a new flight, which later requests join. Earlier followers keep the old flight, which
-    /// loses its lease.
+    /// leads a new flight, which later requests join. Earlier followers keep the old flight.
     ///
     /// [ended]: crate::policy::Freshness::has_ended
     pub(super) fn join(
@@ -103,24 +98,8 @@ impl Flights {
             entry => {
                 let (leader, flight) =
                     self.new_flight(Some(key), attributes, applied_purges.stamp());
-                if let Entry::Occupied(outdated) = &entry {
-                    release(&outdated.get().lease, LeaseResult::Abandoned);
-                }
                 flight.map(|flight| entry.insert_entry(flight));
                 FlightRole::Leader(leader)
-            }
-        }
-    }
-
-    /// Releases the leases of flights whose response a purge may have selected, so that other nodes
-    /// need not wait for these flights. Costs time for each flight.
-    pub(super) fn release_purged(&self, applied_purges: &AppliedPurges, received: ReceivedAt) {
-        for shard in &*self.shards {
-            for flight in shard.lock().values() {
-                if flight.lease.lock().is_some() && !flight.may_be_joined(applied_purges, received)
-                {
-                    release(&flight.lease, LeaseResult::Abandoned);
-                }
             }
         }
     }
@@ -132,18 +111,17 @@ impl Flights {
         stamp: FenceStamp,
     ) -> (FlightLeader, Option<Flight>) {
         let ((sender, result), attributes) = (watch::channel(None), attributes.clone());
-        let lease = SharedLease::default();
         let leader = FlightLeader {
             shards: Arc::clone(&self.shards),
             keys: key.map(CacheKey::digest).into_iter().collect(),
             attributes: attributes.clone(),
             stamp,
             result: sender,
-            lease: Arc::clone(&lease),
+            lease: Mutex::new(None),
         };
         let flight = key.map(|key| {
             let (key, url) = (key.clone(), key.purge_url().into());
-            Flight { key, url, attributes, stamp, result, lease }
+            Flight { key, url, attributes, stamp, result }
         });
         (leader, flight)
     }
@@ -198,6 +176,26 @@ impl FlightLeader {
         *self.lease.lock() = Some(lease);
     }
 
+    /// Returns whether other nodes wait for this fetch.
+    pub(super) fn has_lease(&self) -> bool {
+        self.lease.lock().is_some()
+    }
+
+    /// Sets the stamp to that of a request that is sent later than the flight began, because it
+    /// waited for another node. Requests received after purges in between may then join.
+    pub(super) fn restamp(&mut self, stamp: FenceStamp) {
+        if stamp.version == self.stamp.version {
+            return;
+        }
+        self.stamp = stamp;
+        for digest in &self.keys {
+            let mut flights = shard(&self.shards, *digest).lock();
+            if let Some(flight) = flights.get_mut(digest).filter(|flight| self.is_own(flight)) {
+                flight.stamp = stamp;
+            }
+        }
+    }
+
     /// Reports to other nodes that the response is stored.
     pub(super) fn mark_stored(&self) {
         self.release_lease(LeaseResult::Stored);
@@ -209,7 +207,9 @@ impl FlightLeader {
     }
 
     fn release_lease(&self, result: LeaseResult) {
-        release(&self.lease, result);
+        if let Some(lease) = self.lease.lock().take() {
+            lease.release(result);
+        }
     }
 
     /// Lists the flight under another key too, after the response turned out to be a variant of its
@@ -221,8 +221,7 @@ impl FlightLeader {
             self.keys.push(key.digest());
             let (key, url, attributes) =
                 (key.clone(), key.purge_url().into(), self.attributes.clone());
-            let lease = Arc::clone(&self.lease);
-            Flight { key, url, attributes, stamp: self.stamp, result, lease }
+            Flight { key, url, attributes, stamp: self.stamp, result }
         });
     }
 
@@ -254,14 +253,40 @@ impl FlightFollower {
     }
 }
 
-fn release(lease: &SharedLease, result: LeaseResult) {
-    if let Some(lease) = lease.lock().take() {
-        lease.release(result);
-    }
-}
-
 #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of shards")]
 #[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
 fn shard(shards: &[FlightShard], digest: u128) -> &FlightShard {
     &shards[(digest >> 64) as usize % SHARDS]
+}
+
+#[cfg(all(test, not(feature = "models")))]
+mod tests {
+    use super::*;
+    use crate::{
+        fence::{Purge, PurgeMode, PurgeRecord, PurgeSource, Selector},
+        field::Timestamp,
+        key::{OriginTarget, uri::Scheme},
+        pipeline::clock::Clock,
+    };
+
+    #[test]
+    fn requests_after_a_purge_join_a_flight_whose_request_is_sent_after_it() {
+        let (flights, applied_purges) = (Flights::new(), AppliedPurges::standalone());
+        let key = OriginTarget::plain(Scheme::Http, "a.test", "/a").key();
+        let join = || {
+            let received = ReceivedAt::now(&Clock::manual());
+            flights.join(&key, &OwnedResponseAttributes::default(), &applied_purges, received)
+        };
+        let FlightRole::Leader(mut leader) = join() else { panic!("nothing is in flight") };
+        let purge = Purge {
+            mode: PurgeMode::Hard,
+            selectors: vec![Selector::Everything],
+            source: PurgeSource::Api,
+            reason: None,
+            warm: false,
+        };
+        applied_purges.apply(&PurgeRecord { seq: 1, at: Timestamp::from_millis(1), purge });
+        leader.restamp(applied_purges.stamp());
+        assert!(matches!(join(), FlightRole::Follower(_)));
+    }
 }

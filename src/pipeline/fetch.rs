@@ -118,8 +118,8 @@ impl FetchOutcome {
 impl<S: Store> OriginFetch<S> {
     /// Fetches the response, and publishes the result to the followers of `flight`. If the response
     /// is stored, its body is read in a separate task.
-    pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
-        if let Some(flight) = &flight {
+    pub(super) async fn run(mut self: Box<Self>, mut flight: Option<FlightLeader>) -> FetchOutcome {
+        if let Some(flight) = &mut flight {
             match Box::pin(self.claim(flight)).await {
                 ClaimResult::Fetch => {}
                 ClaimResult::Reused(reused) => {
@@ -131,6 +131,7 @@ impl<S: Store> OriginFetch<S> {
                 }
             }
             (self.context.stamp, self.context.requested_at) = self.context.pipeline.stamp();
+            flight.restamp(self.context.stamp);
         }
         // A response purged since the lookup must not be validated under a fence taken after the
         // purge.

@@ -196,13 +196,19 @@ impl<S: Store> FetchContext<S> {
         self.target.requested_host()
     }
 
-    /// Returns whether no purge since the origin request selects a response with these tags.
+    /// Returns whether no hard purge since the origin request selects a response with these tags.
     pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
+        self.purge_verdict(tags) != PurgeVerdict::Dead
+    }
+
+    /// Returns what the purges since the origin request mean for a response with these tags. Costs
+    /// one comparison if nothing was purged.
+    pub(super) fn purge_verdict(&self, tags: &[String]) -> PurgeVerdict {
         let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url().as_bytes());
         let attributes = self.attributes();
         let expected =
             IncompleteResponse { url, attributes: attributes.as_attributes(), tags: Some(tags) };
-        applied_purges.judge_fetched(&self.stamp, &expected, tags) != PurgeVerdict::Dead
+        applied_purges.judge_fetched(&self.stamp, &expected, tags)
     }
 
     /// Returns whether the request could have led a shared flight. Only such a request may remove

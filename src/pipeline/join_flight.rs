@@ -5,7 +5,6 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     admit::TeedResponse,
-    clock::ReceivedAt,
     collapse::{FlightLeader, FlightRole},
     fetch::FetchOutcome,
     flight_result::{FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse},
@@ -13,7 +12,6 @@ use super::{
     miss_plan::{LookupOutcome, MissPlan, is_stale_on_error},
     receive::LookupRequest,
     request_context::RequestContext,
-    state::Pipeline,
 };
 use crate::{
     key::{CacheKey, OriginTarget},
@@ -182,19 +180,6 @@ impl<S: Store> RequestContext<S> {
 
     fn is_answered_by(&self, streaming: &StreamingResponse) -> bool {
         streaming.answers(&self.config.route(self.route).vary, &self.request.headers)
-    }
-}
-
-/// Releases the leases of fetches whose responses are purged, as long as the purge log exists.
-///
-/// Otherwise the requests after a purge would wait on other nodes until the old body has arrived.
-pub(crate) async fn release_purged_leases<S: Store>(pipeline: Arc<Pipeline<S>>) {
-    let mut records = pipeline.log.subscribe();
-    loop {
-        let _event = records.next().await;
-        while records.try_next().is_some() {}
-        let received = ReceivedAt::now(&pipeline.clock);
-        pipeline.flights.release_purged(pipeline.log.applied_purges(), received);
     }
 }
 

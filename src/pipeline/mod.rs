@@ -115,7 +115,6 @@ pub use clock::Clock;
 pub(crate) use config_snapshot::{ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId};
 pub(crate) use credential_feedback::follow_denials;
 pub(crate) use finish::LocalResponse;
-pub(crate) use join_flight::release_purged_leases;
 pub(crate) use leaks::follow_quarantine;
 pub(crate) use state::Pipeline;
 pub(crate) use verification::{FiguresByRoute, VerificationReport};

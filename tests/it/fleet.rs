@@ -216,6 +216,30 @@ async fn nobody_waits_for_the_body_of_a_purged_response() {
 }
 
 #[tokio::test]
+async fn purges_of_other_tags_cost_a_fetch_in_progress_nothing() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = slow(&gate, |before| {
+            OriginResponse::fresh(before.to_string()).with("surrogate-key", "t")
+        })
+        .await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let load = Load::over(&fleet.addresses()).clients(30).asking(|_| "/a".to_owned());
+        let load = tokio::spawn(load.each(1));
+        until_waiting(&fleet, 27, 3).await;
+        for _ in 0..5 {
+            fleet.purge(0, "{\"tags\": [\"other\"]}").await;
+        }
+        gate.open();
+        let outcome = load.await.unwrap();
+        assert!(outcome.failures().is_empty(), "{outcome}");
+        assert_eq!(origin.requests(), 1, "{outcome}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn with_redis_away_each_node_asks_once() {
     within(async {
         let gate = Gate::closed();
