@@ -190,7 +190,8 @@ impl<S: Store> Handler for Pipeline<S> {
         let plan = match planned {
             FirstStep::Hit(hit, audited) => {
                 if let Some(audited) = audited {
-                    let (request, _no_body) = request.into_parts();
+                    let (mut request, _no_body) = request.into_parts();
+                    request_id::ensure_request_id(&mut request.headers);
                     audited.start(self, request, (Arc::clone(connection), received));
                 }
                 return Either::Left(ready(hit));

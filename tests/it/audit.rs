@@ -70,6 +70,7 @@ async fn an_audit_asks_as_a_refresh_would() {
             ("authorization", "Bearer x"),
             ("if-none-match", "\"1\""),
             ("cache-control", "max-stale"),
+            ("x-request-id", "not usable"),
         ];
         assert_eq!(proxy.get_with("/a?utm_source=b", &fields).await.status(), 304);
         let report = report(&proxy, 1).await;
@@ -79,6 +80,7 @@ async fn an_audit_asks_as_a_refresh_would() {
         for field in ["authorization", "if-none-match", "cache-control"] {
             assert_eq!(asked.header(field), None, "{field}");
         }
+        assert_eq!(asked.header("x-request-id").map(str::len), Some(32));
     })
     .await;
 }
