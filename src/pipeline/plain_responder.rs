@@ -37,6 +37,9 @@ use crate::{
     store::Store,
 };
 
+/// Maximum number of fields of a head that a connection keeps, at about 120 bytes each.
+const MAX_KEPT_FIELDS: usize = 24;
+
 /// Maximum length of a target whose plan a connection keeps, in bytes.
 const MAX_KEPT_TARGET: usize = 1024;
 
@@ -175,9 +178,11 @@ impl RequestFields {
         let responded = match hit {
             Ok(appended) => appended.map(|()| None),
             Err(memory) => {
-                let head = self.head_of(planned, is_repeated, (config, request), batch)?;
-                let plan = (index, RequestAction::Lookup(planned.lookup.clone()), memory);
-                Ok(Some(self.deferred(config, plan, head, received)))
+                let head = self.head_of(planned, is_repeated, (config, request), batch);
+                head.map(|head| {
+                    let plan = (index, RequestAction::Lookup(planned.lookup.clone()), memory);
+                    Some(self.deferred(config, plan, head, received))
+                })
             }
         };
         // How a GraphQL query is read depends on the documents that are known by then.
@@ -237,7 +242,7 @@ impl RequestFields {
             _ => {}
         }
         let head = self.head(request, (config, Some(planned.route)), batch)?;
-        if is_repeated {
+        if is_repeated && head.headers.len() <= MAX_KEPT_FIELDS {
             let mut kept = head.clone();
             request_id::reserve(&mut kept.headers);
             planned.head = Some(Box::new(kept));
