@@ -263,7 +263,7 @@ fn shard(shards: &[FlightShard], digest: u128) -> &FlightShard {
 mod tests {
     use super::*;
     use crate::{
-        fence::{Purge, PurgeMode, PurgeRecord, PurgeSource, Selector},
+        fence::{Purge, PurgeRecord, Selector},
         field::Timestamp,
         key::{OriginTarget, uri::Scheme},
         pipeline::clock::Clock,
@@ -278,13 +278,7 @@ mod tests {
             flights.join(&key, &OwnedResponseAttributes::default(), &applied_purges, received)
         };
         let FlightRole::Leader(mut leader) = join() else { panic!("nothing is in flight") };
-        let purge = Purge {
-            mode: PurgeMode::Hard,
-            selectors: vec![Selector::Everything],
-            source: PurgeSource::Api,
-            reason: None,
-            warm: false,
-        };
+        let purge = Purge { selectors: vec![Selector::Everything], ..Purge::boundary() };
         applied_purges.apply(&PurgeRecord { seq: 1, at: Timestamp::from_millis(1), purge });
         leader.restamp(applied_purges.stamp());
         assert!(matches!(join(), FlightRole::Follower(_)));
