@@ -237,9 +237,10 @@ impl RequestFields {
         (config, request): (&ConfigSnapshot, &PlainRequest<'_>),
         batch: &ResponseBatch,
     ) -> Result<Parts, Declined> {
-        match &planned.head {
-            Some(head) if batch.may_defer() => return Ok(Parts::clone(head)),
-            _ => {}
+        if let Some(head) = &planned.head
+            && batch.may_defer()
+        {
+            return Ok(Parts::clone(head));
         }
         let head = self.head(request, (config, Some(planned.route)), batch)?;
         if is_repeated && head.headers.len() <= MAX_KEPT_FIELDS {

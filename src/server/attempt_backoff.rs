@@ -20,11 +20,13 @@ impl AttemptBackoff {
         skips
     }
 
+    /// Skips the next attempts: none after the first failure in a row.
     pub(crate) fn note_failure(&mut self) {
         self.left = (1 << self.failures) - 1;
         self.failures = (self.failures + 1).min(MAX_FAILURES);
     }
 
+    /// Ends the backoff.
     pub(crate) fn note_success(&mut self) {
         *self = Self::default();
     }
@@ -39,7 +41,8 @@ impl AttemptBackoff {
 mod tests {
     use super::*;
 
-    /// Makes this many attempts, all of which fail, and returns which of them were not skipped.
+    /// Makes this many attempts, which fail unless skipped. Returns the numbers of those that were
+    /// not skipped.
     fn attempts(backoff: &mut AttemptBackoff, count: usize) -> Vec<usize> {
         let made = (0..count).filter(|_| {
             let skips = backoff.skips();
