@@ -76,7 +76,10 @@ pub(super) fn owner(world: &World, kind: Kind, asker: &Asker) -> Option<String> 
     let claims = asker.claims();
     match kind {
         Kind::User if world.has_tokens => Some(format!("user {}", claims?["sub"])),
-        Kind::User => Some(format!("exact {}", asker.stamp(Kind::User, Mode::Silent))),
+        Kind::User => {
+            let stamp = asker.stamp(Kind::User, Mode::Silent);
+            Some(format!("exact {stamp} {}", asker.ignored.join(" ")))
+        }
         Kind::Tenant => Some(format!("tenant {}", claims?["tenant"])),
         _ => None,
     }

@@ -100,6 +100,9 @@ pub(super) fn parse(path: &str) -> Option<(Kind, Mode)> {
 pub(super) struct Asker {
     /// The token after `Bearer`, of the first such field.
     pub(super) token: Option<String>,
+    /// Credentials that this origin ignores and another might read, so that they are part of exact
+    /// credentials: further `Authorization` lines, and an API key in a field with underscores.
+    pub(super) ignored: Vec<String>,
     pub(super) session: Option<String>,
     /// An API key, as a field or a parameter.
     pub(super) key: Option<String>,
@@ -130,6 +133,11 @@ impl Asker {
         });
         Self {
             token: bearer,
+            ignored: headers(head, "authorization")
+                .skip(1)
+                .chain(headers(head, "x_api_key"))
+                .map(str::to_owned)
+                .collect(),
             session: cookie("session"),
             key: header(head, "x-api-key").or(in_query).map(str::to_owned),
             key_of_query: in_query.map(str::to_owned),
