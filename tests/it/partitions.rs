@@ -314,6 +314,30 @@ async fn a_write_purges_for_its_writer_alone() {
 }
 
 #[tokio::test]
+async fn a_further_credential_is_another_writer() {
+    within(async {
+        let origin = ScriptedOrigin::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), EXACT);
+        for further in [("authorization", "Bearer bob"), ("x_api_key", "k-1")] {
+            let (alone, both) = (token("Bearer zoe"), [token("Bearer zoe")[0], further]);
+            let get = async |fields: &[(&str, &str)]| {
+                proxy.get_with("/a", fields).await.header("x-api-cache").unwrap().to_owned()
+            };
+            for fields in [&alone[..], &both] {
+                get(fields).await;
+            }
+            proxy.send("PUT", "/a", &alone).await;
+            assert_eq!(get(&alone).await, "MISS");
+            assert_eq!(get(&both).await, "HIT");
+            proxy.send("PUT", "/a", &both).await;
+            assert_eq!(get(&alone).await, "HIT");
+            assert_eq!(get(&both).await, "MISS");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tokens_of_one_user_with_the_same_rights_share_and_others_do_not() {
     within(async {
         let origin = ScriptedOrigin::start(stamped).await;

@@ -2,6 +2,7 @@
 //! away from what is stored for others.
 
 use crate::support::{
+    fleet::short_sleep,
     gate::Gate,
     proxy::{Proxy, request_with_body},
     random::Random,
@@ -872,11 +873,10 @@ async fn cold_variants_of_one_target_are_all_stored() {
 
 /// Waits until a node stores in Redis and knows all that was purged.
 async fn until_shared(proxy: &Proxy) {
-    while !proxy.admin("/readyz").await.body.contains("redis: up")
-        || proxy.metric("larder_purge_log_synced", "").await == 0
-    {
-        tokio::task::yield_now().await;
+    while !proxy.admin("/readyz").await.body.contains("redis: up") {
+        short_sleep().await;
     }
+    proxy.until_synced().await;
 }
 
 /// Waits until Redis has what is to be written, where there is one.
