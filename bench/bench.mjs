@@ -63,7 +63,7 @@ for (const [index, workload] of workloads.entries()) {
 const used = Object.keys(servers).filter(name => workloads.some(workload => names.includes(name) && takesPart(name, workload)))
 const others = {}
 for (const name of asked.filter(name => OTHERS[name])) {
-  others[name] = await OTHERS[name]({ names, servers, begin, end, running, given, originRequests })
+  others[name] = await OTHERS[name]({ names, servers, begin, end, running, given, folder, originRequests })
 }
 for (const name of Object.keys(running)) await end(name)
 const versions = [...new Set(used.map(name => servers[name].version?.(given)).filter(Boolean))]

@@ -1,4 +1,4 @@
-// The programs that send the load: wrk, h2load, `load` of bench/bare, and `handshakes.mjs`. Each runs on the core of the load and comes to the same figures.
+// The programs that send the load: `load` of bench/bare, and over TLS wrk, h2load and `handshakes.mjs`. Each runs on the core of the load and comes to the same figures.
 
 import { writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -7,27 +7,6 @@ import { sleep, start } from '../tests/process.mjs'
 import { LOAD_CORE } from './servers.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
-// Arguments: a prefix of targets, how many there are of them and how far their numbers are apart; or `fresh`, the prefix and the number of the first
-// target, each of which is requested once.
-const SCRIPT = `
-init = function(args)
-  if not args[1] then return end
-  if args[1] == "fresh" then
-    local number = tonumber(args[3])
-    request = function()
-      number = number + 1
-      return wrk.format("GET", args[2] .. string.format("%d", number))
-    end
-    return
-  end
-  local requests, last = {}, 0
-  for i = 1, tonumber(args[2]) do requests[i] = wrk.format("GET", args[1] .. string.format("%d", i * tonumber(args[3]))) end
-  request = function()
-    last = last % #requests + 1
-    return requests[last]
-  end
-end
-`
 const DONE = `
 done = function(summary, latency)
   local e = summary.errors
@@ -42,7 +21,7 @@ let fresh = 0 // targets that were requested once
  * One run: `{ requests, seconds, bytes, p50, p99, errors, said }`, times in microseconds. `server` has a `port`, and may have
  * a `stride` of its targets, or `requests` of its own in their place; `fields` are those of each request. `folder` is for the script of wrk.
  */
-export async function run ({ client = 'wrk', ...workload }, server, { seconds, fields = {}, folder, bare }) {
+export async function run ({ client = 'load', ...workload }, server, { seconds, fields = {}, folder, bare }) {
   const command = { wrk, h2load, handshakes, load }[client](workload, server, { seconds, fields, folder, bare })
   const child = start([...LOAD_CORE, ...command])
   while (child.isRunning()) await sleep(20)
@@ -62,13 +41,10 @@ request = function() last = last % #requests + 1; return requests[last] end
 `
 }
 
-function wrk ({ path, keys, isFresh, connections, group }, { port, stride = 1, requests }, { seconds, fields, folder }) {
+function wrk ({ path, connections }, { port }, { seconds, folder }) {
   const script = join(folder, 'load.lua')
-  writeFileSync(script, requests ? scriptOf(requests) : SCRIPT + DONE)
-  const lines = Object.entries(fields).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
-  const targets = isFresh ? ['--', 'fresh', path, String(fresh)] : keys ? ['--', path, String(keys), String(stride)] : []
-  return ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, ...lines,
-    `${group === 'tls' ? 'https' : 'http'}://127.0.0.1:${port}${path}`, ...targets]
+  writeFileSync(script, DONE)
+  return ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, `https://127.0.0.1:${port}${path}`]
 }
 
 /** The figures of a program that prints `RESULT`. */
@@ -93,10 +69,19 @@ function readH2load (said) {
   return { requests, seconds: figure(/finished in ([\d.]+)s/), bytes: figure(/, \S+ \((\d+)\) data/), errors: faults + Math.max(0, requests - good) }
 }
 
-// wrk waits for the body that HAProxy announces in a 304 and must not send.
-function load ({ path, connections }, { port }, { seconds, fields, bare }) {
-  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}`)
-  return [join(dirname(bare), 'load'), 'closed', `127.0.0.1:${port}`, path, String(seconds), String(connections), ...lines]
+function load ({ path, keys, isFresh, connections }, { port, stride = 1, requests }, { seconds, fields, folder, bare }) {
+  const program = join(dirname(bare), 'load')
+  const [address, ...rest] = [`127.0.0.1:${port}`, seconds, connections].map(String)
+  if (isFresh) return [program, 'fresh', address, path, String(fresh + 1), ...rest]
+  const targets = keys ? Array.from({ length: keys }, (_, i) => ({ path: `${path}${(i + 1) * stride}` })) : [{ path }]
+  const heads = join(folder, 'heads')
+  writeFileSync(heads, (requests ?? targets).map(({ path, headers = fields }) => headOf(path, { Host: address, ...headers })).join(''))
+  return [program, 'closed', address, ...rest, heads]
+}
+
+/** The head of a `GET`, as bytes of HTTP/1.1. */
+export function headOf (path, headers) {
+  return `GET ${path} HTTP/1.1\r\n${Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
 }
 
 function readLoad (said) {

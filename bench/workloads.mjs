@@ -10,7 +10,7 @@ export const WORKLOADS = {
   'hit-1k-1000': { path: '/hit/1k', connections: 1000, bytes: 1024, title: 'Hits, 1 KiB, 1,000 connections' },
   'hit-100k-64': { path: '/hit/100k', connections: 64, bytes: 102400, title: 'Hits, 100 KiB, 64 connections (nginx with `sendfile`)' },
   'hit-100k-1000': { path: '/hit/100k', connections: 1000, bytes: 102400, title: 'Hits, 100 KiB, 1,000 connections (nginx with `sendfile`)' },
-  'not-modified-64': { path: '/hit/1k', does: 'not-modified', client: 'load', connections: 64, bytes: 0, title: '`304` answers from the cache, 64 connections' },
+  'not-modified-64': { path: '/hit/1k', does: 'not-modified', connections: 64, bytes: 0, title: '`304` answers from the cache, 64 connections' },
   'redis-1k-64': {
     path: '/items/',
     keys: KEYS,
@@ -29,7 +29,7 @@ export const WORKLOADS = {
   },
   'pass-64': { path: '/pass/1k', does: 'pass', connections: 64, bytes: 1024, title: 'Pass-through (`no-store`), 1 KiB, 64 connections' },
   'store-64': { path: '/items/', isFresh: true, does: 'store', connections: 64, bytes: 1024, title: 'Misses that are stored, 1 KiB, 64 connections' },
-  'tls-http1-64': { path: '/hit/1k', group: 'tls', connections: 64, bytes: 1024, title: 'Hits over TLS 1.3 and HTTP/1.1, 1 KiB, 64 connections' },
+  'tls-http1-64': { path: '/hit/1k', group: 'tls', client: 'wrk', connections: 64, bytes: 1024, title: 'Hits over TLS 1.3 and HTTP/1.1, 1 KiB, 64 connections' },
   'tls-http2-64': {
     path: '/hit/1k',
     group: 'tls',

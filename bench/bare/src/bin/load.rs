@@ -4,8 +4,10 @@
 //!   rate, whatever the server does, and wait for a free connection if there is none. A time counts
 //!   from when the request was due, so that a server that stalls is charged for every request that
 //!   it delays ("coordinated omission", Tene 2013).
-//! - `load closed ADDRESS PATH SECONDS CONNECTIONS [FIELD…]`: each connection sends its next request
-//!   as soon as it has its response. Requests have the fields, such as `If-None-Match: "1"`.
+//! - `load closed ADDRESS SECONDS CONNECTIONS FILE`: each connection sends its next request as soon
+//!   as it has its response. `FILE` has the heads of the requests, which are sent in turn.
+//! - `load fresh ADDRESS PATH FIRST SECONDS CONNECTIONS`: a closed loop that requests `PATHfirst` and
+//!   the numbers after it, each once.
 //! - `load fill ADDRESS PATH COUNT CONNECTIONS`: a closed loop that requests `PATH1` to `PATHcount`,
 //!   each once.
 //!
@@ -13,21 +15,33 @@
 //! the program itself was in an open loop. Any response but a complete 200 or 304 ends it with an
 //! error.
 //!
-//! It spins between requests, because a timer is exact to a millisecond only: it needs a core of its
-//! own.
+//! An open loop spins between requests, because a timer is exact to a millisecond only: it needs a
+//! core of its own. A closed loop has to be faster than the server: it reads all responses into one
+//! buffer, and looks at nothing but status and length.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::error::Error;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bare::Histogram;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use memchr::memmem;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 type Failure = Box<dyn Error + Send + Sync>;
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+}
 
 /// What decides when a connection sends its next request.
 enum Schedule {
@@ -36,12 +50,22 @@ enum Schedule {
         due: Mutex<(VecDeque<Instant>, bool)>,
         news: Notify,
     },
-    Until(Instant),
-    /// The number of the last request, and of those that were sent.
-    Count {
-        last: u64,
-        sent: Mutex<u64>,
+    Until {
+        end: Instant,
+        sent: AtomicU64,
     },
+    Count {
+        count: u64,
+        sent: AtomicU64,
+    },
+}
+
+/// What is requested.
+enum Requests {
+    /// Heads that are sent in turn.
+    InTurn(Vec<Vec<u8>>),
+    /// A target for each request, with a number at its end.
+    Numbered { before: String, first: u64, after: String },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -51,34 +75,34 @@ async fn main() -> Result<(), Failure> {
     match arguments.as_slice() {
         ["open", address, path, rate, seconds, connections] => {
             let (rate, seconds) = (rate.parse()?, seconds.parse()?);
-            let (target, length) =
-                (Target { address, path, fields: &[] }, Duration::from_secs_f64(seconds));
-            open(&target, rate, length, connections.parse()?).await
+            let requests = Requests::InTurn(vec![head(address, path).into_bytes()]);
+            let length = Duration::from_secs_f64(seconds);
+            open((address, requests), rate, length, connections.parse()?).await
         }
-        ["closed", address, path, seconds, connections, fields @ ..] => {
-            let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
-            let target = Target { address, path, fields };
-            closed(&target, Schedule::Until(end), connections.parse()?).await?.print(None);
-            Ok(())
+        ["closed", address, seconds, connections, file] => {
+            let requests = Requests::read(file)?;
+            closed((address, requests), until(seconds)?, connections.parse()?).await
+        }
+        ["fresh", address, path, first, seconds, connections] => {
+            let requests = Requests::numbered(address, path, first.parse()?);
+            closed((address, requests), until(seconds)?, connections.parse()?).await
         }
         ["fill", address, path, count, connections] => {
-            let schedule = Schedule::Count { last: count.parse()?, sent: Mutex::new(0) };
-            let target = Target { address, path, fields: &[] };
-            closed(&target, schedule, connections.parse()?).await?.print(None);
-            Ok(())
+            let requests = Requests::numbered(address, path, 1);
+            let schedule = Schedule::Count { count: count.parse()?, sent: AtomicU64::new(0) };
+            closed((address, requests), schedule, connections.parse()?).await
         }
         _ => Err("usage: load open ADDRESS PATH RATE SECONDS CONNECTIONS | \
-                  load closed ADDRESS PATH SECONDS CONNECTIONS [FIELD…] | \
+                  load closed ADDRESS SECONDS CONNECTIONS FILE | \
+                  load fresh ADDRESS PATH FIRST SECONDS CONNECTIONS | \
                   load fill ADDRESS PATH COUNT CONNECTIONS"
             .into()),
     }
 }
 
-/// What is requested.
-struct Target<'a> {
-    address: &'a str,
-    path: &'a str,
-    fields: &'a [&'a str],
+fn until(seconds: &str) -> Result<Schedule, Failure> {
+    let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
+    Ok(Schedule::Until { end, sent: AtomicU64::new(0) })
 }
 
 /// What a load has measured.
@@ -121,13 +145,13 @@ impl Measured {
 }
 
 async fn open(
-    target: &Target<'_>,
+    (address, requests): (&str, Requests),
     rate: f64,
     length: Duration,
     connections: usize,
 ) -> Result<(), Failure> {
     let schedule = Schedule::Open { due: Mutex::default(), news: Notify::new() };
-    let load = Load::start(target, schedule, connections).await?;
+    let load = Load::start((address, requests), schedule, connections).await?;
     let begun = Instant::now();
     let mut lag = Histogram::default();
     let mut number = 0_u32;
@@ -151,12 +175,13 @@ async fn open(
 }
 
 async fn closed(
-    target: &Target<'_>,
+    (address, requests): (&str, Requests),
     schedule: Schedule,
     connections: usize,
-) -> Result<Measured, Failure> {
-    let load = Load::start(target, schedule, connections).await?;
-    load.end(Instant::now()).await
+) -> Result<(), Failure> {
+    let load = Load::start((address, requests), schedule, connections).await?;
+    load.end(Instant::now()).await?.print(None);
+    Ok(())
 }
 
 /// A load that runs.
@@ -169,24 +194,24 @@ struct Load {
 impl Load {
     /// Opens all connections, and has each of them follow the schedule.
     async fn start(
-        target: &Target<'_>,
+        (address, requests): (&str, Requests),
         schedule: Schedule,
         connections: usize,
     ) -> Result<Self, Failure> {
-        let (schedule, figures) = (Arc::new(schedule), Arc::default());
+        let (schedule, requests) = (Arc::new(schedule), Arc::new(requests));
+        let figures = Arc::default();
         let mut streams = Vec::new();
         for _ in 0..connections {
-            let stream = TcpStream::connect(target.address).await?;
+            let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             streams.push(stream);
         }
         let run = |stream| {
             let connection = Connection {
                 stream,
-                request: Request::new(target, &schedule),
                 schedule: Arc::clone(&schedule),
+                requests: Arc::clone(&requests),
                 figures: Arc::clone(&figures),
-                buffer: vec![0; 256 * 1024],
             };
             tokio::spawn(connection.run())
         };
@@ -229,14 +254,13 @@ impl Schedule {
     /// Waits for the next request: when it was due, and its number.
     async fn next(&self) -> Option<(Instant, u64)> {
         match self {
-            Self::Until(end) => {
+            Self::Until { end, sent } => {
                 let now = Instant::now();
-                (now < *end).then_some((now, 0))
+                (now < *end).then(|| (now, sent.fetch_add(1, Relaxed)))
             }
-            Self::Count { last, sent } => {
-                let mut sent = locked(sent);
-                *sent += 1;
-                (*sent <= *last).then_some((Instant::now(), *sent))
+            Self::Count { count, sent } => {
+                let number = sent.fetch_add(1, Relaxed);
+                (number < *count).then(|| (Instant::now(), number))
             }
             Self::Open { due, news } => loop {
                 let notified = news.notified();
@@ -255,49 +279,61 @@ impl Schedule {
     }
 }
 
-/// The bytes of a request.
-struct Request {
-    bytes: Vec<u8>,
-    /// How much of it stands before the number, if it has one.
-    before_number: Option<usize>,
-    rest: Vec<u8>,
+impl Requests {
+    /// Reads the heads of requests that a file has one after the other.
+    fn read(file: &str) -> Result<Self, Failure> {
+        let bytes = std::fs::read(file)?;
+        let mut heads = Vec::new();
+        let mut start = 0;
+        for end in memmem::find_iter(&bytes, END_OF_HEAD) {
+            let end = end + END_OF_HEAD.len();
+            heads.push(bytes[start..end].to_vec());
+            start = end;
+        }
+        if heads.is_empty() || start != bytes.len() {
+            return Err(format!("{file} does not end with the end of a head").into());
+        }
+        Ok(Self::InTurn(heads))
+    }
+
+    fn numbered(address: &str, path: &str, first: u64) -> Self {
+        let (before, after) = (format!("GET {path}"), after_target(address));
+        Self::Numbered { before, first, after }
+    }
+
+    /// The head of the request with this number; `buffer` is for a new one.
+    fn head<'a>(&'a self, number: u64, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        match self {
+            Self::InTurn(heads) => Ok(&heads[number as usize % heads.len()]),
+            Self::Numbered { before, first, after } => {
+                buffer.clear();
+                write!(buffer, "{before}{}{after}", first + number)?;
+                Ok(buffer)
+            }
+        }
+    }
 }
 
-impl Request {
-    fn new(target: &Target<'_>, schedule: &Schedule) -> Self {
-        let before = format!("GET {}", target.path);
-        let fields: String = target.fields.iter().map(|field| format!("{field}\r\n")).collect();
-        let rest = format!(" HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", target.address).into_bytes();
-        let is_numbered = matches!(schedule, Schedule::Count { .. });
-        Self {
-            before_number: is_numbered.then_some(before.len()),
-            bytes: [before.as_bytes(), &rest].concat(),
-            rest,
-        }
-    }
+fn head(address: &str, target: &str) -> String {
+    format!("GET {target}{}", after_target(address))
+}
 
-    fn numbered(&mut self, number: u64) -> Result<&[u8], std::io::Error> {
-        if let Some(length) = self.before_number {
-            self.bytes.truncate(length);
-            write!(self.bytes, "{number}")?;
-            self.bytes.extend_from_slice(&self.rest);
-        }
-        Ok(&self.bytes)
-    }
+fn after_target(address: &str) -> String {
+    format!(" HTTP/1.1\r\nHost: {address}\r\n\r\n")
 }
 
 struct Connection {
     stream: TcpStream,
-    request: Request,
     schedule: Arc<Schedule>,
+    requests: Arc<Requests>,
     figures: Arc<Mutex<Figures>>,
-    buffer: Vec<u8>,
 }
 
 impl Connection {
     async fn run(mut self) -> Result<(), Failure> {
+        let mut buffer = Vec::new();
         while let Some((due, number)) = self.schedule.next().await {
-            self.stream.write_all(self.request.numbered(number)?).await?;
+            self.stream.write_all(self.requests.head(number, &mut buffer)?).await?;
             let bytes = self.receive().await?;
             let mut figures = locked(&self.figures);
             figures.times.add(due.elapsed());
@@ -308,41 +344,79 @@ impl Connection {
 
     /// Reads one response, and returns its length.
     async fn receive(&mut self) -> Result<usize, Failure> {
-        let mut filled = 0;
-        loop {
-            let read = self.stream.read(&mut self.buffer[filled..]).await?;
-            if read == 0 {
-                return Err("the server closed a connection".into());
-            }
-            filled += read;
-            if let Some(length) = length(&self.buffer[..filled])? {
-                if filled == length {
-                    return Ok(length);
+        let stream = &mut self.stream;
+        let mut response = Response::default();
+        std::future::poll_fn(|cx| {
+            BUFFER.with_borrow_mut(|buffer| {
+                loop {
+                    let mut read = ReadBuf::new(buffer);
+                    ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+                    if let Some(length) = response.take(read.filled())? {
+                        return Poll::Ready(Ok(length));
+                    }
                 }
-                if filled > length || length > self.buffer.len() {
-                    return Err(format!("{filled} bytes of a response of {length}").into());
-                }
+            })
+        })
+        .await
+    }
+}
+
+/// A response that arrives.
+#[derive(Default)]
+struct Response {
+    /// What has arrived of its head, until this is complete.
+    head: Vec<u8>,
+    /// Its length, once the head is complete.
+    length: Option<usize>,
+    received: usize,
+}
+
+impl Response {
+    /// Takes its next bytes. Returns its length if they are the last ones.
+    fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        if bytes.is_empty() {
+            return Err("the server closed a connection".into());
+        }
+        self.received += bytes.len();
+        if self.length.is_none() {
+            self.length = if self.head.is_empty() {
+                length(bytes)?
+            } else {
+                self.head.extend_from_slice(bytes);
+                length(&self.head)?
+            };
+            if self.length.is_none() && self.head.is_empty() {
+                self.head = bytes.to_vec();
             }
+        }
+        match self.length {
+            Some(length) if self.received > length => {
+                Err(format!("{} bytes of a response of {length}", self.received).into())
+            }
+            length => Ok(length.filter(|length| *length == self.received)),
         }
     }
 }
 
 /// The length of a response, once its head is complete.
 fn length(bytes: &[u8]) -> Result<Option<usize>, Failure> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&bytes[..end])?;
-    let mut lines = head.split("\r\n");
+    const NAME: &[u8] = b"content-length:";
+    let Some(end) = memmem::find(bytes, END_OF_HEAD) else { return Ok(None) };
+    let mut lines = bytes[..end].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let status = lines.next().unwrap_or_default();
-    if status.starts_with("HTTP/1.1 304") {
-        return Ok(Some(end + 4));
+    let end = end + END_OF_HEAD.len();
+    if status.starts_with(b"HTTP/1.1 304") {
+        return Ok(Some(end));
     }
-    if !status.starts_with("HTTP/1.1 200") {
-        return Err(format!("a response is {status}").into());
+    if !status.starts_with(b"HTTP/1.1 200") {
+        return Err(format!("a response is {}", String::from_utf8_lossy(status)).into());
     }
-    let fields = lines.filter_map(|line| line.split_once(':'));
-    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let (_, value) = lengths.next().ok_or("a response has no Content-Length")?;
-    Ok(Some(end + 4 + value.trim().parse::<usize>()?))
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(NAME.len())?;
+        name.eq_ignore_ascii_case(NAME).then_some(value.trim_ascii())
+    });
+    let value = std::str::from_utf8(value.ok_or("a response has no Content-Length")?)?;
+    Ok(Some(end + value.parse::<usize>()?))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
