@@ -356,9 +356,9 @@ impl Handler for ByPath {
         _: HeaderMap,
         connection: &Arc<Connection>,
         deferrer: &Arc<dyn Deferrer<Pieces>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
+    ) -> Option<impl ImmediateResponder + 'static> {
         let (shared, connection) = (Arc::clone(&self.0), Arc::clone(connection));
-        Some(Box::new(FastByPath { shared, connection, deferrer: Arc::clone(deferrer) }))
+        Some(FastByPath { shared, connection, deferrer: Arc::clone(deferrer) })
     }
 }
 

@@ -211,8 +211,8 @@ impl<S: Store> Handler for Pipeline<S> {
         fields: HeaderMap,
         connection: &Arc<Connection>,
         deferrer: &Arc<dyn Deferrer<DeliveredBody>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
-        Some(Box::new(PlainResponder::new(self, fields, connection, deferrer)))
+    ) -> Option<impl ImmediateResponder + 'static> {
+        Some(PlainResponder::new(self, fields, connection, deferrer))
     }
 }
 

@@ -44,10 +44,11 @@ const MAX_KEPT_FIELDS: usize = 24;
 const MAX_KEPT_TARGET: usize = 1024;
 
 /// Responds to requests on one connection that have the same header fields.
+#[repr(C)] // What each request reads comes first, in few cache lines.
 pub(super) struct PlainResponder<S> {
     pipeline: Arc<Pipeline<S>>,
-    deferrer: Arc<dyn Deferrer<DeliveredBody>>,
     fields: RequestFields,
+    deferrer: Arc<dyn Deferrer<DeliveredBody>>,
 }
 
 /// A request to which a response takes time, with its plan.
@@ -59,16 +60,17 @@ struct DeferredRequest {
 }
 
 /// The header fields of the requests, and the properties computed from them once.
+#[repr(C)] // What a repeated request reads comes first.
 struct RequestFields {
-    connection: Arc<Connection>,
     /// The configuration under which the fields were sanitised.
     config: SnapshotId,
-    headers: HeaderMap,
+    last: LastTarget,
     presence: FieldPresence,
+    headers: HeaderMap,
+    connection: Arc<Connection>,
     ingress: Ingress<'static>,
     /// The properties of the content, read from the fields; `None` until a request has content.
     content: Option<ContentFields>,
-    last: LastTarget,
 }
 
 /// The target of the last noted request without content. A client that polls repeats it.
@@ -116,15 +118,15 @@ impl<S: Store> PlainResponder<S> {
         });
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
         let fields = RequestFields {
-            connection,
             config,
-            headers,
+            last: LastTarget::default(),
             presence,
+            headers,
+            connection,
             ingress,
             content: None,
-            last: LastTarget::default(),
         };
-        Self { pipeline, deferrer: Arc::clone(deferrer), fields }
+        Self { pipeline, fields, deferrer: Arc::clone(deferrer) }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     encode,
     file_reserve::FileReserve,
     listener::{BoundSocket, Listener, OpenConnection},
-    protocol::ListenerContext,
+    protocol::{ListenerContext, task_waker},
     refusal::RequestRefusal,
     stream::{Protocol, Stream, Transport},
 };
@@ -227,8 +227,9 @@ impl<H: Handler> Acceptor<H> {
         open_connection: OpenConnection,
     ) {
         let open_connection = Arc::new(open_connection);
+        let waker = task_waker().await;
         // From here on, a drain waits for the first bytes of the new connection.
-        let drain_guard = self.context.register().await;
+        let drain_guard = self.context.drain.register(&waker);
         let negotiated = tokio::select! {
             negotiated = self.negotiate(transport) => negotiated,
             () = grace_after_drain(&drain_guard) => return,
@@ -236,9 +237,8 @@ impl<H: Handler> Acceptor<H> {
         match negotiated {
             Ok(Ok((stream, protocol))) => {
                 let client = (peer, self.tls.is_some());
-                self.context
-                    .drive((stream, protocol), client, (drain_guard, &open_connection))
-                    .await;
+                let guards = (drain_guard, &open_connection);
+                self.context.drive((stream, protocol), client, guards, &waker).await;
             }
             _ if self.tls.is_some() => {
                 self.context.counters.handshakes_failed.fetch_add(1, Relaxed);

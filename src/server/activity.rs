@@ -2,8 +2,14 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -27,6 +33,8 @@ pub(super) struct ConnectionActivity {
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
+    /// Whether the idle timer has to be polled.
+    timer: AtomicBool,
     /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
     /// Number of response bytes queued on an HTTP/2 connection.
@@ -169,17 +177,37 @@ pub(super) enum TimeoutKind {
 /// Detects idle connections with one timer that is reset only when it fires.
 ///
 /// The timer notices an idle period at one tick and ends the connection a few ticks later, so that
-/// requests need not read a clock.
+/// requests need not read a clock. Nor do they read the timer, which is elsewhere in memory: it
+/// tells the [`ConnectionActivity`] when it has fired.
+#[repr(C)] // What each request reads comes first.
 pub(super) struct IdleTimer {
-    sleep: Pin<Box<Sleep>>,
-    header_timeout: Duration,
-    tick: Duration,
     /// The number of the incomplete head that the timer limits; `None` if it limits an idle period.
     head: Option<u32>,
-    idle_period: Option<u32>,
-    ticks: u32,
     /// Whether the timer will wake the connection's task.
     is_set: bool,
+    ticks: u32,
+    idle_period: Option<u32>,
+    sleep: Pin<Box<Sleep>>,
+    waker: Option<Waker>,
+    header_timeout: Duration,
+    tick: Duration,
+}
+
+/// Wakes the task of a connection to poll its timer.
+struct TimerWaker {
+    activity: Arc<ConnectionActivity>,
+    task: Waker,
+}
+
+impl Wake for TimerWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.activity.timer.store(true, Release);
+        self.task.wake_by_ref();
+    }
 }
 
 const FIRST_HEAD: u32 = 1;
@@ -190,21 +218,22 @@ const TICKS: u32 = 4;
 impl IdleTimer {
     pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
         Self {
+            head: Some(FIRST_HEAD),
+            is_set: false,
+            ticks: 0,
+            idle_period: None,
             sleep: Box::pin(tokio::time::sleep(header_timeout)),
+            waker: None,
             header_timeout,
             tick: (idle_timeout / TICKS).max(Duration::from_millis(1)),
-            head: Some(FIRST_HEAD),
-            idle_period: None,
-            ticks: 0,
-            is_set: false,
         }
     }
 
-    /// Completes when the connection has been idle for too long.
+    /// Completes when the connection has been idle for too long. Has to be polled by one task only.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        activity: &ConnectionActivity,
+        activity: &Arc<ConnectionActivity>,
     ) -> Poll<TimeoutKind> {
         let head = activity.awaited_head();
         if head != self.head {
@@ -212,16 +241,31 @@ impl IdleTimer {
             self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
         // A running timer wakes this task without another poll, which would only cost time.
-        if self.is_set && !self.sleep.is_elapsed() {
+        if self.is_set && !activity.timer.load(Acquire) {
             return Poll::Pending;
         }
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        self.poll_sleep(cx, activity)
+    }
+
+    #[cold]
+    fn poll_sleep(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &Arc<ConnectionActivity>,
+    ) -> Poll<TimeoutKind> {
+        activity.timer.store(false, Relaxed);
+        let waker = self.waker.take().unwrap_or_else(|| {
+            let (activity, task) = (Arc::clone(activity), cx.waker().clone());
+            Arc::new(TimerWaker { activity, task }).into()
+        });
+        let mut cx = Context::from_waker(&waker);
+        while self.sleep.as_mut().poll(&mut cx).is_ready() {
             self.reset(self.tick);
             if let Some(timeout) = self.tick(activity) {
                 return Poll::Ready(timeout);
             }
         }
-        self.is_set = true;
+        (self.waker, self.is_set) = (Some(waker), true);
         Poll::Pending
     }
 
@@ -258,13 +302,13 @@ mod tests {
         assert_eq!(activity.refusal(3), Some(RequestRefusal::Framing));
     }
 
-    async fn timeout(timer: &mut IdleTimer, activity: &ConnectionActivity) -> TimeoutKind {
+    async fn timeout(timer: &mut IdleTimer, activity: &Arc<ConnectionActivity>) -> TimeoutKind {
         std::future::poll_fn(|cx| timer.poll(cx, activity)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_time_and_work_does_not() {
-        let activity = ConnectionActivity::new(Protocol::Http1);
+        let activity = Arc::new(ConnectionActivity::new(Protocol::Http1));
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
         assert_eq!(

@@ -112,13 +112,15 @@ impl Drain {
         self.open()
     }
 
-    /// Counts a connection as open until the guard is dropped; phase changes wake its task.
+    /// Counts a connection as open until all copies of the guard are dropped; phase changes wake its
+    /// task.
     pub(super) fn register(&self, waker: &Waker) -> DrainGuard {
         let mut open = self.state.open.lock();
         let id = open.next;
         open.next += 1;
         open.connections.insert(id, waker.clone());
-        DrainGuard { state: Arc::clone(&self.state), id }
+        let registration = Registration { state: Arc::clone(&self.state), id };
+        DrainGuard { state: Arc::clone(&self.state), _registration: Arc::new(registration) }
     }
 }
 
@@ -132,7 +134,15 @@ impl Drop for ListenerGuard {
     }
 }
 
+/// Counts a connection as open until all its copies are dropped.
+#[derive(Clone)]
 pub(super) struct DrainGuard {
+    state: Arc<DrainState>,
+    _registration: Arc<Registration>,
+}
+
+/// A connection that is counted as open.
+struct Registration {
     state: Arc<DrainState>,
     id: u64,
 }
@@ -156,7 +166,7 @@ impl DrainGuard {
     }
 }
 
-impl Drop for DrainGuard {
+impl Drop for Registration {
     fn drop(&mut self) {
         let is_last = {
             let mut open = self.state.open.lock();

@@ -41,18 +41,18 @@ pub(super) type MakeResponder =
 
 /// The fast path of one connection.
 pub(super) struct FastPath {
-    mode: FastPathMode,
-    make: MakeResponder,
     /// The number of a field section, and its responder if it has one.
     responder: Option<(u32, Option<Box<dyn ImmediateResponder>>)>,
     /// Leaves reads to hyper after declined requests, which cost time because hyper has to parse
     /// them as well.
     backoff: AttemptBackoff,
+    mode: FastPathMode,
+    make: MakeResponder,
 }
 
 impl FastPath {
     pub(super) fn new(mode: FastPathMode, make: MakeResponder) -> Self {
-        Self { mode, make, responder: None, backoff: AttemptBackoff::default() }
+        Self { responder: None, backoff: AttemptBackoff::default(), mode, make }
     }
 
     /// Returns whether the fast path is on and the connection is between two requests.

@@ -32,16 +32,17 @@ const MAX_CHANGED_LINES: usize = 4;
 /// Follows the requests of one connection. Buffers at most one incomplete line, and the fields of
 /// one request.
 #[derive(Debug)]
+#[repr(C)] // What each request reads comes first, in few cache lines.
 pub(super) struct FramingValidator {
-    limits: HeadLimits,
     state: FramingState,
-    last_fields: FieldSection,
+    heads: u32,
     /// Whether the bytes so far end with a valid request that is not chunked.
     ends_with_request: bool,
-    head: HeadScan,
-    line: Vec<u8>,
-    heads: u32,
     refused: Option<(u32, RequestRefusal)>,
+    limits: HeadLimits,
+    head: HeadScan,
+    last_fields: FieldSection,
+    line: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,7 @@ enum FramingState {
 /// The next request usually repeats the section, apart from the value of `Content-Length`. The
 /// request then needs no validation.
 #[derive(Debug, Default)]
+#[repr(C)] // `changed` is large, and seldom read.
 pub(super) struct FieldSection {
     bytes: Vec<u8>,
     /// The position of the value of `Content-Length`.
@@ -112,14 +114,14 @@ struct HeadScan {
 impl FramingValidator {
     pub(super) fn new(limits: HeadLimits) -> Self {
         Self {
-            limits,
             state: FramingState::Head,
-            last_fields: FieldSection::default(),
-            ends_with_request: false,
-            head: HeadScan::default(),
-            line: Vec::new(),
             heads: 0,
+            ends_with_request: false,
             refused: None,
+            limits,
+            head: HeadScan::default(),
+            last_fields: FieldSection::default(),
+            line: Vec::new(),
         }
     }
 

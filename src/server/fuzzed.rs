@@ -13,7 +13,7 @@ use super::{
     fast_path::{FastPath, FastPathMode},
     framing::{FramingValidator, HeadLimits},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
-    protocol::ListenerContext,
+    protocol::{ListenerContext, task_waker},
     stream::{Protocol, Stream, Transport},
 };
 
@@ -28,9 +28,10 @@ pub async fn serve_connection<H: Handler>(
     let open_connection = counters.acquire(1).map(Arc::new);
     let context = ListenerContext { handler, settings: Arc::new(settings), drain, counters };
     if let Some(open_connection) = open_connection {
-        let drain_guard = context.register().await;
+        let waker = task_waker().await;
+        let drain_guard = context.drain.register(&waker);
         let stream = (Stream::from(Transport::Unix(stream)), Protocol::Http1);
-        context.drive(stream, (None, false), (drain_guard, &open_connection)).await;
+        context.drive(stream, (None, false), (drain_guard, &open_connection), &waker).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The interface between a server and the code that responds to requests.
 
-use std::{error::Error, future::Future, sync::Arc};
+use std::{convert::Infallible, error::Error, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -37,7 +37,7 @@ pub trait Handler: Send + Sync + 'static {
         _fields: HeaderMap,
         _connection: &Arc<Connection>,
         _deferrer: &Arc<dyn Deferrer<Self::Body>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
-        None
+    ) -> Option<impl ImmediateResponder + 'static> {
+        None::<Infallible>
     }
 }

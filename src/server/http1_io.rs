@@ -47,34 +47,38 @@ pub(super) struct Http1Io(Arc<Mutex<Http1Stream>>);
 /// Responds to plain requests on an [`Http1Io`] without polling hyper.
 pub(super) struct PlainRequests(Arc<Mutex<Http1Stream>>);
 
+#[repr(C)] // What each request reads comes first, in few cache lines.
 struct Http1Stream {
-    stream: Stream,
-    framing: FramingValidator,
-    fast_path: FastPath,
     activity: Arc<ConnectionActivity>,
     channel: Arc<InterimChannel>,
     /// Counts the connection as open until the stream is closed, even if it becomes a tunnel.
-    drain_guard: Arc<DrainGuard>,
-    /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
-    outgoing: OutgoingBytes,
-    /// Whether the stream may hold bytes of the fast path's responses, as TLS does until a flush.
-    is_unflushed: bool,
-    reader: Http1Reader,
-    deferred: Arc<dyn PollDeferred>,
-    /// Whether `deferred` has the response to the last request.
-    is_deferred: bool,
-    /// Whether hyper waits for bytes to read. Between requests, it then has nothing else to do.
-    hyper_waits: bool,
-    /// What hyper reads next. Empty bytes are the end of the stream.
-    for_hyper: Option<io::Result<Bytes>>,
+    drain_guard: DrainGuard,
     /// The number of requests whose responses have been written completely.
     answered: u32,
+    /// Whether hyper waits for bytes to read. Between requests, it then has nothing else to do.
+    hyper_waits: bool,
+    /// Whether `deferred` has the response to the last request.
+    is_deferred: bool,
+    /// Whether the stream may hold bytes of the fast path's responses, as TLS does until a flush.
+    is_unflushed: bool,
+    /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
+    outgoing: OutgoingBytes,
     close: CloseState,
+    fast_path: FastPath,
+    framing: FramingValidator,
+    stream: Stream,
+    reader: Http1Reader,
+    deferred: Arc<dyn PollDeferred>,
+    /// What hyper reads next. Empty bytes are the end of the stream.
+    for_hyper: Option<io::Result<Bytes>>,
 }
 
 /// Bytes to write, and a body to write after them.
 #[derive(Default)]
-struct OutgoingBytes {
+struct OutgoingBytes(Option<Box<UnsentBytes>>);
+
+/// At least one byte that is not sent yet.
+struct UnsentBytes {
     bytes: Bytes,
     /// The rest of the body.
     body: Bytes,
@@ -84,7 +88,7 @@ struct OutgoingBytes {
 
 impl OutgoingBytes {
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.body.is_empty()
+        self.0.is_none()
     }
 
     /// Returns the rest of a batch after its first `written` bytes.
@@ -93,19 +97,28 @@ impl OutgoingBytes {
         written = written.saturating_sub(batch.bytes.len());
         let mut body = batch.body.clone();
         body.advance(written.min(body.len()));
-        Self { bytes: Bytes::copy_from_slice(rest), body, file: batch.file.clone() }
+        Self::new(Bytes::copy_from_slice(rest), body, batch.file.clone())
+    }
+
+    fn new(bytes: Bytes, body: Bytes, file: Option<Arc<BodyFile>>) -> Self {
+        let is_empty = bytes.is_empty() && body.is_empty();
+        Self((!is_empty).then(|| Box::new(UnsentBytes { bytes, body, file })))
     }
 
     fn advance(&mut self, written: usize) {
-        let first = written.min(self.bytes.len());
-        self.bytes.advance(first);
-        self.body.advance((written - first).min(self.body.len()));
+        let Some(unsent) = &mut self.0 else { return };
+        let first = written.min(unsent.bytes.len());
+        unsent.bytes.advance(first);
+        unsent.body.advance((written - first).min(unsent.body.len()));
+        if unsent.bytes.is_empty() && unsent.body.is_empty() {
+            self.0 = None;
+        }
     }
 }
 
 impl From<Vec<u8>> for OutgoingBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), ..Self::default() }
+        Self::new(bytes.into(), Bytes::new(), None)
     }
 }
 
@@ -113,7 +126,7 @@ enum CloseState {
     Open,
     /// hyper has begun to close the stream.
     Closing,
-    Lingering(Linger),
+    Lingering(Box<Linger>),
     Closed,
 }
 
@@ -123,24 +136,24 @@ impl Http1Io {
         (framing, fast_path): (FramingValidator, FastPath),
         (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
         (reader, deferred): (Http1Reader, Arc<dyn PollDeferred>),
-        drain_guard: Arc<DrainGuard>,
+        drain_guard: DrainGuard,
     ) -> (Self, PlainRequests) {
         let stream = Http1Stream {
-            stream,
-            framing,
-            fast_path,
             activity,
             channel,
             drain_guard,
-            outgoing: OutgoingBytes::default(),
+            answered: 0,
+            hyper_waits: false,
+            is_deferred: false,
             is_unflushed: false,
+            outgoing: OutgoingBytes::default(),
+            close: CloseState::Open,
+            fast_path,
+            framing,
+            stream,
             reader,
             deferred,
-            is_deferred: false,
-            hyper_waits: false,
             for_hyper: None,
-            answered: 0,
-            close: CloseState::Open,
         };
         let shared = Arc::new(Mutex::new(stream));
         (Self(Arc::clone(&shared)), PlainRequests(shared))
@@ -272,8 +285,8 @@ impl Http1Stream {
             // would cause a reset.
             self.activity.linger_at_close();
         }
-        while !self.outgoing.is_empty() {
-            let OutgoingBytes { bytes, body, file } = &self.outgoing;
+        while let Some(unsent) = &self.outgoing.0 {
+            let UnsentBytes { bytes, body, file } = &**unsent;
             let left = bytes.len() + body.len();
             let written = if bytes.is_empty() {
                 self.stream.poll_write_body(cx, body, file.as_deref())
@@ -286,7 +299,6 @@ impl Http1Stream {
             }
             self.outgoing.advance(written);
         }
-        self.outgoing = OutgoingBytes::default();
         self.reader.rest();
         self.activity.set_sending(false);
         self.channel.mark_written();
@@ -527,7 +539,7 @@ impl Http1Stream {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.close = CloseState::Closed;
             if self.activity.should_linger() || self.stream.has_unread() {
-                self.close = CloseState::Lingering(Linger::new());
+                self.close = CloseState::Lingering(Box::new(Linger::new()));
             }
         }
         if let CloseState::Lingering(linger) = &mut self.close {
@@ -667,7 +679,7 @@ mod tests {
                 Http1Reader::new(Arc::new(Settings::default()), Arc::clone(&counters), peer),
                 Arc::new(NothingDeferred),
             ),
-            Arc::new(Drain::new().register(Waker::noop())),
+            Drain::new().register(Waker::noop()),
         );
         let mut bytes = [0; 100];
         let hyper = poll_fn(|cx| {

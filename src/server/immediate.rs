@@ -1,6 +1,6 @@
 //! Responses of a handler without hyper: the requests, the responders and the bytes.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -37,6 +37,13 @@ pub trait ImmediateResponder: Send {
     /// if the following requests need a new responder.
     fn replace_value(&mut self, _name: &HeaderName, _value: HeaderValue) -> bool {
         false
+    }
+}
+
+/// The responder of a handler that has none.
+impl ImmediateResponder for Infallible {
+    fn respond(&mut self, _: &PlainRequest<'_>, _: &mut ResponseBatch) -> Result<(), Declined> {
+        match *self {}
     }
 }
 

@@ -10,6 +10,7 @@ mod activity;
 mod attempt_backoff;
 pub(crate) mod body_limits;
 pub(crate) mod connection;
+mod connection_driver;
 mod cookie_crumbs;
 mod deferred;
 pub(crate) mod drain;

@@ -159,12 +159,13 @@ impl SlowReaderDetector {
 }
 
 /// Checks how fast the client of an HTTP/1.1 connection reads its responses.
+#[repr(C)] // `waiting` is read for each response.
 pub(super) struct Http1Reader {
+    /// The blocked response: `Some` from its first blocked write until all is written.
+    waiting: Option<Box<BlockedResponse>>,
     settings: Arc<Settings>,
     counters: Arc<ListenerCounters>,
     client: Option<IpAddr>,
-    /// The blocked response: `Some` from its first blocked write until all is written.
-    waiting: Option<Box<BlockedResponse>>,
 }
 
 struct BlockedResponse {
@@ -178,7 +179,7 @@ impl Http1Reader {
         counters: Arc<ListenerCounters>,
         client: Option<IpAddr>,
     ) -> Self {
-        Self { settings, counters, client, waiting: None }
+        Self { waiting: None, settings, counters, client }
     }
 
     /// Records that this many bytes were written.

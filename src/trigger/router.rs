@@ -154,19 +154,19 @@ where
         fields: HeaderMap,
         connection: &Arc<Connection>,
         deferrer: &Arc<dyn Deferrer<H::Body>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
+    ) -> Option<impl ImmediateResponder + 'static> {
         let responder = self.handler.immediate_responder(fields, connection, deferrer)?;
-        Some(Box::new(PassedResponder { endpoints: Arc::clone(&self.endpoints), responder }))
+        Some(PassedResponder { endpoints: Arc::clone(&self.endpoints), responder })
     }
 }
 
 /// Declines requests for Larder's own endpoints, and passes other requests to `responder`.
-struct PassedResponder {
+struct PassedResponder<R> {
     endpoints: Arc<LarderEndpoints>,
-    responder: Box<dyn ImmediateResponder>,
+    responder: R,
 }
 
-impl ImmediateResponder for PassedResponder {
+impl<R: ImmediateResponder> ImmediateResponder for PassedResponder<R> {
     fn respond(
         &mut self,
         request: &PlainRequest<'_>,

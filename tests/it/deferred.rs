@@ -201,9 +201,9 @@ impl Handler for Late {
         _: HeaderMap,
         connection: &Arc<Connection>,
         deferrer: &Arc<dyn Deferrer<BoxBody>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
+    ) -> Option<impl ImmediateResponder + 'static> {
         let (shared, connection) = (Arc::clone(&self.0), Arc::clone(connection));
-        Some(Box::new(LateFast { shared, connection, deferrer: Arc::clone(deferrer) }))
+        Some(LateFast { shared, connection, deferrer: Arc::clone(deferrer) })
     }
 }
 

@@ -53,8 +53,8 @@ impl Handler for Tell {
         _: HeaderMap,
         _: &Arc<Connection>,
         _: &Arc<dyn Deferrer<BoxBody>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
-        Some(Box::new(TellFast))
+    ) -> Option<impl ImmediateResponder + 'static> {
+        Some(TellFast)
     }
 }
 
@@ -803,8 +803,8 @@ impl Handler for Counted {
         _: HeaderMap,
         _: &Arc<Connection>,
         _: &Arc<dyn Deferrer<BoxBody>>,
-    ) -> Option<Box<dyn ImmediateResponder>> {
-        Some(Box::new(CountedFast(Arc::clone(self))))
+    ) -> Option<impl ImmediateResponder + 'static> {
+        Some(CountedFast(Arc::clone(self)))
     }
 }
 
