@@ -1,6 +1,7 @@
 //! The clocks of a node: those of the system, or those that a test sets.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,14 @@ use std::{
 };
 
 use crate::{field::Timestamp, store::monotonic};
+
+/// For how long a thread derives the wall-clock time from the monotonic clock.
+const MAX_DERIVED: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// When this thread last read the wall clock, and what it showed.
+    static LAST_READ: Cell<Option<(Instant, Timestamp)>> = const { Cell::new(None) };
+}
 
 /// The source of the current time.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +48,25 @@ impl Clock {
         match self {
             Self::System => SystemTime::now().into(),
             Self::Manual(time) => Timestamp::from_millis(time.wall.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Returns the wall-clock time of a recent instant, exact to two milliseconds. Reads the wall
+    /// clock at most every 100 ms on each thread, so that an adjustment takes effect that much later.
+    pub fn now_at(&self, instant: Instant) -> Timestamp {
+        match self {
+            Self::System => LAST_READ.with(|last_read| {
+                if let Some((read_at, shown)) = last_read.get()
+                    && let Some(since) = instant.checked_duration_since(read_at)
+                    && since < MAX_DERIVED
+                {
+                    return shown.saturating_add(since);
+                }
+                let shown = self.now();
+                last_read.set(Some((instant, shown)));
+                shown
+            }),
+            Self::Manual(_) => self.now(),
         }
     }
 
@@ -89,6 +117,24 @@ impl ReceivedAt {
     /// Returns the current time.
     pub(crate) fn now(clock: &Clock) -> Self {
         let started = Instant::now();
-        Self { at: clock.now(), started, steady: clock.steady_at(started) }
+        Self { at: clock.now_at(started), started, steady: clock.steady_at(started) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_is_read_again_after_a_while() {
+        let (clock, read_at) = (Clock::System, Instant::now());
+        let shown = clock.now_at(read_at);
+        let later = |millis| clock.now_at(read_at + Duration::from_millis(millis));
+        assert_eq!(later(99), shown.saturating_add(Duration::from_millis(99)));
+        assert!(
+            later(3_600_000) < shown.saturating_add(Duration::from_secs(60)),
+            "as the clock shows"
+        );
+        assert!(clock.now_at(read_at) < shown.saturating_add(Duration::from_secs(60)), "earlier");
     }
 }

@@ -25,7 +25,8 @@ pub(super) async fn send<S>(
     request: &mut OriginRequest,
     interim: Option<&InterimSender>,
 ) -> Result<SentResponse, SendFailure> {
-    let (started, requested_at) = (Instant::now(), pipeline.clock.now());
+    let started = Instant::now();
+    let requested_at = pipeline.clock.now_at(started);
     let metrics = &pipeline.metrics;
     match config.origin.exchange(request, interim).await {
         Ok(mut response) => {
