@@ -1,6 +1,10 @@
 //! Encodes a hit directly into the bytes that hyper's server would send for `deliver::hit`.
 
-use std::{cell::RefCell, sync::Arc, thread::LocalKey};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    thread::LocalKey,
+};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -17,6 +21,7 @@ use super::{
     state::Pipeline,
 };
 use crate::{
+    entry::ResponseId,
     field::presence::FieldPresence,
     policy::{CacheResult, validation},
     server::{Declined, ResponseBatch, encode},
@@ -31,7 +36,8 @@ thread_local! {
     static NOT_MODIFIED: EncodedHeads = RefCell::new(HeadCache::new());
 }
 
-/// Appends a fresh stored response to the batch, and accounts for the request.
+/// Appends a fresh stored response to the batch, and accounts for the request. `listed` is a stored
+/// response whose tag the `If-None-Match` of requests with the same fields lists.
 ///
 /// # Errors
 /// Fails if only hyper can encode the response. The request has then had no effect.
@@ -40,6 +46,7 @@ pub(super) fn append(
     received: ReceivedAt,
     request: &ReceivedRequest<'_>,
     (presence, form): (FieldPresence, Representation<'_>),
+    listed: &Cell<Option<ResponseId>>,
     batch: &mut ResponseBatch,
 ) -> Result<(), Declined> {
     if form.stored.has_trailers() {
@@ -50,7 +57,7 @@ pub(super) fn append(
     let responder = Responder { config, route, received, method, headers };
     let (status, length) = if responder.sends_whole(presence) {
         append_whole(pipeline, &responder, form, decision, batch)?
-    } else if lists_tag(&responder, form, presence) {
+    } else if lists_tag(&responder, form, (presence, listed)) {
         append_not_modified(&responder, form, decision, batch)?
     } else {
         append_selected(&responder, form, decision, batch)?
@@ -80,14 +87,26 @@ fn append_whole(
 
 /// Returns whether the request lists the tag of the stored response, and gets the same `304` as all
 /// such requests. Always `false` with `Server-Timing`, or if the route chooses among codings.
-fn lists_tag(responder: &Responder<'_>, form: Representation<'_>, presence: FieldPresence) -> bool {
+fn lists_tag(
+    responder: &Responder<'_>,
+    form: Representation<'_>,
+    (presence, listed): (FieldPresence, &Cell<Option<ResponseId>>),
+) -> bool {
+    let stored = form.stored;
     let is_same_for_all = responder.config.server_timing == ServerTiming::Off
         && !responder.config.route(responder.route).encodes();
-    let is_listed =
-        |tag: &[u8]| validation::is_tag_listed(responder.headers, form.stored.status, tag);
-    presence.has(FieldPresence::CONDITION)
-        && is_same_for_all
-        && form.stored.fields().first(header::ETAG.as_str()).is_some_and(is_listed)
+    if !presence.has(FieldPresence::CONDITION) || !is_same_for_all {
+        return false;
+    }
+    if listed.get() == Some(stored.id) {
+        return true;
+    }
+    let is_listed = |tag: &[u8]| validation::is_tag_listed(responder.headers, stored.status, tag);
+    let is_listed = stored.fields().first(header::ETAG.as_str()).is_some_and(is_listed);
+    if is_listed {
+        listed.set(Some(stored.id));
+    }
+    is_listed
 }
 
 /// Appends a `304` with a head that stays the same for a second. Returns its status and the length of

@@ -4,7 +4,7 @@
 //! Each decision is made by the same functions as in `Pipeline::handle`. A request is declined
 //! before it has an effect.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, cell::Cell, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -27,6 +27,7 @@ use super::{
     state::Pipeline,
 };
 use crate::{
+    entry::ResponseId,
     field::presence::FieldPresence,
     forward::request_id,
     policy::Partition,
@@ -66,6 +67,8 @@ struct RequestFields {
     config: SnapshotId,
     last: LastTarget,
     presence: FieldPresence,
+    /// A stored response whose tag `If-None-Match` lists.
+    listed: Cell<Option<ResponseId>>,
     headers: HeaderMap,
     connection: Arc<Connection>,
     ingress: Ingress<'static>,
@@ -121,6 +124,7 @@ impl<S: Store> PlainResponder<S> {
             config,
             last: LastTarget::default(),
             presence,
+            listed: Cell::default(),
             headers,
             connection,
             ingress,
@@ -175,7 +179,8 @@ impl RequestFields {
         let (place, lookup) = ((pipeline, &**config, index), &planned.lookup);
         let hit =
             pipeline.respond_from_memory((config, index), &headers, lookup, received, |_, form| {
-                encoded_hit::append(place, received, &head, (lookup.presence, form), batch)
+                let form = (lookup.presence, form);
+                encoded_hit::append(place, received, &head, form, &self.listed, batch)
             });
         let responded = match hit {
             Ok(appended) => appended.map(|()| None),
@@ -303,6 +308,7 @@ impl RequestFields {
             }
             *known = value;
             self.content = None;
+            self.listed.set(None);
         }
         true
     }

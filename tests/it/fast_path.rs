@@ -140,7 +140,7 @@ fn origin_reply(path: &str, sent: &str) -> String {
             text(10),
         ),
         "/long" => ("200 OK", "ETag: \"l\"\r\n", text(20_000)),
-        "/large" => ("200 OK", "ETag: \"m\"\r\n", text(100_000)),
+        "/large" => ("200 OK", "ETag: \"m\"\r\n", text(1_100_000)),
         "/empty" => ("200 OK", "", String::new()),
         "/language" => ("200 OK", "Vary: Accept-Language\r\n", text(50)),
         "/cors" => ("200 OK", "Access-Control-Allow-Origin: *\r\nSurrogate-Key: a\r\n", text(50)),
@@ -448,6 +448,35 @@ async fn the_length_that_a_client_sends_counts_and_not_that_of_the_request_befor
             let fields = [("content-type", "application/json")];
             let sent = request_with_body("POST", "/search", &fields, content);
             assert_eq!(wire.exchange(sent).await.cache(), result, "{content}");
+        }
+    })
+    .await;
+}
+
+/// The connection remembers the response whose tag a condition lists.
+#[tokio::test]
+async fn a_condition_counts_for_its_own_request_and_target() {
+    within(async {
+        let origin = origin().await;
+        let proxy = Proxy::with_fast_path(&origin.url(), "", FastPathMode::On);
+        for path in ["/fresh", "/long"] {
+            proxy.get(path).await;
+        }
+        let mut wire = proxy.connect().await;
+        for (path, tags, status) in [
+            ("/fresh", "\"f\"", 304),
+            ("/fresh", "\"f\"", 304),
+            ("/long", "\"f\"", 200),
+            ("/fresh", "\"f\"", 304),
+            ("/fresh", "\"l\"", 200),
+            ("/long", "\"l\"", 304),
+            ("/fresh", "\"l\"", 200),
+            ("/fresh", "\"l\", W/\"f\"", 304),
+            ("/long", "\"l\", W/\"f\"", 304),
+        ] {
+            let sent = request("GET", path, &[("if-none-match", tags)]);
+            let reply = wire.exchange(sent).await;
+            assert_eq!((reply.status(), reply.cache()), (status, "HIT"), "{path} {tags}");
         }
     })
     .await;
