@@ -14,7 +14,7 @@ use crate::{
 
 /// Shorter bodies are sent from memory: copying them costs less than a second call and the handling of
 /// pages (bench/NOTES.md).
-const MIN_FILE_BYTES: usize = 64 << 10;
+const MIN_FILE_BYTES: usize = 1 << 20;
 
 impl<S: Store> Pipeline<S> {
     /// Appends a body behind its head: from its file, if the body is long and has one.

@@ -106,7 +106,7 @@ const FEW_CLIENTS: &str = "[limits]\nconnections = 20\ntunnels = 10\n";
 const FILES: &str = "-n 256";
 const MAX_BODY_FILES: usize = 64;
 
-const LARGE: &str = "/100000/a";
+const LARGE: &str = "/1100000/a";
 
 fn get(target: &str) -> String {
     request("GET", target, &[])
@@ -146,7 +146,7 @@ async fn the_second_hit_on_a_large_body_makes_its_file() {
     within_seconds(60, async {
         let (versions, process) = start(FEW_CLIENTS).await;
         let mut wire = Wire::connect(process.address).await;
-        for target in ["/60000/small", LARGE] {
+        for target in ["/1000000/small", LARGE] {
             for expected in ["MISS", "HIT", "HIT"] {
                 assert_eq!(versions.get(&mut wire, target).await.cache(), expected);
             }
@@ -154,7 +154,7 @@ async fn the_second_hit_on_a_large_body_makes_its_file() {
         wait_for_body_files(&process, 1).await;
         for _ in 0..3 {
             assert_eq!(versions.get(&mut wire, LARGE).await.cache(), "HIT");
-            wire.exchange(get("/60000/small")).await;
+            wire.exchange(get("/1000000/small")).await;
         }
         assert_eq!(body_files(&process), 1);
     })
@@ -186,7 +186,7 @@ async fn pipelined_responses_from_files_and_memory_come_complete_and_in_order() 
             for expected in [&small, &large, &larger] {
                 assert!(wire.read_reply().await.body == *expected);
             }
-            assert_eq!(wire.read_reply_to("HEAD").await.header("content-length"), Some("100000"));
+            assert_eq!(wire.read_reply_to("HEAD").await.header("content-length"), Some("1100000"));
             assert!(wire.read_reply().await.body == larger);
             assert!(wire.read_reply().await.body == large[50_000..90_000]);
             assert_eq!(wire.read_reply().await.status(), 304);
@@ -249,8 +249,8 @@ async fn a_shutdown_lets_a_client_read_a_file_to_its_end() {
 #[tokio::test]
 async fn files_are_bounded_by_the_limit_on_open_files() {
     within_seconds(60, async {
-        let (versions, process) = start(FEW_CLIENTS).await;
-        let targets: Vec<_> = (0..MAX_BODY_FILES + 20).map(|n| format!("/66000/{n}")).collect();
+        let (versions, process) = start(MUCH_MEMORY).await;
+        let targets: Vec<_> = (0..MAX_BODY_FILES + 20).map(|n| format!("/1060000/{n}")).collect();
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_BODY_FILES {
             for target in &targets {
@@ -274,27 +274,27 @@ async fn files_are_bounded_by_the_limit_on_open_files() {
 
 #[tokio::test]
 async fn files_take_a_quarter_of_the_memory_and_go_with_their_responses() {
-    const MAX_FILES: usize = (2 << 20) / 70_000;
+    const MAX_FILES: usize = (32 << 20) / 1_100_000;
     within_seconds(60, async {
-        let toml = format!("{FEW_CLIENTS}[store]\nmemory = \"8MiB\"\n");
+        let toml = format!("{FEW_CLIENTS}[store]\nmemory = \"128MiB\"\n");
         let (versions, process) = start(&toml).await;
         let mut wire = Wire::connect(process.address).await;
         while body_files(&process) < MAX_FILES - 3 {
             for target in 0..MAX_FILES + 10 {
-                versions.get(&mut wire, &format!("/70000/{target}")).await;
+                versions.get(&mut wire, &format!("/1100000/{target}")).await;
             }
         }
         assert!(body_files(&process) <= MAX_FILES);
         let stored = process.get_admin("/metrics").await.body;
         let stored = sum(&stored, "larder_store_bytes", "memory");
-        assert!(stored <= 8 << 20, "{stored}");
+        assert!(stored <= 128 << 20, "{stored}");
         // Each connection requests once, so that no further file is made.
         for target in 0.. {
             if body_files(&process) == 0 {
                 break;
             }
             for _ in 0..2 {
-                process.get(&format!("/70000/new/{target}")).await;
+                process.get(&format!("/1100000/new/{target}")).await;
             }
         }
     })

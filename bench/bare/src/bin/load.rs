@@ -39,8 +39,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
+// Clients read a few kilobytes at a time: curl 16 KiB.
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 * 1024]);
 }
 
 /// What decides when a connection sends its next request.
