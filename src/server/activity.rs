@@ -33,8 +33,8 @@ pub(super) struct ConnectionActivity {
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
-    /// Whether the idle timer has to be polled.
-    timer: AtomicBool,
+    /// Whether the idle timer has fired and has to be polled.
+    timer_fired: AtomicBool,
     /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
     /// Number of response bytes queued on an HTTP/2 connection.
@@ -177,8 +177,8 @@ pub(super) enum TimeoutKind {
 /// Detects idle connections with one timer that is reset only when it fires.
 ///
 /// The timer notices an idle period at one tick and ends the connection a few ticks later, so that
-/// requests need not read a clock. Nor do they read the timer, which is elsewhere in memory: it
-/// tells the [`ConnectionActivity`] when it has fired.
+/// requests need not read a clock. Nor do they read the timer, which is elsewhere in memory: when it
+/// fires, it sets a flag of [`ConnectionActivity`].
 #[repr(C)] // What each request reads comes first.
 pub(super) struct IdleTimer {
     /// The number of the incomplete head that the timer limits; `None` if it limits an idle period.
@@ -205,7 +205,7 @@ impl Wake for TimerWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.activity.timer.store(true, Release);
+        self.activity.timer_fired.store(true, Release);
         self.task.wake_by_ref();
     }
 }
@@ -241,7 +241,7 @@ impl IdleTimer {
             self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
         // A running timer wakes this task without another poll, which would only cost time.
-        if self.is_set && !activity.timer.load(Acquire) {
+        if self.is_set && !activity.timer_fired.load(Acquire) {
             return Poll::Pending;
         }
         self.poll_sleep(cx, activity)
@@ -253,7 +253,7 @@ impl IdleTimer {
         cx: &mut Context<'_>,
         activity: &Arc<ConnectionActivity>,
     ) -> Poll<TimeoutKind> {
-        activity.timer.store(false, Relaxed);
+        activity.timer_fired.store(false, Relaxed);
         let waker = self.waker.take().unwrap_or_else(|| {
             let (activity, task) = (Arc::clone(activity), cx.waker().clone());
             Arc::new(TimerWaker { activity, task }).into()
