@@ -20,7 +20,7 @@ done
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need valgrind valgrind; need node nodejs
-[ -z "$with_rates" ] || { need nginx nginx; need wrk wrk; }
+[ -z "$with_rates" ] || need nginx nginx
 if ((${#missing[@]})); then
   as_root=(); [ "$(id -u)" = 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -q >/dev/null

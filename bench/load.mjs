@@ -80,7 +80,7 @@ function load ({ path, keys, isFresh, connections }, { port, stride = 1, request
 }
 
 /** The head of a `GET`, as bytes of HTTP/1.1. */
-export function headOf (path, headers) {
+function headOf (path, headers) {
   return `GET ${path} HTTP/1.1\r\n${Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
 }
 

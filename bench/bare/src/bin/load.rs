@@ -39,7 +39,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-// Clients read a few kilobytes at a time: curl 16 KiB.
+// As many bytes as curl reads at once.
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 * 1024]);
 }
@@ -61,7 +61,7 @@ enum Schedule {
     },
 }
 
-/// What is requested.
+/// The requests of a load.
 enum Requests {
     /// Heads that are sent in turn.
     InTurn(Vec<Vec<u8>>),
@@ -365,7 +365,7 @@ impl Connection {
 /// A response that arrives.
 #[derive(Default)]
 struct Response {
-    /// What has arrived of its head, until this is complete.
+    /// The received part of the head, while the head is incomplete.
     head: Vec<u8>,
     /// Its length, once the head is complete.
     length: Option<usize>,
