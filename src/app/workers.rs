@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::server::{self, Drain, Handler, Listener, Settings};
+use crate::{
+    server::{self, Drain, Handler, Listener, Settings},
+    threads::core_count,
+};
 
 /// The threads that serve connections.
 ///
@@ -20,8 +23,7 @@ pub enum Workers {
 impl Workers {
     /// Returns one thread for each core.
     pub fn per_core() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::Threads(cores)
+        Self::Threads(core_count())
     }
 
     /// Serves a listener until the drain begins.

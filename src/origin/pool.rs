@@ -18,6 +18,7 @@ use super::{
     http2::{Http2Connection, ReservedStream},
     waiters::{PoolWaiter, Waiters},
 };
+use crate::threads::{core_count, thread_number};
 
 /// Maximum number of idle connections kept for each thread.
 const MAX_IDLE_PER_THREAD: usize = 512;
@@ -89,9 +90,8 @@ struct IdleConnection {
 
 impl OriginPool {
     pub(super) fn new(keep_alive: Duration) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shards: Box<[PoolShard]> =
-            (0..threads.saturating_mul(2).max(1)).map(|_| PoolShard::default()).collect();
+            (0..core_count().saturating_mul(2)).map(|_| PoolShard::default()).collect();
         let waiters = Arc::new(Waiters::new(shards.len()));
         Self { shards, waiters, keep_alive }
     }
@@ -275,13 +275,4 @@ impl IdleConnection {
     fn unsafe_limit(&self) -> Duration {
         self.connection.idle_limit.unwrap_or(MAX_UNSAFE_IDLE)
     }
-}
-
-/// Returns the number of this thread. Threads are numbered in the order of their first call.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Relaxed);
-    }
-    NUMBER.with(|number| *number)
 }

@@ -1,12 +1,15 @@
 //! Registration of metrics.
 
+use std::collections::HashMap;
+
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
 };
 
 /// The bucket bounds of durations in seconds, from a memory hit to the slowest analytics query.
-const SECONDS: &[f64] = &[
+pub(super) const SECONDS: [f64; 18] = [
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0,
 ];
@@ -29,6 +32,12 @@ impl Catalogue<'_> {
         let metric = metric.expect("a valid metric");
         self.0.register(Box::new(metric.clone())).expect("a name used once");
         metric
+    }
+
+    /// Describes a family of metrics with these labels, in alphabetical order.
+    pub(super) fn family(name: &str, help: &str, labels: &[&str]) -> Desc {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect("a valid metric")
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -7,8 +7,8 @@ use std::{
 
 use http::StatusCode;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
     purging::PurgeMetrics,
+    requests::{CLASSES, RequestCounters, RequestMetrics, class_of},
     store::{StoreMetricFamilies, StoreMetrics},
     trigger::TriggerMetrics,
     user::JwksMetrics,
@@ -32,9 +33,7 @@ use crate::policy::{cache_status::CacheResult, reason::Reason};
 /// the help text of each metric.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    bytes: IntCounterVec,
+    requests: RequestMetrics,
     uncached: IntCounterVec,
     collapsed: IntCounterVec,
     variants_limited: IntCounterVec,
@@ -106,21 +105,7 @@ impl Metrics {
             &["class"],
         );
         let metrics = Self {
-            requests: catalogue.counters(
-                "larder_requests_total",
-                "Finished requests, by route, X-API-Cache outcome and status class; `aborted` if the client disconnected before the response.",
-                &["route", "cache", "class"],
-            ),
-            duration: catalogue.histograms(
-                "larder_request_duration_seconds",
-                "Seconds from a request's head to the end of its response.",
-                &["route", "cache"],
-            ),
-            bytes: catalogue.counters(
-                "larder_response_bytes_total",
-                "Bytes of response bodies sent to clients.",
-                &["route", "cache"],
-            ),
+            requests: RequestMetrics::new(&catalogue),
             uncached: catalogue.counters(
                 "larder_uncached_total",
                 "Requests not served from the cache, by the reason in Cache-Status.",
@@ -350,22 +335,13 @@ pub struct RouteMetrics {
     pub collapsed: IntCounter,
     /// Variants dropped because their target had too many.
     pub variants_limited: IntCounter,
-    results: [OnceLock<ResultMetrics>; CacheResult::ALL.len()],
+    results: [OnceLock<Arc<RequestCounters>>; CacheResult::ALL.len()],
     uncached: Box<[OnceLock<IntCounter>]>,
     route: Box<str>,
     metrics: Arc<Metrics>,
 }
 
-struct ResultMetrics {
-    classes: [IntCounter; CLASSES.len()],
-    duration: Histogram,
-    bytes: IntCounter,
-}
-
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// Status classes. The last class counts requests aborted by the client before a response.
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
 /// The contribution of a finished request to the metrics.
 #[derive(Debug, Clone, Copy)]
@@ -390,12 +366,9 @@ impl RouteMetrics {
     /// Counts one request.
     pub fn observe(&self, observation: &RequestObservation) {
         let Some(cell) = self.results.get(observation.result as usize) else { return };
-        let handles = cell.get_or_init(|| self.resolve(observation.result));
-        if let Some(class) = handles.classes.get(class_of(observation.status)) {
-            class.inc();
-        }
-        handles.duration.observe(observation.duration.as_secs_f64());
-        handles.bytes.inc_by(observation.bytes);
+        let RequestObservation { result, status, bytes, duration, .. } = *observation;
+        let counters = cell.get_or_init(|| self.metrics.requests.of(&self.route, result));
+        counters.count(status, bytes, duration);
         if let Some(reason) = observation.reason {
             self.count_uncached(reason);
         }
@@ -406,19 +379,4 @@ impl RouteMetrics {
         let labels = &[&*self.route, reason.as_str()];
         cell.get_or_init(|| self.metrics.uncached.with_label_values(labels)).inc();
     }
-
-    fn resolve(&self, result: CacheResult) -> ResultMetrics {
-        let (route, cache) = (&*self.route, result.as_str());
-        let requests = &self.metrics.requests;
-        ResultMetrics {
-            classes: CLASSES.map(|class| requests.with_label_values(&[route, cache, class])),
-            duration: self.metrics.duration.with_label_values(&[route, cache]),
-            bytes: self.metrics.bytes.with_label_values(&[route, cache]),
-        }
-    }
-}
-
-fn class_of(status: Option<StatusCode>) -> usize {
-    let Some(status) = status else { return CLASSES.len() - 1 };
-    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
 }

@@ -9,6 +9,7 @@ pub(crate) mod log;
 mod metrics;
 mod process;
 mod purging;
+mod requests;
 mod store;
 mod trigger;
 mod user;

@@ -55,6 +55,7 @@ fn every_metric_is_documented() {
         "log/stderr",
         "process",
         "purging",
+        "requests",
         "store",
         "trigger",
         "user",

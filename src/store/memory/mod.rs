@@ -21,6 +21,7 @@ use crate::{
     coding::ContentCoding,
     entry::{BodyForms, CodedBody, ContentId, Entry, VariantIndex, VarySelection},
     key::{CacheKey, partition},
+    threads::core_count,
 };
 use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
@@ -416,8 +417,7 @@ impl Store for MemoryStore {
 
 /// Returns the number of shards: enough to avoid contention, each large enough for `max_entry`.
 fn shards_for(budget: u64, max_entry: u64) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut shards = (cores * 8).next_power_of_two();
+    let mut shards = (core_count() * 8).next_power_of_two();
     while shards > 1 && (max_entry_per_shard(budget, shards) as u64) < max_entry {
         shards /= 2;
     }
