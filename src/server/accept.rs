@@ -12,16 +12,18 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    runtime::Handle,
     time::{error::Elapsed, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     Drain, Handler, Settings,
-    drain::{DrainGuard, DrainPhase},
+    drain::{DrainGuard, DrainPhase, ListenerGuard},
     encode,
     file_reserve::FileReserve,
     listener::{BoundSocket, Listener, OpenConnection},
+    placement::PlacementMember,
     protocol::{ListenerContext, task_waker},
     refusal::RequestRefusal,
     stream::{Protocol, Stream, Transport},
@@ -69,13 +71,14 @@ pub async fn serve<H: Handler>(
             counters: Arc::clone(&listener.counters),
         },
     });
+    let member = listener.placement.join();
     let mut reserve = FileReserve::new(acceptor.context.settings.reserved_files);
     let mut backoff = MIN_BACKOFF;
     loop {
         let accepted = tokio::select! {
             biased;
             () = drain.started() => {
-                acceptor.accept_queued(&listener.socket);
+                acceptor.accept_queued(&listener.socket, &member);
                 return Ok(());
             }
             accepted = socket.accept() => accepted,
@@ -83,7 +86,7 @@ pub async fn serve<H: Handler>(
         match accepted {
             Ok((transport, peer)) => {
                 backoff = MIN_BACKOFF;
-                acceptor.accept(transport, peer);
+                acceptor.accept((transport, peer), &member);
                 reserve.refill();
             }
             Err(error) if is_connection_error(&error) => {}
@@ -97,6 +100,9 @@ pub async fn serve<H: Handler>(
         }
     }
 }
+
+/// The address of an accepted client, and what counts its connection.
+type Accepted = (Option<SocketAddr>, OpenConnection, ListenerGuard);
 
 /// A client's stream and address; on Unix sockets, the address is `None`.
 type AcceptedStream = (Transport, Option<SocketAddr>);
@@ -173,22 +179,44 @@ struct Acceptor<H> {
 impl<H: Handler> Acceptor<H> {
     /// Accepts the clients in the socket's queue, because closing the socket would reset their
     /// connections.
-    fn accept_queued(self: &Arc<Self>, socket: &BoundSocket) {
+    fn accept_queued(self: &Arc<Self>, socket: &BoundSocket, member: &PlacementMember) {
         loop {
             match try_accept(socket) {
-                Ok((transport, peer)) => self.accept(transport, peer),
+                Ok(accepted) => self.accept(accepted, member),
                 Err(error) if is_connection_error(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn accept(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
+    fn accept(self: &Arc<Self>, (transport, peer): AcceptedStream, member: &PlacementMember) {
         let limit = self.context.settings.connections;
-        if let Some(open_connection) = self.context.counters.acquire(limit) {
-            tokio::spawn(Arc::clone(self).run(transport, peer, open_connection));
-        } else if self.tls.is_none() {
-            self.reject(transport, limit);
+        let placed = member.place();
+        let other = member.other_runtime(&placed).cloned();
+        let Some(open_connection) = self.context.counters.acquire(limit, Some(placed)) else {
+            if self.tls.is_none() {
+                self.reject(transport, limit);
+            }
+            return;
+        };
+        // A drain waits for the connection, too, before its task has begun.
+        let accepted = (peer, open_connection, self.context.drain.register_listener());
+        match other {
+            None => drop(tokio::spawn(Arc::clone(self).run(transport, accepted))),
+            Some(runtime) => self.hand_over(&runtime, transport, accepted),
+        }
+    }
+
+    /// Serves a connection on the runtime of another thread.
+    fn hand_over(self: &Arc<Self>, runtime: &Handle, transport: Transport, accepted: Accepted) {
+        let acceptor = Arc::clone(self);
+        // Fails only if the process has no memory for it. The client then sees a closed connection.
+        if let Ok(detached) = transport.detach() {
+            runtime.spawn(async move {
+                if let Ok(transport) = detached.attach() {
+                    acceptor.run(transport, accepted).await;
+                }
+            });
         }
     }
 
@@ -223,13 +251,13 @@ impl<H: Handler> Acceptor<H> {
     async fn run(
         self: Arc<Self>,
         transport: Transport,
-        peer: Option<SocketAddr>,
-        open_connection: OpenConnection,
+        (peer, open_connection, accepted): Accepted,
     ) {
         let open_connection = Arc::new(open_connection);
         let waker = task_waker().await;
         // From here on, a drain waits for the first bytes of the new connection.
         let drain_guard = self.context.drain.register(&waker);
+        drop(accepted);
         let negotiated = tokio::select! {
             negotiated = self.negotiate(transport) => negotiated,
             () = grace_after_drain(&drain_guard) => return,

@@ -25,7 +25,7 @@ pub async fn serve_connection<H: Handler>(
     stream: UnixStream,
 ) {
     let counters = Arc::<ListenerCounters>::default();
-    let open_connection = counters.acquire(1).map(Arc::new);
+    let open_connection = counters.acquire(1, None).map(Arc::new);
     let context = ListenerContext { handler, settings: Arc::new(settings), drain, counters };
     if let Some(open_connection) = open_connection {
         let waker = task_waker().await;

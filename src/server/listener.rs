@@ -19,18 +19,24 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::{refusal::RequestRefusal, unread::UnreadAccounts};
+use super::{
+    placement::{PlacedConnection, Placement},
+    refusal::RequestRefusal,
+    unread::UnreadAccounts,
+};
 
 const BACKLOG: i32 = 4096;
 
 /// A listening socket.
 ///
-/// Clones accept on the same socket, so several runtimes can share it. All listeners with the same
+/// Clones accept on the same socket, so several runtimes can share it. They serve about the same
+/// number of connections each. All listeners with the same
 /// [`ListenerCounters`] share one limit on connections.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
     pub(super) counters: Arc<ListenerCounters>,
+    pub(super) placement: Arc<Placement>,
 }
 
 #[derive(Debug)]
@@ -112,9 +118,14 @@ impl ListenerCounters {
         self.stalled.fetch_add(1, Relaxed);
     }
 
-    /// Counts a connection as open. Returns `None` if `limit` connections are open already.
-    pub(super) fn acquire(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
-        let open_connection = OpenConnection(Arc::clone(self));
+    /// Counts a connection as open, and as served by its thread. Returns `None` if `limit`
+    /// connections are open already.
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        limit: usize,
+        placed: Option<PlacedConnection>,
+    ) -> Option<OpenConnection> {
+        let open_connection = OpenConnection { counters: Arc::clone(self), _placed: placed };
         self.accepted.fetch_add(1, Relaxed);
         if self.open.fetch_add(1, Relaxed) < limit {
             return Some(open_connection);
@@ -126,18 +137,21 @@ impl ListenerCounters {
     /// Counts a rejected connection as open while it reads its response. Returns `None` if `limit`
     /// connections are open already.
     pub(super) fn acquire_for_rejection(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
-        let open_connection = OpenConnection(Arc::clone(self));
+        let open_connection = OpenConnection { counters: Arc::clone(self), _placed: None };
         (self.open.fetch_add(1, Relaxed) < limit).then_some(open_connection)
     }
 }
 
 /// Counts a connection as open until this guard is dropped.
 #[derive(Debug)]
-pub(super) struct OpenConnection(Arc<ListenerCounters>);
+pub(super) struct OpenConnection {
+    counters: Arc<ListenerCounters>,
+    _placed: Option<PlacedConnection>,
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        self.counters.open.fetch_sub(1, Relaxed);
     }
 }
 
@@ -195,7 +209,8 @@ impl Listener {
                 BoundSocket::Unix(socket.try_clone()?, Arc::clone(file))
             }
         };
-        Ok(Self { socket, counters: Arc::clone(&self.counters) })
+        let (counters, placement) = (Arc::clone(&self.counters), Arc::clone(&self.placement));
+        Ok(Self { socket, counters, placement })
     }
 
     /// Returns the bound address, with the port that the system chose.
@@ -212,7 +227,7 @@ impl Listener {
     }
 
     fn new(socket: BoundSocket) -> Self {
-        Self { socket, counters: Arc::default() }
+        Self { socket, counters: Arc::default(), placement: Arc::default() }
     }
 }
 
@@ -317,11 +332,11 @@ mod tests {
     #[test]
     fn connections_beyond_the_limit_are_not_counted_in() {
         let counters = Arc::new(ListenerCounters::default());
-        let first = counters.acquire(1);
+        let first = counters.acquire(1, None);
         assert!(first.is_some());
-        assert!(counters.acquire(1).is_none());
+        assert!(counters.acquire(1, None).is_none());
         drop(first);
-        assert!(counters.acquire(1).is_some());
+        assert!(counters.acquire(1, None).is_some());
         assert_eq!((counters.open.load(Relaxed), counters.refused.load(Relaxed)), (0, 1));
     }
 }

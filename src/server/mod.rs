@@ -31,6 +31,7 @@ mod linger;
 pub(crate) mod listener;
 pub(crate) mod message_length;
 mod parse_error;
+mod placement;
 mod pressure;
 mod protocol;
 mod refusal;

@@ -44,6 +44,33 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// A connection without TLS that belongs to no runtime.
+pub(super) enum DetachedTransport {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Transport {
+    /// Detaches a connection without TLS from the current runtime. Fails if it has TLS.
+    pub(super) fn detach(self) -> io::Result<DetachedTransport> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(DetachedTransport::Tcp),
+            Self::Unix(stream) => stream.into_std().map(DetachedTransport::Unix),
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl DetachedTransport {
+    /// Attaches the connection to the current runtime.
+    pub(super) fn attach(self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(Transport::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
+        }
+    }
+}
+
 impl From<Transport> for Stream {
     fn from(transport: Transport) -> Self {
         Self { transport, ahead: Vec::new(), given_back: 0 }

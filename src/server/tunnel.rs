@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_tunnel_keeps_the_place_of_its_connection() {
         let counters = Arc::<ListenerCounters>::default();
-        let open_connection = Arc::new(counters.acquire(9).unwrap());
+        let open_connection = Arc::new(counters.acquire(9, None).unwrap());
         let tunnels = TunnelLimiter::new(&open_connection, &counters, &Settings::default());
         let tunnel = tunnels.open();
         drop(open_connection);

@@ -18,8 +18,8 @@ use larder::testing::{
     config::{Config, Environment},
     pipeline::Clock,
     server::{
-        ClientBodyError, Connection, Drain, FastPathMode, Handler, Incoming, LimitedBody, Listener,
-        Settings, serve,
+        BoundAddress, ClientBodyError, Connection, Drain, FastPathMode, Handler, Incoming,
+        LimitedBody, Listener, Settings, serve,
     },
 };
 use tokio::{
@@ -685,6 +685,65 @@ async fn a_unix_socket_speaks_plain_text_beside_tls() {
         let mut wire = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
         assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "false");
         drain.start();
+    })
+    .await;
+}
+
+/// Serves a listener on a thread of its own. Once the thread accepts, it calls `then`.
+fn serve_on_thread(
+    name: &str,
+    (listener, drain): (Listener, Drain),
+    then: impl FnOnce() + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let handler = Arc::new(FnHandler(|_, _: Arc<Connection>| async move {
+        reply(200, std::thread::current().name().unwrap().to_owned())
+    }));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let serve = move || {
+        runtime.block_on(async {
+            let served = tokio::spawn(serve(listener, handler, Arc::default(), drain));
+            tokio::task::yield_now().await;
+            then();
+            served.await.unwrap().unwrap();
+        });
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(serve).unwrap()
+}
+
+#[tokio::test]
+async fn connections_that_one_thread_accepts_are_spread_over_all_threads() {
+    within(async {
+        let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let BoundAddress::Tcp(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let (counters, drain) = (Arc::clone(listener.counters()), Drain::new());
+        let (busy, began) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let be_busy = move || {
+            busy.send(()).unwrap();
+            ended.recv().unwrap();
+        };
+        let clone = listener.try_clone().unwrap();
+        let second = serve_on_thread("second", (clone, drain.clone()), be_busy);
+        began.recv().unwrap();
+        let first = serve_on_thread("first", (listener, drain.clone()), || {});
+        let mut wires = Vec::new();
+        for _ in 0..64 {
+            wires.push(Wire::connect(address).await);
+        }
+        while counters.open.load(Ordering::Relaxed) < wires.len() {
+            tokio::task::yield_now().await;
+        }
+        end.send(()).unwrap();
+        let mut on_first = 0;
+        for wire in &mut wires {
+            let served_by = wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body;
+            on_first += usize::from(served_by == "first");
+        }
+        assert!((28..=36).contains(&on_first), "{on_first} of 64 connections on one thread");
+        drain.start();
+        drop(wires);
+        first.join().unwrap();
+        second.join().unwrap();
     })
     .await;
 }
