@@ -14,9 +14,39 @@ use crate::{field::Timestamp, store::monotonic};
 /// For how long a thread derives the wall-clock time from the monotonic clock.
 const MAX_DERIVED: Duration = Duration::from_millis(100);
 
+/// How far apart readings of both clocks may be that count as simultaneous.
+const MAX_INACCURACY: Duration = Duration::from_millis(1);
+
 thread_local! {
-    /// When this thread last read the wall clock, and what it showed.
-    static LAST_READ: Cell<Option<(Instant, Timestamp)>> = const { Cell::new(None) };
+    static LAST_READ: Cell<Option<ClockReading>> = const { Cell::new(None) };
+}
+
+/// A reading of the wall clock, by which a thread derives the wall-clock time for a while.
+#[derive(Debug, Clone, Copy)]
+struct ClockReading {
+    read_at: Instant,
+    /// When the wall clock showed a new millisecond, by both clocks.
+    shown: (Instant, Timestamp),
+}
+
+impl ClockReading {
+    /// Reads the clocks, once more if something came between the readings.
+    fn now() -> Self {
+        let read = || (Instant::now(), SystemTime::now());
+        let (mut read_at, mut time) = read();
+        if read_at.elapsed() > MAX_INACCURACY {
+            (read_at, time) = read();
+        }
+        Self { read_at, shown: monotonic::whole_millisecond(read_at, time) }
+    }
+
+    /// Returns the wall-clock time of an instant, rounded down as the system time is; `None` if the
+    /// reading is too old for it.
+    fn at(&self, instant: Instant) -> Option<Timestamp> {
+        let is_recent = instant.saturating_duration_since(self.read_at) < MAX_DERIVED
+            && self.read_at.saturating_duration_since(instant) < MAX_DERIVED;
+        is_recent.then(|| monotonic::since(self.shown, instant))
+    }
 }
 
 /// The source of the current time.
@@ -51,23 +81,20 @@ impl Clock {
         }
     }
 
-    /// Returns the wall-clock time of a recent instant, exact to two milliseconds. Reads the wall
-    /// clock at most every 100 ms on each thread, so that an adjustment takes effect that much later.
+    /// Returns the wall-clock time of a recent instant. Reads the wall clock at most every 100 ms on
+    /// each thread, so that an adjustment takes effect that much later.
     pub fn now_at(&self, instant: Instant) -> Timestamp {
-        match self {
-            Self::System => LAST_READ.with(|last_read| {
-                if let Some((read_at, shown)) = last_read.get()
-                    && let Some(since) = instant.checked_duration_since(read_at)
-                    && since < MAX_DERIVED
-                {
-                    return shown.saturating_add(since);
-                }
-                let shown = self.now();
-                last_read.set(Some((instant, shown)));
-                shown
-            }),
-            Self::Manual(_) => self.now(),
+        if matches!(self, Self::Manual(_)) {
+            return self.now();
         }
+        LAST_READ.with(|last_read| {
+            if let Some(time) = last_read.get().and_then(|reading| reading.at(instant)) {
+                return time;
+            }
+            let reading = ClockReading::now();
+            last_read.set(Some(reading));
+            reading.at(instant).unwrap_or_else(|| self.now())
+        })
     }
 
     /// Returns the monotonic time, by which stored responses age. Adjusting the wall clock does not
@@ -126,15 +153,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wall_clock_is_read_again_after_a_while() {
-        let (clock, read_at) = (Clock::System, Instant::now());
-        let shown = clock.now_at(read_at);
-        let later = |millis| clock.now_at(read_at + Duration::from_millis(millis));
-        assert_eq!(later(99), shown.saturating_add(Duration::from_millis(99)));
-        assert!(
-            later(3_600_000) < shown.saturating_add(Duration::from_mins(1)),
-            "as the clock shows"
-        );
-        assert!(clock.now_at(read_at) < shown.saturating_add(Duration::from_mins(1)), "earlier");
+    fn derived_times_are_those_that_the_wall_clock_would_show() {
+        let (read_at, passed) = (Instant::now(), Duration::from_micros);
+        let time = SystemTime::UNIX_EPOCH + passed(10_000_900);
+        let reading = ClockReading { read_at, shown: monotonic::whole_millisecond(read_at, time) };
+        for micros in [0, 99, 100, 1_099, 1_100, 99_999] {
+            let shown = Timestamp::from(time + passed(micros));
+            assert_eq!(reading.at(read_at + passed(micros)), Some(shown), "{micros}");
+            let before = Timestamp::from(time - passed(micros));
+            let instant = read_at.checked_sub(passed(micros)).unwrap();
+            assert_eq!(reading.at(instant), Some(before), "-{micros}");
+        }
+        assert_eq!(reading.at(read_at + passed(100_000)), None, "the clock is read again");
+        assert_eq!(reading.at(read_at.checked_sub(passed(100_000)).unwrap()), None);
     }
 }

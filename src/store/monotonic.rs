@@ -7,6 +7,9 @@ use std::{
 
 use crate::field::Timestamp;
 
+/// What rounds a duration up to whole milliseconds.
+const ROUNDING: Duration = Duration::from_nanos(999_999);
+
 /// Converts an instant to a timestamp that advances with the monotonic clock.
 ///
 /// Timestamps start from the system time at the first call. Ages are computed from these
@@ -21,16 +24,18 @@ pub(crate) fn timestamp(instant: Instant) -> Timestamp {
 ///
 /// Without the fraction, timestamps are rounded down as the system time is. A response then ends
 /// with the token that fetched it, and not up to a millisecond later.
-fn whole_millisecond(instant: Instant, time: SystemTime) -> (Instant, Timestamp) {
+pub(crate) fn whole_millisecond(instant: Instant, time: SystemTime) -> (Instant, Timestamp) {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let fraction = Duration::from_nanos(u64::from(since_epoch.subsec_nanos() % 1_000_000));
     (instant.checked_sub(fraction).unwrap_or(instant), time.into())
 }
 
-fn since((start, time): (Instant, Timestamp), instant: Instant) -> Timestamp {
+/// Returns the time of an instant by a clock that showed a time at another instant.
+pub(crate) fn since((start, time): (Instant, Timestamp), instant: Instant) -> Timestamp {
     match instant.checked_duration_since(start) {
         Some(passed) => time.saturating_add(passed),
-        None => time.saturating_sub(start.saturating_duration_since(instant)),
+        // The difference is rounded up, so that the time is rounded down.
+        None => time.saturating_sub(start.saturating_duration_since(instant) + ROUNDING),
     }
 }
 
