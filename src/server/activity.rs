@@ -148,20 +148,24 @@ impl ConnectionActivity {
     }
 
     /// Returns the number of the head that is incomplete or due, if any. The first head is due from
-    /// the start.
+    /// the start. A later head is not awaited before the earlier responses are sent: until then,
+    /// Larder may not read it.
     fn awaited_head(&self) -> Option<u32> {
         match self.unfinished_head.load(Relaxed) {
             0 if self.requests.load(Relaxed) == 0 => Some(FIRST_HEAD),
             0 => None,
-            head => Some(head),
+            head => self.is_idle().then_some(head),
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed)
     }
 
     /// Returns a number that identifies the current idle period (the number of requests so far), or
     /// `None` if the connection is not idle.
     fn idle_period(&self) -> Option<u32> {
-        let is_idle = self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed);
-        is_idle.then(|| self.requests.load(Relaxed))
+        self.is_idle().then(|| self.requests.load(Relaxed))
     }
 }
 

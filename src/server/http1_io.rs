@@ -51,7 +51,7 @@ pub(super) struct PlainRequests(Arc<Mutex<Http1Stream>>);
 struct Http1Stream {
     activity: Arc<ConnectionActivity>,
     channel: Arc<InterimChannel>,
-    /// Counts the connection as open until the stream is closed, even if it becomes a tunnel.
+    /// Counts the connection as open, even if it becomes a tunnel.
     drain_guard: DrainGuard,
     /// The number of requests whose responses have been written completely.
     answered: u32,
@@ -255,19 +255,22 @@ impl Http1Stream {
         length: usize,
     ) -> Poll<io::Result<usize>> {
         match written {
-            Poll::Pending if !self.activity.is_tunnel() => {
-                ready!(self.reader.poll_blocked(cx, length));
-                self.activity.reset_at_close();
-                // Otherwise hyper's last flush would wait for the client, and count it, once more.
-                self.outgoing = OutgoingBytes::default();
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+            Poll::Pending if !self.activity.is_tunnel() => self.poll_unread(cx, length).map(Err),
             Poll::Ready(Ok(bytes)) => {
                 self.reader.note_taken(bytes);
                 written
             }
             _ => written,
         }
+    }
+
+    /// Waits for a client to read a response with `left` bytes to write. Completes with an error if
+    /// the client does not read.
+    fn poll_unread(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Error> {
+        ready!(self.reader.poll_blocked(cx, left));
+        self.activity.reset_at_close();
+        self.outgoing = OutgoingBytes::default();
+        Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
     /// Returns the replacement for hyper's own error response, or `None` if `bytes` are something
@@ -410,10 +413,23 @@ impl Http1Stream {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
-        self.is_unflushed = true;
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.is_unflushed = false;
-        Poll::Ready(Ok(()))
+        self.poll_flush_stream(cx)
+    }
+
+    /// Flushes the stream. Fails if the client does not read.
+    fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_pending() && !self.activity.is_tunnel() {
+            self.is_unflushed = true;
+            self.activity.set_sending(true);
+            return self.poll_unread(cx, 0).map(Err);
+        }
+        if self.is_unflushed {
+            self.is_unflushed = false;
+            self.reader.rest();
+            self.activity.set_sending(false);
+        }
+        flushed
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -503,7 +519,7 @@ impl Http1Stream {
     /// buffer is empty: between two responses, or before a final response. Only then may interim
     /// responses be written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.outgoing.is_empty() {
+        if self.outgoing.is_empty() && !self.is_unflushed {
             self.reader.rest();
         }
         loop {
@@ -518,8 +534,7 @@ impl Http1Stream {
             }
             ready!(self.poll_outgoing(cx))?;
         }
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.is_unflushed = false;
+        ready!(self.poll_flush_stream(cx))?;
         // hyper ends the message only after this flush, and may then close the connection.
         if let Some(answered) = self.activity.requests_answered() {
             self.answered = answered;

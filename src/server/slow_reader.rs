@@ -1,8 +1,9 @@
 //! Detects clients that do not read their responses, or read them slowly.
 //!
 //! A response that waits for its client keeps its body in memory. Without pressure, a client may
-//! take as long as it likes if it reads something within each idle timeout. Under pressure, the
-//! timeout is three seconds. If a client's waiting responses exceed the limit per client
+//! take as long as it likes if the kernel accepts further bytes within each idle timeout. It does so
+//! when the client has read about a third of the kernel's buffer, which has at most a few megabytes.
+//! Under pressure, the timeout is three seconds. If a client's waiting responses exceed the limit per client
 //! (`server/unread.rs`), those that the client reads slowly are dropped.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -163,6 +164,8 @@ impl SlowReaderDetector {
 pub(super) struct Http1Reader {
     /// The blocked response: `Some` from its first blocked write until all is written.
     waiting: Option<Box<BlockedResponse>>,
+    /// Whether the client has to be disconnected. hyper flushes its response once more before.
+    is_given_up: bool,
     settings: Arc<Settings>,
     counters: Arc<ListenerCounters>,
     client: Option<IpAddr>,
@@ -179,7 +182,7 @@ impl Http1Reader {
         counters: Arc<ListenerCounters>,
         client: Option<IpAddr>,
     ) -> Self {
-        Self { waiting: None, settings, counters, client }
+        Self { waiting: None, is_given_up: false, settings, counters, client }
     }
 
     /// Records that this many bytes were written.
@@ -197,13 +200,19 @@ impl Http1Reader {
     /// Checks a blocked write with `left` bytes to write. Completes if the client has to be
     /// disconnected.
     pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<()> {
+        if self.is_given_up {
+            return Poll::Ready(());
+        }
         let waiting = self.waiting.get_or_insert_with(|| {
             let policy = SlowReaderPolicy::of(&self.settings, &self.counters, self.client);
             Box::new(BlockedResponse { detector: SlowReaderDetector::new(policy), taken: 0 })
         });
         let BlockedResponse { detector, taken } = &mut **waiting;
         let (step, is_begun) = (taken.wrapping_add(1), true);
-        detector.poll(cx, ReadProgress { step, is_begun, taken: *taken, left: left as u64 })
+        let progress = ReadProgress { step, is_begun, taken: *taken, left: left as u64 };
+        ready!(detector.poll(cx, progress));
+        (self.is_given_up, self.waiting) = (true, None);
+        Poll::Ready(())
     }
 }
 

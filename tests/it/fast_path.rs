@@ -26,7 +26,7 @@ use crate::support::{
     proxy::{Proxy, request, request_with_body},
     random::Random,
     script::{OriginResponse, ScriptedOrigin},
-    serving::{BoxBody, TestServer, reply},
+    serving::{BoxBody, FnHandler, TestServer, reply},
     token::{bearer_until, by_token, now, outcome},
     wire::{RawOrigin, Wire, header},
     within, within_seconds,
@@ -797,6 +797,50 @@ async fn a_client_that_reads_late_over_tls_gets_the_last_response_whole() {
                 assert!(read.is_ok_and(|read| read.unwrap() > 0), "{count}: {}", received.len());
             }
         }
+    })
+    .await;
+}
+
+/// TLS keeps what the socket does not accept, and hyper flushes it at the end.
+#[tokio::test]
+async fn a_client_that_does_not_read_over_tls_is_disconnected() {
+    within(async {
+        let certificate = Certificate::new();
+        let (tls, idle_timeout) = (Some(certificate.server()), Duration::from_millis(200));
+        let server = TestServer::start(Tell, Settings { tls, idle_timeout, ..Settings::default() });
+        let mut stream = connect_slowly(&certificate, server.address).await;
+        stream.write_all(get("/huge").as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        while server.counters.stalled.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        while server.counters.open.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Larder may not read the rest of a head before it has sent the responses.
+#[tokio::test]
+async fn a_head_that_has_begun_does_not_limit_the_responses_before_it() {
+    within(async {
+        let header_timeout = Duration::from_millis(100);
+        let settings = Settings { header_timeout, ..Settings::default() };
+        let handler = FnHandler(move |_, _: Arc<Connection>| async move {
+            tokio::time::sleep(3 * header_timeout).await;
+            reply(200, "late")
+        });
+        let server = TestServer::start(handler, settings);
+        let (first, second) = (get("/a"), get("/b"));
+        let (begun, rest) = second.split_at(20);
+        let mut wire = Wire::connect(server.address).await;
+        wire.write(format!("{first}{begun}")).await;
+        assert_eq!(wire.read_reply().await.body, "late");
+        wire.write(rest).await;
+        assert_eq!(wire.read_reply().await.body, "late");
+        wire.write(begun).await;
+        assert_eq!(wire.read_to_end_bytes().await, b"", "closed, since the head is due now");
     })
     .await;
 }
