@@ -20,10 +20,29 @@ let fresh = 0 // targets that were requested once
 /**
  * One run: `{ requests, seconds, bytes, p50, p99, errors, said }`, times in microseconds. `server` has a `port`, and may have
  * a `stride` of its targets, or `requests` of its own in their place; `fields` are those of each request. `folder` is for the script of wrk.
+ *
+ * If the server tells its `cores`, each of them runs a load with its share of the connections. The percentiles are then those of the slowest.
  */
-export async function run ({ client = 'load', ...workload }, server, { seconds, fields = {}, folder, bare }) {
+export async function run (workload, server, given) {
+  const { cores } = server
+  if (!cores) return await runOn(LOAD_CORE, workload, server, given)
+  const share = { ...workload, connections: workload.connections / cores.length }
+  const results = await Promise.all(cores.map(core => runOn(['taskset', '-c', String(core)], share, server, given)))
+  const [sum, most] = [what => results.reduce((sum, result) => sum + result[what], 0), what => Math.max(...results.map(result => result[what]))]
+  return {
+    requests: sum('requests'),
+    bytes: sum('bytes'),
+    errors: sum('errors'),
+    seconds: most('seconds'),
+    p50: most('p50'),
+    p99: most('p99'),
+    said: results.map(({ said }) => said).join('\n')
+  }
+}
+
+async function runOn (core, { client = 'load', ...workload }, server, { seconds, fields = {}, folder, bare }) {
   const command = { wrk, h2load, handshakes, load }[client](workload, server, { seconds, fields, folder, bare })
-  const child = start([...LOAD_CORE, ...command])
+  const child = start([...core, ...command])
   while (child.isRunning()) await sleep(20)
   const said = child.tail()
   const result = { wrk: readResult, h2load: readH2load, handshakes: readResult, load: readLoad }[client](said)

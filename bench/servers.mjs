@@ -183,8 +183,10 @@ function startLarderTls (folder, origin, given) {
   return startLarderPinned(folder, origin, given, { top: `tls = { cert = "${cert}", key = "${key}" }` })
 }
 
-const startWorkers = cores => (folder, origin, given) => startLarderPinned(folder, origin, given, { prefix: ['taskset', '-c', cores] })
-const startCeilingWorkers = cores => (folder, origin, given) => startCeiling(folder, origin, given, [], ['taskset', '-c', cores])
+/** A server with a worker on each of these cores, beside a load of its own. */
+const onCores = (cores, start) => async (folder, origin, given) => ({ ...await start(folder, origin, given, ['taskset', '-c', cores.join()]), cores })
+const startWorkers = cores => onCores(cores, (folder, origin, given, prefix) => startLarderPinned(folder, origin, given, { prefix }))
+const startCeilingWorkers = cores => onCores(cores, (folder, origin, given, prefix) => startCeiling(folder, origin, given, [], prefix))
 
 /** Larder with as many routes, of which the last one matches what is requested. */
 const startRoutes = count => (folder, origin, given) => {
@@ -285,10 +287,10 @@ export const servers = {
   'larder-tls': { start: startLarderTls, group: 'tls' },
   'users-shared': { start: startUsers(false), group: 'users' },
   'users-own': { start: startUsers(true), group: 'users' },
-  'workers-1': { start: startWorkers('0'), group: 'workers' },
-  'workers-2': { start: startWorkers('0,1'), group: 'workers' },
-  'tokio-workers-1': { start: startCeilingWorkers('0'), group: 'workers', isStub: true, does: ['hit'] },
-  'tokio-workers-2': { start: startCeilingWorkers('0,1'), group: 'workers', isStub: true, does: ['hit'] },
+  'workers-1': { start: startWorkers([0]), group: 'workers' },
+  'workers-2': { start: startWorkers([0, 1]), group: 'workers' },
+  'tokio-workers-1': { start: startCeilingWorkers([0]), group: 'workers', isStub: true, does: ['hit'] },
+  'tokio-workers-2': { start: startCeilingWorkers([0, 1]), group: 'workers', isStub: true, does: ['hit'] },
   'routes-1': { start: startRoutes(1), group: 'routes' },
   'routes-100': { start: startRoutes(100), group: 'routes' },
   'routes-1000': { start: startRoutes(1000), group: 'routes' },

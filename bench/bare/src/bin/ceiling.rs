@@ -15,7 +15,8 @@ use std::io;
 use bare::FIELDS;
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -68,33 +69,34 @@ fn main() -> Result<(), Box<dyn Error>> {
     let origin: &'static str = Box::leak(arguments.next().unwrap_or_default().into());
     let count = arguments.next().map_or(Ok(0), |count| count.parse())?;
     let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
     let responses: &'static Responses = Box::leak(Box::new(Responses::new(count)?));
-    // One thread for each core that it may use, as Larder has.
-    let threads: Vec<_> = (0..std::thread::available_parallelism()?.get())
+    // One thread for each core that it may use, as Larder has. They get connections in turn.
+    let mut threads: Vec<_> = (0..std::thread::available_parallelism()?.get())
         .map(|_| {
-            let listener = listener.try_clone()?;
-            Ok(std::thread::spawn(move || accept(listener, responses, origin)))
+            let (sender, receiver) = mpsc::unbounded_channel();
+            std::thread::spawn(move || serve_all(receiver, responses, origin));
+            sender
         })
-        .collect::<io::Result<_>>()?;
-    for thread in threads {
-        thread.join().map_err(|_| "a thread panicked")??;
+        .collect();
+    loop {
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        threads[0].send(stream)?;
+        threads.rotate_left(1);
     }
-    Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn accept(
-    listener: std::net::TcpListener,
+async fn serve_all(
+    mut streams: mpsc::UnboundedReceiver<std::net::TcpStream>,
     responses: &'static Responses,
     origin: &'static str,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        tokio::spawn(serve(stream, responses, origin));
+    while let Some(stream) = streams.recv().await {
+        tokio::spawn(serve(TcpStream::from_std(stream)?, responses, origin));
     }
+    Ok(())
 }
 
 /// Encodes a response with the fields of a hit, and with a body of this length. A response without a
