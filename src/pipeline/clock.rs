@@ -21,31 +21,31 @@ thread_local! {
     static LAST_READ: Cell<Option<ClockReading>> = const { Cell::new(None) };
 }
 
-/// A reading of the wall clock, by which a thread derives the wall-clock time for a while.
+/// A reading of the wall clock, by which a thread derives the wall-clock time for a while: when the
+/// millisecond that the clock showed began, by both clocks.
 #[derive(Debug, Clone, Copy)]
-struct ClockReading {
-    read_at: Instant,
-    /// When the wall clock showed a new millisecond, by both clocks.
-    shown: (Instant, Timestamp),
-}
+struct ClockReading((Instant, Timestamp));
 
 impl ClockReading {
     /// Reads the clocks, once more if something came between the readings.
     fn now() -> Self {
         let read = || (Instant::now(), SystemTime::now());
-        let (mut read_at, mut time) = read();
-        if read_at.elapsed() > MAX_INACCURACY {
-            (read_at, time) = read();
+        let (mut instant, mut time) = read();
+        if instant.elapsed() > MAX_INACCURACY {
+            (instant, time) = read();
         }
-        Self { read_at, shown: monotonic::whole_millisecond(read_at, time) }
+        Self(monotonic::whole_millisecond(instant, time))
     }
 
     /// Returns the wall-clock time of an instant, rounded down as the system time is; `None` if the
-    /// reading is too old for it.
-    fn at(&self, instant: Instant) -> Option<Timestamp> {
-        let is_recent = instant.saturating_duration_since(self.read_at) < MAX_DERIVED
-            && self.read_at.saturating_duration_since(instant) < MAX_DERIVED;
-        is_recent.then(|| monotonic::since(self.shown, instant))
+    /// reading is too far from it.
+    fn at(self, instant: Instant) -> Option<Timestamp> {
+        let Self((began, time)) = self;
+        match instant.checked_duration_since(began) {
+            Some(passed) => (passed < MAX_DERIVED).then(|| time.saturating_add(passed)),
+            None => (began.saturating_duration_since(instant) < MAX_DERIVED)
+                .then(|| monotonic::since((began, time), instant)),
+        }
     }
 }
 
@@ -154,17 +154,17 @@ mod tests {
 
     #[test]
     fn derived_times_are_those_that_the_wall_clock_would_show() {
-        let (read_at, passed) = (Instant::now(), Duration::from_micros);
+        let (instant, passed) = (Instant::now(), Duration::from_micros);
         let time = SystemTime::UNIX_EPOCH + passed(10_000_900);
-        let reading = ClockReading { read_at, shown: monotonic::whole_millisecond(read_at, time) };
-        for micros in [0, 99, 100, 1_099, 1_100, 99_999] {
+        let reading = ClockReading(monotonic::whole_millisecond(instant, time));
+        for micros in [0, 99, 100, 1_099, 1_100, 99_099] {
             let shown = Timestamp::from(time + passed(micros));
-            assert_eq!(reading.at(read_at + passed(micros)), Some(shown), "{micros}");
+            assert_eq!(reading.at(instant + passed(micros)), Some(shown), "{micros}");
             let before = Timestamp::from(time - passed(micros));
-            let instant = read_at.checked_sub(passed(micros)).unwrap();
-            assert_eq!(reading.at(instant), Some(before), "-{micros}");
+            let earlier = instant.checked_sub(passed(micros)).unwrap();
+            assert_eq!(reading.at(earlier), Some(before), "-{micros}");
         }
-        assert_eq!(reading.at(read_at + passed(100_000)), None, "the clock is read again");
-        assert_eq!(reading.at(read_at.checked_sub(passed(100_000)).unwrap()), None);
+        assert_eq!(reading.at(instant + passed(100_000)), None, "the clock is read again");
+        assert_eq!(reading.at(instant.checked_sub(passed(101_000)).unwrap()), None);
     }
 }
