@@ -9,10 +9,15 @@ const REQUEST_ID_BYTES: usize = 128;
 
 /// Adds a new `X-Request-ID` to a request without a usable one.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
-    if from_headers(headers).is_none()
-        && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
-    {
-        headers.insert(X_REQUEST_ID, id);
+    if from_headers(headers).is_some() {
+        return;
+    }
+    let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0) else { return };
+    let is_single = headers.get_all(X_REQUEST_ID).iter().nth(1).is_none();
+    match headers.get_mut(X_REQUEST_ID) {
+        // `insert` may enlarge the map, although it only replaces the value.
+        Some(value) if is_single => *value = id,
+        _ => drop(headers.insert(X_REQUEST_ID, id)),
     }
 }
 
@@ -62,5 +67,15 @@ mod tests {
         let first = ensured(Some("a b"));
         assert!(first.len() == 32 && first.bytes().all(|digit| digit.is_ascii_hexdigit()));
         assert_ne!(first, ensured(None));
+    }
+
+    #[test]
+    fn unusable_request_ids_are_replaced_by_one() {
+        let mut headers = HeaderMap::new();
+        headers.append(X_REQUEST_ID, HeaderValue::from_static(""));
+        headers.append(X_REQUEST_ID, HeaderValue::from_static("abc"));
+        ensure_request_id(&mut headers);
+        assert_eq!(headers.get_all(X_REQUEST_ID).iter().count(), 1);
+        assert_eq!(headers[X_REQUEST_ID].len(), 32);
     }
 }

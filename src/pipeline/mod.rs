@@ -301,7 +301,10 @@ impl<S: Store> ClientRequest<S> {
         body: RequestBody,
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
-            RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, memory, body).boxed(),
+            RequestAction::Lookup(lookup) => match self.context.plan_cold_miss(&lookup, memory) {
+                Some(plan) => self.respond_to_miss(lookup, plan, body).boxed(),
+                None => self.respond_from_cache(lookup, memory, body).boxed(),
+            },
             // The second plan has the content, so it does not ask for the content.
             RequestAction::ReadContent(_) => {
                 let decision = pass::decision(Reason::MethodNotCacheable);
@@ -379,50 +382,64 @@ impl<S: Store> ClientRequest<S> {
         self.respond(fetched, decision).await
     }
 
-    /// Responds from the store, or fetches. Both are one future, since each future that awaits
-    /// another moves it once.
-    async fn respond_from_cache(
+    /// Responds from the store, or fetches if no stored response can be used.
+    fn respond_from_cache(
         self,
         lookup: LookupRequest,
         memory: MemoryState,
         body: RequestBody,
-    ) -> Response<DeliveredBody> {
-        let plan = match self.context.look_up(&lookup, memory).await {
-            LookupOutcome::Fresh(stored) => {
-                self.note_fresh(&stored, lookup);
-                let decision = CacheDecision::hit(CacheResult::Hit, None);
-                return self.respond_stored(&stored.response, decision).await;
-            }
-            LookupOutcome::Stale(stored, reason) => {
-                if reason != Reason::RequestMaxStale {
-                    self.context.refresh(&lookup, &stored, reason);
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
+        // A block: an `async fn` would have room for its arguments twice.
+        async move {
+            match self.context.look_up(&lookup, memory).await {
+                LookupOutcome::Fresh(stored) => {
+                    self.note_fresh(&stored, lookup);
+                    let decision = CacheDecision::hit(CacheResult::Hit, None);
+                    self.respond_stored(stored.response, decision).await
                 }
-                let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
-                return self.respond_stored(&stored.response, decision).await;
-            }
-            LookupOutcome::Miss(plan) => plan,
-        };
-        let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
-        let plan = match self.step_on_miss(&lookup, &plan, decision) {
-            MissStep::Refuse(decision) => {
-                return self.respond_problem(problems::only_if_cached(), decision);
-            }
-            MissStep::Pass(decision) => {
-                return self.pass(body, decision, Some((&lookup, &plan))).boxed().await;
-            }
-            MissStep::Fetch => plan,
-            MissStep::Join => match self.context.join_flight(&lookup, plan).boxed().await {
-                FlightOutcome::Leader(plan, flight) => {
-                    return self.lead(&lookup, plan, flight, decision).boxed().await;
+                LookupOutcome::Stale(stored, reason) => {
+                    if reason != Reason::RequestMaxStale {
+                        self.context.refresh(&lookup, &stored, reason);
+                    }
+                    let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
+                    self.respond_stored(stored.response, decision).await
                 }
-                FlightOutcome::Shared(outcome) => {
-                    return self.respond_shared(outcome, decision.collapsed()).await;
+                LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).boxed().await,
+            }
+        }
+    }
+
+    /// Responds to a request for which no stored response can be used.
+    fn respond_to_miss(
+        self,
+        lookup: LookupRequest,
+        plan: MissPlan,
+        body: RequestBody,
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
+        async move {
+            let decision =
+                CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
+            let plan = match self.step_on_miss(&lookup, &plan, decision) {
+                MissStep::Refuse(decision) => {
+                    return self.respond_problem(problems::only_if_cached(), decision);
                 }
-                FlightOutcome::NotShared(plan) => plan,
-            },
-        };
-        let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-        self.respond(fetched, decision).await
+                MissStep::Pass(decision) => {
+                    return self.pass(body, decision, Some((&lookup, &plan))).boxed().await;
+                }
+                MissStep::Fetch => plan,
+                MissStep::Join => match self.context.join_flight(&lookup, plan).boxed().await {
+                    FlightOutcome::Leader(plan, flight) => {
+                        return self.lead(&lookup, plan, flight, decision).boxed().await;
+                    }
+                    FlightOutcome::Shared(outcome) => {
+                        return self.respond_shared(outcome, decision.collapsed()).await;
+                    }
+                    FlightOutcome::NotShared(plan) => plan,
+                },
+            };
+            let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
+            self.respond(fetched, decision).await
+        }
     }
 
     /// Records a hit that the first plan did not find in memory.

@@ -195,6 +195,24 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
+    /// Returns the plan for a request whose target is known to be in no tier.
+    pub(super) fn plan_cold_miss(
+        &self,
+        lookup: &LookupRequest,
+        memory: MemoryState,
+    ) -> Option<MissPlan> {
+        let is_cold = memory == MemoryState::Absent
+            && lookup.member.is_none()
+            && !self.pipeline.store.is_shared(&lookup.target);
+        if !is_cold {
+            return None;
+        }
+        match self.evaluate(lookup, TierLookup::cold(&lookup.target)) {
+            LookupOutcome::Miss(plan) => Some(plan),
+            LookupOutcome::Fresh(_) | LookupOutcome::Stale(..) => None,
+        }
+    }
+
     /// Returns what [`Self::look_up`] would return now, without joining or starting a recheck.
     pub(super) async fn preview_lookup(&self, lookup: &LookupRequest) -> LookupOutcome {
         let outcome = self.look_up_in_tiers(lookup, MemoryState::Unknown).await;

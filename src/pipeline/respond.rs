@@ -1,7 +1,8 @@
 //! Responding: turns outcomes into responses for the client.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
+use futures_util::future::Either;
 use http::{HeaderMap, Response};
 
 use super::{
@@ -48,24 +49,26 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with the outcome of a fetch, possibly made by another request.
-    pub(super) async fn respond_shared(
+    pub(super) fn respond_shared(
         self,
         outcome: FetchOutcome,
         decision: CacheDecision,
-    ) -> Response<DeliveredBody> {
-        match outcome {
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
+        let response = match outcome {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
-            // Boxed, so that responses from the origin do not carry this future.
-            FetchOutcome::Reused(reused) => Box::pin(self.respond_reused(&reused, decision)).await,
+            FetchOutcome::Reused(reused) => {
+                return Either::Left(self.respond_reused(reused, decision));
+            }
             FetchOutcome::Failed(failure) => self.respond_fetch_failure(&failure, decision),
             FetchOutcome::NotShared(response, reason) => {
                 let origin_status = Some(response.status());
                 let decision = CacheDecision { origin_status, reason: Some(reason), ..decision };
                 self.respond_passed(response, decision)
             }
-        }
+        };
+        Either::Right(ready(response))
     }
 
     /// Responds with a streaming response.
@@ -104,17 +107,17 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with the stored response that a fetch revalidated, or that is served stale.
-    async fn respond_reused(
+    fn respond_reused(
         self,
-        reused: &ReusedResponse,
+        reused: ReusedResponse,
         decision: CacheDecision,
-    ) -> Response<DeliveredBody> {
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
         let reason = reused.reason.or(decision.reason);
-        let ReusedResponse { result, origin_status, .. } = *reused;
+        let ReusedResponse { result, origin_status, .. } = reused;
         let decision =
             if reused.collapsed == Collapsed::Yes { decision.collapsed() } else { decision };
         let decision = CacheDecision { result, origin_status, reason, ..decision };
-        self.respond_stored(&reused.response, decision).await
+        self.respond_stored(reused.response, decision)
     }
 
     /// Responds with a fresh stored response from memory.
@@ -132,22 +135,37 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with a stored response. Encodes it if the route and the request allow.
-    pub(super) async fn respond_stored(
+    pub(super) fn respond_stored(
+        self,
+        stored: Arc<StoredResponse>,
+        decision: CacheDecision,
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
+        if self.encodes() {
+            // Boxed, so that other responses do not carry this future.
+            return Either::Left(Box::pin(async move {
+                let coded = self.coded_form(&stored).await;
+                self.deliver_stored(&stored, &coded, decision)
+            }));
+        }
+        Either::Right(ready(self.deliver_stored(&stored, &None, decision)))
+    }
+
+    fn deliver_stored(
         self,
         stored: &Arc<StoredResponse>,
+        coded: &CodedForm,
         decision: CacheDecision,
     ) -> Response<DeliveredBody> {
-        let coded = self.coded_form(stored).await;
         let form = Representation { stored, coded: coded.as_deref() };
         self.deliver(|responder, accounting| responder.stored(form, decision, accounting))
     }
 
+    fn encodes(&self) -> bool {
+        self.context.config.route(self.context.route).encodes()
+    }
+
     async fn coded_form(&self, stored: &Arc<StoredResponse>) -> CodedForm {
-        if self.context.config.route(self.context.route).encodes() {
-            self.context.coded_form(stored).await
-        } else {
-            None
-        }
+        if self.encodes() { self.context.coded_form(stored).await } else { None }
     }
 
     fn deliver(
