@@ -106,7 +106,7 @@ impl ConnectionActivity {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(requests), Relaxed);
     }
 
-    /// Records whether responses of the fast path are being sent: the connection is not idle then.
+    /// Records whether responses wait for their client: the connection is not idle then.
     pub(super) fn set_sending(&self, is_sending: bool) {
         self.sending.store(is_sending, Relaxed);
     }

@@ -59,7 +59,8 @@ struct Http1Stream {
     hyper_waits: bool,
     /// Whether `deferred` has the response to the last request.
     is_deferred: bool,
-    /// Whether the stream may hold bytes of the fast path's responses, as TLS does until a flush.
+    /// Whether bytes of responses wait for the client: in the stream, as with TLS until a flush, or
+    /// in hyper.
     is_unflushed: bool,
     /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
@@ -265,8 +266,11 @@ impl Http1Stream {
     }
 
     /// Waits for a client to read a response with `left` bytes to write. Completes with an error if
-    /// the client does not read.
+    /// the client does not read. Meanwhile the connection is not idle, although hyper may have ended
+    /// the request; it flushes when the client has read enough.
     fn poll_unread(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Error> {
+        self.is_unflushed = true;
+        self.activity.set_sending(true);
         ready!(self.reader.poll_blocked(cx, left));
         self.activity.reset_at_close();
         self.outgoing = OutgoingBytes::default();
@@ -420,8 +424,6 @@ impl Http1Stream {
     fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if flushed.is_pending() && !self.activity.is_tunnel() {
-            self.is_unflushed = true;
-            self.activity.set_sending(true);
             return self.poll_unread(cx, 0).map(Err);
         }
         if self.is_unflushed {

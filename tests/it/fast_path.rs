@@ -821,6 +821,32 @@ async fn a_client_that_does_not_read_over_tls_is_disconnected() {
     .await;
 }
 
+/// hyper has ended the request, since it holds the rest of the body.
+#[tokio::test]
+async fn a_client_that_reads_steadily_gets_the_whole_response_whatever_else_it_has_begun() {
+    within_seconds(60, async {
+        let timeout = Duration::from_secs(1);
+        let (header_timeout, idle_timeout) = (timeout, timeout);
+        let settings = Settings { header_timeout, idle_timeout, ..Settings::default() };
+        let handler = FnHandler(|_, _: Arc<Connection>| async { reply(200, "x".repeat(HUGE)) });
+        let server = TestServer::start(handler, settings);
+        for begun in ["", "GET /"] {
+            let mut wire = Wire::connect(server.address).await;
+            wire.write(get("/a") + begun).await;
+            wire.read_head().await;
+            let (mut left, started) = (HUGE, std::time::Instant::now());
+            while left > 0 {
+                let part = left.min(HUGE / 512);
+                wire.read_exact(part).await;
+                left -= part;
+                short_sleep().await;
+            }
+            assert!(started.elapsed() > 2 * timeout, "read too fast to show anything");
+        }
+    })
+    .await;
+}
+
 /// Larder may not read the rest of a head before it has sent the responses.
 #[tokio::test]
 async fn a_head_that_has_begun_does_not_limit_the_responses_before_it() {
