@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Handle,
-    time::{error::Elapsed, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -234,18 +234,28 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Determines the protocol from the TLS handshake or the client's first bytes.
-    async fn negotiate(
-        &self,
-        transport: Transport,
-    ) -> Result<io::Result<(Stream, Protocol)>, Elapsed> {
+    /// Determines the protocol from the TLS handshake or the client's first bytes, and waits for the
+    /// first bytes of HTTP/1.1. `None` if the client does not send them in time.
+    async fn negotiate(&self, transport: Transport) -> Option<(Stream, Protocol)> {
         let settings = &self.context.settings;
-        match &self.tls {
+        let mut stream = match &self.tls {
             Some(acceptor) => {
-                timeout(settings.handshake_timeout, handshake(acceptor, transport)).await
+                let accepted = timeout(settings.handshake_timeout, handshake(acceptor, transport));
+                let Ok(Ok(stream)) = accepted.await else {
+                    self.context.counters.handshakes_failed.fetch_add(1, Relaxed);
+                    return None;
+                };
+                stream
             }
-            None => timeout(settings.header_timeout, sniff(transport)).await,
+            None => transport.into(),
+        };
+        if stream.agreed_protocol() == Protocol::Http2 {
+            return Some((stream, Protocol::Http2));
         }
+        let first_bytes = timeout(settings.header_timeout, stream.sniff()).await.ok()?.ok()?;
+        // Over TLS, a client has to negotiate HTTP/2 (RFC 9113 §3.2).
+        let protocol = if self.tls.is_some() { Protocol::Http1 } else { first_bytes };
+        Some((stream, protocol))
     }
 
     async fn run(
@@ -262,16 +272,10 @@ impl<H: Handler> Acceptor<H> {
             negotiated = self.negotiate(transport) => negotiated,
             () = grace_after_drain(&drain_guard) => return,
         };
-        match negotiated {
-            Ok(Ok((stream, protocol))) => {
-                let client = (peer, self.tls.is_some());
-                let guards = (drain_guard, &open_connection);
-                self.context.drive((stream, protocol), client, guards, &waker).await;
-            }
-            _ if self.tls.is_some() => {
-                self.context.counters.handshakes_failed.fetch_add(1, Relaxed);
-            }
-            _ => {}
+        if let Some((stream, protocol)) = negotiated {
+            let client = (peer, self.tls.is_some());
+            let guards = (drain_guard, &open_connection);
+            self.context.drive((stream, protocol), client, guards, &waker).await;
         }
     }
 }
@@ -285,20 +289,12 @@ async fn grace_after_drain(drain_guard: &DrainGuard) {
     tokio::time::sleep(GRACE_PERIOD).await;
 }
 
-async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<(Stream, Protocol)> {
+async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<Stream> {
     let Transport::Tcp(stream) = transport else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS requires TCP"));
     };
     let stream = acceptor.accept(stream).await?;
-    let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Server(stream))));
-    let protocol = stream.agreed_protocol();
-    Ok((stream, protocol))
-}
-
-async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
-    let mut stream = Stream::from(transport);
-    let protocol = stream.sniff().await?;
-    Ok((stream, protocol))
+    Ok(Transport::Tls(Box::new(TlsStream::Server(stream))).into())
 }
 
 async fn send_overloaded(mut transport: Transport) -> io::Result<()> {

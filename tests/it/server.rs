@@ -649,6 +649,28 @@ async fn tls_agrees_on_either_protocol() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_the_first_request_of_a_new_connection_over_tls_too() {
+    within(async {
+        let certificate = Certificate::new();
+        let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+        let serving = TestServer::start(echo(), settings);
+        let stream = TcpStream::connect(serving.address).await.unwrap();
+        let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        while serving.drain.open() == 0 {
+            tokio::task::yield_now().await;
+        }
+        serving.drain.start();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let mut wire = Wire::new(stream);
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_a_listener_too() {
     within(async {
         let folder = tempfile::tempdir().unwrap();
