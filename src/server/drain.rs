@@ -102,7 +102,8 @@ impl Drain {
             loop {
                 let mut emptied = std::pin::pin!(self.state.emptied.notified());
                 emptied.as_mut().enable();
-                if self.open() == 0 && self.state.listeners.load(Ordering::Acquire) == 0 {
+                // In this order: an accepted connection counts as a listener until it counts as open.
+                if self.state.listeners.load(Ordering::Acquire) == 0 && self.open() == 0 {
                     return;
                 }
                 emptied.await;
