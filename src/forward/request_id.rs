@@ -7,13 +7,20 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Maximum length of a request ID in bytes. Longer IDs are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Adds a new `X-Request-ID` to a request without a usable one.
+/// Adds a new `X-Request-ID` to a request without a usable one. Of several, the first one counts, and
+/// the others are removed.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
-    if from_headers(headers).is_some() {
-        return;
-    }
-    let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0) else { return };
-    let is_single = headers.get_all(X_REQUEST_ID).iter().nth(1).is_none();
+    let mut values = headers.get_all(X_REQUEST_ID).iter();
+    let usable = values.next().filter(|first| is_usable(first));
+    let is_single = values.next().is_none();
+    let id = match usable {
+        Some(_) if is_single => return,
+        Some(first) => first.clone(),
+        None => match HeaderValue::from_bytes(&RequestId::random().0) {
+            Ok(made) => made,
+            Err(_) => return,
+        },
+    };
     match headers.get_mut(X_REQUEST_ID) {
         // `insert` may enlarge the map, although it only replaces the value.
         Some(value) if is_single => *value = id,
@@ -29,10 +36,11 @@ pub(crate) fn reserve(headers: &mut HeaderMap) {
 
 /// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
 pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
-    let id = headers.get(&X_REQUEST_ID)?;
-    let is_usable = (1..=REQUEST_ID_BYTES).contains(&id.len())
-        && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    id.to_str().ok().filter(|_| is_usable)
+    headers.get(&X_REQUEST_ID).filter(|id| is_usable(id))?.to_str().ok()
+}
+
+fn is_usable(id: &HeaderValue) -> bool {
+    (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 /// A generated request id: 32 hexadecimal digits.
@@ -70,12 +78,24 @@ mod tests {
     }
 
     #[test]
-    fn unusable_request_ids_are_replaced_by_one() {
-        let mut headers = HeaderMap::new();
-        headers.append(X_REQUEST_ID, HeaderValue::from_static(""));
-        headers.append(X_REQUEST_ID, HeaderValue::from_static("abc"));
-        ensure_request_id(&mut headers);
-        assert_eq!(headers.get_all(X_REQUEST_ID).iter().count(), 1);
-        assert_eq!(headers[X_REQUEST_ID].len(), 32);
+    fn of_several_request_ids_one_is_left() {
+        for (ids, kept) in [
+            (["", "abc"], None),
+            (["a b", "c d"], None),
+            (["abc", "def"], Some("abc")),
+            (["abc", "d e"], Some("abc")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for id in ids {
+                headers.append(X_REQUEST_ID, HeaderValue::from_static(id));
+            }
+            ensure_request_id(&mut headers);
+            let left: Vec<_> = headers.get_all(X_REQUEST_ID).iter().collect();
+            assert_eq!(left.len(), 1, "{ids:?}");
+            match kept {
+                Some(kept) => assert_eq!(left[0], kept),
+                None => assert_eq!(left[0].len(), 32),
+            }
+        }
     }
 }
