@@ -383,13 +383,13 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds from the store, or fetches if no stored response can be used.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
     fn respond_from_cache(
         self,
         lookup: LookupRequest,
         memory: MemoryState,
         body: RequestBody,
     ) -> impl Future<Output = Response<DeliveredBody>> + Send {
-        // A block: an `async fn` would have room for its arguments twice.
         async move {
             match self.context.look_up(&lookup, memory).await {
                 LookupOutcome::Fresh(stored) => {
@@ -410,6 +410,7 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds to a request for which no stored response can be used.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
     fn respond_to_miss(
         self,
         lookup: LookupRequest,
