@@ -11,8 +11,8 @@
 //!   (upstream servers), [`user`] (identities), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (client connections), [`pipeline`] (the life of a request), [`leak`]
 //!   (responses that depend on their requesters), [`problem`] (error documents), [`tls`] (PEM files
-//!   and TLS to servers), [`body_file`] (bodies that the kernel sends from memory), [`threads`] (their
-//!   numbers).
+//!   and TLS to servers), [`body_file`] (bodies that the kernel sends from memory), [`threads`]
+//!   (numbers of threads and cores).
 //! - **Around it**: [`trigger`] (webhooks, `PURGE`, schedules, polls), [`feed`] (purge events for
 //!   clients), [`warm`] (prefetching), [`telemetry`] and [`admin`] (for operators), [`advise`]
 //!   (routes from logs), [`config`] (configuration), [`app`] (wiring), [`cli`] (commands).

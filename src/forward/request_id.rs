@@ -7,8 +7,8 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Maximum length of a request ID in bytes. Longer IDs are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Adds a new `X-Request-ID` to a request without a usable one. Of several, the first one counts, and
-/// the others are removed.
+/// Adds a new `X-Request-ID` to a request without a usable one. Of several, the first one counts,
+/// and the others are removed.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     let mut values = headers.get_all(X_REQUEST_ID).iter();
     let usable = values.next().filter(|first| is_usable(first));

@@ -87,7 +87,8 @@ impl Drain {
         self.state.open.lock().connections.len()
     }
 
-    /// Counts a listener as open until the guard is dropped.
+    /// Counts a listener as open until the guard is dropped; or an accepted connection, until its
+    /// task has registered it.
     pub(super) fn register_listener(&self) -> ListenerGuard {
         self.state.listeners.fetch_add(1, Ordering::Relaxed);
         ListenerGuard(Arc::clone(&self.state))

@@ -30,8 +30,8 @@ const BACKLOG: i32 = 4096;
 /// A listening socket.
 ///
 /// Clones accept on the same socket, so several runtimes can share it. They serve about the same
-/// number of connections each. All listeners with the same
-/// [`ListenerCounters`] share one limit on connections.
+/// number of connections each. All listeners with the same [`ListenerCounters`] share one limit on
+/// connections.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,

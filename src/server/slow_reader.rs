@@ -3,8 +3,8 @@
 //! A response that waits for its client keeps its body in memory. Without pressure, a client may
 //! take as long as it likes if the kernel accepts further bytes within each idle timeout. It does so
 //! when the client has read about a third of the kernel's buffer, which has at most a few megabytes.
-//! Under pressure, the timeout is three seconds. If a client's waiting responses exceed the limit per client
-//! (`server/unread.rs`), those that the client reads slowly are dropped.
+//! Under pressure, the timeout is three seconds. If a client's waiting responses exceed the limit
+//! per client (`server/unread.rs`), those that the client reads slowly are dropped.
 
 use std::{
     future::Future as _,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::field::Timestamp;
 
-/// What rounds a duration up to whole milliseconds.
+/// Added to a duration that is then rounded down to milliseconds, so that it is rounded up.
 const ROUNDING: Duration = Duration::from_nanos(999_999);
 
 /// Converts an instant to a timestamp that advances with the monotonic clock.
