@@ -61,6 +61,8 @@ pub struct StoredResponse {
     pub(super) checked_version: AtomicU64,
     /// Whether the response was served since this flag was last cleared.
     pub(super) recently_used: AtomicBool,
+    /// Whether the memory store has replaced or removed the response.
+    pub(super) withdrawn: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) ends: SectionEnds,
 }
@@ -191,6 +193,7 @@ impl ResponseDraft {
             requested_at_monotonic: self.stamp.began,
             checked_version: AtomicU64::new(self.stamp.version),
             recently_used: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
             forms: BodyForms::of_new_content(),
             bytes: bytes.into_boxed_slice().into(),
             ends: SectionEnds(ends.into_inner().ok()?),
@@ -300,6 +303,20 @@ impl StoredResponse {
         self.recently_used.swap(false, Ordering::Relaxed)
     }
 
+    /// Marks the response as replaced or removed in the memory store.
+    ///
+    /// The mark stays if the same response is stored again: references to it are then looked up
+    /// each time.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the memory store has replaced or removed the response.
+    #[inline]
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
     /// Returns the tags by which purges select the response.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
         self.section(Section::Tags)
@@ -381,6 +398,7 @@ impl StoredResponse {
         Self {
             checked_version: AtomicU64::new(self.checked_version()),
             recently_used: AtomicBool::new(self.is_recently_used()),
+            withdrawn: AtomicBool::new(false),
             forms,
             bytes: self.bytes.clone(),
             ..*self
@@ -407,6 +425,7 @@ impl StoredResponse {
             requested_at_monotonic: stamp.began,
             checked_version: AtomicU64::new(stamp.version),
             recently_used: AtomicBool::new(self.is_recently_used()),
+            withdrawn: AtomicBool::new(false),
             forms: self.forms.clone(),
             bytes: self.bytes.clone(),
             ..*self
@@ -457,6 +476,13 @@ impl Entry {
                 one.bytes.as_ptr() == other.bytes.as_ptr()
             }
             _ => false,
+        }
+    }
+
+    /// [Withdraws](StoredResponse::withdraw) the response, if the entry is one.
+    pub fn withdraw(&self) {
+        if let Self::Response(response) = self {
+            response.withdraw();
         }
     }
 

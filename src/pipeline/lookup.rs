@@ -295,7 +295,7 @@ pub(super) fn find_in_memory<S: Store>(
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
 ) -> Result<Arc<StoredResponse>, MemoryState> {
-    let response = match store.peek(target).ok_or(MemoryState::Absent)? {
+    let response = match store.peek_recent(target, criteria.started).ok_or(MemoryState::Absent)? {
         Entry::Response(response) => {
             Some(response).filter(|response| criteria.vary.is_empty() && criteria.accepts(response))
         }
@@ -305,7 +305,7 @@ pub(super) fn find_in_memory<S: Store>(
             let matching = selections.filter_map(|selection| {
                 let values = selecting_values(&selection.set, criteria.vary, criteria.headers);
                 let is_of_same_codings = selection.set.contains(&header::ACCEPT_ENCODING);
-                match store.peek(&target.variant(&values))? {
+                match store.peek_recent(&target.variant(&values), criteria.started)? {
                     Entry::Response(response) => Some(response).filter(|response| {
                         (is_of_same_codings || criteria.accepts(response))
                             && criteria.is_answered_in_language(&selection.set, response)

@@ -33,7 +33,7 @@ fn fresh(received_at: u64) -> Freshness {
     }
 }
 
-fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
+pub(super) fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
     received(key, body, 1000)
 }
 

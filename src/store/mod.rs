@@ -9,7 +9,7 @@ mod namespace_history;
 pub(crate) mod redis;
 mod tiered;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Instant};
 
 pub(crate) use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
 pub(crate) use memory::{MemoryStore, MemoryUsage};
@@ -34,6 +34,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     ///
     /// This method is the hot path. If it returns `None`, [`Store::get`] may still find an entry.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
+
+    /// Like [`Store::peek`], at the time `now`. Frequent uses of an entry are noted now and then
+    /// instead of each time.
+    fn peek_recent(&self, key: &CacheKey, _now: Instant) -> Option<Entry> {
+        self.peek(key)
+    }
 
     /// Returns the entry under this key, from the fleet's shared tier if there is one.
     ///

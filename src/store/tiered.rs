@@ -88,6 +88,10 @@ impl Store for TieredStore {
         self.memory.as_ref()?.peek(key)
     }
 
+    fn peek_recent(&self, key: &CacheKey, now: Instant) -> Option<Entry> {
+        self.memory.as_ref()?.peek_recent(key, now)
+    }
+
     async fn get(&self, key: &CacheKey) -> Option<Entry> {
         let Some(redis) = self.redis_for(key) else { return self.peek(key) };
         let removals = redis.removals();

@@ -189,6 +189,7 @@ impl EntryHead {
             requested_at_monotonic: 0,
             checked_version: AtomicU64::new(0),
             recently_used: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
             forms: BodyForms::of_new_content(),
             bytes,
             ends: self.ends,

@@ -5,11 +5,15 @@ mod pinned;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod thread_cache;
 mod weight;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,6 +30,7 @@ use crate::{
 use digest_hasher::DigestBuildHasher;
 use pinned::PinnedResponses;
 use shares::IdentityShares;
+use thread_cache::ThreadCaches;
 use weight::{OVERHEAD, StoredEntryWeighter, weight_of};
 
 /// The fraction of a shard for entries used more than once; the rest is for new entries (S3-FIFO: a
@@ -50,6 +55,7 @@ const WRITE_LOCKS: usize = 64;
 /// Further responses evict older responses of the same identity.
 pub(crate) struct MemoryStore {
     cache: Cache<u128, Entry, StoredEntryWeighter, DigestBuildHasher, EvictionListener>,
+    recent: ThreadCaches,
     write_locks: [Mutex<()>; WRITE_LOCKS],
     max_entry: usize,
     shares: Arc<IdentityShares>,
@@ -103,6 +109,7 @@ impl MemoryStore {
             max_entry: max_entry_per_shard(budget, shard_count)
                 .min(usize::try_from(max_entry).unwrap_or(usize::MAX)),
             cache,
+            recent: ThreadCaches::default(),
             write_locks: [const { Mutex::new(()) }; WRITE_LOCKS],
             shares,
             pinned: PinnedResponses::default(),
@@ -266,6 +273,9 @@ impl MemoryStore {
     /// Removes an entry, and returns whether it existed. The caller holds the write lock of the
     /// key.
     fn take(&self, digest: u128) -> bool {
+        if let Some(entry) = self.cache.peek(&digest) {
+            entry.withdraw();
+        }
         let taken = self.cache.remove(&digest);
         if let Some(identity) = taken.as_ref().and_then(|(_, entry)| entry.identity()) {
             self.shares.remove(identity, digest);
@@ -339,6 +349,18 @@ fn is_newer(found: &Entry, known: &Entry) -> bool {
 impl Store for MemoryStore {
     fn peek(&self, key: &CacheKey) -> Option<Entry> {
         self.cache.get(&key.digest()).filter(|entry| entry.matches_key(key))
+    }
+
+    fn peek_recent(&self, key: &CacheKey, now: Instant) -> Option<Entry> {
+        let digest = key.digest();
+        if let Some(response) = self.recent.find(digest, now) {
+            return Some(Entry::Response(response)).filter(|entry| entry.matches_key(key));
+        }
+        let found = self.peek(key);
+        if let Some(Entry::Response(response)) = &found {
+            self.recent.remember(digest, response, now);
+        }
+        found
     }
 
     async fn get(&self, key: &CacheKey) -> Option<Entry> {
@@ -443,7 +465,9 @@ impl Lifecycle<u128, Entry> for EvictionListener {
     /// Evicted and replaced entries by digest. They are freed after the shard's lock is released.
     type RequestState = Vec<(u128, Entry)>;
 
+    /// Is called under the shard's lock, before others can look up what replaces the entry.
     fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {
+        entry.withdraw();
         if let Some(identity) = entry.identity() {
             self.shares.remove(identity, digest);
         }

@@ -1,4 +1,4 @@
-//! Tests of the memory share of each identity, and of its exact accounting.
+//! Tests of the memory share of each identity, of its exact accounting, and of what threads remember.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -247,6 +247,91 @@ fn accounts_are_exact_however_threads_meet() {
     });
     assert_eq!(store.shares.held(), counted(&store));
     assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
+}
+
+/// Returns the response under a key by [`Store::peek_recent`].
+fn recent(store: &MemoryStore, key: &CacheKey, now: Instant) -> Option<Arc<StoredResponse>> {
+    match store.peek_recent(key, now)? {
+        Entry::Response(response) => Some(response),
+        Entry::Variants(_) => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_a_thread_remembers_is_what_is_stored(
+        steps in proptest::collection::vec(steps(), 1..200),
+    ) {
+        let store = MemoryStore::new(64 << 10, 16 << 10);
+        let keys: Vec<_> = (0..4).flat_map(|identity| {
+            (0..30).map(move |path| key(identity, &format!("/{path}")))
+        }).collect();
+        let now = Instant::now();
+        for steps in steps.chunks(5) {
+            steps.iter().for_each(|step| apply(&store, step));
+            for key in &keys {
+                let stored = match store.peek(key) {
+                    Some(Entry::Response(response)) => Some(response.id),
+                    _ => None,
+                };
+                prop_assert_eq!(recent(&store, key, now).map(|response| response.id), stored);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_thread_finds_an_older_response_than_the_one_whose_put_returned() {
+    let (store, key) = (MemoryStore::new(1 << 20, 64 << 10), key(ANYONE, "/"));
+    let (stored, now) = (AtomicU64::new(0), Instant::now());
+    put(&store, &key, 10, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let at_least = stored.load(Ordering::Acquire);
+                    let found = recent(&store, &key, now).expect("it is never removed");
+                    assert!(found.requested_at >= Timestamp::from_millis(at_least));
+                    if at_least == 3000 {
+                        return;
+                    }
+                }
+            });
+        }
+        for requested_at in 1..=3000 {
+            put(&store, &key, 10, requested_at);
+            stored.store(requested_at, Ordering::Release);
+        }
+    });
+}
+
+#[test]
+fn what_a_thread_remembers_stays_in_use_for_the_store() {
+    let (store, popular) = (MemoryStore::new(1 << 20, 64 << 10), key(ANYONE, "/popular"));
+    let start = Instant::now();
+    put(&store, &popular, 1000, 1);
+    for turn in 0..5000_u32 {
+        let other = key(ANYONE, &format!("/{turn}"));
+        put(&store, &other, 1000, 1);
+        assert!(store.peek(&other).is_some());
+        assert!(recent(&store, &popular, start + Duration::from_millis(1) * turn).is_some());
+    }
+    assert!(store.usage().evicted > 4000);
+}
+
+#[test]
+fn an_evicted_response_is_neither_remembered_nor_kept_in_memory() {
+    let (store, old) = (MemoryStore::new(256 << 10, 64 << 10), key(ANYONE, "/old"));
+    put(&store, &old, 1000, 1);
+    let now = Instant::now();
+    let known = Arc::downgrade(&recent(&store, &old, now).unwrap());
+    for number in 0..5000 {
+        let other = key(ANYONE, &format!("/popular/{number}"));
+        put(&store, &other, 1000, 1);
+        assert!((0..3).all(|_| store.peek(&other).is_some()));
+    }
+    assert!(recent(&store, &old, now).is_none());
+    assert!(known.upgrade().is_none());
 }
 
 /// Returns the body stored under a key. The response counts as in use until the body is dropped.
