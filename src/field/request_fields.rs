@@ -56,10 +56,17 @@ impl RequestFields {
         push_line(&mut self.lines, name, value.as_bytes());
     }
 
+    /// Appends a field with this value, unless the value is empty or has bytes other than visible
+    /// ASCII and spaces.
+    pub(crate) fn append_visible(&mut self, name: &HeaderName, value: &str) {
+        if is_visible(value) {
+            push_line(&mut self.lines, name, value.as_bytes());
+        }
+    }
+
     /// Sets `Host` if the text is a possible value and no `Host` is set yet.
     pub(crate) fn set_host(&mut self, host: &str) {
-        let is_visible = |byte: u8| matches!(byte, b' '..=b'~');
-        if !host.is_empty() && host.bytes().all(is_visible) {
+        if is_visible(host) {
             self.append_host(host.as_bytes());
         }
     }
@@ -151,6 +158,10 @@ impl From<&HeaderMap> for RequestFields {
         }
         fields
     }
+}
+
+fn is_visible(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 fn push_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {

@@ -202,6 +202,7 @@ mod tests {
             version: Version::HTTP_11,
             is_trusted: false,
             is_gateway: false,
+            request_id: None,
             cache: None,
         };
         let target = OriginTarget::plain(Scheme::Http, "a.test", "/");

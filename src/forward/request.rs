@@ -2,7 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{ViaIdentity, forwarded, max_forwards, source::RequestSource};
+use super::{
+    ViaIdentity, forwarded, max_forwards, request_id::X_REQUEST_ID, source::RequestSource,
+};
 use crate::{
     field::{RequestFields, forwarding::ForwardingKind, hop, list},
     key::OriginTarget,
@@ -24,8 +26,7 @@ const FIELD_BYTES: usize = 64;
 /// Returns the fields to send to the origin for a client's request, without `omitted` fields.
 ///
 /// Fields that describe the target come from `target` only. The caller has removed the fields that
-/// the client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` stays unchanged.
-/// Makes one pass, because it runs for every forwarded request.
+/// the client's `Connection` lists, see [`hop::remove_listed`]. Makes one pass, because it runs for every forwarded request.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,
@@ -53,6 +54,9 @@ pub fn fields(
     if let Some(max_forwards) = max_forwards {
         outgoing.append(&header::MAX_FORWARDS, &max_forwards);
     }
+    if let Some(id) = source.request_id {
+        outgoing.append_visible(&X_REQUEST_ID, id);
+    }
     outgoing.append(&header::VIA, identity.for_request(source.version));
     forwarded::append(&mut outgoing, client, target, source);
     outgoing
@@ -62,7 +66,7 @@ pub fn fields(
 /// and the forwarding fields of untrusted clients.
 fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
     match ForwardingKind::of(name.as_str()) {
-        None => *name != header::HOST && *name != hop::LARDER_WARM,
+        None => ![header::HOST, hop::LARDER_WARM, X_REQUEST_ID].contains(name),
         Some(ForwardingKind::Target) => false,
         Some(ForwardingKind::Client) => source.is_trusted && *name != forwarded::X_FORWARDED_FOR,
         Some(ForwardingKind::Identity) => source.is_trusted || source.is_gateway,
@@ -100,7 +104,11 @@ mod tests {
         let line = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
-        lines.iter().map(line).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(line) {
+            headers.append(name, value);
+        }
+        headers
     }
 
     fn rewritten(lines: &[(&'static str, &'static str)], is_trusted: bool) -> HeaderMap {
@@ -109,6 +117,7 @@ mod tests {
             version: Version::HTTP_11,
             is_trusted,
             is_gateway: false,
+            request_id: None,
             cache: None,
         };
         let client = given(lines);
@@ -168,6 +177,26 @@ mod tests {
     }
 
     #[test]
+    fn the_origin_receives_one_request_id() {
+        let client = given(&[("x-request-id", "a b"), ("x-request-id", "c"), ("x-other", "d")]);
+        let target = OriginTarget::plain(Scheme::Http, "a.test", "/");
+        let sent = |request_id| {
+            let source = RequestSource {
+                peer: None,
+                version: Version::HTTP_11,
+                is_trusted: false,
+                is_gateway: false,
+                request_id,
+                cache: None,
+            };
+            fields(&client, &target, &source, &ViaIdentity::new("3f"), |_| false).to_map()
+        };
+        assert_eq!(values(&sent(Some("an-id")), "x-request-id"), ["an-id"]);
+        assert_eq!(values(&sent(None), "x-request-id"), [""; 0]);
+        assert_eq!(values(&sent(None), "x-other"), ["d"]);
+    }
+
+    #[test]
     fn a_connection_remembers_its_client_and_not_the_host_of_another_request() {
         let known = OnceLock::new();
         for host in ["a.test", "a.test", "b.test:8"] {
@@ -176,6 +205,7 @@ mod tests {
                 version: Version::HTTP_11,
                 is_trusted: false,
                 is_gateway: false,
+                request_id: None,
                 cache: Some(&known),
             };
             let target = OriginTarget::plain(Scheme::Http, host, "/");

@@ -4,37 +4,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Maximum length of a request ID in bytes. Longer IDs are replaced.
+/// Maximum length of a request ID in bytes. A request with a longer one gets a new ID.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// Adds a new `X-Request-ID` to a request without a usable one. Of several, the first one counts,
-/// and the others are removed.
-pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
-    let mut values = headers.get_all(X_REQUEST_ID).iter();
-    let usable = values.next().filter(|first| is_usable(first));
-    let is_single = values.next().is_none();
-    let id = match usable {
-        Some(_) if is_single => return,
-        Some(first) => first.clone(),
-        None => match HeaderValue::from_bytes(&RequestId::random().0) {
-            Ok(made) => made,
-            Err(_) => return,
-        },
-    };
-    match headers.get_mut(X_REQUEST_ID) {
-        // `insert` may enlarge the map, although it only replaces the value.
-        Some(value) if is_single => *value = id,
-        _ => drop(headers.insert(X_REQUEST_ID, id)),
-    }
-}
-
-/// Adds an empty `X-Request-ID`, unless there is one. [`ensure_request_id`] then replaces it, and
-/// the map need not grow.
-pub(crate) fn reserve(headers: &mut HeaderMap) {
-    headers.entry(X_REQUEST_ID).or_insert(HeaderValue::from_static(""));
-}
-
-/// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
+/// Returns the request's own `X-Request-ID`, if it is short and visible ASCII. Of several, only the
+/// first one counts.
 pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     headers.get(&X_REQUEST_ID).filter(|id| is_usable(id))?.to_str().ok()
 }
@@ -44,6 +18,7 @@ fn is_usable(id: &HeaderValue) -> bool {
 }
 
 /// A generated request id: 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
@@ -63,39 +38,30 @@ impl RequestId {
 mod tests {
     use super::*;
 
-    #[test]
-    fn request_ids_are_kept_or_made() {
-        let ensured = |id: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            id.map(|id| headers.insert(X_REQUEST_ID, HeaderValue::from_static(id)));
-            ensure_request_id(&mut headers);
-            headers[X_REQUEST_ID].to_str().unwrap().to_owned()
-        };
-        assert_eq!(ensured(Some("abc")), "abc");
-        let first = ensured(Some("a b"));
-        assert!(first.len() == 32 && first.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        assert_ne!(first, ensured(None));
+    fn own(ids: &[&'static str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for id in ids {
+            headers.append(X_REQUEST_ID, HeaderValue::from_static(id));
+        }
+        from_headers(&headers).map(str::to_owned)
     }
 
     #[test]
-    fn of_several_request_ids_one_is_left() {
-        for (ids, kept) in [
-            (["", "abc"], None),
-            (["a b", "c d"], None),
-            (["abc", "def"], Some("abc")),
-            (["abc", "d e"], Some("abc")),
-        ] {
-            let mut headers = HeaderMap::new();
-            for id in ids {
-                headers.append(X_REQUEST_ID, HeaderValue::from_static(id));
-            }
-            ensure_request_id(&mut headers);
-            let left: Vec<_> = headers.get_all(X_REQUEST_ID).iter().collect();
-            assert_eq!(left.len(), 1, "{ids:?}");
-            match kept {
-                Some(kept) => assert_eq!(left[0], kept),
-                None => assert_eq!(left[0].len(), 32),
-            }
+    fn the_first_request_id_counts_if_it_is_usable() {
+        assert_eq!(own(&[]), None);
+        assert_eq!(own(&["abc"]).as_deref(), Some("abc"));
+        for first in ["", "a b", "x".repeat(129).leak()] {
+            assert_eq!(own(&[first]), None, "{first}");
+            assert_eq!(own(&[first, "abc"]), None, "{first}");
         }
+        assert_eq!(own(&["abc", "def"]).as_deref(), Some("abc"));
+        assert_eq!(own(&["abc", "d e"]).as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn generated_request_ids_are_usable_and_differ() {
+        let (first, second) = (RequestId::random(), RequestId::random());
+        assert_eq!(own(&[first.as_str().to_owned().leak()]).as_deref(), Some(first.as_str()));
+        assert!(first.as_str().len() == 32 && first.as_str() != second.as_str());
     }
 }

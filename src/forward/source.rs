@@ -17,6 +17,8 @@ pub struct RequestSource<'a> {
     pub is_trusted: bool,
     /// Whether the client is an authenticating gateway, whose identity fields are forwarded.
     pub is_gateway: bool,
+    /// The request's ID, which the origin receives; `None` to send none.
+    pub request_id: Option<&'a str>,
     /// The connection's cache of forwarding headers.
     pub cache: Option<&'a OnceLock<ForwardedHeaders>>,
 }

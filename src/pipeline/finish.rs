@@ -48,18 +48,16 @@ struct LoggedRequest {
 }
 
 impl RequestAccounting {
-    /// Starts accounting for a request.
+    /// Starts accounting for a request with this request ID.
     pub(crate) fn begin(
         config: Arc<ConfigSnapshot>,
         route: usize,
         received: ReceivedAt,
-        request: &Parts,
+        (request, id): (&Parts, &str),
     ) -> Self {
         let logged = config.access_log.is_some().then(|| {
             Box::new(LoggedRequest {
-                request_id: request_id::from_headers(&request.headers)
-                    .unwrap_or_default()
-                    .to_owned(),
+                request_id: id.to_owned(),
                 method: request.method.clone(),
                 host: requested_host(&request.headers).to_owned(),
                 path: shown_path(config.route(route), request.uri.path()).into_owned(),

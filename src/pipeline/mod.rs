@@ -123,7 +123,6 @@ pub(crate) use warmer::{Warmer, warm_purged};
 use crate::{
     entry::StoredResponse,
     field::presence::FieldPresence,
-    forward::request_id,
     origin::{OriginError, RequestBody},
     policy::{
         CacheResult, Reason,
@@ -190,8 +189,7 @@ impl<S: Store> Handler for Pipeline<S> {
         let plan = match planned {
             FirstStep::Hit(hit, audited) => {
                 if let Some(audited) = audited {
-                    let (mut request, _no_body) = request.into_parts();
-                    request_id::ensure_request_id(&mut request.headers);
+                    let (request, _no_body) = request.into_parts();
                     audited.start(self, request, (Arc::clone(connection), received));
                 }
                 return Either::Left(ready(hit));
@@ -199,7 +197,6 @@ impl<S: Store> Handler for Pipeline<S> {
             FirstStep::Continue(plan) => plan,
         };
         let (mut request, body) = request.into_parts();
-        request_id::ensure_request_id(&mut request.headers);
         let upgrade = request.extensions.remove::<OnUpgrade>();
         let arrival = (Arc::clone(connection), received);
         let request = (Arc::new(request), presence);
@@ -217,7 +214,7 @@ impl<S: Store> Handler for Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Carries out the first plan of a request, which has a request id.
+    /// Carries out the first plan of a request.
     fn respond_later(
         self: &Arc<Self>,
         FirstPlan { config, route, action, memory }: FirstPlan,
@@ -225,10 +222,10 @@ impl<S: Store> Pipeline<S> {
         (body, upgrade): (Incoming, Option<OnUpgrade>),
         (connection, received): (Arc<Connection>, ReceivedAt),
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
-        let accounting = RequestAccounting::begin(Arc::clone(&config), route, received, &request);
-        let accounting = Box::new(accounting);
         let (request, arrival) = ((request, presence), (connection, received));
         let context = RequestContext::new(self, (&config, route), request, arrival);
+        let request = (&*context.request, context.request_id());
+        let accounting = Box::new(RequestAccounting::begin(config, route, received, request));
         ClientRequest { context, upgrade, accounting }.dispatch(action, memory, body)
     }
 

@@ -140,6 +140,7 @@ impl<S: Store> RequestContext<S> {
             version: *version,
             is_trusted: self.config.trusts(&self.connection),
             is_gateway: self.config.is_gateway(&self.connection),
+            request_id: Some(self.request_id()),
             cache: Some(&self.connection.forwarded),
         };
         let identity = &self.config.identity;

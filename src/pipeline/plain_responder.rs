@@ -29,7 +29,6 @@ use super::{
 use crate::{
     entry::ResponseId,
     field::presence::FieldPresence,
-    forward::request_id,
     policy::Partition,
     server::{
         AttemptBackoff, Connection, Declined, Deferrer, ImmediateResponder, Incoming, PlainRequest,
@@ -93,9 +92,8 @@ struct PlannedLookup {
     /// The index of the route.
     route: usize,
     lookup: LookupRequest,
-    /// The head of the request, once the response to a repeated request took time. It has a field
-    /// for the request id, so that a copy of it need not grow.
-    head: Option<Box<Parts>>,
+    /// The head of the request, once the response to a repeated request took time.
+    head: Option<Arc<Parts>>,
 }
 
 /// The plan for a request: one that the connection has kept, or a new one.
@@ -115,8 +113,6 @@ impl<S: Store> PlainResponder<S> {
         let (config, presence, ingress) = pipeline.config.with(|config| {
             let presence = receive::sanitize_fields(config, &mut headers, connection);
             let ingress = Ingress::of(config, &headers, connection).into_owned();
-            // For the request id of each deferred request, which gets a copy of the map.
-            headers.reserve(1);
             (config.id, presence, ingress)
         });
         let (pipeline, connection) = (Arc::clone(pipeline), Arc::clone(connection));
@@ -161,7 +157,7 @@ impl RequestFields {
                 }
                 (route, action) => {
                     let keyed = matches!(action, RequestAction::Refresh(_)).then_some(route);
-                    let head = self.head(request, (config, keyed), batch)?;
+                    let head = Arc::new(self.head(request, (config, keyed), batch)?);
                     let plan = (route, action, MemoryState::Unknown);
                     return Ok(Some(self.deferred(config, plan, head, received)));
                 }
@@ -243,24 +239,21 @@ impl RequestFields {
         is_repeated: bool,
         (config, request): (&ConfigSnapshot, &PlainRequest<'_>),
         batch: &ResponseBatch,
-    ) -> Result<Parts, Declined> {
+    ) -> Result<Arc<Parts>, Declined> {
         if let Some(head) = &planned.head
             && batch.may_defer()
         {
-            return Ok(Parts::clone(head));
+            return Ok(Arc::clone(head));
         }
-        let head = self.head(request, (config, Some(planned.route)), batch)?;
+        let head = Arc::new(self.head(request, (config, Some(planned.route)), batch)?);
         if is_repeated && head.headers.len() <= MAX_KEPT_FIELDS {
-            let mut kept = head.clone();
-            request_id::reserve(&mut kept.headers);
-            planned.head = Some(Box::new(kept));
+            planned.head = Some(Arc::clone(&head));
         }
         Ok(head)
     }
 
-    /// Returns the head of a request whose response takes time, apart from its request id. `keyed` is
-    /// the route under whose keys the response may be stored; if it is public, the head has no
-    /// credentials. Declines the request if its response may not be deferred.
+    /// Returns the head of a request whose response takes time. `keyed` is the route under whose keys
+    /// the response may be stored; if it is public, the head has no credentials. Declines the request if its response may not be deferred.
     fn head(
         &self,
         request: &PlainRequest<'_>,
@@ -285,12 +278,10 @@ impl RequestFields {
         &self,
         config: &Arc<ConfigSnapshot>,
         (route, action, memory): (usize, RequestAction, MemoryState),
-        mut head: Parts,
+        request: Arc<Parts>,
         received: ReceivedAt,
     ) -> Box<DeferredRequest> {
-        request_id::ensure_request_id(&mut head.headers);
         let plan = FirstPlan { config: Arc::clone(config), route, action, memory };
-        let request = Arc::new(head);
         Box::new(DeferredRequest { plan, request, presence: self.presence, received })
     }
 

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::FieldPresence},
+    forward::request_id::{self, RequestId},
     graphql::{RequestClass, WrittenOperation},
     key::{CacheKey, StoragePlacement},
     origin::RequestBody,
@@ -45,6 +46,8 @@ pub(super) struct RequestContext<S> {
     pub received: ReceivedAt,
     pub connection: Arc<Connection>,
     pub request: Arc<Parts>,
+    /// The request's ID, if it has none of its own.
+    generated_id: Option<RequestId>,
     /// Which header fields are present.
     pub presence: FieldPresence,
     /// Whether the request reads or writes, possibly contrary to its method.
@@ -120,7 +123,19 @@ impl<S> RequestContext<S> {
     ) -> Self {
         let safety = RequestSafety::of(config.route(route), (&request.method, &request.headers));
         let (pipeline, config) = (Arc::clone(pipeline), Arc::clone(config));
-        Self { pipeline, config, route, received, connection, request, presence, safety }
+        let has_id = request_id::from_headers(&request.headers).is_some();
+        let generated_id = (!has_id).then(RequestId::random);
+        Self {
+            pipeline,
+            config,
+            route,
+            received,
+            connection,
+            request,
+            generated_id,
+            presence,
+            safety,
+        }
     }
 
     /// Returns the same context with this safety.
@@ -130,10 +145,22 @@ impl<S> RequestContext<S> {
 
     /// Returns a copy of the context for a task that outlives its client.
     pub(super) fn share(&self) -> Self {
-        let request = (Arc::clone(&self.request), self.presence);
-        let arrival = (Arc::clone(&self.connection), self.received);
-        Self::new(&self.pipeline, (&self.config, self.route), request, arrival)
-            .with_safety(self.safety.clone())
+        Self {
+            pipeline: Arc::clone(&self.pipeline),
+            config: Arc::clone(&self.config),
+            connection: Arc::clone(&self.connection),
+            request: Arc::clone(&self.request),
+            safety: self.safety.clone(),
+            ..*self
+        }
+    }
+
+    /// Returns the ID of the request, for the origin and the log: its own, or a generated one.
+    pub(super) fn request_id(&self) -> &str {
+        match &self.generated_id {
+            Some(id) => id.as_str(),
+            None => request_id::from_headers(&self.request.headers).unwrap_or_default(),
+        }
     }
 
     /// Returns the parts of the request that may identify the requester.

@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     field::{Timestamp, presence::FieldPresence},
-    forward::request_id,
     policy::{CacheResult, Reason, cache_status::StoredStatus},
     purge::LogEvent,
     purge::planted::PlantedBug,
@@ -221,7 +220,6 @@ fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty
     let mut request = Request::builder().uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = headers;
     request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
-    request_id::ensure_request_id(request.headers_mut());
     Some(request)
 }
 

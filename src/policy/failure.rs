@@ -2,11 +2,9 @@
 
 use http::{HeaderName, StatusCode, header};
 
-use crate::field::list;
-
 use super::{
     Credentials, Reason, ResponseDirectives, ResponseHead,
-    storable::{CLEAR_SITE_DATA, carries_client_address},
+    storable::{CLEAR_SITE_DATA, varies_beyond_keys},
     stored_fields::is_event_stream,
 };
 
@@ -75,9 +73,6 @@ fn response_refusal(
     directives: &ResponseDirectives,
 ) -> Option<Reason> {
     let has = |name: HeaderName| response.headers.contains_key(name);
-    let is_unkeyed =
-        |member: &[u8]| HeaderName::from_bytes(member).is_err() || carries_client_address(member);
-    let varies = |member: &[u8]| member == b"*" || is_unkeyed(member);
     let must_be_current = directives.must_revalidate || directives.proxy_revalidate;
     let reasons = [
         (directives.no_store, Reason::NoStore),
@@ -85,7 +80,7 @@ fn response_refusal(
         (directives.no_cache, Reason::NoCache),
         (must_be_current, Reason::ZeroTtl),
         (has(header::SET_COOKIE) || has(CLEAR_SITE_DATA), Reason::SetCookie),
-        (list::members(response.headers, header::VARY).any(varies), Reason::VaryStar),
+        (varies_beyond_keys(response.headers), Reason::VaryStar),
         (is_event_stream(response.headers), Reason::Streaming),
     ];
     reasons.into_iter().find(|(applies, _)| *applies).map(|(_, reason)| reason)
@@ -141,6 +136,7 @@ mod tests {
             ("surrogate-control", "no-store", Reason::NoStore),
             ("vary", "*", Reason::VaryStar),
             ("vary", "X-Forwarded-For", Reason::VaryStar),
+            ("vary", "X-Request-ID", Reason::VaryStar),
             ("content-type", "text/event-stream", Reason::Streaming),
         ] {
             let known = shared(503, &[(name, value)], Credentials::NONE);

@@ -136,8 +136,8 @@ reasons! {
     NoCache = "no-cache",
     /// The response says `must-understand` and has a status that Larder does not understand.
     MustUnderstand = "must-understand",
-    /// The response varies by more than request headers (`Vary: *`), or by the client's address
-    /// (`X-Forwarded-For`, `Forwarded`).
+    /// The response varies by more than request headers (`Vary: *`), by the client's address
+    /// (`X-Forwarded-For`, `Forwarded`), or by the request's ID (`X-Request-ID`).
     VaryStar = "vary-star",
     /// Responses with this status are not stored.
     StatusNotCacheable = "status-not-cacheable",

@@ -1,6 +1,6 @@
 //! The decision to store a response (RFC 9111 §3).
 
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use crate::field::list;
 
@@ -168,16 +168,26 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    // An invalid field name in `Vary` has the effect of `*`.
-    let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
-    let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
-    if list::members(response.headers, header::VARY).any(is_unkeyed) {
+    if varies_beyond_keys(response.headers) {
         return Err(Reason::VaryStar);
     }
     if !tag::are_within_limits(response.headers) {
         return Err(Reason::TagLimit);
     }
     Ok(())
+}
+
+/// Returns whether a response varies by what no key contains: by anything (`*`), by the client's
+/// address, or by the request's ID. A request without an ID gets one that only the origin and the log
+/// see. An invalid field name has the effect of `*`.
+pub(super) fn varies_beyond_keys(response: &HeaderMap) -> bool {
+    let is_unkeyed = |member: &[u8]| {
+        member == b"*"
+            || HeaderName::from_bytes(member).is_err()
+            || carries_client_address(member)
+            || member.eq_ignore_ascii_case(b"x-request-id")
+    };
+    list::members(response, header::VARY).any(is_unkeyed)
 }
 
 /// Returns whether a field carries the client's address to the origin.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     field::forwarding::ForwardingKind,
-    forward::{self, RequestSource},
+    forward::{self, RequestSource, request_id},
     key::{
         CacheKey, OriginTarget, StoragePlacement, digest, is_selected_by_cookies, vary::VarySet,
     },
@@ -113,6 +113,7 @@ impl PlannedRequest<'_> {
             version: self.request.version(),
             is_trusted: self.config.trusts(self.connection),
             is_gateway: self.config.is_gateway(self.connection),
+            request_id: request_id::from_headers(headers),
             cache: None,
         };
         let identity = &self.config.identity;

@@ -10,7 +10,7 @@ use http::{
 use super::{held_credentials::HeldCredentials, requester};
 use crate::{
     field::{RequestFields, presence::FieldPresence},
-    forward::request_id,
+    forward::request_id::{self, RequestId},
     leak::RequesterNames,
     origin::OriginRequest,
     pipeline::{
@@ -124,10 +124,10 @@ impl ProbeRequest {
         for name in [header::CACHE_CONTROL, header::PRAGMA, request_id::X_REQUEST_ID] {
             headers.remove(name);
         }
-        request_id::ensure_request_id(&mut headers);
         requester::remove_harmless_cookies(&mut headers);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let fields = RequestFields::from(&headers);
+        let mut fields = RequestFields::from(&headers);
+        fields.append_visible(&request_id::X_REQUEST_ID, RequestId::random().as_str());
         OriginRequest { target: self.uri.clone(), fields, ..OriginRequest::default() }
     }
 

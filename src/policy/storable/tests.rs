@@ -279,7 +279,7 @@ fn streams_and_unbounded_variation_are_refused() {
         assert_eq!(get.refusal(&[fresh, ("vary", vary)]), Some(Reason::VaryStar), "{vary}");
     }
     assert_eq!(get.refusal(&[fresh, ("vary", ""), ("vary", "*")]), Some(Reason::VaryStar));
-    for vary in ["X-Forwarded-For", "Accept, forwarded"] {
+    for vary in ["X-Forwarded-For", "Accept, forwarded", "x-request-id"] {
         assert_eq!(get.refusal(&[fresh, ("vary", vary)]), Some(Reason::VaryStar), "{vary}");
     }
     assert_eq!(get.refusal(&[fresh, ("vary", "Foo")]), None);

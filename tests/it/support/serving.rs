@@ -94,6 +94,7 @@ impl ForwardingHandler {
             version: request.version(),
             is_trusted: false,
             is_gateway: false,
+            request_id: None,
             cache: None,
         };
         let (mut head, body) = request.into_parts();
