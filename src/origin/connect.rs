@@ -16,7 +16,10 @@ use super::{
     settings::{OriginScheme, ServerAddress, ServerUrl, Settings},
     tls::{ClientConfigs, OriginTlsError},
 };
-use crate::server::stream::{Protocol, Stream, Transport};
+use crate::server::{
+    stream::{Protocol, Stream, Transport},
+    tls_socket::TlsSocket,
+};
 
 /// Time after which the next address is tried in parallel (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -99,7 +102,8 @@ impl ServerConnector {
             let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
-        let connected = tls.connector(offer).connect(tls.name.clone(), stream).await;
+        let connected =
+            tls.connector(offer).connect(tls.name.clone(), TlsSocket::new(stream)).await;
         let stream = connected.map_err(|source| OriginError::Tls {
             server: self.name.clone(),
             source: Arc::new(source),

@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Handle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -24,9 +24,10 @@ use super::{
     file_reserve::FileReserve,
     listener::{BoundSocket, Listener, OpenConnection},
     placement::PlacementMember,
-    protocol::{ListenerContext, task_waker},
+    protocol::{ListenerContext, NewConnection, task_waker},
     refusal::RequestRefusal,
-    stream::{Protocol, Stream, Transport},
+    stream::{Stream, Transport},
+    tls_socket::TlsSocket,
 };
 
 /// Delay after a failure to accept. The delay doubles with each further failure, up to the maximum.
@@ -234,9 +235,9 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Determines the protocol from the TLS handshake or the client's first bytes, and waits for the
-    /// first bytes of HTTP/1.1. `None` if the client does not send them in time.
-    async fn negotiate(&self, transport: Transport) -> Option<(Stream, Protocol)> {
+    /// Waits for the first bytes of HTTP, and determines the protocol from the TLS handshake or from
+    /// them. `None` if the client does not send them in time.
+    async fn negotiate(&self, transport: Transport) -> Option<NewConnection> {
         let settings = &self.context.settings;
         let mut stream = match &self.tls {
             Some(acceptor) => {
@@ -249,13 +250,12 @@ impl<H: Handler> Acceptor<H> {
             }
             None => transport.into(),
         };
-        if stream.agreed_protocol() == Protocol::Http2 {
-            return Some((stream, Protocol::Http2));
-        }
+        let since = Instant::now();
         let first_bytes = timeout(settings.header_timeout, stream.sniff()).await.ok()?.ok()?;
         // Over TLS, a client has to negotiate HTTP/2 (RFC 9113 §3.2).
-        let protocol = if self.tls.is_some() { Protocol::Http1 } else { first_bytes };
-        Some((stream, protocol))
+        let is_tls = self.tls.is_some();
+        let protocol = if is_tls { stream.agreed_protocol() } else { first_bytes };
+        Some(NewConnection { stream, protocol, since })
     }
 
     async fn run(
@@ -272,10 +272,10 @@ impl<H: Handler> Acceptor<H> {
             negotiated = self.negotiate(transport) => negotiated,
             () = grace_after_drain(&drain_guard) => return,
         };
-        if let Some((stream, protocol)) = negotiated {
+        if let Some(connection) = negotiated {
             let client = (peer, self.tls.is_some());
             let guards = (drain_guard, &open_connection);
-            self.context.drive((stream, protocol), client, guards, &waker).await;
+            self.context.drive(connection, client, guards, &waker).await;
         }
     }
 }
@@ -293,7 +293,7 @@ async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<S
     let Transport::Tcp(stream) = transport else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS requires TCP"));
     };
-    let stream = acceptor.accept(stream).await?;
+    let stream = acceptor.accept(TlsSocket::new(stream)).await?;
     Ok(Transport::Tls(Box::new(TlsStream::Server(stream))).into())
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
+use super::{Settings, refusal::RequestRefusal, send_queue::QueuedBytes, stream::Protocol};
 
 /// Counters of one connection: written by its I/O and its service, read by its timer.
 ///
@@ -37,6 +37,8 @@ pub(super) struct ConnectionActivity {
     timer_fired: AtomicBool,
     /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
+    /// A number that changes as an HTTP/2 connection sends bytes.
+    sent: AtomicU32,
     /// Number of response bytes queued on an HTTP/2 connection.
     pub(super) queued: QueuedBytes,
 }
@@ -111,6 +113,11 @@ impl ConnectionActivity {
         self.sending.store(is_sending, Relaxed);
     }
 
+    /// Records the number of bytes that an HTTP/2 connection has sent, modulo 2³².
+    pub(super) fn set_sent(&self, bytes: u32) {
+        self.sent.store(bytes, Relaxed);
+    }
+
     /// Returns the number of requests so far; `None` while a request is in progress.
     pub(super) fn requests_answered(&self) -> Option<u32> {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
@@ -162,10 +169,11 @@ impl ConnectionActivity {
         self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed)
     }
 
-    /// Returns a number that identifies the current idle period (the number of requests so far), or
-    /// `None` if the connection is not idle.
-    fn idle_period(&self) -> Option<u32> {
-        self.is_idle().then(|| self.requests.load(Relaxed))
+    /// Returns numbers that identify the current idle period (those of the requests and the bytes
+    /// sent so far), or `None` if the connection is not idle. On HTTP/2, a client may still receive
+    /// the end of the last responses: as long as it reads, no idle period lasts.
+    fn idle_period(&self) -> Option<[u32; 2]> {
+        self.is_idle().then(|| [self.requests.load(Relaxed), self.sent.load(Relaxed)])
     }
 }
 
@@ -190,7 +198,7 @@ pub(super) struct IdleTimer {
     /// Whether the timer will wake the connection's task.
     is_set: bool,
     ticks: u32,
-    idle_period: Option<u32>,
+    idle_period: Option<[u32; 2]>,
     sleep: Pin<Box<Sleep>>,
     waker: Option<Waker>,
     header_timeout: Duration,
@@ -220,13 +228,15 @@ const FIRST_HEAD: u32 = 1;
 const TICKS: u32 = 4;
 
 impl IdleTimer {
-    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
+    /// Creates the timer of a connection whose first head is due since this time.
+    pub(super) fn new(since: Instant, settings: &Settings) -> Self {
+        let Settings { header_timeout, idle_timeout, .. } = *settings;
         Self {
             head: Some(FIRST_HEAD),
             is_set: false,
             ticks: 0,
             idle_period: None,
-            sleep: Box::pin(tokio::time::sleep(header_timeout)),
+            sleep: Box::pin(tokio::time::sleep_until(since + header_timeout)),
             waker: None,
             header_timeout,
             tick: (idle_timeout / TICKS).max(Duration::from_millis(1)),
@@ -284,7 +294,12 @@ impl IdleTimer {
         }
         self.ticks += 1;
         // The tick that noticed the idle period does not count: the period began before it.
-        (idle_period.is_some() && self.ticks > TICKS).then_some(TimeoutKind::Idle)
+        let is_over = idle_period.is_some() && self.ticks > TICKS;
+        if is_over {
+            // The client has as much time again to receive what was sent before the close.
+            self.ticks = 0;
+        }
+        is_over.then_some(TimeoutKind::Idle)
     }
 
     fn reset(&mut self, after: Duration) {
@@ -313,21 +328,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_time_and_work_does_not() {
         let activity = Arc::new(ConnectionActivity::new(Protocol::Http1));
-        let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
+        let (header_timeout, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(4));
+        let settings = Settings { header_timeout, idle_timeout, ..Settings::default() };
         let started = Instant::now();
-        assert_eq!(
-            timeout(&mut IdleTimer::new(header, idle), &activity).await,
-            TimeoutKind::Header
-        );
+        let mut timer = IdleTimer::new(started, &settings);
+        assert_eq!(timeout(&mut timer, &activity).await, TimeoutKind::Header);
         assert_eq!(started.elapsed().as_secs(), 1);
+        let mut timer = IdleTimer::new(started, &settings);
+        assert_eq!(timeout(&mut timer, &activity).await, TimeoutKind::Header);
+        assert_eq!(started.elapsed().as_secs(), 1, "the first bytes do not extend it");
 
         activity.begin();
-        let mut timer = IdleTimer::new(header, idle);
+        let mut timer = IdleTimer::new(started, &settings);
         let busy =
             tokio::time::timeout(Duration::from_mins(1), timeout(&mut timer, &activity)).await;
         assert!(busy.is_err());
         activity.end();
         let started = Instant::now();
+        assert_eq!(timeout(&mut timer, &activity).await, TimeoutKind::Idle);
+        assert!((4..=5).contains(&started.elapsed().as_secs()));
+        let started = Instant::now();
+        assert_eq!(timeout(&mut timer, &activity).await, TimeoutKind::Idle);
+        assert!((4..=5).contains(&started.elapsed().as_secs()), "as much time again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_connection_is_not_idle_while_its_client_receives_the_last_response() {
+        let activity = Arc::new(ConnectionActivity::new(Protocol::Http2));
+        let idle_timeout = Duration::from_secs(4);
+        let settings = Settings { idle_timeout, ..Settings::default() };
+        let mut timer = IdleTimer::new(Instant::now(), &settings);
+        activity.begin();
+        activity.end();
+        let mut started = Instant::now();
+        for sent in 1..20 {
+            activity.set_sent(sent);
+            started = Instant::now();
+            let reading =
+                tokio::time::timeout(3 * idle_timeout / 4, timeout(&mut timer, &activity));
+            assert!(reading.await.is_err(), "{sent}");
+        }
         assert_eq!(timeout(&mut timer, &activity).await, TimeoutKind::Idle);
         assert!((4..=5).contains(&started.elapsed().as_secs()));
     }

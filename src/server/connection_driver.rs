@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::{
-    Settings,
     activity::{ConnectionActivity, IdleTimer, TimeoutKind},
     drain::{DrainGuard, DrainPhase},
     http1_io::PlainRequests,
@@ -51,8 +50,7 @@ impl<C: Future<Output = hyper::Result<()>>, I: ConnectionIo> ConnectionDriver<C,
         (connection, io): (C, I),
         close: fn(Pin<&mut C>),
         (drain_guard, phase): (DrainGuard, DrainPhase),
-        activity: &Arc<ConnectionActivity>,
-        settings: &Settings,
+        (activity, timer): (&Arc<ConnectionActivity>, IdleTimer),
     ) -> Self {
         Self {
             io,
@@ -61,7 +59,7 @@ impl<C: Future<Output = hyper::Result<()>>, I: ConnectionIo> ConnectionDriver<C,
             phase,
             is_begun: false,
             is_closing: false,
-            timer: IdleTimer::new(settings.header_timeout, settings.idle_timeout),
+            timer,
             connection: Box::pin(connection),
             close,
         }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::Instant};
 
 use super::{
     Drain, Handler, ListenerCounters, Settings,
     fast_path::{FastPath, FastPathMode},
     framing::{FramingValidator, HeadLimits},
     immediate::{Declined, ImmediateResponder, PlainRequest, ResponseBatch},
-    protocol::{ListenerContext, task_waker},
+    protocol::{ListenerContext, NewConnection, task_waker},
     stream::{Protocol, Stream, Transport},
 };
 
@@ -30,8 +30,9 @@ pub async fn serve_connection<H: Handler>(
     if let Some(open_connection) = open_connection {
         let waker = task_waker().await;
         let drain_guard = context.drain.register(&waker);
-        let stream = (Stream::from(Transport::Unix(stream)), Protocol::Http1);
-        context.drive(stream, (None, false), (drain_guard, &open_connection), &waker).await;
+        let (stream, protocol) = (Stream::from(Transport::Unix(stream)), Protocol::Http1);
+        let connection = NewConnection { stream, protocol, since: Instant::now() };
+        context.drive(connection, (None, false), (drain_guard, &open_connection), &waker).await;
     }
 }
 

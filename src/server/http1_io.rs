@@ -62,6 +62,8 @@ struct Http1Stream {
     /// Whether bytes of responses wait for the client: in the stream, as with TLS until a flush, or
     /// in hyper.
     is_unflushed: bool,
+    /// Whether the client has ended its stream.
+    has_ended: bool,
     /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
     close: CloseState,
@@ -147,6 +149,7 @@ impl Http1Io {
             hyper_waits: false,
             is_deferred: false,
             is_unflushed: false,
+            has_ended: false,
             outgoing: OutgoingBytes::default(),
             close: CloseState::Open,
             fast_path,
@@ -271,7 +274,7 @@ impl Http1Stream {
     fn poll_unread(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Error> {
         self.is_unflushed = true;
         self.activity.set_sending(true);
-        ready!(self.reader.poll_blocked(cx, left));
+        ready!(self.reader.poll_blocked(cx, (left, self.stream.sent_below_tls())));
         self.activity.reset_at_close();
         self.outgoing = OutgoingBytes::default();
         Poll::Ready(io::ErrorKind::TimedOut.into())
@@ -471,8 +474,23 @@ impl Http1Stream {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
         let fresh = buf.filled().get(before..).unwrap_or_default();
+        if fresh.is_empty() && self.holds_end(cx) {
+            return Poll::Pending;
+        }
         observe(&mut self.framing, &self.activity, fresh);
         Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether hyper must not see the end of the client's stream yet. hyper takes it for a
+    /// disconnect and drops the response, but a client may also end its stream after its last
+    /// request. So a response is sent if it is known by the time of the end.
+    fn holds_end(&mut self, cx: &mut Context<'_>) -> bool {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            // hyper writes the response to the last request, if there is one already.
+            cx.waker().wake_by_ref();
+            return true;
+        }
+        !self.outgoing.is_empty() || self.is_unflushed
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

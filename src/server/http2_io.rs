@@ -15,7 +15,7 @@ use bytes::{Buf as _, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{linger::Linger, stream::Stream};
+use super::{activity::ConnectionActivity, linger::Linger, stream::Stream};
 
 /// Maximum number of bytes that wait in the buffer, in addition to h2's queue
 /// (`server/send_queue.rs`).
@@ -39,24 +39,50 @@ struct BufferedStream<T> {
     buffer: BytesMut,
     /// Whether the stream may hold bytes, as TLS does until a flush.
     is_unflushed: bool,
+    /// Number of bytes that the stream has taken, modulo 2³².
+    taken: u32,
+    activity: Arc<ConnectionActivity>,
     /// Reads the window updates that the client sends while it receives the end of the last
     /// response.
     linger: Option<Linger>,
 }
 
+/// A stream below HTTP/2.
+pub(super) trait SendingStream: AsyncWrite + Unpin {
+    /// Returns the number of bytes that the kernel has accepted below TLS; 0 without TLS.
+    fn sent_below_tls(&self) -> u64;
+}
+
+impl SendingStream for Stream {
+    fn sent_below_tls(&self) -> u64 {
+        self.sent_below_tls()
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Http2Io<T> {
-    pub(super) fn new(stream: T) -> (Self, FrameSender<T>) {
-        let (buffer, is_unflushed, linger) = (BytesMut::new(), false, None);
-        let buffered = BufferedStream { stream, buffer, is_unflushed, linger };
+    pub(super) fn new(stream: T, activity: Arc<ConnectionActivity>) -> (Self, FrameSender<T>) {
+        let (buffer, is_unflushed, taken, linger) = (BytesMut::new(), false, 0, None);
+        let buffered = BufferedStream { stream, buffer, is_unflushed, taken, activity, linger };
         let shared = Arc::new(Mutex::new(buffered));
         (Self(Arc::clone(&shared)), FrameSender(shared))
     }
 }
 
-impl<T: AsyncWrite + Unpin> FrameSender<T> {
+impl<T: SendingStream> FrameSender<T> {
     /// Sends all that was written. If the client does not read, wakes the task once it does.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_send(cx)
+        let mut buffered = self.0.lock();
+        let sent = buffered.poll_send(cx);
+        buffered.note_sent();
+        sent
+    }
+}
+
+impl<T: SendingStream> BufferedStream<T> {
+    fn note_sent(&self) {
+        #[expect(clippy::cast_possible_truncation, reason = "only its changes matter")]
+        let below_tls = self.stream.sent_below_tls() as u32;
+        self.activity.set_sent(self.taken.wrapping_add(below_tls));
     }
 }
 
@@ -78,12 +104,19 @@ impl<T: AsyncWrite + Unpin> BufferedStream<T> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.note_taken(written);
             self.buffer.advance(written);
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn note_taken(&mut self, bytes: usize) {
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2³²")]
+        let bytes = bytes as u32;
+        self.taken = self.taken.wrapping_add(bytes);
     }
 
     fn poll_write(
@@ -98,7 +131,9 @@ impl<T: AsyncWrite + Unpin> BufferedStream<T> {
         if self.buffer.is_empty() {
             if length > MAX_COPIED {
                 self.is_unflushed = true;
-                return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+                let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+                self.note_taken(written);
+                return Poll::Ready(Ok(written));
             }
             self.buffer.reserve(MAX_BUFFERED);
         }
@@ -158,15 +193,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http2Io<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::Instant,
+    };
 
-    use super::*;
+    use super::{
+        super::{
+            Settings,
+            activity::{IdleTimer, TimeoutKind},
+            stream::Protocol,
+        },
+        *,
+    };
+
+    impl SendingStream for DuplexStream {
+        fn sent_below_tls(&self) -> u64 {
+            0
+        }
+    }
 
     fn pair(room: usize) -> (Http2Io<DuplexStream>, FrameSender<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(room);
-        let (io, sender) = Http2Io::new(near);
+        let (io, sender) = Http2Io::new(near, Arc::default());
         (io, sender, far)
     }
 
@@ -248,6 +299,30 @@ mod tests {
         });
         io.shutdown().await.unwrap();
         assert_eq!(reading.await.unwrap(), b"last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_what_waits_is_not_idle() {
+        let (near, mut far) = duplex(1 << 10);
+        let activity = Arc::new(ConnectionActivity::new(Protocol::Http2));
+        let (mut io, sender) = Http2Io::new(near, Arc::clone(&activity));
+        activity.begin();
+        activity.end();
+        io.write_all(&[b'a'; MAX_COPIED]).await.unwrap();
+        let idle_timeout = Duration::from_secs(4);
+        let settings = Settings { idle_timeout, ..Settings::default() };
+        let mut timer = IdleTimer::new(Instant::now(), &settings);
+        let mut driver = poll_fn(|cx| {
+            let _pending_or_sent = sender.poll_send(cx);
+            timer.poll(cx, &activity)
+        });
+        for _ in 1..MAX_COPIED >> 10 {
+            assert!(tokio::time::timeout(3 * idle_timeout / 4, &mut driver).await.is_err());
+            assert_eq!(far.read_exact(&mut [0; 1 << 10]).await.unwrap(), 1 << 10);
+        }
+        let started = Instant::now();
+        assert_eq!(driver.await, TimeoutKind::Idle);
+        assert!((4..=5).contains(&started.elapsed().as_secs()));
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ mod stall;
 pub(crate) mod stream;
 mod syscall;
 pub(crate) mod tls;
+pub(crate) mod tls_socket;
 pub(crate) mod tunnel;
 mod unread;
 mod validate;

@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
     task::{Poll, Waker},
-    time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -13,11 +12,12 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 
 use super::{
     BodyLimits, Connection, Drain, Handler, InterimSender, ListenerCounters, Settings,
-    activity::ConnectionActivity,
+    activity::{ConnectionActivity, IdleTimer},
     connection_driver::ConnectionDriver,
     deferred::Requests,
     drain::{DrainGuard, DrainPhase},
@@ -45,8 +45,6 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Maximum number of bytes that one stream may queue before its client reads them.
 const SEND_BUFFER: usize = 32 * 1024;
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The state that all connections of a listener share.
 pub(super) struct ListenerContext<H> {
@@ -56,15 +54,24 @@ pub(super) struct ListenerContext<H> {
     pub(super) counters: Arc<ListenerCounters>,
 }
 
+/// A connection whose client has sent its first bytes.
+pub(super) struct NewConnection {
+    pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
+    /// The time since which the first request head is due.
+    pub(super) since: Instant,
+}
+
 impl<H: Handler> ListenerContext<H> {
     /// Serves one connection until it ends, in the task of `waker`.
     pub(super) fn drive(
         &self,
-        (stream, protocol): (Stream, Protocol),
+        connection: NewConnection,
         (peer, secure): (Option<SocketAddr>, bool),
         (drain_guard, open_connection): (DrainGuard, &Arc<OpenConnection>),
         waker: &Waker,
     ) -> BoxFuture<'_, ()> {
+        let protocol = connection.protocol;
         let channel = (protocol == Protocol::Http1).then(Arc::<InterimChannel>::default);
         let service = Arc::new(Service {
             handler: Arc::clone(&self.handler),
@@ -90,15 +97,15 @@ impl<H: Handler> ListenerContext<H> {
         match &service.channel {
             Some(channel) => {
                 channel.set_connection(waker);
-                self.drive_http1((stream, Arc::clone(channel)), &service, drain_guard)
+                self.drive_http1((connection, Arc::clone(channel)), &service, drain_guard)
             }
-            None => self.drive_http2(stream, &service, drain_guard),
+            None => self.drive_http2(connection, &service, drain_guard),
         }
     }
 
     fn drive_http1(
         &self,
-        (stream, channel): (Stream, Arc<InterimChannel>),
+        (NewConnection { stream, since, .. }, channel): (NewConnection, Arc<InterimChannel>),
         service: &Arc<Service<H>>,
         drain_guard: DrainGuard,
     ) -> BoxFuture<'_, ()> {
@@ -128,7 +135,8 @@ impl<H: Handler> ListenerContext<H> {
             .with_upgrades();
         let close = http1::UpgradeableConnection::graceful_shutdown;
         let (parts, drain) = ((connection, plain_requests), (drain_guard, DrainPhase::Draining));
-        let driver = ConnectionDriver::new(parts, close, drain, &activity, settings);
+        let timer = IdleTimer::new(since, settings);
+        let driver = ConnectionDriver::new(parts, close, drain, (&activity, timer));
         let log_end = move |end: hyper::Result<()>| {
             if end.as_ref().is_err_and(hyper::Error::is_parse) {
                 // hyper has responded to a head that it cannot parse.
@@ -143,14 +151,14 @@ impl<H: Handler> ListenerContext<H> {
 
     fn drive_http2(
         &self,
-        stream: Stream,
+        NewConnection { stream, since, .. }: NewConnection,
         service: &Arc<Service<H>>,
         drain_guard: DrainGuard,
     ) -> BoxFuture<'_, ()> {
         let client = service.connection.peer.map(|peer| peer.ip());
         let policy = SlowReaderPolicy::of(&self.settings, &self.counters, client);
-        let (io, sender) = Http2Io::new(stream);
         let activity = Arc::clone(&service.activity);
+        let (io, sender) = Http2Io::new(stream, Arc::clone(&activity));
         let service = Arc::clone(service);
         let connection = http2_builder(&self.settings, StreamExecutor(policy))
             .serve_connection(TokioIo::new(io), service_fn(move |request| service.call(request)));
@@ -158,7 +166,8 @@ impl<H: Handler> ListenerContext<H> {
         // (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
         let (parts, drain) = ((connection, sender), (drain_guard, DrainPhase::Leaving));
-        ConnectionDriver::new(parts, close, drain, &activity, &self.settings).map(log_end).boxed()
+        let timer = IdleTimer::new(since, &self.settings);
+        ConnectionDriver::new(parts, close, drain, (&activity, timer)).map(log_end).boxed()
     }
 }
 
@@ -183,19 +192,19 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
 }
 
 /// Configures hyper's HTTP/2. hyper's own limits against rapid resets (CVE-2023-44487) apply.
+///
+/// There are no PINGs: the response of a client that reads slowly would arrive behind megabytes in
+/// the buffers of both kernels. TCP's keep-alive finds clients that are gone.
 fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);
     builder
-        .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(settings.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(header_bytes)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .max_send_buf_size(SEND_BUFFER);
     builder
 }
 

@@ -197,9 +197,13 @@ impl Http1Reader {
         self.waiting = None;
     }
 
-    /// Checks a blocked write with `left` bytes to write. Completes if the client has to be
-    /// disconnected.
-    pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<()> {
+    /// Checks a blocked write with `left` bytes to write. `sent` is the number of bytes that the
+    /// kernel has accepted below TLS. Completes if the client has to be disconnected.
+    pub(super) fn poll_blocked(
+        &mut self,
+        cx: &mut Context<'_>,
+        (left, sent): (usize, u64),
+    ) -> Poll<()> {
         if self.is_given_up {
             return Poll::Ready(());
         }
@@ -208,7 +212,7 @@ impl Http1Reader {
             Box::new(BlockedResponse { detector: SlowReaderDetector::new(policy), taken: 0 })
         });
         let BlockedResponse { detector, taken } = &mut **waiting;
-        let (step, is_begun) = (taken.wrapping_add(1), true);
+        let (step, is_begun) = (taken.wrapping_add(sent).wrapping_add(1), true);
         let progress = ReadProgress { step, is_begun, taken: *taken, left: left as u64 };
         ready!(detector.poll(cx, progress));
         (self.is_given_up, self.waiting) = (true, None);
@@ -283,6 +287,21 @@ mod tests {
         reader.detector.rest(reader.progress.step);
         tokio::time::advance(Duration::from_mins(10)).await;
         assert!(reader.is_waited_for(), "it did not wait for its client");
+    }
+
+    /// The rest of a response in the buffer of TLS leaves in parts, and no further bytes are written.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_what_tls_holds_back_is_waited_for() {
+        let settings = Settings { idle_timeout: Duration::from_mins(1), ..Settings::default() };
+        let mut reader = Http1Reader::new(Arc::new(settings), Arc::default(), None);
+        let cx = &mut Context::from_waker(futures_util::task::noop_waker_ref());
+        for sent in 0..10 {
+            assert!(reader.poll_blocked(cx, (0, sent)).is_pending(), "{sent}");
+            tokio::time::advance(Duration::from_secs(50)).await;
+            assert!(reader.poll_blocked(cx, (0, sent)).is_pending(), "{sent}");
+        }
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(reader.poll_blocked(cx, (0, 9)).is_ready());
     }
 
     #[tokio::test(start_paused = true)]

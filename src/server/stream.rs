@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::syscall;
+use super::{syscall, tls_socket::TlsSocket};
 use crate::body_file::BodyFile;
 
 /// The 24 bytes that start an HTTP/2 connection (RFC 9113 §3.4).
@@ -33,7 +33,7 @@ pub(crate) struct Stream {
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TlsSocket>>),
 }
 
 /// The protocol of a connection.
@@ -151,7 +151,7 @@ impl Stream {
             Transport::Tls(stream) => match stream.get_ref() {
                 // Data or the end of the stream was read together with earlier data.
                 (_, session) if !session.wants_read() => return Poll::Ready(()),
-                (socket, _) => socket.poll_read_ready(cx),
+                (socket, _) => socket.tcp().poll_read_ready(cx),
             },
         };
         ready.map(drop)
@@ -174,7 +174,7 @@ impl Stream {
             && match &self.transport {
                 Transport::Tcp(stream) => syscall::is_open_and_empty(stream),
                 Transport::Unix(stream) => syscall::is_open_and_empty(stream),
-                Transport::Tls(stream) => syscall::is_open_and_empty(stream.get_ref().0),
+                Transport::Tls(stream) => syscall::is_open_and_empty(stream.get_ref().0.tcp()),
             }
     }
 
@@ -183,7 +183,15 @@ impl Stream {
         match &self.transport {
             Transport::Tcp(stream) => syscall::has_data(stream),
             Transport::Unix(stream) => syscall::has_data(stream),
-            Transport::Tls(stream) => syscall::has_data(stream.get_ref().0),
+            Transport::Tls(stream) => syscall::has_data(stream.get_ref().0.tcp()),
+        }
+    }
+
+    /// Returns the number of bytes that the kernel has accepted below TLS; 0 without TLS.
+    pub(super) fn sent_below_tls(&self) -> u64 {
+        match &self.transport {
+            Transport::Tcp(_) | Transport::Unix(_) => 0,
+            Transport::Tls(stream) => stream.get_ref().0.sent(),
         }
     }
 
@@ -241,7 +249,7 @@ impl Stream {
     pub(super) fn reset_at_close(&self) {
         let tcp = match &self.transport {
             Transport::Tcp(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
+            Transport::Tls(stream) => stream.get_ref().0.tcp(),
             Transport::Unix(_) => return,
         };
         if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {

@@ -23,6 +23,7 @@ use larder::testing::{
     },
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::Notify,
 };
@@ -666,6 +667,66 @@ async fn a_drain_waits_for_the_first_request_of_a_new_connection_over_tls_too() 
         }
         let mut wire = Wire::new(stream);
         assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_gives_silent_http2_connections_over_tls_no_more_than_their_grace_period() {
+    within(async {
+        let certificate = Certificate::new();
+        let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+        let serving = TestServer::start(echo(), settings);
+        let connect = async || {
+            let stream = TcpStream::connect(serving.address).await.unwrap();
+            let connector = TlsConnector::from(certificate.client(&["h2"]));
+            connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+        };
+        let (late, mut silent) = (connect().await, connect().await);
+        while serving.drain.open() < 2 {
+            tokio::task::yield_now().await;
+        }
+        serving.drain.start();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(late))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("https://localhost/").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
+        let _closed_without_close_notify = silent.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+}
+
+/// A client may end its stream after its last request, as `nc -N` does.
+#[tokio::test]
+async fn a_client_that_ends_its_stream_gets_the_responses_that_are_there() {
+    within(async {
+        let long = "x".repeat(4 << 20);
+        let body = long.clone();
+        let handler = FnHandler(move |request: Request<Incoming>, _| {
+            let is_long = request.uri() == "/long";
+            let body = if is_long { body.clone() } else { "short".to_owned() };
+            async { reply(200, body) }
+        });
+        let serving = TestServer::start(handler, Settings::default());
+        for turn in 0..50 {
+            for (head, body) in [
+                ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "short"),
+                ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "short"),
+                ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "short"),
+                ("GET /long HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &*long),
+            ] {
+                let mut client = TcpStream::connect(serving.address).await.unwrap();
+                client.write_all(head.as_bytes()).await.unwrap();
+                client.shutdown().await.unwrap();
+                let mut received = String::new();
+                client.read_to_string(&mut received).await.unwrap();
+                assert!(received.ends_with(body), "turn {turn}, {head:?}: {}", received.len());
+            }
+        }
     })
     .await;
 }
