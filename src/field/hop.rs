@@ -14,12 +14,14 @@ use super::list;
 /// Keeps `Trailer`, because trailers are forwarded. Callers that support upgrades and trailers
 /// restore `Upgrade`, and `TE: trailers` in requests to the origin.
 pub(crate) fn remove(headers: &mut HeaderMap) {
-    // One pass over the names shows that most messages have no hop-by-hop fields.
-    if !headers.keys().any(is_hop_by_hop) {
+    // One pass over the names shows that most messages have no hop-by-hop fields, or one.
+    let found: SmallVec<[HeaderName; 2]> =
+        headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if found.is_empty() {
         return;
     }
     remove_listed(headers);
-    for name in ALWAYS {
+    for name in found {
         headers.remove(name);
     }
 }
@@ -38,16 +40,6 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "upgrade"
     )
 }
-
-const ALWAYS: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Removes trailers that only a head may contain (RFC 9110 §6.5.1).
 ///
@@ -100,12 +92,6 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-
-    #[test]
-    fn what_goes_always_is_known_by_name() {
-        assert!(ALWAYS.iter().all(is_hop_by_hop));
-        assert!(!is_hop_by_hop(&header::HOST) && !is_hop_by_hop(&header::TRAILER));
-    }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields

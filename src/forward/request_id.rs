@@ -18,19 +18,16 @@ fn is_usable(id: &HeaderValue) -> bool {
 }
 
 /// A generated request id: 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestId([u8; 32]);
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(const_hex::Buffer<16>);
 
 impl RequestId {
     pub(crate) fn random() -> Self {
-        let mut digits = [0; 32];
-        let drawn = fastrand::u128(..).to_be_bytes();
-        let _always_fits = const_hex::encode_to_slice(drawn, &mut digits);
-        Self(digits)
+        Self(const_hex::Buffer::new().const_format(&fastrand::u128(..).to_be_bytes()))
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
+        self.0.as_str()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The cache key: the text that identifies a stored response, and its digest.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use aws_lc_rs::digest::SHA256;
+use bytes::Bytes;
 
 /// The key of one stored response: its full text, and 128 bits of the text's SHA-256.
 ///
@@ -11,7 +12,8 @@ use aws_lc_rs::digest::SHA256;
 #[derive(Debug, Clone)]
 pub struct CacheKey {
     digest: u128,
-    text: Vec<u8>,
+    /// Shared by the clones of the key.
+    text: Bytes,
     pub(super) storage_placement: StoragePlacement,
     /// The query to send to the origin; `None` if it equals the query in the text.
     pub(super) sent_query: Option<SentQuery>,
@@ -45,6 +47,14 @@ impl PartialEq for CacheKey {
 
 impl Eq for CacheKey {}
 
+thread_local! {
+    /// Where the next key's text is written before its length is known.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Maximum capacity of the buffer that a thread keeps, in bytes.
+const MAX_BUFFER: usize = 4096;
+
 /// The byte between the text of a target's key and the selecting fields of a variant.
 const SEPARATOR: u8 = 0;
 
@@ -54,20 +64,26 @@ pub(super) const SELECTED: u8 = 1;
 impl CacheKey {
     /// Builds the key whose text `write` appends.
     pub(super) fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut text = Vec::with_capacity(192);
-        write(&mut text);
-        Self::digested(text)
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        write(&mut buffer);
+        let key = Self::digested(Bytes::copy_from_slice(&buffer));
+        if buffer.capacity() <= MAX_BUFFER {
+            BUFFER.set(buffer);
+        }
+        key
     }
 
     /// Returns the key of the same target for the selecting cookies that `write` appends.
     #[must_use]
-    pub fn with_selecting_cookies(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        self.text.push(SELECTED);
-        write(&mut self.text);
+    pub fn with_selecting_cookies(self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut text = Vec::from(self.text);
+        text.push(SELECTED);
+        write(&mut text);
         Self {
             storage_placement: self.storage_placement,
             sent_query: self.sent_query,
-            ..Self::digested(self.text)
+            ..Self::digested(text.into_boxed_slice().into())
         }
     }
 
@@ -76,16 +92,15 @@ impl CacheKey {
     /// `selecting` is the canonical text of the request's selecting fields.
     #[must_use]
     pub fn variant(&self, selecting: &[u8]) -> Self {
-        let mut text = self.text.clone();
-        text.push(SEPARATOR);
-        text.extend_from_slice(selecting);
+        let text = [&*self.text, &[SEPARATOR], selecting].concat();
         let sent_query = self.sent_query.clone();
-        Self { storage_placement: self.storage_placement, sent_query, ..Self::digested(text) }
+        let storage_placement = self.storage_placement;
+        Self { storage_placement, sent_query, ..Self::digested(text.into()) }
     }
 
     /// Builds the key with this text.
     pub fn from_text(text: &[u8]) -> Self {
-        Self::digested(text.to_vec())
+        Self::digested(Bytes::copy_from_slice(text))
     }
 
     /// Returns the stores that may hold responses of this key.
@@ -103,7 +118,7 @@ impl CacheKey {
         &self.text
     }
 
-    fn digested(text: Vec<u8>) -> Self {
+    fn digested(text: Bytes) -> Self {
         let hash = aws_lc_rs::digest::digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
         Self { digest, text, storage_placement: StoragePlacement::Fleet, sent_query: None }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Response, Uri};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::{
     capacity::ConnectionStats,
@@ -63,7 +64,7 @@ impl Origin {
         request: impl Into<OriginRequest>,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, SendFailure> {
-        self.exchange(&mut request.into(), interim).await
+        self.exchange(&mut request.into(), interim, Instant::now()).await
     }
 
     /// Sends a request and returns the final response once its head has arrived; the body streams.
@@ -75,11 +76,13 @@ impl Origin {
     /// times. Otherwise, it is retried only if its method is safe and its body is not streamed.
     /// Dropping the future cancels the request.
     ///
-    /// Borrows the request: an async function that takes a request by value stores it twice.
+    /// Borrows the request: an async function that takes a request by value stores it twice. `began`
+    /// is the time now, which the caller has read anyway.
     pub(crate) async fn exchange(
         &self,
         request: &mut OriginRequest,
         interim: Option<&InterimSender>,
+        mut began: Instant,
     ) -> Result<Response<ResponseBody>, SendFailure> {
         let mut tried = SmallVec::<[usize; 4]>::new();
         let (mut delivery, mut is_disconnected) = (RequestDelivery::Unsent, true);
@@ -92,7 +95,7 @@ impl Origin {
             tried.push(index);
             let may_retry =
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
-            let failed = match server.exchange(request, interim).await {
+            let failed = match server.exchange(request, interim, began).await {
                 Ok(response) => {
                     server.outlier_detector.record_success();
                     return Ok(response);
@@ -108,6 +111,7 @@ impl Origin {
             if !may_retry || !failed.may_retry_elsewhere(request.is_safe()) {
                 return Err(SendFailure { error: failed.error, delivery, is_disconnected });
             }
+            began = Instant::now();
         }
     }
 

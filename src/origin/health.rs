@@ -6,7 +6,10 @@ use std::{
 };
 
 use http::Uri;
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 
 use super::{origin_request::OriginRequest, outlier::CheckResult, server::OriginServer, settings};
 
@@ -77,7 +80,7 @@ async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
 
 async fn probe(server: &Arc<OriginServer>, target: &Uri, interval: Duration) -> CheckResult {
     let mut request = OriginRequest { target: target.clone(), ..OriginRequest::default() };
-    match timeout(interval, server.exchange(&mut request, None)).await {
+    match timeout(interval, server.exchange(&mut request, None, Instant::now())).await {
         Ok(Ok(response)) if response.status().as_u16() < 400 => CheckResult::Healthy,
         Ok(Err(failed)) if failed.error.is_disconnected() => CheckResult::Disconnected,
         _ => CheckResult::Failing,

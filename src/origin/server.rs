@@ -66,6 +66,7 @@ impl OriginServer {
         &self,
         request: &mut OriginRequest,
         interim: Option<&InterimSender>,
+        mut began: Instant,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
         let is_idempotent = request.is_idempotent();
         let needs = ConnectionRequirements {
@@ -76,7 +77,6 @@ impl OriginServer {
         let mut attempt = 0;
         loop {
             let in_flight = self.connections.begin_request();
-            let began = Instant::now();
             let (connection, sent_on) =
                 self.connections.acquire(needs, age, began).await.map_err(|error| {
                     AttemptFailure { error, delivery, replay: ReplayState::Unsent }
@@ -107,6 +107,7 @@ impl OriginServer {
                 _ => ConnectionAge::New,
             };
             attempt += 1;
+            began = Instant::now();
         }
     }
 

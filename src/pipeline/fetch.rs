@@ -1,10 +1,15 @@
 //! Fetches responses from the origin for the cache. Sends a condition if a response is stored.
 
 use std::{
+    future::{Ready, ready},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::{
@@ -55,7 +60,7 @@ const MAX_CLAIMS: usize = 3;
 pub(super) struct OriginFetch<S> {
     /// The key, route, stamp and credentials of the fetch.
     pub context: FetchContext<S>,
-    /// The request as the origin receives it, without conditions; empty once it has been sent.
+    /// The request as the origin receives it, without conditions.
     pub origin_request: OriginRequest,
     /// The recheck of the credentials, if there is one. It ends when the response arrives.
     pub recheck: Option<Recheck>,
@@ -78,6 +83,13 @@ pub(super) enum Requester {
     /// No client waits: a refresh in the background, or a warm-up.
     Background,
 }
+
+/// An outcome that is mostly known at once. The rare steps that take time are boxed, so that requests
+/// do not carry their state.
+type FutureOutcome = Either<Ready<FetchOutcome>, BoxFuture<'static, FetchOutcome>>;
+
+/// The memory reserved for a body that was read to find its tags, and the tags.
+type InspectedBody = (BudgetShare, Vec<String>);
 
 /// The outcome of a fetch.
 pub(super) enum FetchOutcome {
@@ -118,26 +130,40 @@ impl FetchOutcome {
 impl<S: Store> OriginFetch<S> {
     /// Fetches the response, and publishes the result to the followers of `flight`. If the response
     /// is stored, its body is read in a separate task.
-    pub(super) async fn run(mut self: Box<Self>, mut flight: Option<FlightLeader>) -> FetchOutcome {
-        if let Some(flight) = &mut flight {
-            match Box::pin(self.claim(flight)).await {
-                ClaimResult::Fetch => {}
-                ClaimResult::Reused(reused) => {
-                    return FetchOutcome::Reused(reused).published(Some(flight));
+    pub(super) fn run(
+        mut self: Box<Self>,
+        mut flight: Option<FlightLeader>,
+    ) -> impl Future<Output = FetchOutcome> + Send {
+        async move {
+            if let Some(flight) = &mut flight {
+                match Box::pin(self.claim(flight)).await {
+                    ClaimResult::Fetch => {}
+                    ClaimResult::Reused(reused) => {
+                        return FetchOutcome::Reused(reused).published(Some(flight));
+                    }
+                    ClaimResult::Failed(failure) => {
+                        return self
+                            .on_error_of_other_node(FetchFailure::of_other_node(failure), flight);
+                    }
                 }
-                ClaimResult::Failed(failure) => {
-                    return self
-                        .on_error_of_other_node(FetchFailure::of_other_node(failure), flight);
-                }
+                (self.context.stamp, self.context.requested_at) = self.context.pipeline.stamp();
+                flight.restamp(self.context.stamp);
             }
-            (self.context.stamp, self.context.requested_at) = self.context.pipeline.stamp();
-            flight.restamp(self.context.stamp);
+            // A response purged since the lookup must not be validated under a fence taken after the
+            // purge.
+            let pipeline = &self.context.pipeline;
+            self.stored = self.stored.take().filter(|stored| !pipeline.is_purged(&stored.response));
+            let sent = self.request_origin().await;
+            self.on_sent(sent, flight).await
         }
-        // A response purged since the lookup must not be validated under a fence taken after the
-        // purge.
-        let pipeline = &self.context.pipeline;
-        self.stored = self.stored.take().filter(|stored| !pipeline.is_purged(&stored.response));
-        let sent = self.request_origin().await;
+    }
+
+    /// Handles the origin's response, or its failure.
+    fn on_sent(
+        mut self: Box<Self>,
+        sent: Result<OriginResponse, SendFailure>,
+        flight: Option<FlightLeader>,
+    ) -> FutureOutcome {
         let ended_at = match &sent {
             Ok(origin_response) => origin_response.times.received_steady,
             Err(_) => self.context.pipeline.clock.steady(),
@@ -148,8 +174,8 @@ impl<S: Store> OriginFetch<S> {
             self.context.stamp = self.context.pipeline.log.applied_purges().stamp();
         }
         match sent {
-            Ok(origin_response) => self.on_response(origin_response, took, flight).await,
-            Err(failure) => self.on_error(failure, flight.as_ref()),
+            Ok(origin_response) => self.on_response(origin_response, took, flight),
+            Err(failure) => Either::Left(ready(self.on_error(failure, flight.as_ref()))),
         }
     }
 
@@ -237,28 +263,43 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Sends the request, with a condition if there is a stored response to validate.
-    ///
-    /// Sends the request again without the condition if the `304` describes another representation
-    /// (RFC 9111 §4.3.4), or names further selecting fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
-        let mut request = std::mem::take(&mut self.origin_request);
         if self.context.matched_route().reads_body() {
-            request.fields.change(payload::narrow_codings);
+            self.origin_request.fields.change(payload::narrow_codings);
         }
-        let Some((stored, etag)) = self.validators() else { return self.send(&mut request).await };
-        let (mut conditions, again) = (HeaderMap::new(), request.again());
-        match (validation::make_conditional(&mut conditions, &stored, etag), again) {
-            (Conditionality::Conditional, Some(again)) => {
-                for (name, value) in &conditions {
-                    request.fields.append(name, value);
+        if let Some(stored) = &self.stored
+            && stored.forced_staleness != ForcedStaleness::PreviousVersion
+        {
+            let mut request = std::mem::take(&mut self.origin_request);
+            return Box::pin(async move {
+                match self.condition(&mut request) {
+                    Some((stored, again)) => self.validate([request, again], &stored).await,
+                    None => self.send(&mut request).await,
                 }
-                Box::pin(self.validate([request, again], &stored)).await
-            }
-            _ => self.send(&mut request).await,
+            })
+            .await;
         }
+        let Self { context, interim, origin_request, .. } = self;
+        send_in(context, interim.as_ref(), origin_request).await
     }
 
-    /// Sends the conditional request. If its response is unusable, sends the unconditional request.
+    /// Adds the condition that validates the stored response. Returns the stored fields and the
+    /// request without the condition, or `None` if there is no condition.
+    fn condition(&self, request: &mut OriginRequest) -> Option<(HeaderMap, OriginRequest)> {
+        let (stored, etag) = self.validators()?;
+        let (mut conditions, again) = (HeaderMap::new(), request.again());
+        let conditionality = validation::make_conditional(&mut conditions, &stored, etag);
+        let again = again.filter(|_| conditionality == Conditionality::Conditional)?;
+        for (name, value) in &conditions {
+            request.fields.append(name, value);
+        }
+        Some((stored, again))
+    }
+
+    /// Sends the conditional request.
+    ///
+    /// Sends the unconditional request if the `304` describes another representation (RFC 9111
+    /// §4.3.4), or names further selecting fields.
     async fn validate(
         &self,
         [mut conditional, mut unconditional]: [OriginRequest; 2],
@@ -309,91 +350,153 @@ impl<S: Store> OriginFetch<S> {
     }
 
     async fn send(&self, request: &mut OriginRequest) -> Result<OriginResponse, SendFailure> {
-        let FetchContext { pipeline, config, .. } = &self.context;
-        let sent = send(pipeline, config, request, self.interim.as_ref()).await;
-        let (mut response, times) = sent?;
-        let route = self.context.matched_route();
-        credentials::make_response_anonymous(route, response.headers_mut());
-        Ok(OriginResponse { response, times, is_validation: false })
+        send_in(&self.context, self.interim.as_ref(), request).await
     }
 
-    async fn on_response(
+    fn on_response(
         mut self: Box<Self>,
         origin_response: OriginResponse,
         took: Duration,
         flight: Option<FlightLeader>,
-    ) -> FetchOutcome {
-        let is_failure = origin_response.is_failure();
+    ) -> FutureOutcome {
         let verdict = origin_response.credential_verdict();
-        if self.context.member.is_some() || verdict == CredentialVerdict::Refused {
-            Box::pin(self.apply_credential_verdict(verdict, origin_response.times)).await;
+        if self.context.member.is_none() && verdict != CredentialVerdict::Refused {
+            return self.judge(origin_response, took, flight);
         }
-        let OriginResponse { mut response, times, is_validation } = origin_response;
-        if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
-            let freshened = self.freshen(stored, response.headers(), times);
-            let reused = Box::pin(freshened).await;
-            if !reused.response.freshness.is_reusable_unvalidated(times.received_steady) {
-                self.context.mark_hit_for_miss(
-                    HitForMissReason::Unshared,
-                    times.received_steady,
-                    flight.as_ref(),
-                );
-                return FetchOutcome::Reused(reused);
-            }
-            return FetchOutcome::Reused(reused).published(flight.as_ref());
+        let judged = async move {
+            self.apply_credential_verdict(verdict, origin_response.times).await;
+            self.judge(origin_response, took, flight).await
+        };
+        Either::Right(judged.boxed())
+    }
+
+    /// Decides what becomes of a response whose verdict on the credentials has been applied.
+    fn judge(
+        mut self: Box<Self>,
+        origin_response: OriginResponse,
+        took: Duration,
+        flight: Option<FlightLeader>,
+    ) -> FutureOutcome {
+        if origin_response.is_validation
+            && let Some(stored) = self.stored.take()
+        {
+            return Either::Right(self.on_validation(origin_response, stored, flight).boxed());
         }
-        if is_failure {
+        let (response, times) = (&origin_response.response, origin_response.times);
+        if origin_response.is_failure() {
             if self.context.is_representative() {
                 self.context.pipeline.backoff.note(&self.context.key, response.headers(), times);
             }
             let failed = (Outage::Error, Some(response.status()));
             if let Some(reused) = self.stale_on_error(failed, times.received_steady) {
-                return FetchOutcome::Reused(reused).published(flight.as_ref());
+                let outcome = FetchOutcome::Reused(reused).published(flight.as_ref());
+                return Either::Left(ready(outcome));
             }
         }
-        let inspected = if self.context.matched_route().graphql.is_some() {
-            Box::pin(self.inspect(&mut response)).await
-        } else {
-            Ok(None)
+        if self.context.matched_route().graphql.is_some() {
+            return Either::Right(self.inspect_first(origin_response, took, flight).boxed());
+        }
+        let verdict = self.context.cacheability(response, times);
+        self.settle(origin_response, (verdict, None), took, flight)
+    }
+
+    /// Handles a `304` that confirms the stored response.
+    async fn on_validation(
+        self: Box<Self>,
+        OriginResponse { response, times, .. }: OriginResponse,
+        stored: StoredMatch,
+        flight: Option<FlightLeader>,
+    ) -> FetchOutcome {
+        let reused = self.freshen(&stored, response.headers(), times).await;
+        if !reused.response.freshness.is_reusable_unvalidated(times.received_steady) {
+            let reason = HitForMissReason::Unshared;
+            self.context.mark_hit_for_miss(reason, times.received_steady, flight.as_ref());
+            return FetchOutcome::Reused(reused);
+        }
+        FetchOutcome::Reused(reused).published(flight.as_ref())
+    }
+
+    /// Reads the response to a GraphQL query, then decides what becomes of it.
+    async fn inspect_first(
+        self: Box<Self>,
+        mut origin_response: OriginResponse,
+        took: Duration,
+        flight: Option<FlightLeader>,
+    ) -> FetchOutcome {
+        let judged = match self.inspect(&mut origin_response.response).await {
+            Ok(inspected) => {
+                let OriginResponse { response, times, .. } = &origin_response;
+                (self.context.cacheability(response, *times), inspected)
+            }
+            Err(reason) => (Err(reason), None),
         };
-        let (inspected, verdict) = match inspected {
-            Ok(inspected) => (inspected, self.context.cacheability(&response, times)),
-            Err(reason) => (None, Err(reason)),
-        };
-        let is_fresh =
-            |it: &StoreDecision| it.freshness.is_reusable_unvalidated(times.received_steady);
+        self.settle(origin_response, judged, took, flight).await
+    }
+
+    /// Stores the response, or gives it to its requester alone.
+    fn settle(
+        self: Box<Self>,
+        origin_response: OriginResponse,
+        (verdict, inspected): (Result<StoreDecision, Reason>, Option<InspectedBody>),
+        took: Duration,
+        flight: Option<FlightLeader>,
+    ) -> FutureOutcome {
+        let OriginResponse { response, times, .. } = origin_response;
+        let now = times.received_steady;
         if let Some(flight) = &flight
             && is_transient(response.status())
-            && !verdict.as_ref().is_ok_and(is_fresh)
+            && !verdict.as_ref().is_ok_and(|it| it.freshness.is_reusable_unvalidated(now))
         {
             let head = (response.status(), response.headers());
             let sharing = self.context.cacheability_check().sharing(head, times);
             let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
-            return self.share_error((response, times), reason, (sharing, took), flight);
+            let shared = self.share_error((response, times), reason, (sharing, took), flight);
+            return Either::Left(ready(shared));
         }
-        let verdict = match (verdict, inspected) {
-            (Ok(terms), Some((share, tags))) => {
-                Ok((StoreDecision { payload: Payload::Unused, ..terms }, share, tags))
-            }
-            (Ok(terms), None) => {
-                let share = Box::pin(self.reserve(&response)).await;
-                share.map(|share| (terms, share, Vec::new()))
-            }
-            (Err(reason), _) => Err(reason),
-        };
         match verdict {
-            Ok((terms, share, tags)) => {
-                let result = self.cache_result();
-                let admission = Admission { context: self.context, terms, share, tags, result };
-                let teed = admit::admit(admission, response, flight);
-                FetchOutcome::Streaming(Box::pin(teed).await)
+            Ok(terms) => {
+                Either::Right(self.store((response, times), terms, inspected, flight).boxed())
+            }
+            // Nothing to remove from the store.
+            Err(reason) if self.stored.is_none() => {
+                self.mark_not_shared((response.status(), now), reason, flight.as_ref());
+                Either::Left(ready(FetchOutcome::NotShared(response, reason)))
             }
             Err(reason) => {
-                let received = (response.status(), times.received_steady);
-                self.note_not_shared(received, reason, flight.as_ref()).await;
-                FetchOutcome::NotShared(response, reason)
+                let noted = async move {
+                    let received = (response.status(), now);
+                    self.note_not_shared(received, reason, flight.as_ref()).await;
+                    FetchOutcome::NotShared(response, reason)
+                };
+                Either::Right(noted.boxed())
             }
         }
+    }
+
+    /// Stores the response as its body arrives, if there is memory for it.
+    async fn store(
+        self: Box<Self>,
+        (response, times): (Response<ResponseBody>, FetchTimes),
+        terms: StoreDecision,
+        inspected: Option<InspectedBody>,
+        flight: Option<FlightLeader>,
+    ) -> FetchOutcome {
+        let (terms, share, tags) = match inspected {
+            Some((share, tags)) => {
+                (StoreDecision { payload: Payload::Unused, ..terms }, share, tags)
+            }
+            None => match self.reserve(&response).await {
+                Ok(share) => (terms, share, Vec::new()),
+                Err(reason) => {
+                    let received = (response.status(), times.received_steady);
+                    self.note_not_shared(received, reason, flight.as_ref()).await;
+                    return FetchOutcome::NotShared(response, reason);
+                }
+            },
+        };
+        let result = self.cache_result();
+        let admission = Admission { context: self.context, terms, share, tags, result };
+        FetchOutcome::Streaming(admit::admit(admission, response, flight).await)
     }
 
     /// Reads the successful response to a GraphQL query. Returns the memory reserved for the body
@@ -401,7 +504,7 @@ impl<S: Store> OriginFetch<S> {
     async fn inspect(
         &self,
         response: &mut Response<ResponseBody>,
-    ) -> Result<Option<(BudgetShare, Vec<String>)>, Reason> {
+    ) -> Result<Option<InspectedBody>, Reason> {
         if !response.status().is_success() {
             return Ok(None);
         }
@@ -482,22 +585,33 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Records that the response with this status is for its requester only, and publishes that to
-    /// the followers.
+    /// the followers. Takes the stored response back, if there is one.
     async fn note_not_shared(
+        &self,
+        received: (StatusCode, Timestamp),
+        reason: Reason,
+        flight: Option<&FlightLeader>,
+    ) {
+        let (status, now) = received;
+        if let Some(stored) = self.stored.as_ref().filter(|_| self.is_about_target(status, reason))
+        {
+            if stale::revokes_stored(status) {
+                self.take_back(stored, now).await;
+            } else {
+                self.remove_stored(stored).await;
+            }
+        }
+        self.mark_not_shared(received, reason, flight);
+    }
+
+    /// Like [`Self::note_not_shared`], without looking at the stored response.
+    fn mark_not_shared(
         &self,
         (status, now): (StatusCode, Timestamp),
         reason: Reason,
         flight: Option<&FlightLeader>,
     ) {
-        let is_about_resource = validation::is_about_resource(status) && !self.is_refusal(status);
-        if is_about_resource && !reason.is_request_specific() {
-            match &self.stored {
-                Some(stored) if stale::revokes_stored(status) => {
-                    Box::pin(self.take_back(stored, now)).await;
-                }
-                Some(stored) => Box::pin(self.remove_stored(stored)).await,
-                None => {}
-            }
+        if self.is_about_target(status, reason) {
             self.context.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
         } else if let Some(flight) = flight {
             // The response says nothing about the target, so the stored response stays and requests
@@ -505,6 +619,13 @@ impl<S: Store> OriginFetch<S> {
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
+    }
+
+    /// Returns whether a response that is not stored says something about its target, and not only
+    /// about this request.
+    fn is_about_target(&self, status: StatusCode, reason: Reason) -> bool {
+        let is_about_resource = validation::is_about_resource(status) && !self.is_refusal(status);
+        is_about_resource && !reason.is_request_specific()
     }
 
     /// Marks a stored response as revoked by the origin, so that no node serves it stale. Only the
@@ -522,6 +643,17 @@ impl<S: Store> OriginFetch<S> {
         ));
         store.put(&stored.key, Entry::Response(gone)).await;
     }
+}
+
+/// Sends a request to the origin, and removes what identifies its requester from the response.
+async fn send_in<S: Store>(
+    context: &FetchContext<S>,
+    interim: Option<&InterimSender>,
+    request: &mut OriginRequest,
+) -> Result<OriginResponse, SendFailure> {
+    let (mut response, times) = send(&context.pipeline, &context.config, request, interim).await?;
+    credentials::make_response_anonymous(context.matched_route(), response.headers_mut());
+    Ok(OriginResponse { response, times, is_validation: false })
 }
 
 /// The result of claiming a fetch for this node.

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, StatusCode, request::Parts};
+use http::{Method, StatusCode};
 
 use super::{
     clock::ReceivedAt, config_snapshot::ConfigSnapshot, ingress::requested_host,
-    received_request::ReceivedRequest, sensitive::shown_path, state::Pipeline,
+    received_request::ReceivedRequest, request_context::RequestContext, sensitive::shown_path,
+    state::Pipeline,
 };
 use crate::{
     forward::request_id::{self, RequestId},
@@ -48,16 +49,13 @@ struct LoggedRequest {
 }
 
 impl RequestAccounting {
-    /// Starts accounting for a request with this request ID.
-    pub(crate) fn begin(
-        config: Arc<ConfigSnapshot>,
-        route: usize,
-        received: ReceivedAt,
-        (request, id): (&Parts, &str),
-    ) -> Self {
+    /// Starts accounting for a request.
+    pub(super) fn begin<S>(context: &RequestContext<S>) -> Self {
+        let RequestContext { config, route, received, request, .. } = context;
+        let (config, route, received) = (Arc::clone(config), *route, *received);
         let logged = config.access_log.is_some().then(|| {
             Box::new(LoggedRequest {
-                request_id: id.to_owned(),
+                request_id: context.request_id().to_owned(),
                 method: request.method.clone(),
                 host: requested_host(&request.headers).to_owned(),
                 path: shown_path(config.route(route), request.uri.path()).into_owned(),

@@ -224,8 +224,7 @@ impl<S: Store> Pipeline<S> {
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         let (request, arrival) = ((request, presence), (connection, received));
         let context = RequestContext::new(self, (&config, route), request, arrival);
-        let request = (&*context.request, context.request_id());
-        let accounting = Box::new(RequestAccounting::begin(config, route, received, request));
+        let accounting = Box::new(RequestAccounting::begin(&context));
         ClientRequest { context, upgrade, accounting }.dispatch(action, memory, body)
     }
 

@@ -30,6 +30,9 @@ pub(super) struct RecentFailures {
     origin: Mutex<Option<FailedFetch>>,
     /// Whether `origin` is set. Can be read without taking the lock.
     is_origin_failing: AtomicBool,
+    /// Whether a fetch has failed since the start. Can be read without locks, unlike the number of
+    /// keys.
+    has_failed: AtomicBool,
     keys: Cache<u128, FailedFetch>,
 }
 
@@ -71,6 +74,7 @@ impl RecentFailures {
         Self {
             origin: Mutex::default(),
             is_origin_failing: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             keys: Cache::new(CAPACITY),
         }
     }
@@ -78,6 +82,7 @@ impl RecentFailures {
     /// Records how a fetch of this key failed, and how long it took.
     pub(super) fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
         self.keys.insert(key.digest(), FailedFetch::new(failure, now));
+        self.has_failed.store(true, Ordering::Release);
     }
 
     /// Records that no server could be reached, and how long the attempt took.
@@ -97,7 +102,7 @@ impl RecentFailures {
 
     /// Records that a fetch of this key succeeded.
     pub(super) fn forget(&self, key: &CacheKey) {
-        if !self.keys.is_empty() {
+        if self.has_failed.load(Ordering::Acquire) {
             self.keys.remove(&key.digest());
         }
     }

@@ -150,6 +150,7 @@ impl<S> RequestContext<S> {
             config: Arc::clone(&self.config),
             connection: Arc::clone(&self.connection),
             request: Arc::clone(&self.request),
+            generated_id: self.generated_id.clone(),
             safety: self.safety.clone(),
             ..*self
         }

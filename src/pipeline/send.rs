@@ -28,7 +28,7 @@ pub(super) async fn send<S>(
     let started = Instant::now();
     let requested_at = pipeline.clock.now_at(started);
     let metrics = &pipeline.metrics;
-    match config.origin.exchange(request, interim).await {
+    match config.origin.exchange(request, interim, started.into()).await {
         Ok(mut response) => {
             let received = ReceivedAt::now(&pipeline.clock);
             let (status, version) = (response.status(), response.version());
