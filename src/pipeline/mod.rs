@@ -138,6 +138,7 @@ use clock::ReceivedAt;
 use collapse::FlightLeader;
 use content::ReadOutcome;
 use deliver::CacheDecision;
+use fetch::OriginFetch;
 use finish::RequestAccounting;
 use join_flight::FlightOutcome;
 use lookup::MemoryState;
@@ -298,7 +299,7 @@ impl<S: Store> ClientRequest<S> {
     ) -> BoxFuture<'static, Response<DeliveredBody>> {
         match action {
             RequestAction::Lookup(lookup) => match self.context.plan_cold_miss(&lookup, memory) {
-                Some(plan) => self.respond_to_miss(lookup, plan, body).boxed(),
+                Some(plan) => self.respond_to_miss(lookup, plan, body),
                 None => self.respond_from_cache(lookup, memory, body).boxed(),
             },
             // The second plan has the content, so it does not ask for the content.
@@ -374,8 +375,8 @@ impl<S: Store> ClientRequest<S> {
     async fn refetch(self, lookup: LookupRequest) -> Response<DeliveredBody> {
         let decision = pass::decision(Reason::RuleBypass);
         let plan = MissPlan::of_bypass(lookup.target.clone());
-        let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
-        self.respond(fetched, decision).await
+        let fetch = self.context.origin_fetch(&lookup, plan);
+        self.respond_from_origin(fetch, decision).await
     }
 
     /// Responds from the store, or fetches if no stored response can be used.
@@ -400,42 +401,69 @@ impl<S: Store> ClientRequest<S> {
                     let decision = CacheDecision::hit(CacheResult::Stale, Some(reason));
                     self.respond_stored(stored.response, decision).await
                 }
-                LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).boxed().await,
+                LookupOutcome::Miss(plan) => self.respond_to_miss(lookup, plan, body).await,
             }
         }
     }
 
-    /// Responds to a request for which no stored response can be used.
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
+    /// Responds to a request for which no stored response can be used. Decides at once, so that the
+    /// future carries nothing that the next step does not need.
     fn respond_to_miss(
         self,
         lookup: LookupRequest,
         plan: MissPlan,
         body: RequestBody,
+    ) -> BoxFuture<'static, Response<DeliveredBody>> {
+        let decision = CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
+        match self.step_on_miss(&lookup, &plan, decision) {
+            MissStep::Refuse(decision) => {
+                ready(self.respond_problem(problems::only_if_cached(), decision)).boxed()
+            }
+            MissStep::Pass(decision) => {
+                async move { self.pass(body, decision, Some((&lookup, &plan))).await }.boxed()
+            }
+            MissStep::Fetch => {
+                let fetch = self.context.origin_fetch(&lookup, plan);
+                self.respond_from_origin(fetch, decision).boxed()
+            }
+            MissStep::Join => self.join(lookup, plan, decision).boxed(),
+        }
+    }
+
+    /// Fetches the response for this request alone, or in vain for others.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
+    fn respond_from_origin(
+        self,
+        fetch: Box<OriginFetch<S>>,
+        decision: CacheDecision,
     ) -> impl Future<Output = Response<DeliveredBody>> + Send {
         async move {
-            let decision =
-                CacheDecision::forwarded(CacheResult::Miss, plan.forward, Some(plan.reason));
-            let plan = match self.step_on_miss(&lookup, &plan, decision) {
-                MissStep::Refuse(decision) => {
-                    return self.respond_problem(problems::only_if_cached(), decision);
-                }
-                MissStep::Pass(decision) => {
-                    return self.pass(body, decision, Some((&lookup, &plan))).boxed().await;
-                }
-                MissStep::Fetch => plan,
-                MissStep::Join => match self.context.join_flight(&lookup, plan).boxed().await {
-                    FlightOutcome::Leader(plan, flight) => {
-                        return self.lead(&lookup, plan, flight, decision).boxed().await;
-                    }
-                    FlightOutcome::Shared(outcome) => {
-                        return self.respond_shared(outcome, decision.collapsed()).await;
-                    }
-                    FlightOutcome::NotShared(plan) => plan,
-                },
-            };
-            let fetched = self.context.origin_fetch(&lookup, plan).run(None).boxed().await;
+            let fetched = fetch.run(None).await;
             self.respond(fetched, decision).await
+        }
+    }
+
+    /// Fetches together with requests for the same response.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
+    fn join(
+        self,
+        lookup: LookupRequest,
+        plan: MissPlan,
+        decision: CacheDecision,
+    ) -> impl Future<Output = Response<DeliveredBody>> + Send {
+        async move {
+            match self.context.join_flight(&lookup, plan).boxed().await {
+                FlightOutcome::Leader(plan, flight) => {
+                    self.lead(&lookup, plan, flight, decision).boxed().await
+                }
+                FlightOutcome::Shared(outcome) => {
+                    self.respond_shared(outcome, decision.collapsed()).await
+                }
+                FlightOutcome::NotShared(plan) => {
+                    let fetch = self.context.origin_fetch(&lookup, plan);
+                    self.respond_from_origin(fetch, decision).boxed().await
+                }
+            }
         }
     }
 
