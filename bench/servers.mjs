@@ -51,9 +51,9 @@ export async function startOrigin (folder) {
   writeFileSync(join(files, '100k'), 'x'.repeat(100 * 1024))
   const config = join(folder, 'nginx.conf')
   writeFileSync(config, nginx(folder, `
-  sendfile off; # so that head and body leave in one segment, as those of most APIs do, and the origin is faster than the servers
   server {
     listen 127.0.0.1:${port} backlog=4096;
+    sendfile off; # so that head and body leave in one segment, as those of most APIs do, and the origin is faster than the servers
     location /hit/ { alias ${files}/; add_header Cache-Control max-age=3600; }
     location /coded/ { alias ${files}/; default_type application/json; add_header Cache-Control max-age=3600; }
     location /items/ { root ${files}; try_files /1k =404; add_header Cache-Control max-age=3600; }

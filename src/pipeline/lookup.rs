@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 
 use super::selecting_fields::{selecting_values, selecting_values_with};
 use crate::{
-    entry::{Entry, StoredResponse, VarySelection},
+    entry::{Entry, StoredResponse, VariantIndex, VarySelection},
     fence::PurgeVerdict,
     field::{coding, presence::FieldPresence},
     key::{
@@ -128,23 +128,34 @@ pub(super) async fn find<S: Store>(
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
 ) -> TierLookup {
-    let variants = match read_entry((store, tier), target).await {
-        None => return TierLookup::cold(target),
+    match read_entry((store, tier), target).await {
+        None => TierLookup::cold(target),
         Some(Entry::Response(response))
             if criteria.accepts(&response) && criteria.vary.is_empty() =>
         {
-            return check_fences(target.clone(), response, criteria);
+            check_fences(target.clone(), response, criteria)
         }
         Some(Entry::Response(_)) => {
-            return absent(target.clone(), ForwardReason::VaryMiss, Reason::VaryMismatch);
+            absent(target.clone(), ForwardReason::VaryMiss, Reason::VaryMismatch)
         }
-        Some(Entry::Variants(variants)) => variants,
-    };
+        // Boxed, so that targets without variants do not carry this future.
+        Some(Entry::Variants(variants)) => {
+            Box::pin(find_among((store, tier), target, &variants, criteria)).await
+        }
+    }
+}
+
+/// Finds the stored response among the variants of a target.
+async fn find_among<S: Store>(
+    from: (&S, Tier),
+    target: &CacheKey,
+    variants: &VariantIndex,
+    criteria: &LookupCriteria<'_>,
+) -> TierLookup {
     let (mut latest, mut missing) = (None, None);
     for selection in variants.selections.iter().filter(|it| criteria.is_covered_by(&it.set)) {
         let key =
             target.variant(&selecting_values(&selection.set, criteria.vary, criteria.headers));
-        let from = (store, tier);
         if let Some(found) = find_variant(from, key.clone(), (&selection.set, criteria)).await {
             latest = Some(later_of(latest, found));
         } else {
