@@ -130,6 +130,7 @@ impl FetchOutcome {
 impl<S: Store> OriginFetch<S> {
     /// Fetches the response, and publishes the result to the followers of `flight`. If the response
     /// is stored, its body is read in a separate task.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
     pub(super) fn run(
         mut self: Box<Self>,
         mut flight: Option<FlightLeader>,

@@ -680,17 +680,17 @@ async fn a_drain_gives_silent_http2_connections_over_tls_no_more_than_their_grac
         let connect = async || {
             let stream = TcpStream::connect(serving.address).await.unwrap();
             let connector = TlsConnector::from(certificate.client(&["h2"]));
-            connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+            let name = "localhost".try_into().unwrap();
+            Box::new(Box::pin(connector.connect(name, stream)).await.unwrap())
         };
         let (late, mut silent) = (connect().await, connect().await);
         while serving.drain.open() < 2 {
             tokio::task::yield_now().await;
         }
         serving.drain.start();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(late))
-                .await
-                .unwrap();
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(late));
+        let (mut sender, connection) = Box::pin(handshake).await.unwrap();
         tokio::spawn(connection);
         let request = Request::get("https://localhost/").body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(sender.send_request(request).await.unwrap().status(), 200);

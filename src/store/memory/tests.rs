@@ -268,7 +268,9 @@ proptest! {
         }).collect();
         let now = Instant::now();
         for steps in steps.chunks(5) {
-            steps.iter().for_each(|step| apply(&store, step));
+            for step in steps {
+                apply(&store, step);
+            }
             for key in &keys {
                 let stored = match store.peek(key) {
                     Some(Entry::Response(response)) => Some(response.id),
