@@ -430,7 +430,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Fetches the response for this request alone, or in vain for others.
+    /// Fetches the response for this request alone.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
     fn respond_from_origin(
         self,

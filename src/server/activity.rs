@@ -37,7 +37,7 @@ pub(super) struct ConnectionActivity {
     timer_fired: AtomicBool,
     /// Total size of large request heads in progress, in bytes.
     pub(super) large_head_bytes: AtomicUsize,
-    /// A number that changes as an HTTP/2 connection sends bytes.
+    /// A number that changes as an HTTP/2 connection sends bytes for which its client was slow.
     sent: AtomicU32,
     /// Number of response bytes queued on an HTTP/2 connection.
     pub(super) queued: QueuedBytes,
@@ -113,9 +113,14 @@ impl ConnectionActivity {
         self.sending.store(is_sending, Relaxed);
     }
 
-    /// Records the number of bytes that an HTTP/2 connection has sent, modulo 2³².
+    /// Records the number of bytes, modulo 2³², that an HTTP/2 connection with a slow client has sent.
     pub(super) fn set_sent(&self, bytes: u32) {
         self.sent.store(bytes, Relaxed);
+    }
+
+    /// Returns the number of requests so far.
+    pub(super) fn requests_begun(&self) -> u32 {
+        self.requests.load(Relaxed)
     }
 
     /// Returns the number of requests so far; `None` while a request is in progress.
@@ -169,12 +174,24 @@ impl ConnectionActivity {
         self.active.load(Relaxed) == 0 && !self.sending.load(Relaxed)
     }
 
-    /// Returns numbers that identify the current idle period (those of the requests and the bytes
-    /// sent so far), or `None` if the connection is not idle. On HTTP/2, a client may still receive
-    /// the end of the last responses: as long as it reads, no idle period lasts.
-    fn idle_period(&self) -> Option<[u32; 2]> {
-        self.is_idle().then(|| [self.requests.load(Relaxed), self.sent.load(Relaxed)])
+    /// Returns what identifies the current idle period, or `None` if the connection is not idle.
+    ///
+    /// On HTTP/2, a client may still receive the end of the last responses. As long as it reads,
+    /// bytes leave h2's queue or the stream, and no idle period lasts. Frames that do not wait for
+    /// the client, such as those that answer its PINGs, do not count.
+    fn idle_period(&self) -> Option<IdlePeriod> {
+        let requests = self.requests.load(Relaxed);
+        let (sent, queued) = (self.sent.load(Relaxed), self.queued.load(Relaxed));
+        self.is_idle().then_some(IdlePeriod { requests, sent, queued })
     }
+}
+
+/// What changes when an idle period ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct IdlePeriod {
+    requests: u32,
+    sent: u32,
+    queued: usize,
 }
 
 /// The reason why a connection has to close.
@@ -198,7 +215,7 @@ pub(super) struct IdleTimer {
     /// Whether the timer will wake the connection's task.
     is_set: bool,
     ticks: u32,
-    idle_period: Option<[u32; 2]>,
+    idle_period: Option<IdlePeriod>,
     sleep: Pin<Box<Sleep>>,
     waker: Option<Waker>,
     header_timeout: Duration,
@@ -362,7 +379,11 @@ mod tests {
         activity.end();
         let mut started = Instant::now();
         for sent in 1..20 {
-            activity.set_sent(sent);
+            if sent % 2 == 0 {
+                activity.set_sent(sent);
+            } else {
+                activity.queued.store(100 - sent as usize, Relaxed);
+            }
             started = Instant::now();
             let reading =
                 tokio::time::timeout(3 * idle_timeout / 4, timeout(&mut timer, &activity));

@@ -62,8 +62,9 @@ struct Http1Stream {
     /// Whether bytes of responses wait for the client: in the stream, as with TLS until a flush, or
     /// in hyper.
     is_unflushed: bool,
-    /// Whether the client has ended its stream.
-    has_ended: bool,
+    /// The number of requests when hyper last had to wait for the end of the client's stream; `None`
+    /// before the end.
+    end_held_at: Option<u32>,
     /// Bytes that Larder itself is writing. No bytes from hyper may come between them.
     outgoing: OutgoingBytes,
     close: CloseState,
@@ -149,7 +150,7 @@ impl Http1Io {
             hyper_waits: false,
             is_deferred: false,
             is_unflushed: false,
-            has_ended: false,
+            end_held_at: None,
             outgoing: OutgoingBytes::default(),
             close: CloseState::Open,
             fast_path,
@@ -312,6 +313,7 @@ impl Http1Stream {
         self.reader.rest();
         self.activity.set_sending(false);
         self.channel.mark_written();
+        self.release_end(cx);
         Poll::Ready(Ok(()))
     }
 
@@ -433,6 +435,7 @@ impl Http1Stream {
             self.is_unflushed = false;
             self.reader.rest();
             self.activity.set_sending(false);
+            self.release_end(cx);
         }
         flushed
     }
@@ -467,11 +470,17 @@ impl Http1Stream {
             ready!(self.poll_responses(cx))?;
         }
         let before = buf.filled().len();
-        if self.framing.expects_head() {
+        let read = if self.framing.expects_head() {
             let room = buf.remaining();
-            ready!(self.stream.poll_read_head(cx, room, |bytes| buf.put_slice(bytes)))?;
+            let read = self.stream.poll_read_head(cx, room, |bytes| buf.put_slice(bytes));
+            ready!(read).map(drop)
         } else {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))
+        };
+        match read {
+            // The end of TCP without that of TLS: a request that it cuts off is incomplete anyway.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => read?,
         }
         let fresh = buf.filled().get(before..).unwrap_or_default();
         if fresh.is_empty() && self.holds_end(cx) {
@@ -485,12 +494,22 @@ impl Http1Stream {
     /// disconnect and drops the response, but a client may also end its stream after its last
     /// request. So a response is sent if it is known by the time of the end.
     fn holds_end(&mut self, cx: &mut Context<'_>) -> bool {
-        if !std::mem::replace(&mut self.has_ended, true) {
+        let requests = self.activity.requests_begun();
+        if self.end_held_at != Some(requests) {
+            self.end_held_at = Some(requests);
             // hyper writes the response to the last request, if there is one already.
             cx.waker().wake_by_ref();
             return true;
         }
         !self.outgoing.is_empty() || self.is_unflushed
+    }
+
+    /// Has hyper read again if it has not seen the end of the client's stream for what was to be
+    /// written.
+    fn release_end(&self, cx: &mut Context<'_>) {
+        if self.end_held_at.is_some() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

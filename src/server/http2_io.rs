@@ -41,6 +41,8 @@ struct BufferedStream<T> {
     is_unflushed: bool,
     /// Number of bytes that the stream has taken, modulo 2³².
     taken: u32,
+    /// Whether bytes wait for the client.
+    is_blocked: bool,
     activity: Arc<ConnectionActivity>,
     /// Reads the window updates that the client sends while it receives the end of the last
     /// response.
@@ -61,8 +63,15 @@ impl SendingStream for Stream {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Http2Io<T> {
     pub(super) fn new(stream: T, activity: Arc<ConnectionActivity>) -> (Self, FrameSender<T>) {
-        let (buffer, is_unflushed, taken, linger) = (BytesMut::new(), false, 0, None);
-        let buffered = BufferedStream { stream, buffer, is_unflushed, taken, activity, linger };
+        let buffered = BufferedStream {
+            stream,
+            buffer: BytesMut::new(),
+            is_unflushed: false,
+            taken: 0,
+            is_blocked: false,
+            activity,
+            linger: None,
+        };
         let shared = Arc::new(Mutex::new(buffered));
         (Self(Arc::clone(&shared)), FrameSender(shared))
     }
@@ -73,7 +82,9 @@ impl<T: SendingStream> FrameSender<T> {
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffered = self.0.lock();
         let sent = buffered.poll_send(cx);
-        buffered.note_sent();
+        if std::mem::replace(&mut buffered.is_blocked, sent.is_pending()) || sent.is_pending() {
+            buffered.note_sent();
+        }
         sent
     }
 }
@@ -322,6 +333,31 @@ mod tests {
         }
         let started = Instant::now();
         assert_eq!(driver.await, TimeoutKind::Idle);
+        assert!((4..=5).contains(&started.elapsed().as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_pings_do_not_keep_a_connection() {
+        let (near, _far) = duplex(1 << 20);
+        let activity = Arc::new(ConnectionActivity::new(Protocol::Http2));
+        let (mut io, sender) = Http2Io::new(near, Arc::clone(&activity));
+        activity.begin();
+        activity.end();
+        let idle_timeout = Duration::from_secs(4);
+        let settings = Settings { idle_timeout, ..Settings::default() };
+        let started = Instant::now();
+        let mut timer = IdleTimer::new(started, &settings);
+        let mut driver = poll_fn(|cx| {
+            let _sent = sender.poll_send(cx);
+            timer.poll(cx, &activity)
+        });
+        let end = loop {
+            io.write_all(b"pong").await.unwrap();
+            if let Ok(end) = tokio::time::timeout(idle_timeout / 4, &mut driver).await {
+                break end;
+            }
+        };
+        assert_eq!(end, TimeoutKind::Idle);
         assert!((4..=5).contains(&started.elapsed().as_secs()));
     }
 

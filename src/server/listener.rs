@@ -171,8 +171,9 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Accepted connections inherit this option, which detects vanished clients even in tunnels.
+        // Accepted connections inherit these options, which detect vanished clients even in tunnels.
         socket.set_tcp_keepalive(&keep_alive())?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
@@ -231,8 +232,12 @@ impl Listener {
     }
 }
 
-/// Returns keep-alive settings that probe a silent peer after two minutes, and drop it half a
-/// minute later.
+/// How long a client may acknowledge nothing, or accept nothing of what waits for it, until the kernel
+/// drops the connection. While data is in flight, the kernel sends no keep-alive probes.
+const USER_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// Returns keep-alive settings that probe a silent peer after two minutes. It is dropped after
+/// [`USER_TIMEOUT`].
 fn keep_alive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_mins(2))
@@ -302,6 +307,19 @@ mod tests {
         assert!(path.exists(), "still used by the clone");
         drop(clone);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn accepted_connections_notice_vanished_clients() {
+        let listener =
+            Listener::bind_tcp_with("127.0.0.1:0".parse().unwrap(), TcpOptions::default());
+        let BoundSocket::Tcp(socket) = listener.unwrap().socket else { panic!("TCP") };
+        socket.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        let options = socket2::SockRef::from(&accepted);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
 /// Configures hyper's HTTP/2. hyper's own limits against rapid resets (CVE-2023-44487) apply.
 ///
 /// There are no PINGs: the response of a client that reads slowly would arrive behind megabytes in
-/// the buffers of both kernels. TCP's keep-alive finds clients that are gone.
+/// the buffers of both kernels. TCP finds clients that are gone (`server/listener.rs`).
 fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);

@@ -717,7 +717,9 @@ async fn a_client_that_ends_its_stream_gets_the_responses_that_are_there() {
                 ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "short"),
                 ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "short"),
                 ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "short"),
+                ("GET /long HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "short"),
                 ("GET /long HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &*long),
+                ("GET /long HTTP/1.1\r\nHost: a\r\n\r\n", &*long),
             ] {
                 let mut client = TcpStream::connect(serving.address).await.unwrap();
                 client.write_all(head.as_bytes()).await.unwrap();
@@ -726,6 +728,31 @@ async fn a_client_that_ends_its_stream_gets_the_responses_that_are_there() {
                 client.read_to_string(&mut received).await.unwrap();
                 assert!(received.ends_with(body), "turn {turn}, {head:?}: {}", received.len());
             }
+        }
+    })
+    .await;
+}
+
+/// As some clients do, it ends TCP without TLS's `close_notify`.
+#[tokio::test]
+async fn a_client_that_ends_its_stream_below_tls_gets_its_response() {
+    within(async {
+        let certificate = Certificate::new();
+        let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+        let handler = FnHandler(move |_, _| async { reply(200, "x".repeat(4 << 20)) });
+        let serving = TestServer::start(handler, settings);
+        for connection in ["close", "keep-alive"] {
+            let stream = TcpStream::connect(serving.address).await.unwrap();
+            let connector = TlsConnector::from(certificate.client(&["http/1.1"]));
+            let name = "localhost".try_into().unwrap();
+            let mut client = Box::pin(connector.connect(name, stream)).await.unwrap();
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            client.flush().await.unwrap();
+            client.get_mut().0.shutdown().await.unwrap();
+            let mut received = Vec::new();
+            let _end_with_or_without_close_notify = client.read_to_end(&mut received).await;
+            assert!(received.len() > 4 << 20, "{connection}: {}", received.len());
         }
     })
     .await;

@@ -24,9 +24,10 @@ const MAX_AGE: Duration = Duration::from_millis(50);
 
 /// References to stored responses, in a separate cache for each thread.
 ///
-/// They keep no response in memory. A response that the store has replaced or removed is not found
+/// They keep no body in memory, only the struct of a response until its place is needed. A response that the store has replaced or removed is not found
 /// any more, because the store [withdraws](StoredResponse::withdraw) it before another entry is
-/// visible. Each cache takes 96 KiB, from the first hit of its thread on.
+/// visible. Each cache takes 96 KiB, from the first hit of its thread on, and at most 600 KiB with
+/// the structs of responses that have left the store.
 #[derive(Default)]
 pub(super) struct ThreadCaches {
     caches: ThreadLocal<RefCell<ThreadCache>>,
