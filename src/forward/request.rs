@@ -26,7 +26,8 @@ const FIELD_BYTES: usize = 64;
 /// Returns the fields to send to the origin for a client's request, without `omitted` fields.
 ///
 /// Fields that describe the target come from `target` only. The caller has removed the fields that
-/// the client's `Connection` lists, see [`hop::remove_listed`]. Makes one pass, because it runs for every forwarded request.
+/// the client's `Connection` lists, see [`hop::remove_listed`]. `X-Request-ID` comes from `source`
+/// only. Makes one pass, because it runs for every forwarded request.
 pub fn fields(
     client: &HeaderMap,
     target: &OriginTarget<'_>,

@@ -48,7 +48,7 @@ impl PartialEq for CacheKey {
 impl Eq for CacheKey {}
 
 thread_local! {
-    /// Where the next key's text is written before its length is known.
+    /// The text of a key while it is built. Its length is not known before.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

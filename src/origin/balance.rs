@@ -76,8 +76,8 @@ impl Origin {
     /// times. Otherwise, it is retried only if its method is safe and its body is not streamed.
     /// Dropping the future cancels the request.
     ///
-    /// Borrows the request: an async function that takes a request by value stores it twice. `began`
-    /// is the time now, which the caller has read anyway.
+    /// Borrows the request: an async function that takes a request by value stores it twice.
+    /// `began` is the time now, which the caller has read anyway.
     pub(crate) async fn exchange(
         &self,
         request: &mut OriginRequest,

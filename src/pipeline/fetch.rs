@@ -84,8 +84,8 @@ pub(super) enum Requester {
     Background,
 }
 
-/// An outcome that is mostly known at once. The rare steps that take time are boxed, so that requests
-/// do not carry their state.
+/// An outcome that is mostly known at once. The rare steps that take time are boxed, so that
+/// requests do not carry their state.
 type FutureOutcome = Either<Ready<FetchOutcome>, BoxFuture<'static, FetchOutcome>>;
 
 /// The memory reserved for a body that was read to find its tags, and the tags.

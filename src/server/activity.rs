@@ -186,7 +186,7 @@ impl ConnectionActivity {
     }
 }
 
-/// What changes when an idle period ends.
+/// Identifies an idle period, which lasts as long as none of these numbers changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IdlePeriod {
     requests: u32,

@@ -232,8 +232,9 @@ impl Listener {
     }
 }
 
-/// How long a client may acknowledge nothing, or accept nothing of what waits for it, until the kernel
-/// drops the connection. While data is in flight, the kernel sends no keep-alive probes.
+/// How long a client may acknowledge nothing, or accept nothing of what waits for it, until the
+/// kernel drops the connection. While data is in flight, the kernel sends no keep-alive probes.
+/// A longer `idle_timeout` has no effect on a client that accepts nothing.
 const USER_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Returns keep-alive settings that probe a silent peer after two minutes. It is dropped after
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_connections_notice_vanished_clients() {
+    fn accepted_connections_inherit_the_options_that_find_vanished_clients() {
         let listener =
             Listener::bind_tcp_with("127.0.0.1:0".parse().unwrap(), TcpOptions::default());
         let BoundSocket::Tcp(socket) = listener.unwrap().socket else { panic!("TCP") };

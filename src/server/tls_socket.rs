@@ -13,8 +13,8 @@ use tokio::{
 
 /// A TCP connection that counts the bytes that the kernel has accepted.
 ///
-/// TLS holds up to 64 KiB of records back when the kernel accepts no more. Only the socket then
-/// knows whether the client reads.
+/// TLS holds up to 64 KiB of records back when the kernel accepts no more. The number then shows
+/// whether the client reads.
 pub(crate) struct TlsSocket {
     tcp: TcpStream,
     sent: u64,
